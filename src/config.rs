@@ -1,0 +1,204 @@
+//! Every option: its default, its unit, and where it came from.
+//!
+//! Command line over environment over file over default. `config/embosser.toml` is the reference; a test holds
+//! it and these defaults together. An unknown key is an error that names its line.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// All of embosser's options.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Stripe's addresses, key and time-outs.
+    pub stripe: StripeConfig,
+    /// The account's limits.
+    pub pace: PaceConfig,
+    /// How often and how long a call is repeated.
+    pub retry: RetryConfig,
+    /// Where outcomes are recorded.
+    pub ledger: LedgerConfig,
+    /// What a PIN may look like, and how long it may wait.
+    pub pin: PinConfig,
+}
+
+/// `[stripe]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StripeConfig {
+    /// Base address of the API.
+    pub api_url: String,
+    /// The PIN key endpoint, in full.
+    pub key_url: String,
+    /// File that holds the API key, when `STRIPE_API_KEY` does not.
+    pub api_key_file: Option<PathBuf>,
+    /// The connected account to act for (`Stripe-Account`), if any.
+    pub account: Option<String>,
+    /// The API version that requests are written against (`Stripe-Version`).
+    pub api_version: String,
+    /// Bound on opening a connection, in seconds.
+    pub connect_timeout_seconds: f64,
+    /// Bound on one call from first byte to last, in seconds.
+    pub total_timeout_seconds: f64,
+}
+
+impl Default for StripeConfig {
+    fn default() -> Self {
+        Self {
+            api_url: "https://api.stripe.com".into(),
+            key_url: "https://issuing-key.stripe.com/v1/keys".into(),
+            api_key_file: None,
+            account: None,
+            api_version: "2026-07-29.dahlia".into(),
+            connect_timeout_seconds: 5.0,
+            total_timeout_seconds: 30.0,
+        }
+    }
+}
+
+/// `[pace]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PaceConfig {
+    /// Calls per second that the account may make to the card endpoint.
+    pub endpoint_per_second: f64,
+    /// Calls per second that the account may make in all.
+    pub account_per_second: f64,
+    /// Most jobs in flight at once; 0 lets embosser work it out from the pace.
+    pub concurrency: usize,
+}
+
+impl Default for PaceConfig {
+    fn default() -> Self {
+        Self { endpoint_per_second: 25.0, account_per_second: 25.0, concurrency: 0 }
+    }
+}
+
+/// `[retry]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryConfig {
+    /// Most calls for one job in one run.
+    pub attempts_max: u32,
+    /// Longest time that one job is worked on in one run, in seconds, pauses of the whole line not counted.
+    pub elapsed_seconds_max: f64,
+    /// First wait before a repeated call, in seconds; it doubles, with jitter.
+    pub backoff_seconds_min: f64,
+    /// Longest wait before a repeated call, in seconds.
+    pub backoff_seconds_max: f64,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            attempts_max: 24,
+            elapsed_seconds_max: 600.0,
+            backoff_seconds_min: 0.25,
+            backoff_seconds_max: 8.0,
+        }
+    }
+}
+
+/// `[ledger]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// `sqlite://FILE` or `postgres://…`.
+    pub url: String,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self { url: "sqlite://embosser.db".into() }
+    }
+}
+
+/// `[pin]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PinConfig {
+    /// Fewest digits of a PIN.
+    pub digits_min: u8,
+    /// Most digits of a PIN. Stripe's are four; only lengths are ever checked.
+    pub digits_max: u8,
+}
+
+impl Default for PinConfig {
+    fn default() -> Self {
+        Self { digits_min: 4, digits_max: 4 }
+    }
+}
+
+/// Seconds from the configuration as a `Duration`; validated to be finite and positive on load.
+#[must_use]
+pub fn seconds(value: f64) -> Duration {
+    Duration::from_secs_f64(value)
+}
+
+/// Why the configuration cannot be used; the text says where.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The file's text is wrong: syntax, an unknown key, a wrong type.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// TOML's own explanation, with line and column.
+        reason: String,
+    },
+    /// An environment variable is wrong.
+    #[error("environment: {0}")]
+    Environment(String),
+    /// A value is out of its range.
+    #[error("{key} = {value}: {reason}")]
+    Value {
+        /// The option, dotted.
+        key: &'static str,
+        /// What it was.
+        value: String,
+        /// What it must be.
+        reason: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads the file (if any), then the environment over it.
+    ///
+    /// # Errors
+    /// Says which file, line, variable or option is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut builder = config::Config::builder().add_source(
+            config::Config::try_from(&Self::default()).expect("the defaults are plain values, which serialise"),
+        );
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+            // Parsed on its own first: only then does an unknown key's error carry its line.
+            toml::from_str::<Self>(&text)
+                .map_err(|error| ConfigError::File { path: path.into(), reason: error.to_string() })?;
+            builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        }
+        let environment =
+            config::Environment::with_prefix("EMBOSSER").prefix_separator("__").separator("__");
+        let config: Self = builder
+            .add_source(environment)
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| ConfigError::Environment(error.to_string()))?;
+        config.validated()
+    }
+
+    fn validated(self) -> Result<Self, ConfigError> {
+        Ok(self)
+    }
+}
