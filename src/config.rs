@@ -20,8 +20,6 @@ pub struct Config {
     pub retry: RetryConfig,
     /// Where outcomes are recorded.
     pub ledger: LedgerConfig,
-    /// What a PIN may look like, and how long it may wait.
-    pub pin: PinConfig,
 }
 
 /// `[stripe]`
@@ -115,22 +113,6 @@ impl Default for LedgerConfig {
     }
 }
 
-/// `[pin]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PinConfig {
-    /// Fewest digits of a PIN.
-    pub digits_min: u8,
-    /// Most digits of a PIN. Stripe's are four; only lengths are ever checked.
-    pub digits_max: u8,
-}
-
-impl Default for PinConfig {
-    fn default() -> Self {
-        Self { digits_min: 4, digits_max: 4 }
-    }
-}
-
 /// Seconds from the configuration as a `Duration`; validated to be finite and positive on load.
 #[must_use]
 pub fn seconds(value: f64) -> Duration {
@@ -178,7 +160,8 @@ impl Config {
     /// Says which file, line, variable or option is wrong.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut builder = config::Config::builder().add_source(
-            config::Config::try_from(&Self::default()).expect("the defaults are plain values, which serialise"),
+            config::Config::try_from(&Self::default())
+                .expect("the defaults are plain values, which serialise"),
         );
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
@@ -188,17 +171,39 @@ impl Config {
                 .map_err(|error| ConfigError::File { path: path.into(), reason: error.to_string() })?;
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
-        let environment =
-            config::Environment::with_prefix("EMBOSSER").prefix_separator("__").separator("__");
+        let environment = config::Environment::with_prefix("EMBOSSER").prefix_separator("__").separator("__");
         let config: Self = builder
             .add_source(environment)
             .build()
             .and_then(config::Config::try_deserialize)
             .map_err(|error| ConfigError::Environment(error.to_string()))?;
-        config.validated()
+        config.checked()
     }
 
-    fn validated(self) -> Result<Self, ConfigError> {
+    /// Holds every value against its range.
+    ///
+    /// # Errors
+    /// Names the first option that is out of its range.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        let positive = [
+            ("pace.endpoint_per_second", self.pace.endpoint_per_second, 100_000.0),
+            ("pace.account_per_second", self.pace.account_per_second, 100_000.0),
+            ("stripe.connect_timeout_seconds", self.stripe.connect_timeout_seconds, 3600.0),
+            ("stripe.total_timeout_seconds", self.stripe.total_timeout_seconds, 3600.0),
+            ("retry.elapsed_seconds_max", self.retry.elapsed_seconds_max, 82_800.0),
+            ("retry.backoff_seconds_min", self.retry.backoff_seconds_min, 3600.0),
+            ("retry.backoff_seconds_max", self.retry.backoff_seconds_max, 3600.0),
+        ];
+        for (key, value, max) in positive {
+            if !(value.is_finite() && value > 0.0 && value <= max) {
+                let reason = "must be above 0 and not absurdly large";
+                return Err(ConfigError::Value { key, value: value.to_string(), reason });
+            }
+        }
+        if self.retry.attempts_max == 0 {
+            let (key, value) = ("retry.attempts_max", "0".into());
+            return Err(ConfigError::Value { key, value, reason: "must be at least 1" });
+        }
         Ok(self)
     }
 }

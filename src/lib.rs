@@ -3,9 +3,19 @@
 //! One job goes down one line, once: intake → admit → pace → key → verify → create → record → settle.
 
 pub mod card;
+pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod encrypt;
+pub mod job;
 pub mod jwe;
+pub mod killpoint;
+pub mod ledger;
+pub mod line;
 pub mod manifest;
+pub mod outcome;
 pub mod pace;
 pub mod pin;
+pub mod results;
 pub mod sandbox;
+pub mod stripe;

@@ -1,3 +1,92 @@
 //! The commands.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use embosser::commands::{Exit, check, example, issue, status};
+use embosser::config::Config;
+use secrecy::SecretString;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Issues payment cards in bulk through Stripe Issuing: exactly one card per row.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration file; config/embosser.toml names every option.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Issue every row of a manifest; run again to resume.
+    Issue(issue::Args),
+    /// Check every row of a manifest, offline.
+    Check(check::Args),
+    /// Write a manifest for trials.
+    Example(example::Args),
+    /// Say what the ledger knows of each batch.
+    Status(status::StatusArgs),
+    /// Write a batch's results, as the ledger knows them, as CSV.
+    Results(status::ResultsArgs),
+}
+
+fn main() -> ExitCode {
+    // A crash must not leave PINs or keys in a core file.
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string()),
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(exit) => exit.into(),
+        Err(reason) => fail(&reason),
+    }
+}
+
+fn fail(reason: &str) -> ExitCode {
+    eprintln!("embosser: {reason}");
+    Exit::Unusable.into()
+}
+
+async fn run(arguments: Arguments) -> Result<Exit, String> {
+    let config = Config::load(arguments.config.as_deref()).map_err(|error| error.to_string())?;
+    match arguments.command {
+        Command::Issue(args) => {
+            let key = api_key(&config)?;
+            issue::run(args, config, key).await
+        }
+        Command::Check(args) => check::run(&args, &config),
+        Command::Example(args) => example::run(&args, &config).await,
+        Command::Status(args) => status::status(&args, &config).await,
+        Command::Results(args) => status::results(&args, &config).await,
+    }
+}
+
+/// The key from the environment or the configured file; never from an argument, which every user of the machine
+/// could read.
+fn api_key(config: &Config) -> Result<Option<SecretString>, String> {
+    if let Ok(key) = std::env::var("STRIPE_API_KEY")
+        && !key.trim().is_empty()
+    {
+        return Ok(Some(key.trim().to_owned().into()));
+    }
+    let Some(file) = &config.stripe.api_key_file else { return Ok(None) };
+    let key = std::fs::read_to_string(file)
+        .map_err(|error| format!("stripe.api_key_file {}: {error}", file.display()))?;
+    Ok(Some(key.trim().to_owned().into()))
+}

@@ -1,1 +1,219 @@
-//! (being written)
+//! The sandbox: a stand-in for Stripe Issuing that behaves as Stripe documents it.
+//!
+//! It holds the private key, decrypts and checks PINs, honours idempotency keys, limits strictly, rotates its key
+//! and injects faults on request. It keeps an account of all it did, by which embosser's promises are judged.
+//! What it answers to is in [`world`]; this file is the server around it.
+
+mod world;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use world::{Asked, Told, World};
+
+pub use world::{Account, IssuedCard};
+
+/// Largest request body.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// How the sandbox behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Strict limit on calls of one endpoint in any second.
+    pub endpoint_per_second: Option<usize>,
+    /// Strict limit on all calls of one account in any second.
+    pub account_per_second: Option<usize>,
+    /// Most calls of one account at once.
+    pub account_concurrency: Option<usize>,
+    /// How long a card creation takes.
+    pub latency: Duration,
+    /// Seed of the faults.
+    pub seed: u64,
+    /// What goes wrong, and how often.
+    pub faults: Faults,
+    /// How long an idempotency key is remembered.
+    pub idempotency_window: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            endpoint_per_second: None,
+            account_per_second: None,
+            account_concurrency: None,
+            latency: Duration::ZERO,
+            seed: 1,
+            faults: Faults::default(),
+            idempotency_window: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// Probabilities, 0 to 1, that a create call meets a fault.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Faults {
+    /// 500, saved under the key, and no card.
+    pub error_before: f64,
+    /// The card is made; the answer, saved under the key, is 500.
+    pub error_after: f64,
+    /// The connection is cut and nothing is done.
+    pub drop_before: f64,
+    /// The card is made and saved; the connection is cut.
+    pub drop_after: f64,
+    /// 409 and nothing is done.
+    pub conflict: f64,
+    /// The key rotates right after it was served.
+    pub rotate: f64,
+    /// An HTML page instead of an answer, and nothing is done.
+    pub html: f64,
+}
+
+/// A running sandbox.
+pub struct Sandbox {
+    address: SocketAddr,
+    world: Arc<Mutex<World>>,
+    server: JoinHandle<()>,
+}
+
+impl Sandbox {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub async fn start(options: Options) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let address = listener.local_addr()?;
+        let world = Arc::new(Mutex::new(World::new(options)));
+        let server = tokio::spawn(serve(listener, world.clone()));
+        Ok(Self { address, world, server })
+    }
+
+    /// For `stripe.api_url`.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// For `stripe.key_url`.
+    #[must_use]
+    pub fn key_url(&self) -> String {
+        format!("http://{}/v1/keys", self.address)
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        self.world().account()
+    }
+
+    /// Makes a new key the current one.
+    pub fn rotate_key(&self) {
+        self.world().rotate_key();
+    }
+
+    /// Moves its clock ahead: idempotency keys grow old.
+    pub fn advance(&self, by: Duration) {
+        self.world().advance(by);
+    }
+
+    /// Other faults from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.world().set_faults(faults);
+    }
+
+    /// Stops it; connections are cut.
+    pub async fn stop(self) {
+        self.server.abort();
+        let _ = self.server.await;
+    }
+
+    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn serve(listener: TcpListener, world: Arc<Mutex<World>>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        let world = world.clone();
+        connections.spawn(async move {
+            let service = service_fn(move |request| answer(world.clone(), request));
+            // A cut connection ends here with an error, which is the point.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Ends the connection without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is cut")]
+struct Cut;
+
+async fn answer(
+    world: Arc<Mutex<World>>,
+    request: Request<Incoming>,
+) -> Result<Response<axum::body::Body>, Cut> {
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(axum::body::Body::new(body), BODY_BYTES_MAX).await.map_err(|_| Cut)?;
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let asked = Asked {
+        method: head.method.as_str().to_owned(),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or("").to_owned(),
+        authorization: header("authorization"),
+        idempotency_key: header("idempotency-key"),
+        account: header("stripe-account").unwrap_or_default(),
+        body,
+    };
+    // On a task of its own: a client that hangs up does not stop what was begun.
+    let told = tokio::spawn(act(world, asked)).await.map_err(|_| Cut)?;
+    let Some(told) = told else { return Err(Cut) };
+    Ok(response(told).unwrap_or_else(|never| match never {}))
+}
+
+async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
+    let lock = || world.lock().unwrap_or_else(PoisonError::into_inner);
+    let begun = lock().begin(&asked);
+    let execution = match begun {
+        world::Begun::Told(told) => return told,
+        world::Begun::Execute(execution) => execution,
+    };
+    tokio::time::sleep(execution.latency).await;
+    let pin = match execution.jwe.clone() {
+        None => Ok(None),
+        Some((jwe, key)) => tokio::task::spawn_blocking(move || world::decrypt(&jwe, &key).map(Some))
+            .await
+            .unwrap_or_else(|_| Err("could not be decrypted".into())),
+    };
+    lock().finish(&asked, execution, pin)
+}
+
+fn response(told: Told) -> Result<Response<axum::body::Body>, Infallible> {
+    let mut response = Response::new(axum::body::Body::from(Bytes::from(told.body)));
+    *response.status_mut() = StatusCode::from_u16(told.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in told.headers {
+        if let Ok(value) = value.parse() {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    Ok(response)
+}

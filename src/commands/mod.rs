@@ -1,0 +1,40 @@
+//! The commands: what `main.rs` parses, done.
+
+pub mod check;
+pub mod example;
+pub mod issue;
+pub mod status;
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is done.
+    Success,
+    /// All rows ended, some without a card.
+    Refused,
+    /// Bad usage, configuration or manifest.
+    Unusable,
+    /// Interrupted, or some rows' end is not known: run again.
+    Unfinished,
+}
+
+impl Exit {
+    /// The process's exit code.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Refused => 1,
+            Self::Unusable => 2,
+            Self::Unfinished => 3,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

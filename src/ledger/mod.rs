@@ -1,0 +1,215 @@
+//! The ledger: what is known of every job, written down before and after each call.
+//!
+//! Duty: to answer what became of a job, and to make an attempt or an outcome durable before it returns. Many
+//! jobs' writes share one flush. Never: a PIN, a JWE, or anything of a request but its fingerprint.
+//!
+//! Guarantees: once [`Ledger::write`] returns, the row survives a crash; a row that says *issued* is never
+//! changed again; a database of a newer embosser is left alone.
+
+mod group;
+mod postgres;
+mod sqlite;
+mod store;
+
+use std::sync::Arc;
+
+use crate::clock::Time;
+use crate::job::{Batch, Fingerprint, Generation, Job, JobId};
+use crate::outcome::{Card, Ended, Outcome, Refusal};
+
+pub use group::Ledger;
+
+/// Whose cards: live or test, at which host, for which connected account. A trial with a test key must never
+/// make a live run believe that its rows are done.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope(Arc<str>);
+
+impl Scope {
+    /// `live` or `test`, the API's host, and the connected account if there is one.
+    #[must_use]
+    pub fn new(mode: &str, host: &str, account: Option<&str>) -> Self {
+        Self(match account {
+            Some(account) => format!("{mode}:{host}:{account}").into(),
+            None => format!("{mode}:{host}").into(),
+        })
+    }
+
+    /// One that was read from the ledger.
+    #[must_use]
+    pub fn of_ledger(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// As it stands in the ledger.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How far a job has come, as its row says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// A call was about to be made; how it ended is not recorded.
+    Begun,
+    /// The job's card.
+    Issued(Card),
+    /// There is no card.
+    Refused(Refusal),
+}
+
+/// One job's row: always written whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Whose card.
+    pub scope: Scope,
+    /// Which job.
+    pub id: JobId,
+    /// Of which batch.
+    pub batch: Batch,
+    /// Its row in the manifest, if it came from one.
+    pub row: Option<u64>,
+    /// Its `row_id` there.
+    pub row_id: Option<String>,
+    /// What was asked for.
+    pub fingerprint: Fingerprint,
+    /// How far it has come.
+    pub state: State,
+    /// Which idempotency key is in use.
+    pub generation: Generation,
+    /// When the first attempt under that key began.
+    pub key_began: Option<Time>,
+    /// When the latest attempt began.
+    pub attempted: Option<Time>,
+    /// Calls made, in all runs.
+    pub attempts: u32,
+    /// Stripe's id of the deciding request.
+    pub request_id: Option<String>,
+    /// When this row was written.
+    pub written: Time,
+}
+
+impl Row {
+    /// A job's first row; the caller fills in how far it has come.
+    #[must_use]
+    pub fn of(scope: &Scope, job: &Job, state: State, now: Time) -> Self {
+        Self {
+            scope: scope.clone(),
+            id: job.id.clone(),
+            batch: job.batch.clone(),
+            row: job.place.as_ref().map(|place| place.row),
+            row_id: job.place.as_ref().and_then(|place| place.row_id.clone()),
+            fingerprint: job.fingerprint(),
+            state,
+            generation: Generation::FIRST,
+            key_began: None,
+            attempted: None,
+            attempts: 0,
+            request_id: None,
+            written: now,
+        }
+    }
+
+    /// The row as an end, for results and answers; a begun row's end is not known.
+    #[must_use]
+    pub fn ended(&self) -> Ended {
+        let outcome = match &self.state {
+            State::Begun => Outcome::Unresolved(Refusal::own(
+                "unresolved",
+                "a call was begun and its end is not known yet; run it again",
+            )),
+            State::Issued(card) => Outcome::Issued(card.clone()),
+            State::Refused(refusal) => Outcome::Refused(refusal.clone()),
+        };
+        Ended { outcome, attempts: self.attempts, request_id: self.request_id.clone(), recorded_before: true }
+    }
+}
+
+/// A batch as the ledger knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchRow {
+    /// Whose cards.
+    pub scope: Scope,
+    /// Its name.
+    pub batch: Batch,
+    /// Digest of its manifest without the PINs, to recognise the same manifest under another name.
+    pub digest: Option<String>,
+    /// Rows in its manifest.
+    pub rows: u64,
+    /// When it was first seen.
+    pub began: Time,
+}
+
+/// How many of a batch's jobs have ended how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchCounts {
+    /// Whose cards.
+    pub scope: String,
+    /// The batch's name.
+    pub batch: String,
+    /// Rows in its manifest, where it had one.
+    pub rows: Option<u64>,
+    /// Cards made.
+    pub issued: u64,
+    /// Jobs without a card.
+    pub refused: u64,
+    /// Jobs begun whose end is not known.
+    pub unresolved: u64,
+    /// When the latest row was written.
+    pub latest: Option<Time>,
+}
+
+/// Why the ledger cannot serve. Shared by all the writes of one flush.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// The address is neither SQLite nor PostgreSQL, or not an address.
+    #[error("ledger address {url:?}: {reason}; use sqlite://FILE or postgres://HOST/DATABASE")]
+    Address {
+        /// What was given, without its password.
+        url: String,
+        /// The reason.
+        reason: String,
+    },
+    /// Another process holds it.
+    #[error("ledger {0} is locked by another process; end that one or wait, then run again")]
+    Locked(String),
+    /// It cannot be written to.
+    #[error("ledger {0} is read-only; nothing can be issued without recording it first")]
+    ReadOnly(String),
+    /// The disk is full.
+    #[error("ledger {0}: the disk is full; make room, then run again")]
+    Full(String),
+    /// It was written by a newer embosser.
+    #[error(
+        "ledger {ledger} is of version {found}, this embosser knows up to {known}; use the newer embosser"
+    )]
+    Newer {
+        /// Which ledger.
+        ledger: String,
+        /// Its version.
+        found: i64,
+        /// The newest version known here.
+        known: i64,
+    },
+    /// A row that embosser cannot have written.
+    #[error("ledger {ledger}: the row of job {job:?} cannot be read ({reason})")]
+    Damaged {
+        /// Which ledger.
+        ledger: String,
+        /// Which job.
+        job: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Any other failure of the database.
+    #[error("ledger {ledger}: {reason}")]
+    Database {
+        /// Which ledger.
+        ledger: String,
+        /// The database's words.
+        reason: String,
+    },
+    /// The ledger was closed while this was waiting.
+    #[error("the ledger is closed")]
+    Closed,
+}

@@ -1,0 +1,460 @@
+//! The line that every job goes down once: admit → pace → key → verify → create → record.
+//!
+//! [`Line::carry`] is the whole of it. What to do next is decided in [`course`]; this file does it. The order of
+//! writes is always: attempt recorded, call made, outcome recorded, caller told.
+
+pub mod course;
+mod reconcile;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::config::{RetryConfig, seconds};
+use crate::job::{Job, JobId};
+use crate::jwe::{self, PinKey};
+use crate::killpoint;
+use crate::ledger::{Ledger, LedgerError, Row, Scope, State};
+use crate::outcome::{Ended, Outcome, Refusal};
+use crate::pace::{Answered as Paced, Pace, Permit, Turn, Waited};
+use crate::stripe::{Answer, Client};
+use course::{Answered, Course, Rules, Step, Verdict};
+
+/// 403s in a row, with no card between them, after which the key is taken to lack the permission altogether.
+const FORBIDDEN_MAX: u32 = 5;
+
+/// Whether cards are looked for before the first call, for when the ledger may have been lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookFirst {
+    /// The ledger is whole.
+    No,
+    /// It may not be.
+    Yes,
+}
+
+/// Why the whole line stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// Stripe does not accept the key, or it may not create cards.
+    #[error("Stripe refuses the API key: {0}")]
+    Key(String),
+    /// Outcomes can no longer be recorded.
+    #[error("{0}")]
+    Ledger(String),
+}
+
+/// What the line is made of.
+pub struct Parts {
+    /// To Stripe.
+    pub client: Client,
+    /// The account's pace.
+    pub pace: Pace,
+    /// What is known.
+    pub ledger: Ledger,
+    /// Whose cards.
+    pub scope: Scope,
+    /// The time.
+    pub clock: Clock,
+    /// How often and how long.
+    pub retry: RetryConfig,
+    /// Bounds of the exactly-once rules.
+    pub rules: Rules,
+    /// Whether to look before the first call.
+    pub look_first: LookFirst,
+}
+
+/// The line. One per account; shared by all its jobs.
+pub struct Line {
+    parts: Parts,
+    in_hand: Mutex<HashMap<JobId, Arc<tokio::sync::Mutex<()>>>>,
+    forbidden: AtomicU32,
+    halted: Mutex<Option<Halt>>,
+    /// Cancelled when the line stops taking jobs; waits between attempts end at once.
+    stopping: CancellationToken,
+}
+
+/// Why a pass through the loop could not go on.
+enum Stop {
+    Halted,
+    Closed,
+    Ledger(LedgerError),
+}
+
+impl From<LedgerError> for Stop {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+/// One job's passage.
+struct Passage<'l> {
+    line: &'l Line,
+    job: Job,
+    course: Course,
+    key: Option<PinKey>,
+    request_id: Option<String>,
+    /// Why the latest try did not end it; told if no try does.
+    latest: Refusal,
+    tries: u32,
+    began: Instant,
+}
+
+impl Line {
+    /// A line of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            in_hand: Mutex::new(HashMap::new()),
+            forbidden: AtomicU32::new(0),
+            halted: Mutex::new(None),
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// No more attempts begin; calls under way end, waits are cut short.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+        self.parts.pace.close();
+    }
+
+    /// Resolves when the line stops.
+    pub async fn stopped(&self) {
+        self.stopping.cancelled().await;
+    }
+
+    /// Why it stopped by itself, if it did.
+    #[must_use]
+    pub fn halt(&self) -> Option<Halt> {
+        self.halted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn halt_with(&self, halt: Halt) {
+        let mut halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner);
+        if halted.is_none() {
+            tracing::error!(reason = %halt, "the line stops");
+            *halted = Some(halt);
+        }
+        drop(halted);
+        self.stop();
+    }
+
+    /// Takes a job down the line to its end. The same id twice at once is carried one after the other, so that the
+    /// second meets the first one's record. `None` if the line stopped before anything was begun for it.
+    pub async fn carry(&self, job: Job) -> Option<Ended> {
+        let id = job.id.clone();
+        let turnstile = {
+            let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
+            in_hand.entry(id.clone()).or_default().clone()
+        };
+        let ended = {
+            let _alone = turnstile.lock().await;
+            self.carry_alone(job).await
+        };
+        let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two holders are this function's clone and the map's own: nobody else waits.
+        if Arc::strong_count(&turnstile) <= 2 {
+            in_hand.remove(&id);
+        }
+        ended
+    }
+
+    async fn carry_alone(&self, job: Job) -> Option<Ended> {
+        let known = match self.parts.ledger.look_up(&self.parts.scope, &job.id).await {
+            Ok(known) => known,
+            Err(error) => {
+                self.halt_with(Halt::Ledger(error.to_string()));
+                return None;
+            }
+        };
+        if let Some(row) = &known {
+            // What was refused made no card, so it may come again with other content. Nothing else may.
+            if row.fingerprint != job.fingerprint() && !matches!(row.state, State::Refused(_)) {
+                return Some(conflict(row));
+            }
+            if matches!(row.state, State::Issued(_)) {
+                return Some(row.ended());
+            }
+        }
+        let look_first = self.parts.look_first == LookFirst::Yes;
+        let course = Course::resume(known.as_ref(), look_first, self.parts.rules);
+        let begun_before = known.as_ref().is_some_and(|row| row.state == State::Begun);
+        let mut passage = Passage {
+            line: self,
+            job,
+            course,
+            key: None,
+            request_id: None,
+            latest: Refusal::own("interrupted", "the run was stopped; run it again"),
+            tries: 0,
+            began: Instant::now(),
+        };
+        match passage.through().await {
+            Ok(ended) => Some(ended),
+            Err(stop) => {
+                if let Stop::Ledger(error) = stop {
+                    self.halt_with(Halt::Ledger(error.to_string()));
+                }
+                // A job for which no call was ever begun has not started: it is as if it had not been taken.
+                (begun_before || passage.course.attempts() > 0).then(|| passage.unresolved())
+            }
+        }
+    }
+}
+
+fn conflict(row: &Row) -> Ended {
+    let message = match &row.state {
+        State::Issued(card) => format!("this job id already has card {}, made with other content", card.id),
+        State::Begun | State::Refused(_) => "this job id was begun with other content".to_owned(),
+    };
+    Ended {
+        outcome: Outcome::Refused(Refusal::own(
+            "job_conflict",
+            message + "; use another row_id for another card",
+        )),
+        attempts: row.attempts,
+        request_id: None,
+        recorded_before: false,
+    }
+}
+
+impl Passage<'_> {
+    async fn through(&mut self) -> Result<Ended, Stop> {
+        let retry = &self.line.parts.retry;
+        loop {
+            let now = self.line.parts.clock.now();
+            match self.course.step(now) {
+                Step::Finish(outcome) => return self.record(outcome).await,
+                _ if self.line.stopping.is_cancelled() => return Err(Stop::Closed),
+                _ if self.tries >= retry.attempts_max
+                    || self.began.elapsed() > seconds(retry.elapsed_seconds_max) =>
+                {
+                    return Ok(self.unresolved());
+                }
+                Step::Create(_) => self.create().await?,
+                Step::Reconcile => self.reconcile().await?,
+            }
+        }
+    }
+
+    /// pace → key → verify → (attempt recorded) → create.
+    async fn create(&mut self) -> Result<(), Stop> {
+        let now = self.line.parts.clock.now();
+        if self.job.deadline.is_some_and(|deadline| now > deadline) {
+            self.course
+                .give_up(Refusal::own("expired", "the PIN waited past its deadline; send the job again"));
+            return Ok(());
+        }
+        let turn = self.line.parts.pace.turn().await.map_err(|_| Stop::Closed)?;
+        killpoint::pass("paced");
+        if !self.key_and_verify(&turn).await {
+            return Ok(());
+        }
+        killpoint::pass("verified");
+        self.course.begin(self.line.parts.clock.now());
+        self.line.parts.ledger.write(self.row(State::Begun)).await?;
+        killpoint::pass("begun");
+        let permit = match turn.permit().await {
+            Waited::Permit(permit) => permit,
+            Waited::TooLong => {
+                self.course.unbegin();
+                return Ok(());
+            }
+        };
+        self.tries += 1;
+        let key = self.job.id.idempotency_key(self.course.generation());
+        let answer = self.line.parts.client.create_card(&key, self.body()).await;
+        killpoint::pass("answered");
+        let wait = self.take(answer, permit)?;
+        if let Some(wait) = wait {
+            self.wait(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Fetches the key and verifies the PIN against it; without a PIN there is nothing to fetch. False if the job
+    /// cannot go on to the call this time.
+    async fn key_and_verify(&mut self, _while_holding: &Turn) -> bool {
+        let Some(pin) = &self.job.pin else { return true };
+        self.key = None;
+        let key = match self.line.parts.client.pin_key().await {
+            Ok(document) => PinKey::parse(&document).map_err(|error| error.to_string()),
+            Err(reason) => Err(reason),
+        };
+        let key = match key {
+            Ok(key) => key,
+            Err(reason) => {
+                self.tries += 1;
+                self.latest = Refusal::own("pin_key_unavailable", reason);
+                self.wait(self.backoff()).await;
+                return false;
+            }
+        };
+        match jwe::verify(pin.expose(), &key) {
+            Ok(()) => {
+                self.key = Some(key);
+                true
+            }
+            Err(refusal) => {
+                self.course.give_up(Refusal::own(refusal.code(), refusal.to_string()));
+                false
+            }
+        }
+    }
+
+    fn body(&self) -> Zeroizing<Vec<u8>> {
+        let mut body = Zeroizing::new(Vec::with_capacity(2048));
+        let pin = self.job.pin.as_ref().map(|pin| pin.expose());
+        self.job.card.encode_into(&mut body, pin, self.job.id.as_str(), self.job.batch.as_str());
+        body
+    }
+
+    /// Tells the course and the pace what the answer means; answers how long to wait before going on.
+    fn take(&mut self, answer: Answer, permit: Permit) -> Result<Option<Duration>, Stop> {
+        let now = self.line.parts.clock.now();
+        let backoff = self.backoff();
+        let (answered, paced, wait) = match answer {
+            Answer::Issued { card, job, request_id, .. } => {
+                self.line.forbidden.store(0, Ordering::Relaxed);
+                if job.is_some_and(|job| job != self.job.id.as_str()) {
+                    // Keys follow from ids, so this cannot be; if it is, no conclusion may be drawn from it.
+                    self.latest = Refusal::own("foreign_card", "Stripe answered with another job's card");
+                    (Answered::Unknown, Paced::Accepted, Some(backoff))
+                } else {
+                    self.request_id = request_id;
+                    (Answered::Card(card), Paced::Accepted, None)
+                }
+            }
+            Answer::Refused { refusal, request_id, replayed } => {
+                self.request_id = request_id;
+                (Answered::No { refusal, replayed }, Paced::Accepted, None)
+            }
+            Answer::Forbidden { refusal, request_id } => {
+                if self.line.forbidden.fetch_add(1, Ordering::Relaxed) + 1 >= FORBIDDEN_MAX {
+                    self.line.halt_with(Halt::Key(refusal.message.clone()));
+                }
+                self.request_id = request_id;
+                (Answered::No { refusal, replayed: false }, Paced::Accepted, None)
+            }
+            Answer::KeyRejected(reason) => {
+                self.latest = Refusal::own("api_key_rejected", reason.clone());
+                self.course.answered(Answered::NoEffect, now);
+                permit.answered(Paced::Accepted);
+                self.line.halt_with(Halt::Key(reason));
+                return Err(Stop::Halted);
+            }
+            Answer::Limited(reason) => {
+                self.latest = Refusal::own("rate_limited", format!("Stripe limits: {}", reason.word()));
+                (Answered::NoEffect, Paced::Limited(reason), Some(Duration::ZERO))
+            }
+            Answer::NotSent(reason) => {
+                self.latest = Refusal::own("stripe_unreachable", reason);
+                (Answered::NoEffect, Paced::Failed, Some(backoff))
+            }
+            Answer::InUse(reason) => {
+                self.latest = Refusal::own("still_running", reason);
+                (Answered::InUse, Paced::Accepted, Some(backoff))
+            }
+            Answer::BodyDiffers => (Answered::BodyDiffers, Paced::Accepted, None),
+            Answer::EndedBadly(reason) => {
+                self.latest = Refusal::own("stripe_error", reason);
+                (Answered::EndedBadly, Paced::Accepted, None)
+            }
+            Answer::Unknown { reason, trouble } => {
+                self.latest = Refusal::own("no_answer", reason);
+                let paced = if trouble { Paced::Failed } else { Paced::Accepted };
+                (Answered::Unknown, paced, Some(backoff))
+            }
+        };
+        permit.answered(paced);
+        self.course.answered(answered, now);
+        Ok(wait)
+    }
+
+    /// Looks for the job's card among its cardholder's.
+    async fn reconcile(&mut self) -> Result<(), Stop> {
+        self.tries += 1;
+        let looked = self.line.parts.clock.now();
+        let since = self.course.open_since().map(|(key_began, _)| key_began);
+        match reconcile::look(self.line, &self.job, since).await? {
+            Ok(verdict) => {
+                tracing::info!(job = %self.job.id, found = matches!(verdict, Verdict::Found(_)), "reconciled");
+                if let Some(again) = self.course.reconciled(verdict, looked) {
+                    self.tries -= 1;
+                    self.latest = Refusal::own("still_running", "an earlier call may still be running");
+                    self.wait(again.since(looked)).await;
+                }
+            }
+            Err(reason) => {
+                self.latest = Refusal::own("not_reconciled", reason);
+                self.wait(self.backoff()).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.line.stopping.cancelled() => {}
+        }
+    }
+
+    /// Doubling, with full jitter above half: many jobs that failed together do not come back together.
+    fn backoff(&self) -> Duration {
+        let retry = &self.line.parts.retry;
+        let doubled = retry.backoff_seconds_min * f64::from(1u32 << self.tries.min(16));
+        let ceiling = doubled.min(retry.backoff_seconds_max);
+        seconds(ceiling * rand::rng().random_range(0.5..=1.0))
+    }
+
+    fn row(&self, state: State) -> Row {
+        let parts = &self.line.parts;
+        let mut row = Row::of(&parts.scope, &self.job, state, parts.clock.now());
+        row.generation = self.course.generation();
+        row.attempts = self.course.attempts();
+        if let Some((key_began, last)) = self.course.open_since() {
+            row.key_began = Some(key_began);
+            row.attempted = Some(last);
+        }
+        row.request_id.clone_from(&self.request_id);
+        row
+    }
+
+    async fn record(&mut self, outcome: Outcome) -> Result<Ended, Stop> {
+        let state = match &outcome {
+            Outcome::Issued(card) => State::Issued(card.clone()),
+            Outcome::Refused(refusal) => State::Refused(refusal.clone()),
+            Outcome::Unresolved(_) => return Ok(self.unresolved()),
+        };
+        self.line.parts.ledger.write(self.row(state)).await?;
+        killpoint::pass("recorded");
+        Ok(Ended {
+            outcome,
+            attempts: self.course.attempts(),
+            request_id: self.request_id.take(),
+            recorded_before: false,
+        })
+    }
+
+    fn unresolved(&self) -> Ended {
+        Ended {
+            outcome: Outcome::Unresolved(self.latest.clone()),
+            attempts: self.course.attempts(),
+            request_id: self.request_id.clone(),
+            recorded_before: false,
+        }
+    }
+}
