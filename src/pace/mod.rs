@@ -186,9 +186,11 @@ impl Pace {
     /// What the pace is at this moment.
     #[must_use]
     pub fn health(&self) -> Health {
+        // A statement of its own: the guard must be gone before the pause is asked for.
+        let current_per_second = self.shared.state().adapt.current();
         Health {
             configured_per_second: self.shared.configured,
-            current_per_second: self.shared.state().adapt.current(),
+            current_per_second,
             concurrency: self.concurrency(),
             paused: self.shared.pause_left().is_some(),
         }
