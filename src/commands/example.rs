@@ -114,7 +114,7 @@ fn cells(row: u64, key: &[u8]) -> Result<[String; 17], String> {
     ];
     let pick = |length: usize| usize::try_from(row).unwrap_or(0) % length;
     let (person, (city, postal_code, country)) = (PEOPLE[pick(6)], CITIES[pick(4)]);
-    let physical = row % 3 == 0;
+    let physical = row.is_multiple_of(3);
     let shipped = |text: &str| if physical { text.to_owned() } else { String::new() };
     let limited = row % 5 != 4;
     let pin = if row % WITHOUT_PIN_EVERY == WITHOUT_PIN_EVERY - 1 {

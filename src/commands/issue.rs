@@ -188,7 +188,7 @@ fn batch_name(args: &Args) -> Result<Batch, String> {
 
 async fn check(manifest: &Arc<Manifest>) -> Result<CheckReport, String> {
     let manifest = manifest.clone();
-    let options = CheckOptions { digest: true, ..CheckOptions::default() };
+    let options = CheckOptions { digest: true };
     tokio::task::spawn_blocking(move || manifest.check(&options, &|_| {}))
         .await
         .map_err(|error| error.to_string())?

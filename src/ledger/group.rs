@@ -262,10 +262,10 @@ async fn commit(store: &mut Store, url: &str, name: &str, document: &str) -> Res
         tracing::warn!(error = %meaning, tries, "ledger commit failed; trying again");
         tokio::time::sleep(wait).await;
         wait *= 2;
-        if !matches!(meaning, LedgerError::Locked(_)) {
-            if let Ok(fresh) = Store::open(url).await {
-                *store = fresh;
-            }
+        if !matches!(meaning, LedgerError::Locked(_))
+            && let Ok(fresh) = Store::open(url).await
+        {
+            *store = fresh;
         }
     }
 }
