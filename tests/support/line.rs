@@ -1,0 +1,69 @@
+//! The line in this process, against a sandbox, with a clock that tests may move.
+
+use std::path::Path;
+use std::time::Duration;
+
+use embosser::card::CardRequest;
+use embosser::clock::Clock;
+use embosser::config::{PaceConfig, RetryConfig};
+use embosser::encrypt::encrypt_pin;
+use embosser::job::{Batch, Job, JobId};
+use embosser::ledger::{Ledger, Scope};
+use embosser::line::course::Rules;
+use embosser::line::{Line, LookFirst, Parts};
+use embosser::outcome::{Card, Ended, Outcome, Refusal};
+use embosser::pace::Pace;
+use embosser::sandbox::Sandbox;
+
+use super::client_of;
+
+/// How long these lines believe a call may go on running: the sandbox's calls end at once.
+pub const CALL_LIFETIME: Duration = Duration::from_millis(300);
+
+/// A line with its ledger in `directory`; a second one on the same directory is the process started again.
+pub async fn line_in(directory: &Path, sandbox: &Sandbox, clock: &Clock, look_first: LookFirst) -> Line {
+    let pace = PaceConfig { endpoint_per_second: 500.0, account_per_second: 500.0, ..PaceConfig::default() };
+    let url = format!("sqlite://{}", directory.join("ledger.db").display());
+    let retry = RetryConfig { backoff_seconds_min: 0.02, backoff_seconds_max: 0.2, ..RetryConfig::default() };
+    Line::new(Parts {
+        client: client_of(sandbox),
+        pace: Pace::start(&pace),
+        ledger: Ledger::open(&url).await.unwrap(),
+        scope: Scope::new("test", "sandbox", None),
+        clock: clock.clone(),
+        retry,
+        rules: Rules { call_lifetime: CALL_LIFETIME, ..Rules::default() },
+        look_first,
+    })
+}
+
+/// A job of cardholder `ich_1`, its PIN encrypted now, under the sandbox's present key.
+pub async fn job(sandbox: &Sandbox, id: &str, currency: &str, pin: Option<&str>) -> Job {
+    let pairs = [("cardholder", "ich_1"), ("currency", currency), ("type", "virtual")];
+    let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
+    let card = CardRequest::from_pairs(pairs.into()).unwrap();
+    let pin = match pin {
+        None => None,
+        Some(pin) => {
+            let key = client_of(sandbox).pin_key().await.unwrap();
+            Some(embosser::pin::PinJwe::new(encrypt_pin(pin, &key).unwrap()))
+        }
+    };
+    Job::new(JobId::new(id).unwrap(), Batch::new("batch").unwrap(), None, card, pin)
+}
+
+/// The card, or a failure that says what came instead.
+pub fn issued(ended: &Ended) -> &Card {
+    match &ended.outcome {
+        Outcome::Issued(card) => card,
+        other => panic!("not issued: {other:?}"),
+    }
+}
+
+/// The refusal, or a failure that says what came instead.
+pub fn refused(ended: &Ended) -> &Refusal {
+    match &ended.outcome {
+        Outcome::Refused(refusal) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}

@@ -1,0 +1,165 @@
+//! What the tests share: manifests with PINs, runs of the program, and judging by the sandbox's own account.
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part of this")]
+
+pub mod line;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use embosser::config::StripeConfig;
+use embosser::encrypt::encrypt_pin;
+use embosser::sandbox::{Account, Sandbox};
+use embosser::stripe::Client;
+
+/// Longer than any run here may take; a run that hangs fails its test instead of the whole suite.
+const RUN_MAX: Duration = Duration::from_secs(240);
+
+/// A row as the sandbox must have made it: its job, and its PIN if it has one.
+pub type Expected = BTreeMap<String, Option<String>>;
+
+/// The PIN that the n-th row's cardholder chose; every fifth row has none.
+pub fn pin_of(row: usize) -> Option<String> {
+    (!row.is_multiple_of(5)).then(|| format!("{:04}", row * 37 % 10_000))
+}
+
+/// A client for a sandbox.
+pub fn client_of(sandbox: &Sandbox) -> Client {
+    let config =
+        StripeConfig { api_url: sandbox.api_url(), key_url: sandbox.key_url(), ..StripeConfig::default() };
+    Client::new(&config, &"sk_test_of_the_tests".to_owned().into()).unwrap()
+}
+
+/// Writes a manifest of `rows` rows with PINs under the sandbox's current key, and says what must come of it. The
+/// same rows come each time, their PINs encrypted anew.
+pub async fn write_manifest(path: &Path, sandbox: &Sandbox, rows: usize) -> Expected {
+    let key = client_of(sandbox).pin_key().await.unwrap();
+    let batch = path.file_stem().unwrap().to_string_lossy().into_owned();
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let mut expected = Expected::new();
+        let mut text =
+            "row_id,cardholder,type,currency,metadata[department],pin[encrypted_number]\n".to_owned();
+        for row in 1..=rows {
+            let pin = pin_of(row);
+            let jwe = pin.as_deref().map(|pin| encrypt_pin(pin, &key).unwrap()).unwrap_or_default();
+            text += &format!("r{row},ich_{:02},virtual,eur,\"a, b\",{jwe}\n", row % 7);
+            expected.insert(format!("{batch}/r{row}"), pin);
+        }
+        std::fs::write(path, text).unwrap();
+        expected
+    })
+    .await
+    .unwrap()
+}
+
+/// Fails unless there is one card for each expected job, with its PIN, and no other.
+pub fn one_card_each(account: &Account, expected: &Expected) {
+    let mut made: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
+    for card in &account.cards {
+        made.entry(card.job.clone().unwrap_or_default()).or_default().push(card.pin.clone());
+    }
+    let twice: Vec<_> = made.iter().filter(|(_, pins)| pins.len() > 1).collect();
+    assert!(twice.is_empty(), "more than one card: {twice:?}");
+    let made: Expected = made.into_iter().map(|(job, mut pins)| (job, pins.pop().unwrap())).collect();
+    assert_eq!(&made, expected, "left: cards made, right: cards asked for");
+}
+
+/// `embosser`, in a directory of its own, against a sandbox.
+pub struct Program {
+    pub directory: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+impl Program {
+    pub fn new(directory: &Path, sandbox: &Sandbox) -> Self {
+        let environment = [
+            ("EMBOSSER__STRIPE__API_URL", sandbox.api_url()),
+            ("EMBOSSER__STRIPE__KEY_URL", sandbox.key_url()),
+            ("STRIPE_API_KEY", "sk_test_of_the_tests".to_owned()),
+        ];
+        Self {
+            directory: directory.to_owned(),
+            environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
+    }
+
+    /// With another variable in its environment.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it.
+    pub fn spawn(&self, arguments: &[&str]) -> Running {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_embosser"));
+        command.args(arguments).current_dir(&self.directory).env_remove("RUST_LOG");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(Some(command.spawn().unwrap()))
+    }
+
+    /// Runs it to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        self.spawn(arguments).ended().await
+    }
+}
+
+/// A run under way; it is killed when this is dropped.
+pub struct Running(Option<std::process::Child>);
+
+impl Running {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.0.as_ref().expect("not ended yet");
+        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+    }
+
+    /// Ends it as a power cut would.
+    pub async fn killed(self) -> Output {
+        self.signal(rustix::process::Signal::KILL);
+        self.ended().await
+    }
+
+    /// Waits for its end.
+    pub async fn ended(mut self) -> Output {
+        let child = self.0.take().expect("not ended yet");
+        let pid = rustix::process::Pid::from_child(&child);
+        let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
+        match tokio::time::timeout(RUN_MAX, ended).await {
+            Ok(output) => output.unwrap().unwrap(),
+            Err(_) => {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                panic!("the program hangs");
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The exit code; what the program said, if there is none or it is another.
+pub fn expect_exit(output: &Output, code: i32) {
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{:?}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Whether it was killed by SIGKILL.
+pub fn was_killed(output: &Output) -> bool {
+    output.status.signal() == Some(9)
+}
