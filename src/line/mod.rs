@@ -103,6 +103,8 @@ struct Passage<'l> {
     latest: Refusal,
     tries: u32,
     began: Instant,
+    /// Of the time since, how much was spent waiting for the pace.
+    paced: Duration,
 }
 
 impl Line {
@@ -200,6 +202,7 @@ impl Line {
             latest: Refusal::own("interrupted", "the run was stopped; run it again"),
             tries: 0,
             began: Instant::now(),
+            paced: Duration::ZERO,
         };
         match passage.through().await {
             Ok(ended) => Some(ended),
@@ -239,7 +242,7 @@ impl Passage<'_> {
                 Step::Finish(outcome) => return self.record(outcome).await,
                 _ if self.line.stopping.is_cancelled() => return Err(Stop::Closed),
                 _ if self.tries >= retry.attempts_max
-                    || self.began.elapsed() > seconds(retry.elapsed_seconds_max) =>
+                    || self.worked() > seconds(retry.elapsed_seconds_max) =>
                 {
                     return Ok(self.unresolved());
                 }
@@ -247,6 +250,11 @@ impl Passage<'_> {
                 Step::Reconcile => self.reconcile().await?,
             }
         }
+    }
+
+    /// How long the job was worked on, waits for the pace not counted.
+    fn worked(&self) -> Duration {
+        self.began.elapsed().saturating_sub(self.paced)
     }
 
     /// pace → key → verify → (attempt recorded) → create.
@@ -257,7 +265,9 @@ impl Passage<'_> {
                 .give_up(Refusal::own("expired", "the PIN waited past its deadline; send the job again"));
             return Ok(());
         }
+        let asked = Instant::now();
         let turn = self.line.parts.pace.turn().await.map_err(|_| Stop::Closed)?;
+        self.paced += asked.elapsed();
         killpoint::pass("paced");
         if !self.key_and_verify(&turn).await {
             return Ok(());
@@ -266,7 +276,10 @@ impl Passage<'_> {
         self.course.begin(self.line.parts.clock.now());
         self.line.parts.ledger.write(self.row(State::Begun)).await?;
         killpoint::pass("begun");
-        let permit = match turn.permit().await {
+        let asked = Instant::now();
+        let waited = turn.permit().await;
+        self.paced += asked.elapsed();
+        let permit = match waited {
             Waited::Permit(permit) => permit,
             Waited::TooLong => {
                 self.course.unbegin();

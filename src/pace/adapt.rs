@@ -25,6 +25,8 @@ const FLOOR: f64 = 0.05;
 pub(super) struct Adapt {
     configured: f64,
     current: f64,
+    /// The calls of the last seconds that were not turned away, as far as is known: one without an answer yet has
+    /// most probably been let through, for a limiter answers at once.
     accepted: VecDeque<Instant>,
     last_cut: Option<Instant>,
     last_step: Option<Instant>,
@@ -51,8 +53,8 @@ impl Adapt {
         self.current
     }
 
-    /// A call that was sent then was let through by the limiters.
-    pub(super) fn accepted(&mut self, sent: Instant) {
+    /// A call is sent.
+    pub(super) fn sent(&mut self, sent: Instant) {
         self.accepted.push_back(sent);
         while self.accepted.front().is_some_and(|first| sent.saturating_duration_since(*first) > 4 * WINDOW) {
             self.accepted.pop_front();
@@ -61,6 +63,9 @@ impl Adapt {
 
     /// A call that was sent then was turned away. Answers how long everybody must pause, if this is news.
     pub(super) fn limited(&mut self, sent: Instant, now: Instant) -> Option<Duration> {
+        if let Some(index) = self.accepted.iter().rposition(|at| *at == sent) {
+            self.accepted.remove(index);
+        }
         if self.last_cut.is_some_and(|cut| sent <= cut) {
             return None;
         }
@@ -139,14 +144,13 @@ mod tests {
             let mut paused = Duration::ZERO;
             while answers.front().is_some_and(|(answered, ..)| *answered <= now) {
                 let (_, sent, accepted) = answers.pop_front().unwrap();
-                if accepted {
-                    adapt.accepted(sent);
-                } else {
+                if !accepted {
                     paused = paused.max(adapt.limited(sent, now).unwrap_or_default());
                 }
             }
             adapt.tick(now);
             now += paused;
+            adapt.sent(now);
             let accepted = limiter.call(now);
             answers.push_back((now + latency, now, accepted));
             if now - start >= Duration::from_secs(settled) {

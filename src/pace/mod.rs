@@ -4,44 +4,41 @@
 //! being let in and calling. So a job first takes a [`Turn`] (in order; only as many as can be used in a moment),
 //! prepares, and then waits for its [`Permit`], after which it sends at once.
 //!
-//! Why no second ever holds more than the configured rate R: permits are granted by a cell-rate limiter with the
-//! period T = 1 / (R × (1 − [`SLACK`])), and a grant may come at most [`LATE`] earlier than its place on the even
-//! grid after a late one. So R + 1 grants span at least R × T − LATE ≥ 1 s × (1 + SLACK) − LATE > 1 s. What is
-//! left, about 2.5 ms, absorbs the way from the grant to the wire.
+//! Why no second ever holds more than the configured rate: permits are granted evenly by a cell-rate limiter
+//! ([`pacer`]), and never before a second and a margin after the call that was sent so many permits ago
+//! ([`window`]). Evenness alone would not do, since what counts is when calls arrive.
 
 mod adapt;
+mod circuit;
+mod pacer;
+mod preparation;
+mod room;
+mod window;
 
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::clock::{Clock as _, QuantaClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::config::PaceConfig;
 use crate::stripe::LimitReason;
 use adapt::Adapt;
+use circuit::{Circuit, Leave};
+use preparation::Preparation;
+use room::Room;
+use window::Window;
 
-/// The share of the rate that is left unused, so that a whole second of it leaves 4.5 ms.
-const SLACK: f64 = 0.0045;
-/// How far a grant may lag behind the even grid and still be made up for.
-const LATE: Duration = Duration::from_millis(2);
-/// Cells per permit: governor's bursts are whole cells, and [`LATE`] is a fraction of a permit.
-const CELLS: u32 = 100;
-/// How much work may be prepared ahead: as many jobs as the pace takes in this time.
-const PREPARED: Duration = Duration::from_millis(300);
-/// A permit that had to be waited for longer than this finds its key stale: the job must prepare again.
+/// A permit that had to be waited for longer than this finds its key too old: the job must prepare again.
 const PREPARED_KEPT: Duration = Duration::from_secs(2);
 /// In-flight calls when none are configured: what the pace takes in this time (Stripe's slowest usual answers).
 const LATENCY_ASSUMED: Duration = Duration::from_secs(4);
-/// Failures in a row after which Stripe is taken to be down.
-const FAILURES_MAX: u32 = 8;
-/// First pause of the whole line when Stripe is down; doubles up to [`DOWN_PAUSE_MAX`].
-const DOWN_PAUSE_MIN: Duration = Duration::from_millis(500);
-/// Longest pause of the whole line when Stripe is down.
-const DOWN_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Between two steps of concurrency back up.
+const CONCURRENCY_STEP: Duration = Duration::from_secs(5);
+/// Pause of everybody after a concurrency limiter's 429: the calls in flight are the trouble, not the pace.
+const CONCURRENCY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two looks whether a probe has ended.
+const PROBE_LOOK: Duration = Duration::from_millis(50);
 
 /// The line is closing: no more turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,8 +65,12 @@ pub struct Health {
     pub current_per_second: f64,
     /// Most calls in flight.
     pub concurrency: usize,
+    /// Jobs that hold one of those places: preparing, waiting to send, or sent.
+    pub in_flight: usize,
     /// Whether the line pauses.
     pub paused: bool,
+    /// Whether Stripe is taken to be down: only a probe calls now and then.
+    pub down: bool,
 }
 
 /// Hands out turns and permits. Clones share it.
@@ -82,23 +83,25 @@ pub struct Pace {
 struct Shared {
     configured: f64,
     concurrency_configured: usize,
-    prepared: Arc<Semaphore>,
-    in_flight: Arc<Semaphore>,
-    /// Concurrency taken away after a concurrency limiter's 429, given back in steps.
-    withheld: AtomicUsize,
+    /// Those who prepare or wait for their permit.
+    prepared: Room,
+    /// Those, and those whose call is under way.
+    in_flight: Room,
     state: Mutex<State>,
+    window: Mutex<Window>,
 }
 
 struct State {
     adapt: Adapt,
+    circuit: Circuit,
+    preparation: Preparation,
     paused_until: Option<Instant>,
-    failures: u32,
-    down_pause: Duration,
     concurrency_restored: Instant,
 }
 
 struct Grant {
     sent: Instant,
+    number: u64,
 }
 
 /// A place near the head of the line: time to fetch the key and prepare. Dropped, it goes to the next.
@@ -115,6 +118,7 @@ pub struct Turn {
 pub struct Permit {
     pace: Pace,
     sent: Instant,
+    answered: bool,
     _in_flight: OwnedSemaphorePermit,
 }
 
@@ -135,28 +139,28 @@ impl Pace {
             0 => whole(configured * LATENCY_ASSUMED.as_secs_f64()).clamp(16, 512),
             configured => configured,
         };
-        let ahead = whole(configured * PREPARED.as_secs_f64()).clamp(2, concurrency.max(2));
-        let now = Instant::now();
+        let preparation = Preparation::new(configured, concurrency);
         let shared = Arc::new(Shared {
             configured,
             concurrency_configured: concurrency,
-            prepared: Arc::new(Semaphore::new(ahead)),
-            in_flight: Arc::new(Semaphore::new(concurrency)),
-            withheld: AtomicUsize::new(0),
+            prepared: Room::new(preparation.places()),
+            in_flight: Room::new(concurrency),
             state: Mutex::new(State {
                 adapt: Adapt::new(configured),
+                circuit: Circuit::default(),
+                preparation,
                 paused_until: None,
-                failures: 0,
-                down_pause: DOWN_PAUSE_MIN,
-                concurrency_restored: now,
+                concurrency_restored: Instant::now(),
             }),
+            window: Mutex::default(),
         });
         let (requests, queue) = mpsc::unbounded_channel();
-        tokio::spawn(hand_out(
-            shared.clone(),
-            queue,
-            [config.endpoint_per_second, config.account_per_second],
-        ));
+        let limits = [config.endpoint_per_second, config.account_per_second];
+        let of_pacer = shared.clone();
+        std::thread::Builder::new()
+            .name("pacer".into())
+            .spawn(move || pacer::hand_out(&of_pacer, queue, limits))
+            .expect("a process that cannot start one thread cannot work");
         Self { shared, requests }
     }
 
@@ -165,8 +169,8 @@ impl Pace {
     /// # Errors
     /// If the line is closing.
     pub async fn turn(&self) -> Result<Turn, Closed> {
-        let in_flight = self.shared.in_flight.clone().acquire_owned().await.map_err(|_| Closed)?;
-        let prepared = self.shared.prepared.clone().acquire_owned().await.map_err(|_| Closed)?;
+        let in_flight = self.shared.in_flight.enter().await.map_err(|_| Closed)?;
+        let prepared = self.shared.prepared.enter().await.map_err(|_| Closed)?;
         // Nobody prepares while the line pauses: the key would be stale by the end of it.
         while let Some(rest) = self.shared.pause_left() {
             if self.shared.prepared.is_closed() {
@@ -186,18 +190,16 @@ impl Pace {
     /// What the pace is at this moment.
     #[must_use]
     pub fn health(&self) -> Health {
-        // A statement of its own: the guard must be gone before the pause is asked for.
-        let current_per_second = self.shared.state().adapt.current();
+        let state = self.shared.state();
+        let now = Instant::now();
         Health {
             configured_per_second: self.shared.configured,
-            current_per_second,
-            concurrency: self.concurrency(),
-            paused: self.shared.pause_left().is_some(),
+            current_per_second: state.adapt.current(),
+            concurrency: self.shared.in_flight.size(),
+            in_flight: self.shared.in_flight.taken(),
+            paused: state.paused_until.is_some_and(|until| until > now),
+            down: !state.circuit.is_closed(),
         }
-    }
-
-    fn concurrency(&self) -> usize {
-        self.shared.concurrency_configured - self.shared.withheld.load(Ordering::Relaxed)
     }
 }
 
@@ -205,24 +207,37 @@ impl Turn {
     /// Waits for the moment to send.
     pub async fn permit(self) -> Waited {
         let Self { pace, prepared, in_flight, taken } = self;
+        let ready = Instant::now();
+        pace.shared.prepared_in(ready.saturating_duration_since(taken));
         let (grant, granted) = oneshot::channel();
         if pace.requests.send(grant).is_err() {
             return Waited::TooLong;
         }
         let Ok(grant) = granted.await else { return Waited::TooLong };
         drop(prepared);
-        if grant.sent.saturating_duration_since(taken) > PREPARED_KEPT {
+        let sent = pace.shared.sent(grant.number);
+        let permit = Permit { pace, sent, answered: false, _in_flight: in_flight };
+        if grant.sent.saturating_duration_since(ready) > PREPARED_KEPT {
             // Its slot is lost, once per pause and job; a PIN under a stale key would be worse.
             return Waited::TooLong;
         }
-        Waited::Permit(Permit { pace, sent: grant.sent, _in_flight: in_flight })
+        Waited::Permit(permit)
     }
 }
 
 impl Permit {
     /// Says how the call ended.
-    pub fn answered(self, answered: Answered) {
+    pub fn answered(mut self, answered: Answered) {
+        self.answered = true;
         self.pace.shared.answered(answered, self.sent);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.pace.shared.abandoned();
+        }
     }
 }
 
@@ -238,24 +253,66 @@ impl Shared {
         (!left.is_zero()).then_some(left)
     }
 
+    fn window(&self) -> std::sync::MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The call of that grant goes out now.
+    fn sent(&self, number: u64) -> Instant {
+        let now = Instant::now();
+        self.window().sent(number, now);
+        self.state().adapt.sent(now);
+        now
+    }
+
+    /// The rate at this moment; time alone may have raised it.
+    fn rate_at(&self, now: Instant) -> f64 {
+        let mut state = self.state();
+        state.adapt.tick(now);
+        state.adapt.current()
+    }
+
+    /// Leave to call, or how long to wait before asking again.
+    fn ask_circuit(&self) -> Result<(), Duration> {
+        match self.state().circuit.ask(Instant::now()) {
+            Leave::Go => Ok(()),
+            Leave::Wait(rest) => Err(rest),
+            Leave::Probing => Err(PROBE_LOOK),
+        }
+    }
+
+    /// A call whose caller was cancelled.
+    fn abandoned(&self) {
+        self.state().circuit.abandoned(Instant::now());
+    }
+
+    /// A job took so long to prepare: as many are let prepare as the pace needs meanwhile.
+    fn prepared_in(&self, took: Duration) {
+        let mut state = self.state();
+        if let Some(places) = state.preparation.took(took) {
+            self.prepared.resize(places);
+        }
+    }
+
     fn answered(&self, answered: Answered, sent: Instant) {
         let now = Instant::now();
         let mut state = self.state();
+        if answered != Answered::Failed {
+            state.circuit.answered();
+        }
         match answered {
             Answered::Accepted => {
-                state.adapt.accepted(sent);
-                state.failures = 0;
-                state.down_pause = DOWN_PAUSE_MIN;
-                if now.saturating_duration_since(state.concurrency_restored) > Duration::from_secs(5) {
+                let step_due = now.saturating_duration_since(state.concurrency_restored) > CONCURRENCY_STEP;
+                if step_due && self.in_flight.size() < self.concurrency_configured {
                     state.concurrency_restored = now;
-                    self.restore_one();
+                    self.in_flight.resize(self.in_flight.size() + 1);
                 }
             }
             Answered::Limited(LimitReason::GlobalConcurrency | LimitReason::EndpointConcurrency) => {
-                state.failures = 0;
                 state.concurrency_restored = now;
-                self.withhold_a_quarter();
-                state.pause(now, Duration::from_millis(100));
+                let size = self.in_flight.size();
+                self.in_flight.resize((size - size / 4).min(size - 1).max(1));
+                state.pause(now, CONCURRENCY_PAUSE);
             }
             Answered::Limited(
                 LimitReason::GlobalRate
@@ -263,7 +320,6 @@ impl Shared {
                 | LimitReason::ResourceSpecific
                 | LimitReason::Other,
             ) => {
-                state.failures = 0;
                 if let Some(pause) = state.adapt.limited(sent, now) {
                     let per_second = state.adapt.current();
                     tracing::warn!(per_second, "Stripe limits; slowing down");
@@ -271,30 +327,10 @@ impl Shared {
                 }
             }
             Answered::Failed => {
-                state.failures += 1;
-                if state.failures >= FAILURES_MAX {
-                    state.failures = FAILURES_MAX - 1;
-                    let pause = state.down_pause;
-                    state.down_pause = (pause * 2).min(DOWN_PAUSE_MAX);
-                    tracing::warn!(pause_seconds = pause.as_secs_f64(), "Stripe does not answer; pausing");
-                    state.pause(now, pause);
+                if let Some(wait) = state.circuit.failed(now) {
+                    tracing::warn!(wait_seconds = wait.as_secs_f64(), "Stripe does not answer; waiting");
                 }
             }
-        }
-    }
-
-    fn withhold_a_quarter(&self) {
-        let left = self.concurrency_configured - self.withheld.load(Ordering::Relaxed);
-        let take = (left / 4).max(1).min(left.saturating_sub(1));
-        let taken = self.in_flight.forget_permits(take);
-        self.withheld.fetch_add(taken, Ordering::Relaxed);
-    }
-
-    fn restore_one(&self) {
-        let restored =
-            self.withheld.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| held.checked_sub(1));
-        if restored.is_ok() && !self.in_flight.is_closed() {
-            self.in_flight.add_permits(1);
         }
     }
 }
@@ -306,95 +342,6 @@ impl State {
             self.paused_until = Some(until);
         }
     }
-}
-
-/// One task checks the limiters and hands permits out in order: governor's own waiting is neither fair nor cheap
-/// with many waiters.
-async fn hand_out(
-    shared: Arc<Shared>,
-    mut queue: mpsc::UnboundedReceiver<oneshot::Sender<Grant>>,
-    limits: [f64; 2],
-) {
-    let mut limiters = Limiters::new(limits, f64::INFINITY);
-    while let Some(waiting) = queue.recv().await {
-        loop {
-            // One that gave up waiting must not cost a slot.
-            if waiting.is_closed() {
-                break;
-            }
-            if let Some(rest) = shared.pause_left() {
-                tokio::time::sleep(rest).await;
-                continue;
-            }
-            let current = {
-                let mut state = shared.state();
-                state.adapt.tick(Instant::now());
-                state.adapt.current()
-            };
-            limiters.adapt(limits, current);
-            match limiters.check() {
-                Ok(()) => {
-                    let _ = waiting.send(Grant { sent: Instant::now() });
-                    break;
-                }
-                Err(wait) => tokio::time::sleep(wait).await,
-            }
-        }
-    }
-}
-
-/// The endpoint's and the account's limit; equal or not, both are asked.
-struct Limiters {
-    current: f64,
-    limiters: Vec<DefaultDirectRateLimiter>,
-    clock: QuantaClock,
-}
-
-impl Limiters {
-    fn new(limits: [f64; 2], current: f64) -> Self {
-        let mut limiters: Vec<_> = limits.iter().map(|limit| limiter(limit.min(current))).collect();
-        // With equal limits the second always agrees with the first.
-        if limits[0] <= limits[1] {
-            limiters.truncate(1);
-        }
-        Self { current, limiters, clock: QuantaClock::default() }
-    }
-
-    fn adapt(&mut self, limits: [f64; 2], current: f64) {
-        let slowest = limits[0].min(limits[1]);
-        let was = self.current.min(slowest);
-        if (was - current.min(slowest)).abs() > f64::EPSILON {
-            *self = Self::new(limits, current);
-            // A new limiter would grant at once; the last grant of the old one may be a moment ago.
-            for limiter in &self.limiters {
-                let _ = limiter.check_n(cells());
-            }
-        }
-    }
-
-    fn check(&self) -> Result<(), Duration> {
-        // The strictest is asked first; as the rates are fixed fractions, the others have then let enough time pass.
-        for limiter in self.limiters.iter().rev() {
-            match limiter.check_n(cells()) {
-                Ok(Ok(())) => {}
-                Ok(Err(not_until)) => return Err(not_until.wait_time_from(self.clock.now())),
-                Err(_) => unreachable!("every limiter's burst is at least one permit's cells"),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn cells() -> NonZeroU32 {
-    NonZeroU32::new(CELLS).expect("a permit has cells")
-}
-
-fn limiter(per_second: f64) -> DefaultDirectRateLimiter {
-    let cell = Duration::from_secs_f64(1.0 / (per_second * (1.0 - SLACK) * f64::from(CELLS)));
-    let late_cells = u32::try_from(whole(LATE.as_secs_f64() / cell.as_secs_f64())).unwrap_or(u32::MAX / 2);
-    let burst = NonZeroU32::new(CELLS + late_cells).expect("a permit has cells");
-    let quota = Quota::with_period(cell).expect("the period of a finite rate is not zero").allow_burst(burst);
-    RateLimiter::direct(quota)
 }
 
 /// A small non-negative number rounded up.

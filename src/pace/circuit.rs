@@ -1,0 +1,139 @@
+//! Whether Stripe is there at all: a pure state machine, time is an input.
+//!
+//! After several failures in a row nobody calls for a while; then one call probes, alone, and each that fails
+//! doubles the wait. A job's own trouble (a refusal, a saved 500) is no failure here.
+
+use std::time::{Duration, Instant};
+
+/// Failures in a row after which Stripe is taken to be down.
+const FAILURES_MAX: u32 = 8;
+/// First wait before a probe.
+const WAIT_MIN: Duration = Duration::from_millis(500);
+/// Longest wait between two probes.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What the line may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Call.
+    Go,
+    /// Nobody calls for so long.
+    Wait(Duration),
+    /// A probe is under way: wait for its end.
+    Probing,
+}
+
+/// The circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Circuit {
+    /// Stripe answers, but for so many failures since it last did.
+    Closed { failures: u32 },
+    /// Nobody calls until then; after it a probe.
+    Open { until: Instant, wait: Duration },
+    /// One call is under way, and its end decides.
+    Probing { wait: Duration },
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Self::Closed { failures: 0 }
+    }
+}
+
+impl Circuit {
+    /// Asks for leave to call now; a leave that is given must be used and its end told.
+    pub(super) fn ask(&mut self, now: Instant) -> Leave {
+        match *self {
+            Self::Closed { .. } => Leave::Go,
+            Self::Open { until, .. } if now < until => Leave::Wait(until - now),
+            Self::Open { wait, .. } => {
+                *self = Self::Probing { wait };
+                Leave::Go
+            }
+            Self::Probing { .. } => Leave::Probing,
+        }
+    }
+
+    /// Stripe answered.
+    pub(super) fn answered(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A call failed. Answers the wait if the circuit opens now.
+    pub(super) fn failed(&mut self, now: Instant) -> Option<Duration> {
+        let wait = match *self {
+            Self::Closed { failures } if failures + 1 < FAILURES_MAX => {
+                *self = Self::Closed { failures: failures + 1 };
+                return None;
+            }
+            Self::Closed { .. } => WAIT_MIN,
+            Self::Probing { wait } => (wait * 2).min(WAIT_MAX),
+            // A call from before the circuit opened: no news.
+            Self::Open { .. } => return None,
+        };
+        *self = Self::Open { until: now + wait, wait };
+        Some(wait)
+    }
+
+    /// A call ended without telling anything: whoever made it was cancelled.
+    pub(super) fn abandoned(&mut self, now: Instant) {
+        if let Self::Probing { wait } = *self {
+            *self = Self::Open { until: now, wait };
+        }
+    }
+
+    /// Whether calls flow.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_and_probes_alone_with_growing_waits() {
+        let mut circuit = Circuit::default();
+        let mut now = Instant::now();
+        for _ in 1..FAILURES_MAX {
+            assert_eq!(circuit.failed(now), None);
+            assert_eq!(circuit.ask(now), Leave::Go);
+        }
+        let mut waits = vec![circuit.failed(now).unwrap()];
+        for _ in 0..8 {
+            let wait = *waits.last().unwrap();
+            assert_eq!(circuit.ask(now), Leave::Wait(wait));
+            now += wait;
+            assert_eq!(circuit.ask(now), Leave::Go);
+            assert_eq!(circuit.ask(now), Leave::Probing, "one at a time");
+            waits.push(circuit.failed(now).unwrap());
+        }
+        assert!(waits.is_sorted() && waits.ends_with(&[WAIT_MAX, WAIT_MAX]), "{waits:?}");
+        now += WAIT_MAX;
+        assert_eq!(circuit.ask(now), Leave::Go);
+        circuit.answered();
+        assert_eq!(circuit.ask(now), Leave::Go);
+        assert!(circuit.is_closed());
+    }
+
+    #[test]
+    fn an_answer_in_between_begins_the_count_anew() {
+        let mut circuit = Circuit::default();
+        let now = Instant::now();
+        for _ in 0..10 {
+            for _ in 1..FAILURES_MAX {
+                assert_eq!(circuit.failed(now), None);
+            }
+            circuit.answered();
+        }
+        assert!(circuit.is_closed());
+    }
+
+    #[test]
+    fn an_abandoned_probe_lets_the_next_one_go() {
+        let mut circuit = Circuit::Probing { wait: WAIT_MIN };
+        circuit.abandoned(Instant::now());
+        assert_eq!(circuit.ask(Instant::now()), Leave::Go);
+    }
+}
