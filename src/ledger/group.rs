@@ -234,7 +234,7 @@ async fn write_in_groups(
     use std::sync::atomic::Ordering::Relaxed;
     let mut group = Vec::with_capacity(GROUP_ROWS_MAX);
     while requests.recv_many(&mut group, GROUP_ROWS_MAX).await > 0 {
-        let document = store::rows_document(group.iter().map(|write| &write.row));
+        let document = store::rows_document(latest_of_each(&group));
         let result = commit(&mut store, &url, &name, &document).await;
         counts.commits.fetch_add(1, Relaxed);
         counts.rows.fetch_add(group.len() as u64, Relaxed);
@@ -244,6 +244,18 @@ async fn write_in_groups(
         }
     }
     either!(store, store => store.close().await);
+}
+
+/// A job's latest row only: one statement may not touch a row twice. A job writes twice into one group if whoever
+/// waited for its first write was cancelled.
+fn latest_of_each(group: &[Write]) -> impl Iterator<Item = &Row> {
+    let latest: HashMap<(&Scope, &JobId), usize> =
+        group.iter().enumerate().map(|(index, write)| ((&write.row.scope, &write.row.id), index)).collect();
+    group
+        .iter()
+        .enumerate()
+        .filter(move |(index, write)| latest[&(&write.row.scope, &write.row.id)] == *index)
+        .map(|(_, write)| &write.row)
 }
 
 async fn commit(store: &mut Store, url: &str, name: &str, document: &str) -> Result<(), LedgerError> {
@@ -313,19 +325,30 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
     }
 }
 
+/// Asks, over a new connection if the old one was lost.
+async fn look_up(store: &mut Store, url: &str, document: &str) -> Result<Vec<Row>, LedgerError> {
+    let mut wait = COMMIT_WAIT;
+    let mut tries = 0;
+    loop {
+        let found = either!(&mut *store, store => store.look_up(document).await);
+        tries += 1;
+        let passing = matches!(found, Err(LedgerError::Locked(_) | LedgerError::Database { .. }));
+        if !passing || tries >= COMMIT_TRIES_MAX {
+            return found;
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+        if let Ok(fresh) = Store::open(url).await {
+            *store = fresh;
+        }
+    }
+}
+
 type LookUp = (Scope, JobId, oneshot::Sender<Result<Option<Row>, LedgerError>>);
 
 async fn answer_look_ups(store: &mut Store, url: &str, look_ups: Vec<LookUp>) {
     let document = store::keys_document(look_ups.iter().map(|(scope, id, _)| (scope, id)));
-    let mut found = either!(&mut *store, store => store.look_up(&document).await);
-    if found.is_err() {
-        // A connection that was lost is opened anew once; what fails then is told.
-        if let Ok(fresh) = Store::open(url).await {
-            *store = fresh;
-            found = either!(&mut *store, store => store.look_up(&document).await);
-        }
-    }
-    match found {
+    match look_up(store, url, &document).await {
         Ok(rows) => {
             let mut known: HashMap<(Scope, JobId), Row> =
                 rows.into_iter().map(|row| ((row.scope.clone(), row.id.clone()), row)).collect();
