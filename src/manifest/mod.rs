@@ -5,6 +5,7 @@
 //!
 //! A cell's memory is the csv crate's while a row is read; it is written over by the next row, not wiped.
 
+pub mod batch;
 mod checker;
 mod stream;
 
