@@ -278,7 +278,8 @@ impl Passage<'_> {
     /// pace → key → verify → (attempt recorded) → create.
     async fn create(&mut self) -> Result<(), Stop> {
         let Some(turn) = self.turn().await? else {
-            self.course.give_up(Refusal::own("cancelled", "the batch was cancelled before this row had begun"));
+            self.course
+                .give_up(Refusal::own("cancelled", "the batch was cancelled before this row had begun"));
             return Ok(());
         };
         let now = self.line.parts.clock.now();
