@@ -19,3 +19,4 @@ pub mod pin;
 pub mod results;
 pub mod sandbox;
 pub mod stripe;
+pub mod tally;

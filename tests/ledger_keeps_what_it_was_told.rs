@@ -89,7 +89,7 @@ async fn many_share_a_commit_and_come_back_in_order(url: &str) {
     assert!(commits < ROWS / 4, "{commits} commits for {ROWS} rows");
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = ledger.batch_page(&scope(), &Batch::new("many").unwrap(), after, 300).await.unwrap();
+        let page = ledger.batch_page(&scope(), &Batch::new("many").unwrap(), after, None, 300).await.unwrap();
         let Some(last) = page.last() else { break };
         after = Some((last.row.unwrap(), last.id.clone()));
         seen.extend(page.iter().map(|row| row.row.unwrap()));

@@ -3,7 +3,6 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,18 +10,20 @@ use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Exit;
+use super::connect::{Connected, connect};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::job::{Batch, Job, JobId, Place};
+use crate::job::{Batch, JobId};
 use crate::ledger::{BatchRow, Ledger, Scope};
 use crate::line::course::Rules;
 use crate::line::{Halt, Line, LookFirst, Parts};
+use crate::manifest::batch::{self, BatchError, SecondCards, digest_of, job_of};
 use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::Pace;
 use crate::results::{self, Results};
-use crate::sandbox::Sandbox;
 use crate::stripe::{Client, Mode};
+use crate::tally::{Counts, Tally};
 
 /// Jobs that may wait for their first turn: enough to keep the line full, few enough that no PIN is read long
 /// before its call.
@@ -66,45 +67,6 @@ pub struct Args {
     pub skip_invalid: bool,
 }
 
-/// How many rows have ended how.
-#[derive(Debug, Default)]
-struct Tally {
-    issued: AtomicU64,
-    recorded: AtomicU64,
-    refused: AtomicU64,
-    unresolved: AtomicU64,
-    retried: AtomicU64,
-}
-
-impl Tally {
-    fn add(&self, ended: &Ended) {
-        let counter = match &ended.outcome {
-            Outcome::Issued(_) => &self.issued,
-            Outcome::Refused(_) => &self.refused,
-            Outcome::Unresolved(_) => &self.unresolved,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if ended.recorded_before {
-            self.recorded.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.retried.fetch_add(u64::from(ended.attempts.saturating_sub(1)), Ordering::Relaxed);
-        }
-    }
-
-    fn get(counter: &AtomicU64) -> u64 {
-        counter.load(Ordering::Relaxed)
-    }
-
-    fn words(&self) -> String {
-        format!(
-            "{} issued, {} refused, {} retried",
-            Self::get(&self.issued),
-            Self::get(&self.refused),
-            Self::get(&self.retried)
-        )
-    }
-}
-
 /// A row's end on its way to the results file.
 struct RowEnded {
     row: u64,
@@ -140,15 +102,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         ));
     }
     let mut config = config;
-    let (client, sandbox) = connect(&args, &mut config, api_key).await?;
+    let Connected { client, scope, sandbox } = connect(args.sandbox, &mut config, api_key).await?;
     if !confirm(&args, &config, &client, &report)? {
         return Err("nothing was issued".into());
     }
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
-    let mode = if client.mode() == Mode::Live { "live" } else { "test" };
-    // A built-in sandbox has another port each time; its cards are one world all the same.
-    let host = if args.sandbox { "sandbox".to_owned() } else { client.host() };
-    let scope = Scope::new(mode, &host, config.stripe.account.as_deref());
     let clock = Clock::system();
     note_batch(&args, &ledger, &scope, &batch, &report, &clock).await?;
     let results_path = args.results.clone().unwrap_or_else(|| args.manifest.with_extension("results.csv"));
@@ -195,32 +153,6 @@ async fn check(manifest: &Arc<Manifest>) -> Result<CheckReport, String> {
         .map_err(|error| error.to_string())
 }
 
-/// A client for Stripe, or for a sandbox that is started here.
-async fn connect(
-    args: &Args,
-    config: &mut Config,
-    api_key: Option<SecretString>,
-) -> Result<(Client, Option<Sandbox>), String> {
-    use secrecy::ExposeSecret as _;
-    if !args.sandbox {
-        let key = api_key.ok_or(
-            "no API key: set STRIPE_API_KEY, or stripe.api_key_file to a file that holds it (or try --sandbox)",
-        )?;
-        return Ok((Client::new(&config.stripe, &key).map_err(|error| error.to_string())?, None));
-    }
-    if api_key.as_ref().is_some_and(|key| key.expose_secret().contains("_live_")) {
-        return Err("--sandbox with a live key: unset STRIPE_API_KEY; the sandbox needs none".into());
-    }
-    let sandbox = Sandbox::start(crate::sandbox::Options::default())
-        .await
-        .map_err(|error| format!("sandbox: {error}"))?;
-    config.stripe.api_url = sandbox.api_url();
-    config.stripe.key_url = sandbox.key_url();
-    let client = Client::new(&config.stripe, &SecretString::from("sk_test_sandbox"))
-        .map_err(|error| error.to_string())?;
-    Ok((client, Some(sandbox)))
-}
-
 /// Before live cards: how many, how fast, until when, and whether.
 fn confirm(args: &Args, config: &Config, client: &Client, report: &CheckReport) -> Result<bool, String> {
     if client.mode() != Mode::Live {
@@ -258,26 +190,26 @@ async fn note_batch(
     report: &CheckReport,
     clock: &Clock,
 ) -> Result<(), String> {
-    let digest = report.digest.map(|digest| crate::job::Fingerprint(digest).to_hex());
-    if let (Some(digest), None) = (&digest, &args.batch) {
-        let same = ledger.batches_with_digest(scope, digest).await.map_err(|error| error.to_string())?;
-        if let Some(other) = same.iter().find(|other| other.as_str() != batch.as_str()) {
-            return Err(format!(
-                "these rows were issued before as batch {other:?}; as batch {:?} they would all get second cards. \
-                 Pass --batch {other:?} to go on with that batch, or --batch {:?} if second cards are wanted",
-                batch.as_str(),
-                batch.as_str()
-            ));
-        }
-    }
     let row = BatchRow {
         scope: scope.clone(),
         batch: batch.clone(),
-        digest,
+        digest: digest_of(report),
         rows: report.rows,
         began: clock.now(),
     };
-    ledger.write_batch(row).await.map_err(|error| error.to_string())
+    let second = if args.batch.is_some() { SecondCards::Wanted } else { SecondCards::Refused };
+    batch::note(ledger, row, second).await.map_err(|error| match &error {
+        BatchError::IssuedAs { batch, other } => format!(
+            "{error}. Pass --batch {other:?} to go on with that batch, or --batch {batch:?} if second cards are wanted"
+        ),
+        BatchError::Ledger(error) => error.to_string(),
+    })
+}
+
+/// How far a run has come, for the progress bar.
+fn words(tally: &Tally) -> String {
+    let Counts { issued, refused, retried, .. } = tally.counts();
+    format!("{issued} issued, {refused} refused, {retried} retried")
 }
 
 fn stop_on_ctrl_c(line: Arc<Line>) {
@@ -315,7 +247,12 @@ async fn carry_all(
         };
         let Some(row) = row else { break };
         let job = match row {
-            Ok(row) => job_of(row, batch)?,
+            Ok(row) => {
+                let line = row.line;
+                job_of(row, batch).map_err(|error| {
+                    format!("line {line}: batch and row_id together make a job id that {error}")
+                })?
+            }
             Err(invalid) => {
                 taken += 1;
                 let refused = refused_row(&invalid, batch);
@@ -371,14 +308,6 @@ fn write_results(mut results: Results, mut endings: mpsc::Receiver<RowEnded>) ->
     results.finish()
 }
 
-fn job_of(row: Row, batch: &Batch) -> Result<Job, String> {
-    let id = JobId::of_row(batch, row.row_id.as_deref(), row.number).map_err(|error| {
-        format!("line {}: batch and row_id together make a job id that {error}", row.line)
-    })?;
-    let place = Place { row: row.number, row_id: row.row_id };
-    Ok(Job::new(id, batch.clone(), Some(place), row.card, row.pin))
-}
-
 fn refused_row(invalid: &InvalidRow, batch: &Batch) -> RowEnded {
     let (code, message) = invalid.problems.first().map_or(("invalid", "invalid".to_owned()), |problem| {
         (problem.code, format!("line {}, column {}: {}", problem.line, problem.column, problem.reason))
@@ -408,7 +337,7 @@ fn progress(rows: u64, tally: Arc<Tally>) -> ProgressBar {
         let shown = bar.clone();
         tokio::spawn(async move {
             while !shown.is_finished() {
-                shown.set_message(tally.words());
+                shown.set_message(words(&tally));
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         });
@@ -423,7 +352,7 @@ fn progress(rows: u64, tally: Arc<Tally>) -> ProgressBar {
             if shown.is_finished() {
                 return;
             }
-            eprintln!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), tally.words());
+            eprintln!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), words(&tally));
         }
     });
     bar
@@ -437,34 +366,33 @@ fn summary(
     took: Duration,
     results: &Path,
 ) -> Exit {
-    let get = Tally::get;
-    let ended = get(&tally.issued) + get(&tally.refused) + get(&tally.unresolved);
-    let left = report.rows.saturating_sub(ended);
+    let counts = tally.counts();
+    let left = report.rows.saturating_sub(counts.ended());
     println!(
         "{} rows in {:.1} s: {} issued ({} of them before), {} refused, {} unresolved, {} retried.",
         report.rows,
         took.as_secs_f64(),
-        get(&tally.issued),
-        get(&tally.recorded),
-        get(&tally.refused),
-        get(&tally.unresolved),
-        get(&tally.retried)
+        counts.issued,
+        counts.recorded,
+        counts.refused,
+        counts.unresolved,
+        counts.retried
     );
     println!("Results: {}", results.display());
     if let Some(halt) = line.halt() {
         eprintln!("stopped: {halt}");
-        let new = get(&tally.issued).saturating_sub(get(&tally.recorded));
+        let new = counts.issued.saturating_sub(counts.recorded);
         if matches!(halt, Halt::Key(_)) && new == 0 {
             return Exit::Unusable;
         }
     }
-    if left > 0 || get(&tally.unresolved) > 0 {
+    if left > 0 || counts.unresolved > 0 {
         eprintln!(
             "{} rows are not finished ({taken} were taken). Run the same command again to go on: finished rows are \
              not issued twice.",
-            left + get(&tally.unresolved)
+            left + counts.unresolved
         );
         return Exit::Unfinished;
     }
-    if get(&tally.refused) > 0 { Exit::Refused } else { Exit::Success }
+    if counts.refused > 0 { Exit::Refused } else { Exit::Success }
 }

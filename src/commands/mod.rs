@@ -1,6 +1,7 @@
 //! The commands: what `main.rs` parses, done.
 
 pub mod check;
+pub mod connect;
 pub mod example;
 pub mod issue;
 pub mod status;

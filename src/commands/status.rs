@@ -69,7 +69,7 @@ pub async fn results(args: &ResultsArgs, config: &Config) -> Result<Exit, String
         let mut after = None;
         loop {
             let page = ledger
-                .batch_page(&scope, &batch, after.take(), PAGE_ROWS)
+                .batch_page(&scope, &batch, after.take(), None, PAGE_ROWS)
                 .await
                 .map_err(|error| error.to_string())?;
             let Some(last) = page.last() else { break };

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::{Batch, BatchCounts, BatchRow, JobId, LedgerError, Row, Scope, store};
+use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, store};
 
 /// Most rows in one commit. A bound on memory and on how long a reader of the database waits, not on speed.
 const GROUP_ROWS_MAX: usize = 1024;
@@ -76,6 +76,7 @@ enum Ask {
         scope: Scope,
         batch: Batch,
         after: Option<(u64, JobId)>,
+        only: Option<Kind>,
         limit: u32,
         answer: oneshot::Sender<Result<Vec<Row>, LedgerError>>,
     },
@@ -168,7 +169,8 @@ impl Ledger {
         self.ask(|answer| Ask::LookUp { scope: scope.clone(), id: id.clone(), answer }).await?
     }
 
-    /// Up to `limit` of a batch's rows in the manifest's order, after the given row.
+    /// Up to `limit` of a batch's rows in the manifest's order, after the given row; only those of one kind, if one
+    /// is given.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -177,10 +179,18 @@ impl Ledger {
         scope: &Scope,
         batch: &Batch,
         after: Option<(u64, JobId)>,
+        only: Option<Kind>,
         limit: u32,
     ) -> Result<Vec<Row>, LedgerError> {
-        self.ask(|answer| Ask::Page { scope: scope.clone(), batch: batch.clone(), after, limit, answer })
-            .await?
+        self.ask(|answer| Ask::Page {
+            scope: scope.clone(),
+            batch: batch.clone(),
+            after,
+            only,
+            limit,
+            answer,
+        })
+        .await?
     }
 
     /// Every batch with its counts, the latest first.
@@ -290,13 +300,12 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
         for ask in asked.drain(..) {
             match ask {
                 Ask::LookUp { scope, id, answer } => look_ups.push((scope, id, answer)),
-                Ask::Page { scope, batch, after, limit, answer } => {
+                Ask::Page { scope, batch, after, only, limit, answer } => {
                     let after = after
                         .as_ref()
                         .map_or((-1, None), |(row, id)| (i64::try_from(*row).unwrap_or(i64::MAX), Some(id)));
                     let limit = i64::from(limit);
-                    let page =
-                        either!(&mut store, store => store.batch_page(&scope, &batch, after, limit).await);
+                    let page = either!(&mut store, store => store.batch_page(&scope, &batch, after, only, limit).await);
                     let _ = answer.send(page);
                 }
                 Ask::Counts { answer } => {

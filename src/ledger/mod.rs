@@ -58,6 +58,28 @@ pub enum State {
     Refused(Refusal),
 }
 
+/// A state without what it holds: to ask for the rows in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// [`State::Begun`]
+    Begun,
+    /// [`State::Issued`]
+    Issued,
+    /// [`State::Refused`]
+    Refused,
+}
+
+impl Kind {
+    /// As it stands in the ledger.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Issued => "issued",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// One job's row: always written whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {

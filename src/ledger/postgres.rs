@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Connection, Row as _};
 
 use super::group::display_name;
 use super::store::{self, COLUMNS, VERSION};
-use super::{Batch, BatchCounts, BatchRow, JobId, LedgerError, Row, Scope};
+use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope};
 
 /// Serialises migrations of workers that start together; any number that no other program of the database uses.
 const MIGRATION_LOCK: i64 = 0x656d_626f_7373;
@@ -134,11 +134,13 @@ impl Postgres {
         scope: &Scope,
         batch: &Batch,
         after: (i64, Option<&JobId>),
+        only: Option<Kind>,
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
             "SELECT {COLUMNS} FROM jobs WHERE scope = $1 AND batch = $2
-             AND (row_number, job_id COLLATE \"C\") > ($3, $4) ORDER BY row_number, job_id COLLATE \"C\" LIMIT $5"
+             AND (row_number, job_id COLLATE \"C\") > ($3, $4) AND ($6::text IS NULL OR state = $6)
+             ORDER BY row_number, job_id COLLATE \"C\" LIMIT $5"
         );
         let raw = sqlx::query(sqlx::AssertSqlSafe(select))
             .bind(scope.as_str())
@@ -146,6 +148,7 @@ impl Postgres {
             .bind(after.0)
             .bind(after.1.map_or("", JobId::as_str))
             .bind(limit)
+            .bind(only.map(Kind::word))
             .fetch_all(&mut self.connection)
             .await
             .map_err(|error| store::meaning(&self.name, &error))?;

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection, Row as _};
 
 use super::store::{self, COLUMNS, VERSION};
-use super::{Batch, BatchCounts, BatchRow, JobId, LedgerError, Row, Scope};
+use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope};
 
 /// How long another process may hold the file before we give up: longer than any of our own commits.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -133,11 +133,12 @@ impl Sqlite {
         scope: &Scope,
         batch: &Batch,
         after: (i64, Option<&JobId>),
+        only: Option<Kind>,
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
             "SELECT {COLUMNS} FROM jobs WHERE scope = $1 AND batch = $2
-             AND (row_number, job_id) > ($3, $4) ORDER BY row_number, job_id LIMIT $5"
+             AND (row_number, job_id) > ($3, $4) AND ($6 IS NULL OR state = $6) ORDER BY row_number, job_id LIMIT $5"
         );
         let raw = sqlx::query(sqlx::AssertSqlSafe(select))
             .bind(scope.as_str())
@@ -145,6 +146,7 @@ impl Sqlite {
             .bind(after.0)
             .bind(after.1.map_or("", JobId::as_str))
             .bind(limit)
+            .bind(only.map(Kind::word))
             .fetch_all(&mut self.connection)
             .await
             .map_err(|error| store::meaning(&self.name, &error))?;

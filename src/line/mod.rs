@@ -4,6 +4,7 @@
 //! writes is always: attempt recorded, call made, outcome recorded, caller told.
 
 pub mod course;
+pub mod gate;
 mod reconcile;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::{Answered as Paced, Pace, Permit, Turn, Waited};
 use crate::stripe::{Answer, Client};
 use course::{Answered, Course, Rules, Step, Verdict};
+use gate::{Gate, Passed, Standing};
 
 /// 403s in a row, with no card between them, after which the key is taken to lack the permission altogether.
 const FORBIDDEN_MAX: u32 = 5;
@@ -95,6 +97,10 @@ impl From<LedgerError> for Stop {
 /// One job's passage.
 struct Passage<'l> {
     line: &'l Line,
+    /// What the job passes before its first call of this run.
+    gate: Option<&'l Gate>,
+    /// Calls made in earlier runs.
+    attempts_before: u32,
     job: Job,
     course: Course,
     key: Option<PinKey>,
@@ -156,6 +162,16 @@ impl Line {
     /// Takes a job down the line to its end. The same id twice at once is carried one after the other, so that the
     /// second meets the first one's record. `None` if the line stopped before anything was begun for it.
     pub async fn carry(&self, job: Job) -> Option<Ended> {
+        self.carry_in_turn(job, None).await
+    }
+
+    /// As [`Self::carry`], but the job begins only while the gate is open; called off, it is refused `cancelled`
+    /// unless it has begun, now or in an earlier run.
+    pub async fn carry_through(&self, gate: &Gate, job: Job) -> Option<Ended> {
+        self.carry_in_turn(job, Some(gate)).await
+    }
+
+    async fn carry_in_turn(&self, job: Job, gate: Option<&Gate>) -> Option<Ended> {
         let id = job.id.clone();
         let turnstile = {
             let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +179,7 @@ impl Line {
         };
         let ended = {
             let _alone = turnstile.lock().await;
-            self.carry_alone(job).await
+            self.carry_alone(job, gate).await
         };
         let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
         // Two holders are this function's clone and the map's own: nobody else waits.
@@ -173,7 +189,7 @@ impl Line {
         ended
     }
 
-    async fn carry_alone(&self, job: Job) -> Option<Ended> {
+    async fn carry_alone(&self, job: Job, gate: Option<&Gate>) -> Option<Ended> {
         let known = match self.parts.ledger.look_up(&self.parts.scope, &job.id).await {
             Ok(known) => known,
             Err(error) => {
@@ -195,6 +211,8 @@ impl Line {
         let begun_before = known.as_ref().is_some_and(|row| row.state == State::Begun);
         let mut passage = Passage {
             line: self,
+            gate: gate.filter(|_| !begun_before),
+            attempts_before: course.attempts(),
             job,
             course,
             key: None,
@@ -259,15 +277,17 @@ impl Passage<'_> {
 
     /// pace → key → verify → (attempt recorded) → create.
     async fn create(&mut self) -> Result<(), Stop> {
+        let Some(turn) = self.turn().await? else {
+            self.course
+                .give_up(Refusal::own("cancelled", "the batch was cancelled before this row had begun"));
+            return Ok(());
+        };
         let now = self.line.parts.clock.now();
         if self.job.deadline.is_some_and(|deadline| now > deadline) {
             self.course
                 .give_up(Refusal::own("expired", "the PIN waited past its deadline; send the job again"));
             return Ok(());
         }
-        let asked = Instant::now();
-        let turn = self.line.parts.pace.turn().await.map_err(|_| Stop::Closed)?;
-        self.paced += asked.elapsed();
         killpoint::pass("paced");
         if !self.key_and_verify(&turn).await {
             return Ok(());
@@ -295,6 +315,33 @@ impl Passage<'_> {
             self.wait(wait).await;
         }
         Ok(())
+    }
+
+    /// A turn of the pace; none if the job was called off. One that comes while the gate is shut is handed on.
+    async fn turn(&mut self) -> Result<Option<Turn>, Stop> {
+        let asked = Instant::now();
+        let turn = self.turn_at_gate().await;
+        self.paced += asked.elapsed();
+        turn
+    }
+
+    async fn turn_at_gate(&self) -> Result<Option<Turn>, Stop> {
+        let gate = self.gate.filter(|_| self.course.attempts() == self.attempts_before);
+        loop {
+            if let Some(gate) = gate {
+                let passed = tokio::select! {
+                    passed = gate.passed() => passed,
+                    () = self.line.stopping.cancelled() => return Err(Stop::Closed),
+                };
+                if passed == Passed::CalledOff {
+                    return Ok(None);
+                }
+            }
+            let turn = self.line.parts.pace.turn().await.map_err(|_| Stop::Closed)?;
+            if gate.is_none_or(|gate| gate.standing() == Standing::Open) {
+                return Ok(Some(turn));
+            }
+        }
     }
 
     /// Fetches the key and verifies the PIN against it; without a PIN there is nothing to fetch. False if the job

@@ -5,16 +5,21 @@
 //!
 //! A cell's memory is the csv crate's while a row is read; it is written over by the next row, not wiped.
 
-use std::collections::HashMap;
+pub mod batch;
+mod checker;
+mod stream;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::card::{self, CardRequest, params};
 use crate::pin::PinJwe;
+
+pub use checker::Checker;
+pub use stream::{ManifestStream, StreamedRows};
 
 /// Longest cell, in bytes: Stripe's longest value has 5,000 characters, of up to four bytes each.
 const CELL_BYTES_MAX: usize = 20_000;
@@ -152,34 +157,12 @@ impl Manifest {
     /// # Errors
     /// If it is no manifest: all problems of the header at once.
     pub fn open(path: &Path) -> Result<Self, ManifestError> {
-        let shape = |reason: &str| ManifestError::Shape { path: path.into(), reason: reason.into() };
+        let shape = |reason: String| ManifestError::Shape { path: path.into(), reason };
         let mut start = [0; 4096];
         let length = read_start(path, &mut start)?;
-        let start = &start[..length];
-        if start.is_empty() {
-            return Err(shape("the file is empty; it needs a header row and a row for each card"));
-        }
-        if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
-            return Err(shape("the file is UTF-16 or not text; save it as \"CSV UTF-8\""));
-        }
+        sniff(&start[..length]).map_err(shape)?;
         let mut reader = reader(path)?;
-        let header = reader.byte_headers().map_err(|error| shape(&error.to_string()))?.clone();
-        let mut columns = Vec::new();
-        for cell in &header {
-            let name = std::str::from_utf8(cell)
-                .map_err(|_| shape("the header is not UTF-8; save it as \"CSV UTF-8\""))?;
-            columns.push(name.trim().to_owned());
-        }
-        if columns.iter().all(String::is_empty) {
-            return Err(shape("the first line is empty; it must name the columns"));
-        }
-        if columns.len() == 1 && columns[0].contains(';') {
-            return Err(shape("the columns are separated by semicolons; save it with commas"));
-        }
-        let problems = header_problems(&columns);
-        if !problems.is_empty() {
-            return Err(ManifestError::Header { path: path.into(), problems });
-        }
+        let columns = columns_of(reader.byte_headers(), path)?;
         let row_id_column = columns.iter().position(|name| name == ROW_ID);
         Ok(Self { path: path.into(), columns, row_id_column })
     }
@@ -207,64 +190,49 @@ impl Manifest {
     ) -> Result<CheckReport, ManifestError> {
         /// Between two calls of `progress`.
         const PROGRESS_ROWS: u64 = 10_000;
-        let mut report = CheckReport::default();
-        let mut digest = options.digest.then(Sha256::new);
-        // A name's digest, not the name: half a million names are not held.
-        let mut names: HashMap<u128, u64> = HashMap::new();
+        let mut checker = Checker::new(options);
         for row in self.rows()? {
-            report.rows += 1;
-            if report.rows.is_multiple_of(PROGRESS_ROWS) {
-                progress(report.rows);
-            }
-            let (line, number, row_id) = match &row {
-                Ok(row) => (row.line, row.number, row.row_id.as_deref()),
-                Err(row) => (row.line, row.number, row.row_id.as_deref()),
-            };
-            let duplicate =
-                row_id.and_then(|row_id| names.insert(name_digest(row_id), line)).map(|first| Problem {
-                    line,
-                    row: number,
-                    column: ROW_ID.into(),
-                    code: "duplicate_row_id",
-                    reason: format!("the same row_id as on line {first}; each row needs its own"),
-                    suggestion: None,
-                });
-            let problems: Vec<Problem> = match row {
-                Ok(row) => {
-                    report.pins += u64::from(row.pin.is_some());
-                    match row.card.kind() {
-                        "physical" => report.physical += 1,
-                        _ => report.r#virtual += 1,
-                    }
-                    if let Some(digest) = &mut digest {
-                        digest.update(row.row_id.as_deref().unwrap_or("").as_bytes());
-                        digest.update(row.card.fingerprint());
-                    }
-                    duplicate.into_iter().collect()
-                }
-                Err(row) => row.problems.into_iter().chain(duplicate).collect(),
-            };
-            if !problems.is_empty() {
-                report.invalid_rows += 1;
-                report.problem_count += problems.len() as u64;
-                let room = PROBLEMS_MAX.saturating_sub(report.problems.len());
-                report.problems.extend(problems.into_iter().take(room));
+            checker.add(&row);
+            if checker.rows().is_multiple_of(PROGRESS_ROWS) {
+                progress(checker.rows());
             }
         }
-        if report.rows == 0 {
-            return Err(ManifestError::Shape {
-                path: self.path.clone(),
-                reason: "there is a header but no row".into(),
-            });
-        }
-        report.digest = digest.map(|digest| digest.finalize().into());
-        Ok(report)
+        checker.finish(&self.path)
     }
 }
 
-fn name_digest(name: &str) -> u128 {
-    let digest = Sha256::digest(name.as_bytes());
-    u128::from_be_bytes(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
+/// What a file's first bytes tell: nothing in it, or not the text that a manifest is.
+fn sniff(start: &[u8]) -> Result<(), String> {
+    if start.is_empty() {
+        return Err("the file is empty; it needs a header row and a row for each card".into());
+    }
+    if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
+        return Err("the file is UTF-16 or not text; save it as \"CSV UTF-8\"".into());
+    }
+    Ok(())
+}
+
+/// The columns that a header names, if they make sense.
+fn columns_of(header: csv::Result<&csv::ByteRecord>, path: &Path) -> Result<Vec<String>, ManifestError> {
+    let shape = |reason: &str| ManifestError::Shape { path: path.into(), reason: reason.into() };
+    let header = header.map_err(|error| shape(&error.to_string()))?;
+    let mut columns = Vec::new();
+    for cell in header {
+        let name = std::str::from_utf8(cell)
+            .map_err(|_| shape("the header is not UTF-8; save it as \"CSV UTF-8\""))?;
+        columns.push(name.trim().to_owned());
+    }
+    if columns.iter().all(String::is_empty) {
+        return Err(shape("the first line is empty; it must name the columns"));
+    }
+    if columns.len() == 1 && columns[0].contains(';') {
+        return Err(shape("the columns are separated by semicolons; save it with commas"));
+    }
+    let problems = header_problems(&columns);
+    if !problems.is_empty() {
+        return Err(ManifestError::Header { path: path.into(), problems });
+    }
+    Ok(columns)
 }
 
 fn read_start(path: &Path, start: &mut [u8]) -> Result<usize, ManifestError> {
@@ -281,7 +249,11 @@ fn read_start(path: &Path, start: &mut [u8]) -> Result<usize, ManifestError> {
 
 fn reader(path: &Path) -> Result<csv::Reader<LineBound<File>>, ManifestError> {
     let file = File::open(path).map_err(|source| ManifestError::Read { path: path.into(), source })?;
-    Ok(csv::ReaderBuilder::new().flexible(true).from_reader(LineBound { inner: file, since_break: 0 }))
+    Ok(csv_reader(file))
+}
+
+fn csv_reader<R: Read>(inner: R) -> csv::Reader<LineBound<R>> {
+    csv::ReaderBuilder::new().flexible(true).from_reader(LineBound { inner, since_break: 0 })
 }
 
 /// Stops a file whose rows do not end (an unbalanced quote, a cell of megabytes) before it fills the memory.
@@ -343,35 +315,60 @@ impl Iterator for Rows<'_> {
         if self.ended {
             return None;
         }
-        let line = self.reader.position().line();
-        match self.reader.read_byte_record(&mut self.record) {
-            Ok(false) => None,
-            Ok(true) => {
-                self.number += 1;
-                let line = self.record.position().map_or(line, csv::Position::line);
-                Some(self.row(line))
-            }
-            Err(error) => {
-                // Nothing after it can be read: the rows before it stand.
-                self.ended = true;
-                self.number += 1;
-                let problem = Problem {
-                    line,
-                    row: self.number,
-                    column: String::new(),
-                    code: "unreadable",
-                    reason: format!("the file cannot be read on from here: {error}"),
-                    suggestion: None,
-                };
-                Some(Err(InvalidRow { number: self.number, line, row_id: None, problems: vec![problem] }))
-            }
+        let next = next_row(self.manifest, &mut self.reader, &mut self.record, self.number + 1);
+        self.number += 1;
+        // Nothing after an unreadable place can be read: the rows before it stand.
+        self.ended = !matches!(next, Next::Row(_));
+        next.into_item()
+    }
+}
+
+/// What the reader came upon.
+enum Next {
+    End,
+    Row(Result<Row, InvalidRow>),
+    Unreadable(InvalidRow),
+}
+
+impl Next {
+    fn into_item(self) -> Option<Result<Row, InvalidRow>> {
+        match self {
+            Self::End => None,
+            Self::Row(row) => Some(row),
+            Self::Unreadable(row) => Some(Err(row)),
         }
     }
 }
 
-impl Rows<'_> {
-    fn row(&self, line: u64) -> Result<Row, InvalidRow> {
-        let number = self.number;
+fn next_row<R: Read>(
+    manifest: &Manifest,
+    reader: &mut csv::Reader<LineBound<R>>,
+    record: &mut csv::ByteRecord,
+    number: u64,
+) -> Next {
+    let line = reader.position().line();
+    match reader.read_byte_record(record) {
+        Ok(false) => Next::End,
+        Ok(true) => {
+            let line = record.position().map_or(line, csv::Position::line);
+            Next::Row(manifest.row(record, number, line))
+        }
+        Err(error) => {
+            let problem = Problem {
+                line,
+                row: number,
+                column: String::new(),
+                code: "unreadable",
+                reason: format!("the file cannot be read on from here: {error}"),
+                suggestion: None,
+            };
+            Next::Unreadable(InvalidRow { number, line, row_id: None, problems: vec![problem] })
+        }
+    }
+}
+
+impl Manifest {
+    fn row(&self, record: &csv::ByteRecord, number: u64, line: u64) -> Result<Row, InvalidRow> {
         let mut problems = Vec::new();
         let mut wrong = |column: &str, code, reason: String| {
             problems.push(Problem {
@@ -383,14 +380,14 @@ impl Rows<'_> {
                 suggestion: None,
             });
         };
-        let columns = &self.manifest.columns;
-        if self.record.len() != columns.len() {
-            let reason = format!("the row has {} cells, the header {}", self.record.len(), columns.len());
+        let columns = &self.columns;
+        if record.len() != columns.len() {
+            let reason = format!("the row has {} cells, the header {}", record.len(), columns.len());
             wrong("", "cell_count", reason);
         }
         let mut pairs = Vec::with_capacity(columns.len());
         let mut row_id = None;
-        for (index, (name, cell)) in columns.iter().zip(self.record.iter()).enumerate() {
+        for (index, (name, cell)) in columns.iter().zip(record.iter()).enumerate() {
             if cell.len() > CELL_BYTES_MAX {
                 wrong(name, "cell_too_long", format!("the cell has more than {CELL_BYTES_MAX} bytes"));
                 continue;
@@ -402,7 +399,7 @@ impl Rows<'_> {
             if text.is_empty() {
                 continue;
             }
-            if Some(index) == self.manifest.row_id_column {
+            if Some(index) == self.row_id_column {
                 if text.len() > ROW_ID_BYTES_MAX
                     || text.chars().any(char::is_control)
                     || text.trim().is_empty()
@@ -419,7 +416,7 @@ impl Rows<'_> {
             }
             pairs.push((name.clone(), text.to_owned()));
         }
-        if self.manifest.row_id_column.is_some() && row_id.is_none() && problems.is_empty() {
+        if self.row_id_column.is_some() && row_id.is_none() && problems.is_empty() {
             let reason = "is empty; with a row_id column each row needs one".into();
             let column = ROW_ID.into();
             problems.push(Problem { line, row: number, column, code: "row_id", reason, suggestion: None });

@@ -1,0 +1,105 @@
+//! A manifest that can be read only once: an upload as it arrives, or rows that are held in memory.
+//!
+//! Its rows and its problems are those that the same bytes have as a file.
+
+use std::io::{self, Cursor, Read};
+use std::path::Path;
+
+use super::{InvalidRow, LineBound, Manifest, ManifestError, Row, columns_of, csv_reader, next_row, sniff};
+
+/// So much is looked at to tell text from what is not.
+const START_BYTES: u64 = 4096;
+
+/// A manifest whose header makes sense, on a source that is read once.
+pub struct ManifestStream<R> {
+    manifest: Manifest,
+    reader: csv::Reader<LineBound<Start<R>>>,
+}
+
+/// The bytes that were looked at, and then the rest.
+type Start<R> = io::Chain<Cursor<Vec<u8>>, R>;
+
+impl Manifest {
+    /// Reads the header from any source; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// As [`Manifest::open`].
+    pub fn read<R: Read>(name: &Path, mut source: R) -> Result<ManifestStream<R>, ManifestError> {
+        let mut start = Vec::new();
+        let read = |source| ManifestError::Read { path: name.into(), source };
+        source.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(read)?;
+        sniff(&start).map_err(|reason| ManifestError::Shape { path: name.into(), reason })?;
+        let mut reader = csv_reader(Cursor::new(start).chain(source));
+        let columns = columns_of(reader.byte_headers(), name)?;
+        let row_id_column = columns.iter().position(|column| column == super::ROW_ID);
+        Ok(ManifestStream { manifest: Self { path: name.into(), columns, row_id_column }, reader })
+    }
+}
+
+impl<R: Read> ManifestStream<R> {
+    /// Its rows, each once; blocks on the source.
+    #[must_use]
+    pub fn rows(self) -> StreamedRows<R> {
+        let Self { manifest, reader } = self;
+        StreamedRows { manifest, reader, record: csv::ByteRecord::new(), number: 0, ended: false }
+    }
+}
+
+/// The rows of a manifest that is read once.
+pub struct StreamedRows<R> {
+    manifest: Manifest,
+    reader: csv::Reader<LineBound<Start<R>>>,
+    record: csv::ByteRecord,
+    number: u64,
+    ended: bool,
+}
+
+impl<R: Read> Iterator for StreamedRows<R> {
+    type Item = Result<Row, InvalidRow>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        self.number += 1;
+        let next = next_row(&self.manifest, &mut self.reader, &mut self.record, self.number);
+        self.ended = !matches!(next, super::Next::Row(_));
+        next.into_item()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{CheckOptions, Checker};
+
+    #[test]
+    fn an_upload_and_the_same_file_come_to_one_verdict() {
+        let text = "row_id,type,currency,cardholder\n1,virtual,eur,ich_1\n2,virtuel,eur,ich_1\n1,virtual,usd,ich_1\n";
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.csv");
+        std::fs::write(&path, text).unwrap();
+        let options = CheckOptions { digest: true };
+        let of_file = Manifest::open(&path).unwrap().check(&options, &|_| {}).unwrap();
+        let mut checker = Checker::new(&options);
+        for row in Manifest::read(&path, text.as_bytes()).unwrap().rows() {
+            checker.add(&row);
+        }
+        let of_stream = checker.finish(&path).unwrap();
+        assert_eq!(of_file.problem_count, 2);
+        assert_eq!(of_stream.problems, of_file.problems);
+        assert_eq!((of_stream.digest, of_stream.rows), (of_file.digest, of_file.rows));
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_told_from_its_start() {
+        let said = |bytes: &[u8]| match Manifest::read(Path::new("a"), bytes) {
+            Ok(_) => "fine".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert!(said(b"").contains("empty"));
+        assert!(said(b"\xff\xfea\0").contains("UTF-16"));
+        assert!(said(b"a;b\n").contains("semicolons"));
+        assert!(said(b"pin\n1234\n").contains("in the clear"));
+    }
+}

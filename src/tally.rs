@@ -1,0 +1,68 @@
+//! How many of a batch's rows have ended how.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::outcome::{Ended, Outcome};
+
+/// Counts that many tasks add to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    issued: AtomicU64,
+    recorded: AtomicU64,
+    refused: AtomicU64,
+    unresolved: AtomicU64,
+    retried: AtomicU64,
+}
+
+/// What a [`Tally`] says at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows with a card.
+    pub issued: u64,
+    /// Those of all ends that the ledger knew before.
+    pub recorded: u64,
+    /// Rows without a card.
+    pub refused: u64,
+    /// Rows whose end is not known.
+    pub unresolved: u64,
+    /// Calls beyond each row's first.
+    pub retried: u64,
+}
+
+impl Tally {
+    /// Counts an end.
+    pub fn add(&self, ended: &Ended) {
+        let counter = match &ended.outcome {
+            Outcome::Issued(_) => &self.issued,
+            Outcome::Refused(_) => &self.refused,
+            Outcome::Unresolved(_) => &self.unresolved,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if ended.recorded_before {
+            self.recorded.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.retried.fetch_add(u64::from(ended.attempts.saturating_sub(1)), Ordering::Relaxed);
+        }
+    }
+
+    /// What it says now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            issued: get(&self.issued),
+            recorded: get(&self.recorded),
+            refused: get(&self.refused),
+            unresolved: get(&self.unresolved),
+            retried: get(&self.retried),
+        }
+    }
+}
+
+impl Counts {
+    /// Rows that have ended, known or not.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.issued + self.refused + self.unresolved
+    }
+}
