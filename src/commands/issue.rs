@@ -126,9 +126,9 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let tally = Arc::new(Tally::default());
     let bar = progress(report.rows, tally.clone());
     let began = Instant::now();
-    let taken = carry_all(&line, manifest, &batch, results, tally.clone(), &bar).await?;
+    let carried = carry_all(&line, manifest, &batch, results, tally.clone(), &bar).await?;
     bar.finish_and_clear();
-    let exit = summary(&line, &report, &tally, taken, began.elapsed(), &results_path);
+    let exit = summary(&line, &report, &tally, &carried, began.elapsed(), &results_path);
     ledger.close().await;
     if let Some(sandbox) = sandbox {
         sandbox.stop().await;
@@ -224,7 +224,15 @@ fn stop_on_ctrl_c(line: Arc<Line>) {
     });
 }
 
-/// Takes every row down the line; answers how many were taken.
+/// What came of taking the rows down the line.
+struct Carried {
+    /// Rows that were taken.
+    taken: u64,
+    /// Whether the results file is whole.
+    written: std::io::Result<()>,
+}
+
+/// Takes every row down the line.
 async fn carry_all(
     line: &Arc<Line>,
     manifest: Arc<Manifest>,
@@ -232,7 +240,7 @@ async fn carry_all(
     results: Results,
     tally: Arc<Tally>,
     bar: &ProgressBar,
-) -> Result<u64, String> {
+) -> Result<Carried, String> {
     let (rows, mut incoming) = mpsc::channel::<Result<Row, InvalidRow>>(WAITING_MAX);
     let reader = std::thread::spawn(move || read_rows(&manifest, &rows));
     let (ended, endings) = mpsc::channel::<RowEnded>(CARRIED_MAX);
@@ -285,11 +293,8 @@ async fn carry_all(
         .await
         .map_err(|error| error.to_string())?
         .map_err(|_| "the results writer failed".to_owned())?;
-    written.map_err(|error| {
-        format!("the results could not be written ({error}); `embosser results` has them")
-    })?;
     reader.join().map_err(|_| "the manifest's reader failed".to_owned())??;
-    Ok(taken)
+    Ok(Carried { taken, written })
 }
 
 fn read_rows(manifest: &Manifest, rows: &mpsc::Sender<Result<Row, InvalidRow>>) -> Result<(), String> {
@@ -362,7 +367,7 @@ fn summary(
     line: &Line,
     report: &CheckReport,
     tally: &Tally,
-    taken: u64,
+    carried: &Carried,
     took: Duration,
     results: &Path,
 ) -> Exit {
@@ -378,7 +383,14 @@ fn summary(
         counts.unresolved,
         counts.retried
     );
-    println!("Results: {}", results.display());
+    if let Err(error) = &carried.written {
+        eprintln!(
+            "the results could not be written to {} ({error}); `embosser results` has them",
+            results.display()
+        );
+    } else {
+        println!("Results: {}", results.display());
+    }
     if let Some(halt) = line.halt() {
         eprintln!("stopped: {halt}");
         let new = counts.issued.saturating_sub(counts.recorded);
@@ -388,10 +400,14 @@ fn summary(
     }
     if left > 0 || counts.unresolved > 0 {
         eprintln!(
-            "{} rows are not finished ({taken} were taken). Run the same command again to go on: finished rows are \
-             not issued twice.",
-            left + counts.unresolved
+            "{} rows are not finished ({} were taken). Run the same command again to go on: finished rows are not \
+             issued twice.",
+            left + counts.unresolved,
+            carried.taken
         );
+        return Exit::Unfinished;
+    }
+    if carried.written.is_err() {
         return Exit::Unfinished;
     }
     if counts.refused > 0 { Exit::Refused } else { Exit::Success }

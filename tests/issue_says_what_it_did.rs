@@ -1,0 +1,224 @@
+//! Promise: `embosser issue` ends with an exit code, a summary and a results file that say what became of every row,
+//! refuses what could cost real money by mistake, and can always be run again.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use embosser::sandbox::{Faults, Options, Sandbox};
+use support::{Program, expect_exit, one_card_each, write_manifest};
+
+struct Trial {
+    sandbox: Sandbox,
+    directory: tempfile::TempDir,
+}
+
+impl Trial {
+    async fn with(options: Options) -> Self {
+        Self { sandbox: Sandbox::start(options).await.unwrap(), directory: tempfile::tempdir().unwrap() }
+    }
+
+    async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn program(&self) -> Program {
+        Program::new(self.directory.path(), &self.sandbox)
+    }
+
+    async fn issue(&self, more: &[&str]) -> Output {
+        self.program().run(&[&["issue", "cards.csv", "--rate", "300"], more].concat()).await
+    }
+}
+
+fn results(path: &Path) -> Vec<Vec<String>> {
+    let mut reader = csv::Reader::from_path(path).unwrap();
+    let rows = reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect());
+    rows.collect()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_lets_calls_end_and_a_second_run_completes_the_results() {
+    let trial = Trial::with(Options { latency: Duration::from_millis(100), ..Options::default() }).await;
+    let expected = write_manifest(&trial.path("cards.csv"), &trial.sandbox, 120).await;
+    let running = trial.program().spawn(&["issue", "cards.csv", "--rate", "60"]);
+    while trial.sandbox.account().cards.len() < 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    running.signal(rustix::process::Signal::INT);
+    let output = running.ended().await;
+    expect_exit(&output, 3);
+    assert!(said(&output).contains("Run the same command again"), "{}", said(&output));
+    let made = trial.sandbox.account().cards.len();
+    let told = results(&trial.path("cards.results.csv"));
+    assert_eq!(told.iter().filter(|row| row[3] == "issued").count(), made, "every card made is told");
+    let again = trial.issue(&[]).await;
+    expect_exit(&again, 0);
+    one_card_each(&trial.sandbox.account(), &expected);
+    let told = results(&trial.path("cards.results.csv"));
+    let rows: Vec<usize> = told.iter().map(|row| row[0].parse().unwrap()).collect();
+    assert_eq!(rows, (1..=120).collect::<Vec<_>>(), "complete, and in the manifest's order");
+    assert!(told.iter().all(|row| row[3] == "issued" && row[4].starts_with("ic_") && row[5].len() == 4));
+    assert!(told.iter().all(|row| row[2] == format!("cards/{}", row[1]) && row[10].starts_with("req_")));
+    // The ledger alone can tell it all again.
+    let from_ledger = trial.program().run(&["results", "cards"]).await;
+    expect_exit(&from_ledger, 0);
+    let file = std::fs::read(trial.path("cards.results.csv")).unwrap();
+    assert_eq!(String::from_utf8(from_ledger.stdout).unwrap(), String::from_utf8(file).unwrap());
+    let status = trial.program().run(&["status", "cards"]).await;
+    assert!(said(&status).contains("120 issued, 0 refused, 0 unresolved"), "{}", said(&status));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_rows_are_told_with_their_reason_and_may_be_mended() {
+    let trial = Trial::new().await;
+    write_manifest(&trial.path("cards.csv"), &trial.sandbox, 10).await;
+    trial.sandbox.rotate_key();
+    let output = trial.issue(&[]).await;
+    expect_exit(&output, 1);
+    let told = results(&trial.path("cards.results.csv"));
+    let refused: Vec<_> = told.iter().filter(|row| row[3] == "refused").collect();
+    assert_eq!(refused.len(), 8, "the rows with a PIN: {told:?}");
+    assert!(refused.iter().all(|row| row[8] == "stale_key" && row[9].contains("encrypt")), "{refused:?}");
+    assert_eq!(trial.sandbox.account().creates, 2, "a stale PIN costs no call");
+    // Encrypted again under the new key, they get their cards, and the others no second one.
+    let expected = write_manifest(&trial.path("cards.csv"), &trial.sandbox, 10).await;
+    expect_exit(&trial.issue(&[]).await, 0);
+    one_card_each(&trial.sandbox.account(), &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_an_end_are_unresolved_and_exit_3() {
+    let faults = Faults { html: 1.0, ..Faults::default() };
+    let trial = Trial::with(Options { faults, ..Options::default() }).await;
+    let expected = write_manifest(&trial.path("cards.csv"), &trial.sandbox, 5).await;
+    let program = trial
+        .program()
+        .with("EMBOSSER__RETRY__ATTEMPTS_MAX", "2")
+        .with("EMBOSSER__RETRY__BACKOFF_SECONDS_MIN", "0.01");
+    let output = program.run(&["issue", "cards.csv", "--rate", "300"]).await;
+    expect_exit(&output, 3);
+    let told = results(&trial.path("cards.results.csv"));
+    assert!(told.iter().all(|row| row[3] == "unresolved" && row[9].contains("502")), "{told:?}");
+    trial.sandbox.set_faults(Faults::default());
+    expect_exit(&trial.issue(&[]).await, 0);
+    one_card_each(&trial.sandbox.account(), &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_stripe_refuses_stops_the_run_before_anything_is_issued() {
+    let trial = Trial::new().await;
+    write_manifest(&trial.path("cards.csv"), &trial.sandbox, 50).await;
+    let program = trial.program().with("STRIPE_API_KEY", "pk_test_publishable");
+    let output = program.run(&["issue", "cards.csv", "--rate", "300"]).await;
+    expect_exit(&output, 2);
+    assert!(said(&output).contains("Stripe refuses the API key"), "{}", said(&output));
+    assert!(!said(&output).contains("pk_test_publishable"));
+    assert!(trial.sandbox.account().cards.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_key_goes_nowhere_but_to_stripe_and_not_without_a_yes() {
+    let trial = Trial::new().await;
+    write_manifest(&trial.path("cards.csv"), &trial.sandbox, 3).await;
+    let live = || trial.program().with("STRIPE_API_KEY", "sk_live_of_the_tests");
+    let elsewhere = live().run(&["issue", "cards.csv", "--yes"]).await;
+    expect_exit(&elsewhere, 2);
+    assert!(said(&elsewhere).contains("live key"), "{}", said(&elsewhere));
+    let sandbox = live().run(&["issue", "cards.csv", "--sandbox", "--yes"]).await;
+    expect_exit(&sandbox, 2);
+    assert!(said(&sandbox).contains("live key"), "{}", said(&sandbox));
+    // With Stripe's own addresses it asks first; here there is nobody to ask.
+    let asked = live()
+        .with("EMBOSSER__STRIPE__API_URL", "https://api.stripe.com")
+        .with("EMBOSSER__STRIPE__KEY_URL", "https://issuing-key.stripe.com/v1/keys")
+        .run(&["issue", "cards.csv"])
+        .await;
+    expect_exit(&asked, 2);
+    assert!(said(&asked).contains("3 LIVE cards") && said(&asked).contains("--yes"), "{}", said(&asked));
+    for output in [elsewhere, sandbox, asked] {
+        assert!(!said(&output).contains("sk_live_of_the_tests"));
+    }
+    assert_eq!(trial.sandbox.account().creates, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_comes_from_a_file_too_and_its_lack_is_told() {
+    let trial = Trial::new().await;
+    write_manifest(&trial.path("cards.csv"), &trial.sandbox, 3).await;
+    let without = || trial.program().with("STRIPE_API_KEY", "");
+    let none = without().run(&["issue", "cards.csv"]).await;
+    expect_exit(&none, 2);
+    assert!(said(&none).contains("STRIPE_API_KEY"), "{}", said(&none));
+    let missing = without().with("EMBOSSER__STRIPE__API_KEY_FILE", "/no/such/file");
+    assert!(said(&missing.run(&["issue", "cards.csv"]).await).contains("/no/such/file"));
+    std::fs::write(trial.path("key"), "sk_test_of_a_file\n").unwrap();
+    let file = trial.path("key");
+    let given = without().with("EMBOSSER__STRIPE__API_KEY_FILE", file.to_str().unwrap());
+    expect_exit(&given.run(&["issue", "cards.csv", "--rate", "300"]).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_rows_under_another_name_are_not_issued_again_by_mistake() {
+    let trial = Trial::new().await;
+    write_manifest(&trial.path("cards.csv"), &trial.sandbox, 4).await;
+    expect_exit(&trial.issue(&[]).await, 0);
+    std::fs::copy(trial.path("cards.csv"), trial.path("cards (1).csv")).unwrap();
+    let copy = trial.program().run(&["issue", "cards (1).csv"]).await;
+    expect_exit(&copy, 2);
+    assert!(
+        said(&copy).contains("second cards") && said(&copy).contains("--batch \"cards\""),
+        "{}",
+        said(&copy)
+    );
+    expect_exit(&trial.program().run(&["issue", "cards (1).csv", "--batch", "cards"]).await, 0);
+    assert_eq!(trial.sandbox.account().cards.len(), 4);
+    expect_exit(&trial.program().run(&["issue", "cards (1).csv", "--batch", "second cards"]).await, 0);
+    assert_eq!(trial.sandbox.account().cards.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_row_stops_all_or_is_skipped_on_request() {
+    let trial = Trial::new().await;
+    write_manifest(&trial.path("cards.csv"), &trial.sandbox, 4).await;
+    let text = std::fs::read_to_string(trial.path("cards.csv")).unwrap();
+    std::fs::write(trial.path("cards.csv"), text.replace("r2,ich_02,virtual", "r2,ich_02,virtuall")).unwrap();
+    let all = trial.issue(&[]).await;
+    expect_exit(&all, 2);
+    assert!(said(&all).contains("line 3, column type") && said(&all).contains("virtual"), "{}", said(&all));
+    assert_eq!(trial.sandbox.account().creates, 0);
+    let others = trial.issue(&["--skip-invalid"]).await;
+    expect_exit(&others, 1);
+    let told = results(&trial.path("cards.results.csv"));
+    let outcomes: Vec<&str> = told.iter().map(|row| row[3].as_str()).collect();
+    assert_eq!(outcomes, ["issued", "refused", "issued", "issued"]);
+    assert!(told[1][9].contains("line 3, column type"), "{:?}", told[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_cannot_be_written_lose_nothing() {
+    let trial = Trial::new().await;
+    let expected = write_manifest(&trial.path("cards.csv"), &trial.sandbox, 6).await;
+    std::fs::write(trial.path("cards.results.csv"), "somebody's own notes, not to be overwritten").unwrap();
+    let foreign = trial.issue(&[]).await;
+    expect_exit(&foreign, 2);
+    assert!(said(&foreign).contains("not an embosser results file"), "{}", said(&foreign));
+    assert_eq!(trial.sandbox.account().creates, 0);
+    let full = trial.issue(&["--results", "/dev/full"]).await;
+    expect_exit(&full, 3);
+    assert!(said(&full).contains("embosser results"), "{}", said(&full));
+    expect_exit(&trial.issue(&["--results", "elsewhere.csv"]).await, 0);
+    one_card_each(&trial.sandbox.account(), &expected);
+    assert_eq!(results(&trial.path("elsewhere.csv")).len(), 6);
+}
