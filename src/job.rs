@@ -4,6 +4,7 @@
 //! was asked for except the PIN, whose encryption differs each time; its idempotency keys follow from its id alone.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -183,6 +184,7 @@ pub struct Job {
     pub pin: Option<PinJwe>,
     /// After this moment the PIN may not be used any more.
     pub deadline: Option<Time>,
+    taken: Instant,
     fingerprint: Fingerprint,
 }
 
@@ -198,7 +200,13 @@ impl Job {
     ) -> Self {
         let pin = pin.or_else(|| card.take_pin());
         let fingerprint = Fingerprint(card.fingerprint());
-        Self { id, batch, place, card, pin, deadline: None, fingerprint }
+        Self { id, batch, place, card, pin, deadline: None, taken: Instant::now(), fingerprint }
+    }
+
+    /// How long ago it came into our hands.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.taken.elapsed()
     }
 
     /// What was asked for, without the PIN.

@@ -13,6 +13,7 @@ pub mod killpoint;
 pub mod ledger;
 pub mod line;
 pub mod manifest;
+pub mod metrics;
 pub mod outcome;
 pub mod pace;
 pub mod pin;

@@ -1,6 +1,7 @@
 //! `embosser issue MANIFEST`: every row becomes exactly one card; run again to resume.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::line::course::Rules;
 use crate::line::{Halt, Line, LookFirst, Parts};
 use crate::manifest::batch::{self, BatchError, SecondCards, digest_of, job_of};
 use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
+use crate::metrics::exporter::Exporter;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::Pace;
 use crate::results::{self, Results};
@@ -62,6 +64,9 @@ pub struct Args {
     /// Look for each row's card at Stripe before the first call: after the ledger was lost.
     #[arg(long)]
     pub reconcile_first: bool,
+    /// Serve Prometheus metrics on this address while it runs, at /metrics.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
     /// Issue the valid rows of a manifest that has invalid ones.
     #[arg(long)]
     pub skip_invalid: bool,
@@ -112,9 +117,14 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let results_path = args.results.clone().unwrap_or_else(|| args.manifest.with_extension("results.csv"));
     let results = Results::create(&results_path)
         .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
+    let exporter = args.metrics.map(|_| Exporter::install()).transpose()?;
+    let pace = Pace::start(&config.pace);
+    if let (Some(exporter), Some(listen)) = (&exporter, args.metrics) {
+        exporter.serve(listen, pace.clone()).await.map_err(|error| format!("--metrics {listen}: {error}"))?;
+    }
     let line = Arc::new(Line::new(Parts {
         client,
-        pace: Pace::start(&config.pace),
+        pace,
         ledger: ledger.clone(),
         scope,
         clock,
@@ -282,8 +292,6 @@ async fn carry_all(
             let Some(end) = end else { return };
             tally.add(&end);
             bar.inc(1);
-            tracing::info!(job = %job_id, outcome = end.outcome.word(), attempts = end.attempts,
-                request_id = end.request_id.as_deref().unwrap_or(""), "job ended");
             let _ = ended.send(RowEnded { row, row_id, job_id, ended: end }).await;
         });
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -245,7 +245,9 @@ async fn write_in_groups(
     let mut group = Vec::with_capacity(GROUP_ROWS_MAX);
     while requests.recv_many(&mut group, GROUP_ROWS_MAX).await > 0 {
         let document = store::rows_document(latest_of_each(&group));
+        let began = Instant::now();
         let result = commit(&mut store, &url, &name, &document).await;
+        crate::metrics::committed(group.len(), began.elapsed());
         counts.commits.fetch_add(1, Relaxed);
         counts.rows.fetch_add(group.len() as u64, Relaxed);
         for write in group.drain(..) {

@@ -22,6 +22,7 @@ use crate::job::{Job, JobId};
 use crate::jwe::{self, PinKey};
 use crate::killpoint;
 use crate::ledger::{Ledger, LedgerError, Row, Scope, State};
+use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::{Answered as Paced, Pace, Permit, Turn, Waited};
 use crate::stripe::{Answer, Client};
@@ -92,6 +93,16 @@ impl From<LedgerError> for Stop {
     fn from(error: LedgerError) -> Self {
         Self::Ledger(error)
     }
+}
+
+/// What came of preparing a call.
+enum Prepared {
+    /// It can be made.
+    Ready,
+    /// It can never be made with this PIN.
+    Refused,
+    /// Not now: again after a wait.
+    NotYet(Duration),
 }
 
 /// One job's passage.
@@ -171,8 +182,10 @@ impl Line {
         self.carry_in_turn(job, Some(gate)).await
     }
 
+    #[tracing::instrument(name = "job", skip_all, fields(job = %job.id, batch = %job.batch))]
     async fn carry_in_turn(&self, job: Job, gate: Option<&Gate>) -> Option<Ended> {
         let id = job.id.clone();
+        let in_flight = metrics::InFlight::begin();
         let turnstile = {
             let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
             in_hand.entry(id.clone()).or_default().clone()
@@ -186,11 +199,19 @@ impl Line {
         if Arc::strong_count(&turnstile) <= 2 {
             in_hand.remove(&id);
         }
+        drop(in_hand);
+        if let Some(ended) = &ended {
+            tell(ended, in_flight.elapsed());
+            in_flight.ended(ended);
+        }
         ended
     }
 
     async fn carry_alone(&self, job: Job, gate: Option<&Gate>) -> Option<Ended> {
-        let known = match self.parts.ledger.look_up(&self.parts.scope, &job.id).await {
+        let asked = Instant::now();
+        let known = self.parts.ledger.look_up(&self.parts.scope, &job.id).await;
+        metrics::stage("admit", asked.elapsed());
+        let known = match known {
             Ok(known) => known,
             Err(error) => {
                 self.halt_with(Halt::Ledger(error.to_string()));
@@ -233,6 +254,23 @@ impl Line {
             }
         }
     }
+}
+
+/// The one line that the log has of each job.
+fn tell(ended: &Ended, took: Duration) {
+    let code = match &ended.outcome {
+        Outcome::Issued(_) => "",
+        Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => refusal.code.as_ref(),
+    };
+    tracing::info!(
+        outcome = ended.outcome.word(),
+        code,
+        attempts = ended.attempts,
+        recorded_before = ended.recorded_before,
+        seconds = took.as_secs_f64(),
+        request_id = ended.request_id.as_deref().unwrap_or(""),
+        "job ended"
+    );
 }
 
 fn conflict(row: &Row) -> Ended {
@@ -289,32 +327,55 @@ impl Passage<'_> {
             return Ok(());
         }
         killpoint::pass("paced");
-        if !self.key_and_verify(&turn).await {
-            return Ok(());
+        match self.key_and_verify().await {
+            Prepared::Ready => {}
+            Prepared::Refused => return Ok(()),
+            Prepared::NotYet(wait) => {
+                // Whoever waits holds nobody up.
+                drop(turn);
+                self.wait(wait).await;
+                return Ok(());
+            }
         }
         killpoint::pass("verified");
         self.course.begin(self.line.parts.clock.now());
-        self.line.parts.ledger.write(self.row(State::Begun)).await?;
-        killpoint::pass("begun");
         let asked = Instant::now();
-        let waited = turn.permit().await;
-        self.paced += asked.elapsed();
-        let permit = match waited {
-            Waited::Permit(permit) => permit,
-            Waited::TooLong => {
-                self.course.unbegin();
-                return Ok(());
-            }
+        self.line.parts.ledger.write(self.row(State::Begun)).await?;
+        metrics::stage("record_attempt", asked.elapsed());
+        killpoint::pass("begun");
+        let Some(permit) = self.permit(turn).await else {
+            self.course.unbegin();
+            return Ok(());
         };
         self.tries += 1;
         let key = self.job.id.idempotency_key(self.course.generation());
+        if self.job.pin.is_some() {
+            metrics::pin_used(self.job.age());
+        }
+        let asked = Instant::now();
         let answer = self.line.parts.client.create_card(&key, self.body()).await;
+        metrics::stage("create", asked.elapsed());
         killpoint::pass("answered");
         let wait = self.take(answer, permit)?;
         if let Some(wait) = wait {
+            metrics::retried(&self.latest);
             self.wait(wait).await;
         }
         Ok(())
+    }
+
+    /// The moment to send; none if it came so late that all must be prepared anew.
+    async fn permit(&mut self, turn: Turn) -> Option<Permit> {
+        let asked = Instant::now();
+        let waited = turn.permit().await;
+        self.paced += asked.elapsed();
+        match waited {
+            Waited::Permit(permit) => {
+                metrics::permit(asked.elapsed());
+                Some(permit)
+            }
+            Waited::TooLong => None,
+        }
     }
 
     /// A turn of the pace; none if the job was called off. One that comes while the gate is shut is handed on.
@@ -322,6 +383,7 @@ impl Passage<'_> {
         let asked = Instant::now();
         let turn = self.turn_at_gate().await;
         self.paced += asked.elapsed();
+        metrics::stage("pace", asked.elapsed());
         turn
     }
 
@@ -344,32 +406,40 @@ impl Passage<'_> {
         }
     }
 
-    /// Fetches the key and verifies the PIN against it; without a PIN there is nothing to fetch. False if the job
-    /// cannot go on to the call this time.
-    async fn key_and_verify(&mut self, _while_holding: &Turn) -> bool {
-        let Some(pin) = &self.job.pin else { return true };
+    /// Fetches the key and verifies the PIN against it; without a PIN there is nothing to fetch.
+    async fn key_and_verify(&mut self) -> Prepared {
+        let Some(pin) = &self.job.pin else { return Prepared::Ready };
         self.key = None;
+        let asked = Instant::now();
         let key = match self.line.parts.client.pin_key().await {
             Ok(document) => PinKey::parse(&document).map_err(|error| error.to_string()),
             Err(reason) => Err(reason),
         };
+        metrics::stage("key", asked.elapsed());
         let key = match key {
             Ok(key) => key,
             Err(reason) => {
+                metrics::key_failed();
                 self.tries += 1;
                 self.latest = Refusal::own("pin_key_unavailable", reason);
-                self.wait(self.backoff()).await;
-                return false;
+                metrics::retried(&self.latest);
+                return Prepared::NotYet(self.backoff());
             }
         };
-        match jwe::verify(pin.expose(), &key) {
+        let asked = Instant::now();
+        let verified = jwe::verify(pin.expose(), &key);
+        metrics::stage("verify", asked.elapsed());
+        match verified {
             Ok(()) => {
                 self.key = Some(key);
-                true
+                Prepared::Ready
             }
             Err(refusal) => {
+                if refusal == jwe::Refusal::StaleKey {
+                    metrics::stale_key();
+                }
                 self.course.give_up(Refusal::own(refusal.code(), refusal.to_string()));
-                false
+                Prepared::Refused
             }
         }
     }
@@ -416,6 +486,7 @@ impl Passage<'_> {
                 return Err(Stop::Halted);
             }
             Answer::Limited(reason) => {
+                metrics::rate_limited(reason.word());
                 self.latest = Refusal::own("rate_limited", format!("Stripe limits: {}", reason.word()));
                 (Answered::NoEffect, Paced::Limited(reason), Some(Duration::ZERO))
             }
@@ -450,7 +521,9 @@ impl Passage<'_> {
         let since = self.course.open_since().map(|(key_began, _)| key_began);
         match reconcile::look(self.line, &self.job, since).await? {
             Ok(verdict) => {
-                tracing::info!(job = %self.job.id, found = matches!(verdict, Verdict::Found(_)), "reconciled");
+                let word = if matches!(verdict, Verdict::Found(_)) { "found" } else { "absent" };
+                metrics::reconciled(word);
+                tracing::info!(verdict = word, "reconciled");
                 if let Some(again) = self.course.reconciled(verdict, looked) {
                     self.tries -= 1;
                     self.latest = Refusal::own("still_running", "an earlier call may still be running");
@@ -458,6 +531,7 @@ impl Passage<'_> {
                 }
             }
             Err(reason) => {
+                metrics::reconciled("failed");
                 self.latest = Refusal::own("not_reconciled", reason);
                 self.wait(self.backoff()).await;
             }
@@ -499,7 +573,9 @@ impl Passage<'_> {
             Outcome::Refused(refusal) => State::Refused(refusal.clone()),
             Outcome::Unresolved(_) => return Ok(self.unresolved()),
         };
+        let asked = Instant::now();
         self.line.parts.ledger.write(self.row(state)).await?;
+        metrics::stage("record", asked.elapsed());
         killpoint::pass("recorded");
         Ok(Ended {
             outcome,

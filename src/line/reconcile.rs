@@ -70,6 +70,7 @@ async fn page(
         match &listed {
             Listed::Page { .. } => permit.answered(Paced::Accepted),
             Listed::Failed { limited: Some(reason), .. } => {
+                crate::metrics::rate_limited(reason.word());
                 permit.answered(Paced::Limited(*reason));
                 continue;
             }

@@ -5,7 +5,7 @@
 
 mod answer;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -120,8 +120,9 @@ impl Client {
     /// # Errors
     /// A sentence saying what went wrong. No card can have come of it.
     pub async fn pin_key(&self) -> Result<Bytes, String> {
+        let mut request = Request::begin("pin_key");
         let response = self.http.get(self.key_url.clone()).send().await.map_err(|error| brief(&error))?;
-        let status = response.status();
+        let status = request.answered(&response);
         let body = read(response).await?;
         if status.is_success() { Ok(body) } else { Err(format!("the key endpoint answered {status}")) }
     }
@@ -135,11 +136,12 @@ impl Client {
             .header("idempotency-key", idempotency_key)
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Bytes::from_owner(body));
+        let mut timed = Request::begin("create_card");
         match request.send().await {
             Err(error) if error.is_connect() || error.is_builder() => Answer::NotSent(brief(&error)),
             Err(error) => Answer::no_answer(brief(&error)),
             Ok(response) => {
-                let status = response.status();
+                let status = timed.answered(&response);
                 let headers = response.headers().clone();
                 answer::of_create(status, &headers, read(response).await)
             }
@@ -167,14 +169,40 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
+        let mut timed = Request::begin("list_cards");
         match self.http.get(url).headers(self.headers.clone()).send().await {
             Err(error) => Listed::Failed { reason: brief(&error), limited: None, key_rejected: false },
             Ok(response) => {
-                let status = response.status();
+                let status = timed.answered(&response);
                 let headers = response.headers().clone();
                 answer::of_list(status, &headers, read(response).await)
             }
         }
+    }
+}
+
+/// A request under way; its duration is told when it ends, however it ends.
+struct Request {
+    operation: &'static str,
+    began: Instant,
+    status: Option<u16>,
+}
+
+impl Request {
+    fn begin(operation: &'static str) -> Self {
+        Self { operation, began: Instant::now(), status: None }
+    }
+
+    fn answered(&mut self, response: &reqwest::Response) -> reqwest::StatusCode {
+        let status = response.status();
+        self.status = Some(status.as_u16());
+        status
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        crate::metrics::stripe_request(self.operation, self.status, self.began.elapsed());
     }
 }
 

@@ -1,0 +1,103 @@
+//! The metrics as Prometheus reads them, on `/metrics`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::{BUILD, Kind, METRICS, ROWS_BUCKETS, SECONDS_BUCKETS, pace};
+use crate::pace::Pace;
+
+/// Between two sweeps of recorded durations into their buckets, so that they take no more memory than that.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Prometheus's text format (prometheus.io/docs/instrumenting/exposition_formats).
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What is recorded, ready to be read.
+#[derive(Clone)]
+pub struct Exporter {
+    handle: PrometheusHandle,
+    process: metrics_process::Collector,
+}
+
+impl Exporter {
+    /// Begins to record, for the whole process. Before it, metrics cost nothing and go nowhere.
+    ///
+    /// # Errors
+    /// If metrics are recorded already.
+    pub fn install() -> Result<Self, String> {
+        let mut builder = PrometheusBuilder::new();
+        for metric in METRICS {
+            let buckets: &[f64] = match metric.kind {
+                Kind::Seconds => &SECONDS_BUCKETS,
+                Kind::Rows => &ROWS_BUCKETS,
+                Kind::Counter | Kind::Gauge => continue,
+            };
+            let matcher = Matcher::Full(metric.name.into());
+            builder = builder.set_buckets_for_metric(matcher, buckets).map_err(|error| error.to_string())?;
+        }
+        let handle = builder.install_recorder().map_err(|error| error.to_string())?;
+        describe();
+        metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        let process = metrics_process::Collector::default();
+        process.describe();
+        Ok(Self { handle, process })
+    }
+
+    /// All of it, as text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.process.collect();
+        self.handle.render()
+    }
+
+    /// `/metrics`. The pace's gauges are read at the moment of asking.
+    pub fn router(&self, of: Option<Pace>) -> Router {
+        let exporter = self.clone();
+        let answer = move || async move {
+            if let Some(of) = &of {
+                pace(&of.health());
+            }
+            ([(CONTENT_TYPE, TEXT_FORMAT)], exporter.render())
+        };
+        Router::new().route("/metrics", get(answer))
+    }
+
+    /// Keeps memory flat for as long as the process runs.
+    pub fn sweep(&self) {
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                handle.run_upkeep();
+            }
+        });
+    }
+
+    /// Serves `/metrics` alone, until the runtime ends; answers where.
+    ///
+    /// # Errors
+    /// If it cannot listen there.
+    pub async fn serve(&self, listen: SocketAddr, of: Pace) -> io::Result<SocketAddr> {
+        let listener = tokio::net::TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let router = self.router(Some(of));
+        self.sweep();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(address)
+    }
+}
+
+fn describe() {
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            Kind::Seconds | Kind::Rows => metrics::describe_histogram!(metric.name, metric.help),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Every metric: its name, its labels, its unit and what it means, in one place.
+//!
+//! Duty: the rest of embosser says what happened by calling a function here; nobody else names a metric. Never: a
+//! label whose values are without bound (no job, batch or card id). docs/metrics.md is the table of [`METRICS`], and a
+//! test holds the two together.
+
+pub mod exporter;
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use crate::outcome::{Ended, Outcome, Refusal};
+use crate::pace::Health;
+
+/// What a metric counts or measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only ever grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations, sorted into buckets.
+    Seconds,
+    /// Counts, sorted into buckets.
+    Rows,
+}
+
+/// A metric, as documented.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident, $name:literal, $kind:ident, [$($label:literal),*], $help:literal;)*) => {
+        $(const $constant: &str = $name;)*
+        /// Every metric of embosser's own; the process's (`process_*`) come beside them.
+        pub const METRICS: &[Metric] = &[$(
+            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help },
+        )*];
+    };
+}
+
+metrics! {
+    JOBS, "embosser_jobs_total", Counter, ["outcome", "code"],
+        "Jobs that ended: outcome issued, refused or unresolved; code says why not issued.";
+    JOBS_RECORDED, "embosser_jobs_recorded_before_total", Counter, [],
+        "Duplicates suppressed: jobs that came again and were answered from the ledger.";
+    JOBS_IN_FLIGHT, "embosser_jobs_in_flight", Gauge, [],
+        "Jobs taken that have not ended.";
+    JOB_DURATION, "embosser_job_duration_seconds", Seconds, ["stage"],
+        "Time of a job in a stage; stage total is from taken to ended.";
+    RETRIES, "embosser_retries_total", Counter, ["reason"],
+        "Calls that did not end their job, by why.";
+    RECONCILIATIONS, "embosser_reconciliations_total", Counter, ["verdict"],
+        "Looks for a job's card at Stripe: found, absent or failed.";
+    STRIPE_REQUEST, "embosser_stripe_request_duration_seconds", Seconds, ["operation", "status"],
+        "Requests to Stripe: operation create_card, list_cards or pin_key; status 2xx to 5xx, or none without an answer.";
+    RATE_LIMITED, "embosser_stripe_rate_limited_total", Counter, ["reason"],
+        "429s of Stripe's limiters, by the reason they give.";
+    KEY_FAILURES, "embosser_pin_key_failures_total", Counter, [],
+        "PIN keys that could not be fetched or read.";
+    STALE_KEYS, "embosser_stale_keys_total", Counter, [],
+        "PINs that were encrypted under a key that is not Stripe's current one.";
+    PIN_AGE, "embosser_pin_age_seconds", Seconds, [],
+        "How long a PIN's ciphertext had been in our hands when it was sent to Stripe.";
+    PERMITS, "embosser_permits_total", Counter, [],
+        "Permits used: calls sent. Its rate is the pace in use.";
+    PERMIT_WAIT, "embosser_permit_wait_seconds", Seconds, [],
+        "Wait of a prepared call for its moment.";
+    PACE_CONFIGURED, "embosser_pace_configured_per_second", Gauge, [],
+        "Calls a second that are configured.";
+    PACE_CURRENT, "embosser_pace_current_per_second", Gauge, [],
+        "Calls a second that Stripe was found to accept.";
+    CONCURRENCY, "embosser_concurrency", Gauge, [],
+        "Most calls in flight at this moment.";
+    PACE_PAUSED, "embosser_pace_paused", Gauge, [],
+        "1 while everybody waits after a limiter's 429.";
+    STRIPE_DOWN, "embosser_stripe_down", Gauge, [],
+        "1 while Stripe does not answer and only a probe calls now and then.";
+    LEDGER_COMMIT, "embosser_ledger_commit_duration_seconds", Seconds, [],
+        "One commit of the ledger, its flush included.";
+    LEDGER_ROWS, "embosser_ledger_commit_rows", Rows, [],
+        "Rows that shared one commit.";
+    BUILD, "embosser_build_info", Gauge, ["version"],
+        "1; the label says which embosser this is.";
+}
+
+/// Bounds of the buckets of durations, in seconds: 5 ms to 60 s.
+pub const SECONDS_BUCKETS: [f64; 13] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Bounds of the buckets of rows: up to the ledger's largest group.
+pub const ROWS_BUCKETS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// A job's passage, from taken to ended; dropped without an end, it was left.
+pub(crate) struct InFlight(Instant);
+
+impl InFlight {
+    pub(crate) fn begin() -> Self {
+        metrics::gauge!(JOBS_IN_FLIGHT).increment(1.0);
+        Self(Instant::now())
+    }
+
+    /// How long it took so far.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    pub(crate) fn ended(self, ended: &Ended) {
+        let code = match &ended.outcome {
+            Outcome::Issued(_) => "",
+            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => label_of(refusal),
+        };
+        metrics::counter!(JOBS, "outcome" => ended.outcome.word(), "code" => code).increment(1);
+        if ended.recorded_before {
+            metrics::counter!(JOBS_RECORDED).increment(1);
+        }
+        stage("total", self.elapsed());
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics::gauge!(JOBS_IN_FLIGHT).decrement(1.0);
+    }
+}
+
+/// A refusal's code as a label: embosser's own as they are, and one word for Stripe's, which are many and not ours.
+fn label_of(refusal: &Refusal) -> &'static str {
+    match refusal.code {
+        Cow::Borrowed(own) => own,
+        Cow::Owned(_) => "stripe",
+    }
+}
+
+/// A job spent so long in a stage.
+pub(crate) fn stage(stage: &'static str, took: Duration) {
+    metrics::histogram!(JOB_DURATION, "stage" => stage).record(took.as_secs_f64());
+}
+
+/// A call did not end its job.
+pub(crate) fn retried(why: &Refusal) {
+    metrics::counter!(RETRIES, "reason" => label_of(why)).increment(1);
+}
+
+/// A look for a job's card ended.
+pub(crate) fn reconciled(verdict: &'static str) {
+    metrics::counter!(RECONCILIATIONS, "verdict" => verdict).increment(1);
+}
+
+/// A request to Stripe ended; without a status there was no answer.
+pub(crate) fn stripe_request(operation: &'static str, status: Option<u16>, took: Duration) {
+    let status = match status.map(|status| status / 100) {
+        None => "none",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(5) => "5xx",
+        Some(_) => "other",
+    };
+    metrics::histogram!(STRIPE_REQUEST, "operation" => operation, "status" => status)
+        .record(took.as_secs_f64());
+}
+
+/// A limiter turned a call away.
+pub(crate) fn rate_limited(reason: &'static str) {
+    metrics::counter!(RATE_LIMITED, "reason" => reason).increment(1);
+}
+
+/// The PIN's key could not be had.
+pub(crate) fn key_failed() {
+    metrics::counter!(KEY_FAILURES).increment(1);
+}
+
+/// A PIN was encrypted under another key than the current one.
+pub(crate) fn stale_key() {
+    metrics::counter!(STALE_KEYS).increment(1);
+}
+
+/// A PIN goes out that came so long ago.
+pub(crate) fn pin_used(age: Duration) {
+    metrics::histogram!(PIN_AGE).record(age.as_secs_f64());
+}
+
+/// A permit came after so long a wait.
+pub(crate) fn permit(waited: Duration) {
+    metrics::counter!(PERMITS).increment(1);
+    metrics::histogram!(PERMIT_WAIT).record(waited.as_secs_f64());
+}
+
+/// Rows became durable together.
+#[expect(clippy::cast_precision_loss, reason = "a group's rows are few")]
+pub(crate) fn committed(rows: usize, took: Duration) {
+    metrics::histogram!(LEDGER_COMMIT).record(took.as_secs_f64());
+    metrics::histogram!(LEDGER_ROWS).record(rows as f64);
+}
+
+/// The pace at this moment.
+#[expect(clippy::cast_precision_loss, reason = "a bound on calls in flight")]
+pub fn pace(health: &Health) {
+    metrics::gauge!(PACE_CONFIGURED).set(health.configured_per_second);
+    metrics::gauge!(PACE_CURRENT).set(health.current_per_second);
+    metrics::gauge!(CONCURRENCY).set(health.concurrency as f64);
+    metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(health.paused)));
+    metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(health.down)));
+}
