@@ -42,6 +42,7 @@ impl Exporter {
         }
         let handle = builder.install_recorder().map_err(|error| error.to_string())?;
         describe();
+        zero();
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let process = metrics_process::Collector::default();
         process.describe();
@@ -98,6 +99,15 @@ fn describe() {
             Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
             Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
             Kind::Seconds | Kind::Rows => metrics::describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+/// A counter that never counted is 0, which is not the same as not being there.
+fn zero() {
+    for metric in METRICS {
+        if metric.kind == Kind::Counter && metric.labels.is_empty() {
+            metrics::counter!(metric.name).increment(0);
         }
     }
 }

@@ -1,0 +1,216 @@
+//! Promise: every query of the dashboard and every rule finds something in a real Prometheus that watched a run, the
+//! counts are the sandbox's own, and each alert leads to its place in the runbook.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use embosser::metrics::METRICS;
+use embosser::sandbox::{Faults, Options, Sandbox};
+use serde_json::Value;
+use support::{Program, write_manifest};
+
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+
+fn deploy(path: &str) -> PathBuf {
+    Path::new(DEPLOY).join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(deploy(path)).unwrap()
+}
+
+/// Every query of the dashboard's panels, with its panel's title.
+fn queries() -> Vec<(String, String)> {
+    let dashboard: Value = serde_json::from_str(&read("grafana/dashboards/embosser.json")).unwrap();
+    let mut queries = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            queries.push((
+                panel["title"].as_str().unwrap().to_owned(),
+                target["expr"].as_str().unwrap().to_owned(),
+            ));
+        }
+    }
+    assert!(queries.len() > 20, "the dashboard's shape changed");
+    queries
+}
+
+#[test]
+fn every_metric_that_is_named_exists() {
+    let known: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+    let files = [
+        "grafana/dashboards/embosser.json",
+        "prometheus/rules.yml",
+        "prometheus/alerts.yml",
+        "../RUNBOOK.md",
+    ];
+    for file in files {
+        let text = read(file);
+        for name in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')) {
+            if !name.starts_with("embosser_") {
+                continue;
+            }
+            let base =
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            assert!(
+                known.contains(name) || known.contains(base),
+                "{file} names {name}, which is not measured"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_its_place_in_the_runbook() {
+    let runbook = read("../RUNBOOK.md");
+    let anchors: BTreeSet<String> = runbook
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .map(|heading| heading.to_lowercase().replace(' ', "-"))
+        .collect();
+    let alerts = read("prometheus/alerts.yml");
+    let (names, links): (Vec<_>, Vec<_>) = (
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect(),
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook: RUNBOOK.md#")).collect(),
+    );
+    assert_eq!(names.len(), links.len());
+    for (name, link) in names.iter().zip(links) {
+        assert!(anchors.contains(link), "{name} leads to #{link}");
+        assert!(runbook.contains(&format!("`{name}`")), "the runbook does not name {name}");
+    }
+    let tests = read("prometheus/alerts_test.yml");
+    for name in names {
+        assert!(tests.contains(&format!("alertname: {name}\n")), "no rule test fires {name}");
+    }
+}
+
+#[test]
+fn promtool_accepts_the_rules_and_their_tests_pass() {
+    for arguments in [["check", "config", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]] {
+        let output =
+            Command::new("promtool").args(arguments).current_dir(deploy("prometheus")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+}
+
+/// A private Prometheus that scrapes one address every half second, with our rules.
+struct Prometheus {
+    process: Child,
+    address: String,
+    _directory: tempfile::TempDir,
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Prometheus {
+    fn start(target: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = format!(
+            "global: {{scrape_interval: 500ms, evaluation_interval: 500ms}}\n\
+             rule_files: ['{}', '{}']\n\
+             scrape_configs: [{{job_name: embosser, static_configs: [{{targets: ['{target}']}}]}}]\n",
+            deploy("prometheus/rules.yml").display(),
+            deploy("prometheus/alerts.yml").display(),
+        );
+        std::fs::write(directory.path().join("prometheus.yml"), config).unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
+        let process = Command::new("prometheus")
+            .arg(format!("--config.file={}", directory.path().join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process, address, _directory: directory }
+    }
+
+    async fn get(&self, path: &str, query: &[(&str, &str)]) -> Value {
+        let mut url = url::Url::parse(&format!("http://{}/api/v1/{path}", self.address)).unwrap();
+        url.query_pairs_mut().extend_pairs(query);
+        for _ in 0..100 {
+            if let Ok(answer) = reqwest::get(url.clone()).await {
+                return answer.json().await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("Prometheus does not answer");
+    }
+
+    async fn query(&self, expression: &str) -> Vec<Value> {
+        let answer = self.get("query", &[("query", expression)]).await;
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        answer["data"]["result"].as_array().unwrap().clone()
+    }
+
+    async fn number(&self, expression: &str) -> f64 {
+        let result = self.query(expression).await;
+        result.first().map_or(0.0, |sample| sample["value"][1].as_str().unwrap().parse().unwrap())
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// 500 rows with faults, a limit below the configured pace, and PINs under a key that rotates on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_query_and_rule_finds_what_the_sandbox_did() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let faults = Faults { error_after: 0.05, drop_after: 0.05, html: 0.05, ..Faults::default() };
+    let options = Options {
+        faults,
+        latency: Duration::from_millis(20),
+        endpoint_per_second: Some(40),
+        ..Options::default()
+    };
+    let sandbox = Sandbox::start(options).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    write_manifest(&directory.path().join("cards.csv"), &sandbox, 500).await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let prometheus = Prometheus::start(&address);
+    prometheus.query("up").await;
+    let program = Program::new(directory.path(), &sandbox);
+    let running = program.spawn(&["issue", "cards.csv", "--rate", "50", "--metrics", &address]);
+    // The last few rows' PINs turn stale, which leaves the process running while they are refused.
+    while sandbox.account().cards.len() < 440 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    sandbox.rotate_key();
+    while prometheus.number("sum(embosser_stale_keys_total)").await < 1.0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for (panel, expression) in queries() {
+        let result = prometheus.query(&expression).await;
+        assert!(!result.is_empty(), "panel {panel:?} shows nothing: {expression}");
+    }
+    let rules = prometheus.get("rules", &[]).await;
+    for group in rules["data"]["groups"].as_array().unwrap() {
+        for rule in group["rules"].as_array().unwrap() {
+            assert_eq!(rule["health"], "ok", "{rule}");
+        }
+    }
+    running.ended().await;
+    // Calls that Prometheus last saw are never more than Stripe's end counted, and few were made since.
+    let account = sandbox.account();
+    #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+    let (cards, limited) = (account.cards.len() as f64, account.limited as f64);
+    let issued =
+        prometheus.number("max_over_time(sum(embosser_jobs_total{outcome=\"issued\"})[5m:500ms])").await;
+    assert!(issued <= cards && issued >= cards * 0.9, "{issued} issued, {cards} cards");
+    let turned_away =
+        prometheus.number("max_over_time(sum(embosser_stripe_rate_limited_total)[5m:500ms])").await;
+    assert!(turned_away > 0.0 && turned_away <= limited, "{turned_away} of {limited} 429s");
+}
