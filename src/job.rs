@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::card::CardRequest;
 use crate::clock::Time;
@@ -184,6 +185,8 @@ pub struct Job {
     pub pin: Option<PinJwe>,
     /// After this moment the PIN may not be used any more.
     pub deadline: Option<Time>,
+    /// Its place among the jobs that an intake may have waiting; given back when its first turn comes, or it ends.
+    pub waiting: Option<OwnedSemaphorePermit>,
     taken: Instant,
     fingerprint: Fingerprint,
 }
@@ -200,7 +203,17 @@ impl Job {
     ) -> Self {
         let pin = pin.or_else(|| card.take_pin());
         let fingerprint = Fingerprint(card.fingerprint());
-        Self { id, batch, place, card, pin, deadline: None, taken: Instant::now(), fingerprint }
+        Self {
+            id,
+            batch,
+            place,
+            card,
+            pin,
+            deadline: None,
+            waiting: None,
+            taken: Instant::now(),
+            fingerprint,
+        }
     }
 
     /// How long ago it came into our hands.

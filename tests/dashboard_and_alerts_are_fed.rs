@@ -202,7 +202,7 @@ async fn every_query_and_rule_finds_what_the_sandbox_did() {
             assert_eq!(rule["health"], "ok", "{rule}");
         }
     }
-    running.ended().await;
+    running.killed().await;
     // Calls that Prometheus last saw are never more than Stripe's end counted, and few were made since.
     let account = sandbox.account();
     #[expect(clippy::cast_precision_loss, reason = "hundreds")]

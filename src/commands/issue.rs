@@ -27,9 +27,11 @@ use crate::results::{self, Results};
 use crate::stripe::{Client, Mode};
 use crate::tally::{Counts, Tally};
 
-/// Jobs that may wait for their first turn: enough to keep the line full, few enough that no PIN is read long
-/// before its call.
-const WAITING_MAX: usize = 256;
+/// Jobs that may wait for their first turn: what the pace takes in this time. Enough to keep the line full, few enough
+/// that no PIN is read long before its call.
+const WAITING: Duration = Duration::from_millis(500);
+/// Bounds of that number.
+const WAITING_COUNT: std::ops::RangeInclusive<usize> = 4..=1024;
 /// Jobs under way at all, waits between attempts included: a bound on memory.
 const CARRIED_MAX: usize = 4096;
 /// Between two lines of progress where there is no terminal.
@@ -251,12 +253,16 @@ async fn carry_all(
     tally: Arc<Tally>,
     bar: &ProgressBar,
 ) -> Result<Carried, String> {
-    let (rows, mut incoming) = mpsc::channel::<Result<Row, InvalidRow>>(WAITING_MAX);
+    let per_second = line.parts().pace.health().configured_per_second;
+    let waiting_max = crate::pace::whole(per_second * WAITING.as_secs_f64())
+        .clamp(*WAITING_COUNT.start(), *WAITING_COUNT.end());
+    // The reader is one row ahead; the others that wait are jobs.
+    let (rows, mut incoming) = mpsc::channel::<Result<Row, InvalidRow>>(1);
     let reader = std::thread::spawn(move || read_rows(&manifest, &rows));
     let (ended, endings) = mpsc::channel::<RowEnded>(CARRIED_MAX);
     let writer = std::thread::spawn(move || write_results(results, endings));
     let carried = Arc::new(Semaphore::new(CARRIED_MAX));
-    let waiting = Arc::new(Semaphore::new(WAITING_MAX.max(line.parts().pace.health().concurrency)));
+    let waiting = Arc::new(Semaphore::new(waiting_max));
     let mut taken = 0;
     loop {
         let row = tokio::select! {
@@ -264,7 +270,7 @@ async fn carry_all(
             () = line.stopped() => None,
         };
         let Some(row) = row else { break };
-        let job = match row {
+        let mut job = match row {
             Ok(row) => {
                 let line = row.line;
                 job_of(row, batch).map_err(|error| {
@@ -281,14 +287,14 @@ async fn carry_all(
             }
         };
         let room = carried.clone().acquire_owned().await.map_err(|error| error.to_string())?;
-        let place = waiting.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+        job.waiting = Some(waiting.clone().acquire_owned().await.map_err(|error| error.to_string())?);
         taken += 1;
         let (line, ended, tally, bar) = (line.clone(), ended.clone(), tally.clone(), bar.clone());
         tokio::spawn(async move {
             let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
             let job_id = job.id.to_string();
             let end = line.carry(job).await;
-            drop((room, place));
+            drop(room);
             let Some(end) = end else { return };
             tally.add(&end);
             bar.inc(1);

@@ -383,6 +383,7 @@ impl Passage<'_> {
         let asked = Instant::now();
         let turn = self.turn_at_gate().await;
         self.paced += asked.elapsed();
+        self.job.waiting = None;
         metrics::stage("pace", asked.elapsed());
         turn
     }

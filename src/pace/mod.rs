@@ -346,6 +346,6 @@ impl State {
 
 /// A small non-negative number rounded up.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and not negative")]
-fn whole(value: f64) -> usize {
+pub(crate) fn whole(value: f64) -> usize {
     value.ceil() as usize
 }
