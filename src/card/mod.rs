@@ -1,14 +1,23 @@
 //! What Stripe is asked for when a card is created: its own parameters under its own names.
 //!
 //! One flat list of (parameter, value) pairs in Stripe's bracket form carries a request from either intake: a
-//! manifest's columns are pairs already, and a job's nested JSON is flattened into them. [`params`] is the one table
-//! that says what each parameter may hold.
+//! manifest's columns are pairs already, and a job's nested JSON is flattened into them ([`json`]). [`params`] is the
+//! one table that says what each parameter may hold; [`rules`] what a request needs as a whole; [`schema`] says both
+//! as a JSON Schema; [`form`] is the request body. Never: a value in a problem.
 
 mod categories;
+mod form;
+mod json;
+pub(crate) mod kind;
 pub mod params;
+mod rules;
+pub mod schema;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroize as _;
 
 use crate::pin::PinJwe;
 
@@ -37,16 +46,64 @@ pub struct FieldProblem {
     pub suggestion: Option<String>,
 }
 
+impl FieldProblem {
+    fn new(path: &str, code: &'static str, reason: impl Into<String>) -> Self {
+        /// A path is quoted up to here; a header cell or a member's name can be anything.
+        const QUOTED_MAX: usize = 120;
+        let quoted = |letter: char| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };
+        let path = path.chars().take(QUOTED_MAX).map(quoted).collect();
+        Self { path, code, reason: reason.into(), suggestion: None }
+    }
+
+    fn of(path: &str, wrong: kind::Wrong) -> Self {
+        let kind::Wrong { code, reason, suggestion } = wrong;
+        Self { suggestion, ..Self::new(path, code, reason) }
+    }
+}
+
 impl CardRequest {
     /// Checks the pairs against Stripe's schema and takes them over. Every problem is told, not only the first.
     ///
+    /// An empty value is an absent one, as in a form body Stripe takes it to be; gaps that this leaves in a list are
+    /// closed. Numbers and booleans get their one spelling.
+    ///
     /// # Errors
-    /// The problems; none quotes a PIN.
+    /// The problems; none quotes a value.
     pub fn from_pairs(pairs: Vec<(String, String)>) -> Result<Self, Vec<FieldProblem>> {
-        let problems = params::check(&pairs);
+        Self::from_parts(pairs, &[])
+    }
+
+    /// Flattens Stripe's nested JSON.
+    ///
+    /// The types are the schema's: text is a string, an amount a number, `require_signature` a boolean. A number
+    /// where text is meant is refused, because it has lost its leading zeros on the way (postal codes, references).
+    /// `null` is an absent member, and so is an empty text.
+    ///
+    /// # Errors
+    /// As [`Self::from_pairs`].
+    pub fn from_json(card: &Value) -> Result<Self, Vec<FieldProblem>> {
+        let json::Flat { pairs, given, mut problems } = json::flatten(card);
+        match Self::from_parts(pairs, &given) {
+            Ok(request) if problems.is_empty() => Ok(request),
+            Ok(_) => Err(problems),
+            Err(more) => {
+                // A member of the wrong type is there all the same.
+                let told = |problem: &FieldProblem| problems.iter().any(|known| known.path == problem.path);
+                let more: Vec<_> = more.into_iter().filter(|problem| !told(problem)).collect();
+                problems.extend(more);
+                Err(problems)
+            }
+        }
+    }
+
+    fn from_parts(mut pairs: Vec<(String, String)>, given: &[String]) -> Result<Self, Vec<FieldProblem>> {
+        pairs.retain(|(_, value)| !value.is_empty());
+        let problems = rules::check(&pairs, given);
         if !problems.is_empty() {
+            pairs.iter_mut().filter(|(path, _)| path == PIN).for_each(|(_, value)| value.zeroize());
             return Err(problems);
         }
+        close_gaps(&mut pairs);
         let mut request = Self::default();
         for (path, value) in pairs {
             if path == PIN {
@@ -56,20 +113,20 @@ impl CardRequest {
             if path == "cardholder" {
                 request.cardholder = Some(value.clone());
             }
+            let value = match params::kind_of(&path) {
+                Ok(kind) => kind.canonical(value),
+                Err(_) => value,
+            };
             request.pairs.push((path, value));
         }
         request.pairs.sort_unstable();
         Ok(request)
     }
 
-    /// Flattens Stripe's nested JSON.
-    ///
-    /// # Errors
-    /// As [`Self::from_pairs`].
-    pub fn from_json(card: &Value) -> Result<Self, Vec<FieldProblem>> {
-        let mut pairs = Vec::new();
-        flatten(String::new(), card, &mut pairs);
-        Self::from_pairs(pairs)
+    /// Stripe's nested JSON again, without the PIN: what [`Self::from_json`] makes the same request of.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json::nest(&self.pairs)
     }
 
     /// Takes the PIN out.
@@ -99,52 +156,111 @@ impl CardRequest {
     /// Appends the form body, with the metadata by which the card is found again.
     pub fn encode_into(&self, body: &mut Vec<u8>, pin: Option<&str>, job_id: &str, batch: &str) {
         for (path, value) in &self.pairs {
-            pair(body, path, value);
+            form::pair(body, path, value);
         }
         if let Some(pin) = pin {
             // base64url and dots need no escaping; any other text is refused before it comes here.
-            pair(body, PIN, pin);
+            form::plain_pair(body, PIN, pin);
         }
-        pair(body, "metadata[embosser_batch]", batch);
-        pair(body, "metadata[embosser_job]", job_id);
+        form::pair(body, "metadata[embosser_batch]", batch);
+        form::pair(body, "metadata[embosser_job]", job_id);
     }
 }
 
-fn pair(body: &mut Vec<u8>, path: &str, value: &str) {
-    if !body.is_empty() {
-        body.push(b'&');
-    }
-    escape(body, path);
-    body.push(b'=');
-    escape(body, value);
-}
-
-/// `application/x-www-form-urlencoded` (url.spec.whatwg.org), brackets kept as Stripe's own clients keep them.
-fn escape(body: &mut Vec<u8>, text: &str) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' | b'[' | b']' => {
-                body.push(byte)
-            }
-            b' ' => body.push(b'+'),
-            _ => body.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]),
+/// Numbers every list from 0 again: a row that leaves the first limit's cells empty has one limit, not a second one.
+fn close_gaps(pairs: &mut [(String, String)]) {
+    let mut lists: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
+    for (path, _) in pairs.iter() {
+        for (list, index) in indexed(path) {
+            lists.entry(list.to_owned()).or_default().insert(index);
         }
     }
+    if lists.values().all(|indices| indices.iter().zip(0..).all(|(index, rank)| *index == rank)) {
+        return;
+    }
+    for (path, _) in pairs {
+        let mut closed = path.clone();
+        // From the right, so that what stands before keeps its place.
+        for (list, index) in indexed(path).collect::<Vec<_>>().into_iter().rev() {
+            let rank = lists[list].iter().take_while(|other| **other < index).count();
+            let end = list.len() + 2 + index.to_string().len();
+            closed.replace_range(list.len()..end, &format!("[{rank}]"));
+        }
+        *path = closed;
+    }
 }
 
-fn flatten(path: String, value: &Value, pairs: &mut Vec<(String, String)>) {
-    let child = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}[{name}]") };
-    match value {
-        Value::Null => {}
-        Value::Object(members) => members.iter().for_each(|(name, value)| flatten(child(name), value, pairs)),
-        Value::Array(items) => {
-            items
-                .iter()
-                .enumerate()
-                .for_each(|(index, value)| flatten(child(&index.to_string()), value, pairs));
-        }
-        Value::String(text) => pairs.push((path, text.clone())),
-        Value::Bool(_) | Value::Number(_) => pairs.push((path, value.to_string())),
+/// Each list that a path goes through, with the index it takes there.
+fn indexed(path: &str) -> impl Iterator<Item = (&str, u16)> {
+    let metadata = params::metadata_key(path).is_some();
+    path.match_indices('[').filter(move |_| !metadata).filter_map(move |(at, _)| {
+        let name = path[at + 1..].split(']').next()?;
+        let index = params::is_index(name).then(|| name.parse().ok()).flatten()?;
+        Some((&path[..at], index))
+    })
+}
+
+/// Stripe's schema of the request body, if it is at hand; the project does not contain it.
+#[cfg(test)]
+fn stripe_schema() -> Option<Value> {
+    let folder = std::env::var_os("EMBOSSER_STRIPE_SCHEMAS").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/stripe"),
+        std::path::PathBuf::from,
+    );
+    let Ok(text) = std::fs::read_to_string(folder.join("openapi-issuing.json")) else {
+        eprintln!("Stripe's schemas are not here; their comparison was left out");
+        return None;
+    };
+    let schema: Value = serde_json::from_str(&text).expect("Stripe's schemas are JSON");
+    let body = &schema["paths"]["/v1/issuing/cards"]["post"]["requestBody"]["content"];
+    Some(body["application/x-www-form-urlencoded"]["schema"].clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(pairs: &[(&str, &str)]) -> CardRequest {
+        let always = [("type", "virtual"), ("currency", "eur")];
+        let pairs =
+            always.iter().chain(pairs).map(|(path, value)| ((*path).into(), (*value).into())).collect();
+        CardRequest::from_pairs(pairs).unwrap()
+    }
+
+    #[test]
+    fn gaps_in_lists_are_closed() {
+        let limit = "spending_controls[spending_limits]";
+        let gaps = request(&[
+            (&format!("{limit}[2][amount]"), "5"),
+            (&format!("{limit}[2][interval]"), "daily"),
+            (&format!("{limit}[2][categories][4]"), "airlines_air_carriers"),
+            (&format!("{limit}[10][amount]"), "6"),
+            (&format!("{limit}[10][interval]"), "weekly"),
+            ("metadata[7]", "no index"),
+        ]);
+        let none = request(&[
+            (&format!("{limit}[0][amount]"), "5"),
+            (&format!("{limit}[0][interval]"), "daily"),
+            (&format!("{limit}[0][categories][0]"), "airlines_air_carriers"),
+            (&format!("{limit}[1][amount]"), "6"),
+            (&format!("{limit}[1][interval]"), "weekly"),
+            ("metadata[7]", "no index"),
+        ]);
+        assert_eq!(gaps.pairs, none.pairs);
+    }
+
+    #[test]
+    fn one_request_has_one_fingerprint_however_it_is_spelt() {
+        let one = request(&[("exp_month", "07"), ("shipping[require_signature]", "")]);
+        let other = request(&[("exp_month", "7"), ("second_line", "")]);
+        assert_eq!(one.fingerprint(), other.fingerprint());
+        assert_ne!(one.fingerprint(), request(&[("exp_month", "8")]).fingerprint());
+    }
+
+    #[test]
+    fn the_pin_is_in_no_debug_output() {
+        let refused = CardRequest::from_pairs(vec![(PIN.into(), "4711".into())]).unwrap_err();
+        assert!(refused.iter().any(|problem| problem.code == "pin_in_clear"));
+        assert!(!format!("{refused:?}").contains("4711"));
     }
 }

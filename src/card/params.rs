@@ -1,40 +1,28 @@
-//! The one table of card-create parameters, and the check of a request against it.
-
-use std::collections::BTreeMap;
+//! The one table of card-create parameters: a manifest's columns, a job's JSON, its JSON Schema and the form body
+//! all follow from it. A test holds it against Stripe's own schema.
 
 use super::FieldProblem;
 use super::categories::CATEGORIES;
+use super::kind::{Kind, nearest};
 
-/// Entries of metadata that are the user's: Stripe's 50 less the two by which embosser finds its cards.
-const METADATA_ENTRIES_MAX: usize = 48;
 /// Stripe's limit for a metadata key, in characters.
-const METADATA_KEY_MAX: usize = 40;
-/// Stripe's limit for a metadata value, in characters.
-const METADATA_VALUE_MAX: usize = 500;
+pub(super) const METADATA_KEY_MAX: usize = 40;
+/// The metadata keys by which embosser finds its cards again.
+pub(super) const METADATA_RESERVED: [&str; 2] = ["embosser_batch", "embosser_job"];
+/// Entries of metadata that are the user's: Stripe's 50 less embosser's own.
+pub(crate) const METADATA_ENTRIES_MAX: usize = 50 - METADATA_RESERVED.len();
 /// Stripe's limit for any text without a tighter one, in characters.
 const TEXT_MAX: usize = 5000;
-/// What fits on a card's second line, in characters.
+/// What fits on a card's second line, in characters (the parameter's description; its schema says 5000).
 const SECOND_LINE_MAX: usize = 24;
-
-/// What a parameter may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Text(usize),
-    OneOf(&'static [&'static str]),
-    Currency,
-    Country,
-    Integer { min: i64, max: i64 },
-    Boolean,
-    Pin,
-    MetadataValue,
-}
+/// Digits of an index: no list of Stripe's has a use for a thousand entries.
+const INDEX_DIGITS_MAX: usize = 3;
 
 const INTERVALS: &[&str] = &["all_time", "daily", "monthly", "per_authorization", "weekly", "yearly"];
 const PRESENCES: &[&str] = &["not_present", "present"];
-const COUNT: Kind = Kind::Integer { min: 0, max: i64::MAX };
 
 /// Every parameter of `POST /v1/issuing/cards`; `[0]` stands for any index, `[*]` for any metadata key.
-const PARAMETERS: &[(&str, Kind)] = &[
+pub(super) const PARAMETERS: &[(&str, Kind)] = &[
     ("cardholder", Kind::Text(TEXT_MAX)),
     ("currency", Kind::Currency),
     ("exp_month", Kind::Integer { min: 1, max: 12 }),
@@ -42,7 +30,7 @@ const PARAMETERS: &[(&str, Kind)] = &[
     ("expand[0]", Kind::Text(TEXT_MAX)),
     ("financial_account", Kind::Text(TEXT_MAX)),
     ("lifecycle_controls[cancel_after][payment_count]", Kind::Integer { min: 1, max: i64::MAX }),
-    ("metadata[*]", Kind::MetadataValue),
+    ("metadata[*]", Kind::Metadata { of_pin: false }),
     ("personalization_design", Kind::Text(TEXT_MAX)),
     ("pin[encrypted_number]", Kind::Pin),
     ("replacement_for", Kind::Text(TEXT_MAX)),
@@ -71,245 +59,229 @@ const PARAMETERS: &[(&str, Kind)] = &[
     ("spending_controls[blocked_card_presences][0]", Kind::OneOf(PRESENCES)),
     ("spending_controls[blocked_categories][0]", Kind::OneOf(&CATEGORIES)),
     ("spending_controls[blocked_merchant_countries][0]", Kind::Country),
-    ("spending_controls[spending_limits][0][amount]", COUNT),
+    ("spending_controls[spending_limits][0][amount]", Kind::Amount),
     ("spending_controls[spending_limits][0][categories][0]", Kind::OneOf(&CATEGORIES)),
     ("spending_controls[spending_limits][0][interval]", Kind::OneOf(INTERVALS)),
     ("status", Kind::OneOf(&["active", "inactive"])),
     ("type", Kind::OneOf(&["physical", "virtual"])),
 ];
 
-/// Parts that the schema demands once any other part beside them is given; "" for always.
-const REQUIRED: &[(&str, &[&str])] = &[
+/// Parts that are demanded once anything under their parent is given; "" for always, `[0]` for each index.
+pub(crate) const REQUIRED: &[(&str, &[&str])] = &[
     ("", &["currency", "type"]),
+    ("lifecycle_controls", &["[cancel_after][payment_count]"]),
     (
         "shipping",
         &["[address][city]", "[address][country]", "[address][line1]", "[address][postal_code]", "[name]"],
     ),
     ("shipping[address_validation]", &["[mode]"]),
-    ("lifecycle_controls", &["[cancel_after][payment_count]"]),
+    ("spending_controls[spending_limits][0]", &["[amount]", "[interval]"]),
 ];
 
+/// Lists of which Stripe takes one ("Cannot be set with …", their descriptions say).
+pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
+    ("spending_controls[allowed_card_presences]", "spending_controls[blocked_card_presences]"),
+    ("spending_controls[allowed_categories]", "spending_controls[blocked_categories]"),
+    ("spending_controls[allowed_merchant_countries]", "spending_controls[blocked_merchant_countries]"),
+];
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// A value.
+    Leaf(Kind),
+    /// A list.
+    Array,
+    /// Parts with names.
+    Object,
+    /// Nothing that Stripe knows.
+    Unknown,
+}
+
+/// What stands at a path, whatever its indices.
+pub(super) fn shape_at(path: &str) -> Shape {
+    if path.is_empty() || path == "metadata" {
+        return Shape::Object;
+    }
+    let general = general(path);
+    if let Some(kind) = kind_of_general(&general, path) {
+        return Shape::Leaf(kind);
+    }
+    match PARAMETERS.iter().find(|(name, _)| below(name, &general)) {
+        Some((name, _)) if name[general.len()..].starts_with("[0]") => Shape::Array,
+        Some(_) => Shape::Object,
+        None => Shape::Unknown,
+    }
+}
+
+/// Whether a path lies under a parent.
+pub(super) fn below(path: &str, parent: &str) -> bool {
+    parent.is_empty() || path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('['))
+}
+
+/// The key, if the path is an entry of metadata.
+pub(crate) fn metadata_key(path: &str) -> Option<&str> {
+    path.strip_prefix("metadata[")?.strip_suffix(']')
+}
+
+/// Whether a part of a path is an index: canonical digits in brackets.
+pub(super) fn is_index(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= INDEX_DIGITS_MAX
+        && name.bytes().all(|byte| byte.is_ascii_digit())
+        && (name.len() == 1 || !name.starts_with('0'))
+}
+
 /// A path with its indices and metadata key made general: what [`PARAMETERS`] is asked for.
-fn general(path: &str) -> String {
-    if path.starts_with("metadata[") && path.ends_with(']') && path.matches('[').count() == 1 {
+pub(super) fn general(path: &str) -> String {
+    if metadata_key(path).is_some_and(|key| !key.contains(['[', ']'])) {
         return "metadata[*]".into();
     }
     let mut general = String::with_capacity(path.len());
     for (index, part) in path.split('[').enumerate() {
-        if index > 0 {
-            general.push('[');
-        }
-        let name = part.strip_suffix(']').unwrap_or(part);
-        if index > 0 && !name.is_empty() && name.len() <= 3 && name.bytes().all(|byte| byte.is_ascii_digit())
-        {
-            general.push_str("0]");
-        } else {
+        if index == 0 {
             general.push_str(part);
+            continue;
+        }
+        general.push('[');
+        match part.strip_suffix(']') {
+            Some(name) if is_index(name) => general.push_str("0]"),
+            _ => general.push_str(part),
         }
     }
     general
 }
 
-/// Whether there is such a parameter; if not, the nearest name.
+fn kind_of_general(general: &str, path: &str) -> Option<Kind> {
+    let at = PARAMETERS.binary_search_by(|(name, _)| (*name).cmp(general)).ok()?;
+    match PARAMETERS[at].1 {
+        Kind::Metadata { .. } => {
+            Some(Kind::Metadata { of_pin: metadata_key(path).is_some_and(speaks_of_pin) })
+        }
+        kind => Some(kind),
+    }
+}
+
+/// What the parameter may hold.
 ///
 /// # Errors
-/// The problem, with a near match where there is one.
+/// That there is no such parameter, with a near match where there is one; or that it is one that embosser refuses.
+pub(crate) fn kind_of(path: &str) -> Result<Kind, FieldProblem> {
+    if let Some(kind) = kind_of_general(&general(path), path) {
+        return metadata_problem(path).map_or(Ok(kind), Err);
+    }
+    if path.starts_with("metadata[") {
+        let reason = "is no entry of metadata: metadata[key], and the key has no brackets";
+        return Err(FieldProblem::new(path, "metadata_key", reason));
+    }
+    if speaks_of_pin(path) {
+        return Err(pin_problem(path));
+    }
+    let suggestion = near_parameter(path);
+    Err(FieldProblem {
+        suggestion,
+        ..FieldProblem::new(path, "unknown_parameter", "is no parameter of Stripe's")
+    })
+}
+
+/// Whether there is such a parameter.
+///
+/// # Errors
+/// As for a value of it: unknown, reserved, or a PIN in the clear.
 pub fn known(path: &str) -> Result<(), FieldProblem> {
-    let general = general(path);
-    if kind_of(&general).is_some() {
-        return metadata_key(path);
-    }
-    if matches!(path.to_ascii_lowercase().trim(), "pin" | "pin[number]" | "pin_number" | "pin[pin]") {
-        return Err(problem(
-            path,
-            "pin_in_clear",
-            "a PIN in the clear is refused; encrypt it on the cardholder's device and give pin[encrypted_number]",
-        ));
-    }
-    let nearest = nearest(path, PARAMETERS.iter().map(|(name, _)| *name));
-    Err(FieldProblem { suggestion: nearest, ..problem(path, "unknown_parameter", "no such parameter") })
+    kind_of(path).map(|_| ())
 }
 
-fn metadata_key(path: &str) -> Result<(), FieldProblem> {
-    let Some(key) = path.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) else {
-        return Ok(());
-    };
-    if matches!(key, "embosser_job" | "embosser_batch") {
-        return Err(problem(path, "metadata_reserved", "is embosser's own: cards are found again by it"));
-    }
-    if key.is_empty() || key.chars().count() > METADATA_KEY_MAX {
-        return Err(problem(path, "metadata_key", "a metadata key has 1 to 40 characters"));
-    }
-    Ok(())
+/// The parameter's name most like the one given, with the index that was given.
+fn near_parameter(path: &str) -> Option<String> {
+    nearest(path, PARAMETERS.iter().map(|(name, _)| *name).filter(|name| *name != "metadata[*]"))
 }
 
-fn kind_of(general: &str) -> Option<Kind> {
-    PARAMETERS.iter().find(|(name, _)| *name == general).map(|(_, kind)| *kind)
+fn metadata_problem(path: &str) -> Option<FieldProblem> {
+    let key = metadata_key(path)?;
+    if METADATA_RESERVED.contains(&key) {
+        let reason = "is embosser's own: cards are found again by it";
+        return Some(FieldProblem::new(path, "metadata_reserved", reason));
+    }
+    let characters = key.chars().count();
+    (characters == 0 || characters > METADATA_KEY_MAX).then(|| {
+        let reason = format!("a metadata key has 1 to {METADATA_KEY_MAX} characters");
+        FieldProblem::new(path, "metadata_key", reason)
+    })
 }
 
-fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    /// Names less alike than this (Jaro-Winkler) are not what was meant.
-    const ALIKE_MIN: f64 = 0.82;
-    names
-        .map(|name| (strsim::jaro_winkler(&given.to_lowercase(), name), name))
-        .filter(|(alike, _)| *alike >= ALIKE_MIN)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .map(|(_, name)| name.to_owned())
+/// That there are more entries of metadata than Stripe has room for.
+pub(super) fn too_much_metadata() -> FieldProblem {
+    let own = METADATA_RESERVED.len();
+    let reason = format!("at most {METADATA_ENTRIES_MAX} entries (embosser adds {own} to make Stripe's 50)");
+    FieldProblem::new("metadata", "metadata_entries", reason)
 }
 
-/// Every problem of a request.
-#[must_use]
-pub fn check(pairs: &[(String, String)]) -> Vec<FieldProblem> {
-    let mut problems = Vec::new();
-    let mut seen = BTreeMap::new();
-    for (path, value) in pairs {
-        if seen.insert(path.as_str(), value.as_str()).is_some() {
-            problems.push(problem(path, "duplicate", "is given twice"));
-        }
-        match known(path) {
-            Err(problem) => problems.push(problem),
-            Ok(()) => {
-                if let Some(kind) = kind_of(&general(path)) {
-                    problems.extend(check_value(path, value, kind));
-                }
-            }
-        }
-    }
-    problems.extend(missing(&seen));
-    if seen.keys().filter(|path| path.starts_with("metadata[")).count() > METADATA_ENTRIES_MAX {
-        problems.push(problem(
-            "metadata",
-            "metadata_entries",
-            "at most 48 entries (embosser adds two of Stripe's 50)",
-        ));
-    }
-    problems
+/// Whether a name has a word for a PIN in it.
+fn speaks_of_pin(name: &str) -> bool {
+    const WORDS: [&str; 10] = [
+        "pin",
+        "pins",
+        "pincode",
+        "pincodes",
+        "pinnumber",
+        "pinno",
+        "cardpin",
+        "newpin",
+        "plainpin",
+        "clearpin",
+    ];
+    name.to_lowercase()
+        .split(|letter: char| !letter.is_alphanumeric())
+        .any(|word| WORDS.contains(&word.trim_end_matches(|letter: char| letter.is_ascii_digit())))
 }
 
-fn missing(seen: &BTreeMap<&str, &str>) -> Vec<FieldProblem> {
-    let mut problems = Vec::new();
-    for (parent, parts) in REQUIRED {
-        if !parent.is_empty() && !seen.keys().any(|path| path.starts_with(&format!("{parent}["))) {
-            continue;
-        }
-        for part in *parts {
-            let path = format!("{parent}{part}");
-            if !seen.contains_key(path.as_str()) {
-                problems.push(problem(&path, "missing", "is required"));
-            }
-        }
+/// A name that speaks of a PIN and is not the one parameter for it.
+fn pin_problem(path: &str) -> FieldProblem {
+    let name = path.to_lowercase();
+    if ["encrypt", "jwe", "cipher"].iter().any(|word| name.contains(word)) {
+        let suggestion = Some(super::PIN.to_owned());
+        return FieldProblem {
+            suggestion,
+            ..FieldProblem::new(path, "unknown_parameter", "is no parameter of Stripe's")
+        };
     }
-    let prefix = "spending_controls[spending_limits][";
-    let limits: std::collections::BTreeSet<&str> =
-        seen.keys().filter_map(|path| path.strip_prefix(prefix)?.split(']').next()).collect();
-    for index in limits {
-        for part in ["amount", "interval"] {
-            let path = format!("{prefix}{index}][{part}]");
-            if !seen.contains_key(path.as_str()) {
-                problems.push(problem(&path, "missing", "is required with the other parts of this limit"));
-            }
-        }
-    }
-    problems
-}
-
-fn check_value(path: &str, value: &str, kind: Kind) -> Option<FieldProblem> {
-    let wrong = |code, reason: String| Some(FieldProblem { reason, ..problem(path, code, "") });
-    match kind {
-        Kind::Text(max) if value.chars().count() > max => {
-            wrong("too_long", format!("has at most {max} characters"))
-        }
-        Kind::MetadataValue if value.chars().count() > METADATA_VALUE_MAX => {
-            wrong("too_long", format!("has at most {METADATA_VALUE_MAX} characters"))
-        }
-        Kind::Text(_) | Kind::MetadataValue => None,
-        Kind::OneOf(values) if values.contains(&value) => None,
-        Kind::OneOf(values) => {
-            let few = if values.len() <= 6 { format!(": {}", values.join(", ")) } else { String::new() };
-            let suggestion = nearest(value, values.iter().copied());
-            Some(FieldProblem {
-                suggestion,
-                reason: format!("is not one of Stripe's values{few}"),
-                ..problem(path, "not_allowed", "")
-            })
-        }
-        Kind::Currency if value.len() == 3 && value.bytes().all(|byte| byte.is_ascii_lowercase()) => None,
-        Kind::Currency => {
-            wrong("currency", "is a three-letter currency code in lower case, such as usd".into())
-        }
-        Kind::Country if value.len() == 2 && value.bytes().all(|byte| byte.is_ascii_uppercase()) => None,
-        Kind::Country => wrong("country", "is a two-letter country code in capitals, such as US".into()),
-        Kind::Integer { min, max } => match value.parse::<i64>() {
-            Ok(number) if (min..=max).contains(&number) => None,
-            Ok(_) if max == i64::MAX => wrong("out_of_range", format!("is at least {min}")),
-            Ok(_) => wrong("out_of_range", format!("is from {min} to {max}")),
-            Err(_) => {
-                wrong("not_an_integer", "is a whole number, amounts in the smallest unit (cents)".into())
-            }
-        },
-        Kind::Boolean if matches!(value, "true" | "false") => None,
-        Kind::Boolean => wrong("not_a_boolean", "is true or false".into()),
-        Kind::Pin => {
-            crate::jwe::inspect(value).err().and_then(|refusal| wrong(refusal.code(), refusal.to_string()))
-        }
-    }
-}
-
-fn problem(path: &str, code: &'static str, reason: &str) -> FieldProblem {
-    /// A path is quoted up to here; a header cell can be anything.
-    const QUOTED_MAX: usize = 120;
-    FieldProblem {
-        path: path.chars().take(QUOTED_MAX).collect(),
-        code,
-        reason: reason.into(),
-        suggestion: None,
-    }
+    FieldProblem::new(
+        path,
+        "pin_in_clear",
+        "a PIN in the clear is refused; encrypt it on the cardholder's device and give pin[encrypted_number]",
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn codes(pairs: &[(&str, &str)]) -> Vec<(String, &'static str)> {
-        let pairs: Vec<_> = pairs.iter().map(|(path, value)| ((*path).into(), (*value).into())).collect();
-        check(&pairs).into_iter().map(|problem| (problem.path, problem.code)).collect()
+    #[test]
+    fn the_table_is_sorted_for_its_search() {
+        assert!(PARAMETERS.is_sorted_by(|one, other| one.0 < other.0));
+        assert!(CATEGORIES.is_sorted());
     }
 
     #[test]
-    fn what_the_schema_forbids_is_found_all_at_once() {
-        let found =
-            codes(&[("type", "virtuel"), ("shipping[name]", "A"), ("exp_month", "13"), ("colour", "red")]);
-        let expected = [
-            ("type", "not_allowed"),
-            ("exp_month", "out_of_range"),
-            ("colour", "unknown_parameter"),
-            ("currency", "missing"),
-            ("shipping[address][city]", "missing"),
-            ("shipping[address][country]", "missing"),
-            ("shipping[address][line1]", "missing"),
-            ("shipping[address][postal_code]", "missing"),
-        ];
-        assert_eq!(found, expected.map(|(path, code)| (path.to_owned(), code)));
+    fn shapes_are_told_at_any_depth() {
+        let limits = "spending_controls[spending_limits]";
+        assert_eq!(shape_at(limits), Shape::Array);
+        assert_eq!(shape_at(&format!("{limits}[7]")), Shape::Object);
+        assert_eq!(shape_at(&format!("{limits}[7][categories]")), Shape::Array);
+        assert_eq!(shape_at(&format!("{limits}[7][amount]")), Shape::Leaf(Kind::Amount));
+        assert_eq!(shape_at("shipping[addres]"), Shape::Unknown);
+        assert_eq!(shape_at("shipping[address]"), Shape::Object);
+        assert_eq!(shape_at("expand"), Shape::Array);
     }
 
     #[test]
     fn every_parameter_of_the_schema_is_in_the_table_and_no_other() {
-        let folder = std::env::var_os("EMBOSSER_STRIPE_SCHEMAS").map_or_else(
-            || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/stripe"),
-            std::path::PathBuf::from,
-        );
-        let Ok(text) = std::fs::read_to_string(folder.join("openapi-issuing.json")) else {
-            eprintln!("Stripe's schemas are not here; their comparison was left out");
-            return;
-        };
-        let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let body = &schema["paths"]["/v1/issuing/cards"]["post"]["requestBody"]["content"]["application/x-www-form-urlencoded"]
-            ["schema"];
+        let Some(body) = crate::card::stripe_schema() else { return };
         let mut leaves = Vec::new();
-        walk(String::new(), body, &mut leaves);
+        walk(String::new(), &body, &mut leaves);
         leaves.sort();
-        let mut table: Vec<String> = PARAMETERS.iter().map(|(name, _)| (*name).to_owned()).collect();
-        table.sort();
+        let table: Vec<String> = PARAMETERS.iter().map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(leaves, table);
     }
 

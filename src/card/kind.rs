@@ -1,0 +1,190 @@
+//! What one parameter may hold: told fast for the many values that are right, in full for the few that are not.
+//!
+//! [`Kind::accepts`] decides and [`Kind::explain`] only words it, so that no two paths through embosser can
+//! disagree about a value. Never: a value in a reason.
+
+/// What a parameter may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Text of so many characters at most.
+    Text(usize),
+    /// One of these, which are sorted.
+    OneOf(&'static [&'static str]),
+    /// A currency's three letters.
+    Currency,
+    /// A country's two letters.
+    Country,
+    /// A whole number.
+    Integer {
+        /// The least.
+        min: i64,
+        /// The greatest.
+        max: i64,
+    },
+    /// A whole number of the currency's smallest unit.
+    Amount,
+    /// `true` or `false`; spreadsheets write them in capitals.
+    Boolean,
+    /// A PIN's JWE.
+    Pin,
+    /// A metadata value.
+    Metadata {
+        /// Its key speaks of a PIN, so digits in it are taken for one.
+        of_pin: bool,
+    },
+}
+
+/// Stripe's limit for a metadata value, in characters.
+pub(super) const METADATA_VALUE_MAX: usize = 500;
+/// Lists of values up to this length are told in full.
+const LISTED_MAX: usize = 6;
+
+/// What is wrong with a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    pub(crate) code: &'static str,
+    pub(crate) reason: String,
+    pub(crate) suggestion: Option<String>,
+}
+
+impl Wrong {
+    fn new(code: &'static str, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), suggestion: None }
+    }
+}
+
+impl Kind {
+    /// Whether the parameter may hold this value, which is not empty: an empty one is absent.
+    #[inline]
+    pub(crate) fn accepts(self, value: &str) -> bool {
+        match self {
+            Self::Text(max) => within(value, max),
+            Self::OneOf(values) => one_of(values, value),
+            Self::Currency => value.len() == 3 && value.bytes().all(|byte| byte.is_ascii_alphabetic()),
+            Self::Country => value.len() == 2 && value.bytes().all(|byte| byte.is_ascii_alphabetic()),
+            Self::Integer { min, max } => integer(value).is_some_and(|number| (min..=max).contains(&number)),
+            Self::Amount => integer(value).is_some_and(|number| number >= 0),
+            Self::Boolean => boolean(value).is_some(),
+            Self::Pin => crate::jwe::inspect(value).is_ok(),
+            Self::Metadata { of_pin } => within(value, METADATA_VALUE_MAX) && !(of_pin && pin_like(value)),
+        }
+    }
+
+    /// Why a value that is not accepted is not.
+    pub(crate) fn explain(self, value: &str) -> Wrong {
+        match self {
+            Self::Text(max) => Wrong::new("too_long", format!("may have at most {max} characters")),
+            Self::Metadata { of_pin: true } if pin_like(value) => Wrong::new(
+                "pin_in_clear",
+                "holds digits under a name that speaks of a PIN; a PIN in the clear is refused anywhere",
+            ),
+            Self::Metadata { .. } => {
+                Wrong::new("too_long", format!("may have at most {METADATA_VALUE_MAX} characters"))
+            }
+            Self::OneOf(values) => {
+                let few = if values.len() <= LISTED_MAX {
+                    format!(": {}", values.join(", "))
+                } else {
+                    String::new()
+                };
+                let suggestion = nearest(value, values.iter().copied());
+                let reason = format!("is not one of Stripe's values{few}");
+                Wrong { suggestion, ..Wrong::new("not_allowed", reason) }
+            }
+            Self::Currency => Wrong::new("currency", "must be a three-letter currency code, such as usd"),
+            Self::Country => Wrong::new("country", "must be a two-letter country code, such as US"),
+            Self::Integer { min, max } => number_wrong(value, min, max, "must be a whole number"),
+            Self::Amount => number_wrong(
+                value,
+                0,
+                i64::MAX,
+                "must be a whole number of the currency's smallest unit (cents): no point, comma or sign",
+            ),
+            Self::Boolean => Wrong::new("not_a_boolean", "must be true or false"),
+            Self::Pin => match crate::jwe::inspect(value) {
+                Err(refusal) => Wrong::new(refusal.code(), refusal.to_string()),
+                Ok(()) => Wrong::new("pin", "must be an encrypted PIN"),
+            },
+        }
+    }
+
+    /// The one spelling of an accepted value, so that 07 and 7, or TRUE and true, are the same request.
+    pub(crate) fn canonical(self, value: String) -> String {
+        match self {
+            Self::Integer { .. } | Self::Amount => match integer(&value) {
+                Some(number) => itoa::Buffer::new().format(number).to_owned(),
+                None => value,
+            },
+            Self::Boolean => match boolean(&value) {
+                Some(yes) => yes.to_string(),
+                None => value,
+            },
+            _ => value,
+        }
+    }
+}
+
+fn number_wrong(value: &str, min: i64, max: i64, what: &str) -> Wrong {
+    match integer(value) {
+        Some(_) if max == i64::MAX => Wrong::new("out_of_range", format!("must be at least {min}")),
+        Some(_) => Wrong::new("out_of_range", format!("must be from {min} to {max}")),
+        None => Wrong::new("not_an_integer", what),
+    }
+}
+
+/// At most so many characters; a text has no more characters than bytes, so the short ones need no count.
+#[inline]
+fn within(value: &str, characters_max: usize) -> bool {
+    value.len() <= characters_max || value.chars().count() <= characters_max
+}
+
+/// Up to this many values a walk is faster than a binary search.
+const WALKED_MAX: usize = 8;
+
+#[inline]
+fn one_of(values: &[&str], value: &str) -> bool {
+    if values.len() <= WALKED_MAX {
+        return values.contains(&value);
+    }
+    values.binary_search(&value).is_ok()
+}
+
+/// Digits with a minus at most: what Stripe reads as an integer, in the 64 bits it keeps.
+#[inline]
+fn integer(value: &str) -> Option<i64> {
+    if value.starts_with('+') { None } else { value.parse().ok() }
+}
+
+#[inline]
+fn boolean(value: &str) -> Option<bool> {
+    if value.eq_ignore_ascii_case("true") {
+        Some(true)
+    } else if value.eq_ignore_ascii_case("false") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// As many digits as a PIN has, and nothing else.
+fn pin_like(value: &str) -> bool {
+    let value = value.trim();
+    (4..=12).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The name most like the one given, if any is like it at all.
+pub(super) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    /// Names less alike than this (Jaro-Winkler) are not what was meant.
+    const ALIKE_MIN: f64 = 0.82;
+    /// More of a text than this is no misspelt name, and the comparison's cost grows with its square.
+    const GIVEN_BYTES_MAX: usize = 200;
+    if given.len() > GIVEN_BYTES_MAX {
+        return None;
+    }
+    let given = given.trim().to_lowercase();
+    names
+        .map(|name| (strsim::jaro_winkler(&given, name), name))
+        .filter(|(alike, _)| *alike >= ALIKE_MIN)
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .map(|(_, name)| name.to_owned())
+}
