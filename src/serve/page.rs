@@ -1,4 +1,4 @@
-//! The page over the API: three files in the program, nothing from elsewhere.
+//! The page over the API: a few files in the program, nothing from elsewhere, and no build step.
 
 use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -8,9 +8,20 @@ use sha2::{Digest as _, Sha256};
 
 use super::Server;
 
-const INDEX: &str = include_str!("page/index.html");
-const STYLE: &str = include_str!("page/page.css");
-const SCRIPT: &str = include_str!("page/page.js");
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Address, type and text of each file.
+const FILES: [(&str, &str, &str); 7] = [
+    ("/", HTML, include_str!("page/index.html")),
+    ("/page.css", CSS, include_str!("page/page.css")),
+    ("/page.js", SCRIPT, include_str!("page/page.js")),
+    ("/page/batch.js", SCRIPT, include_str!("page/batch.js")),
+    ("/page/elements.js", SCRIPT, include_str!("page/elements.js")),
+    ("/page/http.js", SCRIPT, include_str!("page/http.js")),
+    ("/page/upload.js", SCRIPT, include_str!("page/upload.js")),
+];
 
 /// The page may run its own script, use its own style and talk to its own server; nothing else, and in no frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -19,13 +30,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 /// The page's routes.
 pub(super) fn router() -> Router<Server> {
-    Router::new()
-        .route("/", get(async |headers: HeaderMap| file(INDEX, "text/html; charset=utf-8", &headers)))
-        .route("/page.css", get(async |headers: HeaderMap| file(STYLE, "text/css; charset=utf-8", &headers)))
-        .route(
-            "/page.js",
-            get(async |headers: HeaderMap| file(SCRIPT, "text/javascript; charset=utf-8", &headers)),
-        )
+    FILES.into_iter().fold(Router::new(), |router, (address, kind, text)| {
+        router.route(address, get(async move |headers: HeaderMap| file(text, kind, &headers)))
+    })
 }
 
 /// A file, or the word that the browser's copy is still good: a new version has another tag.

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part of this")]
 
 pub mod line;
+pub mod serve;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -70,7 +71,7 @@ pub fn one_card_each(account: &Account, expected: &Expected) {
 /// `embosser`, in a directory of its own, against a sandbox.
 pub struct Program {
     pub directory: PathBuf,
-    environment: Vec<(String, String)>,
+    pub environment: Vec<(String, String)>,
 }
 
 impl Program {
