@@ -20,6 +20,8 @@ pub struct Config {
     pub retry: RetryConfig,
     /// Where outcomes are recorded.
     pub ledger: LedgerConfig,
+    /// The HTTP API and its page.
+    pub http: HttpConfig,
 }
 
 /// `[stripe]`
@@ -113,6 +115,43 @@ impl Default for LedgerConfig {
     }
 }
 
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Address and port to listen on.
+    pub listen: std::net::SocketAddr,
+    /// File of the bearer tokens, hashed; none: only this machine is served.
+    pub tokens_file: Option<PathBuf>,
+    /// Largest upload, in MiB.
+    pub upload_mib_max: u64,
+    /// Most rows of one upload.
+    pub rows_max: u64,
+    /// Memory for all rows that wait for their call, in MiB.
+    pub held_mib_max: u64,
+    /// Most uploads at once.
+    pub uploads_max: usize,
+    /// Longest time for a request's head, in seconds; also the longest that a connection rests between requests.
+    pub header_seconds_max: f64,
+    /// Longest pause inside an upload or a download, in seconds.
+    pub idle_seconds_max: f64,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tokens_file: None,
+            upload_mib_max: 512,
+            rows_max: 1_000_000,
+            held_mib_max: 256,
+            uploads_max: 128,
+            header_seconds_max: 30.0,
+            idle_seconds_max: 30.0,
+        }
+    }
+}
+
 /// Seconds from the configuration as a `Duration`; validated to be finite and positive on load.
 #[must_use]
 pub fn seconds(value: f64) -> Duration {
@@ -193,6 +232,8 @@ impl Config {
             ("retry.elapsed_seconds_max", self.retry.elapsed_seconds_max, 82_800.0),
             ("retry.backoff_seconds_min", self.retry.backoff_seconds_min, 3600.0),
             ("retry.backoff_seconds_max", self.retry.backoff_seconds_max, 3600.0),
+            ("http.header_seconds_max", self.http.header_seconds_max, 3600.0),
+            ("http.idle_seconds_max", self.http.idle_seconds_max, 3600.0),
         ];
         for (key, value, max) in positive {
             if !(value.is_finite() && value > 0.0 && value <= max) {
@@ -203,6 +244,19 @@ impl Config {
         if self.retry.attempts_max == 0 {
             let (key, value) = ("retry.attempts_max", "0".into());
             return Err(ConfigError::Value { key, value, reason: "must be at least 1" });
+        }
+        let whole = [
+            ("http.upload_mib_max", self.http.upload_mib_max, 65_536),
+            ("http.rows_max", self.http.rows_max, 100_000_000),
+            ("http.held_mib_max", self.http.held_mib_max, 65_536),
+            // Each upload is checked on a thread of its own, of which there are 512.
+            ("http.uploads_max", self.http.uploads_max as u64, 384),
+        ];
+        for (key, value, max) in whole {
+            if value == 0 || value > max {
+                let reason = "must be at least 1 and not absurdly large";
+                return Err(ConfigError::Value { key, value: value.to_string(), reason });
+            }
         }
         Ok(self)
     }

@@ -19,5 +19,6 @@ pub mod pace;
 pub mod pin;
 pub mod results;
 pub mod sandbox;
+pub mod serve;
 pub mod stripe;
 pub mod tally;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use embosser::commands::{Exit, check, example, issue, status};
+use embosser::commands::{Exit, check, example, issue, serve, status};
 use embosser::config::Config;
 use secrecy::SecretString;
 
@@ -31,6 +31,10 @@ enum Command {
     Check(check::Args),
     /// Write a manifest for trials.
     Example(example::Args),
+    /// Serve the HTTP API and its page: upload manifests, watch them, fetch their results.
+    Serve(serve::Args),
+    /// Make a bearer token for `serve`.
+    Token(serve::TokenArgs),
     /// Say what the ledger knows of each batch.
     Status(status::StatusArgs),
     /// Write a batch's results, as the ledger knows them, as CSV.
@@ -77,6 +81,11 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
             let key = api_key(&config)?;
             issue::run(args, config, key).await
         }
+        Command::Serve(args) => {
+            let key = api_key(&config)?;
+            serve::run(args, config, key).await
+        }
+        Command::Token(args) => serve::token(&args),
         Command::Check(args) => check::run(&args, &config),
         Command::Example(args) => example::run(&args, &config).await,
         Command::Status(args) => status::status(&args, &config).await,

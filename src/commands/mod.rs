@@ -4,6 +4,7 @@ pub mod check;
 pub mod connect;
 pub mod example;
 pub mod issue;
+pub mod serve;
 pub mod status;
 
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 
 pub mod line;
 pub mod postgres;
+pub mod serve;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -71,7 +72,7 @@ pub fn one_card_each(account: &Account, expected: &Expected) {
 /// `embosser`, in a directory of its own, against a sandbox.
 pub struct Program {
     pub directory: PathBuf,
-    environment: Vec<(String, String)>,
+    pub environment: Vec<(String, String)>,
 }
 
 impl Program {

@@ -1,0 +1,194 @@
+//! An upload checked as it arrives: its rows one by one, on a thread of its own, and held if they are to be issued.
+//!
+//! Never: a byte of it on a disk. What the csv reader and the connection have in their buffers is written over by
+//! what comes next, not wiped; what is held is wiped ([`super::held`]).
+
+use std::cell::RefCell;
+use std::io::{self, Read};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use tokio::sync::mpsc;
+
+use super::held::{Budget, Full, Held, Holding, Share};
+use crate::job::{Batch, JobId};
+use crate::manifest::{
+    CheckOptions, CheckReport, Checker, InvalidRow, Manifest, ManifestError, Problem, Row,
+};
+
+/// What a row's name costs while an upload is checked: its entry in the table of names, with the table's spare room.
+const NAME_BYTES: usize = 48;
+/// Names that are charged at once.
+const NAMES_AT_ONCE: u64 = 1024;
+
+/// A piece of an upload on its way to the check.
+pub(super) enum Piece {
+    /// More of it.
+    Bytes(Bytes),
+    /// It is whole: without this it was cut off.
+    End,
+}
+
+/// What an upload is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To know what is wrong with it.
+    Check,
+    /// To issue its rows.
+    Issue,
+}
+
+/// An upload whose rows were all read.
+pub(super) struct Checked {
+    pub(super) report: CheckReport,
+    /// The rows, if there is nothing wrong with any and they are to be issued.
+    pub(super) held: Option<Held>,
+}
+
+/// Why an upload could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stopped {
+    #[error("the upload ended early")]
+    CutOff,
+    #[error("it has more than {0} rows; split it")]
+    TooManyRows(u64),
+    #[error(
+        "its rows do not fit into the memory that is left for waiting rows; upload it when others are done, or split it"
+    )]
+    Full,
+    #[error(transparent)]
+    NoManifest(ManifestError),
+}
+
+impl From<Full> for Stopped {
+    fn from(_: Full) -> Self {
+        Self::Full
+    }
+}
+
+/// What the check and its source share; both are on one thread.
+#[derive(Default)]
+struct Shared {
+    holding: Option<Holding>,
+    stopped: Option<Stopped>,
+}
+
+/// The pieces as the csv reader's source.
+struct Source {
+    pieces: mpsc::Receiver<Piece>,
+    piece: Bytes,
+    ended: bool,
+    shared: Rc<RefCell<Shared>>,
+}
+
+impl Source {
+    fn stop(&self, why: Stopped) -> io::Error {
+        self.shared.borrow_mut().stopped.get_or_insert(why);
+        io::Error::other("stopped")
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() && !self.ended {
+            match self.pieces.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => self.piece = bytes,
+                Some(Piece::End) => self.ended = true,
+                None => return Err(self.stop(Stopped::CutOff)),
+            }
+        }
+        let length = buffer.len().min(self.piece.len());
+        let taken = &self.piece[..length];
+        buffer[..length].copy_from_slice(taken);
+        let held = self.shared.borrow_mut().holding.as_mut().map_or(Ok(()), |holding| holding.add(taken));
+        if held.is_err() {
+            return Err(self.stop(Stopped::Full));
+        }
+        self.piece.advance(length);
+        Ok(length)
+    }
+}
+
+/// Reads all pieces; blocks until they have come.
+pub(super) fn check(
+    pieces: mpsc::Receiver<Piece>,
+    batch: Option<&Batch>,
+    purpose: Purpose,
+    budget: &Arc<Budget>,
+    rows_max: u64,
+) -> Result<Checked, Stopped> {
+    let holding = match purpose {
+        Purpose::Issue => Some(Holding::begin(budget)?),
+        Purpose::Check => None,
+    };
+    let shared = Rc::new(RefCell::new(Shared { holding, stopped: None }));
+    let source = Source { pieces, piece: Bytes::new(), ended: false, shared: shared.clone() };
+    let verdict = rows(source, batch, &shared, &mut budget.share(), rows_max);
+    // A stopped source looks like an unreadable row to the csv reader: the reason comes first.
+    if let Some(stopped) = shared.borrow_mut().stopped.take() {
+        return Err(stopped);
+    }
+    let report = verdict?;
+    let holding = shared.borrow_mut().holding.take();
+    Ok(Checked { report, held: holding.map(Holding::finish).transpose()? })
+}
+
+fn rows(
+    source: Source,
+    batch: Option<&Batch>,
+    shared: &RefCell<Shared>,
+    names: &mut Share,
+    rows_max: u64,
+) -> Result<CheckReport, Stopped> {
+    let name = Path::new("upload");
+    let refused = |error| match error {
+        // A bad header is told as problems, as rows' are.
+        ManifestError::Header { problems, .. } => {
+            Ok(CheckReport { problem_count: problems.len() as u64, problems, ..CheckReport::default() })
+        }
+        other => Err(Stopped::NoManifest(other)),
+    };
+    let stream = match Manifest::read(name, source) {
+        Ok(stream) => stream,
+        Err(error) => return refused(error),
+    };
+    let mut checker = Checker::new(&CheckOptions { digest: true });
+    for row in stream.rows() {
+        let row = row.and_then(|row| match batch {
+            Some(batch) => with_job_id(row, batch),
+            None => Ok(row),
+        });
+        checker.add(&row);
+        if checker.rows() > rows_max {
+            return Err(Stopped::TooManyRows(rows_max));
+        }
+        if checker.rows() % NAMES_AT_ONCE == 1 {
+            names.grow(NAME_BYTES * usize::try_from(NAMES_AT_ONCE).unwrap_or(usize::MAX))?;
+        }
+        if checker.invalid_rows() == 1 {
+            // Nothing of it will be issued: its ciphertext is wiped now, and the rest is only checked.
+            shared.borrow_mut().holding = None;
+        }
+        if shared.borrow().stopped.is_some() {
+            break;
+        }
+    }
+    checker.finish(name).or_else(refused)
+}
+
+/// A row whose batch and `row_id` make a job id.
+fn with_job_id(row: Row, batch: &Batch) -> Result<Row, InvalidRow> {
+    let Err(error) = JobId::of_row(batch, row.row_id.as_deref(), row.number) else { return Ok(row) };
+    let Row { number, line, row_id, .. } = row;
+    let problem = Problem {
+        line,
+        row: number,
+        column: "row_id".into(),
+        code: "row_id",
+        reason: format!("together with the batch's name it makes a job id that {error}"),
+        suggestion: None,
+    };
+    Err(InvalidRow { number, line, row_id, problems: vec![problem] })
+}

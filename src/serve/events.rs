@@ -1,0 +1,92 @@
+//! A batch's progress as server-sent events.
+//!
+//! Each event holds the whole view, so a client that reconnects has missed nothing that matters.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::Server;
+use super::batches::BatchView;
+use super::problem::Problem;
+
+/// Least time between two events of a stream: as fast as people read.
+const EVENTS_EVERY: Duration = Duration::from_millis(500);
+/// A comment where nothing else is said, so that proxies keep the stream open and a dead client is noticed.
+const ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How long a client is asked to wait before it reconnects.
+const RETRY: Duration = Duration::from_secs(2);
+/// Between two looks at a batch that this process does not carry.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+struct Following {
+    server: Server,
+    name: String,
+    changes: Option<watch::Receiver<u64>>,
+    sent: u64,
+    last: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Streams the batch's views: one at once, and one after each change until it has ended.
+pub(super) async fn follow(
+    server: &Server,
+    name: String,
+    place: OwnedSemaphorePermit,
+) -> Result<Response, Problem> {
+    // A batch that does not exist is told before the stream begins.
+    server.batches().view(server, &name).await?;
+    let changes = server.batches().get(&name).map(|batch| batch.watch());
+    let following = Following { server: server.clone(), name, changes, sent: 0, last: false, _place: place };
+    let events = Sse::new(stream::unfold(following, next));
+    Ok(events.keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
+}
+
+async fn next(mut following: Following) -> Option<(Result<Event, Infallible>, Following)> {
+    if following.last {
+        return None;
+    }
+    if following.sent > 0 {
+        let stopping = following.server.stopping().clone();
+        tokio::select! {
+            () = following.changed() => {}
+            () = stopping.cancelled() => return None,
+        }
+    }
+    if let Some(changes) = &mut following.changes {
+        changes.borrow_and_update();
+    }
+    let Following { server, name, .. } = &following;
+    let under_way = server.batches().get(name).is_some_and(|batch| batch.is_under_way());
+    let view = server.batches().view(server, name).await.ok()?;
+    following.last = !under_way && following.changes.is_some();
+    following.sent += 1;
+    let event = event_of(&view, following.sent, following.last)?;
+    Some((Ok(event), following))
+}
+
+impl Following {
+    async fn changed(&mut self) {
+        match &mut self.changes {
+            Some(changes) => {
+                tokio::time::sleep(EVENTS_EVERY).await;
+                let _ = changes.changed().await;
+            }
+            None => {
+                tokio::time::sleep(LOOK_EVERY).await;
+                // It may have been uploaded again meanwhile.
+                self.changes = self.server.batches().get(&self.name).map(|batch| batch.watch());
+            }
+        }
+    }
+}
+
+fn event_of(view: &BatchView, number: u64, last: bool) -> Option<Event> {
+    let data = serde_json::to_string(view).ok()?;
+    let name = if last { "ended" } else { "progress" };
+    Some(Event::default().event(name).id(number.to_string()).retry(RETRY).data(data))
+}

@@ -1,0 +1,343 @@
+//! Jobs that are sent one by one, for services that do not speak AMQP.
+//!
+//! A job that was accepted waits in memory, as a row of a batch does: its sender asks after it, and sends it again if
+//! it is not known any more. However often it is sent, its id gets one card.
+//!
+//! Never: a value of the JSON in an error; it may be a PIN's ciphertext.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::Request;
+use axum::http::header;
+use futures_util::StreamExt as _;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::Server;
+use super::limits::{JOB_BYTES_MAX, JOBS_MAX};
+use super::problem::{Kind, Problem, Wrong};
+use super::results::{OutcomeWord, RowView};
+use crate::card::CardRequest;
+use crate::clock::Time;
+use crate::job::{Batch, Fingerprint, Job, JobId};
+use crate::ledger::State;
+
+/// The batch of jobs that name none.
+const BATCH_USUAL: &str = "jobs";
+/// Members of a job.
+const MEMBERS: [&str; 4] = ["id", "batch", "deadline", "card"];
+
+/// A job: one card to create.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "the schema of what is read by hand, so that no error quotes a value")]
+pub(super) struct JobRequest {
+    /// Names the job for ever: one id, one card.
+    #[schema(min_length = 1, max_length = 255, example = "payroll/4711")]
+    id: String,
+    /// The batch it is counted under; `jobs` if absent.
+    #[schema(min_length = 1, max_length = 255)]
+    batch: Option<String>,
+    /// After this moment the PIN is not used any more.
+    #[schema(format = DateTime, example = "2031-01-01T00:00:00Z")]
+    deadline: Option<String>,
+    /// What Stripe is asked for: the parameters of its card creation, under its names.
+    #[schema(value_type = Object, example = json!({"cardholder": "ich_1", "type": "virtual", "currency": "eur"}))]
+    card: Value,
+}
+
+/// How a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum JobState {
+    /// It waits for its call, or the call is under way.
+    Waiting,
+    /// It has a card.
+    Issued,
+    /// It has none.
+    Refused,
+    /// Its end is not known yet. Send it again.
+    Unresolved,
+}
+
+/// A job as clients see it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct JobView {
+    /// Its id.
+    pub(super) id: String,
+    /// How it stands.
+    pub(super) state: JobState,
+    /// Stripe's id of its card.
+    pub(super) card_id: Option<String>,
+    /// The last four digits of the card's number.
+    pub last4: Option<String>,
+    /// The card's expiry, `MM/YYYY`.
+    pub(super) expiry: Option<String>,
+    /// Why there is no card: a code to switch on.
+    pub(super) code: Option<String>,
+    /// Why, for people.
+    pub(super) message: Option<String>,
+    /// Calls made for it.
+    pub(super) attempts: u32,
+    /// Stripe's id of the request that decided it.
+    pub(super) request_id: Option<String>,
+}
+
+impl JobView {
+    fn waiting(id: &JobId) -> Self {
+        Self {
+            id: id.to_string(),
+            state: JobState::Waiting,
+            card_id: None,
+            last4: None,
+            expiry: None,
+            code: None,
+            message: None,
+            attempts: 0,
+            request_id: None,
+        }
+    }
+}
+
+impl From<RowView> for JobView {
+    fn from(row: RowView) -> Self {
+        let RowView { job, outcome, card_id, last4, expiry, code, message, attempts, request_id, .. } = row;
+        let state = match outcome {
+            OutcomeWord::Issued => JobState::Issued,
+            OutcomeWord::Refused => JobState::Refused,
+            OutcomeWord::Unresolved => JobState::Unresolved,
+        };
+        Self { id: job, state, card_id, last4, expiry, code, message, attempts, request_id }
+    }
+}
+
+/// The jobs that wait or are under way.
+#[derive(Default)]
+pub(super) struct Jobs(Mutex<HashMap<JobId, Fingerprint>>);
+
+/// One of them, until it is dropped.
+struct UnderWay {
+    server: Server,
+    id: JobId,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.server.jobs().lock().remove(&self.id);
+    }
+}
+
+impl Jobs {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Fingerprint>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of sending a job.
+pub(super) enum Sent {
+    /// It waits for its call.
+    Accepted(JobView),
+    /// It has its card already.
+    Known(JobView),
+}
+
+/// Takes a job in.
+pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Problem> {
+    let job = decode(read(server, request).await?)?;
+    server.ready()?;
+    let different = || Problem::new(Kind::Conflict, "this id has a job with other content; use another id");
+    let known = server.views().look_up(server.scope(), &job.id).await?;
+    if let Some(row) = &known {
+        if row.fingerprint != job.fingerprint() && !matches!(row.state, State::Refused(_)) {
+            return Err(different());
+        }
+        if matches!(row.state, State::Issued(_)) {
+            return Ok(Sent::Known(RowView::of_row(row).into()));
+        }
+    }
+    let view = JobView::waiting(&job.id);
+    {
+        let mut under_way = server.jobs().lock();
+        match under_way.get(&job.id) {
+            Some(fingerprint) if *fingerprint == job.fingerprint() => return Ok(Sent::Accepted(view)),
+            Some(_) => return Err(different()),
+            None if under_way.len() >= JOBS_MAX => {
+                return Err(Problem::new(Kind::Busy, "as many jobs as are allowed wait for their call"));
+            }
+            None => under_way.insert(job.id.clone(), job.fingerprint()),
+        };
+    }
+    let under_way = UnderWay { server: server.clone(), id: job.id.clone() };
+    server.tasks().spawn(async move {
+        let line = Arc::clone(under_way.server.line());
+        let ended = line.carry(job).await;
+        let outcome = ended.as_ref().map_or("not begun", |ended| ended.outcome.word());
+        tracing::info!(job = %under_way.id, outcome, "job ended");
+    });
+    Ok(Sent::Accepted(view))
+}
+
+/// How a job stands.
+pub(super) async fn view(server: &Server, id: &str) -> Result<JobView, Problem> {
+    let unknown = || {
+        let detail = "this job is not known; if it was accepted, the server was stopped before it began: send it again";
+        Problem::new(Kind::NotFound, detail)
+    };
+    let id = JobId::new(id).map_err(|_| unknown())?;
+    if server.jobs().lock().contains_key(&id) {
+        return Ok(JobView::waiting(&id));
+    }
+    let row = server.views().look_up(server.scope(), &id).await?.ok_or_else(unknown)?;
+    Ok(RowView::of_row(&row).into())
+}
+
+async fn read(server: &Server, request: Request) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let json = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .and_then(|kind| kind.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    if !json {
+        return Err(Problem::new(Kind::UnsupportedMediaType, "send the job as application/json"));
+    }
+    // With its whole room from the beginning, so that no unwiped copy is left behind by growing.
+    let mut body = Zeroizing::new(Vec::with_capacity(JOB_BYTES_MAX));
+    let mut pieces = request.into_body().into_data_stream();
+    loop {
+        let piece = tokio::time::timeout(server.limits().idle_max, pieces.next())
+            .await
+            .map_err(|_| Problem::new(Kind::TooSlow, "the job brought nothing for too long"))?;
+        let Some(piece) = piece else { return Ok(body) };
+        let piece = piece.map_err(|_| Problem::new(Kind::BadRequest, "the job ended early"))?;
+        if body.len() + piece.len() > JOB_BYTES_MAX {
+            return Err(Problem::new(Kind::TooLarge, format!("a job has at most {JOB_BYTES_MAX} bytes")));
+        }
+        body.extend_from_slice(&piece);
+    }
+}
+
+fn decode(body: Zeroizing<Vec<u8>>) -> Result<Job, Problem> {
+    let mut value: Value = serde_json::from_slice(&body).map_err(|error| {
+        // The error's own words would be safe for syntax only.
+        let (line, column) = (error.line(), error.column());
+        Problem::new(Kind::BadRequest, format!("the job is not JSON (line {line}, column {column})"))
+    })?;
+    let job = match &value {
+        Value::Object(members) => job_of(members),
+        _ => Err(vec![wrong("", "a job is an object")]),
+    };
+    wipe(&mut value);
+    job.map_err(|problems| {
+        Problem::new(Kind::InvalidJob, "the job is invalid; nothing was issued").with(problems)
+    })
+}
+
+fn job_of(members: &Map<String, Value>) -> Result<Job, Vec<Wrong>> {
+    let mut problems: Vec<Wrong> = members
+        .keys()
+        .filter(|member| !MEMBERS.contains(&member.as_str()))
+        .map(|_| wrong("", "a job has the members id, batch, deadline and card, and no other"))
+        .take(1)
+        .collect();
+    let mut text = |member: &str| match members.get(member) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(_) => {
+            problems.push(wrong(member, "is a text"));
+            None
+        }
+    };
+    let (id, batch, deadline) = (text("id"), text("batch"), text("deadline"));
+    let id = id.map(JobId::new).transpose();
+    let batch = Batch::new(batch.unwrap_or_else(|| BATCH_USUAL.to_owned()));
+    let deadline = deadline.map(|text| text.parse::<jiff::Timestamp>()).transpose();
+    let card = match members.get("card") {
+        Some(card @ Value::Object(_)) => CardRequest::from_json(card)
+            .map_err(|fields| problems.extend(fields.into_iter().map(Wrong::from)))
+            .ok(),
+        _ => {
+            problems.push(wrong("card", "is required, an object with Stripe's parameters"));
+            None
+        }
+    };
+    match &id {
+        Ok(Some(_)) => {}
+        Ok(None) => problems.push(wrong("id", "is required")),
+        Err(error) => problems.push(wrong("id", &error.to_string())),
+    }
+    if let Err(error) = &batch {
+        problems.push(wrong("batch", &error.to_string()));
+    }
+    if deadline.is_err() {
+        problems.push(wrong("deadline", "is a time as RFC 3339 writes it, such as 2031-01-01T00:00:00Z"));
+    }
+    match (id, batch, deadline, card) {
+        (Ok(Some(id)), Ok(batch), Ok(deadline), Some(card)) if problems.is_empty() => {
+            let mut job = Job::new(id, batch, None, card, None);
+            job.deadline = deadline.map(|moment| Time::from_unix_ms(moment.as_millisecond()));
+            Ok(job)
+        }
+        _ => Err(problems),
+    }
+}
+
+fn wrong(member: &str, reason: &str) -> Wrong {
+    Wrong {
+        line: None,
+        row: None,
+        column: member.to_owned(),
+        code: "invalid".into(),
+        reason: reason.to_owned(),
+        suggestion: None,
+    }
+}
+
+/// Wipes every text of the JSON.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(json: &str) -> String {
+        match decode(Zeroizing::new(json.as_bytes().to_vec())) {
+            Ok(job) => format!("{} in {}", job.id, job.batch),
+            Err(problem) => serde_json::to_string(&problem).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_job_is_taken_as_stripe_names_it() {
+        let card = r#"{"type": "virtual", "currency": "eur", "metadata": {"a": "b"}}"#;
+        assert_eq!(said(&format!(r#"{{"id": "a/1", "card": {card}}}"#)), "a/1 in jobs");
+        assert!(said(&format!(r#"{{"id": 1, "card": {card}, "deadline": "soon"}}"#)).contains("deadline"));
+    }
+
+    #[test]
+    fn no_error_quotes_a_value() {
+        let secret = "eyJhbGciOiJSU0EtT0FFUCJ9.secret";
+        for json in [
+            format!(
+                r#"{{"id": "1", "card": {{"type": "virtual", "pin": {{"encrypted_number": "{secret}"}}}}}}"#
+            ),
+            format!(r#"{{"id": "1", "card": "{secret}"}}"#),
+            format!(r#"{{"id": ["{secret}"], "card": {{}}, "{secret}": 1}}"#),
+            format!(r#"{{"id": "1", "deadline": "{secret}", "card": {{"colour": "{secret}"}}}}"#),
+            format!(r#"{{"id": "1", "card": {{"status": "{secret}"}}}}"#),
+            format!(r#""{secret}"#),
+        ] {
+            let said = said(&json);
+            assert!(said.contains("problem:") && !said.contains("secret"), "{said}");
+        }
+    }
+}

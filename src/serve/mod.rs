@@ -1,0 +1,247 @@
+//! The HTTP API and the page over it.
+//!
+//! Duty: to take manifests and jobs from whoever may send them, to carry them down the line, and to say what became
+//! of them. Never: an upload on a disk, a PIN's ciphertext in an answer or a log. Guarantees: an upload is issued
+//! whole or not at all; the same upload again is the same batch; what is under way when the server stops is
+//! finished by the next upload of the same file.
+
+pub mod access;
+mod api;
+mod batches;
+mod check;
+mod connection;
+mod events;
+mod extract;
+mod held;
+mod history;
+mod jobs;
+mod limits;
+mod openapi;
+mod page;
+mod problem;
+mod results;
+mod run;
+mod upload;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+
+use crate::clock::Clock;
+use crate::config::HttpConfig;
+use crate::ledger::{Ledger, Scope};
+use crate::line::Line;
+use access::{Tokens, of_this_page};
+use batches::Registry;
+use connection::Peer;
+use held::Budget;
+use jobs::Jobs;
+use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
+use problem::{Kind, Problem};
+
+/// What a server is made of.
+pub struct Parts {
+    /// `[http]`
+    pub config: HttpConfig,
+    /// Who may do what.
+    pub tokens: Tokens,
+    /// Where jobs go.
+    pub line: Arc<Line>,
+    /// The line's ledger, on connections of its own: a long look never delays a job.
+    pub views: Ledger,
+    /// `live`, `test` or `sandbox`, for the page.
+    pub mode: &'static str,
+}
+
+/// A server. Clones are the same one.
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    limits: Limits,
+    budget: Arc<Budget>,
+    uploads: Semaphore,
+    streams: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
+    batches: Registry,
+    jobs: Jobs,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// A server of these parts, not listening yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let limits = Limits::from(&parts.config);
+        let held_bytes_max = usize::try_from(parts.config.held_mib_max << 20).unwrap_or(usize::MAX);
+        Self(Arc::new(Inner {
+            limits,
+            budget: Budget::new(held_bytes_max),
+            uploads: Semaphore::new(limits.uploads_max),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
+            batches: Registry::default(),
+            jobs: Jobs::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            parts,
+        }))
+    }
+
+    /// Serves until [`Self::stop`], and then until everything under way has ended.
+    pub async fn run(&self, listener: TcpListener) {
+        connection::serve(listener, self.router(), self.0.limits, self.0.stopping.clone()).await;
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Stops: no more requests, no more calls; calls under way end, and their outcomes are recorded.
+    pub fn stop(&self) {
+        self.0.stopping.cancel();
+        self.0.parts.line.stop();
+    }
+
+    fn router(&self) -> Router {
+        let (router, mut document) = api::router(openapi::Document::openapi()).split_for_parts();
+        openapi::with_problems(&mut document);
+        router
+            .merge(api::document_route(&document))
+            .merge(page::router())
+            .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this address"))
+            .method_not_allowed_fallback(async || {
+                Problem::new(Kind::MethodNotAllowed, "this address does not take this method; see Allow")
+            })
+            // Each endpoint counts its own body.
+            .layer(DefaultBodyLimit::disable())
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn_with_state(self.clone(), guard))
+            .with_state(self.clone())
+    }
+
+    /// Whether work is taken.
+    fn ready(&self) -> Result<(), Problem> {
+        if let Some(halt) = self.0.parts.line.halt() {
+            return Err(Problem::new(Kind::Unavailable, halt.to_string()));
+        }
+        if self.0.stopping.is_cancelled() {
+            return Err(Problem::new(Kind::Unavailable, "the server is stopping"));
+        }
+        Ok(())
+    }
+
+    fn tokens(&self) -> &Tokens {
+        &self.0.parts.tokens
+    }
+
+    fn line(&self) -> &Arc<Line> {
+        &self.0.parts.line
+    }
+
+    fn views(&self) -> &Ledger {
+        &self.0.parts.views
+    }
+
+    fn scope(&self) -> &Scope {
+        &self.0.parts.line.parts().scope
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.parts.line.parts().clock
+    }
+
+    fn pace_per_second(&self) -> f64 {
+        self.0.parts.line.parts().pace.health().current_per_second
+    }
+
+    fn mode(&self) -> &'static str {
+        self.0.parts.mode
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    fn budget(&self) -> &Arc<Budget> {
+        &self.0.budget
+    }
+
+    fn uploads(&self) -> &Semaphore {
+        &self.0.uploads
+    }
+
+    fn streams(&self) -> &Arc<Semaphore> {
+        &self.0.streams
+    }
+
+    fn downloads(&self) -> &Arc<Semaphore> {
+        &self.0.downloads
+    }
+
+    fn batches(&self) -> &Registry {
+        &self.0.batches
+    }
+
+    fn jobs(&self) -> &Jobs {
+        &self.0.jobs
+    }
+
+    fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
+    }
+
+    fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+}
+
+/// Before every request: may it come from where it comes? After it: the headers that every answer has.
+async fn guard(State(server): State<Server>, request: Request, next: Next) -> Response {
+    let began = std::time::Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let allowed = match request.extensions().get::<Peer>() {
+        Some(Peer(peer)) => of_this_page(server.tokens(), *peer, &method, request.headers()),
+        None => Err(Problem::new(Kind::Internal, "a request without a connection")),
+    };
+    let mut response = match allowed {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
+    tracing::info!(%method, path, status, ms, "request");
+    let headers = response.headers_mut();
+    for (name, value) in EVERY_ANSWER {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// What every answer says, unless it says otherwise itself.
+const EVERY_ANSWER: [(HeaderName, &str); 8] = [
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+];
+
+/// A bug in one request is that request's alone. What it said is not told: it may quote what was sent.
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a request failed by a bug");
+    Problem::new(Kind::Internal, "a bug; it has been logged").into_response()
+}

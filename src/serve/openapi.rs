@@ -1,0 +1,57 @@
+//! The OpenAPI document's frame; its paths and schemas come from the endpoints.
+
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
+
+use super::problem::{Problem, Wrong};
+
+/// The frame.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "embosser",
+        description = "Issues payment cards in bulk through Stripe Issuing: exactly one card per row or job.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    components(schemas(Problem, Wrong)),
+    tags(
+        (name = "batches", description = "Manifests and what became of their rows"),
+        (name = "jobs", description = "Jobs that are sent one by one"),
+        (name = "server", description = "The server itself"),
+    ),
+    modifiers(&Tokens),
+)]
+pub(super) struct Document;
+
+struct Tokens;
+
+impl Modify for Tokens {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some(
+                "A token with the role that the endpoint names: read, submit or operate. None is needed where none \
+                 is configured; then only the server's own machine is served.",
+            ))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(token));
+    }
+}
+
+/// Adds what every endpoint may answer: problem details.
+pub(super) fn with_problems(document: &mut utoipa::openapi::OpenApi) {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let response = ResponseBuilder::new()
+        .description(
+            "Problem details (RFC 9457): bad request, no or too weak token, busy, or not able to serve",
+        )
+        .content("application/problem+json", content)
+        .build();
+    for path in document.paths.paths.values_mut() {
+        for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+            operation.responses.responses.insert("default".into(), RefOr::T(response.clone()));
+        }
+    }
+}

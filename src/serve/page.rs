@@ -1,0 +1,56 @@
+//! The page over the API: a few files in the program, nothing from elsewhere, and no build step.
+
+use axum::Router;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use sha2::{Digest as _, Sha256};
+
+use super::Server;
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Address, type and text of each file.
+const FILES: [(&str, &str, &str); 7] = [
+    ("/", HTML, include_str!("page/index.html")),
+    ("/page.css", CSS, include_str!("page/page.css")),
+    ("/page.js", SCRIPT, include_str!("page/page.js")),
+    ("/page/batch.js", SCRIPT, include_str!("page/batch.js")),
+    ("/page/elements.js", SCRIPT, include_str!("page/elements.js")),
+    ("/page/http.js", SCRIPT, include_str!("page/http.js")),
+    ("/page/upload.js", SCRIPT, include_str!("page/upload.js")),
+];
+
+/// The page may run its own script, use its own style and talk to its own server; nothing else, and in no frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    img-src 'self' data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// The page's routes.
+pub(super) fn router() -> Router<Server> {
+    FILES.into_iter().fold(Router::new(), |router, (address, kind, text)| {
+        router.route(address, get(async move |headers: HeaderMap| file(text, kind, &headers)))
+    })
+}
+
+/// A file, or the word that the browser's copy is still good: a new version has another tag.
+fn file(text: &'static str, kind: &'static str, asked: &HeaderMap) -> Response {
+    use std::fmt::Write as _;
+    let mut tag = String::from("\"");
+    for byte in &Sha256::digest(text.as_bytes())[..8] {
+        let _ = write!(tag, "{byte:02x}");
+    }
+    tag.push('"');
+    let fresh = asked.get(header::IF_NONE_MATCH).is_some_and(|seen| seen.as_bytes() == tag.as_bytes());
+    let mut response = if fresh { StatusCode::NOT_MODIFIED.into_response() } else { text.into_response() };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    response
+}

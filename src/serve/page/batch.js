@@ -1,0 +1,155 @@
+// One batch: its progress as it comes, its refused rows, and what can be done with it.
+
+import { download, follow, get, post } from "/page/http.js";
+import { byId, cell, count, duration, save, sure } from "/page/elements.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const OUTCOMES = ["issued", "refused", "unresolved"];
+const ROWS_AT_ONCE = 100;
+
+const STATES = {
+  running: "running",
+  paused: "paused",
+  cancelling: "being cancelled",
+  cancelled: "cancelled",
+  finished: "finished",
+  interrupted: "interrupted: upload the same file again to finish it",
+  open: "jobs sent one by one",
+};
+
+// The batch that is shown; null if none is.
+let shown = null;
+let attempt = null;
+
+export function stateWords({ state, reason }) {
+  return reason ? `${STATES[state]} (${reason})` : STATES[state];
+}
+
+export function closeBatch() {
+  shown?.stop.abort();
+  shown = null;
+}
+
+export function openBatch(name, attempted) {
+  closeBatch();
+  attempt = attempted;
+  const batch = { name, path: `/v1/batches/${encodeURIComponent(name)}`, stop: new AbortController(), refused: 0, next: null };
+  shown = batch;
+  byId("batch-title").textContent = name;
+  byId("refused").hidden = true;
+  byId("refused-rows").replaceChildren();
+  byId("figures").replaceChildren();
+  byId("batch-state").textContent = "";
+  byId("chart-figure").hidden = true;
+  for (const id of ["pause", "resume", "cancel"]) byId(id).hidden = true;
+  watch(batch);
+}
+
+function watch(batch) {
+  const lost = (words) => {
+    if (words && shown === batch) byId("batch-state").textContent = words;
+  };
+  attempt(() => follow(`${batch.path}/events`, batch.stop.signal, (view) => shown === batch && show(view), lost), "events");
+}
+
+function show(view) {
+  const words = `The batch is ${stateWords(view)}.`;
+  if (byId("batch-state").textContent !== words) byId("batch-state").textContent = words;
+  const bar = byId("batch-progress");
+  bar.hidden = view.rows === null;
+  bar.value = view.rows ? (view.rows - view.waiting - view.unresolved) / view.rows : 0;
+  figures(view);
+  chart(view.history);
+  byId("pause").hidden = view.state !== "running";
+  byId("resume").hidden = view.state !== "paused";
+  byId("cancel").hidden = !["running", "paused"].includes(view.state);
+  byId("refused").hidden = view.refused === 0;
+  if (view.refused > shown.refused && shown.refused < ROWS_AT_ONCE) attempt(() => refused(false), "refused");
+  shown.refused = view.refused;
+}
+
+function figures(view) {
+  const live = ["running", "paused", "cancelling"].includes(view.state);
+  const all = [
+    ["Rows", view.rows === null ? "–" : count(view.rows)],
+    ["Issued", count(view.issued)],
+    ["Refused", count(view.refused)],
+    ["Unresolved", count(view.unresolved)],
+    ["Waiting", count(view.waiting)],
+    ...(live ? [["Rate", `${count(view.rate_per_second)}/s`]] : []),
+    ...(view.eta_seconds === null ? [] : [["Time left", duration(view.eta_seconds)]]),
+    ...(view.oldest_pin_age_seconds === null ? [] : [["Oldest PIN", duration(view.oldest_pin_age_seconds)]]),
+    ...(view.recorded_before ? [["Done before", count(view.recorded_before)]] : []),
+    ...(view.retried ? [["Repeated calls", count(view.retried)]] : []),
+  ];
+  byId("figures").replaceChildren(...all.map(([name, value]) => {
+    const pair = document.createElement("div");
+    pair.append(Object.assign(document.createElement("dt"), { textContent: name }),
+      Object.assign(document.createElement("dd"), { textContent: value }));
+    return pair;
+  }));
+}
+
+// Ends over time as stacked bars.
+function chart(history) {
+  byId("chart-figure").hidden = !history || history.points.length < 2;
+  if (byId("chart-figure").hidden) return;
+  const { points, seconds_per_point: seconds } = history;
+  const [width, height] = [600, 96];
+  const highest = Math.max(1, ...points.map((point) => OUTCOMES.reduce((sum, name) => sum + point[name], 0)));
+  const step = width / Math.max(points.length, 30);
+  const bars = [];
+  points.forEach((point, index) => {
+    let top = height;
+    for (const name of OUTCOMES.filter((outcome) => point[outcome] > 0)) {
+      const tall = (point[name] / highest) * (height - 4);
+      top -= tall;
+      const bar = document.createElementNS(SVG, "rect");
+      const box = { x: index * step, y: top, width: Math.max(step - 1, 1), height: tall, class: name };
+      for (const [key, value] of Object.entries(box)) bar.setAttribute(key, value);
+      bars.push(bar);
+    }
+  });
+  byId("chart").replaceChildren(...bars);
+  byId("chart-words").textContent = `Rows ended in each ${duration(seconds)}, at most ${count(highest)}:`;
+}
+
+async function refused(more) {
+  const batch = shown;
+  if (!batch) return;
+  const after = more && batch.next ? `&after=${encodeURIComponent(batch.next)}` : "";
+  const { rows, next } = await get(`${batch.path}/rows?outcome=refused&limit=${ROWS_AT_ONCE}${after}`);
+  if (shown !== batch) return;
+  const lines = rows.map((row) => {
+    const line = document.createElement("tr");
+    line.append(cell(String(row.row ?? ""), "number"), cell(row.row_id ?? ""), cell(row.code ?? ""), cell(row.message ?? ""));
+    return line;
+  });
+  if (more) byId("refused-rows").append(...lines);
+  else byId("refused-rows").replaceChildren(...lines);
+  batch.next = next;
+  byId("refused-more").hidden = !next;
+}
+
+function steer(action) {
+  const batch = shown;
+  return attempt(async () => {
+    const view = await post(`${batch.path}/${action}`);
+    if (shown === batch) show(view);
+  });
+}
+
+function fetchResults(query, ending) {
+  const { name, path } = shown;
+  return attempt(async () => save(await download(`${path}/results.csv${query}`), `${name}.${ending}.csv`));
+}
+
+byId("pause").addEventListener("click", () => steer("pause"));
+byId("resume").addEventListener("click", () => steer("resume"));
+byId("cancel").addEventListener("click", async () => {
+  const words = "Cancel this batch? Rows that have not begun are refused. Cards that were issued stay.";
+  if (await sure(words, "Cancel the batch")) steer("cancel");
+});
+byId("results").addEventListener("click", () => fetchResults("", "results"));
+byId("refused-download").addEventListener("click", () => fetchResults("?outcome=refused", "refused"));
+byId("refused-more").addEventListener("click", () => attempt(() => refused(true)));

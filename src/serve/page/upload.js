@@ -1,0 +1,130 @@
+// Choosing a manifest, sending it, and showing what is wrong with it.
+
+import { authorization, trouble } from "/page/http.js";
+import { byId, cell, count, duration, save, size, sure } from "/page/elements.js";
+
+let server = { mode: "test", upload_bytes_max: Infinity };
+let file = null;
+let sending = null;
+
+export function setServer(view) {
+  server = view;
+}
+
+export function startUpload(attempt, begun) {
+  const drop = byId("drop");
+  // The browser drops the file into the input, which covers the area; this only shows that it would.
+  for (const type of ["dragenter", "dragover"]) drop.addEventListener(type, () => drop.classList.add("over"));
+  for (const type of ["dragleave", "drop"]) drop.addEventListener(type, () => drop.classList.remove("over"));
+  byId("file").addEventListener("change", () => choose(byId("file").files[0]));
+  byId("upload-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const words = `Issue LIVE cards for ${file.name}? They are real and cannot be taken back.`;
+    if (server.mode === "live" && !(await sure(words, "Issue live cards"))) return;
+    attempt(() => issue(begun));
+  });
+  byId("check").addEventListener("click", () => attempt(check));
+  byId("abort").addEventListener("click", () => sending?.abort());
+  byId("problems-download").addEventListener("click", () => {
+    const rows = [...byId("problems-table").rows].map((row) => [...row.cells].map((shown) => shown.textContent));
+    save(new Blob([rows.map((row) => row.map(quoted).join(",") + "\r\n").join("")], { type: "text/csv" }),
+      `${byId("name").value}.problems.csv`);
+  });
+}
+
+// A CSV cell that no spreadsheet takes for a formula.
+function quoted(text) {
+  const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return `"${safe.replaceAll('"', '""')}"`;
+}
+
+function choose(chosen) {
+  if (!chosen) return;
+  file = chosen;
+  byId("chosen").hidden = false;
+  byId("file-name").textContent = `${file.name}, ${size(file.size)}`;
+  byId("name").value = file.name.replace(/\.[^.]*$/, "");
+  clear();
+  const tooLarge = file.size > server.upload_bytes_max;
+  byId("issue").disabled = byId("check").disabled = tooLarge;
+  if (tooLarge) verdict(`The file is larger than the ${size(server.upload_bytes_max)} that this server takes; split it.`, "bad");
+}
+
+function clear() {
+  verdict("", "");
+  byId("problems").hidden = true;
+  byId("problems-table").tBodies[0].replaceChildren();
+}
+
+function verdict(words, kind) {
+  byId("verdict").className = kind;
+  byId("verdict").textContent = words;
+}
+
+async function issue(begun) {
+  const batch = await send("/v1/batches");
+  if (batch) begun(batch.batch);
+}
+
+async function check() {
+  const report = await send("/v1/checks");
+  if (!report) return;
+  const { rows, pins, physical, virtual, eta_seconds: eta } = report;
+  verdict(`Nothing is wrong: ${count(rows)} rows (${count(physical)} physical, ${count(virtual)} virtual), ${count(pins)} with a PIN; about ${duration(eta)} to issue.`, "good");
+}
+
+// Sends the file; answers what the server said, or nothing after showing its problems. XMLHttpRequest, because fetch
+// does not tell how much was sent.
+async function send(path) {
+  clear();
+  const request = new XMLHttpRequest();
+  sending = request;
+  busy(true);
+  try {
+    const { status, text } = await new Promise((resolve, reject) => {
+      request.open("POST", `${path}?name=${encodeURIComponent(byId("name").value)}`);
+      for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
+      request.setRequestHeader("Content-Type", "text/csv");
+      request.upload.onprogress = ({ loaded, total }) => {
+        byId("sent").value = loaded / total;
+        byId("sent-words").textContent = loaded < total ? `${size(loaded)} of ${size(total)}` : "Checking the last rows…";
+      };
+      request.onload = () => resolve({ status: request.status, text: request.responseText });
+      request.onerror = () => reject(new Error("The upload was cut off; nothing was issued. Try again."));
+      request.onabort = () => resolve({ status: 0, text: "" });
+      request.send(file);
+    });
+    if (status === 0) {
+      verdict("Stopped; nothing was issued.", "");
+      return null;
+    }
+    if (status < 300) return JSON.parse(text);
+    const error = trouble(status, text);
+    if (!error.problem) throw error;
+    verdict(error.message, "bad");
+    showProblems(error.problem);
+    return null;
+  } finally {
+    sending = null;
+    busy(false);
+  }
+}
+
+function busy(now) {
+  byId("sending").hidden = !now;
+  byId("sent").value = 0;
+  byId("issue").disabled = byId("check").disabled = byId("file").disabled = now;
+}
+
+function showProblems({ problems = [], problem_count: total = problems.length }) {
+  if (problems.length === 0) return;
+  byId("problems").hidden = false;
+  byId("problems-table").tBodies[0].replaceChildren(...problems.map(({ line, column, reason, suggestion }) => {
+    const row = document.createElement("tr");
+    const words = suggestion ? `${reason} (did you mean ${suggestion}?)` : reason;
+    row.append(cell(String(line ?? ""), "number"), cell(column), cell(words));
+    return row;
+  }));
+  if (total > problems.length) byId("verdict").textContent += ` The first ${count(problems.length)} of ${count(total)} problems are shown.`;
+  byId("verdict").scrollIntoView({ block: "nearest" });
+}

@@ -1,0 +1,247 @@
+//! Errors as problem details (RFC 9457).
+//!
+//! Never: anything of a PIN's ciphertext. What a client sent is named by its line, column or field, not quoted.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::card::FieldProblem;
+use crate::ledger::LedgerError;
+use crate::manifest::{self, CheckReport};
+
+/// How long a client is asked to wait when something is full for the moment.
+const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// What kind of error it is: what the client does differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The request is not understood.
+    BadRequest,
+    /// No token, or not a valid one.
+    Unauthorized,
+    /// The token lacks the role.
+    Forbidden,
+    /// The request comes from another site's page, or by a name that is not this machine's.
+    CrossSite,
+    /// There is no such thing.
+    NotFound,
+    /// Not with this method.
+    MethodNotAllowed,
+    /// The upload paused for too long.
+    TooSlow,
+    /// It contradicts what is known.
+    Conflict,
+    /// These rows were issued under another name.
+    IssuedBefore,
+    /// A bound was passed.
+    TooLarge,
+    /// Neither CSV nor a form.
+    UnsupportedMediaType,
+    /// The manifest has invalid rows, or is none.
+    InvalidManifest,
+    /// The job is invalid.
+    InvalidJob,
+    /// Full for the moment.
+    Busy,
+    /// The line has stopped, or the ledger does not serve.
+    Unavailable,
+    /// A bug.
+    Internal,
+}
+
+impl Kind {
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::BadRequest => {
+                (StatusCode::BAD_REQUEST, "urn:embosser:problem:bad_request", "The request is not understood")
+            }
+            Self::Unauthorized => {
+                (StatusCode::UNAUTHORIZED, "urn:embosser:problem:unauthorized", "A valid token is needed")
+            }
+            Self::Forbidden => {
+                (StatusCode::FORBIDDEN, "urn:embosser:problem:forbidden", "The token lacks the role")
+            }
+            Self::CrossSite => {
+                (StatusCode::FORBIDDEN, "urn:embosser:problem:cross_site", "Not from this page")
+            }
+            Self::NotFound => {
+                (StatusCode::NOT_FOUND, "urn:embosser:problem:not_found", "There is no such thing")
+            }
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "urn:embosser:problem:method_not_allowed",
+                "Not with this method",
+            ),
+            Self::TooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "urn:embosser:problem:too_slow",
+                "The upload paused for too long",
+            ),
+            Self::Conflict => {
+                (StatusCode::CONFLICT, "urn:embosser:problem:conflict", "It contradicts what is known")
+            }
+            Self::IssuedBefore => (
+                StatusCode::CONFLICT,
+                "urn:embosser:problem:issued_before",
+                "These rows were issued under another name",
+            ),
+            Self::TooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "urn:embosser:problem:too_large", "The upload is too large")
+            }
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "urn:embosser:problem:unsupported_media_type",
+                "This type is not taken",
+            ),
+            Self::InvalidManifest => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "urn:embosser:problem:invalid_manifest",
+                "The manifest is invalid",
+            ),
+            Self::InvalidJob => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "urn:embosser:problem:invalid_job", "The job is invalid")
+            }
+            Self::Busy => {
+                (StatusCode::SERVICE_UNAVAILABLE, "urn:embosser:problem:busy", "Full for the moment")
+            }
+            Self::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "urn:embosser:problem:unavailable", "Not able to serve")
+            }
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "urn:embosser:problem:internal",
+                "Something is wrong here",
+            ),
+        }
+    }
+}
+
+/// Problem details, RFC 9457.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// A URN that names the kind of problem.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:embosser:problem:invalid_manifest")]
+    kind: &'static str,
+    /// The kind in words.
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What is wrong with this request and what to do.
+    detail: String,
+    /// Rows that were read, for a manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<u32>,
+    /// Rows with problems.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invalid_rows: Option<u32>,
+    /// How many problems there are in all; `problems` holds the first 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem_count: Option<u64>,
+    /// Each thing that is wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<Wrong>,
+}
+
+/// One thing that is wrong with a manifest or a job.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct Wrong {
+    /// The file's line, from 1; absent for a job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line: Option<u64>,
+    /// The data row, from 1; 0 for the header; absent for a job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) row: Option<u64>,
+    /// The column, or the parameter in Stripe's bracket form.
+    pub(super) column: String,
+    /// A code to switch on.
+    pub(super) code: String,
+    /// What is wrong.
+    pub(super) reason: String,
+    /// A near match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) suggestion: Option<String>,
+}
+
+impl From<manifest::Problem> for Wrong {
+    fn from(problem: manifest::Problem) -> Self {
+        let manifest::Problem { line, row, column, code, reason, suggestion } = problem;
+        Self { line: Some(line), row: Some(row), column, code: code.into(), reason, suggestion }
+    }
+}
+
+impl From<FieldProblem> for Wrong {
+    fn from(problem: FieldProblem) -> Self {
+        let FieldProblem { path, code, reason, suggestion } = problem;
+        Self { line: None, row: None, column: path, code: code.into(), reason, suggestion }
+    }
+}
+
+impl Problem {
+    /// A problem of this kind.
+    #[must_use]
+    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        let (status, kind, title) = kind.parts();
+        Self {
+            kind,
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            rows: None,
+            invalid_rows: None,
+            problem_count: None,
+            problems: Vec::new(),
+        }
+    }
+
+    /// A manifest with invalid rows.
+    #[must_use]
+    pub(super) fn of_report(report: CheckReport) -> Self {
+        let detail = format!(
+            "{} of {} rows are invalid; nothing was issued. Mend them and upload the file again",
+            report.invalid_rows, report.rows
+        );
+        Self {
+            rows: u32::try_from(report.rows).ok(),
+            invalid_rows: u32::try_from(report.invalid_rows).ok(),
+            problem_count: Some(report.problem_count),
+            problems: report.problems.into_iter().map(Wrong::from).collect(),
+            ..Self::new(Kind::InvalidManifest, detail)
+        }
+    }
+
+    /// With each thing that is wrong.
+    #[must_use]
+    pub(super) fn with(mut self, problems: Vec<Wrong>) -> Self {
+        self.problem_count = Some(problems.len() as u64);
+        self.problems = problems;
+        self
+    }
+}
+
+impl From<LedgerError> for Problem {
+    fn from(error: LedgerError) -> Self {
+        tracing::error!(%error, "the ledger does not serve");
+        Self::new(Kind::Unavailable, error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"embosser\""));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        response
+    }
+}

@@ -1,0 +1,274 @@
+//! A batch's rows from the ledger: page by page as JSON, or all of them as CSV.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Server;
+use super::batches::Conflict;
+use super::problem::{Kind as Wrong, Problem};
+use crate::job::{self, JobId};
+use crate::ledger::{Kind, Row};
+use crate::outcome::{Ended, Outcome};
+use crate::results::{self, Line};
+
+/// Rows read from the ledger at once for a download: a bound on memory.
+const PAGE_ROWS: u32 = 1000;
+/// Rows of one answer, and how many if nothing is said.
+const ROWS_MAX: u32 = 1000;
+const ROWS_USUAL: u32 = 100;
+
+/// How a row ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OutcomeWord {
+    /// It has a card.
+    Issued,
+    /// It has none.
+    Refused,
+    /// Its end is not known yet.
+    Unresolved,
+}
+
+impl From<OutcomeWord> for Kind {
+    fn from(word: OutcomeWord) -> Self {
+        match word {
+            OutcomeWord::Issued => Self::Issued,
+            OutcomeWord::Refused => Self::Refused,
+            OutcomeWord::Unresolved => Self::Begun,
+        }
+    }
+}
+
+/// Which rows.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RowsQuery {
+    /// Only rows that ended so.
+    #[param(inline)]
+    pub(super) outcome: Option<OutcomeWord>,
+    /// Most rows of this answer.
+    #[param(minimum = 1, maximum = 1000)]
+    pub(super) limit: Option<u32>,
+    /// The `next` of the answer before this one.
+    pub(super) after: Option<String>,
+}
+
+/// Which rows of the results.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ResultsQuery {
+    /// Only rows that ended so.
+    #[param(inline)]
+    pub(super) outcome: Option<OutcomeWord>,
+}
+
+/// One job's end.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct RowView {
+    /// The data row, from 1; null for a job that was sent alone.
+    pub(super) row: Option<u64>,
+    /// Its `row_id`.
+    pub(super) row_id: Option<String>,
+    /// The job's id.
+    pub(super) job: String,
+    /// How it ended.
+    pub(super) outcome: OutcomeWord,
+    /// Stripe's id of its card.
+    pub(super) card_id: Option<String>,
+    /// The last four digits of the card's number.
+    pub last4: Option<String>,
+    /// The card's expiry, `MM/YYYY`.
+    pub(super) expiry: Option<String>,
+    /// Why there is no card: a code to switch on.
+    pub(super) code: Option<String>,
+    /// Why, for people.
+    pub(super) message: Option<String>,
+    /// Calls made for it.
+    pub(super) attempts: u32,
+    /// Stripe's id of the request that decided it.
+    pub(super) request_id: Option<String>,
+}
+
+impl RowView {
+    pub(super) fn of(row: Option<u64>, row_id: Option<String>, job: &str, ended: Ended) -> Self {
+        let Ended { outcome, attempts, request_id, .. } = ended;
+        let word = match &outcome {
+            Outcome::Issued(_) => OutcomeWord::Issued,
+            Outcome::Refused(_) => OutcomeWord::Refused,
+            Outcome::Unresolved(_) => OutcomeWord::Unresolved,
+        };
+        let (card, refusal) = match outcome {
+            Outcome::Issued(card) => (Some(card), None),
+            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
+        };
+        let (code, message) =
+            refusal.map_or((None, None), |refusal| (Some(refusal.code.into_owned()), Some(refusal.message)));
+        Self {
+            row,
+            row_id,
+            job: job.to_owned(),
+            outcome: word,
+            expiry: card.as_ref().map(|card| format!("{:02}/{}", card.exp_month, card.exp_year)),
+            last4: card.as_ref().map(|card| card.last4.clone()),
+            card_id: card.map(|card| card.id),
+            code,
+            message,
+            attempts,
+            request_id,
+        }
+    }
+
+    pub(super) fn of_row(row: &Row) -> Self {
+        Self::of(row.row, row.row_id.clone(), row.id.as_str(), row.ended())
+    }
+}
+
+impl From<Conflict> for RowView {
+    fn from(conflict: Conflict) -> Self {
+        let Conflict { row, row_id, job, ended } = conflict;
+        Self::of(Some(row), row_id, &job, ended)
+    }
+}
+
+/// Some of a batch's rows, in the manifest's order.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct RowsView {
+    /// The rows.
+    pub(super) rows: Vec<RowView>,
+    /// Give this as `after` for the rows that follow; null if these were the last.
+    pub(super) next: Option<String>,
+}
+
+type Place = (u64, JobId);
+
+fn cursor(row: &Row) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{}:{}", row.row.unwrap_or(0), row.id))
+}
+
+fn place_of(cursor: &str) -> Result<Place, Problem> {
+    let place = || {
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+        let (row, id) = text.split_once(':')?;
+        // What the ledgers' integers hold.
+        let row = row.parse::<u64>().ok().filter(|row| i64::try_from(*row).is_ok())?;
+        Some((row, JobId::new(id).ok()?))
+    };
+    place().ok_or_else(|| Problem::new(Wrong::BadRequest, "`after` is not the `next` of an earlier answer"))
+}
+
+/// One page of rows.
+pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) -> Result<RowsView, Problem> {
+    let limit = query.limit.unwrap_or(ROWS_USUAL);
+    if !(1..=ROWS_MAX).contains(&limit) {
+        return Err(Problem::new(Wrong::BadRequest, format!("`limit` is from 1 to {ROWS_MAX}")));
+    }
+    let after = query.after.as_deref().map(place_of).transpose()?;
+    let first = after.is_none();
+    // One more than asked for tells whether there are more.
+    let mut found = server
+        .views()
+        .batch_page(server.scope(), batch, after, query.outcome.map(Kind::from), limit + 1)
+        .await?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next = found.last().filter(|_| more).map(cursor);
+    let mut rows: Vec<RowView> = Vec::new();
+    if first && query.outcome == Some(OutcomeWord::Refused) {
+        rows.extend(conflicts(server, batch).into_iter().map(RowView::from));
+    }
+    rows.extend(found.iter().map(RowView::of_row));
+    Ok(RowsView { rows, next })
+}
+
+/// Rows that the ledger does not hold, because their job has other content there.
+fn conflicts(server: &Server, batch: &job::Batch) -> Vec<Conflict> {
+    server.batches().get(batch.as_str()).map(|batch| batch.conflicts()).unwrap_or_default()
+}
+
+/// All rows as CSV, read while they are sent.
+pub(super) fn csv(
+    server: &Server,
+    batch: &job::Batch,
+    outcome: Option<OutcomeWord>,
+    place: OwnedSemaphorePermit,
+) -> Response {
+    let (pages, incoming) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+    let (server, name) = (server.clone(), batch.clone());
+    tokio::spawn(async move {
+        let _place = place;
+        if let Err(reason) = send_pages(&server, &name, outcome, &pages).await {
+            tracing::warn!(batch = %name, reason, "a download was ended");
+            // So that the client does not take what it has for the whole.
+            let _ = pages.try_send(Err(std::io::Error::other(reason)));
+        }
+    });
+    let pages =
+        stream::unfold(incoming, |mut incoming| async { incoming.recv().await.map(|page| (page, incoming)) });
+    let mut response = Body::from_stream(pages).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
+    let name = percent_encoding::utf8_percent_encode(batch.as_str(), percent_encoding::NON_ALPHANUMERIC);
+    let ending = if outcome.is_some() { "some.csv" } else { "results.csv" };
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}.{ending}")) {
+        headers.insert(header::CONTENT_DISPOSITION, value);
+    }
+    response
+}
+
+async fn send_pages(
+    server: &Server,
+    batch: &job::Batch,
+    outcome: Option<OutcomeWord>,
+    pages: &mpsc::Sender<Result<Bytes, std::io::Error>>,
+) -> Result<(), String> {
+    let idle_max = server.limits().idle_max;
+    let send = async |page: Vec<u8>| {
+        pages
+            .send_timeout(Ok(page.into()), idle_max)
+            .await
+            .map_err(|_| "the client takes nothing any more".to_owned())
+    };
+    let text = |error: std::io::Error| error.to_string();
+    let conflicts = conflicts(server, batch);
+    send(results::record(&results::COLUMNS.map(str::to_owned)).map_err(text)?).await?;
+    let mut after = None;
+    loop {
+        // A conflict hides the job it is in conflict with, so all rows are read and chosen from here if there are any.
+        let only = outcome.filter(|_| conflicts.is_empty()).map(Kind::from);
+        let rows = server
+            .views()
+            .batch_page(server.scope(), batch, after.take(), only, PAGE_ROWS)
+            .await
+            .map_err(|error| error.to_string())?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = Some((last.row.unwrap_or(0), last.id.clone()));
+        let mut page = Vec::new();
+        for row in &rows {
+            let conflict = conflicts.iter().find(|conflict| conflict.job == row.id.as_str());
+            let ended = conflict.map_or_else(|| row.ended(), |conflict| conflict.ended.clone());
+            if outcome.is_some_and(|outcome| RowView::of(None, None, "", ended.clone()).outcome != outcome) {
+                continue;
+            }
+            let line = Line {
+                row: row.row.unwrap_or(0),
+                row_id: row.row_id.as_deref(),
+                job_id: row.id.as_str(),
+                ended: &ended,
+            };
+            page.extend(results::record(&line.cells()).map_err(text)?);
+        }
+        if !page.is_empty() {
+            send(page).await?;
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A batch's way down the line in this process: every row that was held, once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
+
+use super::Server;
+use super::batches::Batch;
+use super::held::Held;
+use crate::job::Job;
+use crate::line::Line;
+use crate::manifest::Manifest;
+use crate::manifest::batch::job_of;
+
+/// Rows between the reader and the line: the reader is far faster.
+const ROWS_AHEAD: usize = 8;
+/// Rows of a batch that may wait for their turn beyond those in flight: the line never runs dry, and a job of
+/// another sender waits behind few.
+const WAITING_MAX: usize = 16;
+/// Between two samples of a batch's counts.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// Carries the batch to its end.
+pub(super) async fn run(server: Server, batch: Arc<Batch>, held: Held) {
+    let sampler = tokio::spawn({
+        let batch = batch.clone();
+        async move {
+            loop {
+                tokio::time::sleep(SAMPLE_EVERY).await;
+                batch.sample();
+            }
+        }
+    });
+    let line = server.line();
+    let (rows, incoming) = mpsc::channel(ROWS_AHEAD);
+    let reader = tokio::task::spawn_blocking({
+        let name = batch.name.clone();
+        move || read(held, &name, &rows)
+    });
+    carry(&server, line, &batch, incoming).await;
+    let read = reader.await.unwrap_or_else(|_| Err("the held rows could not be read".into()));
+    sampler.abort();
+    let left = batch.rows().saturating_sub(batch.counts().ended());
+    let reason = match (line.halt(), read) {
+        (Some(halt), _) if left > 0 => Some(halt.to_string()),
+        (_, Err(reason)) => Some(reason),
+        _ if left > 0 => Some("the server was stopped".into()),
+        _ => None,
+    };
+    if let Some(reason) = &reason {
+        tracing::warn!(batch = %batch.name, left, reason, "a batch is interrupted");
+    }
+    batch.ended(reason);
+}
+
+async fn carry(server: &Server, line: &Arc<Line>, batch: &Arc<Batch>, mut incoming: mpsc::Receiver<Job>) {
+    let places = Arc::new(Semaphore::new(line.parts().pace.health().concurrency + WAITING_MAX));
+    let carried = TaskTracker::new();
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            incoming.recv().await.map(|job| (place, job))
+        };
+        let next = tokio::select! {
+            next = next => next,
+            () = line.stopped() => None,
+        };
+        let Some((place, job)) = next else { break };
+        let (server, batch) = (server.clone(), batch.clone());
+        carried.spawn(async move {
+            let id = job.id.clone();
+            let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
+            let pin = job.pin.is_some();
+            let end = server.line().carry_through(&batch.gate, job).await;
+            drop(place);
+            // The line stopped before it began: it is as if it had never come.
+            let Some(end) = end else { return };
+            tracing::info!(job = %id, outcome = end.outcome.word(), attempts = end.attempts,
+                request_id = end.request_id.as_deref().unwrap_or(""), "job ended");
+            batch.row_ended(row, row_id, id.as_str(), end, pin, server.clock().now());
+        });
+    }
+    carried.close();
+    carried.wait().await;
+}
+
+/// Makes jobs of the held rows; blocks.
+fn read(held: Held, batch: &crate::job::Batch, jobs: &mpsc::Sender<Job>) -> Result<(), String> {
+    let name = std::path::Path::new(batch.as_str());
+    let rows = Manifest::read(name, held.into_reader()).map_err(|error| error.to_string())?.rows();
+    for row in rows {
+        // Every row was checked when it came.
+        let row = row.map_err(|row| format!("the held row {} can no longer be read", row.number))?;
+        let job = job_of(row, batch).map_err(|error| error.to_string())?;
+        if jobs.blocking_send(job).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

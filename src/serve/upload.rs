@@ -1,0 +1,250 @@
+//! An upload from its request: as it stands, or as a form's file; within its bounds.
+
+use axum::body::BodyDataStream;
+use axum::extract::{FromRequest as _, Multipart, Request};
+use axum::http::header;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use utoipa::IntoParams;
+
+use super::Server;
+use super::check::{Checked, Piece, Purpose, Stopped, check};
+use super::limits::{LINGER, PIECES_WAITING};
+use super::problem::{Kind, Problem};
+use crate::job::Batch;
+use crate::manifest::CheckReport;
+
+/// Parameters of an upload.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UploadQuery {
+    /// The batch's name; without it, the name of the form's file. Together with a row's `row_id` it names the card
+    /// for ever.
+    #[param(min_length = 1, max_length = 255)]
+    pub(super) name: Option<String>,
+    /// `true` if the same rows were issued under another name, and every row is to get a second card.
+    pub(super) second_cards: Option<bool>,
+}
+
+/// An upload that was read and checked.
+pub(super) struct Upload {
+    pub(super) batch: Option<Batch>,
+    pub(super) checked: Checked,
+}
+
+/// Reads a request's upload and checks it as it comes.
+pub(super) async fn receive(
+    server: &Server,
+    query: &UploadQuery,
+    request: Request,
+    purpose: Purpose,
+) -> Result<Upload, Problem> {
+    let Ok(_place) = server.uploads().try_acquire() else {
+        return Err(Problem::new(Kind::Busy, "as many uploads as are allowed are under way"));
+    };
+    let limits = server.limits();
+    let length = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limits.upload_bytes_max) {
+        let mut body = Body::of(server, request.into_body().into_data_stream());
+        body.linger().await;
+        return Err(too_large(limits.upload_bytes_max));
+    }
+    let kind = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .map(|kind| kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase());
+    match kind.as_deref() {
+        Some("text/csv" | "application/csv") => {
+            let batch = name_of(query.name.as_deref(), purpose)?;
+            let mut body = Body::of(server, request.into_body().into_data_stream());
+            let checked = receive_body(server, &mut body, batch.clone(), purpose).await;
+            if checked.is_err() {
+                body.linger().await;
+            }
+            Ok(Upload { batch, checked: checked? })
+        }
+        Some("multipart/form-data") => {
+            // The form's own bounds are ours: bytes are counted as they come.
+            let form = Multipart::from_request(request, &()).await.map_err(|_| {
+                Problem::new(Kind::BadRequest, "the form has no boundary in its Content-Type")
+            })?;
+            receive_form(server, form, query, purpose).await
+        }
+        _ => Err(Problem::new(
+            Kind::UnsupportedMediaType,
+            "send the manifest as text/csv, or as a file in multipart/form-data",
+        )),
+    }
+}
+
+/// The batch's name, if there is or must be one.
+fn name_of(name: Option<&str>, purpose: Purpose) -> Result<Option<Batch>, Problem> {
+    let Some(name) = name else {
+        return match purpose {
+            Purpose::Check => Ok(None),
+            Purpose::Issue => {
+                Err(Problem::new(Kind::BadRequest, "the batch needs a name: ?name=… or the form's file name"))
+            }
+        };
+    };
+    if matches!(name, "." | "..") {
+        return Err(Problem::new(Kind::BadRequest, "the batch's name would be lost in its address"));
+    }
+    Batch::new(name)
+        .map(Some)
+        .map_err(|error| Problem::new(Kind::BadRequest, format!("the batch's name {error}")))
+}
+
+fn too_large(bytes_max: u64) -> Problem {
+    Problem::new(Kind::TooLarge, format!("an upload has at most {} MiB; split it", bytes_max >> 20))
+}
+
+/// A request's body, counted and timed.
+struct Body {
+    pieces: BodyDataStream,
+    idle_max: std::time::Duration,
+    bytes_left: u64,
+    bytes_max: u64,
+}
+
+impl Body {
+    fn of(server: &Server, pieces: BodyDataStream) -> Self {
+        let limits = server.limits();
+        let bytes_max = limits.upload_bytes_max;
+        Self { pieces, idle_max: limits.idle_max, bytes_left: bytes_max, bytes_max }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let next = tokio::time::timeout(self.idle_max, self.pieces.next()).await.map_err(|_| slow())?;
+        let Some(piece) = next.transpose().map_err(|_| cut_off())? else { return Ok(None) };
+        self.bytes_left =
+            self.bytes_left.checked_sub(piece.len() as u64).ok_or_else(|| too_large(self.bytes_max))?;
+        Ok(Some(piece))
+    }
+
+    /// Throws the rest away.
+    async fn linger(&mut self) {
+        let rest = async { while let Some(Ok(_)) = self.pieces.next().await {} };
+        let _ = tokio::time::timeout(LINGER, rest).await;
+    }
+}
+
+fn slow() -> Problem {
+    Problem::new(Kind::TooSlow, "the upload brought nothing for too long; send it again")
+}
+
+fn cut_off() -> Problem {
+    Problem::new(Kind::BadRequest, "the upload ended early")
+}
+
+/// The check of an upload, on its thread.
+struct Checking {
+    pieces: mpsc::Sender<Piece>,
+    verdict: tokio::task::JoinHandle<Result<Checked, Stopped>>,
+    rows_max: u64,
+}
+
+impl Checking {
+    fn begin(server: &Server, batch: Option<Batch>, purpose: Purpose) -> Self {
+        let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
+        let (budget, rows_max) = (server.budget().clone(), server.limits().rows_max);
+        let verdict =
+            tokio::task::spawn_blocking(move || check(incoming, batch.as_ref(), purpose, &budget, rows_max));
+        Self { pieces, verdict, rows_max }
+    }
+
+    /// False if the check wants no more.
+    async fn add(&self, bytes: Bytes) -> bool {
+        self.pieces.send(Piece::Bytes(bytes)).await.is_ok()
+    }
+
+    /// What came of it, once the upload is whole.
+    async fn verdict(self) -> Result<Checked, Problem> {
+        let Self { pieces, verdict, rows_max } = self;
+        let _ = pieces.send(Piece::End).await;
+        drop(pieces);
+        let verdict = verdict.await.map_err(|error| {
+            tracing::error!(%error, "a check failed");
+            Problem::new(Kind::Internal, "the check failed; nothing was issued")
+        })?;
+        verdict.map_err(|stopped| match stopped {
+            Stopped::CutOff => cut_off(),
+            Stopped::TooManyRows(_) => {
+                Problem::new(Kind::TooLarge, format!("an upload has at most {rows_max} rows; split it"))
+            }
+            Stopped::Full => Problem::new(Kind::TooLarge, stopped.to_string()),
+            Stopped::NoManifest(error) => Problem::new(Kind::InvalidManifest, without_path(&error)),
+        })
+    }
+}
+
+/// A manifest's error without the path, which an upload has none of.
+fn without_path(error: &crate::manifest::ManifestError) -> String {
+    let text = error.to_string();
+    text.strip_prefix("upload: ").map_or_else(|| text.clone(), str::to_owned)
+}
+
+async fn receive_body(
+    server: &Server,
+    body: &mut Body,
+    batch: Option<Batch>,
+    purpose: Purpose,
+) -> Result<Checked, Problem> {
+    let checking = Checking::begin(server, batch, purpose);
+    while let Some(bytes) = body.next().await? {
+        if !checking.add(bytes).await {
+            break;
+        }
+    }
+    let checked = checking.verdict().await?;
+    all_or_nothing(checked)
+}
+
+async fn receive_form(
+    server: &Server,
+    mut form: Multipart,
+    query: &UploadQuery,
+    purpose: Purpose,
+) -> Result<Upload, Problem> {
+    let limits = server.limits();
+    let malformed = |_| Problem::new(Kind::BadRequest, "the form is malformed, or the upload ended early");
+    loop {
+        let field = tokio::time::timeout(limits.idle_max, form.next_field()).await.map_err(|_| slow())?;
+        let Some(mut field) = field.map_err(malformed)? else {
+            return Err(Problem::new(Kind::BadRequest, "the form holds no file"));
+        };
+        let Some(file_name) = field.file_name().map(str::to_owned) else { continue };
+        let stem =
+            std::path::Path::new(&file_name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let batch = name_of(query.name.as_deref().or(stem.as_deref()), purpose)?;
+        let checking = Checking::begin(server, batch.clone(), purpose);
+        let mut bytes_left = limits.upload_bytes_max;
+        let mut wanted = true;
+        loop {
+            let chunk = tokio::time::timeout(limits.idle_max, field.chunk()).await.map_err(|_| slow())?;
+            let Some(bytes) = chunk.map_err(malformed)? else { break };
+            bytes_left = bytes_left
+                .checked_sub(bytes.len() as u64)
+                .ok_or_else(|| too_large(limits.upload_bytes_max))?;
+            // Once it is refused, the rest is read and thrown away.
+            wanted = wanted && checking.add(bytes).await;
+        }
+        drop(field);
+        // To the form's end, so that the connection can be used again.
+        while let Ok(Ok(Some(_))) = tokio::time::timeout(limits.idle_max, form.next_field()).await {}
+        let checked = checking.verdict().await?;
+        return Ok(Upload { batch, checked: all_or_nothing(checked)? });
+    }
+}
+
+fn all_or_nothing(checked: Checked) -> Result<Checked, Problem> {
+    let report: &CheckReport = &checked.report;
+    if report.problem_count > 0 { Err(Problem::of_report(checked.report)) } else { Ok(checked) }
+}

@@ -1,0 +1,281 @@
+//! Promise: an upload is issued whole or not at all, once, and can be watched, paused, resumed and cancelled.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use embosser::sandbox::{Options, Sandbox};
+use serde_json::json;
+use support::serve::Served;
+use support::{Expected, Program, one_card_each, write_manifest};
+
+struct Stage {
+    directory: tempfile::TempDir,
+    sandbox: Sandbox,
+    program: Program,
+}
+
+async fn stage(options: Options) -> Stage {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(options).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    Stage { directory, sandbox, program }
+}
+
+impl Stage {
+    async fn manifest(&self, name: &str, rows: usize) -> (std::path::PathBuf, Expected) {
+        let path = self.directory.path().join(format!("{name}.csv"));
+        let expected = write_manifest(&path, &self.sandbox, rows).await;
+        (path, expected)
+    }
+}
+
+#[tokio::test]
+async fn every_row_of_an_upload_has_one_card_however_often_it_comes() {
+    let stage = stage(Options::default()).await;
+    let (file, expected) = stage.manifest("staff", 60).await;
+    let served = Served::start(&stage.program, &["--rate", "200"]);
+    // Twice at once, then again under way, then again when it has ended.
+    let (one, other) = tokio::join!(served.upload_file(&file), served.upload_file(&file));
+    assert_eq!(one.headers["location"], "/v1/batches/staff");
+    let (one, other) = (one.expect(202).json(), other.expect(202).json());
+    assert_eq!((&one["rows"], &one["pins"]), (&json!(60), &json!(48)));
+    assert_eq!(one["began_ms"], other["began_ms"], "both are the same batch");
+    served.upload_file(&file).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!(
+        (&view["state"], &view["issued"], &view["waiting"]),
+        (&json!("finished"), &json!(60), &json!(0))
+    );
+    assert_eq!(view["oldest_pin_age_seconds"], json!(null));
+    one_card_each(&stage.sandbox.account(), &expected);
+
+    served.upload_file(&file).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["issued"], &view["recorded_before"]), (&json!(60), &json!(60)));
+    // Under another name these rows would all be new jobs.
+    let csv = std::fs::read(&file).unwrap();
+    let refused = served.upload("/v1/batches?name=staff2", csv.clone()).await.expect(409).json();
+    assert_eq!(refused["type"], "urn:embosser:problem:issued_before");
+    one_card_each(&stage.sandbox.account(), &expected);
+    served.upload("/v1/batches?name=staff2&second_cards=true", csv).await.expect(202);
+    served.until_ended("staff2").await;
+    assert_eq!(stage.sandbox.account().cards.len(), 120);
+
+    let results = served.get("/v1/batches/staff/results.csv").await.expect(200);
+    assert!(results.headers["content-disposition"].to_str().unwrap().contains("staff.results.csv"));
+    assert_eq!(results.text.lines().count(), 61);
+    assert!(results.text.lines().skip(1).all(|line| line.contains(",issued,ic_")));
+    let (code, _) = served.stopped();
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test]
+async fn one_bad_row_and_nothing_is_issued_and_every_problem_is_told() {
+    let stage = stage(Options::default()).await;
+    let (file, _) = stage.manifest("staff", 5).await;
+    let served = Served::start(&stage.program, &["--rate", "200"]);
+    let mut csv = std::fs::read(&file).unwrap();
+    csv.extend_from_slice(b"r6,ich_1,virtuel,eur,,\nr6,ich_1,virtual,euro,,1234\n");
+    for path in ["/v1/batches?name=staff", "/v1/checks"] {
+        let problem = served.upload(path, csv.clone()).await.expect(422);
+        assert_eq!(problem.headers["content-type"], "application/problem+json");
+        let problem = problem.json();
+        assert_eq!((&problem["rows"], &problem["invalid_rows"]), (&json!(7), &json!(2)));
+        let found: Vec<_> = problem["problems"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|problem| (problem["line"].as_u64().unwrap(), problem["code"].as_str().unwrap().to_owned()))
+            .collect();
+        let expected = [(7, "not_allowed"), (8, "currency"), (8, "pin_in_clear"), (8, "duplicate_row_id")];
+        assert_eq!(found, expected.map(|(line, code)| (line, code.to_owned())), "{problem}");
+    }
+    served.get("/v1/batches/staff").await.expect(404);
+    let header =
+        served.upload("/v1/batches?name=a", b"row_id,pin\n1,1234\n".to_vec()).await.expect(422).json();
+    assert_eq!(header["problems"][0]["code"], "pin_in_clear");
+    for (csv, said) in [("", "empty"), ("a;b\n1;2\n", "semicolons"), ("type,currency\n", "no row")] {
+        let problem = served.upload("/v1/batches?name=a", csv.as_bytes().to_vec()).await.expect(422).json();
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(said) && !detail.contains("upload:"), "{detail}");
+    }
+    assert_eq!(stage.sandbox.account().creates, 0);
+    // A check issues nothing even where nothing is wrong.
+    let view = served.upload("/v1/checks", std::fs::read(&file).unwrap()).await.expect(200).json();
+    assert_eq!((&view["rows"], &view["pins"], &view["virtual"]), (&json!(5), &json!(4), &json!(5)));
+    assert_eq!(stage.sandbox.account().creates, 0);
+}
+
+#[tokio::test]
+async fn a_form_is_taken_and_its_file_names_the_batch() {
+    let stage = stage(Options::default()).await;
+    let (file, expected) = stage.manifest("staff", 10).await;
+    let served = Served::start(&stage.program, &["--rate", "200"]);
+    let csv = std::fs::read(&file).unwrap();
+    let mut body = b"--line\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nhello\r\n--line\r\n\
+        Content-Disposition: form-data; name=\"manifest\"; filename=\"staff.csv\"\r\n\
+        Content-Type: application/vnd.ms-excel\r\n\r\n"
+        .to_vec();
+    body.extend_from_slice(&csv);
+    body.extend_from_slice(b"\r\n--line--\r\n");
+    let form = [("content-type", "multipart/form-data; boundary=line")];
+    let view = served.ask(reqwest::Method::POST, "/v1/batches", &form, body.clone()).await.expect(202).json();
+    assert_eq!(view["batch"], "staff");
+    served.until_ended("staff").await;
+    one_card_each(&stage.sandbox.account(), &expected);
+    // Cut off in the middle, it is no upload.
+    body.truncate(body.len() / 2);
+    served.ask(reqwest::Method::POST, "/v1/batches?name=b", &form, body).await.expect(400);
+    served.get("/v1/batches/b").await.expect(404);
+    served.ask(reqwest::Method::POST, "/v1/batches", &[("content-type", "text/csv")], csv).await.expect(400);
+    let html = [("content-type", "text/html")];
+    served.ask(reqwest::Method::POST, "/v1/batches?name=b", &html, b"<p>".to_vec()).await.expect(415);
+}
+
+#[tokio::test]
+async fn a_paused_batch_begins_nothing_and_a_resumed_one_ends() {
+    let stage = stage(Options::default()).await;
+    let (file, expected) = stage.manifest("staff", 80).await;
+    let served = Served::start(&stage.program, &["--rate", "50"]);
+    served.upload_file(&file).await.expect(202);
+    served.until("staff", |view| view["issued"].as_u64() > Some(5)).await;
+    let view = served.post("/v1/batches/staff/pause").await.expect(200).json();
+    assert_eq!((&view["state"], &view["eta_seconds"]), (&json!("paused"), &json!(null)));
+    // What had begun ends; then nothing moves, for longer than the rest would take.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let creates = stage.sandbox.account().creates;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert_eq!(stage.sandbox.account().creates, creates);
+    assert!(creates < 80);
+    assert!(served.get("/v1/batches/staff").await.json()["oldest_pin_age_seconds"].as_f64() > Some(2.0));
+    served.post("/v1/batches/staff/pause").await.expect(200);
+    served.post("/v1/batches/staff/resume").await.expect(200);
+    let view = served.until_ended("staff").await;
+    assert_eq!(view["state"], "finished");
+    one_card_each(&stage.sandbox.account(), &expected);
+    served.post("/v1/batches/staff/resume").await.expect(409);
+    served.post("/v1/batches/nobody/pause").await.expect(404);
+}
+
+#[tokio::test]
+async fn a_cancelled_batch_refuses_what_has_not_begun_and_the_same_upload_issues_it() {
+    let stage = stage(Options::default()).await;
+    let (file, expected) = stage.manifest("staff", 400).await;
+    let served = Served::start(&stage.program, &["--rate", "50"]);
+    served.upload_file(&file).await.expect(202);
+    served.until("staff", |view| view["issued"].as_u64() > Some(5)).await;
+    served.post("/v1/batches/staff/pause").await.expect(200);
+    served.post("/v1/batches/staff/cancel").await.expect(200);
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["state"], &view["waiting"]), (&json!("cancelled"), &json!(0)));
+    let (issued, refused) = (view["issued"].as_u64().unwrap(), view["refused"].as_u64().unwrap());
+    assert_eq!(issued + refused, 400);
+    assert_eq!(stage.sandbox.account().cards.len() as u64, issued, "what had begun ended with its card");
+    // Page by page, every refused row says why.
+    let (mut seen, mut after) = (0, String::new());
+    loop {
+        let path = format!("/v1/batches/staff/rows?outcome=refused&limit=100{after}");
+        let page = served.get(&path).await.expect(200).json();
+        let rows = page["rows"].as_array().unwrap();
+        assert!(rows.iter().all(|row| row["code"] == "cancelled" && row["outcome"] == "refused"));
+        seen += rows.len() as u64;
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(seen, refused);
+    let csv = served.get("/v1/batches/staff/results.csv?outcome=refused").await.expect(200).text;
+    assert_eq!(csv.lines().count() as u64, refused + 1);
+    served.killed();
+
+    let served = Served::start(&stage.program, &["--rate", "400"]);
+    served.upload_file(&file).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["state"], &view["issued"]), (&json!("finished"), &json!(400)));
+    one_card_each(&stage.sandbox.account(), &expected);
+}
+
+#[tokio::test]
+async fn events_tell_the_way_to_the_end_and_then_end() {
+    let stage = stage(Options::default()).await;
+    let (file, _) = stage.manifest("staff", 60).await;
+    let served = Served::start(&stage.program, &["--rate", "30"]);
+    served.upload_file(&file).await.expect(202);
+    let stream = served.get("/v1/batches/staff/events").await.expect(200);
+    assert_eq!(stream.headers["content-type"], "text/event-stream");
+    let views: Vec<serde_json::Value> = stream
+        .text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect();
+    assert!(views.len() >= 3, "{}", stream.text);
+    assert!(views.is_sorted_by_key(|view| view["issued"].as_u64()));
+    assert_eq!(views.last().unwrap()["state"], "finished");
+    assert_eq!(stream.text.matches("event: ended").count(), 1);
+    let rate = views[views.len() - 2]["rate_per_second"].as_f64().unwrap();
+    assert!((15.0..=31.0).contains(&rate), "{rate}");
+    served.get("/v1/batches/nobody/events").await.expect(404);
+}
+
+#[tokio::test]
+async fn a_job_that_is_sent_twice_has_one_card_and_another_one_under_its_id_is_refused() {
+    let stage = stage(Options::default()).await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let key = support::client_of(&stage.sandbox).pin_key().await.unwrap();
+    let jwe = embosser::encrypt::encrypt_pin("4711", &key).unwrap();
+    let job = |currency: &str| {
+        json!({"id": "payroll/1", "batch": "payroll", "deadline": "2099-01-01T00:00:00Z",
+            "card": {"cardholder": "ich_1", "type": "virtual", "currency": currency, "pin": {"encrypted_number": jwe}}})
+        .to_string()
+        .into_bytes()
+    };
+    let post = async |body: Vec<u8>| {
+        let headers = [("content-type", "application/json")];
+        served.ask(reqwest::Method::POST, "/v1/jobs", &headers, body).await
+    };
+    let (one, other) = tokio::join!(post(job("eur")), post(job("eur")));
+    assert_eq!(one.headers["location"], "/v1/jobs/payroll%2F1");
+    assert!(one.status.is_success() && other.status.is_success());
+    let view = loop {
+        let view = served.get("/v1/jobs/payroll%2F1").await.expect(200).json();
+        if view["state"] != "waiting" {
+            break view;
+        }
+    };
+    assert_eq!(view["state"], "issued", "{view}");
+    assert_eq!(post(job("eur")).await.expect(200).json()["card_id"], view["card_id"]);
+    assert_eq!(post(job("usd")).await.expect(409).json()["type"], "urn:embosser:problem:conflict");
+    let cards = stage.sandbox.account().cards;
+    assert_eq!(cards.len(), 1);
+    assert_eq!(cards[0].pin.as_deref(), Some("4711"));
+    served.get("/v1/jobs/nobody").await.expect(404);
+    let problem =
+        post(br#"{"id": "2", "card": {"type": "virtuel"}, "more": 1}"#.to_vec()).await.expect(422).json();
+    assert_eq!(problem["problem_count"], 3, "{problem}");
+    post(b"{".to_vec()).await.expect(400);
+    // Jobs that are sent one by one make a batch without an end.
+    let view = served.get("/v1/batches/payroll").await.expect(200).json();
+    assert_eq!((&view["state"], &view["issued"]), (&json!("open"), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_row_that_changed_after_its_card_was_made_is_refused_as_a_conflict() {
+    let stage = stage(Options::default()).await;
+    let (file, expected) = stage.manifest("staff", 10).await;
+    let served = Served::start(&stage.program, &["--rate", "200"]);
+    served.upload_file(&file).await.expect(202);
+    served.until_ended("staff").await;
+    let changed =
+        std::fs::read_to_string(&file).unwrap().replacen("r3,ich_03,virtual,eur", "r3,ich_03,virtual,usd", 1);
+    served.upload("/v1/batches?name=staff", changed.into_bytes()).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["issued"], &view["refused"]), (&json!(9), &json!(1)));
+    let rows = served.get("/v1/batches/staff/rows?outcome=refused").await.expect(200).json();
+    assert_eq!(
+        (&rows["rows"][0]["row_id"], &rows["rows"][0]["code"]),
+        (&json!("r3"), &json!("job_conflict"))
+    );
+    let csv = served.get("/v1/batches/staff/results.csv?outcome=refused").await.expect(200).text;
+    assert!(csv.lines().count() == 2 && csv.contains("job_conflict"), "{csv}");
+    one_card_each(&stage.sandbox.account(), &expected);
+}
