@@ -1,87 +1,176 @@
 //! Promise: the rate limit is used in full and never exceeded, and where Stripe allows less than configured, what it
-//! allows is found and used. Judged at Stripe's end, by a sandbox that limits strictly.
+//! allows is found and used. Judged from outside: the program, a manifest with PINs, and a server that counts
+//! arrivals strictly (the key endpoint's too).
+//!
+//! A machine that is busy with other things delays the server as well as the program: a call may then arrive 10 ms
+//! after it left, and the one a second later is turned away. So the strictest claims have three tries. A pace that is wrong by
+//! half a percent fails every one of them: it is turned away every second.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
 use std::time::Duration;
 
-use embosser::sandbox::{Account, Options, Sandbox};
+use embosser::sandbox::{Options, Sandbox};
+use support::strict::{Arrival, Counts, Did, Server, Strict};
 use support::{Program, expect_exit, write_manifest};
 
-struct Run {
-    rate: usize,
-    /// What the sandbox allows an endpoint in any second.
-    allowed: usize,
-    seconds: usize,
-    latency: Duration,
+/// Tries of a claim that a busy machine may spoil.
+const TRIES: usize = 3;
+
+/// Issues so many rows; answers the calls as they arrived.
+async fn issue(server: Strict, rate: &str, rows: usize) -> Vec<Arrival> {
+    // Only for its key, under which the PINs are encrypted.
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let key = support::client_of(&sandbox).pin_key().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    write_manifest(&directory.path().join("cards.csv"), &sandbox, rows).await;
+    let server = Server::start(server, String::from_utf8(key.to_vec()).unwrap());
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__STRIPE__API_URL", &server.api_url())
+        .with("EMBOSSER__STRIPE__KEY_URL", &server.key_url());
+    let output = program.run(&["issue", "cards.csv", "--rate", rate]).await;
+    expect_exit(&output, 0);
+    let arrivals = server.arrivals();
+    assert_eq!(count(&arrivals, Did::Made, 0.0, f64::MAX), rows, "one call for each row was let through");
+    arrivals
 }
 
-impl Run {
-    /// Issues as many rows as the allowed rate takes in the time, and a few; answers the sandbox's account.
-    async fn account(&self) -> Account {
-        let options = Options {
-            endpoint_per_second: Some(self.allowed),
-            account_per_second: Some(self.allowed),
-            latency: self.latency,
-            ..Options::default()
-        };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let rows = self.allowed * self.seconds;
-        write_manifest(&directory.path().join("cards.csv"), &sandbox, rows).await;
-        let program = Program::new(directory.path(), &sandbox);
-        let output = program.run(&["issue", "cards.csv", "--rate", &self.rate.to_string()]).await;
-        expect_exit(&output, 0);
-        let account = sandbox.account();
-        assert_eq!(account.cards.len(), rows);
-        account
+/// Calls of that end between so many seconds after the first create.
+fn count(arrivals: &[Arrival], did: Did, from: f64, to: f64) -> usize {
+    arrivals.iter().filter(|arrival| arrival.did == did && (from..to).contains(&arrival.at)).count()
+}
+
+fn turned_away(arrivals: &[Arrival]) -> usize {
+    count(arrivals, Did::TurnedAway, f64::MIN, f64::MAX)
+}
+
+/// 99 % of the rate from the first second to the 21st, and nothing turned away, keys included.
+async fn full(rate: usize, server: Strict) {
+    let mut said = String::new();
+    for _ in 0..TRIES {
+        let arrivals = issue(server.clone(), &rate.to_string(), rate * 22).await;
+        let (used, turned_away) = (count(&arrivals, Did::Made, 1.0, 21.0), turned_away(&arrivals));
+        said += &format!("{used} of {} used, {turned_away} turned away; ", rate * 20);
+        assert!(used * 100 >= rate * 20 * 96 && turned_away <= 5, "far off at {rate}/s: {said}");
+        if used * 100 >= rate * 20 * 99 && turned_away == 0 {
+            eprintln!("{rate}/s, {:?}: {said}", server.latency);
+            return;
+        }
     }
-}
-
-/// Calls let through between `from` and `to` seconds after the first.
-fn between(account: &Account, from: f64, to: f64) -> usize {
-    let first = account.arrivals.first().copied().unwrap();
-    account.arrivals.iter().filter(|at| (from..to).contains(&(**at - first))).count()
-}
-
-async fn full(rate: usize, latency_ms: u64) {
-    let run = Run { rate, allowed: rate, seconds: 22, latency: Duration::from_millis(latency_ms) };
-    let account = run.account().await;
-    let used = between(&account, 1.0, 21.0);
-    eprintln!("{rate}/s, {latency_ms} ms: {used} of {} used", rate * 20);
-    assert_eq!(account.limited, 0, "a call was turned away at {rate}/s, {latency_ms} ms");
-    assert!(used * 100 >= rate * 20 * 99, "{used} of {} at {rate}/s, {latency_ms} ms", rate * 20);
+    panic!("at {rate}/s, {:?}: {said}", server.latency);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_25_a_second_99_percent_and_nothing_turned_away() {
-    full(25, 200).await;
+async fn at_25_a_second_with_answers_in_5_ms() {
+    full(25, Strict { latency: Duration::from_millis(5), ..Strict::of(25) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_100_a_second_99_percent_and_nothing_turned_away() {
-    full(100, 50).await;
+async fn at_25_a_second_with_answers_that_take_a_second_and_keys_that_take_800_ms() {
+    let (latency, key_latency) = (Duration::from_secs(1), Duration::from_millis(800));
+    full(25, Strict { latency, key_latency, ..Strict::of(25) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_25_a_second_with_answers_that_take_a_second() {
-    full(25, 1000).await;
+async fn at_100_a_second_with_answers_in_200_ms() {
+    full(100, Strict { latency: Duration::from_millis(200), ..Strict::of(100) }).await;
 }
 
-/// The account allows half of what was configured.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_100_a_second_counted_by_the_clocks_seconds_for_the_whole_account() {
+    let server = Strict { counts: Counts::Fixed, account: 100, ..Strict::of(usize::MAX) };
+    full(100, server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_one_a_second_the_period_is_kept() {
+    let arrivals = issue(Strict::of(1), "0.5", 5).await;
+    let creates: Vec<f64> =
+        arrivals.iter().filter(|arrival| arrival.did == Did::Made).map(|arrival| arrival.at).collect();
+    let periods = creates.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(periods.clone().all(|period| (1.9..2.4).contains(&period)), "{:?}", periods.collect::<Vec<_>>());
+}
+
+/// Half of what was configured: settled within ten seconds, nine tenths of it used, under 2 % turned away in all.
+async fn half(server: Strict, allowed: usize, seconds: usize) {
+    let arrivals = issue(server, &(2 * allowed).to_string(), allowed * seconds).await;
+    #[expect(clippy::cast_precision_loss, reason = "few seconds")]
+    let until = seconds as f64 - 2.0;
+    let used = count(&arrivals, Did::Made, 10.0, until);
+    let turned_away = turned_away(&arrivals);
+    eprintln!(
+        "half: {used} of {} used, {turned_away} of {} turned away",
+        allowed * (seconds - 12),
+        arrivals.len()
+    );
+    assert!(used * 100 >= allowed * (seconds - 12) * 90, "{used} of {}", allowed * (seconds - 12));
+    assert!(turned_away * 50 < allowed * seconds, "{turned_away} turned away");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn half_the_rate_is_found_within_ten_seconds_and_used() {
-    let run = Run { rate: 50, allowed: 25, seconds: 40, latency: Duration::from_millis(100) };
-    let account = run.account().await;
-    let arrived = account.arrivals.len();
-    let limited = usize::try_from(account.limited).unwrap();
-    assert!(limited * 50 < arrived, "{limited} of {arrived} calls were turned away");
-    let used = between(&account, 10.0, 35.0);
-    eprintln!(
-        "half: {used} of {} used, {limited} of {arrived} turned away, last at {:?}",
-        25 * 25,
-        account.arrivals.last()
-    );
-    assert!(used * 100 >= 25 * 25 * 90, "{used} of {} once it should have settled", 25 * 25);
+    half(Strict { latency: Duration::from_millis(200), ..Strict::of(50) }, 50, 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_the_rate_is_found_where_only_the_account_is_limited() {
+    half(Strict { account: 12, ..Strict::of(usize::MAX) }, 12, 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_the_rate_is_found_where_a_resource_is_limited() {
+    half(Strict { reason: Some("resource-specific"), ..Strict::of(25) }, 25, 24).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_rises_again_is_used_again() {
+    let mut server = Strict::of(25);
+    server.endpoint.push((12.0, 50));
+    let arrivals = issue(server, "50", 25 * 25 + 50 * 13).await;
+    let end = arrivals.last().unwrap().at;
+    let used = count(&arrivals, Did::Made, end - 4.0, end - 1.0);
+    eprintln!("risen: {used} of 150 used, {} turned away, ended after {end} s", turned_away(&arrivals));
+    assert!(used >= 144, "{used} of 150 used in the end");
+    assert!(end < 45.0, "{end} s, where 34 s would do if the rise were known at once");
+    assert!(turned_away(&arrivals) * 50 < arrivals.len());
+}
+
+/// At best nine tenths could be let through.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_in_ten_turned_away_for_nothing_does_not_starve_the_line() {
+    let arrivals = issue(Strict { one_in: 10, ..Strict::of(usize::MAX) }, "50", 50 * 25).await;
+    let used = count(&arrivals, Did::Made, 8.0, 23.0);
+    eprintln!("one in ten: {used} of {} used, {} turned away", 50 * 15, turned_away(&arrivals));
+    assert!(used * 100 >= 50 * 15 * 80, "{used} of {}", 50 * 15);
+}
+
+/// A 429 without a reason is not a limiter's: its job waits, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_429_without_a_reason_does_not_slow_the_others() {
+    let server = Strict { one_in: 10, reason: None, ..Strict::of(usize::MAX) };
+    let arrivals = issue(server, "50", 50 * 12).await;
+    let sent = count(&arrivals, Did::Made, 1.0, 10.0) + count(&arrivals, Did::TurnedAway, 1.0, 10.0);
+    assert!(sent >= 50 * 9 * 97 / 100, "{sent} of {} sent", 50 * 9);
+    assert!(turned_away(&arrivals) > 30);
+}
+
+/// Four at once, 200 ms each, are 20 a second, whatever the rate is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_calls_at_once_lowers_their_number_and_not_the_rate() {
+    let server = Strict { concurrency: 4, latency: Duration::from_millis(200), ..Strict::of(usize::MAX) };
+    let arrivals = issue(server, "25", 20 * 20).await;
+    let used = count(&arrivals, Did::Made, 3.0, 18.0);
+    eprintln!("four at once: {used} of {} used, {} turned away", 20 * 15, turned_away(&arrivals));
+    assert!(used * 100 >= 20 * 15 * 90, "{used} of {}", 20 * 15);
+    assert!(turned_away(&arrivals) <= 10, "{} turned away", turned_away(&arrivals));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_stripe_is_down_few_ask_and_then_all_go_on() {
+    let server = Strict { down: 3.0..9.0, ..Strict::of(usize::MAX) };
+    let arrivals = issue(server, "25", 25 * 10).await;
+    let failed = count(&arrivals, Did::Failed, f64::MIN, f64::MAX);
+    eprintln!("down for 6 s: {failed} calls failed");
+    assert!((1..=20).contains(&failed), "{failed} calls failed");
 }

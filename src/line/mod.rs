@@ -332,7 +332,7 @@ impl Passage<'_> {
             Prepared::Refused => return Ok(()),
             Prepared::NotYet(wait) => {
                 // Whoever waits holds nobody up.
-                drop(turn);
+                turn.failed();
                 self.wait(wait).await;
                 return Ok(());
             }
@@ -343,7 +343,7 @@ impl Passage<'_> {
         self.line.parts.ledger.write(self.row(State::Begun)).await?;
         metrics::stage("record_attempt", asked.elapsed());
         killpoint::pass("begun");
-        let Some(permit) = self.permit(turn).await else {
+        let Some(mut permit) = self.permit(turn).await else {
             self.course.unbegin();
             return Ok(());
         };
@@ -352,8 +352,9 @@ impl Passage<'_> {
         if self.job.pin.is_some() {
             metrics::pin_used(self.job.age());
         }
+        let departure = permit.departure();
         let asked = Instant::now();
-        let answer = self.line.parts.client.create_card(&key, self.body()).await;
+        let answer = self.line.parts.client.create_card(&key, self.body(), move || departure.left()).await;
         metrics::stage("create", asked.elapsed());
         killpoint::pass("answered");
         let wait = self.take(answer, permit)?;

@@ -65,7 +65,8 @@ async fn page(
 ) -> Result<Listed, Stop> {
     loop {
         let turn = line.parts.pace.turn().await.map_err(|_| Stop::Closed)?;
-        let Waited::Permit(permit) = turn.permit().await else { continue };
+        let Waited::Permit(mut permit) = turn.permit().await else { continue };
+        permit.departure().left();
         let listed = client.list_cards(cardholder, since, after).await;
         match &listed {
             Listed::Page { .. } => permit.answered(Paced::Accepted),

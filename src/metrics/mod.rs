@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use crate::outcome::{Ended, Outcome, Refusal};
-use crate::pace::Health;
+use crate::pace::{CircuitState, Health};
 
 /// What a metric counts or measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +208,6 @@ pub fn pace(health: &Health) {
     metrics::gauge!(PACE_CONFIGURED).set(health.configured_per_second);
     metrics::gauge!(PACE_CURRENT).set(health.current_per_second);
     metrics::gauge!(CONCURRENCY).set(health.concurrency as f64);
-    metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(health.paused)));
-    metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(health.down)));
+    metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(health.paused_for.is_some())));
+    metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(health.circuit != CircuitState::Closed)));
 }

@@ -17,8 +17,10 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) enum Leave {
     /// Call.
     Go,
-    /// Nobody calls for so long.
-    Wait(Duration),
+    /// One may call, as the probe.
+    Probe,
+    /// Nobody calls before then.
+    Wait(Instant),
     /// A probe is under way: wait for its end.
     Probing,
 }
@@ -41,16 +43,20 @@ impl Default for Circuit {
 }
 
 impl Circuit {
-    /// Asks for leave to call now; a leave that is given must be used and its end told.
-    pub(super) fn ask(&mut self, now: Instant) -> Leave {
+    /// What the line may do now.
+    pub(super) fn look(&self, now: Instant) -> Leave {
         match *self {
             Self::Closed { .. } => Leave::Go,
-            Self::Open { until, .. } if now < until => Leave::Wait(until - now),
-            Self::Open { wait, .. } => {
-                *self = Self::Probing { wait };
-                Leave::Go
-            }
+            Self::Open { until, .. } if now < until => Leave::Wait(until),
+            Self::Open { .. } => Leave::Probe,
             Self::Probing { .. } => Leave::Probing,
+        }
+    }
+
+    /// The probe goes.
+    pub(super) fn probe(&mut self) {
+        if let Self::Open { wait, .. } = *self {
+            *self = Self::Probing { wait };
         }
     }
 
@@ -59,23 +65,23 @@ impl Circuit {
         *self = Self::default();
     }
 
-    /// A call failed. Answers the wait if the circuit opens now.
-    pub(super) fn failed(&mut self, now: Instant) -> Option<Duration> {
+    /// A call, or the fetch of a key, failed. Answers the wait if the circuit opens now.
+    pub(super) fn failed(&mut self, is_probe: bool, now: Instant) -> Option<Duration> {
         let wait = match *self {
             Self::Closed { failures } if failures + 1 < FAILURES_MAX => {
                 *self = Self::Closed { failures: failures + 1 };
                 return None;
             }
             Self::Closed { .. } => WAIT_MIN,
-            Self::Probing { wait } => (wait * 2).min(WAIT_MAX),
+            Self::Probing { wait } if is_probe => (wait * 2).min(WAIT_MAX),
             // A call from before the circuit opened: no news.
-            Self::Open { .. } => return None,
+            Self::Open { .. } | Self::Probing { .. } => return None,
         };
         *self = Self::Open { until: now + wait, wait };
         Some(wait)
     }
 
-    /// A call ended without telling anything: whoever made it was cancelled.
+    /// The probe ended without telling anything: whoever made it was cancelled.
     pub(super) fn abandoned(&mut self, now: Instant) {
         if let Self::Probing { wait } = *self {
             *self = Self::Open { until: now, wait };
@@ -97,23 +103,27 @@ mod tests {
         let mut circuit = Circuit::default();
         let mut now = Instant::now();
         for _ in 1..FAILURES_MAX {
-            assert_eq!(circuit.failed(now), None);
-            assert_eq!(circuit.ask(now), Leave::Go);
+            assert_eq!(circuit.failed(false, now), None);
+            assert_eq!(circuit.look(now), Leave::Go);
         }
-        let mut waits = vec![circuit.failed(now).unwrap()];
+        let mut waits = vec![circuit.failed(false, now).unwrap()];
+        assert_eq!(circuit.failed(false, now), None, "one that was under way is no news");
         for _ in 0..8 {
             let wait = *waits.last().unwrap();
-            assert_eq!(circuit.ask(now), Leave::Wait(wait));
+            assert_eq!(circuit.look(now), Leave::Wait(now + wait));
             now += wait;
-            assert_eq!(circuit.ask(now), Leave::Go);
-            assert_eq!(circuit.ask(now), Leave::Probing, "one at a time");
-            waits.push(circuit.failed(now).unwrap());
+            assert_eq!(circuit.look(now), Leave::Probe);
+            circuit.probe();
+            assert_eq!(circuit.look(now), Leave::Probing, "one at a time");
+            assert_eq!(circuit.failed(false, now), None, "only the probe decides");
+            waits.push(circuit.failed(true, now).unwrap());
         }
         assert!(waits.is_sorted() && waits.ends_with(&[WAIT_MAX, WAIT_MAX]), "{waits:?}");
         now += WAIT_MAX;
-        assert_eq!(circuit.ask(now), Leave::Go);
+        assert_eq!(circuit.look(now), Leave::Probe);
+        circuit.probe();
         circuit.answered();
-        assert_eq!(circuit.ask(now), Leave::Go);
+        assert_eq!(circuit.look(now), Leave::Go);
         assert!(circuit.is_closed());
     }
 
@@ -123,7 +133,7 @@ mod tests {
         let now = Instant::now();
         for _ in 0..10 {
             for _ in 1..FAILURES_MAX {
-                assert_eq!(circuit.failed(now), None);
+                assert_eq!(circuit.failed(false, now), None);
             }
             circuit.answered();
         }
@@ -132,8 +142,9 @@ mod tests {
 
     #[test]
     fn an_abandoned_probe_lets_the_next_one_go() {
+        let now = Instant::now();
         let mut circuit = Circuit::Probing { wait: WAIT_MIN };
-        circuit.abandoned(Instant::now());
-        assert_eq!(circuit.ask(Instant::now()), Leave::Go);
+        circuit.abandoned(now);
+        assert_eq!(circuit.look(now), Leave::Probe);
     }
 }

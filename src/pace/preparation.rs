@@ -1,15 +1,20 @@
-//! How many jobs may prepare at once: as many as the pace uses up in the time that preparing takes, and a few.
+//! How many jobs may prepare or stand prepared at once: as many as the pace uses up in the time that preparing takes,
+//! and a few.
 //!
 //! Fewer would leave the pace unused while keys are fetched; more would let fetched keys grow old in the queue.
 
 use std::time::Duration;
 
-/// Taken for granted before anything was measured: a key fetched over a new connection, and a ledger's flush.
-const ASSUMED: Duration = Duration::from_millis(300);
-/// Never reckoned with less: a fetch that is slow now and then must not starve the pace.
-const TAKES_MIN: Duration = Duration::from_millis(100);
-/// Places beyond what the measured time needs, as a share: preparing times vary.
-const SPARE: f64 = 1.5;
+/// How far turns run ahead of permits beyond the time that preparing takes: what one preparation may take longer
+/// than another (a ledger's flush on a busy disk) without a permit going unused.
+pub(super) const LEAD: Duration = Duration::from_millis(150);
+/// Taken for granted before anything was measured: a key fetched over a new connection, and a ledger's flush. Turns
+/// are evenly spaced themselves, so that too much here lets nobody in too early.
+const ASSUMED: Duration = Duration::from_secs(1);
+/// Never reckoned with more: a preparation that takes this long is a key endpoint that hangs.
+const TAKES_MAX: Duration = Duration::from_secs(10);
+/// Room beyond what the measured time needs, as a share: preparing times vary.
+const SPARE: f64 = 1.25;
 /// How fast a slow preparation is forgotten, per preparation: by half in about 35.
 const FADES: f64 = 0.98;
 /// Fewest places: one prepares while one waits to send.
@@ -18,36 +23,23 @@ const PLACES_MIN: usize = 2;
 /// The measured preparation.
 #[derive(Debug)]
 pub(super) struct Preparation {
-    per_second: f64,
-    places_max: usize,
-    places: usize,
     takes: Duration,
 }
 
 impl Preparation {
-    pub(super) fn new(per_second: f64, places_max: usize) -> Self {
-        let mut preparation =
-            Self { per_second, places_max: places_max.max(PLACES_MIN), places: 0, takes: ASSUMED };
-        preparation.places = preparation.wanted();
-        preparation
+    pub(super) fn new() -> Self {
+        Self { takes: ASSUMED }
     }
 
-    /// How many may prepare or wait for their permit.
-    pub(super) fn places(&self) -> usize {
-        self.places
+    /// A preparation took so long.
+    pub(super) fn took(&mut self, took: Duration) {
+        self.takes = self.takes.mul_f64(FADES).max(took).min(TAKES_MAX);
     }
 
-    /// A preparation took so long. Answers the number of places if it changes.
-    pub(super) fn took(&mut self, took: Duration) -> Option<usize> {
-        self.takes = self.takes.mul_f64(FADES).max(took).max(TAKES_MIN);
-        let wanted = self.wanted();
-        let changed = wanted != self.places;
-        self.places = wanted;
-        changed.then_some(wanted)
-    }
-
-    fn wanted(&self) -> usize {
-        super::whole(self.per_second * self.takes.as_secs_f64() * SPARE).clamp(PLACES_MIN, self.places_max)
+    /// How many may prepare or wait for their permit at this rate.
+    pub(super) fn places(&self, per_second: f64) -> usize {
+        let ahead = self.takes.mul_f64(SPARE) + 2 * LEAD;
+        super::whole(per_second * ahead.as_secs_f64()).max(PLACES_MIN)
     }
 }
 
@@ -57,15 +49,18 @@ mod tests {
 
     #[test]
     fn places_follow_the_time_that_preparing_takes() {
-        let mut preparation = Preparation::new(100.0, 400);
-        let at_first = preparation.places();
-        preparation.took(Duration::from_secs(1));
-        assert!(preparation.places() >= 100, "100 a second for a second");
+        let mut preparation = Preparation::new();
+        preparation.took(Duration::from_millis(5));
+        let at_first = preparation.places(100.0);
         for _ in 0..500 {
             preparation.took(Duration::from_millis(5));
         }
-        assert!(preparation.places() < at_first, "{}", preparation.places());
-        preparation.took(Duration::from_secs(60));
-        assert_eq!(preparation.places(), 400, "bounded by the concurrency");
+        let settled = preparation.places(100.0);
+        assert!(settled < at_first && settled <= 40, "{settled}");
+        preparation.took(Duration::from_secs(2));
+        assert!(preparation.places(100.0) >= 200, "100 a second for two seconds");
+        preparation.took(Duration::from_secs(600));
+        assert!(preparation.places(100.0) < 2000, "bounded");
+        assert_eq!(preparation.places(0.1), PLACES_MIN);
     }
 }

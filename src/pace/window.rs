@@ -1,59 +1,134 @@
-//! The strict guard: when the latest calls were really sent, so that no window of a second holds too many.
+//! The strict guard: when the latest calls really left for Stripe.
 //!
-//! Permits are evenly spaced when they are granted, but Stripe counts calls when they arrive, and a busy machine may
-//! take a moment from the one to the other. The dangerous order is an early call that is delayed and later ones that
-//! are not: then a window is too full although the grants were not. So the N-th next grant is measured from
-//! when a call was *sent*, plus [`MARGIN`] for the way to the server.
+//! Grants are evenly spaced, but Stripe counts calls when they arrive, and a call may leave late: a new connection,
+//! a busy machine. The dangerous order is a call that is delayed and later ones that are not: then a second holds
+//! too many although the grants were even. So a grant is given only while fewer than a second's calls have left
+//! within the last second and a margin, *those counted in that are granted but have not left yet*.
 //!
-//! For a rate of R a second, N is R rounded down (at least 1) and any N + 1 sends span at least N / R + MARGIN.
+//! Why no second ever holds more than that many departures: take the one among them that was granted last. When it
+//! was granted, each of the others had either left, less than a second before the last of them left and hence less
+//! than a second before that moment, or had not left yet. All were counted, so it would not have been granted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What the delay from sending to arriving may differ by between two calls. Costs 0.4 % of the rate.
-pub(super) const MARGIN: Duration = Duration::from_millis(4);
-/// Sends that are remembered: a second's at the largest rate that may be configured.
-const SENDS_MAX: usize = 100_001;
+/// What the way from here to the server may differ by between two calls, on a machine that is never late: 3 ms in a
+/// second. Below the spacing's own slack, so that the spacing decides, and what was late is made up for.
+const MARGIN_MIN: f64 = 0.003;
+/// The same on a machine that is late at times: a stand-in for Stripe, or a proxy, will then be late as well.
+const MARGIN_MAX: f64 = 0.006;
+/// In how many seconds the worst lateness is forgotten by half.
+const LATENESS_HALVES_SECONDS: f64 = 5.0;
+/// How long departures are remembered at least: a 429 is judged by the second before its call left, and comes
+/// some time after it.
+const KEPT: Duration = Duration::from_secs(3);
 
-/// The latest sends, numbered.
+/// A call that left.
+#[derive(Debug, Clone, Copy)]
+struct Departure {
+    number: u64,
+    at: Instant,
+    /// A limiter turned it away.
+    limited: bool,
+}
+
+/// The departures of the last seconds.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// The number of the first entry.
-    first: u64,
-    sends: VecDeque<Instant>,
+    /// Granted, not left yet.
+    under_way: usize,
+    left: VecDeque<Departure>,
+    /// The worst that something was late by, in seconds, and when: it fades.
+    late: f64,
+    late_at: Option<Instant>,
 }
 
 impl Window {
-    /// A permit is granted; until its call is sent, this moment stands for it. Answers its number.
-    pub(super) fn granted(&mut self, now: Instant) -> u64 {
-        if self.sends.len() == SENDS_MAX {
-            self.sends.pop_front();
-            self.first += 1;
-        }
-        self.sends.push_back(now);
-        self.first + self.sends.len() as u64 - 1
+    /// A grant is given; its call will leave, or be given up.
+    pub(super) fn granted(&mut self) {
+        self.under_way += 1;
     }
 
-    /// The call of that permit goes out now.
-    pub(super) fn sent(&mut self, number: u64, now: Instant) {
-        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        if let Some(entry) = index.and_then(|index| self.sends.get_mut(index)) {
-            *entry = now;
-        }
+    /// The call leaves now.
+    pub(super) fn left(&mut self, number: u64, now: Instant) {
+        self.under_way = self.under_way.saturating_sub(1);
+        // Times are taken before the lock is; the order of departures is kept.
+        let at = self.left.back().map_or(now, |last| last.at.max(now));
+        self.left.push_back(Departure { number, at, limited: false });
     }
 
-    /// How long the next grant must wait for a limit of so many a second.
-    pub(super) fn wait(&self, per_second: f64, now: Instant) -> Duration {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "positive, below SENDS_MAX"
-        )]
-        let calls = (per_second.floor() as usize).clamp(1, SENDS_MAX - 1);
+    /// The call was given up before it left.
+    pub(super) fn never_left(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// Whether one more may be granted for this rate; if not, when to ask again. `None`: when one of those that were
+    /// granted has left.
+    pub(super) fn room(&mut self, per_second: f64, now: Instant) -> Result<(), Option<Instant>> {
+        let calls = super::whole(per_second).max(1);
         #[expect(clippy::cast_precision_loss, reason = "a small whole number")]
-        let span = Duration::from_secs_f64(calls as f64 / per_second) + MARGIN;
-        let Some(index) = self.sends.len().checked_sub(calls) else { return Duration::ZERO };
-        (self.sends[index] + span).saturating_duration_since(now)
+        let span = Duration::from_secs_f64(calls as f64 / per_second * (1.0 + self.margin(now)));
+        self.forget(now, span);
+        let Some(free) = calls.checked_sub(self.under_way).filter(|free| *free > 0) else { return Err(None) };
+        let Some(index) = self.left.len().checked_sub(free) else { return Ok(()) };
+        let from = self.left[index].at + span;
+        if from <= now { Ok(()) } else { Err(Some(from)) }
+    }
+
+    /// Something came so much later than it was due: a wake-up, a departure.
+    pub(super) fn was_late(&mut self, late: Duration, now: Instant) {
+        let late = late.as_secs_f64();
+        if late > self.lateness(now) {
+            self.late = late.min(MARGIN_MAX);
+            self.late_at = Some(now);
+        }
+    }
+
+    fn lateness(&self, now: Instant) -> f64 {
+        let Some(at) = self.late_at else { return 0.0 };
+        self.late * 0.5_f64.powf(now.saturating_duration_since(at).as_secs_f64() / LATENESS_HALVES_SECONDS)
+    }
+
+    fn margin(&self, now: Instant) -> f64 {
+        (MARGIN_MIN + self.lateness(now)).min(MARGIN_MAX)
+    }
+
+    /// That call was turned away. Answers when it had left, if that is still known.
+    pub(super) fn limited(&mut self, number: u64) -> Option<Instant> {
+        let departure = self.left.iter_mut().rev().find(|departure| departure.number == number)?;
+        departure.limited = true;
+        Some(departure.at)
+    }
+
+    /// How many calls that left in the second before `until` were let through, as far as is known, and when the first
+    /// of them left. One without an answer yet has most probably been let through: a limiter answers at once.
+    pub(super) fn let_through(&self, until: Instant) -> (usize, Option<Instant>) {
+        let mut count = 0;
+        let mut first = None;
+        for departure in self.left.iter().rev() {
+            if until.saturating_duration_since(departure.at) >= Duration::from_secs(1) {
+                break;
+            }
+            if departure.at < until && !departure.limited {
+                count += 1;
+                first = Some(departure.at);
+            }
+        }
+        (count, first)
+    }
+
+    /// Calls that left in the last second: the rate that is used.
+    pub(super) fn in_last_second(&self, now: Instant) -> usize {
+        let recent =
+            |departure: &&Departure| now.saturating_duration_since(departure.at) < Duration::from_secs(1);
+        self.left.iter().rev().take_while(recent).count()
+    }
+
+    fn forget(&mut self, now: Instant, span: Duration) {
+        let kept = KEPT.max(span);
+        while self.left.front().is_some_and(|first| now.saturating_duration_since(first.at) > kept) {
+            self.left.pop_front();
+        }
     }
 }
 
@@ -61,29 +136,61 @@ impl Window {
 mod tests {
     use super::*;
 
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// One grant, and its call leaves.
+    fn call(window: &mut Window, number: u64, at: Instant) {
+        window.granted();
+        window.left(number, at);
+    }
+
     #[test]
-    fn the_next_but_n_is_measured_from_when_a_call_was_sent() {
-        let mut window = Window::default();
-        let start = Instant::now();
-        let ms = Duration::from_millis;
-        let first = window.granted(start);
-        for call in 1..25 {
-            assert_eq!(window.wait(25.0, start + ms(40 * call)), Duration::ZERO);
-            window.granted(start + ms(40 * call));
+    fn a_late_departure_holds_the_grant_a_second_after_it() {
+        let (mut window, start) = (Window::default(), Instant::now());
+        window.granted();
+        for number in 1..25 {
+            assert_eq!(window.room(25.0, start + ms(40 * number)), Ok(()));
+            call(&mut window, number, start + ms(40 * number));
         }
-        assert_eq!(window.wait(25.0, start + ms(999)), ms(1) + MARGIN);
-        // The first was granted then, but sent 30 ms later.
-        window.sent(first, start + ms(30));
-        assert_eq!(window.wait(25.0, start + ms(1000)), ms(30) + MARGIN);
-        assert_eq!(window.wait(26.0, start + ms(1000)), Duration::ZERO, "the limit was not reached");
+        // The first was granted at the start but has not left. It may leave at any moment, and then the second holds
+        // it and the 24 others, until the first of those is a second ago.
+        assert_eq!(window.room(25.0, start + ms(1001)), Err(Some(start + ms(40 + 1003))));
+        window.left(0, start + ms(1020));
+        assert_eq!(window.room(25.0, start + ms(1020)), Err(Some(start + ms(40 + 1003))));
+        assert_eq!(window.room(25.0, start + ms(1043)), Ok(()));
+    }
+
+    #[test]
+    fn calls_that_have_not_left_fill_it_until_they_leave_or_are_given_up() {
+        let (mut window, now) = (Window::default(), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(window.room(10.0, now), Ok(()));
+            window.granted();
+        }
+        assert_eq!(window.room(10.0, now + ms(60_000)), Err(None));
+        window.never_left();
+        assert_eq!(window.room(10.0, now + ms(60_000)), Ok(()));
     }
 
     #[test]
     fn a_rate_below_one_keeps_its_whole_period() {
-        let mut window = Window::default();
-        let start = Instant::now();
-        assert_eq!(window.wait(0.5, start), Duration::ZERO);
-        window.granted(start);
-        assert_eq!(window.wait(0.5, start + Duration::from_secs(1)), Duration::from_secs(1) + MARGIN);
+        let (mut window, start) = (Window::default(), Instant::now());
+        call(&mut window, 0, start);
+        assert_eq!(window.room(0.5, start + ms(1500)), Err(Some(start + ms(2006))));
+        assert_eq!(window.room(0.5, start + ms(2006)), Ok(()));
+    }
+
+    #[test]
+    fn what_was_turned_away_was_not_let_through() {
+        let (mut window, start) = (Window::default(), Instant::now());
+        for number in 0..20 {
+            call(&mut window, number, start + ms(100 * number));
+        }
+        window.limited(15);
+        let (count, first) = window.let_through(start + ms(1900));
+        assert_eq!((count, first), (8, Some(start + ms(1000))));
+        assert_eq!(window.in_last_second(start + ms(1900)), 10);
     }
 }

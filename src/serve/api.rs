@@ -402,7 +402,7 @@ async fn show_server(_: Read, State(server): State<Server>) -> Json<ServerView> 
         pace_configured_per_second: health.configured_per_second,
         pace_per_second: health.current_per_second,
         in_flight: health.in_flight,
-        stripe_down: health.down,
+        stripe_down: health.circuit != crate::pace::CircuitState::Closed,
         stopped: server.line().halt().map(|halt| halt.to_string()),
         upload_bytes_max: limits.upload_bytes_max,
         rows_max: limits.rows_max,

@@ -4,6 +4,7 @@
 //! (the API key would travel), or to let the key or a body into a log.
 
 mod answer;
+mod outgoing;
 
 use std::time::{Duration, Instant};
 
@@ -127,15 +128,21 @@ impl Client {
         if status.is_success() { Ok(body) } else { Err(format!("the key endpoint answered {status}")) }
     }
 
-    /// Makes one create call. `body` is wiped once it is no longer needed.
-    pub async fn create_card(&self, idempotency_key: &str, body: Zeroizing<Vec<u8>>) -> Answer {
+    /// Makes one create call. `body` is wiped once it is no longer needed; `leaves` is called when it is about to be
+    /// written to a connection, and never if it is not.
+    pub async fn create_card(
+        &self,
+        idempotency_key: &str,
+        body: Zeroizing<Vec<u8>>,
+        leaves: impl FnOnce() + Send + Sync + Unpin + 'static,
+    ) -> Answer {
         let request = self
             .http
             .post(self.cards_url.clone())
             .headers(self.headers.clone())
             .header("idempotency-key", idempotency_key)
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(Bytes::from_owner(body));
+            .body(reqwest::Body::wrap(outgoing::Outgoing::new(Bytes::from_owner(body), leaves)));
         let mut timed = Request::begin("create_card");
         match request.send().await {
             Err(error) if error.is_connect() || error.is_builder() => Answer::NotSent(brief(&error)),
