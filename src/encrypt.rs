@@ -6,6 +6,9 @@
 use josekit::jwe::{JweHeader, RSA_OAEP};
 use josekit::jwk::Jwk;
 use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::pin::PIN_DIGITS;
 
 /// Why a PIN could not be encrypted.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +24,9 @@ pub enum EncryptError {
 #[derive(Deserialize)]
 struct Document {
     key_id: String,
-    jwk: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    jwk: Value,
+    pkcs8: Option<String>,
 }
 
 /// Encrypts a PIN under the key in the endpoint's document; answers the compact JWE.
@@ -29,22 +34,41 @@ struct Document {
 /// # Errors
 /// If it is no PIN or the document holds no key.
 pub fn encrypt_pin(pin: &str, key_document: &[u8]) -> Result<String, EncryptError> {
-    if !(4..=12).contains(&pin.len()) || !pin.bytes().all(|byte| byte.is_ascii_digit()) {
+    if !PIN_DIGITS.contains(&pin.len()) || !pin.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(EncryptError::NotAPin);
     }
-    let unusable = |error: String| EncryptError::Key(error);
-    let document: Document =
-        serde_json::from_slice(key_document).map_err(|error| unusable(error.to_string()))?;
-    let mut members = document.jwk;
+    let document: Document = serde_json::from_slice(key_document).map_err(|error| unusable(&error))?;
+    let encrypter = match (members_of(document.jwk)?, document.pkcs8) {
+        (Some(members), _) => {
+            let jwk = Jwk::from_map(members).map_err(|error| unusable(&error))?;
+            RSA_OAEP.encrypter_from_jwk(&jwk)
+        }
+        (None, Some(pem)) => RSA_OAEP.encrypter_from_pem(pem),
+        (None, None) => return Err(EncryptError::Key("it has neither jwk nor pkcs8".into())),
+    };
+    let mut header = JweHeader::new();
+    header.set_content_encryption("A128CBC-HS256");
+    header.set_key_id(document.key_id);
+    encrypter
+        .and_then(|encrypter| josekit::jwe::serialize_compact(pin.as_bytes(), &header, &encrypter))
+        .map_err(|error| unusable(&error))
+}
+
+/// The jwk's members, whether it came as an object or as a text that holds one.
+fn members_of(jwk: Value) -> Result<Option<Map<String, Value>>, EncryptError> {
+    let mut members = match jwk {
+        Value::Null => return Ok(None),
+        Value::String(text) => serde_json::from_str(&text).map_err(|error| unusable(&error))?,
+        Value::Object(members) => members,
+        _ => return Err(EncryptError::Key("its jwk is not an object".into())),
+    };
     // josekit holds the key's own alg and use against the algorithm asked for; Stripe's are not always josekit's.
     for member in ["alg", "use", "key_ops"] {
         members.remove(member);
     }
-    let jwk = Jwk::from_map(members).map_err(|error| unusable(error.to_string()))?;
-    let encrypter = RSA_OAEP.encrypter_from_jwk(&jwk).map_err(|error| unusable(error.to_string()))?;
-    let mut header = JweHeader::new();
-    header.set_content_encryption("A128CBC-HS256");
-    header.set_key_id(document.key_id);
-    josekit::jwe::serialize_compact(pin.as_bytes(), &header, &encrypter)
-        .map_err(|error| unusable(error.to_string()))
+    Ok(Some(members))
+}
+
+fn unusable(error: &dyn std::error::Error) -> EncryptError {
+    EncryptError::Key(error.to_string())
 }

@@ -10,6 +10,10 @@ use zeroize::Zeroizing;
 /// Stripe's limit for `pin[encrypted_number]`, in characters (its API schema's `maxLength`).
 pub const JWE_CHARACTERS_MAX: usize = 5000;
 
+/// How many digits a PIN may have. Stripe's have four; more are understood so that a longer one is known for what
+/// it is when it turns up in the clear.
+pub const PIN_DIGITS: std::ops::RangeInclusive<usize> = 4..=12;
+
 /// A compact JWE that holds a PIN under Stripe's public key: unverified, wiped on drop, without `Display`.
 pub struct PinJwe(Zeroizing<String>);
 
