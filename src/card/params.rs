@@ -78,6 +78,11 @@ pub(crate) const REQUIRED: &[(&str, &[&str])] = &[
     ("spending_controls[spending_limits][0]", &["[amount]", "[interval]"]),
 ];
 
+/// The parts that every request has.
+pub(crate) fn always_required() -> &'static [&'static str] {
+    REQUIRED.iter().find(|(parent, _)| parent.is_empty()).map_or(&[], |(_, parts)| *parts)
+}
+
 /// Lists of which Stripe takes one ("Cannot be set with …", their descriptions say).
 pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
     ("spending_controls[allowed_card_presences]", "spending_controls[blocked_card_presences]"),
@@ -192,9 +197,14 @@ pub fn known(path: &str) -> Result<(), FieldProblem> {
     kind_of(path).map(|_| ())
 }
 
-/// The parameter's name most like the one given, with the index that was given.
+/// The parameter's name most like the one given, with the indices that were given.
 fn near_parameter(path: &str) -> Option<String> {
-    nearest(path, PARAMETERS.iter().map(|(name, _)| *name).filter(|name| *name != "metadata[*]"))
+    let names = PARAMETERS.iter().map(|(name, _)| *name).filter(|name| *name != "metadata[*]");
+    let near = nearest(&general(path), names)?;
+    let mut indices = path.split(['[', ']']).filter(|part| is_index(part));
+    let mut parts = near.split("[0]");
+    let first = parts.next().unwrap_or_default().to_owned();
+    Some(parts.fold(first, |name, part| format!("{name}[{}]{part}", indices.next().unwrap_or("0"))))
 }
 
 fn metadata_problem(path: &str) -> Option<FieldProblem> {

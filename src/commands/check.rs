@@ -1,11 +1,16 @@
 //! `embosser check MANIFEST`: every problem of every row, without a network.
+//!
+//! Problems are written as they are found, so that a file of any size is checked in the same little memory.
 
-use std::io::{self, Write};
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+
+use serde::Serialize;
 
 use super::Exit;
 use crate::config::Config;
-use crate::manifest::{CheckOptions, CheckReport, Manifest, ManifestError};
+use crate::manifest::{CheckOptions, CheckReport, Manifest, ManifestError, Problem};
 
 /// Options of `embosser check`.
 #[derive(Debug, clap::Args)]
@@ -15,7 +20,7 @@ pub struct Args {
     /// How to tell.
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
-    /// Calls per second to reckon with.
+    /// Calls per second to reckon with [default: the configured pace].
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
 }
@@ -32,34 +37,150 @@ pub enum Format {
 /// Checks the manifest.
 ///
 /// # Errors
-/// If it cannot be read at all.
+/// If it cannot be read at all, or the verdict not be written.
 pub fn run(args: &Args, config: &Config) -> Result<Exit, String> {
-    let report = match Manifest::open(&args.manifest)
-        .and_then(|manifest| manifest.check(&CheckOptions::default(), &|_| {}))
-    {
-        Ok(report) => report,
-        Err(ManifestError::Header { problems, .. }) => {
-            let problem_count = problems.len() as u64;
-            CheckReport { problems, problem_count, ..CheckReport::default() }
-        }
-        Err(error) => return Err(error.to_string()),
-    };
     let per_second =
         args.rate.unwrap_or_else(|| config.pace.endpoint_per_second.min(config.pace.account_per_second));
-    let mut out = io::stdout().lock();
-    match args.format {
-        Format::Json => serde_json::to_writer_pretty(&mut out, &report)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out)),
-        Format::Text => {
-            print_problems(&report, &mut out).and_then(|()| print_summary(&report, per_second, &mut out))
-        }
+    if !(per_second.is_finite() && per_second > 0.0) {
+        return Err(format!("--rate {per_second}: must be above 0"));
     }
-    .map_err(|error| error.to_string())?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let told = match args.format {
+        Format::Json => tell_json(args, per_second, &mut out),
+        Format::Text => tell_text(args, per_second, &mut out),
+    };
+    match told.and_then(|exit| out.flush().map(|()| exit).map_err(Untold::from)) {
+        Ok(exit) => Ok(exit),
+        // Whoever reads has read enough.
+        Err(Untold::Written(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Unusable),
+        Err(Untold::Written(error)) => Err(error.to_string()),
+        Err(Untold::Manifest(error)) => Err(error.to_string()),
+    }
+}
+
+/// Why there is no verdict.
+enum Untold {
+    Manifest(ManifestError),
+    Written(io::Error),
+}
+
+impl From<io::Error> for Untold {
+    fn from(error: io::Error) -> Self {
+        Self::Written(error)
+    }
+}
+
+/// Checks the file, and tells of each problem as it is found.
+fn check(
+    args: &Args,
+    mut tell: impl FnMut(&Problem) -> io::Result<()>,
+) -> Result<Result<CheckReport, ManifestError>, io::Error> {
+    let mut written = Ok(());
+    let report = Manifest::inspect(&args.manifest).and_then(|manifest| {
+        manifest.check_each(&CheckOptions::default(), &|_| {}, &mut |problem| {
+            if written.is_ok() {
+                written = tell(&problem);
+            }
+        })
+    });
+    written.map(|()| report)
+}
+
+fn tell_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, Untold> {
+    let mut overview = Overview::default();
+    let report = check(args, |problem| {
+        overview.add(problem);
+        writeln!(out, "{problem}")
+    })?;
+    let report = match report {
+        Ok(report) => report,
+        Err(ManifestError::Header { problems, .. }) => {
+            for problem in &problems {
+                writeln!(out, "{problem}")?;
+            }
+            writeln!(out, "The header cannot be used; no row was looked at. Nothing would be issued.")?;
+            return Ok(Exit::Unusable);
+        }
+        Err(error) => return Err(Untold::Manifest(error)),
+    };
+    overview.tell(report.problem_count, out)?;
+    let cards = report.r#virtual + report.physical;
+    writeln!(
+        out,
+        "{} rows: {cards} cards ({} virtual, {} physical), {} with a PIN; {} at {per_second} calls a second.",
+        report.rows,
+        report.r#virtual,
+        report.physical,
+        report.pins,
+        duration(seconds(cards, per_second)),
+    )?;
+    if report.problem_count == 0 {
+        return Ok(Exit::Success);
+    }
+    let problems = if report.problem_count == 1 { "problem" } else { "problems" };
+    writeln!(
+        out,
+        "{} {problems}, {} of {} rows invalid: `embosser issue` would issue nothing until they are mended.",
+        report.problem_count, report.invalid_rows, report.rows
+    )?;
+    Ok(Exit::Unusable)
+}
+
+/// The verdict for programs; the problems stand before it.
+#[derive(Serialize)]
+struct Verdict {
+    valid: bool,
+    rows: u64,
+    invalid_rows: u64,
+    problem_count: u64,
+    cards: u64,
+    r#virtual: u64,
+    physical: u64,
+    pins: u64,
+    calls_per_second: f64,
+    seconds: f64,
+}
+
+fn tell_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, Untold> {
+    let manifest = serde_json::to_string(&args.manifest.to_string_lossy()).map_err(io::Error::from)?;
+    write!(out, "{{\n  \"manifest\": {manifest},\n  \"problems\": [")?;
+    let mut separator = "\n    ";
+    let mut write = |problem: &Problem, out: &mut dyn Write| {
+        out.write_all(separator.as_bytes())?;
+        separator = ",\n    ";
+        serde_json::to_writer(out, problem).map_err(io::Error::from)
+    };
+    let report = match check(args, |problem| write(problem, out))? {
+        Ok(report) => report,
+        Err(error) => {
+            let problems = error.into_problems();
+            for problem in &problems {
+                write(problem, out)?;
+            }
+            CheckReport { problem_count: problems.len() as u64, ..CheckReport::default() }
+        }
+    };
+    let cards = report.r#virtual + report.physical;
+    let verdict = Verdict {
+        valid: report.problem_count == 0,
+        rows: report.rows,
+        invalid_rows: report.invalid_rows,
+        problem_count: report.problem_count,
+        cards,
+        r#virtual: report.r#virtual,
+        physical: report.physical,
+        pins: report.pins,
+        calls_per_second: per_second,
+        seconds: seconds(cards, per_second),
+    };
+    let verdict = serde_json::to_string_pretty(&verdict).map_err(io::Error::from)?;
+    // The verdict's members, in the same object.
+    let members = verdict.trim_start_matches('{');
+    write!(out, "{}],{members}\n", if report.problem_count > 0 { "\n  " } else { "" })?;
     Ok(if report.problem_count == 0 { Exit::Success } else { Exit::Unusable })
 }
 
-/// The problems, a line each.
+/// The problems that a report kept, a line each.
 ///
 /// # Errors
 /// If they cannot be written.
@@ -69,17 +190,61 @@ pub fn print_problems(report: &CheckReport, out: &mut impl Write) -> io::Result<
     }
     let more = report.problem_count - report.problems.len() as u64;
     if more > 0 {
-        writeln!(out, "and {more} more problems")?;
+        writeln!(out, "and {more} more problems; `embosser check` tells them all")?;
     }
     Ok(())
 }
 
-fn print_summary(report: &CheckReport, per_second: f64, out: &mut impl Write) -> io::Result<()> {
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let seconds = report.rows as f64 / per_second;
-    writeln!(
-        out,
-        "{} rows, {} of them invalid: {} virtual and {} physical cards, {} with a PIN; {seconds:.0} s at {per_second}/s.",
-        report.rows, report.invalid_rows, report.r#virtual, report.physical, report.pins
-    )
+/// How often each problem comes, for a file with many: one mistake in a formula is a problem of each row.
+#[derive(Default)]
+struct Overview(BTreeMap<(String, &'static str), (u64, u64)>);
+
+impl Overview {
+    /// Fewer problems than this are seen at a glance.
+    const PROBLEMS_MIN: u64 = 20;
+
+    fn add(&mut self, problem: &Problem) {
+        let seen = self.0.entry((problem.column.clone(), problem.code)).or_insert((0, problem.line));
+        seen.0 += 1;
+    }
+
+    fn tell(&self, problem_count: u64, out: &mut impl Write) -> io::Result<()> {
+        if problem_count < Self::PROBLEMS_MIN {
+            return Ok(());
+        }
+        writeln!(out, "\nBy column:")?;
+        for ((column, code), (count, line)) in &self.0 {
+            let column = if column.is_empty() { "(the row)" } else { column };
+            writeln!(out, "  {count:>8} × {column}: {code}, first on line {line}")?;
+        }
+        writeln!(out)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn seconds(cards: u64, per_second: f64) -> f64 {
+    cards as f64 / per_second
+}
+
+/// A duration as a person says it.
+fn duration(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
+    let whole = seconds.ceil() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_are_told_as_a_person_says_them() {
+        let said = [0.0, 7.2, 61.0, 3600.0, 40_000.0, 200_000.0].map(duration);
+        assert_eq!(said, ["0 s", "8 s", "1 min 1 s", "1 h 0 min", "11 h 6 min", "2 d 7 h"]);
+    }
 }

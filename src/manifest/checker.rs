@@ -2,19 +2,19 @@
 //!
 //! The same for a file and for an upload, so that both come to the same verdict and the same digest.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::names::{Hasher, Names};
 use super::{CheckOptions, CheckReport, InvalidRow, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row};
 
 /// Adds rows up, one after the other, in the manifest's order.
 pub struct Checker {
     report: CheckReport,
     digest: Option<Sha256>,
-    /// A name's digest, not the name: half a million names are not held. To the line it stands on.
-    names: HashMap<u128, u64>,
+    hasher: Hasher,
+    names: Names,
 }
 
 impl Checker {
@@ -24,7 +24,8 @@ impl Checker {
         Self {
             report: CheckReport::default(),
             digest: options.digest.then(Sha256::new),
-            names: HashMap::new(),
+            hasher: Hasher::default(),
+            names: Names::default(),
         }
     }
 
@@ -40,54 +41,65 @@ impl Checker {
         self.report.invalid_rows
     }
 
+    /// Adds what is wrong with the header.
+    pub(super) fn add_header(&mut self, problems: &[Problem]) {
+        self.add_problems(problems, None);
+    }
+
     /// Adds the next row.
     pub fn add(&mut self, row: &Result<Row, InvalidRow>) {
-        let report = &mut self.report;
-        report.rows += 1;
+        self.report.rows += 1;
         let (line, number, row_id) = match row {
             Ok(row) => (row.line, row.number, row.row_id.as_deref()),
             Err(row) => (row.line, row.number, row.row_id.as_deref()),
         };
-        let twice =
-            row_id.and_then(|row_id| self.names.insert(name_digest(row_id), line)).map(|first| Problem {
-                line,
-                row: number,
-                column: ROW_ID.into(),
-                code: "duplicate_row_id",
-                reason: format!("the same row_id as on line {first}; each row needs its own"),
-                suggestion: None,
-            });
-        let problems: &[Problem] = match row {
+        let twice = row_id
+            .and_then(|row_id| self.names.insert(self.hasher.hash(row_id), line))
+            .map(|first| name_twice(line, number, first));
+        match row {
             Ok(row) => {
-                report.pins += u64::from(row.pin.is_some());
-                match row.card.kind() {
-                    "physical" => report.physical += 1,
-                    _ => report.r#virtual += 1,
-                }
                 if let Some(digest) = &mut self.digest {
                     digest.update(row.row_id.as_deref().unwrap_or("").as_bytes());
                     digest.update(row.card.fingerprint());
                 }
-                &[]
+                if twice.is_none() {
+                    let physical = row.card.kind() == "physical";
+                    self.report.physical += u64::from(physical);
+                    self.report.r#virtual += u64::from(!physical);
+                    self.report.pins += u64::from(row.pin.is_some());
+                }
+                self.add_invalid(&[], twice);
             }
-            Err(row) => &row.problems,
-        };
-        if problems.is_empty() && twice.is_none() {
-            return;
+            Err(row) => self.add_invalid(&row.problems, twice),
         }
-        report.invalid_rows += 1;
+    }
+
+    fn add_invalid(&mut self, problems: &[Problem], twice: Option<Problem>) {
+        if !problems.is_empty() || twice.is_some() {
+            self.report.invalid_rows += 1;
+            self.add_problems(problems, twice);
+        }
+    }
+
+    fn add_problems(&mut self, problems: &[Problem], twice: Option<Problem>) {
+        let report = &mut self.report;
         report.problem_count += problems.len() as u64 + u64::from(twice.is_some());
         let room = PROBLEMS_MAX.saturating_sub(report.problems.len());
         report.problems.extend(problems.iter().cloned().chain(twice).take(room));
     }
 
+    /// Hands the problems over that were added since it was last called; they are kept no longer.
+    pub(super) fn hand_over(&mut self, told: &mut dyn FnMut(Problem)) {
+        self.report.problems.drain(..).for_each(told);
+    }
+
     /// The report over all of them.
     ///
     /// # Errors
-    /// If there was no row.
+    /// If there was no row, and nothing else to tell.
     pub fn finish(self, path: &Path) -> Result<CheckReport, ManifestError> {
         let Self { mut report, digest, .. } = self;
-        if report.rows == 0 {
+        if report.rows == 0 && report.problem_count == 0 {
             return Err(ManifestError::Shape {
                 path: path.into(),
                 reason: "there is a header but no row".into(),
@@ -98,7 +110,13 @@ impl Checker {
     }
 }
 
-fn name_digest(name: &str) -> u128 {
-    let digest = Sha256::digest(name.as_bytes());
-    u128::from_be_bytes(digest[..16].try_into().expect("SHA-256 has 32 bytes"))
+fn name_twice(line: u64, row: u64, first: u64) -> Problem {
+    Problem {
+        line,
+        row,
+        column: ROW_ID.into(),
+        code: "duplicate_row_id",
+        reason: format!("the same row_id as on line {first}; each row needs its own"),
+        suggestion: None,
+    }
 }

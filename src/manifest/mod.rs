@@ -1,12 +1,14 @@
 //! A manifest: a CSV whose columns are Stripe's parameters in bracket form, plus `row_id`.
 //!
 //! Read as a stream, row by row, from its file each time; never held whole. Every problem names its line and
-//! column. Never: a PIN or a JWE in a problem.
-//!
-//! A cell's memory is the csv crate's while a row is read; it is written over by the next row, not wiped.
+//! column. Never: a PIN or a JWE in a problem, or in memory after it was read: buffers are wiped.
 
 pub mod batch;
 mod checker;
+mod header;
+mod names;
+mod records;
+mod rows;
 mod stream;
 
 use std::fs::File;
@@ -15,10 +17,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::card::{self, CardRequest, params};
+use crate::card::CardRequest;
 use crate::pin::PinJwe;
+use header::{Column, Header};
+use records::Records;
 
 pub use checker::Checker;
+pub use rows::Rows;
 pub use stream::{ManifestStream, StreamedRows};
 
 /// Longest cell, in bytes: Stripe's longest value has 5,000 characters, of up to four bytes each.
@@ -27,6 +32,8 @@ const CELL_BYTES_MAX: usize = 20_000;
 const PROBLEMS_MAX: usize = 1000;
 /// The column that names a row.
 const ROW_ID: &str = "row_id";
+/// So much is looked at to tell text from what is not.
+const START_BYTES: u64 = 4096;
 /// Longest `row_id`, in bytes, so that it makes a job id together with a batch's name.
 const ROW_ID_BYTES_MAX: usize = 200;
 
@@ -59,6 +66,19 @@ pub enum ManifestError {
     },
 }
 
+impl ManifestError {
+    /// What is wrong, in the form of problems: of the header each, of the file as a whole one on line 1.
+    #[must_use]
+    pub fn into_problems(self) -> Vec<Problem> {
+        let (code, reason) = match self {
+            Self::Header { problems, .. } => return problems,
+            Self::Read { source, .. } => ("unreadable", source.to_string()),
+            Self::Shape { reason, .. } => ("not_a_manifest", reason),
+        };
+        vec![Problem { line: 1, row: 0, column: String::new(), code, reason, suggestion: None }]
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -78,7 +98,10 @@ pub struct Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "line {}, column {}: {}", self.line, self.column, self.reason)?;
+        match self.column.as_str() {
+            "" => write!(formatter, "line {}: {}", self.line, self.reason)?,
+            column => write!(formatter, "line {}, column {column}: {}", self.line, self.reason)?,
+        }
         if let Some(suggestion) = &self.suggestion {
             write!(formatter, " (did you mean {suggestion}?)")?;
         }
@@ -128,11 +151,11 @@ pub struct CheckReport {
     pub rows: u64,
     /// Those with problems.
     pub invalid_rows: u64,
-    /// Those with a PIN.
+    /// Cards with a PIN, of the valid rows.
     pub pins: u64,
     /// Physical cards among the valid rows.
     pub physical: u64,
-    /// Virtual cards among them.
+    /// Virtual cards among the valid rows.
     pub r#virtual: u64,
     /// All problems.
     pub problem_count: u64,
@@ -147,8 +170,9 @@ pub struct CheckReport {
 #[derive(Debug)]
 pub struct Manifest {
     path: PathBuf,
-    columns: Vec<String>,
-    row_id_column: Option<usize>,
+    columns: Vec<Column>,
+    /// What is wrong with the header; empty unless the rows are only to be checked.
+    header_problems: Vec<Problem>,
 }
 
 impl Manifest {
@@ -157,14 +181,38 @@ impl Manifest {
     /// # Errors
     /// If it is no manifest: all problems of the header at once.
     pub fn open(path: &Path) -> Result<Self, ManifestError> {
-        let shape = |reason: String| ManifestError::Shape { path: path.into(), reason };
-        let mut start = [0; 4096];
-        let length = read_start(path, &mut start)?;
-        sniff(&start[..length]).map_err(shape)?;
-        let mut reader = reader(path)?;
-        let columns = columns_of(reader.byte_headers(), path)?;
-        let row_id_column = columns.iter().position(|name| name == ROW_ID);
-        Ok(Self { path: path.into(), columns, row_id_column })
+        Self::inspect(path)?.sound()
+    }
+
+    /// As [`Self::open`], but for a check: the rows can be checked though the header has problems, all but those of a
+    /// PIN in the clear.
+    ///
+    /// # Errors
+    /// If it is no manifest, or a column holds PINs in the clear.
+    pub fn inspect(path: &Path) -> Result<Self, ManifestError> {
+        let mut file = open(path)?;
+        let mut start = Vec::new();
+        let read = |source| ManifestError::Read { path: path.into(), source };
+        file.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(read)?;
+        header::sniff(&start).map_err(|reason| ManifestError::Shape { path: path.into(), reason })?;
+        let header = header::read(&mut Records::new(start.as_slice().chain(file)), path)?;
+        Self::of_header(path, header)
+    }
+
+    fn of_header(path: &Path, header: Header) -> Result<Self, ManifestError> {
+        let Header { columns, problems } = header;
+        if problems.iter().any(|problem| problem.code == "pin_in_clear") {
+            return Err(ManifestError::Header { path: path.into(), problems });
+        }
+        Ok(Self { path: path.into(), columns, header_problems: problems })
+    }
+
+    /// Without problems in the header.
+    fn sound(self) -> Result<Self, ManifestError> {
+        if self.header_problems.is_empty() {
+            return Ok(self);
+        }
+        Err(ManifestError::Header { path: self.path, problems: self.header_problems })
     }
 
     /// The rows, from the first; blocks on the file.
@@ -172,14 +220,13 @@ impl Manifest {
     /// # Errors
     /// If the file cannot be opened again.
     pub fn rows(&self) -> Result<Rows<'_>, ManifestError> {
-        let mut reader = reader(&self.path)?;
-        reader
-            .byte_headers()
-            .map_err(|error| ManifestError::Shape { path: self.path.clone(), reason: error.to_string() })?;
-        Ok(Rows { manifest: self, reader, record: csv::ByteRecord::new(), number: 0, ended: false })
+        let read = |source| ManifestError::Read { path: self.path.clone(), source };
+        let mut records = Records::new(open(&self.path)?);
+        records.next().map_err(read)?;
+        Ok(Rows::new(self, records))
     }
 
-    /// Reads every row and tells every problem.
+    /// Reads every row and tells every problem, of which the report keeps the first.
     ///
     /// # Errors
     /// If the file cannot be read, or has no rows.
@@ -188,11 +235,33 @@ impl Manifest {
         options: &CheckOptions,
         progress: &dyn Fn(u64),
     ) -> Result<CheckReport, ManifestError> {
+        let mut kept = Vec::new();
+        let mut report = self.check_each(options, progress, &mut |problem| {
+            if kept.len() < PROBLEMS_MAX {
+                kept.push(problem);
+            }
+        })?;
+        report.problems = kept;
+        Ok(report)
+    }
+
+    /// Reads every row and hands every problem over, in the order of lines; the report keeps none.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_each(
+        &self,
+        options: &CheckOptions,
+        progress: &dyn Fn(u64),
+        told: &mut dyn FnMut(Problem),
+    ) -> Result<CheckReport, ManifestError> {
         /// Between two calls of `progress`.
         const PROGRESS_ROWS: u64 = 10_000;
         let mut checker = Checker::new(options);
+        checker.add_header(&self.header_problems);
         for row in self.rows()? {
             checker.add(&row);
+            checker.hand_over(told);
             if checker.rows().is_multiple_of(PROGRESS_ROWS) {
                 progress(checker.rows());
             }
@@ -201,242 +270,15 @@ impl Manifest {
     }
 }
 
-/// What a file's first bytes tell: nothing in it, or not the text that a manifest is.
-fn sniff(start: &[u8]) -> Result<(), String> {
-    if start.is_empty() {
-        return Err("the file is empty; it needs a header row and a row for each card".into());
-    }
-    if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
-        return Err("the file is UTF-16 or not text; save it as \"CSV UTF-8\"".into());
-    }
-    Ok(())
-}
-
-/// The columns that a header names, if they make sense.
-fn columns_of(header: csv::Result<&csv::ByteRecord>, path: &Path) -> Result<Vec<String>, ManifestError> {
-    let shape = |reason: &str| ManifestError::Shape { path: path.into(), reason: reason.into() };
-    let header = header.map_err(|error| shape(&error.to_string()))?;
-    let mut columns = Vec::new();
-    for cell in header {
-        let name = std::str::from_utf8(cell)
-            .map_err(|_| shape("the header is not UTF-8; save it as \"CSV UTF-8\""))?;
-        columns.push(name.trim().to_owned());
-    }
-    if columns.iter().all(String::is_empty) {
-        return Err(shape("the first line is empty; it must name the columns"));
-    }
-    if columns.len() == 1 && columns[0].contains(';') {
-        return Err(shape("the columns are separated by semicolons; save it with commas"));
-    }
-    let problems = header_problems(&columns);
-    if !problems.is_empty() {
-        return Err(ManifestError::Header { path: path.into(), problems });
-    }
-    Ok(columns)
-}
-
-fn read_start(path: &Path, start: &mut [u8]) -> Result<usize, ManifestError> {
+/// Opens a file that can be read more than once.
+fn open(path: &Path) -> Result<File, ManifestError> {
     let read = |source| ManifestError::Read { path: path.into(), source };
-    let mut file = File::open(path).map_err(read)?;
-    let mut length = 0;
-    loop {
-        match file.read(&mut start[length..]).map_err(read)? {
-            0 => return Ok(length),
-            more => length += more,
-        }
-    }
-}
-
-fn reader(path: &Path) -> Result<csv::Reader<LineBound<File>>, ManifestError> {
-    let file = File::open(path).map_err(|source| ManifestError::Read { path: path.into(), source })?;
-    Ok(csv_reader(file))
-}
-
-fn csv_reader<R: Read>(inner: R) -> csv::Reader<LineBound<R>> {
-    csv::ReaderBuilder::new().flexible(true).from_reader(LineBound { inner, since_break: 0 })
-}
-
-/// Stops a file whose rows do not end (an unbalanced quote, a cell of megabytes) before it fills the memory.
-struct LineBound<R> {
-    inner: R,
-    since_break: usize,
-}
-
-/// Longest run of bytes without a line break: a row of many long cells.
-const RUN_BYTES_MAX: usize = 4 << 20;
-
-impl<R: Read> Read for LineBound<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        match memchr::memrchr(b'\n', &buffer[..length]) {
-            Some(at) => self.since_break = length - at - 1,
-            None => self.since_break += length,
-        }
-        if self.since_break > RUN_BYTES_MAX {
-            return Err(io::Error::other("a line is longer than 4 MiB; no manifest's is"));
-        }
-        Ok(length)
-    }
-}
-
-fn header_problems(columns: &[String]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (index, name) in columns.iter().enumerate() {
-        let mut wrong = |code, reason: String, suggestion| {
-            let column = if name.is_empty() { format!("{}", index + 1) } else { name.clone() };
-            problems.push(Problem { line: 1, row: 0, column, code, reason, suggestion });
-        };
-        if name.is_empty() {
-            wrong("unnamed_column", "has no name".into(), None);
-        } else if columns[..index].contains(name) {
-            wrong("duplicate_column", "stands twice in the header".into(), None);
-        } else if name != ROW_ID
-            && let Err(problem) = params::known(name)
-        {
-            wrong(problem.code, problem.reason, problem.suggestion);
-        }
-    }
-    problems
-}
-
-/// The rows of a manifest.
-pub struct Rows<'m> {
-    manifest: &'m Manifest,
-    reader: csv::Reader<LineBound<File>>,
-    record: csv::ByteRecord,
-    number: u64,
-    ended: bool,
-}
-
-impl Iterator for Rows<'_> {
-    type Item = Result<Row, InvalidRow>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = next_row(self.manifest, &mut self.reader, &mut self.record, self.number + 1);
-        self.number += 1;
-        // Nothing after an unreadable place can be read: the rows before it stand.
-        self.ended = !matches!(next, Next::Row(_));
-        next.into_item()
-    }
-}
-
-/// What the reader came upon.
-enum Next {
-    End,
-    Row(Result<Row, InvalidRow>),
-    Unreadable(InvalidRow),
-}
-
-impl Next {
-    fn into_item(self) -> Option<Result<Row, InvalidRow>> {
-        match self {
-            Self::End => None,
-            Self::Row(row) => Some(row),
-            Self::Unreadable(row) => Some(Err(row)),
-        }
-    }
-}
-
-fn next_row<R: Read>(
-    manifest: &Manifest,
-    reader: &mut csv::Reader<LineBound<R>>,
-    record: &mut csv::ByteRecord,
-    number: u64,
-) -> Next {
-    let line = reader.position().line();
-    match reader.read_byte_record(record) {
-        Ok(false) => Next::End,
-        Ok(true) => {
-            let line = record.position().map_or(line, csv::Position::line);
-            Next::Row(manifest.row(record, number, line))
-        }
-        Err(error) => {
-            let problem = Problem {
-                line,
-                row: number,
-                column: String::new(),
-                code: "unreadable",
-                reason: format!("the file cannot be read on from here: {error}"),
-                suggestion: None,
-            };
-            Next::Unreadable(InvalidRow { number, line, row_id: None, problems: vec![problem] })
-        }
-    }
-}
-
-impl Manifest {
-    fn row(&self, record: &csv::ByteRecord, number: u64, line: u64) -> Result<Row, InvalidRow> {
-        let mut problems = Vec::new();
-        let mut wrong = |column: &str, code, reason: String| {
-            problems.push(Problem {
-                line,
-                row: number,
-                column: column.into(),
-                code,
-                reason,
-                suggestion: None,
-            });
-        };
-        let columns = &self.columns;
-        if record.len() != columns.len() {
-            let reason = format!("the row has {} cells, the header {}", record.len(), columns.len());
-            wrong("", "cell_count", reason);
-        }
-        let mut pairs = Vec::with_capacity(columns.len());
-        let mut row_id = None;
-        for (index, (name, cell)) in columns.iter().zip(record.iter()).enumerate() {
-            if cell.len() > CELL_BYTES_MAX {
-                wrong(name, "cell_too_long", format!("the cell has more than {CELL_BYTES_MAX} bytes"));
-                continue;
-            }
-            let Ok(text) = std::str::from_utf8(cell) else {
-                wrong(name, "not_utf8", "the cell is not UTF-8; save the file as \"CSV UTF-8\"".into());
-                continue;
-            };
-            if text.is_empty() {
-                continue;
-            }
-            if Some(index) == self.row_id_column {
-                if text.len() > ROW_ID_BYTES_MAX
-                    || text.chars().any(char::is_control)
-                    || text.trim().is_empty()
-                {
-                    wrong(
-                        name,
-                        "row_id",
-                        format!("has 1 to {ROW_ID_BYTES_MAX} bytes, and no control characters"),
-                    );
-                } else {
-                    row_id = Some(text.to_owned());
-                }
-                continue;
-            }
-            pairs.push((name.clone(), text.to_owned()));
-        }
-        if self.row_id_column.is_some() && row_id.is_none() && problems.is_empty() {
-            let reason = "is empty; with a row_id column each row needs one".into();
-            let column = ROW_ID.into();
-            problems.push(Problem { line, row: number, column, code: "row_id", reason, suggestion: None });
-        }
-        let card = CardRequest::from_pairs(pairs);
-        match card {
-            Ok(mut card) if problems.is_empty() => {
-                let pin = card.take_pin();
-                Ok(Row { number, line, row_id, card, pin })
-            }
-            Ok(_) => Err(InvalidRow { number, line, row_id, problems }),
-            Err(fields) => {
-                problems.extend(fields.into_iter().map(|field| of_field(line, number, field)));
-                Err(InvalidRow { number, line, row_id, problems })
-            }
-        }
-    }
-}
-
-fn of_field(line: u64, row: u64, field: card::FieldProblem) -> Problem {
-    let card::FieldProblem { path, code, reason, suggestion } = field;
-    Problem { line, row, column: path, code, reason, suggestion }
+    // Told before it is opened: to open a pipe is to wait for its writer.
+    let kind = std::fs::metadata(path).map_err(read)?;
+    let reason = match (kind.is_dir(), kind.is_file()) {
+        (true, _) => "is a folder, not a manifest",
+        (_, true) => return File::open(path).map_err(read),
+        (_, false) => "is not a regular file; a manifest is read more than once, so save it to a file first",
+    };
+    Err(ManifestError::Shape { path: path.into(), reason: reason.into() })
 }

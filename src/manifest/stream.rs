@@ -5,15 +5,14 @@
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
-use super::{InvalidRow, LineBound, Manifest, ManifestError, Row, columns_of, csv_reader, next_row, sniff};
-
-/// So much is looked at to tell text from what is not.
-const START_BYTES: u64 = 4096;
+use super::records::Records;
+use super::rows::Next;
+use super::{InvalidRow, Manifest, ManifestError, Row, START_BYTES, header};
 
 /// A manifest whose header makes sense, on a source that is read once.
 pub struct ManifestStream<R> {
     manifest: Manifest,
-    reader: csv::Reader<LineBound<Start<R>>>,
+    records: Records<Start<R>>,
 }
 
 /// The bytes that were looked at, and then the rest.
@@ -28,11 +27,10 @@ impl Manifest {
         let mut start = Vec::new();
         let read = |source| ManifestError::Read { path: name.into(), source };
         source.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(read)?;
-        sniff(&start).map_err(|reason| ManifestError::Shape { path: name.into(), reason })?;
-        let mut reader = csv_reader(Cursor::new(start).chain(source));
-        let columns = columns_of(reader.byte_headers(), name)?;
-        let row_id_column = columns.iter().position(|column| column == super::ROW_ID);
-        Ok(ManifestStream { manifest: Self { path: name.into(), columns, row_id_column }, reader })
+        header::sniff(&start).map_err(|reason| ManifestError::Shape { path: name.into(), reason })?;
+        let mut records = Records::new(Cursor::new(start).chain(source));
+        let header = header::read(&mut records, name)?;
+        Ok(ManifestStream { manifest: Self::of_header(name, header)?.sound()?, records })
     }
 }
 
@@ -40,16 +38,15 @@ impl<R: Read> ManifestStream<R> {
     /// Its rows, each once; blocks on the source.
     #[must_use]
     pub fn rows(self) -> StreamedRows<R> {
-        let Self { manifest, reader } = self;
-        StreamedRows { manifest, reader, record: csv::ByteRecord::new(), number: 0, ended: false }
+        let Self { manifest, records } = self;
+        StreamedRows { manifest, records, number: 0, ended: false }
     }
 }
 
 /// The rows of a manifest that is read once.
 pub struct StreamedRows<R> {
     manifest: Manifest,
-    reader: csv::Reader<LineBound<Start<R>>>,
-    record: csv::ByteRecord,
+    records: Records<Start<R>>,
     number: u64,
     ended: bool,
 }
@@ -62,8 +59,8 @@ impl<R: Read> Iterator for StreamedRows<R> {
             return None;
         }
         self.number += 1;
-        let next = next_row(&self.manifest, &mut self.reader, &mut self.record, self.number);
-        self.ended = !matches!(next, super::Next::Row(_));
+        let next = self.manifest.next_row(&mut self.records, self.number);
+        self.ended = !matches!(next, Next::Row(_));
         next.into_item()
     }
 }

@@ -5,6 +5,7 @@ pub mod line;
 pub mod postgres;
 pub mod serve;
 pub mod strict;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;

@@ -1,0 +1,146 @@
+//! The first line: which columns there are, and all that is wrong with it at once.
+//!
+//! Never: a cell that may be a PIN or a JWE in a problem. A file without a header has a person's data in its first line.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::Path;
+
+use crate::card::kind::Kind;
+use crate::card::params;
+
+use super::records::{Flaw, Records};
+use super::{ManifestError, Problem, ROW_ID};
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// The row's name.
+    RowId,
+    /// A parameter.
+    Parameter(Kind),
+    /// Nothing that is read: the header's problems say why.
+    Nothing,
+}
+
+/// A column.
+#[derive(Debug, Clone)]
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) holds: Holds,
+}
+
+/// The columns and what is wrong with them.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) columns: Vec<Column>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// What a file's first bytes tell: nothing in it, or not the text that a manifest is.
+pub(super) fn sniff(start: &[u8]) -> Result<(), String> {
+    if start.is_empty() {
+        return Err("the file is empty; it needs a header row and a row for each card".into());
+    }
+    if start.starts_with(b"PK\x03\x04") {
+        return Err("the file is a spreadsheet or an archive; save the sheet as \"CSV UTF-8\"".into());
+    }
+    if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
+        return Err("the file is UTF-16 or not text; save it as \"CSV UTF-8\"".into());
+    }
+    Ok(())
+}
+
+/// Reads the first record.
+pub(super) fn read<R: Read>(records: &mut Records<R>, path: &Path) -> Result<Header, ManifestError> {
+    let shape = |reason: &str| ManifestError::Shape { path: path.into(), reason: reason.into() };
+    let record = match records.next() {
+        Ok(Some(record)) => record,
+        Ok(None) => return Err(shape("there is nothing but blank lines; it needs a header row")),
+        Err(source) => return Err(ManifestError::Read { path: path.into(), source }),
+    };
+    match record.flaw {
+        None => {}
+        Some(Flaw::TooLong) => {
+            return Err(shape("the first line does not end; is a quote in it never closed?"));
+        }
+        Some(Flaw::QuoteOpen) => return Err(shape("a quote that is opened in the header is never closed")),
+    }
+    let mut names = Vec::with_capacity(record.len());
+    for cell in record.iter() {
+        let name = std::str::from_utf8(cell)
+            .map_err(|_| shape("the header is not UTF-8; save the file as \"CSV UTF-8\""))?;
+        names.push(name.trim());
+    }
+    if names.iter().all(|name| name.is_empty()) {
+        return Err(shape("the first line names no column"));
+    }
+    for (separator, word) in [(';', "semicolons"), ('\t', "tabs")] {
+        if names.len() == 1 && names[0].contains(separator) {
+            return Err(shape(&format!("the columns are separated by {word}; save the file with commas")));
+        }
+    }
+    let header = columns(&names, record.line);
+    let told = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
+    if header.columns.iter().all(|column| column.holds == Holds::Nothing) && !header.problems.iter().any(told)
+    {
+        return Err(shape("the first line names no parameter of Stripe's; is the header row missing?"));
+    }
+    Ok(header)
+}
+
+fn columns(names: &[&str], line: u64) -> Header {
+    let (mut columns, mut problems): (Vec<Column>, Vec<Problem>) = (Vec::new(), Vec::new());
+    let mut seen = BTreeSet::new();
+    for (index, name) in names.iter().enumerate() {
+        let mut wrong = |code, reason: String, suggestion| {
+            problems.push(Problem { line, row: 0, column: shown(index, name), code, reason, suggestion });
+            Holds::Nothing
+        };
+        let holds = if name.is_empty() {
+            wrong("unnamed_column", "has no name".into(), None)
+        } else if !seen.insert(*name) {
+            wrong("duplicate_column", "stands twice in the header".into(), None)
+        } else if *name == ROW_ID {
+            Holds::RowId
+        } else {
+            match params::kind_of(name) {
+                Ok(kind) => Holds::Parameter(kind),
+                Err(problem) => {
+                    let own = problem.suggestion.is_none() && alike_row_id(name);
+                    let suggestion = if own { Some(ROW_ID.to_owned()) } else { problem.suggestion };
+                    wrong(problem.code, problem.reason, suggestion)
+                }
+            }
+        };
+        columns.push(Column { name: (*name).to_owned(), holds });
+    }
+    for needed in params::always_required() {
+        if !seen.contains(needed) {
+            let reason = "is no column of the header, and every card needs it".into();
+            let column = (*needed).to_owned();
+            problems.push(Problem { line, row: 0, column, code: "missing_column", reason, suggestion: None });
+        }
+    }
+    Header { columns, problems }
+}
+
+fn alike_row_id(name: &str) -> bool {
+    let letters: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    matches!(letters.as_str(), "rowid" | "row" | "id" | "rowno" | "rownumber")
+}
+
+/// What a problem calls a column: its name, or its place where the name may be a person's data.
+fn shown(index: usize, name: &str) -> String {
+    /// No parameter's name is longer; a metadata key has 40 characters.
+    const NAME_CHARACTERS_MAX: usize = 64;
+    let digits = name.chars().filter(char::is_ascii_digit).count();
+    let letters = name.chars().filter(|letter| letter.is_alphabetic()).count();
+    let like_a_name =
+        name.chars().count() <= NAME_CHARACTERS_MAX && letters > digits && !name.starts_with("eyJ");
+    if like_a_name && !name.chars().any(char::is_control) {
+        name.to_owned()
+    } else {
+        format!("number {}", index + 1)
+    }
+}

@@ -1,0 +1,189 @@
+//! Rows as jobs will need them, or all that keeps a row from being one.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use crate::card::{CardRequest, FieldProblem};
+
+use super::header::Holds;
+use super::records::{Flaw, RECORD_BYTES_MAX, Record, Records};
+use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row};
+
+/// The rows of a manifest.
+pub struct Rows<'m> {
+    manifest: &'m Manifest,
+    records: Records<File>,
+    number: u64,
+    ended: bool,
+}
+
+impl<'m> Rows<'m> {
+    /// The rows of records whose header was read.
+    pub(super) fn new(manifest: &'m Manifest, records: Records<File>) -> Self {
+        Self { manifest, records, number: 0, ended: false }
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<Row, InvalidRow>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        self.number += 1;
+        let next = self.manifest.next_row(&mut self.records, self.number);
+        self.ended = !matches!(next, Next::Row(_));
+        next.into_item()
+    }
+}
+
+/// What the reader came upon.
+pub(super) enum Next {
+    End,
+    Row(Result<Row, InvalidRow>),
+    /// Nothing after it can be read: the rows before it stand.
+    Unreadable(InvalidRow),
+}
+
+impl Next {
+    pub(super) fn into_item(self) -> Option<Result<Row, InvalidRow>> {
+        match self {
+            Self::End => None,
+            Self::Row(row) => Some(row),
+            Self::Unreadable(row) => Some(Err(row)),
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads the next row, which has this number.
+    pub(super) fn next_row<R: Read>(&self, records: &mut Records<R>, number: u64) -> Next {
+        match records.next() {
+            Ok(None) => Next::End,
+            Ok(Some(record)) => Next::Row(self.row(&record, number)),
+            Err(error) => Next::Unreadable(unreadable(records.line(), number, &error)),
+        }
+    }
+
+    /// A record as a row.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub(super) fn row(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
+        let line = record.line;
+        let problem = |column: &str, code, reason: String| Problem {
+            line,
+            row: number,
+            column: column.into(),
+            code,
+            reason,
+            suggestion: None,
+        };
+        let invalid = |row_id, problems| Err(InvalidRow { number, line, row_id, problems });
+        if let Some((code, reason)) = self.misshapen(record) {
+            return invalid(None, vec![problem("", code, reason)]);
+        }
+        let mut problems = Vec::new();
+        let mut pairs = Vec::with_capacity(self.columns.len());
+        let mut row_id = None;
+        for (column, cell) in self.columns.iter().zip(record.iter()) {
+            let name = column.name.as_str();
+            let text = match text_of(cell) {
+                Ok(text) => text,
+                Err((code, reason)) => {
+                    problems.push(problem(name, code, reason));
+                    continue;
+                }
+            };
+            match column.holds {
+                Holds::Nothing => {}
+                Holds::Parameter(_) if text.is_empty() => {}
+                Holds::Parameter(_) => pairs.push((column.name.clone(), text.to_owned())),
+                Holds::RowId if row_id_is_good(text) => row_id = Some(text.to_owned()),
+                Holds::RowId => problems.push(problem(
+                    name,
+                    "row_id",
+                    format!("must have 1 to {ROW_ID_BYTES_MAX} bytes and no control characters"),
+                )),
+            }
+        }
+        match CardRequest::from_pairs(pairs) {
+            Ok(mut card) if problems.is_empty() => {
+                let pin = card.take_pin();
+                Ok(Row { number, line, row_id, card, pin })
+            }
+            Ok(_) => invalid(row_id, problems),
+            Err(fields) => {
+                let unread: Vec<String> = problems.iter().map(|problem| problem.column.clone()).collect();
+                let fields = fields.into_iter().filter(|field| !unread.contains(&field.path));
+                problems.extend(fields.filter(|field| self.is_news(field)).map(|field| {
+                    let FieldProblem { path, code, reason, suggestion } = field;
+                    Problem { suggestion, ..problem(&path, code, reason) }
+                }));
+                invalid(row_id, problems)
+            }
+        }
+    }
+
+    /// What keeps a record's cells from being told apart, so that nothing more can be said of them.
+    fn misshapen(&self, record: &Record<'_>) -> Option<(&'static str, String)> {
+        let (cells, columns) = (record.len(), self.columns.len());
+        match record.flaw {
+            Some(Flaw::QuoteOpen) => {
+                let reason =
+                    "a quote that is opened in this row is never closed; the rest of the file is inside it";
+                return Some(("quote_open", reason.into()));
+            }
+            Some(Flaw::TooLong) => {
+                let reason =
+                    format!("the row has more than {RECORD_BYTES_MAX} bytes; is a quote in it never closed?");
+                return Some(("row_too_long", reason));
+            }
+            None => {}
+        }
+        if cells != columns {
+            let why = if cells > columns { "; a cell with a comma in it needs quotes" } else { "" };
+            return Some(("cell_count", format!("the row has {cells} cells and the header {columns}{why}")));
+        }
+        record
+            .iter()
+            .all(<[u8]>::is_empty)
+            .then(|| ("empty_row", "all cells are empty; delete the row".to_owned()))
+    }
+
+    /// A part that is missing from every row, because the header names its column wrongly, is told of the header.
+    fn is_news(&self, field: &FieldProblem) -> bool {
+        self.header_problems.is_empty()
+            || field.code != "missing"
+            || self.columns.iter().any(|column| column.name == field.path)
+    }
+}
+
+/// A cell's text.
+fn text_of(cell: &[u8]) -> Result<&str, (&'static str, String)> {
+    if cell.len() > CELL_BYTES_MAX {
+        return Err(("cell_too_long", format!("the cell has more than {CELL_BYTES_MAX} bytes")));
+    }
+    std::str::from_utf8(cell)
+        .map_err(|_| ("not_utf8", "the cell is not UTF-8; save the file as \"CSV UTF-8\"".to_owned()))
+}
+
+/// Whether a row can have this name.
+pub(super) fn row_id_is_good(text: &str) -> bool {
+    (1..=ROW_ID_BYTES_MAX).contains(&text.len())
+        && !text.chars().any(char::is_control)
+        && text.chars().any(|letter| !letter.is_whitespace())
+}
+
+fn unreadable(line: u64, number: u64, error: &io::Error) -> InvalidRow {
+    let problem = Problem {
+        line,
+        row: number,
+        column: String::new(),
+        code: "unreadable",
+        reason: format!("the file cannot be read on from here: {error}"),
+        suggestion: None,
+    };
+    InvalidRow { number, line, row_id: None, problems: vec![problem] }
+}

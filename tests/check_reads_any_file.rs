@@ -1,0 +1,207 @@
+//! Promise: whatever a file holds, `embosser check` says what is wrong with it and where, as text or as JSON.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::Path;
+
+use support::verdict::{problems, run, run_json, verdict};
+
+const GOOD: &str = "row_id,type,currency\n1,virtual,eur\n2,physical,usd\n";
+
+fn utf16(text: &str, mark: &[u8], unit: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    mark.iter().copied().chain(text.encode_utf16().flat_map(unit)).collect()
+}
+
+fn codes(bytes: impl AsRef<[u8]>) -> Vec<&'static str> {
+    problems(bytes).into_iter().map(|(_, _, code)| code).collect()
+}
+
+fn reason(bytes: impl AsRef<[u8]>) -> String {
+    let (_, problems) = verdict(bytes.as_ref());
+    problems.into_iter().next().map(|problem| problem.reason).unwrap_or_default()
+}
+
+#[test]
+fn one_manifest_is_the_same_however_it_was_saved() {
+    let marked = format!("\u{feff}{GOOD}");
+    let crlf = GOOD.replace('\n', "\r\n");
+    let cr = GOOD.replace('\n', "\r");
+    let quoted =
+        "\"row_id\",\"type\",\"currency\"\r\n\"1\",\"virtual\",\"eur\"\r\n\"2\",\"physical\",\"usd\"";
+    let blank = GOOD.replace('\n', "\n\n");
+    let spaced = GOOD.replace("type,currency", " type , currency");
+    for text in [GOOD, &marked, &crlf, &cr, quoted, &blank, &spaced] {
+        let (report, problems) = verdict(text.as_bytes());
+        assert_eq!(problems, [], "{text:?}");
+        assert_eq!((report.rows, report.r#virtual, report.physical), (2, 1, 1), "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_no_manifest_is_told_with_what_to_do() {
+    let dense = "row_id;type;currency\n1;virtual;eur\n";
+    let tabs = dense.replace(';', "\t");
+    for (bytes, said) in [
+        (b"".to_vec(), "empty"),
+        (b"\n\r\n\n".to_vec(), "blank lines"),
+        ("\u{feff}".as_bytes().to_vec(), "blank lines"),
+        (b",,\n1,2,3\n".to_vec(), "names no column"),
+        (b"row_id,type,currency\n".to_vec(), "no row"),
+        (b"E1,ich_1,virtual,eur\nE2,ich_2,virtual,eur\n".to_vec(), "header row missing"),
+        (dense.into(), "semicolons"),
+        (tabs.into(), "tabs"),
+        (utf16(GOOD, &[0xff, 0xfe], u16::to_le_bytes), "UTF-16"),
+        (utf16(GOOD, &[0xfe, 0xff], u16::to_be_bytes), "UTF-16"),
+        (utf16(GOOD, &[], u16::to_le_bytes), "UTF-16"),
+        (b"PK\x03\x04\x14\0\x06\0".to_vec(), "spreadsheet"),
+        (b"row_id,type,currency,metadata[stra\xdfe]\n1,virtual,eur,x\n".to_vec(), "UTF-8"),
+        (b"row_id,\"type,currency\n1,virtual,eur\n".to_vec(), "never closed"),
+    ] {
+        let (report, problems) = verdict(&bytes);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].reason.contains(said), "{said}: {}", problems[0]);
+        assert_eq!(report.rows, 0);
+    }
+}
+
+#[test]
+fn a_file_without_a_header_does_not_have_its_first_row_quoted() {
+    let jwe = support::verdict::jwe();
+    for text in [format!("4711,type,{jwe},currency\n1,virtual,x,eur\n"), format!("1,4711,{jwe}\n")] {
+        let (_, problems) = verdict(text.as_bytes());
+        let said = format!("{problems:?}");
+        assert!(!problems.is_empty() && !said.contains("4711") && !said.contains("eyJ"), "{said}");
+    }
+}
+
+#[test]
+fn a_header_is_told_all_that_is_wrong_with_it() {
+    let text = "row_id,type,type,,currency,colour\n1,virtual,virtual,,eur,red\n";
+    assert_eq!(
+        problems(text),
+        [
+            (1, "type".to_owned(), "duplicate_column"),
+            (1, "number 4".to_owned(), "unnamed_column"),
+            (1, "colour".to_owned(), "unknown_parameter"),
+        ]
+    );
+}
+
+#[test]
+fn a_row_with_another_number_of_cells_is_told_on_its_line() {
+    let text = "type,currency\nvirtual,eur\nvirtual\nvirtual,eur,\n\"virtual\n\",eur\nvirtual,eur,x\n,\n";
+    assert_eq!(
+        problems(text),
+        [
+            (3, String::new(), "cell_count"),
+            (4, String::new(), "cell_count"),
+            (5, "type".to_owned(), "not_allowed"),
+            (7, String::new(), "cell_count"),
+            (8, String::new(), "empty_row"),
+        ]
+    );
+}
+
+#[test]
+fn a_cell_that_is_not_utf8_is_told_and_the_next_row_is_read() {
+    let text = b"cardholder,type,currency\nMa\xdfe,virtual,eur\nich_2,plastic,eur\n";
+    assert_eq!(
+        problems(text),
+        [(2, "cardholder".to_owned(), "not_utf8"), (3, "type".to_owned(), "not_allowed")]
+    );
+}
+
+#[test]
+fn a_quote_that_is_never_closed_is_told_on_the_line_it_opens() {
+    let mut text = "cardholder,type,currency\nich_1,virtual,eur\n\"ich_2,virtual,eur\n".to_owned();
+    for _ in 0..100_000 {
+        text += "ich_3,virtual,eur\n";
+    }
+    assert_eq!(problems(&text), [(3, String::new(), "quote_open")]);
+}
+
+#[test]
+fn a_cell_of_ten_megabytes_is_told_and_the_next_row_is_read() {
+    let long = "x".repeat(10 << 20);
+    let text = format!(
+        "cardholder,type,currency\n{long},virtual,eur\n\"{long}\n\",virtual,eur\nich_3,plastic,eur\n"
+    );
+    assert_eq!(
+        problems(&text),
+        [
+            (2, String::new(), "row_too_long"),
+            (3, String::new(), "row_too_long"),
+            (5, "type".to_owned(), "not_allowed"),
+        ]
+    );
+    assert_eq!(codes(format!("{long}\n")), ["not_a_manifest"]);
+    let row = format!("cardholder,type,currency\n{},virtual,eur\n", "x".repeat(30_000));
+    assert_eq!(problems(row), [(2, "cardholder".to_owned(), "cell_too_long")]);
+}
+
+#[test]
+fn what_is_not_a_file_is_refused_without_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo.csv");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for (path, said) in [
+        (directory.path(), "is a folder"),
+        (&fifo, "not a regular file"),
+        (&directory.path().join("none.csv"), "No such file"),
+    ] {
+        let output = run(path, &[]);
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains(said) && error.contains(&*path.to_string_lossy()), "{error}");
+        let (json, code) = run_json(path);
+        assert_eq!((code, &json["valid"]), (2, &false.into()));
+        assert!(json["problems"][0]["reason"].as_str().unwrap().contains(said), "{json}");
+    }
+}
+
+/// What the user sees: text and JSON, on a good file and a bad one.
+#[test]
+fn the_verdict_is_text_or_valid_json_and_an_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cards \"1\".csv");
+    let said = |path: &Path, arguments: &[&str]| {
+        let output = run(path, arguments);
+        (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
+    };
+
+    std::fs::write(&path, GOOD).unwrap();
+    let (text, code) = said(&path, &["--rate", "0.5"]);
+    assert_eq!(text, "2 rows: 2 cards (1 virtual, 1 physical), 0 with a PIN; 4 s at 0.5 calls a second.\n");
+    assert_eq!(code, 0);
+    let (json, code) = run_json(&path);
+    assert_eq!(code, 0);
+    assert_eq!((&json["valid"], &json["cards"], &json["rows"]), (&true.into(), &2.into(), &2.into()));
+    assert_eq!((&json["problems"], &json["problem_count"]), (&serde_json::json!([]), &0.into()));
+    assert_eq!((&json["calls_per_second"], &json["seconds"]), (&25.0.into(), &0.08.into()));
+
+    std::fs::write(&path, "row_id,type,currency\n1,virtuel,eur\n1,physical,eur\n").unwrap();
+    let (text, code) = said(&path, &[]);
+    assert_eq!(code, 2);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "line 2, column type: is not one of Stripe's values: physical, virtual (did you mean virtual?)"
+    );
+    assert!(lines[3].starts_with("2 problems, 2 of 2 rows invalid"), "{text}");
+    let (json, code) = run_json(&path);
+    assert_eq!((code, &json["valid"], &json["invalid_rows"]), (2, &false.into(), &2.into()));
+    let problem = &json["problems"][0];
+    assert_eq!((&problem["line"], &problem["row"]), (&2.into(), &1.into()));
+    assert_eq!((&problem["column"], &problem["suggestion"]), (&"type".into(), &"virtual".into()));
+    assert_eq!(json["problems"][1]["code"], "duplicate_row_id");
+
+    for bad in ["pin,type,currency\n4711,virtual,eur\n", "colour,type\nred,virtual\n", ""] {
+        std::fs::write(&path, bad).unwrap();
+        let (json, code) = run_json(&path);
+        assert_eq!((code, &json["valid"]), (2, &false.into()));
+        assert!(!json["problems"].as_array().unwrap().is_empty() && !json.to_string().contains("4711"));
+    }
+    assert!(reason("pin,type,currency\n4711,virtual,eur\n").contains("encrypt"));
+}

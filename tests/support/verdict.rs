@@ -1,0 +1,56 @@
+//! What `embosser check` says of a file, for tests that judge it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use embosser::manifest::{CheckOptions, CheckReport, Manifest, Problem};
+use serde_json::Value;
+
+/// A PIN's JWE as far as it can be told without the key; no key fits it.
+pub fn jwe() -> String {
+    use base64::Engine as _;
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let header = encode(br#"{"alg":"RSA-OAEP","enc":"A128CBC-HS256","kid":"key_of_the_tests"}"#);
+    let (key, block) = (encode(&[0x5a; 256]), encode(&[0xa5; 16]));
+    format!("{header}.{key}.{block}.{block}.{block}")
+}
+
+/// The report on a manifest's bytes, and every problem.
+pub fn verdict(bytes: &[u8]) -> (CheckReport, Vec<Problem>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("manifest.csv");
+    std::fs::write(&path, bytes).unwrap();
+    let mut problems = Vec::new();
+    let checked = Manifest::inspect(&path).and_then(|manifest| {
+        manifest.check_each(&CheckOptions::default(), &|_| {}, &mut |problem| problems.push(problem))
+    });
+    match checked {
+        Ok(report) => (report, problems),
+        Err(error) => (CheckReport::default(), error.into_problems()),
+    }
+}
+
+/// Line, column and code of every problem.
+pub fn problems(text: impl AsRef<[u8]>) -> Vec<(u64, String, &'static str)> {
+    verdict(text.as_ref()).1.into_iter().map(|problem| (problem.line, problem.column, problem.code)).collect()
+}
+
+/// Runs the program on a file.
+pub fn run(path: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_embosser"))
+        .arg("check")
+        .arg(path)
+        .args(arguments)
+        .env_remove("STRIPE_API_KEY")
+        .output()
+        .unwrap()
+}
+
+/// The verdict as the program writes it for programs, and its exit code.
+pub fn run_json(path: &Path) -> (Value, i32) {
+    let output = run(path, &["--format", "json"]);
+    let verdict = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("not JSON: {error}\n{}", String::from_utf8_lossy(&output.stdout));
+    });
+    (verdict, output.status.code().unwrap())
+}
