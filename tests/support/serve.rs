@@ -47,7 +47,10 @@ impl Served {
     /// Starts it in the program's directory and waits until it listens.
     pub fn start(program: &Program, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_embosser"));
-        command.arg("serve").args(["--listen", "127.0.0.1:0"]).args(arguments);
+        command.arg("serve").args(arguments);
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         command.current_dir(&program.directory).env_remove("RUST_LOG");
         command.envs(program.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
