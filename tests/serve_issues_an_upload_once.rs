@@ -65,7 +65,7 @@ async fn every_row_of_an_upload_has_one_card_however_often_it_comes() {
     assert!(results.headers["content-disposition"].to_str().unwrap().contains("staff.results.csv"));
     assert_eq!(results.text.lines().count(), 61);
     assert!(results.text.lines().skip(1).all(|line| line.contains(",issued,ic_")));
-    let (code, _) = served.stopped();
+    let (code, _) = served.stopped().await;
     assert_eq!(code, Some(0));
 }
 

@@ -8,6 +8,8 @@ use utoipa::ToSchema;
 
 /// Points of a history: what a small chart can show.
 const POINTS_MAX: usize = 120;
+/// Samples come about once a second.
+const HALF_A_SAMPLE: Duration = Duration::from_millis(500);
 /// Seconds over which the present rate is taken.
 const RATE_SECONDS: usize = 10;
 
@@ -76,10 +78,12 @@ impl Meter {
     pub(super) fn sample(&mut self, elapsed: Duration, totals: Point) {
         let more = totals.minus(self.sampled);
         self.sampled = totals;
-        let mut index = self.index(elapsed);
+        // What ended since the sample before this one ended about half a second ago.
+        let middle = elapsed.saturating_sub(HALF_A_SAMPLE);
+        let mut index = self.index(middle);
         while index >= POINTS_MAX {
             self.halve();
-            index = self.index(elapsed);
+            index = self.index(middle);
         }
         if self.history.points.len() <= index {
             self.history.points.resize(index + 1, Point::default());

@@ -47,7 +47,10 @@ impl Served {
     /// Starts it in the program's directory and waits until it listens.
     pub fn start(program: &Program, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_embosser"));
-        command.arg("serve").args(["--listen", "127.0.0.1:0"]).args(arguments);
+        command.arg("serve").args(arguments);
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         command.current_dir(&program.directory).env_remove("RUST_LOG");
         command.envs(program.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -85,6 +88,17 @@ impl Served {
     }
 
     pub async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        self.try_ask(method, path, headers, body).await.unwrap_or_else(|error| panic!("{path}: {error:?}"))
+    }
+
+    /// As [`Self::ask`], of a server that may be killed meanwhile.
+    pub async fn try_ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Answer, reqwest::Error> {
         let mut request = self.client.request(method, format!("{}{path}", self.url)).body(body);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -92,9 +106,9 @@ impl Served {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = request.send().await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Answer { status, headers, text: response.text().await.unwrap_or_default() }
+        Ok(Answer { status, headers, text: response.text().await? })
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -142,15 +156,21 @@ impl Served {
     }
 
     /// Ends it with SIGTERM, as a service manager would; answers its exit code and what it logged.
-    pub fn stopped(mut self) -> (Option<i32>, String) {
+    pub async fn stopped(self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself; its exit code, none if a signal ended it, and what it logged.
+    pub async fn ended(mut self) -> (Option<i32>, String) {
         let began = Instant::now();
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
-                None if began.elapsed() > WAIT_MAX => panic!("it does not stop"),
-                None => std::thread::sleep(Duration::from_millis(10)),
+                None if began.elapsed() > WAIT_MAX => panic!("it does not end"),
+                // The sandbox is in this process: it must go on answering.
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         };
         (status.code(), self.log.take().unwrap().join().unwrap())

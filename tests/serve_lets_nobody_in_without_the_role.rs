@@ -1,0 +1,161 @@
+//! Promise: every endpoint that shows or does anything wants a token with its role; without tokens only this machine
+//! is served, and no other site's page can act through a browser on it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Output;
+
+use embosser::sandbox::{Options, Sandbox};
+use reqwest::Method;
+use support::serve::Served;
+use support::{Program, expect_exit, write_manifest};
+
+const ROLES: [&str; 3] = ["read", "submit", "operate"];
+
+/// A tokens file with a token for each role, and the tokens.
+async fn tokens(program: &Program) -> (std::path::PathBuf, BTreeMap<&'static str, String>) {
+    let mut file = String::from("# who may do what\n");
+    let mut tokens = BTreeMap::new();
+    for role in ROLES {
+        let output = program.run(&["token", &format!("{role}-only"), "--role", role]).await;
+        expect_exit(&output, 0);
+        let line = String::from_utf8(output.stderr).unwrap().lines().last().unwrap().to_owned();
+        let token = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        assert!(token.len() > 40 && !line.contains(&token));
+        file += &format!("{line}\n");
+        tokens.insert(role, token);
+    }
+    let path = program.directory.join("tokens");
+    std::fs::write(&path, file).unwrap();
+    (path, tokens)
+}
+
+#[tokio::test]
+async fn every_endpoint_wants_a_token_with_its_role() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    let (file, tokens) = tokens(&program).await;
+    let program = program.with("EMBOSSER__HTTP__TOKENS_FILE", file.to_str().unwrap());
+    let manifest = directory.path().join("staff.csv");
+    write_manifest(&manifest, &sandbox, 3).await;
+    let served = Served::start(&program, &["--rate", "100"]);
+    let with = |token: &str| [("authorization", format!("Bearer {token}"))];
+    let csv = std::fs::read(&manifest).unwrap();
+    let ask = async |method: Method, path: &str, authorization: Option<&str>| {
+        let mut headers = vec![("content-type", "text/csv")];
+        headers.extend(authorization.map(|value| ("authorization", value)));
+        served.ask(method, path, &headers, csv.clone()).await
+    };
+    let submit = &with(&tokens["submit"])[0].1;
+    ask(Method::POST, "/v1/batches?name=staff", Some(submit)).await.expect(202);
+    let creates_before = 3;
+
+    let document = served.get("/openapi.json").await.expect(200).json();
+    let mut guarded = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let path = path.replace("{batch}", "staff").replace("{id}", "staff%2Fr1");
+            let Some(needed) = operation["security"][0]["token"][0].as_str() else {
+                assert!(["/healthz", "/readyz"].contains(&path.as_str()), "{path} is open");
+                ask(method, &path, None).await.expect(200);
+                continue;
+            };
+            guarded += 1;
+            let none = ask(method.clone(), &path, None).await.expect(401);
+            assert_eq!(none.headers["www-authenticate"], "Bearer realm=\"embosser\"");
+            let wrong = format!("Bearer {}x", tokens[needed]);
+            let malformed = format!("Basic {}", tokens[needed]);
+            for authorization in ["Bearer", "Bearer ", &wrong, &malformed, &tokens[needed]] {
+                ask(method.clone(), &path, Some(authorization)).await.expect(401);
+            }
+            for role in ROLES {
+                let authorization = &with(&tokens[role])[0].1;
+                let answer = ask(method.clone(), &path, Some(authorization)).await;
+                if role == needed {
+                    assert!(!matches!(answer.status.as_u16(), 401 | 403), "{method} {path}: {}", answer.text);
+                } else {
+                    answer.expect(403);
+                }
+            }
+        }
+    }
+    assert!(guarded >= 13, "{guarded} endpoints");
+    assert_eq!(sandbox.account().creates, creates_before, "nobody without the role had a card made");
+    // The page has no data of its own: it asks for the token.
+    for path in ["/", "/page.css", "/page.js", "/openapi.json"] {
+        served.get(path).await.expect(200);
+    }
+}
+
+async fn refused_to_start(program: &Program, arguments: &[&str]) -> String {
+    let output: Output = program.run(&[&["serve"], arguments].concat()).await;
+    expect_exit(&output, 2);
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn without_tokens_only_this_machine_is_served_by_its_own_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    let said = refused_to_start(&program, &["--listen", "0.0.0.0:0"]).await;
+    assert!(said.contains("http.tokens_file"), "{said}");
+    let said = refused_to_start(&program, &["--listen", "[::]:0"]).await;
+    assert!(said.contains("http.tokens_file"), "{said}");
+    // Live cards want tokens even here.
+    let live = Program::new(directory.path(), &sandbox)
+        .with("STRIPE_API_KEY", "sk_live_of_nobody")
+        .with("EMBOSSER__STRIPE__API_URL", "https://api.stripe.com")
+        .with("EMBOSSER__STRIPE__KEY_URL", "https://issuing-key.stripe.com/v1/keys");
+    let said = refused_to_start(&live, &["--listen", "127.0.0.1:0"]).await;
+    assert!(said.contains("live cards need tokens"), "{said}");
+    let bad = Program::new(directory.path(), &sandbox).with("EMBOSSER__HTTP__TOKENS_FILE", "/nowhere/tokens");
+    let said = refused_to_start(&bad, &["--listen", "127.0.0.1:0"]).await;
+    assert!(said.contains("/nowhere/tokens"), "{said}");
+
+    let served = Served::start(&program, &[]);
+    let port = served.address().rsplit_once(':').unwrap().1.to_owned();
+    for host in [format!("localhost:{port}"), format!("127.0.0.1:{port}")] {
+        served.ask(Method::GET, "/v1/batches", &[("host", &host)], Vec::new()).await.expect(200);
+    }
+    // A name that an attacker made to point here.
+    let rebound = [("host", "rebound.example")];
+    let problem = served.ask(Method::GET, "/v1/batches", &rebound, Vec::new()).await.expect(403).json();
+    assert_eq!(problem["type"], "urn:embosser:problem:cross_site");
+}
+
+#[tokio::test]
+async fn another_sites_page_can_do_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    let manifest = directory.path().join("staff.csv");
+    write_manifest(&manifest, &sandbox, 3).await;
+    let csv = std::fs::read(&manifest).unwrap();
+    let served = Served::start(&program, &["--rate", "100"]);
+    let own = served.url.clone();
+    // What a browser says of a form that another page sent.
+    for (name, value, status) in [
+        ("sec-fetch-site", "cross-site", 403),
+        ("sec-fetch-site", "same-site", 403),
+        ("origin", "https://evil.example", 403),
+        ("origin", "null", 403),
+        ("sec-fetch-site", "same-origin", 202),
+        ("origin", own.as_str(), 202),
+    ] {
+        let headers = [("content-type", "text/csv"), (name, value)];
+        served.ask(Method::POST, "/v1/batches?name=staff", &headers, csv.clone()).await.expect(status);
+    }
+    for path in ["/", "/v1/batches", "/nowhere"] {
+        let headers = served.get(path).await.headers;
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert!(!headers.contains_key("access-control-allow-origin"));
+    }
+}

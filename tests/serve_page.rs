@@ -1,0 +1,174 @@
+//! Promise: on the page a manifest is uploaded, watched, steered and fetched, with a keyboard, at a phone's width, in
+//! the dark, and when the connection drops.
+//!
+//! `EMBOSSER_SCREENSHOT=docs/page.png cargo test --features killpoints --test serve_page` makes the README's picture.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use embosser::sandbox::{Options, Sandbox};
+use fantoccini::key::Key;
+use serde_json::json;
+use support::browser::{Browser, Look, downloaded};
+use support::serve::Served;
+use support::{Expected, Program, expect_exit, one_card_each, write_manifest};
+
+struct Stage {
+    directory: tempfile::TempDir,
+    sandbox: Sandbox,
+    program: Program,
+    downloads: PathBuf,
+}
+
+async fn stage() -> Stage {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    let downloads = directory.path().join("downloads");
+    std::fs::create_dir(&downloads).unwrap();
+    Stage { directory, sandbox, program, downloads }
+}
+
+/// A manifest whose first rows' PINs were encrypted under a key that is no more; what must come of the others.
+async fn with_stale_pins(path: &Path, sandbox: &Sandbox, rows: usize, stale: usize) -> Expected {
+    write_manifest(path, sandbox, rows).await;
+    let old = std::fs::read_to_string(path).unwrap();
+    sandbox.rotate_key();
+    let mut expected = write_manifest(path, sandbox, rows).await;
+    let new = std::fs::read_to_string(path).unwrap();
+    let mut text = String::new();
+    let mut refused = 0;
+    for (index, (old, new)) in old.lines().zip(new.lines()).enumerate() {
+        let pin = !old.ends_with(',');
+        let outdated = index > 0 && pin && refused < stale;
+        refused += usize::from(outdated);
+        text += &format!("{}\n", if outdated { old } else { new });
+        if outdated {
+            expected.retain(|job, _| !job.ends_with(&format!("/r{index}")));
+        }
+    }
+    std::fs::write(path, text).unwrap();
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_the_token_to_the_downloads() {
+    let Stage { directory, sandbox, program, downloads } = stage().await;
+    let made =
+        program.run(&["token", "page", "--role", "read", "--role", "submit", "--role", "operate"]).await;
+    expect_exit(&made, 0);
+    std::fs::write(directory.path().join("tokens"), &made.stderr).unwrap();
+    let token = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    let program =
+        program.with("EMBOSSER__HTTP__TOKENS_FILE", directory.path().join("tokens").to_str().unwrap());
+    let served = Served::start(&program, &["--rate", "40"]);
+    let browser = Browser::start(Look::Desk, &downloads).await;
+    browser.open(&served.url).await;
+
+    browser.until_text("#notice", "Authorization").await;
+    browser.keys("#token", "wrong").await;
+    browser.keys("#token", &Key::Enter.to_string()).await;
+    browser.until_text("#notice", "not known").await;
+    browser.keys("#token", &token).await;
+    browser.keys("#token", &Key::Enter.to_string()).await;
+    browser.until_text("#server", "test cards, 40 calls/s").await;
+
+    // A file with problems: each points at its line and column, and nothing is issued.
+    let bad = directory.path().join("bad.csv");
+    std::fs::write(&bad, "row_id,type,currency\n1,virtual,eur\n2,virtuel,eur\n=3,virtual,EURO\n").unwrap();
+    browser.keys("#file", bad.to_str().unwrap()).await;
+    assert_eq!(browser.element("#name").await.prop("value").await.unwrap().as_deref(), Some("bad"));
+    browser.click("#issue").await;
+    browser.until_text("#verdict", "2 of 3 rows are invalid; nothing was issued").await;
+    let problems = browser.text("#problems-table tbody").await;
+    assert!(
+        problems.contains("3 type is not one of Stripe's values")
+            && problems.contains("(did you mean virtual?)")
+    );
+    assert!(problems.contains("4 currency"), "{problems}");
+    browser.click("#problems-download").await;
+    assert!(downloaded(&downloads, "bad.problems.csv").await.starts_with("\"Line\",\"Column\""));
+    assert_eq!(sandbox.account().creates, 0);
+
+    // A good one: checked, then issued, by keyboard.
+    let good = directory.path().join("rollout.csv");
+    let expected = with_stale_pins(&good, &sandbox, 240, 6).await;
+    browser.keys("#file", good.to_str().unwrap()).await;
+    browser.keys("#check", &Key::Enter.to_string()).await;
+    browser
+        .until_text("#verdict", "Nothing is wrong: 240 rows (0 physical, 240 virtual), 192 with a PIN")
+        .await;
+    assert_eq!(sandbox.account().creates, 0);
+    browser.keys("#issue", &Key::Enter.to_string()).await;
+    browser.until_text("#batch-title", "rollout").await;
+    browser.until("return document.querySelector('#batch-progress').value > 0.3").await;
+    browser.until_text("#figures", "/s").await;
+    browser.until("return document.querySelectorAll('#chart rect').length > 2").await;
+    if let Ok(path) = std::env::var("EMBOSSER_SCREENSHOT") {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        std::fs::write(path, browser.page.screenshot().await.unwrap()).unwrap();
+    }
+    browser.keys("#pause", &Key::Enter.to_string()).await;
+    browser.until_text("#batch-state", "The batch is paused").await;
+    browser.keys("#resume", &Key::Enter.to_string()).await;
+    browser.until_text("#batch-state", "The batch is finished").await;
+    browser.until_text("#refused-rows", "stale_key").await;
+    assert_eq!(browser.run("return document.querySelector('#refused-rows').rows.length").await, json!(6));
+    one_card_each(&sandbox.account(), &expected);
+    browser.click("#results").await;
+    let results = downloaded(&downloads, "rollout.results.csv").await;
+    assert_eq!((results.lines().count(), results.matches(",issued,").count()), (241, 234));
+    browser.click("#refused-download").await;
+    assert_eq!(downloaded(&downloads, "rollout.refused.csv").await.lines().count(), 7);
+    browser.until_text("#list-table", "finished").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_phone_in_the_dark_a_batch_is_cancelled_and_a_lost_connection_comes_back() {
+    let Stage { directory, sandbox, program, downloads } = stage().await;
+    let served = Served::start(&program, &["--rate", "20"]);
+    let browser = Browser::start(Look::PhoneInTheDark, &downloads).await;
+    browser.open(&served.url).await;
+    let file = directory.path().join("staff.csv");
+    write_manifest(&file, &sandbox, 200).await;
+    browser.keys("#file", file.to_str().unwrap()).await;
+    browser.click("#issue").await;
+    browser.until_text("#batch-state", "The batch is running").await;
+    browser.until("return document.querySelectorAll('#chart rect').length > 1").await;
+    let wide = "return document.documentElement.scrollWidth <= document.documentElement.clientWidth";
+    assert_eq!(browser.run(wide).await, json!(true), "nothing sticks out at a phone's width");
+    let dark = browser.run("return getComputedStyle(document.body).backgroundColor").await;
+    assert_eq!(dark, json!("rgb(21, 24, 28)"));
+
+    // The dialog's first button with the focus is the harmless one.
+    browser.click("#cancel").await;
+    browser.until_text("#sure", "Cancel this batch?").await;
+    browser.keys("#sure button[value=no]", &Key::Enter.to_string()).await;
+    browser.until_text("#batch-state", "The batch is running").await;
+    browser.click("#cancel").await;
+    browser.click("#sure-yes").await;
+    browser.until_text("#batch-state", "The batch is cancelled").await;
+    browser.until_text("#refused-rows", "cancelled").await;
+    assert!(sandbox.account().cards.len() < 200);
+
+    // The server goes away and comes back at the same address.
+    let address = served.address().to_owned();
+    served.killed();
+    browser.until_text("#notice", "cannot be reached").await;
+    let served = Served::start(&program, &["--rate", "20", "--listen", &address]);
+    browser.until("return document.querySelector('#notice').hidden").await;
+    // What the ledger knows is shown again, and the same file finishes it.
+    browser.run("location.hash = ''").await;
+    browser.until_text("#list-table", "staff").await;
+    browser.keys("#file", file.to_str().unwrap()).await;
+    browser.click("#issue").await;
+    browser.until_text("#batch-state", "The batch is running").await;
+    // In the middle of it, with its stream open.
+    served.killed();
+    browser.until_text("#batch-state", "The connection is lost").await;
+    let _served = Served::start(&program, &["--rate", "20", "--listen", &address]);
+    browser.until_text("#batch-state", "interrupted: upload the same file again").await;
+}

@@ -1,0 +1,119 @@
+//! Promise: whatever is killed, the same file again gives one card per row.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use embosser::sandbox::{Options, Sandbox};
+use serde_json::json;
+use support::serve::Served;
+use support::{Program, one_card_each, write_manifest};
+
+#[tokio::test]
+async fn killed_in_the_middle_of_an_upload_nothing_was_issued_or_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    let file = directory.path().join("staff.csv");
+    let expected = write_manifest(&file, &sandbox, 200).await;
+    let csv = std::fs::read(&file).unwrap();
+    let served = Served::start(&program, &["--rate", "400"]);
+    let mut connection = std::net::TcpStream::connect(served.address()).unwrap();
+    let head = format!(
+        "POST /v1/batches?name=staff HTTP/1.1\r\nHost: {}\r\nContent-Type: text/csv\r\nContent-Length: {}\r\n\r\n",
+        served.address(),
+        csv.len()
+    );
+    connection.write_all(head.as_bytes()).unwrap();
+    connection.write_all(&csv[..csv.len() - 10]).unwrap();
+    connection.flush().unwrap();
+    // All but its last bytes have come; it waits for them.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(served.get("/v1/batches").await.expect(200).json()["total"], 0);
+    served.killed();
+    assert_eq!(sandbox.account().creates, 0);
+    let others: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "staff.csv" && !name.starts_with("embosser.db"))
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+
+    let served = Served::start(&program, &["--rate", "400"]);
+    assert_eq!(served.get("/v1/batches").await.expect(200).json()["total"], 0);
+    // A connection that is cut, with the length promised, is no upload either.
+    let mut connection = std::net::TcpStream::connect(served.address()).unwrap();
+    connection.write_all(head.as_bytes()).unwrap();
+    connection.write_all(&csv[..csv.len() / 2]).unwrap();
+    drop(connection);
+    served.upload_file(&file).await.expect(202);
+    served.until_ended("staff").await;
+    one_card_each(&sandbox.account(), &expected);
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_of_a_batch_it_shows_as_interrupted_and_the_same_file_finishes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { latency: Duration::from_millis(50), ..Options::default() };
+    let sandbox = Sandbox::start(options).await.unwrap();
+    let file = directory.path().join("staff.csv");
+    let mut expected = write_manifest(&file, &sandbox, 150).await;
+    // Between every pair of stages, and once from outside.
+    for place in ["paced:9", "verified:9", "begun:20", "answered:20", "recorded:20"] {
+        let program = Program::new(directory.path(), &sandbox).with("EMBOSSER_KILL_AT", place);
+        let served = Served::start(&program, &["--rate", "300"]);
+        // The same rows, their PINs encrypted anew, as a sender would after hours.
+        expected = write_manifest(&file, &sandbox, 150).await;
+        // It may be killed before it has answered.
+        let csv = std::fs::read(&file).unwrap();
+        let headers = [("content-type", "text/csv")];
+        let _ = served.try_ask(reqwest::Method::POST, "/v1/batches?name=staff", &headers, csv).await;
+        let (code, log) = served.ended().await;
+        assert_eq!(code, None, "{place}: it was killed: {log}");
+    }
+    let program = Program::new(directory.path(), &sandbox);
+    let served = Served::start(&program, &["--rate", "50"]);
+    let view = served.get("/v1/batches/staff").await.expect(200).json();
+    assert_eq!((&view["state"], &view["rows"]), (&json!("interrupted"), &json!(150)), "{view}");
+    assert!((19..150).contains(&view["issued"].as_u64().unwrap()), "{view}");
+    let results = served.get("/v1/batches/staff/results.csv").await.expect(200).text;
+    assert!(results.lines().count() > 20);
+    served.upload_file(&file).await.expect(202);
+    served.until("staff", |view| view["issued"].as_u64() > Some(60)).await;
+    served.killed();
+
+    let served = Served::start(&program, &["--rate", "300"]);
+    served.upload_file(&file).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["state"], &view["issued"]), (&json!("finished"), &json!(150)), "{view}");
+    one_card_each(&sandbox.account(), &expected);
+    // Stopped in good order, it says so too.
+    let (code, _) = served.stopped().await;
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test]
+async fn stopped_in_good_order_calls_under_way_end_and_the_rest_is_interrupted() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { latency: Duration::from_millis(200), ..Options::default() };
+    let sandbox = Sandbox::start(options).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    let file = directory.path().join("staff.csv");
+    let expected = write_manifest(&file, &sandbox, 100).await;
+    let served = Served::start(&program, &["--rate", "50"]);
+    served.upload_file(&file).await.expect(202);
+    served.until("staff", |view| view["issued"].as_u64() > Some(10)).await;
+    let (code, log) = served.stopped().await;
+    assert_eq!(code, Some(0), "{log}");
+    let issued = sandbox.account().cards.len();
+    assert!(issued < 100, "{issued}");
+    let served = Served::start(&program, &["--rate", "300"]);
+    let view = served.get("/v1/batches/staff").await.expect(200).json();
+    assert_eq!(view["state"], "interrupted");
+    assert_eq!((&view["issued"], &view["unresolved"]), (&json!(issued), &json!(0)), "all ends were recorded");
+    served.upload_file(&file).await.expect(202);
+    served.until_ended("staff").await;
+    one_card_each(&sandbox.account(), &expected);
+}

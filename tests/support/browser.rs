@@ -1,0 +1,141 @@
+//! A real Chromium, driven through its own WebDriver.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fantoccini::elements::Element;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+
+/// Longer than anything on the page may take.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A browser with one page; both it and its driver are ended when this is dropped.
+pub struct Browser {
+    driver: Child,
+    pub page: Client,
+}
+
+/// How the page is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    Desk,
+    PhoneInTheDark,
+}
+
+impl Browser {
+    /// Starts one whose downloads go to `downloads`.
+    pub async fn start(look: Look, downloads: &Path) -> Self {
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut driver = command.spawn().expect("chromedriver is installed by tests/run");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port = loop {
+            let line = lines.next().expect("chromedriver starts").unwrap();
+            if let Some((_, port)) = line.rsplit_once("successfully on port ") {
+                break port.trim_end_matches('.').to_owned();
+            }
+        };
+        // Else the driver stops at a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        let mut arguments = vec![
+            "--headless=new",
+            // Tests run as root in containers, where Chromium's own sandbox cannot.
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--no-proxy-server",
+            "--window-size=1000,1100",
+            "--hide-scrollbars",
+        ];
+        let mut options = json!({"prefs": {"download.default_directory": downloads, "download.prompt_for_download": false}});
+        if look == Look::PhoneInTheDark {
+            arguments.push("--blink-settings=preferredColorScheme=0");
+            options["mobileEmulation"] =
+                json!({"deviceMetrics": {"width": 390, "height": 844, "pixelRatio": 1.0}});
+        }
+        options["args"] = json!(arguments);
+        let Value::Object(capabilities) = json!({"goog:chromeOptions": options}) else { unreachable!() };
+        let page = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .unwrap();
+        Self { driver, page }
+    }
+
+    pub async fn open(&self, url: &str) {
+        self.page.goto(url).await.unwrap();
+    }
+
+    pub async fn element(&self, css: &str) -> Element {
+        self.page.find(Locator::Css(css)).await.unwrap_or_else(|error| panic!("{css}: {error}"))
+    }
+
+    pub async fn click(&self, css: &str) {
+        self.until(&format!(
+            "const e = document.querySelector({css:?}); return Boolean(e?.checkVisibility()) && !e.disabled"
+        ))
+        .await;
+        self.element(css).await.click().await.unwrap_or_else(|error| panic!("{css}: {error}"));
+    }
+
+    /// Types into it, or presses keys while it has the focus.
+    pub async fn keys(&self, css: &str, keys: &str) {
+        self.element(css).await.send_keys(keys).await.unwrap_or_else(|error| panic!("{css}: {error}"));
+    }
+
+    pub async fn run(&self, script: &str) -> Value {
+        self.page.execute(script, Vec::new()).await.unwrap()
+    }
+
+    /// What a person reads there.
+    pub async fn text(&self, css: &str) -> String {
+        self.element(css).await.text().await.unwrap()
+    }
+
+    /// Waits until the script answers true.
+    pub async fn until(&self, script: &str) {
+        let began = Instant::now();
+        while self.run(script).await != json!(true) {
+            if began.elapsed() > WAIT_MAX {
+                panic!("never came: {script}\n{}", self.text("body").await);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until these words stand there.
+    pub async fn until_text(&self, css: &str, words: &str) {
+        let script = format!(
+            "const e = document.querySelector({css:?}); return Boolean(e?.checkVisibility()) && e.textContent.includes({words:?})"
+        );
+        self.until(&script).await;
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver ends its browser when it is asked to stop.
+        let pid = rustix::process::Pid::from_child(&self.driver);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.driver.wait();
+    }
+}
+
+/// Waits for a download and reads it.
+pub async fn downloaded(folder: &Path, name: &str) -> String {
+    let began = Instant::now();
+    loop {
+        if let Ok(text) = std::fs::read_to_string(folder.join(name)) {
+            return text;
+        }
+        let there: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert!(began.elapsed() < WAIT_MAX, "{name} was not downloaded, only {there:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
