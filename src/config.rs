@@ -22,6 +22,12 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// The HTTP API and its page.
     pub http: HttpConfig,
+    /// The broker that jobs come from.
+    pub rabbitmq: RabbitmqConfig,
+    /// The worker.
+    pub worker: WorkerConfig,
+    /// How long PINs may wait.
+    pub pin: PinConfig,
 }
 
 /// `[stripe]`
@@ -152,6 +158,65 @@ impl Default for HttpConfig {
     }
 }
 
+/// `[rabbitmq]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RabbitmqConfig {
+    /// `amqp://` or `amqps://`, with user, password and virtual host.
+    pub url: String,
+    /// File that holds the address instead, since it has a password in it.
+    pub url_file: Option<PathBuf>,
+    /// PEM file of the certificates that sign the broker's, beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What the names of queues and exchanges begin with; one for each Stripe account.
+    pub prefix: String,
+    /// Whether missing queues and exchanges are made; else they are only checked.
+    pub declare: bool,
+    /// Most jobs in the queue; beyond it publishers wait.
+    pub jobs_max: u32,
+}
+
+impl Default for RabbitmqConfig {
+    fn default() -> Self {
+        Self {
+            url: "amqp://guest:guest@127.0.0.1:5672/%2f".into(),
+            url_file: None,
+            ca_file: None,
+            prefix: "embosser".into(),
+            declare: true,
+            jobs_max: 100_000,
+        }
+    }
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// How long calls in flight may take to end after SIGTERM, in seconds.
+    pub drain_seconds: f64,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self { drain_seconds: 35.0 }
+    }
+}
+
+/// `[pin]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PinConfig {
+    /// Longest time from a job's publishing to the use of its PIN, in seconds.
+    pub max_age_seconds: f64,
+}
+
+impl Default for PinConfig {
+    fn default() -> Self {
+        Self { max_age_seconds: 3600.0 }
+    }
+}
+
 /// Seconds from the configuration as a `Duration`; validated to be finite and positive on load.
 #[must_use]
 pub fn seconds(value: f64) -> Duration {
@@ -232,6 +297,9 @@ impl Config {
             ("retry.elapsed_seconds_max", self.retry.elapsed_seconds_max, 82_800.0),
             ("retry.backoff_seconds_min", self.retry.backoff_seconds_min, 3600.0),
             ("retry.backoff_seconds_max", self.retry.backoff_seconds_max, 3600.0),
+            ("worker.drain_seconds", self.worker.drain_seconds, 3600.0),
+            // Below the time for which Stripe's idempotency keys are trusted.
+            ("pin.max_age_seconds", self.pin.max_age_seconds, 82_800.0),
             ("http.header_seconds_max", self.http.header_seconds_max, 3600.0),
             ("http.idle_seconds_max", self.http.idle_seconds_max, 3600.0),
         ];

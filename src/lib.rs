@@ -2,6 +2,7 @@
 //!
 //! One job goes down one line, once: intake → admit → pace → key → verify → create → record → settle.
 
+pub mod broker;
 pub mod card;
 pub mod clock;
 pub mod commands;
@@ -22,3 +23,4 @@ pub mod sandbox;
 pub mod serve;
 pub mod stripe;
 pub mod tally;
+pub mod worker;

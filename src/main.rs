@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use embosser::commands::{Exit, check, example, issue, serve, status};
+use embosser::commands::{Exit, check, example, issue, schema, serve, status, submit, worker};
 use embosser::config::Config;
 use secrecy::SecretString;
 
@@ -33,6 +33,12 @@ enum Command {
     Example(example::Args),
     /// Serve the HTTP API and its page: upload manifests, watch them, fetch their results.
     Serve(serve::Args),
+    /// Take jobs from RabbitMQ, one card each.
+    Worker(worker::Args),
+    /// Publish every row of a manifest to RabbitMQ, for the worker.
+    Submit(submit::Args),
+    /// Print the JSON Schema of a message.
+    Schema(schema::Args),
     /// Make a bearer token for `serve`.
     Token(serve::TokenArgs),
     /// Say what the ledger knows of each batch.
@@ -85,6 +91,12 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
             let key = api_key(&config)?;
             serve::run(args, config, key).await
         }
+        Command::Worker(args) => {
+            let key = api_key(&config)?;
+            worker::run(args, config, key).await
+        }
+        Command::Submit(args) => submit::run(args, config).await,
+        Command::Schema(args) => schema::run(&args),
         Command::Token(args) => serve::token(&args),
         Command::Check(args) => check::run(&args, &config),
         Command::Example(args) => example::run(&args, &config).await,

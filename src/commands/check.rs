@@ -176,7 +176,7 @@ fn tell_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit,
     let verdict = serde_json::to_string_pretty(&verdict).map_err(io::Error::from)?;
     // The verdict's members, in the same object.
     let members = verdict.trim_start_matches('{');
-    write!(out, "{}],{members}\n", if report.problem_count > 0 { "\n  " } else { "" })?;
+    writeln!(out, "{}],{members}", if report.problem_count > 0 { "\n  " } else { "" })?;
     Ok(if report.problem_count == 0 { Exit::Success } else { Exit::Unusable })
 }
 

@@ -4,8 +4,11 @@ pub mod check;
 pub mod connect;
 pub mod example;
 pub mod issue;
+pub mod schema;
 pub mod serve;
 pub mod status;
+pub mod submit;
+pub mod worker;
 
 use std::process::ExitCode;
 

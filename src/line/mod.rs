@@ -82,6 +82,15 @@ pub struct Line {
     stopping: CancellationToken,
 }
 
+/// How a job goes down the line.
+#[derive(Default)]
+struct Way<'g> {
+    /// What it passes before its first call.
+    gate: Option<&'g Gate>,
+    /// No call is to be made for it any more.
+    given_up: Option<Refusal>,
+}
+
 /// Why a pass through the loop could not go on.
 enum Stop {
     Halted,
@@ -173,17 +182,23 @@ impl Line {
     /// Takes a job down the line to its end. The same id twice at once is carried one after the other, so that the
     /// second meets the first one's record. `None` if the line stopped before anything was begun for it.
     pub async fn carry(&self, job: Job) -> Option<Ended> {
-        self.carry_in_turn(job, None).await
+        self.carry_in_turn(job, Way::default()).await
     }
 
     /// As [`Self::carry`], but the job begins only while the gate is open; called off, it is refused `cancelled`
     /// unless it has begun, now or in an earlier run.
     pub async fn carry_through(&self, gate: &Gate, job: Job) -> Option<Ended> {
-        self.carry_in_turn(job, Some(gate)).await
+        self.carry_in_turn(job, Way { gate: Some(gate), given_up: None }).await
+    }
+
+    /// Answers a job that will not be called for any more: with its card if it has one, by a look at Stripe if a call
+    /// was begun for it, and else with this refusal. `None` if the line stopped meanwhile.
+    pub async fn close_off(&self, job: Job, refusal: Refusal) -> Option<Ended> {
+        self.carry_in_turn(job, Way { gate: None, given_up: Some(refusal) }).await
     }
 
     #[tracing::instrument(name = "job", skip_all, fields(job = %job.id, batch = %job.batch))]
-    async fn carry_in_turn(&self, job: Job, gate: Option<&Gate>) -> Option<Ended> {
+    async fn carry_in_turn(&self, job: Job, way: Way<'_>) -> Option<Ended> {
         let id = job.id.clone();
         let in_flight = metrics::InFlight::begin();
         let turnstile = {
@@ -192,7 +207,7 @@ impl Line {
         };
         let ended = {
             let _alone = turnstile.lock().await;
-            self.carry_alone(job, gate).await
+            self.carry_alone(job, way).await
         };
         let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
         // Two holders are this function's clone and the map's own: nobody else waits.
@@ -207,7 +222,7 @@ impl Line {
         ended
     }
 
-    async fn carry_alone(&self, job: Job, gate: Option<&Gate>) -> Option<Ended> {
+    async fn carry_alone(&self, job: Job, way: Way<'_>) -> Option<Ended> {
         let asked = Instant::now();
         let known = self.parts.ledger.look_up(&self.parts.scope, &job.id).await;
         metrics::stage("admit", asked.elapsed());
@@ -223,16 +238,20 @@ impl Line {
             if row.fingerprint != job.fingerprint() && !matches!(row.state, State::Refused(_)) {
                 return Some(conflict(row));
             }
-            if matches!(row.state, State::Issued(_)) {
+            let closed = way.given_up.is_some() && matches!(row.state, State::Refused(_));
+            if closed || matches!(row.state, State::Issued(_)) {
                 return Some(row.ended());
             }
         }
         let look_first = self.parts.look_first == LookFirst::Yes;
-        let course = Course::resume(known.as_ref(), look_first, self.parts.rules);
+        let mut course = Course::resume(known.as_ref(), look_first, self.parts.rules);
+        if let Some(refusal) = way.given_up {
+            course.give_up(refusal);
+        }
         let begun_before = known.as_ref().is_some_and(|row| row.state == State::Begun);
         let mut passage = Passage {
             line: self,
-            gate: gate.filter(|_| !begun_before),
+            gate: way.gate.filter(|_| !begun_before),
             attempts_before: course.attempts(),
             job,
             course,

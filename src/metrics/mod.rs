@@ -89,6 +89,20 @@ metrics! {
         "One commit of the ledger, its flush included.";
     LEDGER_ROWS, "embosser_ledger_commit_rows", Rows, [],
         "Rows that shared one commit.";
+    QUEUE, "embosser_queue_messages", Gauge, ["queue"],
+        "Messages that wait in a queue: jobs, or dead.";
+    QUEUE_AGE, "embosser_queue_oldest_seconds", Gauge, [],
+        "Age of the job that was taken last, which is the oldest of its queue; 0 when the queue is empty.";
+    SETTLEMENTS, "embosser_settlements_total", Counter, ["settlement"],
+        "Deliveries settled: answered, retried or handed_back.";
+    DEAD_LETTERS, "embosser_dead_letters_total", Counter, [],
+        "Jobs that the broker gave up on and embosser answered.";
+    RECONNECTS, "embosser_amqp_reconnects_total", Counter, [],
+        "Times that consuming had to begin anew: a broker, a connection, a channel or a consumer was gone.";
+    ACKS_LOST, "embosser_amqp_acks_lost_total", Counter, [],
+        "Acknowledgements that came too late; their jobs come again and are recognised.";
+    UNCONFIRMED, "embosser_amqp_publishes_unconfirmed_total", Counter, [],
+        "Publishes without a confirm, which were published again.";
     BUILD, "embosser_build_info", Gauge, ["version"],
         "1; the label says which embosser this is.";
 }
@@ -210,4 +224,44 @@ pub fn pace(health: &Health) {
     metrics::gauge!(CONCURRENCY).set(health.concurrency as f64);
     metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(health.paused_for.is_some())));
     metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(health.circuit != CircuitState::Closed)));
+}
+
+/// So many messages wait in a queue.
+pub(crate) fn queue(queue: &'static str, messages: u32) {
+    metrics::gauge!(QUEUE, "queue" => queue).set(f64::from(messages));
+}
+
+/// The oldest job of the queue is so old.
+pub(crate) fn queue_age(age: Duration) {
+    metrics::gauge!(QUEUE_AGE).set(age.as_secs_f64());
+}
+
+/// A delivery was settled.
+pub(crate) fn settled(settlement: &'static str) {
+    metrics::counter!(SETTLEMENTS, "settlement" => settlement).increment(1);
+}
+
+/// A job that the broker gave up on was answered.
+pub(crate) fn dead_letter() {
+    metrics::counter!(DEAD_LETTERS).increment(1);
+}
+
+/// Consuming begins anew.
+pub(crate) fn reconnected() {
+    metrics::counter!(RECONNECTS).increment(1);
+}
+
+/// An acknowledgement came too late.
+pub(crate) fn ack_lost() {
+    metrics::counter!(ACKS_LOST).increment(1);
+}
+
+/// A publish was not confirmed.
+pub(crate) fn publish_unconfirmed() {
+    metrics::counter!(UNCONFIRMED).increment(1);
+}
+
+/// A message was refused that is no job.
+pub(crate) fn refused_message(refusal: &Refusal) {
+    metrics::counter!(JOBS, "outcome" => "refused", "code" => label_of(refusal)).increment(1);
 }

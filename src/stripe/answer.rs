@@ -307,7 +307,7 @@ fn message(error: &ErrorObject) -> String {
 }
 
 /// Cuts out whatever could be a piece of a JWE or a key, should Stripe quote what it was sent; and shortens.
-fn scrub(text: &str) -> String {
+pub(crate) fn scrub(text: &str) -> String {
     let of_secret = |character: char| {
         character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '+' | '=')
     };

@@ -3,7 +3,7 @@
 //! Duty: to make one call and say what its answer means. Never: to repeat a call by itself, to follow a redirect
 //! (the API key would travel), or to let the key or a body into a log.
 
-mod answer;
+pub(crate) mod answer;
 mod outgoing;
 
 use std::time::{Duration, Instant};

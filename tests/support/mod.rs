@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod line;
 pub mod postgres;
+pub mod rabbit;
 pub mod serve;
 pub mod strict;
 pub mod verdict;

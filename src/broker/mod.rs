@@ -1,0 +1,123 @@
+//! RabbitMQ: connections, names, and publishing that is certain.
+//!
+//! Duty: to be connected, or to try for ever with growing waits. lapin's own recovery is not used: after it tags
+//! restart and a consumer may be missing, so a connection that failed is thrown away whole, and everything on it is
+//! built anew. Never: a password in a log or an error.
+
+pub mod publisher;
+pub mod topology;
+
+use std::time::Duration;
+
+use lapin::tcp::OwnedTLSConfig;
+use lapin::{Connection, ConnectionProperties};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::RabbitmqConfig;
+
+/// First wait before connecting again.
+const WAIT_MIN: Duration = Duration::from_millis(200);
+/// Longest wait between two tries.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Bound on one try to connect: a broker that accepts and says nothing must not hold us for ever.
+const CONNECT_MAX: Duration = Duration::from_secs(15);
+/// Seconds of silence after which a connection is dead, where the address does not say.
+const HEARTBEAT_SECONDS: u16 = 10;
+
+/// The broker cannot be used as configured; trying again will not help.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The address, or the file that holds it.
+    #[error("rabbitmq.url: {0}")]
+    Address(String),
+    /// The file of certificates.
+    #[error("rabbitmq.ca_file: {0}")]
+    Certificates(String),
+}
+
+/// Where the broker is, and how to get in.
+#[derive(Clone)]
+pub struct Broker {
+    url: SecretString,
+    shown: String,
+    ca: Option<String>,
+    /// What queues and exchanges are called, and how large they may be.
+    pub topology: topology::Topology,
+}
+
+impl Broker {
+    /// Reads the address, from its file if one is named.
+    ///
+    /// # Errors
+    /// Says which option is wrong.
+    pub fn new(config: &RabbitmqConfig) -> Result<Self, BrokerError> {
+        let address = match &config.url_file {
+            None => config.url.clone(),
+            Some(file) => std::fs::read_to_string(file)
+                .map_err(|error| BrokerError::Address(format!("{}: {error}", file.display())))?,
+        };
+        let mut url =
+            url::Url::parse(address.trim()).map_err(|error| BrokerError::Address(error.to_string()))?;
+        if !matches!(url.scheme(), "amqp" | "amqps") || url.host_str().is_none() {
+            return Err(BrokerError::Address("it needs amqp:// or amqps:// and a host".into()));
+        }
+        if !url.query_pairs().any(|(name, _)| name == "heartbeat") {
+            url.query_pairs_mut().append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string());
+        }
+        let ca = config.ca_file.as_ref().map(|file| {
+            std::fs::read_to_string(file)
+                .map_err(|error| BrokerError::Certificates(format!("{}: {error}", file.display())))
+        });
+        let shown = format!(
+            "{}://{}{}",
+            url.scheme(),
+            url.host_str().unwrap_or(""),
+            url.port().map(|port| format!(":{port}")).unwrap_or_default()
+        );
+        let url: String = url.into();
+        Ok(Self { url: url.into(), shown, ca: ca.transpose()?, topology: topology::Topology::new(config) })
+    }
+
+    /// The address without who enters.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// One try to connect, under a name that RabbitMQ's own tools show.
+    ///
+    /// # Errors
+    /// lapin's reason, which names no password.
+    pub async fn connect(&self, name: &str) -> Result<Connection, String> {
+        // One provider for every TLS client of the process; a second call finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let tls = OwnedTLSConfig { identity: None, cert_chain: self.ca.clone() };
+        let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
+        let connecting = Connection::connect_with_config(self.url.expose_secret(), properties, tls, runtime);
+        tokio::time::timeout(CONNECT_MAX, connecting)
+            .await
+            .map_err(|_| "no answer in time".to_owned())?
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Waits between tries: growing, with jitter, for ever.
+#[derive(Debug)]
+pub struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(WAIT_MIN)
+    }
+}
+
+impl Backoff {
+    /// How long to wait before the next try.
+    pub fn wait(&mut self) -> Duration {
+        use rand::Rng as _;
+        let wait = self.0.mul_f64(rand::rng().random_range(0.5..=1.0));
+        self.0 = (self.0 * 2).min(WAIT_MAX);
+        wait
+    }
+}

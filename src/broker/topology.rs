@@ -1,0 +1,144 @@
+//! Queues and exchanges: what they are called, how they are declared, and why so.
+//!
+//! ```text
+//! publisher → PREFIX.jobs → worker → PREFIX.results (topic exchange, key OUTCOME.BATCH)
+//!                 ↑  ╲ dead-letters → PREFIX.dead → worker
+//!                 └── PREFIX.retry.{1s,5s,30s,2m,10m} ← worker
+//! ```
+//! The jobs queue is a quorum queue with a single active consumer: one worker calls Stripe, the others stand by, so the
+//! rate limit holds by construction. It is bounded and rejects publishes when it is full: ciphertext does not
+//! pile up. A retry queue per wait, since messages expire only at a queue's head.
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::{Channel, ExchangeKind};
+
+use crate::config::RabbitmqConfig;
+
+/// Deliveries of one message after which the broker gives up on it. Not -1: RabbitMQ 3.10 then loses messages.
+const DELIVERIES_MAX: i32 = 20;
+
+/// The rungs of the retry ladder: what they are called, and how long a job waits there.
+pub const RUNGS: [(&str, Duration); 5] = [
+    ("1s", Duration::from_secs(1)),
+    ("5s", Duration::from_secs(5)),
+    ("30s", Duration::from_secs(30)),
+    ("2m", Duration::from_secs(120)),
+    ("10m", Duration::from_secs(600)),
+];
+
+/// Whether we make what is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Make {
+    Declare,
+    Check,
+}
+
+/// The names and bounds.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    /// Where jobs wait.
+    pub jobs: String,
+    /// What the broker gave up on.
+    pub dead: String,
+    /// The exchange of result events.
+    pub results: String,
+    prefix: String,
+    length_max: u32,
+    make: Make,
+}
+
+impl Topology {
+    pub(super) fn new(config: &RabbitmqConfig) -> Self {
+        let prefix = config.prefix.clone();
+        Self {
+            jobs: format!("{prefix}.jobs"),
+            dead: format!("{prefix}.dead"),
+            results: format!("{prefix}.results"),
+            prefix,
+            length_max: config.jobs_max,
+            make: if config.declare { Make::Declare } else { Make::Check },
+        }
+    }
+
+    /// The retry queue for a job's n-th wait, from 0; the last for all further ones.
+    #[must_use]
+    pub fn rung(&self, wait: usize) -> (String, Duration) {
+        let (name, time) = RUNGS[wait.min(RUNGS.len() - 1)];
+        (format!("{}.retry.{name}", self.prefix), time)
+    }
+
+    /// The queue of a batch's events, for one who follows it; a long batch's name is cut.
+    #[must_use]
+    pub fn following(&self, batch: &str) -> String {
+        const BATCH_BYTES_MAX: usize = 200;
+        format!("{}.following.{}", self.prefix, &batch[..batch.floor_char_boundary(BATCH_BYTES_MAX)])
+    }
+
+    /// Every queue, for those who look after them.
+    #[must_use]
+    pub fn queues(&self) -> Vec<String> {
+        let rungs = (0..RUNGS.len()).map(|wait| self.rung(wait).0);
+        [self.jobs.clone(), self.dead.clone()].into_iter().chain(rungs).collect()
+    }
+
+    /// Makes what is missing, or only checks that it is there.
+    ///
+    /// # Errors
+    /// If something is missing, or is there but other than declared; the channel is gone then.
+    pub async fn ensure(&self, channel: &Channel) -> Result<(), lapin::Error> {
+        let exchange =
+            ExchangeDeclareOptions { durable: true, passive: self.passive(), ..Default::default() };
+        let results = self.results.as_str().into();
+        channel.exchange_declare(results, ExchangeKind::Topic, exchange, FieldTable::default()).await?;
+        self.queue(channel, &self.dead, table([])).await?;
+        let length = AMQPValue::LongLongInt(self.length_max.into());
+        let jobs = [
+            ("x-single-active-consumer", AMQPValue::Boolean(true)),
+            ("x-delivery-limit", AMQPValue::LongInt(DELIVERIES_MAX)),
+            ("x-overflow", text("reject-publish")),
+            ("x-max-length", length),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text(&self.dead)),
+            ("x-dead-letter-strategy", text("at-least-once")),
+        ];
+        self.queue(channel, &self.jobs, table(jobs)).await?;
+        for wait in 0..RUNGS.len() {
+            let (name, time) = self.rung(wait);
+            let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+            let rung = [
+                ("x-message-ttl", AMQPValue::LongLongInt(ms)),
+                ("x-overflow", text("reject-publish")),
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text(&self.jobs)),
+                ("x-dead-letter-strategy", text("at-least-once")),
+            ];
+            self.queue(channel, &name, table(rung)).await?;
+        }
+        Ok(())
+    }
+
+    fn passive(&self) -> bool {
+        self.make == Make::Check
+    }
+
+    async fn queue(&self, channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), lapin::Error> {
+        let options = QueueDeclareOptions { durable: true, passive: self.passive(), ..Default::default() };
+        channel.queue_declare(name.into(), options, arguments).await.map(|_| ())
+    }
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(value))
+}
+
+fn table<const N: usize>(arguments: [(&str, AMQPValue); N]) -> FieldTable {
+    let mut table = FieldTable::default();
+    table.insert("x-queue-type".into(), text("quorum"));
+    for (name, value) in arguments {
+        table.insert(name.into(), value);
+    }
+    table
+}

@@ -1,0 +1,38 @@
+//! `embosser schema`: what messages look like, as JSON Schema made from the types that read and write them.
+
+use std::io::Write as _;
+
+use super::Exit;
+use crate::worker::event::ResultEvent;
+use crate::worker::message::JobMessage;
+
+/// Options of `embosser schema`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Of which message.
+    pub of: Of,
+}
+
+/// A message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Of {
+    /// What a sender publishes.
+    Job,
+    /// What is published of a job's end.
+    Result,
+}
+
+/// Prints it.
+///
+/// # Errors
+/// If nobody reads it.
+pub fn run(args: &Args) -> Result<Exit, String> {
+    let schema = match args.of {
+        Of::Job => schemars::schema_for!(JobMessage),
+        Of::Result => schemars::schema_for!(ResultEvent),
+    };
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, &schema).map_err(|error| error.to_string())?;
+    writeln!(out).map_err(|error| error.to_string())?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,272 @@
+//! `embosser submit MANIFEST`: every row becomes a job in RabbitMQ; publish again to resume, nothing is issued twice.
+
+mod follow;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use super::Exit;
+use crate::broker::Broker;
+use crate::broker::publisher::{Message, NotTaken, Publisher, Route};
+use crate::config::Config;
+use crate::job::{Batch, JobId};
+use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
+use crate::worker::message::{JobMessage, Operation};
+use crate::worker::settle::{ROW_HEADER, ROW_ID_HEADER};
+use follow::Following;
+
+/// Publishes that wait for their confirm at once.
+const UNCONFIRMED_MAX: usize = 256;
+/// Between two tries to publish to a full queue.
+const FULL_WAIT: Duration = Duration::from_millis(500);
+/// Between two lines of progress where there is no terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Options of `embosser submit`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The manifest: a CSV with a header row.
+    pub manifest: PathBuf,
+    /// Names the batch: with a row's id it names the job [default: the manifest's name].
+    #[arg(long)]
+    pub batch: Option<String>,
+    /// Answer yes to the question before jobs are published.
+    #[arg(long)]
+    pub yes: bool,
+    /// Publish the valid rows of a manifest that has invalid ones.
+    #[arg(long)]
+    pub skip_invalid: bool,
+    /// Wait until every row has ended, and write the results.
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait, where to write the results [default: the manifest's name with .results.csv].
+    #[arg(long, value_name = "FILE", requires = "wait")]
+    pub results: Option<PathBuf>,
+}
+
+/// How far publishing has come.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    confirmed: AtomicU64,
+    full: AtomicBool,
+}
+
+/// Publishes the manifest.
+///
+/// # Errors
+/// A sentence for the operator.
+pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
+    let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
+    let batch = batch_name(&args)?;
+    let manifest = Arc::new(Manifest::open(&args.manifest).map_err(|error| error.to_string())?);
+    let report = check(&manifest).await?;
+    if report.invalid_rows > 0 && !args.skip_invalid {
+        super::check::print_problems(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
+        return Err(format!(
+            "{} of {} rows are invalid; nothing was published. Mend them, or pass --skip-invalid to publish the others",
+            report.invalid_rows, report.rows
+        ));
+    }
+    let valid = report.rows - report.invalid_rows;
+    if !confirm(&args, &broker, valid)? {
+        return Err("nothing was published".into());
+    }
+    let publisher = Arc::new(Publisher::new(broker.clone(), "embosser submit"));
+    publisher.connect().await.map_err(|error| format!("{}: {error}", broker.shown()))?;
+    let results = args.results.clone().unwrap_or_else(|| args.manifest.with_extension("results.csv"));
+    let following = match args.wait {
+        true => Some(Following::begin(broker.clone(), &batch, valid, &results).await?),
+        false => None,
+    };
+    let published = Arc::new(Published::default());
+    let bar = progress(valid, &published);
+    let unroutable = publish_all(&publisher, manifest, &batch, &published, &bar).await;
+    bar.finish_and_clear();
+    publisher.close().await;
+    unroutable?;
+    println!("{} of {} rows published to {} as batch {batch:?}.", valid, report.rows, broker.topology.jobs);
+    let skipped = report.invalid_rows > 0;
+    let exit = match following {
+        Some(following) => following.until_all_ended().await?,
+        None => Exit::Success,
+    };
+    Ok(if exit == Exit::Success && skipped { Exit::Refused } else { exit })
+}
+
+fn batch_name(args: &Args) -> Result<Batch, String> {
+    let of_file = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = args.batch.clone().or_else(|| of_file(&args.manifest)).unwrap_or_default();
+    Batch::new(name).map_err(|error| format!("the batch's name {error}; pass --batch NAME"))
+}
+
+async fn check(manifest: &Arc<Manifest>) -> Result<CheckReport, String> {
+    let manifest = manifest.clone();
+    let checking = move || manifest.check(&CheckOptions::default(), &|_| {});
+    tokio::task::spawn_blocking(checking)
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
+}
+
+/// Whoever works on the queue may hold a live key: a person is asked first.
+fn confirm(args: &Args, broker: &Broker, rows: u64) -> Result<bool, String> {
+    eprintln!(
+        "{rows} jobs go to {} at {}; its worker will issue their cards.",
+        broker.topology.jobs,
+        broker.shown()
+    );
+    if args.yes || !std::io::stdin().is_terminal() {
+        return Ok(true);
+    }
+    eprint!("Publish them? [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|error| error.to_string())?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+async fn publish_all(
+    publisher: &Arc<Publisher>,
+    manifest: Arc<Manifest>,
+    batch: &Batch,
+    published: &Arc<Published>,
+    bar: &ProgressBar,
+) -> Result<(), String> {
+    let (rows, mut incoming) = mpsc::channel::<Result<Row, InvalidRow>>(1);
+    let reader = std::thread::spawn(move || read_rows(&manifest, &rows));
+    let mut publishing: JoinSet<Result<(), String>> = JoinSet::new();
+    while let Some(row) = incoming.recv().await {
+        // An invalid row was told by the check.
+        let Ok(row) = row else { continue };
+        if publishing.len() >= UNCONFIRMED_MAX
+            && let Some(ended) = publishing.join_next().await
+        {
+            ended.map_err(|error| error.to_string())??;
+        }
+        let (publisher, batch, published, bar) =
+            (publisher.clone(), batch.clone(), published.clone(), bar.clone());
+        publishing.spawn(async move {
+            publish(&publisher, row, &batch, &published).await?;
+            published.confirmed.fetch_add(1, Ordering::Relaxed);
+            bar.inc(1);
+            Ok(())
+        });
+    }
+    while let Some(ended) = publishing.join_next().await {
+        ended.map_err(|error| error.to_string())??;
+    }
+    reader.join().map_err(|_| "the manifest's reader failed".to_owned())?
+}
+
+fn read_rows(manifest: &Manifest, rows: &mpsc::Sender<Result<Row, InvalidRow>>) -> Result<(), String> {
+    for row in manifest.rows().map_err(|error| error.to_string())? {
+        if rows.blocking_send(row).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One row, waiting for as long as the queue is full.
+async fn publish(
+    publisher: &Publisher,
+    row: Row,
+    batch: &Batch,
+    published: &Published,
+) -> Result<(), String> {
+    let mut headers = FieldTable::default();
+    let number = i64::try_from(row.number).unwrap_or(i64::MAX);
+    headers.insert(ROW_HEADER.into(), AMQPValue::LongLongInt(number));
+    if let Some(row_id) = &row.row_id {
+        headers.insert(ROW_ID_HEADER.into(), AMQPValue::LongString(LongString::from(row_id.as_str())));
+    }
+    let line = row.line;
+    let (id, body) = body_of(row, batch)
+        .map_err(|error| format!("line {line}: batch and row_id together make a job id that {error}"))?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_message_id(id.as_str().into())
+        .with_timestamp(now.as_secs())
+        .with_headers(headers);
+    let queue = publisher.topology().jobs.clone();
+    let message = Message { exchange: "", key: &queue, route: Route::Mandatory, body: &body, properties };
+    loop {
+        match publisher.publish(&message).await {
+            Ok(()) => {
+                published.full.store(false, Ordering::Relaxed);
+                return Ok(());
+            }
+            Err(NotTaken::Full) => {
+                published.full.store(true, Ordering::Relaxed);
+                tokio::time::sleep(FULL_WAIT).await;
+            }
+            Err(NotTaken::Unroutable) => {
+                return Err(format!(
+                    "there is no queue {queue}; start a worker, or let rabbitmq.declare be true"
+                ));
+            }
+        }
+    }
+}
+
+fn body_of(mut row: Row, batch: &Batch) -> Result<(JobId, Zeroizing<Vec<u8>>), crate::job::NameError> {
+    let id = JobId::of_row(batch, row.row_id.as_deref(), row.number)?;
+    let pin = row.pin.take().or_else(|| row.card.take_pin());
+    let mut card = row.card.to_json();
+    if let Some(pin) = &pin {
+        card["pin"] = serde_json::json!({ "encrypted_number": pin.expose() });
+    }
+    let message = JobMessage {
+        id: id.to_string(),
+        batch: batch.to_string(),
+        operation: Operation::CreateCard,
+        deadline: None,
+        stripe_account: None,
+        card,
+    };
+    let mut body = Zeroizing::new(Vec::with_capacity(4096));
+    serde_json::to_writer(&mut *body, &message).expect("a job is plain strings and numbers");
+    crate::worker::message::wipe(message.card);
+    Ok((id, body))
+}
+
+fn words(published: &Published) -> &'static str {
+    if published.full.load(Ordering::Relaxed) { "the queue is full: waiting for the worker" } else { "" }
+}
+
+fn progress(rows: u64, published: &Arc<Published>) -> ProgressBar {
+    let terminal = std::io::stderr().is_terminal();
+    let bar = if terminal { ProgressBar::new(rows) } else { ProgressBar::hidden() };
+    if terminal {
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} published, {per_sec} {msg}");
+        bar.set_style(style.expect("the template is a constant that parses"));
+    }
+    let (shown, published) = (bar.clone(), published.clone());
+    let every = if terminal { Duration::from_millis(200) } else { PROGRESS_EVERY };
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(every).await;
+            if shown.is_finished() {
+                return;
+            }
+            if terminal {
+                shown.set_message(words(&published));
+            } else {
+                let confirmed = published.confirmed.load(Ordering::Relaxed);
+                eprintln!("{confirmed}/{rows} published {}", words(&published));
+            }
+        }
+    });
+    bar
+}

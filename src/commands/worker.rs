@@ -1,0 +1,106 @@
+//! `embosser worker`: jobs from RabbitMQ, one card each.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::Exit;
+use super::connect::{Connected, connect};
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::config::{Config, seconds};
+use crate::ledger::Ledger;
+use crate::line::course::Rules;
+use crate::line::{Halt, Line, LookFirst, Parts};
+use crate::metrics::exporter::Exporter;
+use crate::pace::Pace;
+use crate::worker::message::Terms;
+use crate::worker::{Worker, health};
+
+/// Options of `embosser worker`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Issue against a built-in stand-in for Stripe; no account needed, no card is real.
+    #[arg(long)]
+    pub sandbox: bool,
+    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: sqlite://embosser.db].
+    #[arg(long, value_name = "URL")]
+    pub ledger: Option<String>,
+    /// Calls per second, for the endpoint and the account.
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// Look for each job's card at Stripe before the first call: after the ledger was lost.
+    #[arg(long)]
+    pub reconcile_first: bool,
+}
+
+/// Works until SIGTERM or Ctrl-C; a second one ends it at once.
+///
+/// # Errors
+/// A sentence for the operator.
+pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) -> Result<Exit, String> {
+    if let Some(rate) = args.rate {
+        config.pace.endpoint_per_second = rate;
+        config.pace.account_per_second = rate;
+    }
+    if let Some(ledger) = &args.ledger {
+        config.ledger.url.clone_from(ledger);
+    }
+    let mut config = config.checked().map_err(|error| error.to_string())?;
+    let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
+    let Connected { client, scope, sandbox } = connect(args.sandbox, &mut config, api_key).await?;
+    let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
+    let exporter = Exporter::install()?;
+    exporter.sweep();
+    let line = Arc::new(Line::new(Parts {
+        client,
+        pace: Pace::start(&config.pace),
+        ledger: ledger.clone(),
+        scope,
+        clock: Clock::system(),
+        retry: config.retry.clone(),
+        rules: Rules::default(),
+        look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
+    }));
+    let terms =
+        Terms { account: config.stripe.account.clone(), pin_age_max: seconds(config.pin.max_age_seconds) };
+    let worker = Worker::new(line.clone(), broker, terms, seconds(config.worker.drain_seconds));
+    let listen = config.http.listen;
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .map_err(|error| format!("http.listen {listen}: {error}"))?;
+    let router = health::router(line, worker.ready(), &exporter);
+    let http = tokio::spawn(async move { axum::serve(listener, router).await });
+    let ended = worker.run(stop_on_signal()?).await;
+    http.abort();
+    ledger.close().await;
+    if let Some(sandbox) = sandbox {
+        sandbox.stop().await;
+    }
+    match ended {
+        Ok(()) => Ok(Exit::Success),
+        Err(halt @ (Halt::Key(_) | Halt::Ledger(_))) => Err(format!("stopped: {halt}")),
+    }
+}
+
+fn stop_on_signal() -> Result<CancellationToken, String> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let told = stop.clone();
+    tokio::spawn(async move {
+        for again in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            if again {
+                std::process::exit(i32::from(Exit::Unfinished.code()));
+            }
+            tracing::info!("stopping: calls in flight are finished");
+            told.cancel();
+        }
+    });
+    Ok(stop)
+}

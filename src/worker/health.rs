@@ -1,0 +1,44 @@
+//! `/healthz`: the process runs. `/readyz`: it has a broker, a consumer and a ledger. `/metrics`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::Ready;
+use crate::job::JobId;
+use crate::line::Line;
+use crate::metrics::exporter::Exporter;
+
+/// Longest that the ledger may take to answer before it counts as away.
+const LEDGER_MAX: Duration = Duration::from_secs(2);
+
+/// The worker's HTTP side.
+pub fn router(line: Arc<Line>, ready: Arc<Ready>, exporter: &Exporter) -> Router {
+    let pace = line.parts().pace.clone();
+    let readiness = move || async move {
+        let ledger = ledger_answers(&line).await;
+        let consuming = ready.consuming();
+        let code = if ledger && consuming { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (
+            code,
+            Json(
+                json!({ "ready": ledger && consuming, "broker": consuming, "consumer": consuming, "ledger": ledger }),
+            ),
+        )
+    };
+    Router::new()
+        .route("/healthz", get(|| async { Json(json!({ "ok": true })) }))
+        .route("/readyz", get(readiness))
+        .merge(exporter.router(Some(pace)))
+}
+
+async fn ledger_answers(line: &Line) -> bool {
+    let nobody = JobId::new("readiness").expect("a word is an id");
+    let parts = line.parts();
+    let asked = parts.ledger.look_up(&parts.scope, &nobody);
+    matches!(tokio::time::timeout(LEDGER_MAX, asked).await, Ok(Ok(_)))
+}

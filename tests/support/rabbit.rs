@@ -1,0 +1,120 @@
+//! A private RabbitMQ node on free ports, from the system's packages; whatever listens on 5672 is left alone.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest that a node may take to start on a busy machine.
+const START_MAX: Duration = Duration::from_secs(90);
+
+/// A node that ends with the test.
+pub struct Rabbit {
+    directory: tempfile::TempDir,
+    port: u16,
+    distribution_port: u16,
+    epmd_port: u16,
+    server: Child,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Rabbit {
+    /// Starts a node and waits until it answers.
+    pub async fn start() -> Self {
+        tokio::task::spawn_blocking(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let (port, distribution_port, epmd_port) = (free_port(), free_port(), free_port());
+            std::fs::write(
+                directory.path().join("rabbitmq.conf"),
+                "loopback_users = none\nlog.console = false\ncollect_statistics_interval = 5000\n",
+            )
+            .unwrap();
+            std::fs::write(directory.path().join("plugins"), "[].").unwrap();
+            let server = run(&directory, port, distribution_port, epmd_port);
+            let rabbit = Self { directory, port, distribution_port, epmd_port, server };
+            rabbit.wait();
+            rabbit
+        })
+        .await
+        .unwrap()
+    }
+
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Where it keeps its messages.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("mnesia")
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.server);
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        let _ = self.server.wait();
+    }
+
+    /// Starts it again, on the same data and port.
+    pub async fn start_again(&mut self) {
+        self.server = run(&self.directory, self.port, self.distribution_port, self.epmd_port);
+        tokio::task::block_in_place(|| self.wait());
+    }
+
+    fn wait(&self) {
+        let began = Instant::now();
+        while !answers(self.port) {
+            assert!(began.elapsed() < START_MAX, "RabbitMQ did not start");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// A broker that is up greets a wrong protocol header with its own; before that it refuses the connection.
+fn answers(port: u16) -> bool {
+    use std::io::{Read as _, Write as _};
+    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+    let mut greeting = [0; 4];
+    stream.write_all(b"AMQP\x00\x00\x00\x00").is_ok() && stream.read_exact(&mut greeting).is_ok()
+}
+
+fn run(directory: &tempfile::TempDir, port: u16, distribution_port: u16, epmd_port: u16) -> Child {
+    let path = |name: &str| directory.path().join(name);
+    // The package's own script, past the wrapper that insists on the package's user.
+    let mut server = Command::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
+    server
+        .env("HOME", directory.path())
+        .env("RABBITMQ_NODENAME", format!("embosser{port}@localhost"))
+        .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+        .env("RABBITMQ_NODE_PORT", port.to_string())
+        .env("RABBITMQ_DIST_PORT", distribution_port.to_string())
+        .env("ERL_EPMD_PORT", epmd_port.to_string())
+        .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
+        .env("RABBITMQ_LOG_BASE", path("log"))
+        .env("RABBITMQ_CONFIG_FILE", path("rabbitmq"))
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
+        .env("RABBITMQ_PID_FILE", path("pid"))
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 +sbwt none")
+        .current_dir(directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    server.spawn().expect("RabbitMQ is installed (tests/run does it)")
+}
+
+impl Drop for Rabbit {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = Command::new("epmd")
+            .args(["-port", &self.epmd_port.to_string(), "-kill"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
