@@ -1,27 +1,250 @@
-//! Promise: whatever is published to the jobs queue is answered, with one card per job, and leaves nothing behind.
+//! Promise: whatever is published to the jobs queue is answered, with one card per job, through duplicates, hand-overs,
+//! drains and messages that are no jobs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use embosser::broker::Broker;
+use embosser::broker::publisher::{Message, Publisher, Route};
+use embosser::config::RabbitmqConfig;
 use embosser::sandbox::{Options, Sandbox};
+use embosser::worker::event::ResultEvent;
+use futures_util::StreamExt as _;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
 use support::rabbit::Rabbit;
-use support::{Program, expect_exit, one_card_each, write_manifest};
+use support::{Expected, Program, Running, expect_exit, one_card_each, write_manifest};
+
+/// A broker node is a heavy thing: one at a time.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+struct Scene {
+    rabbit: Rabbit,
+    sandbox: Sandbox,
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn with(options: Options) -> Self {
+        let rabbit = Rabbit::start().await;
+        let sandbox = Sandbox::start(options).await.unwrap();
+        Self { rabbit, sandbox, directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn program(&self) -> Program {
+        Program::new(self.directory.path(), &self.sandbox)
+            .with("EMBOSSER__RABBITMQ__URL", &self.rabbit.url())
+            .with("EMBOSSER__HTTP__LISTEN", "127.0.0.1:0")
+    }
+
+    fn worker(&self, rate: &str) -> Running {
+        self.program().spawn(&["worker", "--rate", rate])
+    }
+
+    async fn manifest(&self, rows: usize) -> Expected {
+        write_manifest(&self.directory.path().join("cards.csv"), &self.sandbox, rows).await
+    }
+
+    fn broker(&self) -> Broker {
+        Broker::new(&RabbitmqConfig { url: self.rabbit.url(), ..RabbitmqConfig::default() }).unwrap()
+    }
+
+    async fn cards(&self, at_least: usize) {
+        let began = Instant::now();
+        while self.sandbox.account().cards.len() < at_least {
+            assert!(
+                began.elapsed() < Duration::from_secs(90),
+                "{} cards",
+                self.sandbox.account().cards.len()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Messages in every queue, once those in hand had time to be acknowledged.
+    async fn left_in_queues(&self) -> BTreeMap<String, u32> {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let broker = self.broker();
+        let connection = broker.connect("test").await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let mut left = BTreeMap::new();
+        for queue in broker.topology.queues() {
+            let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+            let state = channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await;
+            let messages = state.unwrap().message_count();
+            if messages > 0 {
+                left.insert(queue, messages);
+            }
+        }
+        connection.close(200, "done".into()).await.unwrap();
+        left
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_submitted_manifest_is_issued_and_followed_to_its_end() {
-    let rabbit = Rabbit::start().await;
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, 60).await;
-    let program = Program::new(directory.path(), &sandbox)
-        .with("EMBOSSER__RABBITMQ__URL", &rabbit.url())
-        .with("EMBOSSER__HTTP__LISTEN", "127.0.0.1:0");
-    let worker = program.spawn(&["worker", "--rate", "100"]);
-    let submitted = program.run(&["submit", "cards.csv", "--wait"]).await;
-    expect_exit(&submitted, 0);
-    one_card_each(&sandbox.account(), &expected);
-    let told = std::fs::read_to_string(directory.path().join("cards.results.csv")).unwrap();
-    assert_eq!(told.lines().count(), 61);
+async fn a_job_published_again_and_again_is_one_card_and_always_answered() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options { latency: Duration::from_millis(30), ..Options::default() }).await;
+    let expected = scene.manifest(40).await;
+    let worker = scene.worker("100");
+    // Twice at once.
+    let program = scene.program();
+    let (one, two) =
+        tokio::join!(program.run(&["submit", "cards.csv"]), program.run(&["submit", "cards.csv", "--wait"]));
+    expect_exit(&one, 0);
+    expect_exit(&two, 0);
+    one_card_each(&scene.sandbox.account(), &expected);
+    // And after completion: answered once more, without a call.
+    let creates = scene.sandbox.account().creates;
+    expect_exit(&program.run(&["submit", "cards.csv", "--wait", "--results", "again.csv"]).await, 0);
+    assert_eq!(scene.sandbox.account().creates, creates);
+    let again = std::fs::read_to_string(scene.directory.path().join("again.csv")).unwrap();
+    assert_eq!(again.matches(",issued,ic_").count(), 40, "{again}");
+    assert_eq!(scene.left_in_queues().await, BTreeMap::new());
     worker.signal(rustix::process::Signal::TERM);
     expect_exit(&worker.ended().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_attempts_no_job_twice_and_loses_none() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options { latency: Duration::from_millis(200), ..Options::default() }).await;
+    let expected = scene.manifest(150).await;
+    let worker = scene.worker("50");
+    expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
+    scene.cards(40).await;
+    worker.signal(rustix::process::Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+    let made = scene.sandbox.account().cards.len();
+    assert!(made < 150, "it was to stop in the middle");
+    assert_eq!(scene.sandbox.account().creates, made as u64, "calls in flight were let end");
+    let next = scene.worker("50");
+    scene.cards(150).await;
+    one_card_each(&scene.sandbox.account(), &expected);
+    assert_eq!(scene.sandbox.account().creates, 150, "no job was attempted twice");
+    assert_eq!(scene.left_in_queues().await, BTreeMap::new());
+    next.signal(rustix::process::Signal::TERM);
+    expect_exit(&next.ended().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_worker_takes_over_within_ten_seconds_and_within_the_limit() {
+    const RATE: usize = 40;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    // Twice the pace: what two workers at once would reach is turned away, the jitter of one is not.
+    let options = Options {
+        endpoint_per_second: Some(RATE + RATE / 4),
+        latency: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let scene = Scene::with(options).await;
+    let expected = scene.manifest(300).await;
+    let first = scene.worker(&RATE.to_string());
+    expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
+    scene.cards(60).await;
+    let second = scene.worker(&RATE.to_string());
+    scene.cards(100).await;
+    first.killed().await;
+    let made = scene.sandbox.account().cards.len();
+    let killed = Instant::now();
+    scene.cards(made + 10).await;
+    assert!(killed.elapsed() < Duration::from_secs(10), "taken over after {:?}", killed.elapsed());
+    scene.cards(300).await;
+    one_card_each(&scene.sandbox.account(), &expected);
+    assert_eq!(scene.sandbox.account().limited, 0, "the limit was exceeded across the hand-over");
+    second.signal(rustix::process::Signal::TERM);
+    expect_exit(&second.ended().await, 0);
+}
+
+/// Ten kinds of messages that are no jobs: a body, and the code it must be refused with.
+fn no_jobs() -> [(Vec<u8>, &'static str); 10] {
+    let job = |from: &str, to: &str| {
+        let good = r#"{"id": "x", "batch": "bad", "operation": "create_card",
+            "card": {"type": "virtual", "currency": "eur", "cardholder": "ich_1"}}"#;
+        good.replace(from, to).into_bytes()
+    };
+    [
+        (b"not json at all".to_vec(), "message_not_json"),
+        (vec![0xff, 0xfe, 0x00], "message_not_json"),
+        (Vec::new(), "message_not_json"),
+        (b"[1, 2, 3]".to_vec(), "message_invalid"),
+        (job("\"id\": \"x\", ", ""), "message_invalid"),
+        (job("create_card", "destroy_card"), "message_invalid"),
+        (job("\"batch\"", "\"priority\": 1, \"batch\""), "message_invalid"),
+        (job("\"cardholder\"", "\"cardholdre\""), "unknown_parameter"),
+        (job("\"batch\"", "\"stripe_account\": \"acct_other\", \"batch\""), "wrong_account"),
+        (vec![b' '; 200_000], "message_too_big"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_messages_that_are_no_jobs_are_refused_and_all_good_ones_issued() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    let expected = scene.manifest(50).await;
+    let broker = scene.broker();
+    let publisher = Publisher::new(broker.clone(), "test");
+    publisher.connect().await.unwrap();
+    // Somebody listens to everything.
+    let connection = broker.connect("test").await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
+    channel.queue_declare("listener".into(), options, FieldTable::default()).await.unwrap();
+    let results = broker.topology.results.as_str().into();
+    let bound = QueueBindOptions::default();
+    channel.queue_bind("listener".into(), results, "#".into(), bound, FieldTable::default()).await.unwrap();
+    let mut listener = channel
+        .basic_consume("listener".into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .await
+        .unwrap();
+    let worker = scene.worker("200");
+    let submitting = scene.program().spawn(&["submit", "cards.csv"]);
+    let kinds = no_jobs();
+    for _ in 0..100 {
+        for (body, _) in &kinds {
+            let message = Message {
+                exchange: "",
+                key: &broker.topology.jobs,
+                route: Route::Mandatory,
+                body,
+                properties: lapin::BasicProperties::default(),
+            };
+            publisher.publish(&message).await.unwrap();
+        }
+    }
+    expect_exit(&submitting.ended().await, 0);
+    let (mut codes, mut issued) = (BTreeMap::<String, usize>::new(), 0);
+    for _ in 0..1050 {
+        let delivery = tokio::time::timeout(Duration::from_secs(60), listener.next()).await;
+        let Ok(delivery) = delivery else {
+            worker.signal(rustix::process::Signal::TERM);
+            let said = worker.ended().await.stderr;
+            let said = String::from_utf8_lossy(&said);
+            panic!(
+                "not every message was answered: {issued} issued, {codes:?}\n{}",
+                &said[said.len().saturating_sub(2000)..]
+            );
+        };
+        let delivery = delivery.unwrap().unwrap();
+        delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
+        let event: ResultEvent = serde_json::from_slice(&delivery.data).unwrap();
+        match event.error {
+            Some(error) => *codes.entry(error.code).or_default() += 1,
+            None => issued += 1,
+        }
+    }
+    let mut wanted = BTreeMap::<String, usize>::new();
+    for (_, code) in kinds {
+        *wanted.entry(code.to_owned()).or_default() += 100;
+    }
+    assert_eq!(codes, wanted);
+    assert_eq!(issued, 50);
+    one_card_each(&scene.sandbox.account(), &expected);
+    assert_eq!(scene.left_in_queues().await, BTreeMap::new());
+    worker.signal(rustix::process::Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+    publisher.close().await;
 }

@@ -104,7 +104,7 @@ impl Program {
         command.args(arguments).current_dir(&self.directory).env_remove("RUST_LOG");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running(Some(command.spawn().unwrap()))
+        Running::of(command.spawn().unwrap())
     }
 
     /// Runs it to its end.
@@ -113,14 +113,37 @@ impl Program {
     }
 }
 
+/// What a run prints, read as it comes: a full pipe would stop the run.
+type Printed = std::thread::JoinHandle<Vec<u8>>;
+
+fn read_all(mut pipe: impl std::io::Read + Send + 'static) -> Printed {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
 /// A run under way; it is killed when this is dropped.
-pub struct Running(Option<std::process::Child>);
+pub struct Running {
+    child: std::process::Child,
+    printed: Option<(Printed, Printed)>,
+}
 
 impl Running {
+    fn of(mut child: std::process::Child) -> Self {
+        let printed = Some((read_all(child.stdout.take().unwrap()), read_all(child.stderr.take().unwrap())));
+        Self { child, printed }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let child = self.0.as_ref().expect("not ended yet");
-        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Ends it as a power cut would.
@@ -131,25 +154,25 @@ impl Running {
 
     /// Waits for its end.
     pub async fn ended(mut self) -> Output {
-        let child = self.0.take().expect("not ended yet");
-        let pid = rustix::process::Pid::from_child(&child);
-        let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
-        match tokio::time::timeout(RUN_MAX, ended).await {
-            Ok(output) => output.unwrap().unwrap(),
-            Err(_) => {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                panic!("the program hangs");
+        let began = std::time::Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
             }
-        }
+            assert!(began.elapsed() < RUN_MAX, "the program hangs");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let (stdout, stderr) = self.printed.take().expect("read once");
+        let joined = tokio::task::spawn_blocking(move || (stdout.join(), stderr.join()));
+        let (stdout, stderr) = joined.await.unwrap();
+        Output { status, stdout: stdout.unwrap(), stderr: stderr.unwrap() }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

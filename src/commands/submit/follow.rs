@@ -5,6 +5,8 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -23,6 +25,21 @@ const KEPT_MS: i64 = 3_600_000;
 /// Between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
+/// How far it has come, for the line of progress.
+#[derive(Default)]
+struct Counts {
+    ended: AtomicU64,
+    refused: AtomicU64,
+}
+
+async fn show(rows: u64, counts: Arc<Counts>) {
+    loop {
+        tokio::time::sleep(PROGRESS_EVERY).await;
+        let (ended, refused) = (counts.ended.load(Ordering::Relaxed), counts.refused.load(Ordering::Relaxed));
+        eprintln!("{ended}/{rows} ended, {refused} refused");
+    }
+}
+
 /// A batch that is followed.
 pub(super) struct Following {
     broker: Broker,
@@ -32,6 +49,7 @@ pub(super) struct Following {
     results_path: PathBuf,
     seen: HashSet<String>,
     refused: u64,
+    counts: Arc<Counts>,
     consumer: Option<(Connection, Consumer)>,
 }
 
@@ -47,25 +65,35 @@ impl Following {
             .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
         let consumer = Some(subscribe(&broker, batch).await?);
         let (batch, results_path) = (batch.clone(), results_path.to_owned());
-        Ok(Self { broker, batch, rows, results, results_path, seen: HashSet::new(), refused: 0, consumer })
+        Ok(Self {
+            broker,
+            batch,
+            rows,
+            results,
+            results_path,
+            seen: HashSet::new(),
+            refused: 0,
+            counts: Arc::default(),
+            consumer,
+        })
     }
 
     /// Waits until every row has ended.
     pub(super) async fn until_all_ended(mut self) -> Result<Exit, String> {
-        let mut progress = tokio::time::interval(PROGRESS_EVERY);
-        progress.tick().await;
-        while (self.seen.len() as u64) < self.rows {
-            tokio::select! {
-                event = self.next() => self.take(event)?,
-                _ = progress.tick() => {
-                    eprintln!("{}/{} ended, {} refused", self.seen.len(), self.rows, self.refused);
-                }
-                _ = tokio::signal::ctrl_c() => {
-                    eprintln!("stopped waiting; the jobs go on. Run the same command again for the results: nothing is issued twice");
-                    return Ok(Exit::Unfinished);
-                }
-            }
-        }
+        let shown = tokio::spawn(show(self.rows, self.counts.clone()));
+        let followed = tokio::select! {
+            // Only the end of all drops this half way: an event that was acknowledged must not be lost.
+            followed = self.follow() => Some(followed),
+            _ = tokio::signal::ctrl_c() => None,
+        };
+        shown.abort();
+        let Some(followed) = followed else {
+            eprintln!(
+                "stopped waiting; the jobs go on. Run the same command again for the results: nothing is issued twice"
+            );
+            return Ok(Exit::Unfinished);
+        };
+        followed?;
         let issued = self.seen.len() as u64 - self.refused;
         self.results.finish().map_err(|error| format!("{}: {error}", self.results_path.display()))?;
         if let Some((connection, _)) = self.consumer {
@@ -74,6 +102,16 @@ impl Following {
         println!("{} rows ended: {issued} issued, {} refused.", self.rows, self.refused);
         println!("Results: {}", self.results_path.display());
         Ok(if self.refused > 0 { Exit::Refused } else { Exit::Success })
+    }
+
+    async fn follow(&mut self) -> Result<(), String> {
+        while (self.seen.len() as u64) < self.rows {
+            let event = self.next().await;
+            self.take(event)?;
+            self.counts.ended.store(self.seen.len() as u64, Ordering::Relaxed);
+            self.counts.refused.store(self.refused, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The next event, over a new connection where the old one was lost.
