@@ -115,10 +115,9 @@ impl Server {
     }
 
     fn router(&self) -> Router {
-        let (router, mut document) = api::router(openapi::Document::openapi()).split_for_parts();
-        openapi::with_problems(&mut document);
+        let (router, document) = api::router(openapi::Document::openapi()).split_for_parts();
         router
-            .merge(api::document_route(&document))
+            .merge(api::document_route(&openapi::whole(document)))
             .merge(page::router())
             .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this address"))
             .method_not_allowed_fallback(async || {
