@@ -20,7 +20,7 @@ use super::jobs::{self, JobRequest, JobView, Sent};
 use super::problem::{Kind, Problem};
 use super::results::{self, ResultsQuery, RowsQuery, RowsView};
 use super::upload::{UploadQuery, receive};
-use super::{Server, events, run};
+use super::{Server, events};
 use crate::job::Batch;
 use crate::line::gate::Standing;
 use crate::manifest::batch::SecondCards;
@@ -157,7 +157,9 @@ async fn begin_batch(
     let (batch, begun) = server.batches().begin(&server, name, &upload.checked.report, second).await?;
     if begun == Begun::Now {
         tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
-        server.tasks().spawn(run::run(server.clone(), batch.clone(), held));
+        let (server, batch) = (server.clone(), batch.clone());
+        let tasks = server.tasks().clone();
+        tasks.spawn(async move { server.clone().intake().run(server, batch, held).await });
     }
     let view = batch.view(server.pace_per_second(), server.clock().now());
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
@@ -397,7 +399,7 @@ async fn show_job(
     responses((status = 200, body = ServerView))
 )]
 async fn show_server(_: Read, State(server): State<Server>) -> Json<ServerView> {
-    let health = server.line().parts().pace.health();
+    let health = server.intake().health();
     let limits = server.limits();
     Json(ServerView {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -405,8 +407,8 @@ async fn show_server(_: Read, State(server): State<Server>) -> Json<ServerView> 
         pace_configured_per_second: health.configured_per_second,
         pace_per_second: health.current_per_second,
         in_flight: health.in_flight,
-        stripe_down: health.circuit != crate::pace::CircuitState::Closed,
-        stopped: server.line().halt().map(|halt| halt.to_string()),
+        stripe_down: health.stripe_down,
+        stopped: health.stopped,
         upload_bytes_max: limits.upload_bytes_max,
         rows_max: limits.rows_max,
     })
