@@ -121,12 +121,27 @@ impl Default for LedgerConfig {
     }
 }
 
+/// Where jobs go that come over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobsTo {
+    /// Down the line in the same process.
+    #[default]
+    Line,
+    /// To RabbitMQ, for a worker with a test key.
+    RabbitmqTest,
+    /// To RabbitMQ, for a worker with a live key.
+    RabbitmqLive,
+}
+
 /// `[http]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     /// Address and port to listen on.
     pub listen: std::net::SocketAddr,
+    /// Where the jobs go that `serve` takes in.
+    pub jobs_to: JobsTo,
     /// File of the bearer tokens, hashed; none: only this machine is served.
     pub tokens_file: Option<PathBuf>,
     /// Largest upload, in MiB.
@@ -147,6 +162,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 8080)),
+            jobs_to: JobsTo::default(),
             tokens_file: None,
             upload_mib_max: 512,
             rows_max: 1_000_000,

@@ -45,6 +45,11 @@ impl Tally {
         }
     }
 
+    /// Counts rows as refused that never became jobs.
+    pub fn add_refused(&self, rows: u64) {
+        self.refused.fetch_add(rows, Ordering::Relaxed);
+    }
+
     /// What it says now.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -60,6 +65,18 @@ impl Tally {
 }
 
 impl Counts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            issued: self.issued + other.issued,
+            recorded: self.recorded + other.recorded,
+            refused: self.refused + other.refused,
+            unresolved: self.unresolved + other.unresolved,
+            retried: self.retried + other.retried,
+        }
+    }
+
     /// Rows that have ended, known or not.
     #[must_use]
     pub fn ended(&self) -> u64 {

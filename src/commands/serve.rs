@@ -1,23 +1,27 @@
-//! `embosser serve`: the HTTP API and its page, with the line in this process.
+//! `embosser serve`: the HTTP API and its page, with the line in this process, or before RabbitMQ.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::connect::{Connected, connect};
+use crate::broker::Broker;
+use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::ledger::Ledger;
+use crate::config::{Config, JobsTo};
+use crate::ledger::{Ledger, Scope};
 use crate::line::course::Rules;
 use crate::line::{Line, LookFirst, Parts};
 use crate::pace::Pace;
+use crate::sandbox::Sandbox;
 use crate::serve::access::{Role, Tokens, new_token};
+use crate::serve::intake::{Intake, Queue};
 use crate::serve::{self, Server};
-use crate::stripe::Mode;
 
 /// Options of `embosser serve`.
 #[derive(Debug, clap::Args)]
@@ -98,46 +102,90 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             "{listen} can be reached from other machines: name a file of tokens in http.tokens_file (see `embosser token`)"
         ));
     }
-    let Connected { client, scope, sandbox } = connect(args.sandbox, &mut config, api_key).await?;
-    let live = client.mode() == Mode::Live;
-    if live && tokens.is_none() {
+    let (mode, to_queue) = match (args.sandbox, config.http.jobs_to) {
+        (true, _) => ("sandbox", None),
+        (false, JobsTo::Line) if is_live(api_key.as_ref()) => ("live", None),
+        (false, JobsTo::Line) => ("test", None),
+        (false, JobsTo::RabbitmqTest) => ("test", Some("test")),
+        (false, JobsTo::RabbitmqLive) => ("live", Some("live")),
+    };
+    if mode == "live" && tokens.is_none() {
         return Err(
             "live cards need tokens: whoever is on this machine could issue them. Name a file of tokens in \
              http.tokens_file (see `embosser token`)"
                 .into(),
         );
     }
-    let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
-    let views = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
-    let line = Arc::new(Line::new(Parts {
-        client,
-        pace: Pace::start(&config.pace),
-        ledger: ledger.clone(),
-        scope,
-        clock: Clock::system(),
-        retry: config.retry.clone(),
-        rules: Rules::default(),
-        look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
-    }));
+    let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
+    let (intake, ledger, sandbox) = match to_queue {
+        Some(mode) => (queue(&config, mode).await?, None, None),
+        None => {
+            let connected = connect(args.sandbox, &mut config, api_key).await?;
+            let ledger = open(&config.ledger.url).await?;
+            let look_first = if args.reconcile_first { LookFirst::Yes } else { LookFirst::No };
+            let (intake, sandbox) = line(&config, connected, ledger.clone(), look_first);
+            (intake, Some(ledger), sandbox)
+        }
+    };
+    let views = open(&config.ledger.url).await?;
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    let mode = if args.sandbox {
-        "sandbox"
-    } else if live {
-        "live"
-    } else {
-        "test"
-    };
-    let server = Server::new(serve::Parts { config: config.http, tokens, line, views: views.clone(), mode });
+    let account = config.stripe.account;
+    let parts = serve::Parts { config: config.http, tokens, intake, views: views.clone(), mode, account };
+    let server = Server::new(parts);
     stop_on_signal(server.clone())?;
     println!("embosser serves on http://{address} ({mode})");
     server.run(listener).await;
-    ledger.close().await;
+    if let Some(ledger) = ledger {
+        ledger.close().await;
+    }
     views.close().await;
     if let Some(sandbox) = sandbox {
         sandbox.stop().await;
     }
     Ok(Exit::Success)
+}
+
+fn is_live(api_key: Option<&SecretString>) -> bool {
+    api_key.is_some_and(|key| key.expose_secret().contains("_live_"))
+}
+
+/// The line in this process.
+fn line(
+    config: &Config,
+    connected: Connected,
+    ledger: Ledger,
+    look_first: LookFirst,
+) -> (Intake, Option<Sandbox>) {
+    let Connected { client, scope, sandbox } = connected;
+    let line = Line::new(Parts {
+        client,
+        pace: Pace::start(&config.pace),
+        ledger,
+        scope,
+        clock: Clock::system(),
+        retry: config.retry.clone(),
+        rules: Rules::default(),
+        look_first,
+    });
+    (Intake::Line(Arc::new(line)), sandbox)
+}
+
+/// The queue of a worker with a key of this mode.
+async fn queue(config: &Config, mode: &str) -> Result<Intake, String> {
+    let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
+    let publisher = Publisher::new(broker.clone(), "embosser serve");
+    publisher.connect().await.map_err(|error| format!("{}: {error}", broker.shown()))?;
+    let api = url::Url::parse(&config.stripe.api_url).map_err(|error| format!("stripe.api_url: {error}"))?;
+    let host = api.host_str().unwrap_or("");
+    let host = api.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    Ok(Intake::Queue(Arc::new(Queue {
+        publisher,
+        scope: Scope::new(mode, &host, config.stripe.account.as_deref()),
+        clock: Clock::system(),
+        per_second: config.pace.endpoint_per_second.min(config.pace.account_per_second),
+        stopping: CancellationToken::new(),
+    })))
 }
 
 fn stop_on_signal(server: Server) -> Result<(), String> {

@@ -9,20 +9,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, LongString};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use zeroize::Zeroizing;
 
 use super::Exit;
 use crate::broker::Broker;
-use crate::broker::publisher::{Message, NotTaken, Publisher, Route};
+use crate::broker::publisher::{NotTaken, Publisher};
 use crate::config::Config;
-use crate::job::{Batch, JobId};
+use crate::job::Batch;
+use crate::manifest::batch::job_of;
 use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
-use crate::worker::message::{JobMessage, Operation};
-use crate::worker::settle::{ROW_HEADER, ROW_ID_HEADER};
+use crate::worker::send::Outgoing;
 use follow::Following;
 
 /// Publishes that wait for their confirm at once.
@@ -184,25 +181,12 @@ async fn publish(
     batch: &Batch,
     published: &Published,
 ) -> Result<(), String> {
-    let mut headers = FieldTable::default();
-    let number = i64::try_from(row.number).unwrap_or(i64::MAX);
-    headers.insert(ROW_HEADER.into(), AMQPValue::LongLongInt(number));
-    if let Some(row_id) = &row.row_id {
-        headers.insert(ROW_ID_HEADER.into(), AMQPValue::LongString(LongString::from(row_id.as_str())));
-    }
     let line = row.line;
-    let (id, body) = body_of(row, batch)
+    let job = job_of(row, batch)
         .map_err(|error| format!("line {line}: batch and row_id together make a job id that {error}"))?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let properties = BasicProperties::default()
-        .with_content_type("application/json".into())
-        .with_message_id(id.as_str().into())
-        .with_timestamp(now.as_secs())
-        .with_headers(headers);
-    let queue = publisher.topology().jobs.clone();
-    let message = Message { exchange: "", key: &queue, route: Route::Mandatory, body: &body, properties };
+    let outgoing = Outgoing::of(job);
     loop {
-        match publisher.publish(&message).await {
+        match outgoing.publish(publisher).await {
             Ok(()) => {
                 published.full.store(false, Ordering::Relaxed);
                 return Ok(());
@@ -212,33 +196,13 @@ async fn publish(
                 tokio::time::sleep(FULL_WAIT).await;
             }
             Err(NotTaken::Unroutable) => {
+                let queue = &publisher.topology().jobs;
                 return Err(format!(
                     "there is no queue {queue}; start a worker, or let rabbitmq.declare be true"
                 ));
             }
         }
     }
-}
-
-fn body_of(mut row: Row, batch: &Batch) -> Result<(JobId, Zeroizing<Vec<u8>>), crate::job::NameError> {
-    let id = JobId::of_row(batch, row.row_id.as_deref(), row.number)?;
-    let pin = row.pin.take().or_else(|| row.card.take_pin());
-    let mut card = row.card.to_json();
-    if let Some(pin) = &pin {
-        card["pin"] = serde_json::json!({ "encrypted_number": pin.expose() });
-    }
-    let message = JobMessage {
-        id: id.to_string(),
-        batch: batch.to_string(),
-        operation: Operation::CreateCard,
-        deadline: None,
-        stripe_account: None,
-        card,
-    };
-    let mut body = Zeroizing::new(Vec::with_capacity(4096));
-    serde_json::to_writer(&mut *body, &message).expect("a job is plain strings and numbers");
-    crate::worker::message::wipe(message.card);
-    Ok((id, body))
 }
 
 fn words(published: &Published) -> &'static str {

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, store};
+use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, Time, WrittenCounts, store};
 
 /// Most rows in one commit. A bound on memory and on how long a reader of the database waits, not on speed.
 const GROUP_ROWS_MAX: usize = 1024;
@@ -82,6 +82,12 @@ enum Ask {
     },
     Counts {
         answer: oneshot::Sender<Result<Vec<BatchCounts>, LedgerError>>,
+    },
+    WrittenAfter {
+        scope: Scope,
+        batch: Batch,
+        after: Time,
+        answer: oneshot::Sender<Result<WrittenCounts, LedgerError>>,
     },
     SameDigest {
         scope: Scope,
@@ -201,6 +207,20 @@ impl Ledger {
         self.ask(|answer| Ask::Counts { answer }).await?
     }
 
+    /// How many of a batch's rows were written after a moment; for one who follows what others issue.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn written_after(
+        &self,
+        scope: &Scope,
+        batch: &Batch,
+        after: Time,
+    ) -> Result<WrittenCounts, LedgerError> {
+        self.ask(|answer| Ask::WrittenAfter { scope: scope.clone(), batch: batch.clone(), after, answer })
+            .await?
+    }
+
     /// Names of the batches that were made from a manifest with this digest.
     ///
     /// # Errors
@@ -312,6 +332,12 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
                 }
                 Ask::Counts { answer } => {
                     let counts = either!(&mut store, store => store.counts().await);
+                    let _ = answer.send(counts.map_err(|error| store::meaning(&display_name(&url), &error)));
+                }
+                Ask::WrittenAfter { scope, batch, after, answer } => {
+                    let after_ms = after.unix_ms();
+                    let counts =
+                        either!(&mut store, store => store.written_after(&scope, &batch, after_ms).await);
                     let _ = answer.send(counts.map_err(|error| store::meaning(&display_name(&url), &error)));
                 }
                 Ask::SameDigest { scope, digest, answer } => {

@@ -181,6 +181,17 @@ pub struct BatchCounts {
     pub latest: Option<Time>,
 }
 
+/// How many rows of a batch were written after a moment, by what they say now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WrittenCounts {
+    /// Those that say issued.
+    pub issued: u64,
+    /// Those that say refused.
+    pub refused: u64,
+    /// Those whose end is not known.
+    pub begun: u64,
+}
+
 /// Why the ledger cannot serve. Shared by all the writes of one flush.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LedgerError {

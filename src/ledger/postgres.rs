@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Connection, Row as _};
 
 use super::group::display_name;
 use super::store::{self, COLUMNS, VERSION};
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope};
+use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, WrittenCounts};
 
 /// Serialises migrations of workers that start together; any number that no other program of the database uses.
 const MIGRATION_LOCK: i64 = 0x656d_626f_7373;
@@ -171,6 +171,23 @@ impl Postgres {
             .fetch_all(&mut self.connection)
             .await?;
         raw.iter().map(|raw| raw.try_get("batch")).collect()
+    }
+
+    pub(super) async fn written_after(
+        &mut self,
+        scope: &Scope,
+        batch: &Batch,
+        after_ms: i64,
+    ) -> Result<WrittenCounts, sqlx::Error> {
+        let select = "SELECT state, count(*) AS rows FROM jobs
+            WHERE scope = $1 AND batch = $2 AND written_ms > $3 GROUP BY state";
+        let raw = sqlx::query(select)
+            .bind(scope.as_str())
+            .bind(batch.as_str())
+            .bind(after_ms)
+            .fetch_all(&mut self.connection)
+            .await?;
+        store::written_from(&raw)
     }
 
     pub(super) async fn write_batch(&mut self, batch: &BatchRow) -> Result<(), sqlx::Error> {

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::{BatchCounts, LedgerError, Row, Scope, State};
+use super::{BatchCounts, LedgerError, Row, Scope, State, WrittenCounts};
 use crate::clock::Time;
 use crate::job::{Batch, Fingerprint, Generation, JobId};
 use crate::outcome::{Card, Refusal};
@@ -159,6 +159,26 @@ where
         unresolved: count("unresolved")?.unwrap_or(0),
         latest: raw.try_get::<Option<i64>, _>("latest_ms")?.map(Time::from_unix_ms),
     })
+}
+
+/// Counts by state, as the databases' statements name them.
+pub(super) fn written_from<'r, R>(raw: &'r [R]) -> Result<WrittenCounts, sqlx::Error>
+where
+    R: sqlx::Row,
+    &'static str: sqlx::ColumnIndex<R>,
+    String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    let mut counts = WrittenCounts::default();
+    for raw in raw {
+        let rows = u64::try_from(raw.try_get::<i64, _>("rows")?).unwrap_or(0);
+        match raw.try_get::<String, _>("state")?.as_str() {
+            "issued" => counts.issued = rows,
+            "refused" => counts.refused = rows,
+            _ => counts.begun = rows,
+        }
+    }
+    Ok(counts)
 }
 
 fn fingerprint_from(text: &str) -> Option<Fingerprint> {

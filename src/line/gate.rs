@@ -21,8 +21,10 @@ pub struct Gate(watch::Sender<Standing>);
 
 /// What those who wait at the gate are told in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Passed {
+pub enum Passed {
+    /// Jobs may begin.
     Through,
+    /// They are refused.
     CalledOff,
 }
 
@@ -51,7 +53,7 @@ impl Gate {
     }
 
     /// Waits until jobs may begin or are called off.
-    pub(super) async fn passed(&self) -> Passed {
+    pub async fn passed(&self) -> Passed {
         let mut watched = self.0.subscribe();
         let standing = watched.wait_for(|standing| *standing != Standing::Shut).await;
         // The sender lives as long as the gate that is waited at.

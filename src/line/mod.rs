@@ -292,7 +292,8 @@ fn tell(ended: &Ended, took: Duration) {
     );
 }
 
-fn conflict(row: &Row) -> Ended {
+/// The refusal of a job whose id was begun with other content.
+pub(crate) fn conflict(row: &Row) -> Ended {
     let message = match &row.state {
         State::Issued(card) => format!("this job id already has card {}, made with other content", card.id),
         State::Begun | State::Refused(_) => "this job id was begun with other content".to_owned(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -20,7 +20,7 @@ use super::jobs::{self, JobRequest, JobView, Sent};
 use super::problem::{Kind, Problem};
 use super::results::{self, ResultsQuery, RowsQuery, RowsView};
 use super::upload::{UploadQuery, receive};
-use super::{Server, events, run};
+use super::{Server, events};
 use crate::job::Batch;
 use crate::line::gate::Standing;
 use crate::manifest::batch::SecondCards;
@@ -127,7 +127,8 @@ pub(super) struct HealthView {
 /// their card are not issued twice, and those that were cut off, refused or cancelled are tried again.
 #[utoipa::path(
     post, path = "/v1/batches", tag = "batches", params(UploadQuery), security(("token" = ["submit"])),
-    request_body(content((String = "text/csv"), (UploadForm = "multipart/form-data")), description = "The manifest"),
+    request_body(content((String = "text/csv", example = "row_id,type,currency\n1,virtual,eur\n"),
+        (UploadForm = "multipart/form-data")), description = "The manifest"),
     responses(
         (status = 202, body = BatchView, description = "It was begun, or is under way already",
             headers(("Location" = String, description = "The batch's address"))),
@@ -156,7 +157,9 @@ async fn begin_batch(
     let (batch, begun) = server.batches().begin(&server, name, &upload.checked.report, second).await?;
     if begun == Begun::Now {
         tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
-        server.tasks().spawn(run::run(server.clone(), batch.clone(), held));
+        let (server, batch) = (server.clone(), batch.clone());
+        let tasks = server.tasks().clone();
+        tasks.spawn(async move { server.clone().intake().run(server, batch, held).await });
     }
     let view = batch.view(server.pace_per_second(), server.clock().now());
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
@@ -174,7 +177,8 @@ fn locate(response: &mut Response, base: &str, name: &str) {
 /// Check a manifest without issuing anything.
 #[utoipa::path(
     post, path = "/v1/checks", tag = "batches", params(UploadQuery), security(("token" = ["submit"])),
-    request_body(content((String = "text/csv"), (UploadForm = "multipart/form-data")), description = "The manifest"),
+    request_body(content((String = "text/csv", example = "row_id,type,currency\n1,virtual,eur\n"),
+        (UploadForm = "multipart/form-data")), description = "The manifest"),
     responses(
         (status = 200, body = CheckView, description = "Nothing is wrong with it"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
@@ -222,7 +226,7 @@ async fn list_batches(
 
 /// Show how a batch stands.
 #[utoipa::path(
-    get, path = "/v1/batches/{batch}", tag = "batches", params(("batch" = String, Path, min_length = 1)),
+    get, path = "/v1/batches/{batch}", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
     security(("token" = ["read"])),
     responses((status = 200, body = BatchView), (status = 404, body = Problem,
         content_type = "application/problem+json"))
@@ -238,7 +242,7 @@ async fn show_batch(
 /// Download a batch's results: a line for each row that has begun, in the manifest's order.
 #[utoipa::path(
     get, path = "/v1/batches/{batch}/results.csv", tag = "batches",
-    params(("batch" = String, Path, min_length = 1), ResultsQuery), security(("token" = ["read"])),
+    params(("batch" = String, Path, min_length = 1, example = "example"), ResultsQuery), security(("token" = ["read"])),
     responses((status = 200, body = String, content_type = "text/csv; charset=utf-8"),
         (status = 404, body = Problem, content_type = "application/problem+json"))
 )]
@@ -256,7 +260,7 @@ async fn batch_results(
 /// List a batch's rows, page by page.
 #[utoipa::path(
     get, path = "/v1/batches/{batch}/rows", tag = "batches",
-    params(("batch" = String, Path, min_length = 1), RowsQuery), security(("token" = ["read"])),
+    params(("batch" = String, Path, min_length = 1, example = "example"), RowsQuery), security(("token" = ["read"])),
     responses((status = 200, body = RowsView), (status = 404, body = Problem,
         content_type = "application/problem+json"))
 )]
@@ -272,9 +276,10 @@ async fn batch_rows(
 
 /// Follow a batch: server-sent events, each with the whole view; `ended` is the last.
 #[utoipa::path(
-    get, path = "/v1/batches/{batch}/events", tag = "batches", params(("batch" = String, Path, min_length = 1)),
+    get, path = "/v1/batches/{batch}/events", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
     security(("token" = ["read"])),
-    responses((status = 200, body = String, content_type = "text/event-stream"),
+    responses((status = 200, body = events::EventView, content_type = "text/event-stream",
+        description = "Events; each has the whole view, so that nothing is missed when the stream drops"),
         (status = 404, body = Problem, content_type = "application/problem+json"))
 )]
 async fn batch_events(
@@ -288,7 +293,7 @@ async fn batch_events(
 
 /// Hold a batch back: what has begun ends, nothing else begins.
 #[utoipa::path(
-    post, path = "/v1/batches/{batch}/pause", tag = "batches", params(("batch" = String, Path, min_length = 1)),
+    post, path = "/v1/batches/{batch}/pause", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
     security(("token" = ["operate"])),
     responses((status = 200, body = BatchView),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -304,7 +309,7 @@ async fn pause_batch(
 
 /// Let a paused batch go on.
 #[utoipa::path(
-    post, path = "/v1/batches/{batch}/resume", tag = "batches", params(("batch" = String, Path, min_length = 1)),
+    post, path = "/v1/batches/{batch}/resume", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
     security(("token" = ["operate"])),
     responses((status = 200, body = BatchView),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -320,7 +325,7 @@ async fn resume_batch(
 
 /// Call a batch off: what has begun ends, the rest is refused as `cancelled`.
 #[utoipa::path(
-    post, path = "/v1/batches/{batch}/cancel", tag = "batches", params(("batch" = String, Path, min_length = 1)),
+    post, path = "/v1/batches/{batch}/cancel", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
     security(("token" = ["operate"])),
     responses((status = 200, body = BatchView),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -375,7 +380,7 @@ async fn send_job(_: Submit, State(server): State<Server>, request: Request) -> 
 
 /// Show how a job stands. A `/` in its id is sent as `%2F`.
 #[utoipa::path(
-    get, path = "/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path, min_length = 1)),
+    get, path = "/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path, min_length = 1, example = "payroll/4711")),
     security(("token" = ["read"])),
     responses((status = 200, body = JobView), (status = 404, body = Problem,
         content_type = "application/problem+json"))
@@ -394,7 +399,7 @@ async fn show_job(
     responses((status = 200, body = ServerView))
 )]
 async fn show_server(_: Read, State(server): State<Server>) -> Json<ServerView> {
-    let health = server.line().parts().pace.health();
+    let health = server.intake().health();
     let limits = server.limits();
     Json(ServerView {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -402,8 +407,8 @@ async fn show_server(_: Read, State(server): State<Server>) -> Json<ServerView> 
         pace_configured_per_second: health.configured_per_second,
         pace_per_second: health.current_per_second,
         in_flight: health.in_flight,
-        stripe_down: health.circuit != crate::pace::CircuitState::Closed,
-        stopped: server.line().halt().map(|halt| halt.to_string()),
+        stripe_down: health.stripe_down,
+        stopped: health.stopped,
         upload_bytes_max: limits.upload_bytes_max,
         rows_max: limits.rows_max,
     })
@@ -436,12 +441,8 @@ fn place(places: &Arc<Semaphore>, full: &str) -> Result<tokio::sync::OwnedSemaph
 }
 
 /// The API's own document.
-pub(super) fn document_route(document: &utoipa::openapi::OpenApi) -> axum::Router<Server> {
-    let text = document.to_json().expect("the document is plain data");
-    axum::Router::new().route(
-        "/openapi.json",
-        axum::routing::get(async move |_: HeaderMap| {
-            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text.clone())
-        }),
-    )
+pub(super) fn document_route(document: &serde_json::Value) -> axum::Router<Server> {
+    let text = document.to_string();
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    axum::Router::new().route("/openapi.json", axum::routing::get(async move || (kind, text.clone())))
 }

@@ -111,6 +111,10 @@ struct Course {
     pins_left: u64,
     latest: Time,
     meter: Meter,
+    /// What was counted elsewhere: by the ledger that a worker writes to.
+    elsewhere: Counts,
+    /// Whether all of its jobs are in a queue, where no gate is.
+    out_of_reach: bool,
     /// Rows refused because their job has other content already: the ledger keeps the job as it was.
     conflicts: Vec<Conflict>,
 }
@@ -132,6 +136,8 @@ impl Batch {
             pins_left: report.pins,
             latest: received,
             meter: Meter::default(),
+            elsewhere: Counts::default(),
+            out_of_reach: false,
             conflicts: Vec::new(),
         };
         Self {
@@ -160,7 +166,38 @@ impl Batch {
 
     /// How many rows have ended how.
     pub(super) fn counts(&self) -> Counts {
+        let elsewhere = self.course().elsewhere;
+        self.tally.counts().plus(elsewhere)
+    }
+
+    /// Those of them that ended in this process.
+    pub(super) fn own_counts(&self) -> Counts {
         self.tally.counts()
+    }
+
+    /// What a worker has written so far.
+    pub(super) fn elsewhere(&self, counts: Counts, now: Time) {
+        {
+            let mut course = self.course();
+            if counts == course.elsewhere {
+                return;
+            }
+            course.elsewhere = counts;
+            course.latest = now;
+        }
+        self.touch();
+    }
+
+    /// All of its jobs are in a queue, but for so many that were called off before.
+    pub(super) fn out_of_reach(&self, called_off: u64) {
+        self.tally.add_refused(called_off);
+        self.course().out_of_reach = true;
+        self.touch();
+    }
+
+    /// Whether they are.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        self.course().out_of_reach
     }
 
     /// A row has ended.
@@ -189,7 +226,7 @@ impl Batch {
 
     /// About once a second, for the history and the rate.
     pub(super) fn sample(&self) {
-        let Counts { issued, refused, unresolved, .. } = self.tally.counts();
+        let Counts { issued, refused, unresolved, .. } = self.counts();
         let elapsed = self.began.elapsed();
         self.course().meter.sample(elapsed, Point { issued, refused, unresolved });
         self.touch();
@@ -224,8 +261,10 @@ impl Batch {
     }
 
     fn state(&self) -> State {
-        self.course().end.unwrap_or_else(|| match self.gate.standing() {
+        let course = self.course();
+        course.end.unwrap_or_else(|| match self.gate.standing() {
             Standing::Open => State::Running,
+            Standing::Shut if course.out_of_reach => State::Running,
             Standing::Shut => State::Paused,
             Standing::CalledOff => State::Cancelling,
         })
@@ -242,6 +281,9 @@ impl Batch {
         }
         if self.gate.standing() == Standing::CalledOff && standing != Standing::CalledOff {
             return refused("the batch was cancelled");
+        }
+        if self.is_out_of_reach() {
+            return refused("all of its jobs are in the queue already; the worker issues them");
         }
         self.gate.stand(standing);
         self.touch();

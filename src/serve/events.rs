@@ -9,9 +9,10 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use utoipa::ToSchema;
 
 use super::Server;
-use super::batches::BatchView;
+use super::batches::{BatchView, State};
 use super::problem::Problem;
 
 /// Least time between two events of a stream: as fast as people read.
@@ -20,8 +21,23 @@ const EVENTS_EVERY: Duration = Duration::from_millis(500);
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long a client is asked to wait before it reconnects.
 const RETRY: Duration = Duration::from_secs(2);
-/// Between two looks at a batch that this process does not carry.
+/// Between two looks at jobs that are sent one by one: their batch has no end.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// One event of a stream.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "the schema of what is written by hand")]
+pub(super) struct EventView {
+    /// `progress`, or `ended` for the last one.
+    event: String,
+    /// Counts the stream's events, from 1.
+    id: String,
+    /// Milliseconds to wait before the stream is opened again, should it drop.
+    retry: u32,
+    /// A `BatchView` as JSON.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
 
 struct Following {
     server: Server,
@@ -63,7 +79,7 @@ async fn next(mut following: Following) -> Option<(Result<Event, Infallible>, Fo
     let Following { server, name, .. } = &following;
     let under_way = server.batches().get(name).is_some_and(|batch| batch.is_under_way());
     let view = server.batches().view(server, name).await.ok()?;
-    following.last = !under_way && following.changes.is_some();
+    following.last = !under_way && view.state != State::Open;
     following.sent += 1;
     let event = event_of(&view, following.sent, following.last)?;
     Some((Ok(event), following))
@@ -78,7 +94,7 @@ impl Following {
             }
             None => {
                 tokio::time::sleep(LOOK_EVERY).await;
-                // It may have been uploaded again meanwhile.
+                // A manifest of this name may have been uploaded meanwhile.
                 self.changes = self.server.batches().get(&self.name).map(|batch| batch.watch());
             }
         }

@@ -6,7 +6,7 @@
 //! Never: a value of the JSON in an error; it may be a PIN's ciphertext.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use axum::extract::Request;
 use axum::http::header;
@@ -28,7 +28,9 @@ use crate::ledger::State;
 /// The batch of jobs that name none.
 const BATCH_USUAL: &str = "jobs";
 /// Members of a job.
-const MEMBERS: [&str; 4] = ["id", "batch", "deadline", "card"];
+const MEMBERS: [&str; 6] = ["id", "batch", "operation", "deadline", "stripe_account", "card"];
+/// The one operation there is.
+const OPERATION: &str = "create_card";
 
 /// A job: one card to create.
 #[derive(ToSchema)]
@@ -40,6 +42,11 @@ pub(super) struct JobRequest {
     /// The batch it is counted under; `jobs` if absent.
     #[schema(min_length = 1, max_length = 255)]
     batch: Option<String>,
+    /// What to do: `create_card`, which is also meant if it is absent.
+    #[schema(pattern = "^create_card$")]
+    operation: Option<String>,
+    /// The connected account it is for; it must be the one that this server acts for.
+    stripe_account: Option<String>,
     /// After this moment the PIN is not used any more.
     #[schema(format = DateTime, example = "2031-01-01T00:00:00Z")]
     deadline: Option<String>,
@@ -145,7 +152,7 @@ pub(super) enum Sent {
 
 /// Takes a job in.
 pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Problem> {
-    let job = decode(read(server, request).await?)?;
+    let job = decode(read(server, request).await?, server.account())?;
     server.ready()?;
     let different = || Problem::new(Kind::Conflict, "this id has a job with other content; use another id");
     let known = server.views().look_up(server.scope(), &job.id).await?;
@@ -170,12 +177,7 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
         };
     }
     let under_way = UnderWay { server: server.clone(), id: job.id.clone() };
-    server.tasks().spawn(async move {
-        let line = Arc::clone(under_way.server.line());
-        let ended = line.carry(job).await;
-        let outcome = ended.as_ref().map_or("not begun", |ended| ended.outcome.word());
-        tracing::info!(job = %under_way.id, outcome, "job ended");
-    });
+    server.intake().take(server, job, under_way).await?;
     Ok(Sent::Accepted(view))
 }
 
@@ -219,14 +221,14 @@ async fn read(server: &Server, request: Request) -> Result<Zeroizing<Vec<u8>>, P
     }
 }
 
-fn decode(body: Zeroizing<Vec<u8>>) -> Result<Job, Problem> {
+fn decode(body: Zeroizing<Vec<u8>>, account: Option<&str>) -> Result<Job, Problem> {
     let mut value: Value = serde_json::from_slice(&body).map_err(|error| {
         // The error's own words would be safe for syntax only.
         let (line, column) = (error.line(), error.column());
         Problem::new(Kind::BadRequest, format!("the job is not JSON (line {line}, column {column})"))
     })?;
     let job = match &value {
-        Value::Object(members) => job_of(members),
+        Value::Object(members) => job_of(members, account),
         _ => Err(vec![wrong("", "a job is an object")]),
     };
     wipe(&mut value);
@@ -235,11 +237,16 @@ fn decode(body: Zeroizing<Vec<u8>>) -> Result<Job, Problem> {
     })
 }
 
-fn job_of(members: &Map<String, Value>) -> Result<Job, Vec<Wrong>> {
+fn job_of(members: &Map<String, Value>, account: Option<&str>) -> Result<Job, Vec<Wrong>> {
     let mut problems: Vec<Wrong> = members
         .keys()
         .filter(|member| !MEMBERS.contains(&member.as_str()))
-        .map(|_| wrong("", "a job has the members id, batch, deadline and card, and no other"))
+        .map(|_| {
+            wrong(
+                "",
+                "a job has the members id, batch, operation, deadline, stripe_account and card, and no other",
+            )
+        })
         .take(1)
         .collect();
     let mut text = |member: &str| match members.get(member) {
@@ -251,6 +258,13 @@ fn job_of(members: &Map<String, Value>) -> Result<Job, Vec<Wrong>> {
         }
     };
     let (id, batch, deadline) = (text("id"), text("batch"), text("deadline"));
+    let (operation, of_account) = (text("operation"), text("stripe_account"));
+    if operation.is_some_and(|operation| operation != OPERATION) {
+        problems.push(wrong("operation", "is create_card"));
+    }
+    if of_account.is_some() && of_account.as_deref() != account {
+        problems.push(wrong("stripe_account", "is not the account that this server acts for"));
+    }
     let id = id.map(JobId::new).transpose();
     let batch = Batch::new(batch.unwrap_or_else(|| BATCH_USUAL.to_owned()));
     let deadline = deadline.map(|text| text.parse::<jiff::Timestamp>()).transpose();
@@ -310,7 +324,7 @@ mod tests {
     use super::*;
 
     fn said(json: &str) -> String {
-        match decode(Zeroizing::new(json.as_bytes().to_vec())) {
+        match decode(Zeroizing::new(json.as_bytes().to_vec()), None) {
             Ok(job) => format!("{} in {}", job.id, job.batch),
             Err(problem) => serde_json::to_string(&problem).unwrap(),
         }
@@ -320,6 +334,15 @@ mod tests {
     fn a_job_is_taken_as_stripe_names_it() {
         let card = r#"{"type": "virtual", "currency": "eur", "metadata": {"a": "b"}}"#;
         assert_eq!(said(&format!(r#"{{"id": "a/1", "card": {card}}}"#)), "a/1 in jobs");
+        let whole = r#""operation": "create_card", "batch": "b""#;
+        assert_eq!(said(&format!(r#"{{"id": "a/1", {whole}, "card": {card}}}"#)), "a/1 in b");
+        assert!(
+            said(&format!(r#"{{"id": "1", "stripe_account": "acct_1", "card": {card}}}"#))
+                .contains("account")
+        );
+        assert!(
+            said(&format!(r#"{{"id": "1", "operation": "burn", "card": {card}}}"#)).contains("create_card")
+        );
         assert!(said(&format!(r#"{{"id": 1, "card": {card}, "deadline": "soon"}}"#)).contains("deadline"));
     }
 

@@ -14,11 +14,13 @@ mod events;
 mod extract;
 mod held;
 mod history;
+pub mod intake;
 mod jobs;
 mod limits;
 mod openapi;
 mod page;
 mod problem;
+mod publish;
 mod results;
 mod run;
 mod upload;
@@ -41,11 +43,11 @@ use utoipa::OpenApi as _;
 use crate::clock::Clock;
 use crate::config::HttpConfig;
 use crate::ledger::{Ledger, Scope};
-use crate::line::Line;
 use access::{Tokens, of_this_page};
 use batches::Registry;
 use connection::Peer;
 use held::Budget;
+use intake::Intake;
 use jobs::Jobs;
 use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
 use problem::{Kind, Problem};
@@ -57,11 +59,13 @@ pub struct Parts {
     /// Who may do what.
     pub tokens: Tokens,
     /// Where jobs go.
-    pub line: Arc<Line>,
-    /// The line's ledger, on connections of its own: a long look never delays a job.
+    pub intake: Intake,
+    /// The ledger of whoever issues them, on connections of its own: a long look never delays a job.
     pub views: Ledger,
     /// `live`, `test` or `sandbox`, for the page.
     pub mode: &'static str,
+    /// The connected account that cards are made for, if there is one.
+    pub account: Option<String>,
 }
 
 /// A server. Clones are the same one.
@@ -111,14 +115,13 @@ impl Server {
     /// Stops: no more requests, no more calls; calls under way end, and their outcomes are recorded.
     pub fn stop(&self) {
         self.0.stopping.cancel();
-        self.0.parts.line.stop();
+        self.0.parts.intake.stop();
     }
 
     fn router(&self) -> Router {
-        let (router, mut document) = api::router(openapi::Document::openapi()).split_for_parts();
-        openapi::with_problems(&mut document);
+        let (router, document) = api::router(openapi::Document::openapi()).split_for_parts();
         router
-            .merge(api::document_route(&document))
+            .merge(api::document_route(&openapi::whole(document)))
             .merge(page::router())
             .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this address"))
             .method_not_allowed_fallback(async || {
@@ -133,8 +136,8 @@ impl Server {
 
     /// Whether work is taken.
     fn ready(&self) -> Result<(), Problem> {
-        if let Some(halt) = self.0.parts.line.halt() {
-            return Err(Problem::new(Kind::Unavailable, halt.to_string()));
+        if let Some(reason) = self.intake().health().stopped {
+            return Err(Problem::new(Kind::Unavailable, reason));
         }
         if self.0.stopping.is_cancelled() {
             return Err(Problem::new(Kind::Unavailable, "the server is stopping"));
@@ -146,8 +149,8 @@ impl Server {
         &self.0.parts.tokens
     }
 
-    fn line(&self) -> &Arc<Line> {
-        &self.0.parts.line
+    fn intake(&self) -> &Intake {
+        &self.0.parts.intake
     }
 
     fn views(&self) -> &Ledger {
@@ -155,15 +158,19 @@ impl Server {
     }
 
     fn scope(&self) -> &Scope {
-        &self.0.parts.line.parts().scope
+        self.intake().scope()
     }
 
     fn clock(&self) -> &Clock {
-        &self.0.parts.line.parts().clock
+        self.intake().clock()
     }
 
     fn pace_per_second(&self) -> f64 {
-        self.0.parts.line.parts().pace.health().current_per_second
+        self.intake().health().current_per_second
+    }
+
+    fn account(&self) -> Option<&str> {
+        self.0.parts.account.as_deref()
     }
 
     fn mode(&self) -> &'static str {

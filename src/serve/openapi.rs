@@ -1,8 +1,11 @@
 //! The OpenAPI document's frame; its paths and schemas come from the endpoints.
 
+use serde_json::{Value, json};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
+
+use crate::card::schema::json_schema;
 
 use super::problem::{Problem, Wrong};
 
@@ -40,8 +43,21 @@ impl Modify for Tokens {
     }
 }
 
-/// Adds what every endpoint may answer: problem details.
-pub(super) fn with_problems(document: &mut utoipa::openapi::OpenApi) {
+/// The whole document: what the endpoints say of themselves, with what every one of them may answer, and a job's card
+/// by the table that the program itself goes by.
+pub(super) fn whole(mut document: utoipa::openapi::OpenApi) -> Value {
+    with_problems(&mut document);
+    let mut document = serde_json::to_value(document).expect("the document is plain data");
+    let mut card = json_schema();
+    // OpenAPI 3.1 schemas are of this dialect anyway.
+    card.as_object_mut().expect("a card is an object").remove("$schema");
+    let schemas = &mut document["components"]["schemas"];
+    schemas["Card"] = card;
+    schemas["JobRequest"]["properties"]["card"] = json!({"$ref": "#/components/schemas/Card"});
+    document
+}
+
+fn with_problems(document: &mut utoipa::openapi::OpenApi) {
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let response = ResponseBuilder::new()
         .description(

@@ -201,10 +201,14 @@ impl Problem {
     /// A manifest with invalid rows.
     #[must_use]
     pub(super) fn of_report(report: CheckReport) -> Self {
-        let detail = format!(
-            "{} of {} rows are invalid; nothing was issued. Mend them and upload the file again",
-            report.invalid_rows, report.rows
-        );
+        let detail = if report.invalid_rows > 0 {
+            format!(
+                "{} of {} rows are invalid; nothing was issued. Mend them and upload the file again",
+                report.invalid_rows, report.rows
+            )
+        } else {
+            "the header is wrong; nothing was issued. Mend it and upload the file again".to_owned()
+        };
         Self {
             rows: u32::try_from(report.rows).ok(),
             invalid_rows: u32::try_from(report.invalid_rows).ok(),

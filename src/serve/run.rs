@@ -15,7 +15,7 @@ use crate::manifest::Manifest;
 use crate::manifest::batch::job_of;
 
 /// Rows between the reader and the line: the reader is far faster.
-const ROWS_AHEAD: usize = 8;
+pub(super) const ROWS_AHEAD: usize = 8;
 /// Rows of a batch that may wait for their turn beyond those in flight: the line never runs dry, and a job of
 /// another sender waits behind few.
 const WAITING_MAX: usize = 16;
@@ -23,25 +23,14 @@ const WAITING_MAX: usize = 16;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Carries the batch to its end.
-pub(super) async fn run(server: Server, batch: Arc<Batch>, held: Held) {
-    let sampler = tokio::spawn({
-        let batch = batch.clone();
-        async move {
-            loop {
-                tokio::time::sleep(SAMPLE_EVERY).await;
-                batch.sample();
-            }
-        }
-    });
-    let line = server.line();
+pub(super) async fn run(server: Server, line: &Arc<Line>, batch: Arc<Batch>, held: Held) {
     let (rows, incoming) = mpsc::channel(ROWS_AHEAD);
     let reader = tokio::task::spawn_blocking({
         let name = batch.name.clone();
         move || read(held, &name, &rows)
     });
-    carry(&server, line, &batch, incoming).await;
+    sampled(&batch, carry(&server, line, &batch, incoming)).await;
     let read = reader.await.unwrap_or_else(|_| Err("the held rows could not be read".into()));
-    sampler.abort();
     let left = batch.rows().saturating_sub(batch.counts().ended());
     let reason = match (line.halt(), read) {
         (Some(halt), _) if left > 0 => Some(halt.to_string()),
@@ -53,6 +42,20 @@ pub(super) async fn run(server: Server, batch: Arc<Batch>, held: Held) {
         tracing::warn!(batch = %batch.name, left, reason, "a batch is interrupted");
     }
     batch.ended(reason);
+}
+
+/// Does it with the batch's counts sampled meanwhile.
+pub(super) async fn sampled<T>(batch: &Batch, work: impl Future<Output = T>) -> T {
+    let sampling = async {
+        loop {
+            tokio::time::sleep(SAMPLE_EVERY).await;
+            batch.sample();
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        never = sampling => never,
+    }
 }
 
 async fn carry(server: &Server, line: &Arc<Line>, batch: &Arc<Batch>, mut incoming: mpsc::Receiver<Job>) {
@@ -68,12 +71,12 @@ async fn carry(server: &Server, line: &Arc<Line>, batch: &Arc<Batch>, mut incomi
             () = line.stopped() => None,
         };
         let Some((place, job)) = next else { break };
-        let (server, batch) = (server.clone(), batch.clone());
+        let (server, line, batch) = (server.clone(), line.clone(), batch.clone());
         carried.spawn(async move {
             let id = job.id.clone();
             let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
             let pin = job.pin.is_some();
-            let end = server.line().carry_through(&batch.gate, job).await;
+            let end = line.carry_through(&batch.gate, job).await;
             drop(place);
             // The line stopped before it began: it is as if it had never come.
             let Some(end) = end else { return };
@@ -87,7 +90,7 @@ async fn carry(server: &Server, line: &Arc<Line>, batch: &Arc<Batch>, mut incomi
 }
 
 /// Makes jobs of the held rows; blocks.
-fn read(held: Held, batch: &crate::job::Batch, jobs: &mpsc::Sender<Job>) -> Result<(), String> {
+pub(super) fn read(held: Held, batch: &crate::job::Batch, jobs: &mpsc::Sender<Job>) -> Result<(), String> {
     let name = std::path::Path::new(batch.as_str());
     let rows = Manifest::read(name, held.into_reader()).map_err(|error| error.to_string())?.rows();
     for row in rows {

@@ -23,7 +23,7 @@ use crate::manifest::CheckReport;
 pub(super) struct UploadQuery {
     /// The batch's name; without it, the name of the form's file. Together with a row's `row_id` it names the card
     /// for ever.
-    #[param(min_length = 1, max_length = 255)]
+    #[param(min_length = 1, max_length = 255, example = "example")]
     pub(super) name: Option<String>,
     /// `true` if the same rows were issued under another name, and every row is to get a second card.
     pub(super) second_cards: Option<bool>,

@@ -8,6 +8,7 @@ mod dead;
 pub mod event;
 pub mod health;
 pub mod message;
+pub mod send;
 mod session;
 pub(crate) mod settle;
 

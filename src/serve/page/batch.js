@@ -21,6 +21,10 @@ const STATES = {
 let shown = null;
 let attempt = null;
 
+function underWay({ state }) {
+  return ["running", "paused", "cancelling"].includes(state);
+}
+
 export function stateWords({ state, reason }) {
   return reason ? `${STATES[state]} (${reason})` : STATES[state];
 }
@@ -33,7 +37,7 @@ export function closeBatch() {
 export function openBatch(name, attempted) {
   closeBatch();
   attempt = attempted;
-  const batch = { name, path: `/v1/batches/${encodeURIComponent(name)}`, stop: new AbortController(), refused: 0, next: null };
+  const batch = { name, path: `/v1/batches/${encodeURIComponent(name)}`, stop: new AbortController(), ended: false, refused: 0, next: null };
   shown = batch;
   byId("batch-title").textContent = name;
   byId("refused").hidden = true;
@@ -45,11 +49,20 @@ export function openBatch(name, attempted) {
   watch(batch);
 }
 
+// What the list says of the batch that is shown: uploaded again, it is followed again.
+export function listed(batches) {
+  if (shown?.ended && batches.some((batch) => batch.batch === shown.name && underWay(batch))) watch(shown);
+}
+
 function watch(batch) {
+  batch.ended = false;
   const lost = (words) => {
     if (words && shown === batch) byId("batch-state").textContent = words;
   };
-  attempt(() => follow(`${batch.path}/events`, batch.stop.signal, (view) => shown === batch && show(view), lost), "events");
+  attempt(async () => {
+    await follow(`${batch.path}/events`, batch.stop.signal, (view) => shown === batch && show(view), lost);
+    batch.ended = true;
+  }, "events");
 }
 
 function show(view) {
@@ -69,14 +82,13 @@ function show(view) {
 }
 
 function figures(view) {
-  const live = ["running", "paused", "cancelling"].includes(view.state);
   const all = [
     ["Rows", view.rows === null ? "–" : count(view.rows)],
     ["Issued", count(view.issued)],
     ["Refused", count(view.refused)],
     ["Unresolved", count(view.unresolved)],
     ["Waiting", count(view.waiting)],
-    ...(live ? [["Rate", `${count(view.rate_per_second)}/s`]] : []),
+    ...(underWay(view) ? [["Rate", `${count(view.rate_per_second)}/s`]] : []),
     ...(view.eta_seconds === null ? [] : [["Time left", duration(view.eta_seconds)]]),
     ...(view.oldest_pin_age_seconds === null ? [] : [["Oldest PIN", duration(view.oldest_pin_age_seconds)]]),
     ...(view.recorded_before ? [["Done before", count(view.recorded_before)]] : []),

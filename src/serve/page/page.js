@@ -2,7 +2,7 @@
 
 import { forgetToken, get, NeedsToken, setToken } from "/page/http.js";
 import { byId, cell, count, fill } from "/page/elements.js";
-import { closeBatch, openBatch, stateWords } from "/page/batch.js";
+import { closeBatch, listed, openBatch, stateWords } from "/page/batch.js";
 import { setServer, startUpload } from "/page/upload.js";
 
 const LIST_EVERY_MS = 3000;
@@ -82,6 +82,7 @@ async function refresh() {
       const [server, list] = await Promise.all([get("/v1/server"), get("/v1/batches")]);
       showServer(server);
       showList(list);
+      listed(list.batches);
     }, "refresh");
   }
   setTimeout(refresh, LIST_EVERY_MS);

@@ -1,0 +1,129 @@
+//! Where jobs go: down the line in this process, or to RabbitMQ for a worker. All that the rest of the server knows of
+//! either.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Server;
+use super::batches::Batch;
+use super::held::Held;
+use super::problem::Problem;
+use super::{publish, run};
+use crate::broker::publisher::Publisher;
+use crate::clock::Clock;
+use crate::job::Job;
+use crate::ledger::Scope;
+use crate::line::Line;
+use crate::pace::CircuitState;
+
+/// Where jobs go.
+pub enum Intake {
+    /// Down the line in this process.
+    Line(Arc<Line>),
+    /// To RabbitMQ.
+    Queue(Arc<Queue>),
+}
+
+/// The queue of a worker that writes to the same ledger.
+pub struct Queue {
+    /// To the broker.
+    pub publisher: Publisher,
+    /// Whose cards the worker makes.
+    pub scope: Scope,
+    /// The time.
+    pub clock: Clock,
+    /// Calls a second that the worker is taken to make, for estimates.
+    pub per_second: f64,
+    /// Cancelled when nothing is published any more.
+    pub stopping: CancellationToken,
+}
+
+/// How it is with whoever calls Stripe.
+pub(super) struct Health {
+    pub(super) configured_per_second: f64,
+    pub(super) current_per_second: f64,
+    pub(super) in_flight: usize,
+    pub(super) stripe_down: bool,
+    /// Why nothing is issued any more.
+    pub(super) stopped: Option<String>,
+}
+
+impl Intake {
+    pub(super) fn scope(&self) -> &Scope {
+        match self {
+            Self::Line(line) => &line.parts().scope,
+            Self::Queue(queue) => &queue.scope,
+        }
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        match self {
+            Self::Line(line) => &line.parts().clock,
+            Self::Queue(queue) => &queue.clock,
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        match self {
+            Self::Line(line) => {
+                let health = line.parts().pace.health();
+                Health {
+                    configured_per_second: health.configured_per_second,
+                    current_per_second: health.current_per_second,
+                    in_flight: health.in_flight,
+                    stripe_down: health.circuit != CircuitState::Closed,
+                    stopped: line.halt().map(|halt| halt.to_string()),
+                }
+            }
+            // The worker tells its own health; from here its configuration is all that is known.
+            Self::Queue(queue) => Health {
+                configured_per_second: queue.per_second,
+                current_per_second: queue.per_second,
+                in_flight: 0,
+                stripe_down: false,
+                stopped: None,
+            },
+        }
+    }
+
+    /// Nothing more begins.
+    pub(super) fn stop(&self) {
+        match self {
+            Self::Line(line) => line.stop(),
+            Self::Queue(queue) => queue.stopping.cancel(),
+        }
+    }
+
+    /// Takes a batch to its end.
+    pub(super) async fn run(&self, server: Server, batch: Arc<Batch>, held: Held) {
+        match self {
+            Self::Line(line) => run::run(server, line, batch, held).await,
+            Self::Queue(queue) => publish::run(server, queue, batch, held).await,
+        }
+    }
+
+    /// Takes a job that was sent alone; once this returns it is known by its id, and `under_way` is dropped when it has
+    /// ended.
+    pub(super) async fn take(
+        &self,
+        server: &Server,
+        job: Job,
+        under_way: impl Send + 'static,
+    ) -> Result<(), Problem> {
+        match self {
+            Self::Line(line) => {
+                let line = line.clone();
+                server.tasks().spawn(async move {
+                    let id = job.id.clone();
+                    let ended = line.carry(job).await;
+                    let outcome = ended.as_ref().map_or("not begun", |ended| ended.outcome.word());
+                    tracing::info!(job = %id, outcome, "job ended");
+                    drop(under_way);
+                });
+                Ok(())
+            }
+            Self::Queue(queue) => publish::take(server, queue, job, under_way).await,
+        }
+    }
+}

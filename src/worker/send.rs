@@ -1,0 +1,69 @@
+//! A job on its way to the queue: what those who publish jobs have in common.
+//!
+//! Its body holds a PIN's ciphertext: it is wiped when it is dropped.
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use zeroize::Zeroizing;
+
+use super::message::{JobMessage, Operation, wipe};
+use super::settle::{ROW_HEADER, ROW_ID_HEADER};
+use crate::broker::publisher::{Message, NotTaken, Publisher, Route};
+use crate::job::{Job, JobId};
+
+/// A job as it is published.
+pub struct Outgoing {
+    id: JobId,
+    headers: FieldTable,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Outgoing {
+    /// Writes the job down.
+    #[must_use]
+    pub fn of(mut job: Job) -> Self {
+        let mut headers = FieldTable::default();
+        if let Some(place) = &job.place {
+            let number = i64::try_from(place.row).unwrap_or(i64::MAX);
+            headers.insert(ROW_HEADER.into(), AMQPValue::LongLongInt(number));
+            if let Some(row_id) = &place.row_id {
+                let row_id = AMQPValue::LongString(LongString::from(row_id.as_str()));
+                headers.insert(ROW_ID_HEADER.into(), row_id);
+            }
+        }
+        let pin = job.pin.take().or_else(|| job.card.take_pin());
+        let mut card = job.card.to_json();
+        if let Some(pin) = &pin {
+            card["pin"] = serde_json::json!({ "encrypted_number": pin.expose() });
+        }
+        let deadline = job.deadline.and_then(|time| jiff::Timestamp::from_millisecond(time.unix_ms()).ok());
+        let message = JobMessage {
+            id: job.id.to_string(),
+            batch: job.batch.to_string(),
+            operation: Operation::CreateCard,
+            deadline: deadline.map(|time| time.to_string()),
+            stripe_account: None,
+            card,
+        };
+        let mut body = Zeroizing::new(Vec::with_capacity(4096));
+        serde_json::to_writer(&mut *body, &message).expect("a job is plain strings and numbers");
+        wipe(message.card);
+        Self { id: job.id, headers, body }
+    }
+
+    /// Publishes it, trying again for as long as the broker is away.
+    ///
+    /// # Errors
+    /// If the broker is there and does not take it.
+    pub async fn publish(&self, publisher: &Publisher) -> Result<(), NotTaken> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_message_id(self.id.as_str().into())
+            .with_timestamp(now.as_secs())
+            .with_headers(self.headers.clone());
+        let key = publisher.topology().jobs.as_str();
+        let message = Message { exchange: "", key, route: Route::Mandatory, body: &self.body, properties };
+        publisher.publish(&message).await
+    }
+}

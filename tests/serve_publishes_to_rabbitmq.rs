@@ -1,0 +1,119 @@
+//! Promise: with RabbitMQ an upload is published whole or not at all, a worker issues it, one card per row, and it is
+//! watched to its end all the same.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use embosser::sandbox::{Options, Sandbox};
+use serde_json::json;
+use support::rabbit::Rabbit;
+use support::serve::Served;
+use support::{Program, Running, one_card_each, write_manifest};
+
+struct Stage {
+    directory: tempfile::TempDir,
+    sandbox: Sandbox,
+    _rabbit: Rabbit,
+    worker: Program,
+    server: Program,
+}
+
+async fn stage() -> Stage {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let rabbit = Rabbit::start().await;
+    let program = || Program::new(directory.path(), &sandbox).with("EMBOSSER__RABBITMQ__URL", &rabbit.url());
+    let worker = program().with("EMBOSSER__HTTP__LISTEN", "127.0.0.1:0");
+    // The server has no key: it is the worker that calls Stripe.
+    let server = program().with("EMBOSSER__HTTP__JOBS_TO", "rabbitmq_test").with("STRIPE_API_KEY", "");
+    Stage { worker, server, directory, sandbox, _rabbit: rabbit }
+}
+
+fn work(stage: &Stage, rate: &str) -> Running {
+    stage.worker.spawn(&["worker", "--rate", rate])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_is_published_and_followed_to_its_end() {
+    let stage = stage().await;
+    let file = stage.directory.path().join("staff.csv");
+    let expected = write_manifest(&file, &stage.sandbox, 80).await;
+    let served = Served::start(&stage.server, &["--rate", "100"]);
+    let mut bad = std::fs::read(&file).unwrap();
+    bad.extend_from_slice(b"r81,ich_1,virtuel,eur,,\n");
+    served.upload("/v1/batches?name=staff", bad).await.expect(422);
+    // No worker yet: it waits in the queue, and is the same batch when it comes again.
+    served.upload_file(&file).await.expect(202);
+    served.upload_file(&file).await.expect(202);
+    let worker = work(&stage, "100");
+    let view = served.until_ended("staff").await;
+    assert_eq!(
+        (&view["state"], &view["issued"], &view["waiting"]),
+        (&json!("finished"), &json!(80), &json!(0)),
+        "{view}"
+    );
+    one_card_each(&stage.sandbox.account(), &expected);
+    // Again: what is issued is not even published.
+    let creates = stage.sandbox.account().creates;
+    served.upload_file(&file).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["issued"], &view["recorded_before"]), (&json!(80), &json!(80)));
+    // A row that changed is a conflict, a new one is issued.
+    let mut changed =
+        std::fs::read_to_string(&file).unwrap().replacen("r3,ich_03,virtual,eur", "r3,ich_03,virtual,usd", 1);
+    changed += "r81,ich_1,virtual,eur,,\n";
+    served.upload("/v1/batches?name=staff", changed.into_bytes()).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!(
+        (&view["state"], &view["issued"], &view["refused"]),
+        (&json!("finished"), &json!(80), &json!(1)),
+        "{view}"
+    );
+    let rows = served.get("/v1/batches/staff/rows?outcome=refused").await.expect(200).json();
+    assert_eq!(rows["rows"][0]["code"], "job_conflict");
+    assert_eq!(stage.sandbox.account().creates, creates + 1);
+    let results = served.get("/v1/batches/staff/results.csv").await.expect(200).text;
+    assert_eq!(results.matches(",issued,").count(), 80);
+
+    // One job alone.
+    let job = json!({"id": "payroll/1", "operation": "create_card", "card": {"type": "virtual", "currency": "eur"}});
+    let json_type = [("content-type", "application/json")];
+    let post = || served.ask(reqwest::Method::POST, "/v1/jobs", &json_type, job.to_string().into_bytes());
+    post().await.expect(202);
+    loop {
+        let view = served.get("/v1/jobs/payroll%2F1").await.expect(200).json();
+        if view["state"] == "issued" {
+            break;
+        }
+        assert_eq!(view["state"], "waiting", "{view}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    post().await.expect(200);
+    assert_eq!(stage.sandbox.account().creates, creates + 2);
+    let (code, _) = served.stopped().await;
+    assert_eq!(code, Some(0));
+    worker.killed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_both_ends_and_uploaded_again_each_row_has_one_card() {
+    let stage = stage().await;
+    let file = stage.directory.path().join("staff.csv");
+    let expected = write_manifest(&file, &stage.sandbox, 200).await;
+    let served = Served::start(&stage.server, &["--rate", "100"]);
+    let worker = work(&stage, "60");
+    served.upload_file(&file).await.expect(202);
+    served.until("staff", |view| view["issued"].as_u64() > Some(30)).await;
+    // All of it is in the queue: it is too late to call it off.
+    served.post("/v1/batches/staff/cancel").await.expect(409);
+    served.killed();
+    worker.killed().await;
+    let served = Served::start(&stage.server, &["--rate", "100"]);
+    let view = served.get("/v1/batches/staff").await.expect(200).json();
+    assert_eq!(view["state"], "interrupted", "{view}");
+    let _worker = work(&stage, "150");
+    served.upload_file(&file).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["state"], &view["issued"]), (&json!("finished"), &json!(200)), "{view}");
+    one_card_each(&stage.sandbox.account(), &expected);
+}
