@@ -18,9 +18,9 @@ pub struct Rows<'m> {
 }
 
 impl<'m> Rows<'m> {
-    /// The rows of records whose header was read.
-    pub(super) fn new(manifest: &'m Manifest, records: Records<File>) -> Self {
-        Self { manifest, records, number: 0, ended: false }
+    /// The rows of records, after so many others.
+    pub(super) fn new(manifest: &'m Manifest, records: Records<File>, before: u64) -> Self {
+        Self { manifest, records, number: before, ended: false }
     }
 }
 
