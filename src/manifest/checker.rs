@@ -90,7 +90,7 @@ impl Checker {
             Err(row) => (row.line, row.number, row.row_id.as_deref()),
         };
         let twice = row_id
-            .and_then(|row_id| self.names.insert(self.hasher.hash(row_id), line))
+            .and_then(|row_id| self.names.insert(self.hasher.hash(row_id.as_bytes()), line))
             .map(|first| name_twice(line, number, first));
         match row {
             Ok(row) => {

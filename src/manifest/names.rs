@@ -14,8 +14,8 @@ pub(super) struct Hasher(RandomState);
 impl Hasher {
     /// A name's hash.
     #[inline]
-    pub(super) fn hash(&self, name: &str) -> u64 {
-        self.0.hash_one(name.as_bytes())
+    pub(super) fn hash(&self, name: &[u8]) -> u64 {
+        self.0.hash_one(name)
     }
 }
 
@@ -111,9 +111,9 @@ mod tests {
         let (hasher, mut names) = (Hasher::default(), Names::default());
         names.expect(1000);
         for row in 0..100_000_u64 {
-            assert_eq!(names.insert(hasher.hash(&row.to_string()), row + 2), None);
+            assert_eq!(names.insert(hasher.hash(row.to_string().as_bytes()), row + 2), None);
         }
-        assert_eq!(names.insert(hasher.hash("77777"), 1), Some(77_779));
+        assert_eq!(names.insert(hasher.hash(b"77777"), 1), Some(77_779));
         assert_eq!(names.insert(0, 5), None);
         assert_eq!(names.insert(0, 6), Some(5));
     }

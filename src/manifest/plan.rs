@@ -92,16 +92,16 @@ impl Plan {
         self.row_id_column
     }
 
-    /// Whether the row is right. `cell` gives the text of the n-th cell; there are as many as columns.
+    /// Whether the row is right. `cell` gives the n-th cell, which is UTF-8; there are as many as columns.
     #[inline]
-    pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<Good> {
+    pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c [u8]) -> Option<Good> {
         let mut given: Columns = 0;
         for (at, holds) in self.holds.iter().enumerate() {
             let text = cell(at);
             let right = match holds {
                 Holds::Parameter(_) | Holds::Nothing if text.is_empty() => continue,
-                Holds::Parameter(Kind::Pin) => Kind::Pin.accepts(text),
-                Holds::Parameter(kind) => text.len() <= CELL_BYTES_MAX && kind.accepts(text),
+                Holds::Parameter(Kind::Pin) => Kind::Pin.accepts_bytes(text),
+                Holds::Parameter(kind) => text.len() <= CELL_BYTES_MAX && kind.accepts_bytes(text),
                 Holds::RowId => row_id_is_good(text),
                 Holds::Nothing => false,
             };
@@ -118,7 +118,7 @@ impl Plan {
             && self.exclusive.iter().all(|(one, other)| given & one == 0 || given & other == 0)
             && (given & self.metadata).count_ones() as usize <= METADATA_ENTRIES_MAX;
         whole.then(|| Good {
-            physical: self.kind_column.is_some_and(|at| cell(at) == "physical"),
+            physical: self.kind_column.is_some_and(|at| cell(at) == b"physical"),
             pin: given & self.pin != 0,
         })
     }

@@ -55,11 +55,11 @@ struct Judged {
     scratch: Scratch,
 }
 
-/// A row's cells as ranges of the block's text, or of the texts that were unescaped.
+/// A row's cells as ranges of the block's bytes, or of those that were unescaped.
 #[derive(Default)]
 struct Scratch {
     cells: Vec<Cell>,
-    unescaped: String,
+    unescaped: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -178,22 +178,22 @@ impl Slot {
 impl Judged {
     /// Judges every row; nothing if the block is not as well-formed as it must be.
     fn judge(&mut self, block: &Block, manifest: &Manifest, plan: &Plan, hasher: &Hasher) -> Option<()> {
-        let text = std::str::from_utf8(block.bytes()).ok()?;
-        let bytes = text.as_bytes();
+        let bytes = block.bytes();
+        std::str::from_utf8(bytes).ok()?;
         let has_returns = memchr(b'\r', bytes).is_some();
         let mut split = Split { bytes, at: 0, quotes: 0, returns: 0, lines: 0 };
         while split.skip_blank_lines() {
             let line = split.lines;
             let scratch = &mut self.scratch;
-            split.record(text, scratch)?;
-            let cell = |at: usize| scratch.text(text, at);
+            split.record(scratch)?;
+            let cell = |at: usize| scratch.cell(bytes, at);
             let counted = scratch.cells.len() == manifest.columns.len();
             let good = if counted { plan.judge(cell) } else { None };
             let row_id = plan.row_id_column().filter(|_| counted).map(cell).filter(|name| !name.is_empty());
             let name = row_id.and_then(|name| NonZeroU64::new(hasher.hash(name)));
             let verdict = match good {
                 Some(good) => Verdict::Good(good),
-                None => self.long_way(text, manifest, line)?,
+                None => self.long_way(bytes, manifest, line)?,
             };
             self.rows.push(Seen { name, line: u32::try_from(line).ok()?, verdict });
         }
@@ -204,11 +204,11 @@ impl Judged {
     }
 
     /// Says what is wrong with the row in the scratch; nothing if too many are.
-    fn long_way(&mut self, text: &str, manifest: &Manifest, line: u64) -> Option<Verdict> {
-        let cells_length = (0..self.scratch.cells.len()).map(|at| self.scratch.text(text, at).len()).sum();
+    fn long_way(&mut self, bytes: &[u8], manifest: &Manifest, line: u64) -> Option<Verdict> {
+        let cells_length = (0..self.scratch.cells.len()).map(|at| self.scratch.cell(bytes, at).len()).sum();
         let (mut cells, mut ends) = (Zeroizing::new(Vec::with_capacity(cells_length)), Vec::new());
         for at in 0..self.scratch.cells.len() {
-            cells.extend_from_slice(self.scratch.text(text, at).as_bytes());
+            cells.extend_from_slice(self.scratch.cell(bytes, at));
             ends.push(cells.len());
         }
         let number = self.rows.len() as u64 + 1;
@@ -249,9 +249,9 @@ impl Judged {
 
 impl Scratch {
     #[inline]
-    fn text<'t>(&'t self, text: &'t str, at: usize) -> &'t str {
+    fn cell<'b>(&'b self, bytes: &'b [u8], at: usize) -> &'b [u8] {
         let Cell { start, end, unescaped } = self.cells[at];
-        if unescaped { &self.unescaped[start..end] } else { &text[start..end] }
+        if unescaped { &self.unescaped[start..end] } else { &bytes[start..end] }
     }
 }
 
@@ -284,12 +284,12 @@ impl Split<'_> {
 
     /// Splits one record; nothing if it is malformed.
     #[inline]
-    fn record(&mut self, text: &str, scratch: &mut Scratch) -> Option<()> {
+    fn record(&mut self, scratch: &mut Scratch) -> Option<()> {
         scratch.cells.clear();
         scratch.unescaped.clear();
         loop {
             let more = if self.bytes.get(self.at) == Some(&b'"') {
-                self.quoted(text, scratch)?
+                self.quoted(scratch)?
             } else {
                 self.plain(scratch)
             };
@@ -318,7 +318,7 @@ impl Split<'_> {
     }
 
     /// A cell in quotes; true if another follows.
-    fn quoted(&mut self, text: &str, scratch: &mut Scratch) -> Option<bool> {
+    fn quoted(&mut self, scratch: &mut Scratch) -> Option<bool> {
         let open = self.at;
         let unescaped_start = scratch.unescaped.len();
         let (mut from, mut doubled) = (open + 1, false);
@@ -328,13 +328,13 @@ impl Split<'_> {
                 break close;
             }
             // One of the two belongs to the text.
-            scratch.unescaped.push_str(&text[from..=close]);
+            scratch.unescaped.extend_from_slice(&self.bytes[from..=close]);
             (from, doubled) = (close + 2, true);
             self.quotes += 2;
         };
         self.quotes += 2;
         let cell = if doubled {
-            scratch.unescaped.push_str(&text[from..close]);
+            scratch.unescaped.extend_from_slice(&self.bytes[from..close]);
             Cell { start: unescaped_start, end: scratch.unescaped.len(), unescaped: true }
         } else {
             Cell { start: open + 1, end: close, unescaped: false }
