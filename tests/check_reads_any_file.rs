@@ -205,3 +205,31 @@ fn the_verdict_is_text_or_valid_json_and_an_exit_code() {
     }
     assert!(reason("pin,type,currency\n4711,virtual,eur\n").contains("encrypt"));
 }
+
+#[test]
+fn the_examples_are_what_their_readme_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
+    let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let output = run(&folder.join("invalid.csv"), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let shown = readme.split("$ embosser check config/examples/invalid.csv\n").nth(1).unwrap();
+    assert_eq!(shown.trim_end().trim_end_matches('`'), text);
+
+    let (json, code) = run_json(&folder.join("rollout.csv"));
+    assert_eq!((code, &json["rows"], &json["problem_count"]), (0, &200.into(), &0.into()), "{json}");
+    for kind in ["virtual", "physical", "pins"] {
+        assert!(json[kind].as_u64().unwrap() > 50, "{json}");
+    }
+    // Every parameter stands in the table of columns.
+    let schema = embosser::card::schema::json_schema();
+    for (name, part) in schema["properties"].as_object().unwrap() {
+        let parts = part["properties"]
+            .as_object()
+            .map(|parts| parts.keys().cloned().collect())
+            .unwrap_or(vec![name.clone()]);
+        for part in parts {
+            assert!(readme.contains(&part), "{name} {part}");
+        }
+    }
+}

@@ -55,17 +55,22 @@ impl Wrong {
 
 impl Kind {
     /// Whether the parameter may hold this value, which is not empty: an empty one is absent.
-    #[inline]
     pub(crate) fn accepts(self, value: &str) -> bool {
+        self.accepts_bytes(value.as_bytes())
+    }
+
+    /// As [`Self::accepts`], of the bytes of a text.
+    #[inline]
+    pub(crate) fn accepts_bytes(self, value: &[u8]) -> bool {
         match self {
             Self::Text(max) => within(value, max),
             Self::OneOf(values) => one_of(values, value),
-            Self::Currency => value.len() == 3 && value.bytes().all(|byte| byte.is_ascii_alphabetic()),
-            Self::Country => value.len() == 2 && value.bytes().all(|byte| byte.is_ascii_alphabetic()),
+            Self::Currency => value.len() == 3 && value.iter().all(u8::is_ascii_alphabetic),
+            Self::Country => value.len() == 2 && value.iter().all(u8::is_ascii_alphabetic),
             Self::Integer { min, max } => integer(value).is_some_and(|number| (min..=max).contains(&number)),
             Self::Amount => integer(value).is_some_and(|number| number >= 0),
             Self::Boolean => boolean(value).is_some(),
-            Self::Pin => crate::jwe::inspect(value).is_ok(),
+            Self::Pin => std::str::from_utf8(value).is_ok_and(|jwe| crate::jwe::inspect(jwe).is_ok()),
             Self::Metadata { of_pin } => within(value, METADATA_VALUE_MAX) && !(of_pin && pin_like(value)),
         }
     }
@@ -74,7 +79,7 @@ impl Kind {
     pub(crate) fn explain(self, value: &str) -> Wrong {
         match self {
             Self::Text(max) => Wrong::new("too_long", format!("may have at most {max} characters")),
-            Self::Metadata { of_pin: true } if pin_like(value) => Wrong::new(
+            Self::Metadata { of_pin: true } if pin_like(value.as_bytes()) => Wrong::new(
                 "pin_in_clear",
                 "holds digits under a name that speaks of a PIN; a PIN in the clear is refused anywhere",
             ),
@@ -111,11 +116,11 @@ impl Kind {
     /// The one spelling of an accepted value, so that 07 and 7, or TRUE and true, are the same request.
     pub(crate) fn canonical(self, value: String) -> String {
         match self {
-            Self::Integer { .. } | Self::Amount => match integer(&value) {
+            Self::Integer { .. } | Self::Amount => match integer(value.as_bytes()) {
                 Some(number) => itoa::Buffer::new().format(number).to_owned(),
                 None => value,
             },
-            Self::Boolean => match boolean(&value) {
+            Self::Boolean => match boolean(value.as_bytes()) {
                 Some(yes) => yes.to_string(),
                 None => value,
             },
@@ -125,7 +130,7 @@ impl Kind {
 }
 
 fn number_wrong(value: &str, min: i64, max: i64, what: &str) -> Wrong {
-    match integer(value) {
+    match integer(value.as_bytes()) {
         Some(_) if max == i64::MAX => Wrong::new("out_of_range", format!("must be at least {min}")),
         Some(_) => Wrong::new("out_of_range", format!("must be from {min} to {max}")),
         None => Wrong::new("not_an_integer", what),
@@ -134,32 +139,39 @@ fn number_wrong(value: &str, min: i64, max: i64, what: &str) -> Wrong {
 
 /// At most so many characters; a text has no more characters than bytes, so the short ones need no count.
 #[inline]
-fn within(value: &str, characters_max: usize) -> bool {
-    value.len() <= characters_max || value.chars().count() <= characters_max
+fn within(value: &[u8], characters_max: usize) -> bool {
+    // Bytes that go on with a character are 0b10xxxxxx.
+    let characters = || value.iter().filter(|byte| **byte & 0xc0 != 0x80).count();
+    value.len() <= characters_max || characters() <= characters_max
 }
 
 /// Up to this many values a walk is faster than a binary search.
 const WALKED_MAX: usize = 8;
 
 #[inline]
-fn one_of(values: &[&str], value: &str) -> bool {
+fn one_of(values: &[&str], value: &[u8]) -> bool {
     if values.len() <= WALKED_MAX {
-        return values.contains(&value);
+        return values.iter().any(|allowed| allowed.as_bytes() == value);
     }
-    values.binary_search(&value).is_ok()
+    values.binary_search_by(|allowed| allowed.as_bytes().cmp(value)).is_ok()
 }
 
 /// Digits with a minus at most: what Stripe reads as an integer, in the 64 bits it keeps.
 #[inline]
-fn integer(value: &str) -> Option<i64> {
-    if value.starts_with('+') { None } else { value.parse().ok() }
+fn integer(value: &[u8]) -> Option<i64> {
+    /// So many digits never overflow.
+    const DIGITS_SURE: usize = 18;
+    if value.len() <= DIGITS_SURE && value.iter().all(u8::is_ascii_digit) && !value.is_empty() {
+        return Some(value.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')));
+    }
+    if value.starts_with(b"+") { None } else { std::str::from_utf8(value).ok()?.parse().ok() }
 }
 
 #[inline]
-fn boolean(value: &str) -> Option<bool> {
-    if value.eq_ignore_ascii_case("true") {
+fn boolean(value: &[u8]) -> Option<bool> {
+    if value.eq_ignore_ascii_case(b"true") {
         Some(true)
-    } else if value.eq_ignore_ascii_case("false") {
+    } else if value.eq_ignore_ascii_case(b"false") {
         Some(false)
     } else {
         None
@@ -167,9 +179,9 @@ fn boolean(value: &str) -> Option<bool> {
 }
 
 /// As many digits as a PIN has, and nothing else.
-fn pin_like(value: &str) -> bool {
-    let value = value.trim();
-    (4..=12).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit())
+fn pin_like(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    (4..=12).contains(&value.len()) && value.iter().all(u8::is_ascii_digit)
 }
 
 /// The name most like the one given, if any is like it at all.

@@ -107,8 +107,9 @@ fn tell_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit,
     let cards = report.r#virtual + report.physical;
     writeln!(
         out,
-        "{} rows: {cards} cards ({} virtual, {} physical), {} with a PIN; {} at {per_second} calls a second.",
-        report.rows,
+        "{}: {} ({} virtual, {} physical), {} with a PIN; {} at {per_second} calls a second.",
+        counted(report.rows, "row"),
+        counted(cards, "card"),
         report.r#virtual,
         report.physical,
         report.pins,
@@ -117,11 +118,12 @@ fn tell_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit,
     if report.problem_count == 0 {
         return Ok(Exit::Success);
     }
-    let problems = if report.problem_count == 1 { "problem" } else { "problems" };
     writeln!(
         out,
-        "{} {problems}, {} of {} rows invalid: `embosser issue` would issue nothing until they are mended.",
-        report.problem_count, report.invalid_rows, report.rows
+        "{}, {} of {} invalid: `embosser issue` would issue nothing until they are mended.",
+        counted(report.problem_count, "problem"),
+        report.invalid_rows,
+        counted(report.rows, "row")
     )?;
     Ok(Exit::Unusable)
 }
@@ -224,6 +226,12 @@ impl Overview {
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
 fn seconds(cards: u64, per_second: f64) -> f64 {
     cards as f64 / per_second
+}
+
+/// So many of a thing.
+fn counted(count: u64, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }
 
 /// A duration as a person says it.

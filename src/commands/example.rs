@@ -14,7 +14,8 @@ const ROWS_AT_ONCE: u64 = 4096;
 /// Every n-th row has no PIN.
 const WITHOUT_PIN_EVERY: u64 = 4;
 
-const HEADER: [&str; 17] = [
+/// The columns, in the order of [`cells`].
+const HEADER: [&str; COLUMNS] = [
     "row_id",
     "cardholder",
     "type",
@@ -24,15 +25,27 @@ const HEADER: [&str; 17] = [
     "second_line",
     "shipping[name]",
     "shipping[address][line1]",
+    "shipping[address][line2]",
     "shipping[address][city]",
     "shipping[address][postal_code]",
     "shipping[address][country]",
     "shipping[service]",
+    "shipping[require_signature]",
     "spending_controls[spending_limits][0][amount]",
     "spending_controls[spending_limits][0][interval]",
+    "spending_controls[spending_limits][1][amount]",
+    "spending_controls[spending_limits][1][interval]",
+    "spending_controls[spending_limits][1][categories][0]",
+    "spending_controls[spending_limits][1][categories][1]",
+    "spending_controls[blocked_categories][0]",
+    "spending_controls[allowed_merchant_countries][0]",
+    "spending_controls[allowed_merchant_countries][1]",
+    "lifecycle_controls[cancel_after][payment_count]",
     "metadata[department]",
     "metadata[cost_centre]",
+    "metadata[approved by]",
 ];
+const COLUMNS: usize = 28;
 
 /// Options of `embosser example`.
 #[derive(Debug, clap::Args)]
@@ -82,12 +95,12 @@ async fn fetch(config: &Config, key_url: &str) -> Result<Vec<u8>, String> {
 }
 
 fn write(out: impl Write, rows: u64, key: &[u8]) -> Result<(), String> {
-    let mut writer = csv::Writer::from_writer(io::BufWriter::new(out));
+    let mut writer = csv::Writer::from_writer(io::BufWriter::with_capacity(1 << 20, out));
     writer.write_record(HEADER).map_err(|error| error.to_string())?;
     let mut next = 0;
     while next < rows {
         let end = (next + ROWS_AT_ONCE).min(rows);
-        let cells: Result<Vec<[String; 17]>, String> =
+        let cells: Result<Vec<[String; COLUMNS]>, String> =
             (next..end).into_par_iter().map(|row| cells(row, key)).collect();
         for row in cells? {
             writer.write_record(&row).map_err(|error| error.to_string())?;
@@ -97,26 +110,38 @@ fn write(out: impl Write, rows: u64, key: &[u8]) -> Result<(), String> {
     writer.flush().map_err(|error| error.to_string())
 }
 
-fn cells(row: u64, key: &[u8]) -> Result<[String; 17], String> {
-    const PEOPLE: [&str; 6] = [
-        "Ada Lovelace",
-        "José Núñez",
-        "O'Brien, Siobhán",
-        "Zoë \"Zed\" Ångström",
-        "Grace Hopper",
-        "Łukasz Żak",
-    ];
-    const CITIES: [(&str, &str, &str); 4] = [
-        ("Dublin", "D02 X285", "IE"),
-        ("Berlin", "10115", "DE"),
-        ("Austin", "78701", "US"),
-        ("London", "SW1A 1AA", "GB"),
-    ];
+/// A cardholder: where they live says which currency they are paid in.
+struct Person {
+    name: &'static str,
+    street: &'static str,
+    floor: &'static str,
+    city: &'static str,
+    postal_code: &'static str,
+    country: &'static str,
+    currency: &'static str,
+}
+
+/// Names and addresses as they are: accents, commas, quotes.
+#[rustfmt::skip]
+const PEOPLE: [Person; 7] = [
+    Person { name: "Ada Lovelace", street: "12 St James's Square", floor: "", city: "London", postal_code: "SW1Y 4JH", country: "GB", currency: "gbp" },
+    Person { name: "José Núñez", street: "Calle de Alcalá, 45", floor: "2º izq.", city: "Madrid", postal_code: "28014", country: "ES", currency: "eur" },
+    Person { name: "O'Brien, Siobhán", street: "\"The Old Mill\", Mount Street", floor: "", city: "Dublin", postal_code: "D02 X285", country: "IE", currency: "eur" },
+    Person { name: "Zoë \"Zed\" Ångström", street: "Großbeerenstraße 3", floor: "Hinterhaus, 3. OG", city: "Berlin", postal_code: "10963", country: "DE", currency: "eur" },
+    Person { name: "Grace Hopper", street: "500 W 2nd St", floor: "Suite 1900", city: "Austin", postal_code: "78701", country: "US", currency: "usd" },
+    Person { name: "Łukasz Żak", street: "ul. Świętokrzyska 14", floor: "m. 7", city: "Warszawa", postal_code: "00-050", country: "PL", currency: "eur" },
+    Person { name: "Nguyễn Thị Hoa", street: "1 Infinite Loop", floor: "", city: "Cupertino", postal_code: "95014", country: "US", currency: "usd" },
+];
+
+/// The row's cells; every mixture of what is given and what is left out comes in a few hundred rows.
+fn cells(row: u64, key: &[u8]) -> Result<[String; COLUMNS], String> {
     let pick = |length: usize| usize::try_from(row).unwrap_or(0) % length;
-    let (person, (city, postal_code, country)) = (PEOPLE[pick(6)], CITIES[pick(4)]);
+    let person = &PEOPLE[pick(PEOPLE.len())];
+    let when = |given: bool, text: &str| if given { text.to_owned() } else { String::new() };
     let physical = row.is_multiple_of(3);
-    let shipped = |text: &str| if physical { text.to_owned() } else { String::new() };
-    let limited = row % 5 != 4;
+    let shipped = |text: &str| when(physical, text);
+    // Most have a limit; some a second one, for travel; contractors have a card that ends by itself.
+    let (limited, travels, contractor) = (row % 5 != 4, row.is_multiple_of(4), row % 11 == 7);
     let pin = if row % WITHOUT_PIN_EVERY == WITHOUT_PIN_EVERY - 1 {
         String::new()
     } else {
@@ -127,19 +152,30 @@ fn cells(row: u64, key: &[u8]) -> Result<[String; 17], String> {
         format!("E{:05}", row + 1),
         format!("ich_example{:05}", row + 1),
         if physical { "physical" } else { "virtual" }.into(),
-        ["eur", "usd", "gbp"][pick(3)].into(),
-        "active".into(),
+        person.currency.into(),
+        if contractor { "inactive" } else { "active" }.into(),
         pin,
         shipped("ACME LTD"),
-        shipped(person),
-        shipped(&format!("{} High Street", row + 1)),
-        shipped(city),
-        shipped(postal_code),
-        shipped(country),
+        shipped(person.name),
+        shipped(person.street),
+        shipped(person.floor),
+        shipped(person.city),
+        shipped(person.postal_code),
+        shipped(person.country),
         shipped(["standard", "express", "priority"][pick(3)]),
-        if limited { format!("{}", 50_000 + row * 100) } else { String::new() },
-        if limited { ["monthly", "daily", "weekly"][pick(3)].into() } else { String::new() },
-        ["Sales", "R&D", "Finance, legal"][pick(3)].into(),
-        format!("{}", 1000 + row % 7),
+        shipped(if row.is_multiple_of(2) { "true" } else { "false" }),
+        when(limited, &(50_000 + row % 1000 * 100).to_string()),
+        when(limited, ["monthly", "daily", "weekly"][pick(3)]),
+        when(travels, "250000"),
+        when(travels, "yearly"),
+        when(travels, "airlines_air_carriers"),
+        when(travels, "hotels_motels_and_resorts"),
+        when(row % 6 == 1, "betting_casino_gambling"),
+        when(contractor, person.country),
+        when(contractor && person.country != "US", "US"),
+        when(contractor, "12"),
+        ["Sales", "R&D", "Finance, legal", "Ops"][pick(4)].into(),
+        format!("{:05}", 420 + row % 7),
+        when(row.is_multiple_of(2), "Grace \"Amazing\" Hopper"),
     ])
 }

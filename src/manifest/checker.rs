@@ -2,11 +2,13 @@
 //!
 //! The same for a file and for an upload, so that both come to the same verdict and the same digest.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::names::{Hasher, Names};
+use super::plan::Good;
 use super::{CheckOptions, CheckReport, InvalidRow, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row};
 
 /// Adds rows up, one after the other, in the manifest's order.
@@ -15,6 +17,8 @@ pub struct Checker {
     digest: Option<Sha256>,
     hasher: Hasher,
     names: Names,
+    /// Most problems that are kept until they are handed over.
+    kept_max: usize,
 }
 
 impl Checker {
@@ -26,7 +30,13 @@ impl Checker {
             digest: options.digest.then(Sha256::new),
             hasher: Hasher::default(),
             names: Names::default(),
+            kept_max: PROBLEMS_MAX,
         }
+    }
+
+    /// For a caller that has each problem handed over, soon after it was found.
+    pub(super) fn handing_over(options: &CheckOptions) -> Self {
+        Self { kept_max: usize::MAX, ..Self::new(options) }
     }
 
     /// Rows added so far.
@@ -39,6 +49,32 @@ impl Checker {
     #[must_use]
     pub fn invalid_rows(&self) -> u64 {
         self.report.invalid_rows
+    }
+
+    /// As this checker hashes names.
+    pub(super) fn hasher(&self) -> Hasher {
+        self.hasher.clone()
+    }
+
+    /// About so many rows will come.
+    pub(super) fn expect(&mut self, rows: u64) {
+        self.names.expect(rows);
+    }
+
+    /// Adds the next row, of which is known that it is right, and the hash of its name.
+    #[inline]
+    pub(super) fn add_good(&mut self, line: u64, name: Option<NonZeroU64>, good: Good) {
+        self.report.rows += 1;
+        match name.and_then(|name| self.names.insert(name.get(), line)) {
+            None => self.count(good),
+            Some(first) => self.add_invalid(&[], Some(name_twice(line, self.report.rows, first))),
+        }
+    }
+
+    fn count(&mut self, good: Good) {
+        self.report.physical += u64::from(good.physical);
+        self.report.r#virtual += u64::from(!good.physical);
+        self.report.pins += u64::from(good.pin);
     }
 
     /// Adds what is wrong with the header.
@@ -54,7 +90,7 @@ impl Checker {
             Err(row) => (row.line, row.number, row.row_id.as_deref()),
         };
         let twice = row_id
-            .and_then(|row_id| self.names.insert(self.hasher.hash(row_id), line))
+            .and_then(|row_id| self.names.insert(self.hasher.hash(row_id.as_bytes()), line))
             .map(|first| name_twice(line, number, first));
         match row {
             Ok(row) => {
@@ -63,10 +99,7 @@ impl Checker {
                     digest.update(row.card.fingerprint());
                 }
                 if twice.is_none() {
-                    let physical = row.card.kind() == "physical";
-                    self.report.physical += u64::from(physical);
-                    self.report.r#virtual += u64::from(!physical);
-                    self.report.pins += u64::from(row.pin.is_some());
+                    self.count(Good { physical: row.card.kind() == "physical", pin: row.pin.is_some() });
                 }
                 self.add_invalid(&[], twice);
             }
@@ -84,7 +117,7 @@ impl Checker {
     fn add_problems(&mut self, problems: &[Problem], twice: Option<Problem>) {
         let report = &mut self.report;
         report.problem_count += problems.len() as u64 + u64::from(twice.is_some());
-        let room = PROBLEMS_MAX.saturating_sub(report.problems.len());
+        let room = self.kept_max.saturating_sub(report.problems.len());
         report.problems.extend(problems.iter().cloned().chain(twice).take(room));
     }
 

@@ -4,12 +4,15 @@
 //! column. Never: a PIN or a JWE in a problem, or in memory after it was read: buffers are wiped.
 
 pub mod batch;
+mod blocks;
 mod checker;
 mod header;
 mod names;
+mod plan;
 mod records;
 mod rows;
 mod stream;
+mod sweep;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,6 +23,7 @@ use serde::Serialize;
 use crate::card::CardRequest;
 use crate::pin::PinJwe;
 use header::{Column, Header};
+use plan::Plan;
 use records::Records;
 
 pub use checker::Checker;
@@ -173,6 +177,8 @@ pub struct Manifest {
     columns: Vec<Column>,
     /// What is wrong with the header; empty unless the rows are only to be checked.
     header_problems: Vec<Problem>,
+    /// Where the first row begins: byte and line.
+    rows_at: (u64, u64),
 }
 
 impl Manifest {
@@ -195,16 +201,17 @@ impl Manifest {
         let read = |source| ManifestError::Read { path: path.into(), source };
         file.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(read)?;
         header::sniff(&start).map_err(|reason| ManifestError::Shape { path: path.into(), reason })?;
-        let header = header::read(&mut Records::new(start.as_slice().chain(file)), path)?;
-        Self::of_header(path, header)
+        let mut records = Records::new(start.as_slice().chain(file));
+        let header = header::read(&mut records, path)?;
+        Self::of_header(path, header, (records.offset(), records.line()))
     }
 
-    fn of_header(path: &Path, header: Header) -> Result<Self, ManifestError> {
+    fn of_header(path: &Path, header: Header, rows_at: (u64, u64)) -> Result<Self, ManifestError> {
         let Header { columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
-        Ok(Self { path: path.into(), columns, header_problems: problems })
+        Ok(Self { path: path.into(), columns, header_problems: problems, rows_at })
     }
 
     /// Without problems in the header.
@@ -223,7 +230,7 @@ impl Manifest {
         let read = |source| ManifestError::Read { path: self.path.clone(), source };
         let mut records = Records::new(open(&self.path)?);
         records.next().map_err(read)?;
-        Ok(Rows::new(self, records))
+        Ok(Rows::new(self, records, 0))
     }
 
     /// Reads every row and tells every problem, of which the report keeps the first.
@@ -255,11 +262,20 @@ impl Manifest {
         progress: &dyn Fn(u64),
         told: &mut dyn FnMut(Problem),
     ) -> Result<CheckReport, ManifestError> {
-        /// Between two calls of `progress`.
+        /// Between two calls of `progress`, where rows are read one by one.
         const PROGRESS_ROWS: u64 = 10_000;
-        let mut checker = Checker::new(options);
+        let mut checker = Checker::handing_over(options);
         checker.add_header(&self.header_problems);
-        for row in self.rows()? {
+        checker.hand_over(told);
+        let rows = if options.digest || !self.header_problems.is_empty() {
+            Some(self.rows()?)
+        } else {
+            self.check_fast(&mut checker, &mut |checker| {
+                checker.hand_over(told);
+                progress(checker.rows());
+            })?
+        };
+        for row in rows.into_iter().flatten() {
             checker.add(&row);
             checker.hand_over(told);
             if checker.rows().is_multiple_of(PROGRESS_ROWS) {
@@ -267,6 +283,19 @@ impl Manifest {
             }
         }
         checker.finish(&self.path)
+    }
+
+    /// Adds rows up by the fast way as far as it leads; answers the others, if there are any.
+    fn check_fast(
+        &self,
+        checker: &mut Checker,
+        added: &mut dyn FnMut(&mut Checker),
+    ) -> Result<Option<Rows<'_>>, ManifestError> {
+        let Some(plan) = Plan::of(&self.columns) else { return self.rows().map(Some) };
+        match self.sweep(&plan, self.rows_at, checker, added) {
+            Ok(rest) => Ok(rest.map(|records| Rows::new(self, records, checker.rows()))),
+            Err(source) => Err(ManifestError::Read { path: self.path.clone(), source }),
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Records<R> {
     after_cr: bool,
     /// Nothing was read yet: a byte order mark may come.
     at_start: bool,
+    /// Bytes read from the source.
+    passed: u64,
 }
 
 /// What keeps a record from being read as it is.
@@ -54,6 +56,11 @@ pub(super) struct Record<'r> {
 }
 
 impl<'r> Record<'r> {
+    /// Of cells that stand one after the other, each up to its end.
+    pub(super) fn of_cells(line: u64, cells: &'r [u8], ends: &'r [usize]) -> Self {
+        Self { line, flaw: None, cells, ends }
+    }
+
     /// How many cells.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
@@ -72,12 +79,13 @@ impl<'r> Record<'r> {
 }
 
 impl<R: Read> Records<R> {
+    /// From a file's start.
     pub(super) fn new(source: R) -> Self {
-        Self::from_line(source, 1)
+        Self { at_start: true, ..Self::within(source, 1) }
     }
 
-    /// For a source whose first byte stands on this line.
-    pub(super) fn from_line(source: R, line: u64) -> Self {
+    /// From a record's start within a file, which stands on this line.
+    pub(super) fn within(source: R, line: u64) -> Self {
         let mut core = csv_core::Reader::new();
         // It would take a byte order mark off its first bytes, which are not always the file's first.
         core.read_record(b"\n", &mut [0], &mut [0]);
@@ -90,8 +98,14 @@ impl<R: Read> Records<R> {
             ends: vec![0; 64],
             line,
             after_cr: false,
-            at_start: line == 1,
+            at_start: false,
+            passed: 0,
         }
+    }
+
+    /// How many bytes were parsed.
+    pub(super) fn offset(&self) -> u64 {
+        self.passed - self.unread.len() as u64
     }
 
     /// The line of the next byte, from 1.
@@ -173,7 +187,10 @@ impl<R: Read> Records<R> {
         while self.unread.is_empty() || (self.at_start && self.unread.end < MARK.len()) {
             match self.source.read(&mut self.buffer[self.unread.end..]) {
                 Ok(0) => break,
-                Ok(read) => self.unread.end += read,
+                Ok(read) => {
+                    self.unread.end += read;
+                    self.passed += read as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

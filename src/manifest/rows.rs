@@ -18,9 +18,9 @@ pub struct Rows<'m> {
 }
 
 impl<'m> Rows<'m> {
-    /// The rows of records whose header was read.
-    pub(super) fn new(manifest: &'m Manifest, records: Records<File>) -> Self {
-        Self { manifest, records, number: 0, ended: false }
+    /// The rows of records, after so many others.
+    pub(super) fn new(manifest: &'m Manifest, records: Records<File>, before: u64) -> Self {
+        Self { manifest, records, number: before, ended: false }
     }
 }
 
@@ -100,7 +100,7 @@ impl Manifest {
                 Holds::Nothing => {}
                 Holds::Parameter(_) if text.is_empty() => {}
                 Holds::Parameter(_) => pairs.push((column.name.clone(), text.to_owned())),
-                Holds::RowId if row_id_is_good(text) => row_id = Some(text.to_owned()),
+                Holds::RowId if row_id_is_good(cell) => row_id = Some(text.to_owned()),
                 Holds::RowId => problems.push(problem(
                     name,
                     "row_id",
@@ -170,10 +170,18 @@ fn text_of(cell: &[u8]) -> Result<&str, (&'static str, String)> {
 }
 
 /// Whether a row can have this name.
-pub(super) fn row_id_is_good(text: &str) -> bool {
-    (1..=ROW_ID_BYTES_MAX).contains(&text.len())
-        && !text.chars().any(char::is_control)
-        && text.chars().any(|letter| !letter.is_whitespace())
+#[inline]
+pub(super) fn row_id_is_good(name: &[u8]) -> bool {
+    if !(1..=ROW_ID_BYTES_MAX).contains(&name.len()) {
+        return false;
+    }
+    // Most names are of these alone.
+    if name.iter().all(u8::is_ascii_graphic) {
+        return true;
+    }
+    std::str::from_utf8(name).is_ok_and(|name| {
+        !name.chars().any(char::is_control) && name.chars().any(|letter| !letter.is_whitespace())
+    })
 }
 
 fn unreadable(line: u64, number: u64, error: &io::Error) -> InvalidRow {

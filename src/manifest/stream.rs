@@ -30,7 +30,8 @@ impl Manifest {
         header::sniff(&start).map_err(|reason| ManifestError::Shape { path: name.into(), reason })?;
         let mut records = Records::new(Cursor::new(start).chain(source));
         let header = header::read(&mut records, name)?;
-        Ok(ManifestStream { manifest: Self::of_header(name, header)?.sound()?, records })
+        let rows_at = (records.offset(), records.line());
+        Ok(ManifestStream { manifest: Self::of_header(name, header, rows_at)?.sound()?, records })
     }
 }
 

@@ -1,0 +1,136 @@
+//! A header as a plan: whether a row's cells are a request, told without building one.
+//!
+//! [`Plan::judge`] says yes or nothing. A row it says nothing of goes the long way (`Manifest::row`), which alone
+//! decides what is wrong, so the two can disagree only about a row that is right; a property test holds them together.
+//! Never allocates.
+
+use crate::card::kind::Kind;
+use crate::card::params::{EXCLUSIVE, METADATA_ENTRIES_MAX, REQUIRED, metadata_key};
+
+use super::header::{Column, Holds};
+use super::rows::row_id_is_good;
+use super::{CELL_BYTES_MAX, ROW_ID};
+
+/// Columns as bits.
+type Columns = u128;
+
+/// If any of these is given, all of those must be.
+struct Demand {
+    any: Columns,
+    /// None if the header has no column for one of them.
+    all: Option<Columns>,
+}
+
+/// What makes a row right under one header.
+pub(super) struct Plan {
+    holds: Vec<Holds>,
+    demands: Vec<Demand>,
+    exclusive: Vec<(Columns, Columns)>,
+    metadata: Columns,
+    pin: Columns,
+    kind_column: Option<usize>,
+    row_id_column: Option<usize>,
+}
+
+/// A row that is right, as far as it can be told from the row alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Good {
+    pub(super) physical: bool,
+    pub(super) pin: bool,
+}
+
+impl Plan {
+    /// The plan for these columns; none if there are more than it has bits for.
+    pub(super) fn of(columns: &[Column]) -> Option<Self> {
+        if columns.len() > Columns::BITS as usize {
+            return None;
+        }
+        let bits = |wanted: &dyn Fn(&str) -> bool| -> Columns {
+            columns.iter().enumerate().filter(|(_, column)| wanted(&column.name)).map(|(at, _)| 1 << at).sum()
+        };
+        let below = |parent: &str| {
+            bits(&|name| {
+                name != ROW_ID
+                    && (parent.is_empty()
+                        || name.strip_prefix(parent).is_some_and(|rest| rest.starts_with('[')))
+            })
+        };
+        let one = |path: String| Some(bits(&|name| name == path)).filter(|bits| *bits != 0);
+        let all = |parent: &str, parts: &[&str]| {
+            parts.iter().try_fold(0, |all, part| Some(all | one(format!("{parent}{part}"))?))
+        };
+        let mut demands = Vec::new();
+        for (parent, parts) in REQUIRED {
+            match parent.strip_suffix("[0]") {
+                // What every row must have is demanded of an empty one, too.
+                None if parent.is_empty() => {
+                    demands.push(Demand { any: Columns::MAX, all: all(parent, parts) })
+                }
+                None => demands.push(Demand { any: below(parent), all: all(parent, parts) }),
+                Some(list) => demands.extend(indices(columns, list).into_iter().map(|index| {
+                    let parent = format!("{list}[{index}]");
+                    Demand { any: below(&parent), all: all(&parent, parts) }
+                })),
+            }
+        }
+        demands.retain(|demand| demand.any != 0);
+        let mut exclusive: Vec<_> = EXCLUSIVE.iter().map(|(one, other)| (below(one), below(other))).collect();
+        exclusive.retain(|(one, other)| *one != 0 && *other != 0);
+        Some(Self {
+            holds: columns.iter().map(|column| column.holds).collect(),
+            demands,
+            exclusive,
+            metadata: bits(&|name| metadata_key(name).is_some()),
+            pin: bits(&|name| name == crate::card::PIN),
+            kind_column: columns.iter().position(|column| column.name == "type"),
+            row_id_column: columns.iter().position(|column| column.holds == Holds::RowId),
+        })
+    }
+
+    /// Where the rows' names stand.
+    pub(super) fn row_id_column(&self) -> Option<usize> {
+        self.row_id_column
+    }
+
+    /// Whether the row is right. `cell` gives the n-th cell, which is UTF-8; there are as many as columns.
+    #[inline]
+    pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c [u8]) -> Option<Good> {
+        let mut given: Columns = 0;
+        for (at, holds) in self.holds.iter().enumerate() {
+            let text = cell(at);
+            let right = match holds {
+                Holds::Parameter(_) | Holds::Nothing if text.is_empty() => continue,
+                Holds::Parameter(Kind::Pin) => Kind::Pin.accepts_bytes(text),
+                Holds::Parameter(kind) => text.len() <= CELL_BYTES_MAX && kind.accepts_bytes(text),
+                Holds::RowId => row_id_is_good(text),
+                Holds::Nothing => false,
+            };
+            if !right {
+                return None;
+            }
+            given |= 1 << at;
+        }
+        let met = |demand: &Demand| {
+            (demand.any != Columns::MAX && given & demand.any == 0)
+                || demand.all.is_some_and(|all| given & all == all)
+        };
+        let whole = self.demands.iter().all(met)
+            && self.exclusive.iter().all(|(one, other)| given & one == 0 || given & other == 0)
+            && (given & self.metadata).count_ones() as usize <= METADATA_ENTRIES_MAX;
+        whole.then(|| Good {
+            physical: self.kind_column.is_some_and(|at| cell(at) == b"physical"),
+            pin: given & self.pin != 0,
+        })
+    }
+}
+
+/// The indices that a list has columns for, as they are written.
+fn indices<'c>(columns: &'c [Column], list: &str) -> Vec<&'c str> {
+    let mut indices: Vec<&str> = columns
+        .iter()
+        .filter_map(|column| column.name.strip_prefix(list)?.strip_prefix('[')?.split(']').next())
+        .collect();
+    indices.sort_unstable();
+    indices.dedup();
+    indices
+}

@@ -1,0 +1,178 @@
+//! Promise: blocks of rows judged side by side come to the verdict, problems, lines and order of rows read one by one
+//! by the csv crate's parser, for every kind of quoting, line end and mistake, on any number of threads.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::Path;
+
+use embosser::manifest::{CheckOptions, CheckReport, Manifest, Problem};
+use proptest::prelude::*;
+
+/// Problems, and what was counted.
+type Verdict = (Vec<Problem>, [u64; 6]);
+
+/// With a digest every row is made into a request, one by one: the slow way. Without, blocks are judged.
+fn verdict(path: &Path, digest: bool) -> Verdict {
+    let mut problems = Vec::new();
+    let checked = Manifest::inspect(path).and_then(|manifest| {
+        manifest.check_each(&CheckOptions { digest }, &|_| {}, &mut |problem| problems.push(problem))
+    });
+    match checked {
+        Ok(CheckReport { rows, invalid_rows, pins, physical, r#virtual, problem_count, .. }) => {
+            (problems, [rows, invalid_rows, pins, physical, r#virtual, problem_count])
+        }
+        Err(error) => (error.into_problems(), [0; 6]),
+    }
+}
+
+fn same(text: &[u8]) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("manifest.csv");
+    std::fs::write(&path, text).unwrap();
+    let slow = verdict(&path, true);
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    for threads in [1, 3] {
+        let fast = pool(threads).install(|| verdict(&path, false));
+        assert_eq!(fast.1, slow.1, "{threads} threads");
+        assert!(fast.0 == slow.0, "{threads} threads: {:?} is not {:?}", fast.0.first(), slow.0.first());
+    }
+}
+
+const COLUMNS: &[&str] = &[
+    "row_id",
+    "type",
+    "currency",
+    "cardholder",
+    "pin[encrypted_number]",
+    "exp_month",
+    "metadata[note]",
+    "metadata[pin]",
+    "second_line",
+    "shipping[name]",
+    "shipping[address][city]",
+    "shipping[address][line1]",
+    "shipping[address][postal_code]",
+    "shipping[address][country]",
+    "shipping[require_signature]",
+    "spending_controls[spending_limits][0][amount]",
+    "spending_controls[spending_limits][0][interval]",
+    "spending_controls[spending_limits][1][amount]",
+    "spending_controls[spending_limits][1][categories][0]",
+    "spending_controls[allowed_categories][2]",
+    "spending_controls[blocked_categories][0]",
+];
+
+/// A cell as it stands in the file: mostly right for its column, sometimes not, in any quoting.
+fn cell(column: &'static str) -> BoxedStrategy<String> {
+    let right = match column {
+        "row_id" => "[a-z0-9]{1,3}".boxed(),
+        "type" => Just("virtual".to_owned()).boxed(),
+        "currency" => Just("eur".to_owned()).boxed(),
+        "pin[encrypted_number]" => prop_oneof![Just(support::verdict::jwe()), Just(String::new())].boxed(),
+        name if name.ends_with("[country]") => Just("IE".to_owned()).boxed(),
+        name if name.ends_with("[amount]") => {
+            prop_oneof![Just("500".to_owned()), Just(String::new())].boxed()
+        }
+        name if name.ends_with("[interval]") => {
+            prop_oneof![Just("daily".to_owned()), Just(String::new())].boxed()
+        }
+        name if name.contains("categories") => {
+            prop_oneof![4 => Just(String::new()), 1 => Just("airlines_air_carriers".to_owned())].boxed()
+        }
+        "exp_month" | "shipping[require_signature]" => Just(String::new()).boxed(),
+        name if name.starts_with("shipping[") => Just("Zoë".to_owned()).boxed(),
+        _ => prop_oneof![Just("Zoë".to_owned()), Just("a".to_owned()), Just(String::new())].boxed(),
+    };
+    let any = prop::sample::select(vec!["", "4711", "07", "TRUE", "physical", "x", " ", "\u{0}", "é", "a;b"]);
+    let quoted = |text: String| format!("\"{}\"", text.replace('"', "\"\""));
+    prop_oneof![
+        240 => right.clone(),
+        12 => right.prop_map(quoted),
+        6 => any.prop_map(str::to_owned),
+        2 => "[a,\"\r\n]{0,6}".prop_map(quoted),
+    ]
+    .boxed()
+}
+
+/// What no well-formed file has, and the csv crate reads all the same.
+fn oddity() -> impl Strategy<Value = String> {
+    prop_oneof![
+        30 => Just(String::new()),
+        1 => prop::sample::select(vec!["\"", "\"a\"b", "a\"b", "\r", "\r\r", "\"\"\"", "a\rb"]).prop_map(str::to_owned),
+    ]
+}
+
+fn row() -> impl Strategy<Value = String> {
+    let cells: Vec<_> = COLUMNS.iter().map(|column| cell(column)).collect();
+    let end = prop::sample::select(vec!["\n", "\n", "\n", "\r\n", "\n\n", "\r\n\r\n"]);
+    let shape = prop_oneof![20 => Just(0), 1 => Just(1), 1 => Just(2)];
+    (cells, end, oddity(), shape).prop_map(|(mut cells, end, odd, shape)| {
+        match shape {
+            1 => {
+                cells.pop();
+            }
+            2 => cells.push("more".into()),
+            _ => {}
+        }
+        cells[6] += &odd;
+        cells.join(",") + end
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_few_rows_of_any_kind(rows in prop::collection::vec(row(), 0..12), cut in 0_usize..3) {
+        let mut text = COLUMNS.join(",") + "\n" + &rows.concat();
+        // Some files end without a line's end, or in the middle of a row.
+        (0..cut).for_each(|_| { text.pop(); });
+        same(text.as_bytes());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10))]
+
+    /// Rows of any kind among so many good ones that there are several blocks, cut at any place.
+    #[test]
+    fn blocks_are_cut_at_any_place(
+        rows in prop::collection::vec((row(), 0_usize..900), 1..10),
+        broken in prop::option::weighted(0.2, Just(b"\xff".to_vec())),
+    ) {
+        let mut text = (COLUMNS.join(",") + "\n").into_bytes();
+        let mut number = 0;
+        for (odd, before) in rows {
+            for _ in 0..before {
+                number += 1;
+                let note = ["plain", "\"quo\"\"ted\"", "\"two\nlines, one cell\"", ""][number % 4];
+                text.extend(format!(
+                    "good {number},virtual,eur,ich_1,{},,{note},,{}\n",
+                    support::verdict::jwe(), ",".repeat(COLUMNS.len() - 9)
+                ).bytes());
+            }
+            text.extend(odd.bytes());
+        }
+        text.extend(broken.into_iter().flatten());
+        same(&text);
+    }
+}
+
+#[test]
+fn many_bad_rows_are_all_told() {
+    let mut text = "row_id,type,currency\n".to_owned();
+    for row in 0..40_000 {
+        text += &format!("{},{},eur\n", row % 30_000, if row % 3 == 0 { "virtuel" } else { "virtual" });
+    }
+    same(text.as_bytes());
+}
+
+#[test]
+fn a_header_with_more_columns_than_bits_is_checked_all_the_same() {
+    let columns: Vec<String> =
+        (0..150).map(|entry| format!("spending_controls[allowed_categories][{entry}]")).collect();
+    let cells = "airlines_air_carriers,".repeat(150);
+    let text = format!("{},type,currency\n{cells}virtual,eur\n{cells}virtuel,eur\n", columns.join(","));
+    same(text.as_bytes());
+}
