@@ -46,16 +46,17 @@ impl Case {
 
     /// The ways, the reference first. Each does it once and holds its result to be right.
     fn ways(&self) -> Vec<(&'static str, Box<dyn FnMut() + '_>)> {
-        let of = |scan: Scan| {
+        let of = move |scan: Scan| {
             let mut verifier = Verifier::new(scan);
             move || assert_eq!(verifier.verify(black_box(&self.compact), black_box(&self.key)), Ok(()))
         };
-        let mut inspector = Verifier::new(Scan::detect());
+        let scan = Scan::detect();
+        let mut inspector = Verifier::new(scan);
         vec![
             ("josekit", Box::new(|| josekit_reads(black_box(&self.compact)))),
-            ("known_header", Box::new(of(Scan::detect()))),
+            ("known_header", Box::new(of(scan))),
             ("known_header_portable", Box::new(of(Scan::PORTABLE))),
-            ("header_never_seen", Box::new(|| of(Scan::detect())())),
+            ("header_never_seen", Box::new(move || of(scan)())),
             (
                 "inspect_known_header",
                 Box::new(move || {

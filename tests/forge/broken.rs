@@ -84,7 +84,7 @@ pub(crate) fn broken(kid: &str, modulus: &[u8]) -> Vec<(&'static str, String)> {
         ("jwe_encrypted_key_length", with_segment(1, String::new())),
         ("jwe_encrypted_key_length", Jwe { encrypted_key: noise(255, 7), ..good.clone() }.compact()),
         ("jwe_encrypted_key_length", Jwe { encrypted_key: noise(257, 7), ..good.clone() }.compact()),
-        ("jwe_encrypted_key_length", Jwe::of_bytes(512).compact()),
+        ("jwe_encrypted_key_length", Jwe { encrypted_key: noise(512, 7), ..good.clone() }.compact()),
         ("jwe_encrypted_key_range", Jwe { encrypted_key: modulus.to_vec(), ..good.clone() }.compact()),
         ("jwe_encrypted_key_range", Jwe { encrypted_key: above, ..good.clone() }.compact()),
         ("jwe_encrypted_key_range", Jwe { encrypted_key: vec![0xFF; 256], ..good.clone() }.compact()),
