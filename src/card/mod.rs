@@ -158,12 +158,13 @@ impl CardRequest {
         for (path, value) in &self.pairs {
             form::pair(body, path, value);
         }
+        form::pair(body, "metadata[embosser_batch]", batch);
+        form::pair(body, "metadata[embosser_job]", job_id);
+        // The PIN comes last: a buffer that grew once it held the PIN would leave a copy behind that nobody wipes.
         if let Some(pin) = pin {
             // base64url and dots need no escaping; any other text is refused before it comes here.
             form::plain_pair(body, PIN, pin);
         }
-        form::pair(body, "metadata[embosser_batch]", batch);
-        form::pair(body, "metadata[embosser_job]", job_id);
     }
 }
 

@@ -227,11 +227,12 @@ mod tests {
 
     #[test]
     fn every_byte_at_every_place_of_every_length_is_judged_alike() {
-        // Under miri every length to just beyond two lanes, natively to several.
-        let longest = if cfg!(miri) { 35 } else { 100 };
-        let step = if cfg!(miri) { 7 } else { 1 };
+        // Every length natively; under miri, which takes a thousand times longer, those around a lane's end.
+        let lengths: Vec<usize> =
+            if cfg!(miri) { vec![0, 1, 15, 16, 17, 31, 32, 33, 49] } else { (0..=100).collect() };
+        let step = if cfg!(miri) { 37 } else { 1 };
         for scan in Scan::all() {
-            for length in 0..=longest {
+            for &length in &lengths {
                 // Boxed anew, so that miri sees a read beyond either end.
                 let mut bytes: Box<[u8]> = (0..length).map(|at| ALPHABET[at % 64]).collect();
                 assert!(scan.is_base64url([&bytes]), "{scan:?} {length}");
