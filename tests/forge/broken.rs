@@ -38,7 +38,7 @@ pub(crate) fn broken(kid: &str, modulus: &[u8]) -> Vec<(&'static str, String)> {
         ("pin_in_clear", "1234".into()),
         ("pin_in_clear", " 1234\n".into()),
         ("pin_in_clear", "123456789012".into()),
-        ("jwe_too_long", format!("{}.", good.compact()).repeat(10)),
+        ("jwe_too_long", format!("{}.", good.compact()).repeat(12)),
         ("jwe_too_long", "A".repeat(5001)),
         ("jwe_not_compact", String::new()),
         ("jwe_not_compact", "123".into()),
