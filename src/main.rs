@@ -8,6 +8,11 @@ use clap::Parser;
 use embosser::commands::{Exit, check, example, issue, schema, serve, status, submit, worker};
 use embosser::config::Config;
 use secrecy::SecretString;
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -63,16 +68,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// The log, on standard error: for people on a terminal, JSON elsewhere. `RUST_LOG` says what is in it.
+/// The log, on standard error: for people on a terminal, JSON elsewhere. `RUST_LOG` says what is in it, but for what
+/// tells secrets.
 fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let secretless = filter_fn(|event| !tells_secrets(event.target(), *event.level()));
     if std::io::stderr().is_terminal() {
-        builder.init();
+        builder.finish().with(secretless).init();
     } else {
-        builder.json().flatten_event(true).init();
+        builder.json().flatten_event(true).finish().with(secretless).init();
     }
+}
+
+/// Whether a library logs what it carries: the AMQP client prints every frame at this level, jobs with their
+/// encrypted PINs and the broker's password among them. No setting of the log may bring them out.
+fn tells_secrets(target: &str, level: Level) -> bool {
+    level == Level::TRACE && ["lapin", "amq_protocol"].iter().any(|library| target.starts_with(library))
 }
 
 fn fail(reason: &str) -> ExitCode {

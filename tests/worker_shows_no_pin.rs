@@ -1,0 +1,229 @@
+//! Promise: of a PIN's ciphertext, the API key and the broker's password nothing is logged or stored by `submit` and
+//! `worker`, at any log level, whatever is published and however it ends.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use embosser::broker::Broker;
+use embosser::broker::publisher::{Message, Publisher, Route};
+use embosser::config::RabbitmqConfig;
+use embosser::sandbox::{Faults, Options, Sandbox};
+use rustix::process::Signal;
+use serde_json::json;
+use support::rabbit::Rabbit;
+use support::write_manifest;
+
+const API_KEY: &str = "sk_test_TellingKeyThatNobodyMayRead4711";
+/// Rows of the manifest; four in five have a PIN.
+const ROWS: usize = 30;
+/// So much of a secret in a row is a leak: no other text has it by chance.
+const TELLTALE: usize = 20;
+/// Longest that anything here may take on a busy machine.
+const WAIT_MAX: Duration = Duration::from_secs(90);
+
+/// The program, its log in a file: a pipe that nobody empties would stop it.
+struct Logging {
+    child: Child,
+    name: &'static str,
+}
+
+impl Logging {
+    fn start(scene: &Scene, name: &'static str, arguments: &[&str]) -> Self {
+        let log = |kind: &str| File::create(scene.directory.path().join(format!("{name}.{kind}"))).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_embosser"))
+            .args(arguments)
+            .current_dir(scene.directory.path())
+            .envs([
+                ("EMBOSSER__STRIPE__API_URL", scene.sandbox.api_url()),
+                ("EMBOSSER__STRIPE__KEY_URL", scene.sandbox.key_url()),
+                ("EMBOSSER__RABBITMQ__URL", scene.rabbit.url()),
+                ("EMBOSSER__HTTP__LISTEN", "127.0.0.1:0".into()),
+                ("EMBOSSER__RETRY__BACKOFF_SECONDS_MIN", "0.02".into()),
+                ("STRIPE_API_KEY", API_KEY.into()),
+                ("RUST_LOG", "trace".into()),
+            ])
+            .stdin(Stdio::null())
+            .stdout(log("stdout"))
+            .stderr(log("stderr"))
+            .spawn()
+            .unwrap();
+        Self { child, name }
+    }
+
+    async fn ended(mut self) {
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(began.elapsed() < WAIT_MAX, "{} hangs", self.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert!(status.success(), "{}: {status}", self.name);
+    }
+
+    async fn told_to_end(self) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.ended().await;
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Scene {
+    rabbit: Rabbit,
+    sandbox: Sandbox,
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn publish(&self, bodies: &[Vec<u8>]) {
+        let config = RabbitmqConfig { url: self.rabbit.url(), ..RabbitmqConfig::default() };
+        let broker = Broker::new(&config).unwrap();
+        let publisher = Publisher::new(broker.clone(), "test");
+        for body in bodies {
+            let (exchange, key) = ("", broker.topology.jobs.as_str());
+            let properties = lapin::BasicProperties::default();
+            let message = Message { exchange, key, route: Route::Mandatory, body, properties };
+            publisher.publish(&message).await.unwrap();
+        }
+        publisher.close().await;
+    }
+
+    async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !done(self) {
+            assert!(began.elapsed() < WAIT_MAX, "not within {WAIT_MAX:?}: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn log(&self, name: &str) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.directory.path().join(name)).unwrap()).into_owned()
+    }
+}
+
+/// What must not be found: pieces of text, and the same bytes as `{:?}` prints them.
+struct Telltales(Vec<String>);
+
+impl Telltales {
+    fn of(jwes: &[&str]) -> Self {
+        let mut pieces = vec![API_KEY.rsplit('_').next().unwrap().to_owned()];
+        for jwe in jwes {
+            let key = jwe.split('.').nth(1).unwrap();
+            pieces.push(key[100..100 + TELLTALE].to_owned());
+            pieces.push(jwe[jwe.len() - TELLTALE..].to_owned());
+        }
+        let as_numbers = |piece: &String| {
+            let numbers: Vec<String> = piece.bytes().map(|byte| byte.to_string()).collect();
+            numbers.join(", ")
+        };
+        let numbers: Vec<String> = pieces.iter().map(as_numbers).collect();
+        Self(pieces.into_iter().chain(numbers).collect())
+    }
+
+    fn found_in(&self, text: &str) -> Option<&str> {
+        self.0.iter().map(String::as_str).find(|piece| text.contains(piece))
+    }
+
+    /// Fails if a file has any. What was sent is the sender's own.
+    fn hold(&self, directory: &Path, sent: &str) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name == sent {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap()).into_owned();
+            let line = text.lines().find(|line| self.found_in(line).is_some());
+            let excerpt: String = line.unwrap_or_default().chars().take(400).collect();
+            assert_eq!(self.found_in(&text), None, "in {name}: {excerpt}");
+        }
+    }
+}
+
+/// Messages with a JWE where it belongs and where it does not; none of them is a job.
+fn misplaced(jwe: &str) -> Vec<Vec<u8>> {
+    let job = |card: serde_json::Value| {
+        json!({"id": "bad", "batch": "bad", "operation": "create_card", "card": card})
+            .to_string()
+            .into_bytes()
+    };
+    let whole = String::from_utf8(job(json!({"pin": {"encrypted_number": jwe}}))).unwrap();
+    vec![
+        job(json!({"type": "virtual", "currency": jwe, "pin": {"encrypted_number": [jwe]}})),
+        job(json!({"type": jwe, "pin": jwe, "second_line": jwe})),
+        job(
+            json!({"type": "virtual", "currency": "eur", "pin": {"encrypted_number": jwe.replace('.', "=.")}}),
+        ),
+        json!({"id": jwe, "batch": jwe, "operation": jwe, "deadline": jwe, "card": [jwe], jwe: jwe})
+            .to_string()
+            .into_bytes(),
+        whole[..whole.len() - 40].as_bytes().to_vec(),
+        jwe.as_bytes().to_vec(),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_trace_level_submit_and_worker_tell_nothing_of_a_pin() {
+    let fault = 0.06;
+    let faults = Faults {
+        error_before: fault,
+        error_after: fault,
+        drop_before: fault,
+        drop_after: fault,
+        conflict: fault,
+        ..Faults::default()
+    };
+    let scene = Scene {
+        rabbit: Rabbit::start().await,
+        sandbox: Sandbox::start(Options { faults, ..Options::default() }).await.unwrap(),
+        directory: tempfile::tempdir().unwrap(),
+    };
+    let directory = scene.directory.path();
+    // Encrypted under the key before: refused as stale.
+    write_manifest(&directory.join("sent.csv"), &scene.sandbox, ROWS).await;
+    let stale = std::fs::read_to_string(directory.join("sent.csv")).unwrap();
+    let stale = stale.lines().nth(1).unwrap().rsplit(',').next().unwrap().to_owned();
+    scene.sandbox.rotate_key();
+    write_manifest(&directory.join("sent.csv"), &scene.sandbox, ROWS).await;
+    let sent = std::fs::read_to_string(directory.join("sent.csv")).unwrap();
+    let cells = sent.lines().filter_map(|line| line.rsplit(',').next());
+    let mut jwes: Vec<&str> = cells.filter(|cell| cell.matches('.').count() == 4).collect();
+    assert_eq!(jwes.len(), ROWS * 4 / 5);
+    jwes.push(&stale);
+    let telltales = Telltales::of(&jwes);
+    assert!(telltales.found_in(&sent).is_some(), "the search finds what is there");
+    assert!(telltales.found_in(&format!("{:?}", sent.as_bytes())).is_some(), "and in bytes that are printed");
+
+    let worker = Logging::start(&scene, "worker", &["worker", "--rate", "50"]);
+    Logging::start(&scene, "submit", &["submit", "sent.csv"]).ended().await;
+    let mut bodies = misplaced(jwes[0]);
+    bodies.push(
+        json!({"id": "stale", "batch": "bad", "operation": "create_card", "card": {"type": "virtual",
+            "currency": "eur", "cardholder": "ich_1", "pin": {"encrypted_number": stale}}})
+        .to_string()
+        .into_bytes(),
+    );
+    scene.publish(&bodies).await;
+    scene.until("all cards", |scene| scene.sandbox.account().cards.len() == ROWS).await;
+    scene.until("a stale PIN", |scene| scene.log("worker.stderr").contains("stale_key")).await;
+    worker.told_to_end().await;
+    telltales.hold(directory, "sent.csv");
+    // That there was something to be seen: the libraries' own logs, and messages that were no jobs.
+    let log = scene.log("worker.stderr");
+    for expected in ["\"TRACE\"", "hyper", "message_invalid", "message_not_json", "job ended"] {
+        assert!(log.contains(expected), "the log has no {expected}");
+    }
+    assert!(scene.log("submit.stderr").contains("lapin"));
+}
