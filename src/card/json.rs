@@ -133,16 +133,16 @@ fn whole(number: &serde_json::Number) -> Option<String> {
 }
 
 /// Pairs of known parameters, without gaps, as nested JSON of the schema's types.
-pub(super) fn nest(pairs: &[(String, String)]) -> Value {
+pub(super) fn nest<'p>(pairs: impl Iterator<Item = (&'p str, &'p str)>) -> Value {
     let mut card = Value::Object(Map::new());
     // In the order of their indices, so that each list grows at its end.
-    let mut sorted: Vec<_> = pairs.iter().map(|(path, value)| (segments(path), path, value)).collect();
+    let mut sorted: Vec<_> = pairs.map(|(path, value)| (segments(path), path, value)).collect();
     sorted.sort_by(|one, other| one.0.cmp(&other.0));
     for (segments, path, value) in sorted {
         let leaf = match params::kind_of(path) {
             Ok(Kind::Integer { .. } | Kind::Amount) => value.parse::<i64>().map_or(Value::Null, Value::from),
             Ok(Kind::Boolean) => Value::Bool(value == "true"),
-            _ => Value::String(value.clone()),
+            _ => Value::String(value.to_owned()),
         };
         let mut at = &mut card;
         for (place, segment) in segments.iter().enumerate() {

@@ -20,11 +20,12 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroize as _;
 
 use crate::pin::PinJwe;
+use form::Form;
 
 /// Parameters in the order of their paths; without the PIN, which travels apart.
 #[derive(Debug, Default)]
 pub struct CardRequest {
-    pairs: Vec<(String, String)>,
+    form: Form,
     pin: Option<PinJwe>,
     /// The cardholder, by whom the card can be found again.
     pub cardholder: Option<String>,
@@ -104,29 +105,29 @@ impl CardRequest {
             return Err(problems);
         }
         close_gaps(&mut pairs);
+        pairs.sort_unstable();
         let mut request = Self::default();
         for (path, value) in pairs {
             if path == PIN {
                 request.pin = Some(PinJwe::new(value));
                 continue;
             }
-            if path == "cardholder" {
-                request.cardholder = Some(value.clone());
-            }
             let value = match params::kind_of(&path) {
                 Ok(kind) => kind.canonical(value),
                 Err(_) => value,
             };
-            request.pairs.push((path, value));
+            request.form.push(&path, &value);
+            if path == "cardholder" {
+                request.cardholder = Some(value);
+            }
         }
-        request.pairs.sort_unstable();
         Ok(request)
     }
 
     /// Stripe's nested JSON again, without the PIN: what [`Self::from_json`] makes the same request of.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        json::nest(&self.pairs)
+        json::nest(self.form.iter())
     }
 
     /// Takes the PIN out.
@@ -137,14 +138,14 @@ impl CardRequest {
     /// `physical` or `virtual`.
     #[must_use]
     pub fn kind(&self) -> &str {
-        self.pairs.iter().find(|(path, _)| path == "type").map_or("", |(_, value)| value)
+        self.form.iter().find(|(path, _)| *path == "type").map_or("", |(_, value)| value)
     }
 
     /// What was asked for, without the PIN; independent of the order of columns or members.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
-        for (path, value) in &self.pairs {
+        for (path, value) in self.form.iter() {
             for text in [path, value] {
                 digest.update((text.len() as u64).to_be_bytes());
                 digest.update(text.as_bytes());
@@ -155,15 +156,13 @@ impl CardRequest {
 
     /// Appends the form body, with the metadata by which the card is found again.
     pub fn encode_into(&self, body: &mut Vec<u8>, pin: Option<&str>, job_id: &str, batch: &str) {
-        for (path, value) in &self.pairs {
-            form::pair(body, path, value);
-        }
-        form::pair(body, "metadata[embosser_batch]", batch);
-        form::pair(body, "metadata[embosser_job]", job_id);
+        self.form.encode_into(body);
+        form::pair(body, "&metadata[embosser_batch]=", batch);
+        form::pair(body, "&metadata[embosser_job]=", job_id);
         // The PIN comes last: a buffer that grew once it held the PIN would leave a copy behind that nobody wipes.
         if let Some(pin) = pin {
             // base64url and dots need no escaping; any other text is refused before it comes here.
-            form::plain_pair(body, PIN, pin);
+            form::plain_pair(body, "&pin[encrypted_number]=", pin);
         }
     }
 }
@@ -247,7 +246,7 @@ mod tests {
             (&format!("{limit}[1][interval]"), "weekly"),
             ("metadata[7]", "no index"),
         ]);
-        assert_eq!(gaps.pairs, none.pairs);
+        assert!(gaps.form.iter().eq(none.form.iter()), "{gaps:?}");
     }
 
     #[test]
