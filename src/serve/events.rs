@@ -12,8 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::ToSchema;
 
 use super::Server;
-use super::batches::{BatchView, State};
 use super::problem::Problem;
+use super::view::{BatchView, State};
 
 /// Least time between two events of a stream: as fast as people read.
 const EVENTS_EVERY: Duration = Duration::from_millis(500);

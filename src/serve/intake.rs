@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
-use super::batches::Batch;
+use super::batch::Batch;
 use super::held::Held;
 use super::problem::Problem;
 use super::{publish, run};

@@ -7,6 +7,7 @@
 
 pub mod access;
 mod api;
+mod batch;
 mod batches;
 mod check;
 mod connection;
@@ -24,6 +25,7 @@ mod publish;
 mod results;
 mod run;
 mod upload;
+mod view;
 
 use std::any::Any;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Server;
-use super::batches::Batch;
+use super::batch::Batch;
 use super::held::Held;
 use super::intake::Queue;
 use super::problem::{Kind, Problem};

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Server;
-use super::batches::Conflict;
+use super::batch::Conflict;
 use super::problem::{Kind as Wrong, Problem};
 use crate::job::{self, JobId};
 use crate::ledger::{Kind, Row};
@@ -218,7 +218,12 @@ pub(super) fn csv(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
     let name = percent_encoding::utf8_percent_encode(batch.as_str(), percent_encoding::NON_ALPHANUMERIC);
-    let ending = if outcome.is_some() { "some.csv" } else { "results.csv" };
+    let ending = match outcome {
+        None => "results.csv",
+        Some(OutcomeWord::Issued) => "issued.csv",
+        Some(OutcomeWord::Refused) => "refused.csv",
+        Some(OutcomeWord::Unresolved) => "unresolved.csv",
+    };
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}.{ending}")) {
         headers.insert(header::CONTENT_DISPOSITION, value);
     }

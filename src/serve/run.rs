@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::Server;
-use super::batches::Batch;
+use super::batch::Batch;
 use super::held::Held;
 use crate::job::Job;
 use crate::line::Line;

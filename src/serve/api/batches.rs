@@ -1,52 +1,32 @@
-//! The API's endpoints: who may call each, what it takes and answers. What they do is in the modules beside it.
+//! The endpoints of manifests and their batches.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use super::access::{Operate, Read, Submit};
-use super::batches::{BatchView, Begun, eta, no_batch};
-use super::check::Purpose;
-use super::extract::{Path, Query};
-use super::jobs::{self, JobRequest, JobView, Sent};
-use super::problem::{Kind, Problem};
-use super::results::{self, ResultsQuery, RowsQuery, RowsView};
-use super::upload::{UploadQuery, receive};
-use super::{Server, events};
+use super::locate;
 use crate::job::Batch;
 use crate::line::gate::Standing;
 use crate::manifest::batch::SecondCards;
+use crate::serve::access::{Operate, Read, Submit};
+use crate::serve::batches::{Begun, no_batch};
+use crate::serve::check::Purpose;
+use crate::serve::extract::{Path, Query};
+use crate::serve::problem::{Kind, Problem};
+use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView};
+use crate::serve::upload::{UploadQuery, receive};
+use crate::serve::view::{BatchView, eta};
+use crate::serve::{Server, events};
 
 /// Batches of one answer, and how many if nothing is said.
 const LIST_MAX: usize = 1000;
 const LIST_USUAL: usize = 100;
-
-/// All endpoints, with their documentation.
-pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server> {
-    OpenApiRouter::with_openapi(document)
-        .routes(routes!(begin_batch, list_batches))
-        .routes(routes!(check_manifest))
-        .routes(routes!(show_batch))
-        .routes(routes!(batch_results))
-        .routes(routes!(batch_rows))
-        .routes(routes!(batch_events))
-        .routes(routes!(pause_batch))
-        .routes(routes!(resume_batch))
-        .routes(routes!(cancel_batch))
-        .routes(routes!(send_job))
-        .routes(routes!(show_job))
-        .routes(routes!(show_server))
-        .routes(routes!(healthz))
-        .routes(routes!(readyz))
-}
 
 /// A manifest as a form's file.
 #[derive(ToSchema)]
@@ -91,36 +71,6 @@ pub(super) struct ListQuery {
     pub(super) limit: Option<usize>,
 }
 
-/// What this server is.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct ServerView {
-    /// embosser's version.
-    pub(super) version: String,
-    /// Whose cards: `live`, `test`, or `sandbox` (no card is real).
-    pub(super) mode: String,
-    /// Calls a second that are configured.
-    pub(super) pace_configured_per_second: f64,
-    /// Calls a second that Stripe allows at present.
-    pub(super) pace_per_second: f64,
-    /// Calls under way or being prepared.
-    pub(super) in_flight: usize,
-    /// Whether Stripe is taken to be down.
-    pub(super) stripe_down: bool,
-    /// Why nothing is issued any more, if that is so.
-    pub(super) stopped: Option<String>,
-    /// Largest upload, in bytes.
-    pub(super) upload_bytes_max: u64,
-    /// Most rows of one upload.
-    pub(super) rows_max: u64,
-}
-
-/// That it is well.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct HealthView {
-    /// Always `ok`.
-    pub(super) status: String,
-}
-
 /// Upload a manifest and issue its rows.
 ///
 /// Checked as it arrives: any bad row, and nothing is issued. The same file again is the same batch: rows that have
@@ -141,7 +91,7 @@ pub(super) struct HealthView {
             description = "Every problem with its line, column and reason; nothing was issued"),
     )
 )]
-async fn begin_batch(
+pub(super) async fn begin_batch(
     _: Submit,
     State(server): State<Server>,
     Query(query): Query<UploadQuery>,
@@ -167,13 +117,6 @@ async fn begin_batch(
     Ok(response)
 }
 
-fn locate(response: &mut Response, base: &str, name: &str) {
-    let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
-    if let Ok(address) = HeaderValue::from_str(&format!("{base}{name}")) {
-        response.headers_mut().insert(header::LOCATION, address);
-    }
-}
-
 /// Check a manifest without issuing anything.
 #[utoipa::path(
     post, path = "/v1/checks", tag = "batches", params(UploadQuery), security(("token" = ["submit"])),
@@ -188,7 +131,7 @@ fn locate(response: &mut Response, base: &str, name: &str) {
             description = "Every problem with its line, column and reason"),
     )
 )]
-async fn check_manifest(
+pub(super) async fn check_manifest(
     _: Submit,
     State(server): State<Server>,
     Query(query): Query<UploadQuery>,
@@ -209,7 +152,7 @@ async fn check_manifest(
     get, path = "/v1/batches", tag = "batches", params(ListQuery), security(("token" = ["read"])),
     responses((status = 200, body = BatchesView))
 )]
-async fn list_batches(
+pub(super) async fn list_batches(
     _: Read,
     State(server): State<Server>,
     Query(query): Query<ListQuery>,
@@ -231,7 +174,7 @@ async fn list_batches(
     responses((status = 200, body = BatchView), (status = 404, body = Problem,
         content_type = "application/problem+json"))
 )]
-async fn show_batch(
+pub(super) async fn show_batch(
     _: Read,
     State(server): State<Server>,
     Path(batch): Path<String>,
@@ -246,7 +189,7 @@ async fn show_batch(
     responses((status = 200, body = String, content_type = "text/csv; charset=utf-8"),
         (status = 404, body = Problem, content_type = "application/problem+json"))
 )]
-async fn batch_results(
+pub(super) async fn batch_results(
     _: Read,
     State(server): State<Server>,
     Path(batch): Path<String>,
@@ -264,7 +207,7 @@ async fn batch_results(
     responses((status = 200, body = RowsView), (status = 404, body = Problem,
         content_type = "application/problem+json"))
 )]
-async fn batch_rows(
+pub(super) async fn batch_rows(
     _: Read,
     State(server): State<Server>,
     Path(batch): Path<String>,
@@ -282,7 +225,7 @@ async fn batch_rows(
         description = "Events; each has the whole view, so that nothing is missed when the stream drops"),
         (status = 404, body = Problem, content_type = "application/problem+json"))
 )]
-async fn batch_events(
+pub(super) async fn batch_events(
     _: Read,
     State(server): State<Server>,
     Path(batch): Path<String>,
@@ -299,7 +242,7 @@ async fn batch_events(
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended"))
 )]
-async fn pause_batch(
+pub(super) async fn pause_batch(
     _: Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
@@ -315,7 +258,7 @@ async fn pause_batch(
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended"))
 )]
-async fn resume_batch(
+pub(super) async fn resume_batch(
     _: Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
@@ -331,7 +274,7 @@ async fn resume_batch(
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended"))
 )]
-async fn cancel_batch(
+pub(super) async fn cancel_batch(
     _: Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
@@ -350,87 +293,6 @@ async fn steer(server: &Server, name: &str, standing: Standing) -> Result<Json<B
     Ok(Json(batch.view(server.pace_per_second(), server.clock().now())))
 }
 
-/// Send one job.
-///
-/// Its id names the card for ever: however often it is sent, it gets one card.
-#[utoipa::path(
-    post, path = "/v1/jobs", tag = "jobs", request_body = JobRequest, security(("token" = ["submit"])),
-    responses(
-        (status = 200, body = JobView, description = "It has its card already"),
-        (status = 202, body = JobView, description = "It waits for its call",
-            headers(("Location" = String, description = "The job's address"))),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
-        (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "This id has a job with other content"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "Every problem"),
-    )
-)]
-async fn send_job(_: Submit, State(server): State<Server>, request: Request) -> Result<Response, Problem> {
-    let (status, view) = match jobs::submit(&server, request).await? {
-        Sent::Accepted(view) => (StatusCode::ACCEPTED, view),
-        Sent::Known(view) => (StatusCode::OK, view),
-    };
-    let id = view.id.clone();
-    let mut response = (status, Json(view)).into_response();
-    locate(&mut response, "/v1/jobs/", &id);
-    Ok(response)
-}
-
-/// Show how a job stands. A `/` in its id is sent as `%2F`.
-#[utoipa::path(
-    get, path = "/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path, min_length = 1, example = "payroll/4711")),
-    security(("token" = ["read"])),
-    responses((status = 200, body = JobView), (status = 404, body = Problem,
-        content_type = "application/problem+json"))
-)]
-async fn show_job(
-    _: Read,
-    State(server): State<Server>,
-    Path(id): Path<String>,
-) -> Result<Json<JobView>, Problem> {
-    Ok(Json(jobs::view(&server, &id).await?))
-}
-
-/// Show what this server is: its mode, its pace and its bounds.
-#[utoipa::path(
-    get, path = "/v1/server", tag = "server", security(("token" = ["read"])),
-    responses((status = 200, body = ServerView))
-)]
-async fn show_server(_: Read, State(server): State<Server>) -> Json<ServerView> {
-    let health = server.intake().health();
-    let limits = server.limits();
-    Json(ServerView {
-        version: env!("CARGO_PKG_VERSION").into(),
-        mode: server.mode().into(),
-        pace_configured_per_second: health.configured_per_second,
-        pace_per_second: health.current_per_second,
-        in_flight: health.in_flight,
-        stripe_down: health.stripe_down,
-        stopped: health.stopped,
-        upload_bytes_max: limits.upload_bytes_max,
-        rows_max: limits.rows_max,
-    })
-}
-
-/// Tell that the process lives.
-#[utoipa::path(get, path = "/healthz", tag = "server", security(()), responses((status = 200, body = HealthView)))]
-async fn healthz() -> Json<HealthView> {
-    Json(HealthView { status: "ok".into() })
-}
-
-/// Tell whether work is taken.
-#[utoipa::path(
-    get, path = "/readyz", tag = "server", security(()),
-    responses((status = 200, body = HealthView), (status = 503, body = Problem,
-        content_type = "application/problem+json", description = "Nothing is issued any more"))
-)]
-async fn readyz(State(server): State<Server>) -> Result<Json<HealthView>, Problem> {
-    server.ready()?;
-    Ok(Json(HealthView { status: "ok".into() }))
-}
-
 async fn existing(server: &Server, name: String) -> Result<Batch, Problem> {
     server.batches().view(server, &name).await?;
     Batch::new(name.clone()).map_err(|_| no_batch(&name))
@@ -438,11 +300,4 @@ async fn existing(server: &Server, name: String) -> Result<Batch, Problem> {
 
 fn place(places: &Arc<Semaphore>, full: &str) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
     places.clone().try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, full))
-}
-
-/// The API's own document.
-pub(super) fn document_route(document: &serde_json::Value) -> axum::Router<Server> {
-    let text = document.to_string();
-    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    axum::Router::new().route("/openapi.json", axum::routing::get(async move || (kind, text.clone())))
 }

@@ -1,0 +1,46 @@
+//! The API's endpoints: who may call each, what it takes and answers. What they do is in the modules beside these.
+
+mod batches;
+mod jobs;
+mod server;
+
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Server;
+
+/// All endpoints, with their documentation.
+pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server> {
+    OpenApiRouter::with_openapi(document)
+        .routes(routes!(batches::begin_batch, batches::list_batches))
+        .routes(routes!(batches::check_manifest))
+        .routes(routes!(batches::show_batch))
+        .routes(routes!(batches::batch_results))
+        .routes(routes!(batches::batch_rows))
+        .routes(routes!(batches::batch_events))
+        .routes(routes!(batches::pause_batch))
+        .routes(routes!(batches::resume_batch))
+        .routes(routes!(batches::cancel_batch))
+        .routes(routes!(jobs::send_job))
+        .routes(routes!(jobs::show_job))
+        .routes(routes!(server::show_server))
+        .routes(routes!(server::healthz))
+        .routes(routes!(server::readyz))
+}
+
+/// Says where a new thing is to be found.
+fn locate(response: &mut Response, base: &str, name: &str) {
+    let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+    if let Ok(address) = HeaderValue::from_str(&format!("{base}{name}")) {
+        response.headers_mut().insert(header::LOCATION, address);
+    }
+}
+
+/// The API's own document.
+pub(super) fn document_route(document: &serde_json::Value) -> axum::Router<Server> {
+    let text = document.to_string();
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    axum::Router::new().route("/openapi.json", axum::routing::get(async move || (kind, text.clone())))
+}

@@ -1,0 +1,78 @@
+//! The endpoints of the server itself.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::serve::Server;
+use crate::serve::access::Read;
+use crate::serve::problem::Problem;
+
+/// What this server is.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct ServerView {
+    /// embosser's version.
+    pub(super) version: String,
+    /// Whose cards: `live`, `test`, or `sandbox` (no card is real).
+    pub(super) mode: String,
+    /// Calls a second that are configured.
+    pub(super) pace_configured_per_second: f64,
+    /// Calls a second that Stripe allows at present.
+    pub(super) pace_per_second: f64,
+    /// Calls under way or being prepared.
+    pub(super) in_flight: usize,
+    /// Whether Stripe is taken to be down.
+    pub(super) stripe_down: bool,
+    /// Why nothing is issued any more, if that is so.
+    pub(super) stopped: Option<String>,
+    /// Largest upload, in bytes.
+    pub(super) upload_bytes_max: u64,
+    /// Most rows of one upload.
+    pub(super) rows_max: u64,
+}
+
+/// That it is well.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct HealthView {
+    /// Always `ok`.
+    pub(super) status: String,
+}
+
+/// Show what this server is: its mode, its pace and its bounds.
+#[utoipa::path(
+    get, path = "/v1/server", tag = "server", security(("token" = ["read"])),
+    responses((status = 200, body = ServerView))
+)]
+pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<ServerView> {
+    let health = server.intake().health();
+    let limits = server.limits();
+    Json(ServerView {
+        version: env!("CARGO_PKG_VERSION").into(),
+        mode: server.mode().into(),
+        pace_configured_per_second: health.configured_per_second,
+        pace_per_second: health.current_per_second,
+        in_flight: health.in_flight,
+        stripe_down: health.stripe_down,
+        stopped: health.stopped,
+        upload_bytes_max: limits.upload_bytes_max,
+        rows_max: limits.rows_max,
+    })
+}
+
+/// Tell that the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "server", security(()), responses((status = 200, body = HealthView)))]
+pub(super) async fn healthz() -> Json<HealthView> {
+    Json(HealthView { status: "ok".into() })
+}
+
+/// Tell whether work is taken.
+#[utoipa::path(
+    get, path = "/readyz", tag = "server", security(()),
+    responses((status = 200, body = HealthView), (status = 503, body = Problem,
+        content_type = "application/problem+json", description = "Nothing is issued any more"))
+)]
+pub(super) async fn readyz(State(server): State<Server>) -> Result<Json<HealthView>, Problem> {
+    server.ready()?;
+    Ok(Json(HealthView { status: "ok".into() }))
+}

@@ -1,0 +1,263 @@
+//! A batch that this process received: how far it has come, and how it is steered.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::history::{Meter, Point};
+use super::problem::{Kind, Problem};
+use super::view::{BatchView, State, eta};
+use crate::clock::Time;
+use crate::job;
+use crate::line::gate::{Gate, Standing};
+use crate::manifest::CheckReport;
+use crate::manifest::batch::digest_of;
+use crate::outcome::{Ended, Outcome};
+use crate::tally::{Counts, Tally};
+
+/// Conflicts of one batch that are kept with their reasons: the ledger holds the job they are in conflict with.
+const CONFLICTS_MAX: usize = 1000;
+
+/// A batch that this process received.
+pub(super) struct Batch {
+    pub(super) name: job::Batch,
+    pub(super) digest: Option<String>,
+    rows: u64,
+    pins: u64,
+    pub(super) received: Time,
+    began: Instant,
+    pub(super) gate: Gate,
+    tally: Tally,
+    course: Mutex<Course>,
+    changed: watch::Sender<u64>,
+}
+
+struct Course {
+    /// How it ended, if it has.
+    end: Option<State>,
+    reason: Option<String>,
+    pins_left: u64,
+    latest: Time,
+    meter: Meter,
+    /// What was counted elsewhere: by the ledger that a worker writes to.
+    elsewhere: Counts,
+    /// Whether all of its jobs are in a queue, where no gate is.
+    out_of_reach: bool,
+    /// Rows refused because their job has other content already: the ledger keeps the job as it was.
+    conflicts: Vec<Conflict>,
+}
+
+/// A row whose job has other content already.
+#[derive(Debug, Clone)]
+pub(super) struct Conflict {
+    pub(super) row: u64,
+    pub(super) row_id: Option<String>,
+    pub(super) job: String,
+    pub(super) ended: Ended,
+}
+
+impl Batch {
+    /// One that was checked and has not begun.
+    pub(super) fn new(name: job::Batch, report: &CheckReport, received: Time) -> Self {
+        let course = Course {
+            end: None,
+            reason: None,
+            pins_left: report.pins,
+            latest: received,
+            meter: Meter::default(),
+            elsewhere: Counts::default(),
+            out_of_reach: false,
+            conflicts: Vec::new(),
+        };
+        Self {
+            name,
+            digest: digest_of(report),
+            rows: report.rows,
+            pins: report.pins,
+            received,
+            began: Instant::now(),
+            gate: Gate::default(),
+            tally: Tally::default(),
+            course: Mutex::new(course),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    fn course(&self) -> std::sync::MutexGuard<'_, Course> {
+        // Every change is a plain assignment; a panic elsewhere cannot leave it half done.
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rows of its manifest.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// How many rows have ended how.
+    pub(super) fn counts(&self) -> Counts {
+        let elsewhere = self.course().elsewhere;
+        self.tally.counts().plus(elsewhere)
+    }
+
+    /// Those of them that ended in this process.
+    pub(super) fn own_counts(&self) -> Counts {
+        self.tally.counts()
+    }
+
+    /// What a worker has written so far.
+    pub(super) fn elsewhere(&self, counts: Counts, now: Time) {
+        {
+            let mut course = self.course();
+            if counts == course.elsewhere {
+                return;
+            }
+            course.elsewhere = counts;
+            course.latest = now;
+        }
+        self.touch();
+    }
+
+    /// All of its jobs are in a queue, but for so many that were called off before.
+    pub(super) fn out_of_reach(&self, called_off: u64) {
+        self.tally.add_refused(called_off);
+        self.course().out_of_reach = true;
+        self.touch();
+    }
+
+    /// Whether they are.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        self.course().out_of_reach
+    }
+
+    /// A row has ended.
+    pub(super) fn row_ended(
+        &self,
+        row: u64,
+        row_id: Option<String>,
+        job: &str,
+        ended: Ended,
+        pin: bool,
+        now: Time,
+    ) {
+        self.tally.add(&ended);
+        {
+            let mut course = self.course();
+            course.latest = now;
+            course.pins_left -= u64::from(pin).min(course.pins_left);
+            let conflict =
+                matches!(&ended.outcome, Outcome::Refused(refusal) if refusal.code == "job_conflict");
+            if conflict && course.conflicts.len() < CONFLICTS_MAX {
+                course.conflicts.push(Conflict { row, row_id, job: job.to_owned(), ended });
+            }
+        }
+        self.touch();
+    }
+
+    /// About once a second, for the history and the rate.
+    pub(super) fn sample(&self) {
+        let Counts { issued, refused, unresolved, .. } = self.counts();
+        let elapsed = self.began.elapsed();
+        self.course().meter.sample(elapsed, Point { issued, refused, unresolved });
+        self.touch();
+    }
+
+    /// It has ended; `reason` if it was cut off.
+    pub(super) fn ended(&self, reason: Option<String>) {
+        self.sample();
+        let counts = self.counts();
+        let reason = reason.or_else(|| {
+            (counts.unresolved > 0).then(|| {
+                format!("the end of {} rows is not known yet; upload the same file again", counts.unresolved)
+            })
+        });
+        let end = match (&reason, self.gate.standing()) {
+            (Some(_), _) => State::Interrupted,
+            (None, Standing::CalledOff) => State::Cancelled,
+            (None, Standing::Open | Standing::Shut) => State::Finished,
+        };
+        {
+            let mut course = self.course();
+            course.end = Some(end);
+            course.reason = reason;
+            course.pins_left = 0;
+        }
+        self.touch();
+    }
+
+    /// Whether it has not ended.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.course().end.is_none()
+    }
+
+    fn state(&self) -> State {
+        let course = self.course();
+        course.end.unwrap_or_else(|| match self.gate.standing() {
+            Standing::Open => State::Running,
+            Standing::Shut if course.out_of_reach => State::Running,
+            Standing::Shut => State::Paused,
+            Standing::CalledOff => State::Cancelling,
+        })
+    }
+
+    /// Opens or shuts the gate, or calls the batch off.
+    ///
+    /// # Errors
+    /// If it has ended, or was called off and is to go on.
+    pub(super) fn steer(&self, standing: Standing) -> Result<(), Problem> {
+        let refused = |detail| Err(Problem::new(Kind::Conflict, detail));
+        if !self.is_under_way() {
+            return refused("the batch has ended");
+        }
+        if self.gate.standing() == Standing::CalledOff && standing != Standing::CalledOff {
+            return refused("the batch was cancelled");
+        }
+        if self.is_out_of_reach() {
+            return refused("all of its jobs are in the queue already; the worker issues them");
+        }
+        self.gate.stand(standing);
+        self.touch();
+        Ok(())
+    }
+
+    pub(super) fn conflicts(&self) -> Vec<Conflict> {
+        self.course().conflicts.clone()
+    }
+
+    /// Told of each change.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn touch(&self) {
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// As clients see it.
+    pub(super) fn view(&self, pace_per_second: f64, now: Time) -> BatchView {
+        let (counts, state) = (self.counts(), self.state());
+        let course = self.course();
+        let rate_per_second = if course.end.is_none() { course.meter.per_second() } else { 0.0 };
+        let waiting = self.rows.saturating_sub(counts.ended());
+        BatchView {
+            batch: self.name.to_string(),
+            state,
+            reason: course.reason.clone(),
+            rows: Some(self.rows),
+            pins: Some(self.pins),
+            issued: counts.issued,
+            refused: counts.refused,
+            unresolved: counts.unresolved,
+            waiting,
+            recorded_before: counts.recorded,
+            retried: counts.retried,
+            rate_per_second,
+            pace_per_second,
+            eta_seconds: (state == State::Running).then(|| eta(waiting, rate_per_second, pace_per_second)),
+            oldest_pin_age_seconds: (course.pins_left > 0).then(|| now.since(self.received).as_secs_f64()),
+            began_ms: Some(self.received.unix_ms()),
+            latest_ms: Some(course.latest.unix_ms()),
+            history: Some(course.meter.history().clone()),
+        }
+    }
+}

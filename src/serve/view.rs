@@ -1,0 +1,107 @@
+//! A batch as clients see it, wherever its counts come from.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::history::History;
+use crate::clock::Time;
+use crate::ledger::BatchCounts;
+
+/// How a batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    /// Its rows are being issued.
+    Running,
+    /// No further row begins until it is resumed.
+    Paused,
+    /// What has begun ends; the rest is being refused.
+    Cancelling,
+    /// It was cancelled, and every row has ended.
+    Cancelled,
+    /// Every row has ended.
+    Finished,
+    /// It was cut off, or some rows' end is not known. Upload the same file again to finish it.
+    Interrupted,
+    /// Jobs that were sent one by one; it has no end.
+    Open,
+}
+
+/// A batch as clients see it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct BatchView {
+    /// Its name.
+    pub(super) batch: String,
+    /// How it stands.
+    pub(super) state: State,
+    /// Why it was interrupted, if this server knows.
+    pub(super) reason: Option<String>,
+    /// Rows of its manifest; null for jobs that were sent one by one.
+    pub(super) rows: Option<u64>,
+    /// Rows with a PIN; null if this server did not receive it.
+    pub(super) pins: Option<u64>,
+    /// Rows with a card.
+    pub(super) issued: u64,
+    /// Rows without one.
+    pub(super) refused: u64,
+    /// Rows whose end is not known yet.
+    pub(super) unresolved: u64,
+    /// Rows that have not ended.
+    pub(super) waiting: u64,
+    /// Rows that an earlier run had ended already.
+    pub(super) recorded_before: u64,
+    /// Calls beyond each row's first.
+    pub(super) retried: u64,
+    /// Rows that ended a second, of late.
+    pub(super) rate_per_second: f64,
+    /// Calls a second that Stripe's limits allow at present.
+    pub(super) pace_per_second: f64,
+    /// Seconds until it is finished, at the present rate; null if it is not proceeding.
+    pub(super) eta_seconds: Option<f64>,
+    /// Age of the oldest PIN that waits for its call, in seconds; null if none waits.
+    pub(super) oldest_pin_age_seconds: Option<f64>,
+    /// When it began, in milliseconds since 1970; null if this server did not receive it.
+    pub(super) began_ms: Option<i64>,
+    /// When it was last heard of, in milliseconds since 1970.
+    pub(super) latest_ms: Option<i64>,
+    /// How it went over time; null if this server did not receive it.
+    pub(super) history: Option<History>,
+}
+
+/// Seconds for so many rows: at the rate they go at, or at the pace while none has ended yet.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+pub(super) fn eta(rows: u64, rate_per_second: f64, pace_per_second: f64) -> f64 {
+    /// A rate below this tells nothing.
+    const RATE_MIN: f64 = 0.01;
+    rows as f64 / if rate_per_second > RATE_MIN { rate_per_second } else { pace_per_second.max(RATE_MIN) }
+}
+
+/// A batch of the ledger's.
+pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
+    let BatchCounts { batch, rows, issued, refused, unresolved, latest, .. } = counts;
+    let state = match rows {
+        None => State::Open,
+        Some(rows) if issued + refused >= rows => State::Finished,
+        Some(_) => State::Interrupted,
+    };
+    BatchView {
+        batch,
+        state,
+        reason: None,
+        rows,
+        pins: None,
+        issued,
+        refused,
+        unresolved,
+        waiting: rows.unwrap_or(0).saturating_sub(issued + refused + unresolved),
+        recorded_before: 0,
+        retried: 0,
+        rate_per_second: 0.0,
+        pace_per_second,
+        eta_seconds: None,
+        oldest_pin_age_seconds: None,
+        began_ms: None,
+        latest_ms: latest.map(Time::unix_ms),
+        history: None,
+    }
+}
