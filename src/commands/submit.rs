@@ -17,12 +17,12 @@ use zeroize::Zeroizing;
 
 use super::Exit;
 use crate::broker::Broker;
-use crate::broker::publisher::{Message, NotTaken, Publisher, Route};
+use crate::broker::publisher::{Message, NotTaken, Publisher};
 use crate::config::Config;
 use crate::job::{Batch, JobId};
 use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
+use crate::worker::letter::{ROW_HEADER, ROW_ID_HEADER};
 use crate::worker::message::{JobMessage, Operation};
-use crate::worker::settle::{ROW_HEADER, ROW_ID_HEADER};
 use follow::Following;
 
 /// Publishes that wait for their confirm at once.
@@ -200,7 +200,7 @@ async fn publish(
         .with_timestamp(now.as_secs())
         .with_headers(headers);
     let queue = publisher.topology().jobs.clone();
-    let message = Message { exchange: "", key: &queue, route: Route::Mandatory, body: &body, properties };
+    let message = Message { exchange: "", key: &queue, body: &body, properties };
     loop {
         match publisher.publish(&message).await {
             Ok(()) => {
@@ -233,11 +233,10 @@ fn body_of(mut row: Row, batch: &Batch) -> Result<(JobId, Zeroizing<Vec<u8>>), c
         operation: Operation::CreateCard,
         deadline: None,
         stripe_account: None,
-        card,
+        card: card.into(),
     };
     let mut body = Zeroizing::new(Vec::with_capacity(4096));
     serde_json::to_writer(&mut *body, &message).expect("a job is plain strings and numbers");
-    crate::worker::message::wipe(message.card);
     Ok((id, body))
 }
 
