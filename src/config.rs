@@ -174,12 +174,38 @@ impl Default for HttpConfig {
     }
 }
 
+/// A broker's address with its credentials: shown without them, whoever asks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BrokerUrl(String);
+
+impl BrokerUrl {
+    /// The address in full; for connecting, nowhere else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for BrokerUrl {
+    fn from(url: &str) -> Self {
+        Self(url.into())
+    }
+}
+
+impl std::fmt::Debug for BrokerUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // No credentials stand behind the last @, whether or not the whole is an address.
+        formatter.write_str(self.0.rsplit('@').next().unwrap_or(""))
+    }
+}
+
 /// `[rabbitmq]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RabbitmqConfig {
     /// `amqp://` or `amqps://`, with user, password and virtual host.
-    pub url: String,
+    pub url: BrokerUrl,
     /// File that holds the address instead, since it has a password in it.
     pub url_file: Option<PathBuf>,
     /// PEM file of the certificates that sign the broker's, beside the system's.
@@ -195,7 +221,7 @@ pub struct RabbitmqConfig {
 impl Default for RabbitmqConfig {
     fn default() -> Self {
         Self {
-            url: "amqp://guest:guest@127.0.0.1:5672/%2f".into(),
+            url: BrokerUrl::from("amqp://guest:guest@127.0.0.1:5672/%2f"),
             url_file: None,
             ca_file: None,
             prefix: "embosser".into(),
@@ -211,11 +237,25 @@ impl Default for RabbitmqConfig {
 pub struct WorkerConfig {
     /// How long calls in flight may take to end after SIGTERM, in seconds.
     pub drain_seconds: f64,
+    /// Longest time that one job is worked on before it waits on the retry ladder instead, in seconds.
+    pub job_seconds_max: f64,
+    /// Longest time that jobs are held while Stripe is down, in seconds.
+    pub held_seconds_max: f64,
+    /// After so long without a delivery the broker is asked whether there should have been one, in seconds.
+    pub watchdog_seconds: f64,
+    /// Largest job message, in KiB.
+    pub message_kib_max: u64,
 }
 
 impl Default for WorkerConfig {
     fn default() -> Self {
-        Self { drain_seconds: 35.0 }
+        Self {
+            drain_seconds: 35.0,
+            job_seconds_max: 20.0,
+            held_seconds_max: 300.0,
+            watchdog_seconds: 20.0,
+            message_kib_max: 128,
+        }
     }
 }
 
@@ -314,8 +354,12 @@ impl Config {
             ("retry.backoff_seconds_min", self.retry.backoff_seconds_min, 3600.0),
             ("retry.backoff_seconds_max", self.retry.backoff_seconds_max, 3600.0),
             ("worker.drain_seconds", self.worker.drain_seconds, 3600.0),
-            // Below the time for which Stripe's idempotency keys are trusted.
-            ("pin.max_age_seconds", self.pin.max_age_seconds, 82_800.0),
+            // Both below RabbitMQ's consumer timeout, 30 minutes, after which it takes its deliveries back.
+            ("worker.job_seconds_max", self.worker.job_seconds_max, 900.0),
+            ("worker.held_seconds_max", self.worker.held_seconds_max, 900.0),
+            ("worker.watchdog_seconds", self.worker.watchdog_seconds, 3600.0),
+            // Below the 23 hours for which Stripe's idempotency keys are trusted.
+            ("pin.max_age_seconds", self.pin.max_age_seconds, 82_799.0),
             ("http.header_seconds_max", self.http.header_seconds_max, 3600.0),
             ("http.idle_seconds_max", self.http.idle_seconds_max, 3600.0),
         ];
@@ -335,6 +379,8 @@ impl Config {
             ("http.held_mib_max", self.http.held_mib_max, 65_536),
             // Each upload is checked on a thread of its own, of which there are 512.
             ("http.uploads_max", self.http.uploads_max as u64, 384),
+            ("rabbitmq.jobs_max", self.rabbitmq.jobs_max.into(), 100_000_000),
+            ("worker.message_kib_max", self.worker.message_kib_max, 16_384),
         ];
         for (key, value, max) in whole {
             if value == 0 || value > max {
@@ -342,6 +388,20 @@ impl Config {
                 return Err(ConfigError::Value { key, value: value.to_string(), reason });
             }
         }
+        self.checked_name()?;
         Ok(self)
+    }
+
+    /// Queue names are short strings of AMQP, and stand in log lines and on command lines.
+    fn checked_name(&self) -> Result<(), ConfigError> {
+        /// 255 bytes of AMQP, less what the longest queue's name adds.
+        const PREFIX_BYTES_MAX: usize = 64;
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let prefix = &self.rabbitmq.prefix;
+        if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.bytes().all(fine) {
+            let reason = "must be 1 to 64 letters, digits, and . _ -";
+            return Err(ConfigError::Value { key: "rabbitmq.prefix", value: prefix.clone(), reason });
+        }
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use embosser::broker::Broker;
-use embosser::broker::publisher::{Message, Publisher, Route};
+use embosser::broker::publisher::{Message, Publisher};
 use embosser::config::RabbitmqConfig;
 use embosser::sandbox::{Faults, Options, Sandbox};
 use rustix::process::Signal;
@@ -88,13 +88,13 @@ struct Scene {
 
 impl Scene {
     async fn publish(&self, bodies: &[Vec<u8>]) {
-        let config = RabbitmqConfig { url: self.rabbit.url(), ..RabbitmqConfig::default() };
+        let config = RabbitmqConfig { url: self.rabbit.url().as_str().into(), ..RabbitmqConfig::default() };
         let broker = Broker::new(&config).unwrap();
         let publisher = Publisher::new(broker.clone(), "test");
         for body in bodies {
             let (exchange, key) = ("", broker.topology.jobs.as_str());
             let properties = lapin::BasicProperties::default();
-            let message = Message { exchange, key, route: Route::Mandatory, body, properties };
+            let message = Message { exchange, key, body, properties };
             publisher.publish(&message).await.unwrap();
         }
         publisher.close().await;

@@ -52,7 +52,7 @@ impl Broker {
     /// Says which option is wrong.
     pub fn new(config: &RabbitmqConfig) -> Result<Self, BrokerError> {
         let address = match &config.url_file {
-            None => config.url.clone(),
+            None => config.url.expose().to_owned(),
             Some(file) => std::fs::read_to_string(file)
                 .map_err(|error| BrokerError::Address(format!("{}: {error}", file.display())))?,
         };
@@ -60,6 +60,10 @@ impl Broker {
             url::Url::parse(address.trim()).map_err(|error| BrokerError::Address(error.to_string()))?;
         if !matches!(url.scheme(), "amqp" | "amqps") || url.host_str().is_none() {
             return Err(BrokerError::Address("it needs amqp:// or amqps:// and a host".into()));
+        }
+        if url.path() == "/" {
+            // To AMQP this is a virtual host without a name; what is meant is the default one.
+            url.set_path("/%2f");
         }
         if !url.query_pairs().any(|(name, _)| name == "heartbeat") {
             url.query_pairs_mut().append_pair("heartbeat", &HEARTBEAT_SECONDS.to_string());

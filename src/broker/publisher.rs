@@ -27,23 +27,12 @@ pub enum NotTaken {
     Unroutable,
 }
 
-/// Whether a message must reach a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// It must.
-    Mandatory,
-    /// It is for whoever listens.
-    Anybody,
-}
-
 /// A message on its way.
 pub struct Message<'m> {
     /// The exchange; the default one is "".
     pub exchange: &'m str,
     /// The routing key; on the default exchange the queue's name.
     pub key: &'m str,
-    /// Whether it must reach a queue.
-    pub route: Route,
     /// What it says.
     pub body: &'m [u8],
     /// Its properties; it is always durable.
@@ -146,7 +135,7 @@ impl Publisher {
 }
 
 async fn once(channel: &Channel, message: &Message<'_>) -> Result<Result<(), NotTaken>, String> {
-    let options = BasicPublishOptions { mandatory: message.route == Route::Mandatory, ..Default::default() };
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     // 2: written to disk.
     let properties = message.properties.clone().with_delivery_mode(2);
     let confirming = async {

@@ -29,6 +29,9 @@ pub const RUNGS: [(&str, Duration); 5] = [
     ("10m", Duration::from_secs(600)),
 ];
 
+/// The rung on which jobs wait while Stripe is down.
+pub const RUNG_PARKED: usize = 3;
+
 /// Whether we make what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Make {

@@ -10,7 +10,7 @@ use super::Exit;
 use super::connect::{Connected, connect};
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::config::{Config, seconds};
+use crate::config::{Config, RetryConfig, seconds};
 use crate::ledger::Ledger;
 use crate::line::course::Rules;
 use crate::line::{Halt, Line, LookFirst, Parts};
@@ -60,13 +60,21 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         ledger: ledger.clone(),
         scope,
         clock: Clock::system(),
-        retry: config.retry.clone(),
+        retry: RetryConfig {
+            // What takes longer waits on the ladder, where it keeps no place in hand.
+            elapsed_seconds_max: config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max),
+            ..config.retry.clone()
+        },
         rules: Rules::default(),
         look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
     }));
-    let terms =
-        Terms { account: config.stripe.account.clone(), pin_age_max: seconds(config.pin.max_age_seconds) };
-    let worker = Worker::new(line.clone(), broker, terms, seconds(config.worker.drain_seconds));
+    let message_kib_max = usize::try_from(config.worker.message_kib_max).unwrap_or(usize::MAX);
+    let terms = Terms {
+        account: config.stripe.account.clone(),
+        pin_age_max: seconds(config.pin.max_age_seconds),
+        message_bytes_max: message_kib_max.saturating_mul(1024),
+    };
+    let worker = Worker::new(line.clone(), broker, terms, &config.worker);
     let listen = config.http.listen;
     let listener = tokio::net::TcpListener::bind(listen)
         .await

@@ -84,10 +84,12 @@ pub struct Line {
 
 /// How a job goes down the line.
 #[derive(Default)]
-struct Way<'g> {
-    /// What it passes before its first call.
-    gate: Option<&'g Gate>,
-    /// No call is to be made for it any more.
+struct Way<'w> {
+    /// What it passes before its first call of this run.
+    gate: Option<&'w Gate>,
+    /// Cancelled when it is to go back to where it came from.
+    recall: Option<&'w CancellationToken>,
+    /// It will not be called for any more, and this is why.
     given_up: Option<Refusal>,
 }
 
@@ -119,6 +121,8 @@ struct Passage<'l> {
     line: &'l Line,
     /// What the job passes before its first call of this run.
     gate: Option<&'l Gate>,
+    /// Cancelled when the job is to go back to where it came from.
+    recall: Option<&'l CancellationToken>,
     /// Calls made in earlier runs.
     attempts_before: u32,
     job: Job,
@@ -188,13 +192,19 @@ impl Line {
     /// As [`Self::carry`], but the job begins only while the gate is open; called off, it is refused `cancelled`
     /// unless it has begun, now or in an earlier run.
     pub async fn carry_through(&self, gate: &Gate, job: Job) -> Option<Ended> {
-        self.carry_in_turn(job, Way { gate: Some(gate), given_up: None }).await
+        self.carry_in_turn(job, Way { gate: Some(gate), ..Way::default() }).await
+    }
+
+    /// As [`Self::carry`], until it is recalled: then a call under way ends, no other begins, and the job ends as if
+    /// the line had stopped.
+    pub async fn carry_until(&self, recall: &CancellationToken, job: Job) -> Option<Ended> {
+        self.carry_in_turn(job, Way { recall: Some(recall), ..Way::default() }).await
     }
 
     /// Answers a job that will not be called for any more: with its card if it has one, by a look at Stripe if a call
-    /// was begun for it, and else with this refusal. `None` if the line stopped meanwhile.
-    pub async fn close_off(&self, job: Job, refusal: Refusal) -> Option<Ended> {
-        self.carry_in_turn(job, Way { gate: None, given_up: Some(refusal) }).await
+    /// was begun for it, and else with this refusal. `None` if it was recalled, or the line stopped meanwhile.
+    pub async fn close_off(&self, recall: &CancellationToken, job: Job, refusal: Refusal) -> Option<Ended> {
+        self.carry_in_turn(job, Way { recall: Some(recall), given_up: Some(refusal), gate: None }).await
     }
 
     #[tracing::instrument(name = "job", skip_all, fields(job = %job.id, batch = %job.batch))]
@@ -252,6 +262,7 @@ impl Line {
         let mut passage = Passage {
             line: self,
             gate: way.gate.filter(|_| !begun_before),
+            recall: way.recall,
             attempts_before: course.attempts(),
             job,
             course,
@@ -316,7 +327,7 @@ impl Passage<'_> {
             let now = self.line.parts.clock.now();
             match self.course.step(now) {
                 Step::Finish(outcome) => return self.record(outcome).await,
-                _ if self.line.stopping.is_cancelled() => return Err(Stop::Closed),
+                _ if self.line.stopping.is_cancelled() || self.is_recalled() => return Err(Stop::Closed),
                 _ if self.tries >= retry.attempts_max
                     || self.worked() > seconds(retry.elapsed_seconds_max) =>
                 {
@@ -325,6 +336,17 @@ impl Passage<'_> {
                 Step::Create(_) => self.create().await?,
                 Step::Reconcile => self.reconcile().await?,
             }
+        }
+    }
+
+    fn is_recalled(&self) -> bool {
+        self.recall.is_some_and(CancellationToken::is_cancelled)
+    }
+
+    async fn recalled(&self) {
+        match self.recall {
+            Some(recall) => recall.cancelled().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -367,6 +389,10 @@ impl Passage<'_> {
             self.course.unbegin();
             return Ok(());
         };
+        if self.is_recalled() {
+            self.course.unbegin();
+            return Err(Stop::Closed);
+        }
         self.tries += 1;
         let key = self.job.id.idempotency_key(self.course.generation());
         if self.job.pin.is_some() {
@@ -421,7 +447,10 @@ impl Passage<'_> {
                     return Ok(None);
                 }
             }
-            let turn = self.line.parts.pace.turn().await.map_err(|_| Stop::Closed)?;
+            let turn = tokio::select! {
+                turn = self.line.parts.pace.turn() => turn.map_err(|_| Stop::Closed)?,
+                () = self.recalled() => return Err(Stop::Closed),
+            };
             if gate.is_none_or(|gate| gate.standing() == Standing::Open) {
                 return Ok(Some(turn));
             }
@@ -565,6 +594,7 @@ impl Passage<'_> {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = self.line.stopping.cancelled() => {}
+            () = self.recalled() => {}
         }
     }
 

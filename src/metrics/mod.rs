@@ -94,7 +94,9 @@ metrics! {
     QUEUE_AGE, "embosser_queue_oldest_seconds", Gauge, [],
         "Age of the job that was taken last, which is the oldest of its queue; 0 when the queue is empty.";
     SETTLEMENTS, "embosser_settlements_total", Counter, ["settlement"],
-        "Deliveries settled: answered, retried or handed_back.";
+        "Deliveries settled: answered, retried, parked, early, given_up or handed_back.";
+    UNHEARD, "embosser_results_unheard_total", Counter, [],
+        "Result events that no queue was bound for; the ledger has them.";
     DEAD_LETTERS, "embosser_dead_letters_total", Counter, [],
         "Jobs that the broker gave up on and embosser answered.";
     RECONNECTS, "embosser_amqp_reconnects_total", Counter, [],
@@ -241,7 +243,12 @@ pub(crate) fn settled(settlement: &'static str) {
     metrics::counter!(SETTLEMENTS, "settlement" => settlement).increment(1);
 }
 
-/// A job that the broker gave up on was answered.
+/// A result event found no queue.
+pub(crate) fn result_unheard() {
+    metrics::counter!(UNHEARD).increment(1);
+}
+
+/// The broker gave up on a job.
 pub(crate) fn dead_letter() {
     metrics::counter!(DEAD_LETTERS).increment(1);
 }

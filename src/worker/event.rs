@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Job, Place};
-use crate::outcome::{Ended, Outcome, Refusal};
+use crate::outcome::{Card, Ended, Outcome, Refusal};
 
 /// What became of a job. Published at least once for each job; a repeated one says the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -95,29 +95,22 @@ impl Named {
         }
     }
 
-    /// The event of a job that ended; none while its end is not known.
+    /// The event of a card.
     #[must_use]
-    pub fn ended(self, ended: &Ended) -> Option<ResultEvent> {
-        let mut event = match &ended.outcome {
-            Outcome::Issued(card) => {
-                let mut event = self.event(ResultOutcome::Issued);
-                event.card = Some(ResultCard {
-                    id: card.id.clone(),
-                    last4: card.last4.clone(),
-                    exp_month: card.exp_month,
-                    exp_year: card.exp_year,
-                });
-                event
-            }
-            Outcome::Refused(refusal) => self.refused(refusal),
-            Outcome::Unresolved(_) => return None,
-        };
+    pub fn issued(self, card: &Card, ended: &Ended) -> ResultEvent {
+        let mut event = self.event(ResultOutcome::Issued);
+        event.card = Some(ResultCard {
+            id: card.id.clone(),
+            last4: card.last4.clone(),
+            exp_month: card.exp_month,
+            exp_year: card.exp_year,
+        });
         event.attempts = ended.attempts;
         event.request_id.clone_from(&ended.request_id);
-        Some(event)
+        event
     }
 
-    /// The event of what was refused without ever going down the line.
+    /// The event of a refusal.
     #[must_use]
     pub fn refused(self, refusal: &Refusal) -> ResultEvent {
         let mut event = self.event(ResultOutcome::Refused);
@@ -149,7 +142,7 @@ impl ResultEvent {
     #[must_use]
     pub fn into_ended(self) -> Ended {
         let outcome = match (self.outcome, self.card, self.error) {
-            (ResultOutcome::Issued, Some(card), _) => Outcome::Issued(crate::outcome::Card {
+            (ResultOutcome::Issued, Some(card), _) => Outcome::Issued(Card {
                 id: card.id,
                 last4: card.last4,
                 exp_month: card.exp_month,

@@ -20,15 +20,11 @@ const LEDGER_MAX: Duration = Duration::from_secs(2);
 pub fn router(line: Arc<Line>, ready: Arc<Ready>, exporter: &Exporter) -> Router {
     let pace = line.parts().pace.clone();
     let readiness = move || async move {
-        let ledger = ledger_answers(&line).await;
-        let consuming = ready.consuming();
-        let code = if ledger && consuming { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (
-            code,
-            Json(
-                json!({ "ready": ledger && consuming, "broker": consuming, "consumer": consuming, "ledger": ledger }),
-            ),
-        )
+        let (broker, consumer) = (ready.is_connected(), ready.is_consuming());
+        let (ledger, halted) = (ledger_answers(&line).await, line.halt().is_some());
+        let is_ready = broker && consumer && ledger && !halted;
+        let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (code, Json(json!({ "ready": is_ready, "broker": broker, "consumer": consumer, "ledger": ledger })))
     };
     Router::new()
         .route("/healthz", get(|| async { Json(json!({ "ok": true })) }))

@@ -1,25 +1,32 @@
 //! The worker: jobs from RabbitMQ, down the same line that `issue` uses, and answered.
 //!
-//! [`session`] is one connection's life: consume, carry, settle. This file begins sessions for as long as the worker
-//! runs. What was in hand when a session broke is dropped, as a crash would: the broker delivers it again, here or
-//! to another worker, and the ledger and Stripe's idempotency keys know it.
+//! [`session`] is one connection's life: consume, [`carry`], [`settle`]. This file begins sessions for as long as the
+//! worker runs. What was in hand when a session broke is the broker's again, which delivers it here or to another
+//! worker: a job that still runs is waited for, one that has ended is answered from the ledger, and one whose end is
+//! unknown goes on under the same idempotency key.
 
-mod dead;
+mod carry;
 pub mod event;
+mod hand;
 pub mod health;
+pub(crate) mod letter;
 pub mod message;
 pub mod send;
+mod outage;
 mod session;
-pub(crate) mod settle;
+mod settle;
+mod watchdog;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::broker::publisher::Publisher;
 use crate::broker::{Backoff, Broker};
+use crate::config::{WorkerConfig, seconds};
 use crate::line::{Halt, Line};
 use crate::metrics;
 use message::Terms;
@@ -31,17 +38,28 @@ const SESSION_GOOD: Duration = Duration::from_secs(60);
 /// Whether the worker can work, for its readiness.
 #[derive(Debug, Default)]
 pub struct Ready {
+    connected: AtomicBool,
     consuming: AtomicBool,
 }
 
 impl Ready {
-    fn set(&self, consuming: bool) {
+    fn connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    fn consuming(&self, consuming: bool) {
         self.consuming.store(consuming, Ordering::Relaxed);
     }
 
-    /// Whether there is a broker and a consumer on it.
+    /// Whether there is a broker.
     #[must_use]
-    pub fn consuming(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a consumer on it.
+    #[must_use]
+    pub fn is_consuming(&self) -> bool {
         self.consuming.load(Ordering::Relaxed)
     }
 }
@@ -52,16 +70,33 @@ pub struct Worker {
     broker: Broker,
     publisher: Publisher,
     terms: Terms,
+    /// Longest time from being told to stop to the end.
     drain: Duration,
+    /// Longest time that jobs are held while Stripe is down.
+    held_max: Duration,
+    /// Longest silence that is not asked about.
+    silent_max: Duration,
+    /// The tasks of all deliveries, of lost sessions too.
+    tasks: TaskTracker,
     ready: Arc<Ready>,
 }
 
 impl Worker {
     /// A worker of this line on that broker.
     #[must_use]
-    pub fn new(line: Arc<Line>, broker: Broker, terms: Terms, drain: Duration) -> Self {
+    pub fn new(line: Arc<Line>, broker: Broker, terms: Terms, config: &WorkerConfig) -> Self {
         let publisher = Publisher::new(broker.clone(), "embosser worker: publishing");
-        Self { line, broker, publisher, terms, drain, ready: Arc::default() }
+        Self {
+            line,
+            broker,
+            publisher,
+            terms,
+            drain: seconds(config.drain_seconds),
+            held_max: seconds(config.held_seconds_max),
+            silent_max: seconds(config.watchdog_seconds),
+            tasks: TaskTracker::new(),
+            ready: Arc::default(),
+        }
     }
 
     /// Its readiness.
@@ -80,7 +115,8 @@ impl Worker {
         loop {
             let began = std::time::Instant::now();
             let end = session::session(&worker, &stop).await;
-            worker.ready.set(false);
+            worker.ready.consuming(false);
+            worker.ready.connected(false);
             match end {
                 End::Stopped => break,
                 End::Broken(reason) => {

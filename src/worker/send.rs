@@ -6,9 +6,9 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use zeroize::Zeroizing;
 
-use super::message::{JobMessage, Operation, wipe};
-use super::settle::{ROW_HEADER, ROW_ID_HEADER};
-use crate::broker::publisher::{Message, NotTaken, Publisher, Route};
+use super::letter::{ROW_HEADER, ROW_ID_HEADER};
+use super::message::{JobMessage, Operation};
+use crate::broker::publisher::{Message, NotTaken, Publisher};
 use crate::job::{Job, JobId};
 
 /// A job as it is published.
@@ -43,11 +43,10 @@ impl Outgoing {
             operation: Operation::CreateCard,
             deadline: deadline.map(|time| time.to_string()),
             stripe_account: None,
-            card,
+            card: card.into(),
         };
         let mut body = Zeroizing::new(Vec::with_capacity(4096));
         serde_json::to_writer(&mut *body, &message).expect("a job is plain strings and numbers");
-        wipe(message.card);
         Self { id: job.id, headers, body }
     }
 
@@ -63,7 +62,7 @@ impl Outgoing {
             .with_timestamp(now.as_secs())
             .with_headers(self.headers.clone());
         let key = publisher.topology().jobs.as_str();
-        let message = Message { exchange: "", key, route: Route::Mandatory, body: &self.body, properties };
+        let message = Message { exchange: "", key, body: &self.body, properties };
         publisher.publish(&message).await
     }
 }

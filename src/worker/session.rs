@@ -1,45 +1,40 @@
 //! One connection's life: connect, declare, consume, and give every delivery its task.
+//!
+//! Guarantees: a session that lost anything (the connection, the channel, the consumer, a queue) ends as a whole, and
+//! nothing of it begins another call: its deliveries come again, here or at another worker. Calls under way end.
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, Consumer};
-use tokio::task::JoinSet;
+use lapin::{Channel, Connection, Consumer};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
-use super::event::Named;
-use super::message::{self, Envelope};
-use super::settle::{Original, ROW_HEADER, ROW_ID_HEADER, Settlement, number, settlement, text};
-use super::{Worker, dead};
-use crate::clock::Time;
-use crate::job::Job;
+use super::hand::{Back, Hand};
+use super::letter::Letter;
+use super::outage::{Change, Outage, Taking};
+use super::watchdog::{self, Look};
+use super::{Worker, carry};
 use crate::metrics;
-use crate::pace::{CircuitState, Health};
+use crate::pace::CircuitState;
 
 /// Jobs in hand: what the pace takes in this time, which covers Stripe's slow answers.
 const IN_HAND: Duration = Duration::from_secs(4);
 /// Bounds of that number. lapin buffers without bound, so this is the only backpressure.
 const IN_HAND_COUNT: std::ops::RangeInclusive<usize> = 16..=300;
-/// Dead letters in hand: each may wait a minute for a call of old to have ended.
+/// Dead letters in hand: they cost a question to the ledger each.
 const DEAD_IN_HAND: u16 = 20;
-/// After becoming the active consumer: another worker may have used up the pace of the second before.
-const HAND_OVER: Duration = Duration::from_millis(1_100);
 /// Between two looks at the queue and at Stripe's state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// For how long nothing may come, with messages waiting and nothing in hand, before all is built anew.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// How long Stripe may be down before the queue is left alone.
-const DOWN_MAX: Duration = Duration::from_secs(5);
 /// Bound on one question to the broker.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Bound on the wait for an empty hand before it is filled in another way; longer than a call to Stripe may take.
+const EMPTIED_MAX: Duration = Duration::from_secs(45);
 
 /// Why a session ended.
 pub(super) enum End {
@@ -55,11 +50,11 @@ struct Session {
     channel: Channel,
     consumer: Consumer,
     dead: Consumer,
-    tasks: JoinSet<()>,
-    /// Whether this session was given anything: then it is the active one.
-    active: Arc<AtomicBool>,
+    hand: Hand,
+    lost: CancellationToken,
+    outage: Outage,
+    /// When something was delivered last.
     latest: Instant,
-    down_since: Option<Instant>,
 }
 
 pub(super) async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> End {
@@ -71,7 +66,7 @@ pub(super) async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> E
         Ok(session) => session,
         Err(reason) => return End::Broken(reason),
     };
-    worker.ready.set(true);
+    worker.ready.consuming(true);
     tracing::info!(broker = worker.broker.shown(), "consuming");
     match session.consume(stop).await {
         Ok(()) => {
@@ -79,9 +74,7 @@ pub(super) async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> E
             End::Stopped
         }
         Err(reason) => {
-            // What is in hand comes again, perhaps to another worker: two must not call at one account's pace.
-            session.tasks.shutdown().await;
-            let _ = tokio::time::timeout(ANSWER_MAX, session.connection.close(200, "broken".into())).await;
+            session.lose();
             End::Broken(reason)
         }
     }
@@ -90,164 +83,51 @@ pub(super) async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> E
 async fn open(worker: &Arc<Worker>) -> Result<Session, String> {
     let failed = |error: lapin::Error| error.to_string();
     let connection = worker.broker.connect("embosser worker: consuming").await?;
+    worker.ready.connected(true);
     let topology = &worker.broker.topology;
     let channel = connection.create_channel().await.map_err(failed)?;
     topology.ensure(&channel).await.map_err(failed)?;
-    channel.basic_qos(in_hand_max(worker), BasicQosOptions::default()).await.map_err(failed)?;
-    let consumer = subscribe(&channel, &topology.jobs).await.map_err(failed)?;
+    worker.publisher.connect().await?;
     let of_dead = connection.create_channel().await.map_err(failed)?;
-    of_dead.basic_qos(DEAD_IN_HAND, BasicQosOptions::default()).await.map_err(failed)?;
-    let dead = subscribe(&of_dead, &topology.dead).await.map_err(failed)?;
+    let dead = subscribe(&of_dead, &topology.dead, DEAD_IN_HAND).await?;
+    let outage = Outage::none(worker.held_max);
+    let consumer = subscribe(&channel, &topology.jobs, in_hand_max(worker, outage.taking())).await?;
+    let lost = CancellationToken::new();
     Ok(Session {
         worker: worker.clone(),
         connection,
         channel,
         consumer,
         dead,
-        tasks: JoinSet::new(),
-        active: Arc::default(),
+        hand: Hand::new(&lost),
+        lost,
+        outage,
         latest: Instant::now(),
-        down_since: None,
     })
 }
 
-async fn subscribe(channel: &Channel, queue: &str) -> Result<Consumer, lapin::Error> {
-    channel
-        .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+/// Waits for the broker's answer, but not for ever: a connection can look well and be dead.
+async fn asked<T>(question: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
+    tokio::time::timeout(ANSWER_MAX, question)
         .await
+        .map_err(|_| "the broker does not answer".to_owned())?
+        .map_err(|error| error.to_string())
 }
 
-fn in_hand_max(worker: &Worker) -> u16 {
-    let per_second = worker.line.parts().pace.health().configured_per_second;
-    let wanted = crate::pace::whole(per_second * IN_HAND.as_secs_f64());
-    u16::try_from(wanted.clamp(*IN_HAND_COUNT.start(), *IN_HAND_COUNT.end())).unwrap_or(u16::MAX)
+async fn subscribe(channel: &Channel, queue: &str, in_hand_max: u16) -> Result<Consumer, String> {
+    asked(channel.basic_qos(in_hand_max, BasicQosOptions::default())).await?;
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    asked(channel.basic_consume(queue.into(), "".into(), options, arguments)).await
 }
 
-impl Session {
-    /// Ok once the worker is to stop; else what was lost.
-    async fn consume(&mut self, stop: &CancellationToken) -> Result<(), String> {
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        let worker = self.worker.clone();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = worker.line.stopped() => return Ok(()),
-                delivery = self.consumer.next() => self.take(given(delivery)?).await,
-                delivery = self.dead.next() => {
-                    self.tasks.spawn(dead::answer(self.worker.clone(), given(delivery)?));
-                }
-                _ = look.tick() => {
-                    self.look().await?;
-                    if self.stripe_is_down() {
-                        self.leave_the_queue_alone(stop).await?;
-                    }
-                }
-                Some(ended) = self.tasks.join_next() => {
-                    if ended.is_err_and(|error| error.is_panic()) {
-                        return Err("a job's task panicked".into());
-                    }
-                }
-            }
+fn in_hand_max(worker: &Worker, taking: Taking) -> u16 {
+    match taking {
+        Taking::One => 1,
+        Taking::All => {
+            let per_second = worker.line.parts().pace.health().configured_per_second;
+            let wanted = crate::pace::whole(per_second * IN_HAND.as_secs_f64());
+            u16::try_from(wanted.clamp(*IN_HAND_COUNT.start(), *IN_HAND_COUNT.end())).unwrap_or(u16::MAX)
         }
-    }
-
-    async fn take(&mut self, delivery: Delivery) {
-        if !self.active.swap(true, Ordering::Relaxed) {
-            tracing::info!("this worker is the active one");
-            tokio::time::sleep(HAND_OVER).await;
-        }
-        self.latest = Instant::now();
-        self.tasks.spawn(carry(self.worker.clone(), delivery));
-    }
-
-    /// Asks the broker how the queue stands, and whether it knows of a consumer.
-    async fn look(&mut self) -> Result<(), String> {
-        let topology = &self.worker.broker.topology;
-        for (queue, label) in [(&topology.dead, "dead"), (&topology.jobs, "jobs")] {
-            let options = QueueDeclareOptions { passive: true, ..Default::default() };
-            let asked = self.channel.queue_declare(queue.as_str().into(), options, FieldTable::default());
-            let state = tokio::time::timeout(ANSWER_MAX, asked)
-                .await
-                .map_err(|_| "the broker does not answer".to_owned())?
-                .map_err(|error| error.to_string())?;
-            metrics::queue(label, state.message_count());
-            if state.consumer_count() == 0 {
-                return Err(format!("the broker knows of no consumer of {queue}"));
-            }
-            let silent = self.active.load(Ordering::Relaxed)
-                && self.tasks.is_empty()
-                && self.latest.elapsed() > SILENCE_MAX;
-            if label == "jobs" && state.message_count() == 0 {
-                metrics::queue_age(Duration::ZERO);
-                self.latest = Instant::now();
-            } else if label == "jobs" && silent {
-                return Err("messages wait, and none is delivered".into());
-            }
-        }
-        Ok(())
-    }
-
-    fn stripe_is_down(&mut self) -> bool {
-        let Health { circuit, .. } = self.worker.line.parts().pace.health();
-        if circuit == CircuitState::Closed {
-            self.down_since = None;
-            return false;
-        }
-        let since = *self.down_since.get_or_insert_with(Instant::now);
-        since.elapsed() > DOWN_MAX
-    }
-
-    /// Consumes nothing until Stripe answers again. Jobs in hand wait in the line, and one of them probes.
-    async fn leave_the_queue_alone(&mut self, stop: &CancellationToken) -> Result<(), String> {
-        tracing::warn!("Stripe does not answer; the queue is left alone until it does");
-        self.cancel().await?;
-        while !self.tasks.is_empty() && self.stripe_is_down() && !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = self.tasks.join_next() => {}
-                () = tokio::time::sleep(LOOK_EVERY / 4) => {}
-            }
-            if !self.channel.status().connected() {
-                return Err("the connection is gone".into());
-            }
-        }
-        self.down_since = None;
-        self.latest = Instant::now();
-        self.active.store(false, Ordering::Relaxed);
-        self.consumer = subscribe(&self.channel, &self.worker.broker.topology.jobs)
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(())
-    }
-
-    /// Takes nothing more, and hands back what came but was not taken.
-    async fn cancel(&mut self) -> Result<(), String> {
-        let tag = self.consumer.tag();
-        let cancelled = self.channel.basic_cancel(tag, BasicCancelOptions::default());
-        tokio::time::timeout(ANSWER_MAX, cancelled)
-            .await
-            .map_err(|_| "the broker does not answer".to_owned())?
-            .map_err(|error| error.to_string())?;
-        while let Ok(Some(Ok(delivery))) =
-            tokio::time::timeout(Duration::from_millis(100), self.consumer.next()).await
-        {
-            let options = BasicNackOptions { requeue: true, ..Default::default() };
-            let _ = delivery.acker.nack(options).await;
-        }
-        Ok(())
-    }
-
-    /// Lets calls in flight end, hands back what has not begun, and closes.
-    async fn drain(&mut self) {
-        let _ = self.cancel().await;
-        self.worker.line.stop();
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.worker.drain, all).await.is_err() {
-            tracing::warn!("not all calls ended in time; their jobs come again");
-            self.tasks.shutdown().await;
-        }
-        let _ = tokio::time::timeout(ANSWER_MAX, self.connection.close(200, "done".into())).await;
     }
 }
 
@@ -259,48 +139,136 @@ fn given(delivery: Option<Result<Delivery, lapin::Error>>) -> Result<Delivery, S
     }
 }
 
-/// One delivery from its body to its acknowledgement.
-async fn carry(worker: Arc<Worker>, delivery: Delivery) {
-    let Delivery { data, properties, acker, .. } = delivery;
-    let body = Zeroizing::new(data);
-    let settlement = match read(&worker, &body, &properties) {
-        Ok(job) => {
-            let named = Named::of(&job);
-            let ended = worker.line.carry(job).await;
-            settlement(named, ended.as_ref())
+impl Session {
+    /// Ok once the worker is to stop; else what was lost.
+    async fn consume(&mut self, stop: &CancellationToken) -> Result<(), String> {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let worker = self.worker.clone();
+        loop {
+            let failed = self.hand.failed().clone();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = worker.line.stopped() => return Ok(()),
+                () = failed.cancelled() => return Err("a job's task panicked".into()),
+                delivery = self.consumer.next() => {
+                    let delivery = given(delivery)?;
+                    self.latest = Instant::now();
+                    self.take(delivery, Of::Jobs);
+                }
+                delivery = self.dead.next() => {
+                    let delivery = given(delivery)?;
+                    self.take(delivery, Of::Dead);
+                }
+                _ = look.tick() => {
+                    self.look().await?;
+                    let answers = worker.line.parts().pace.health().circuit == CircuitState::Closed;
+                    match self.outage.look(answers, Instant::now()) {
+                        Change::Stay => {}
+                        change @ (Change::Park | Change::Resume) => self.take_otherwise(change, stop).await?,
+                    }
+                }
+            }
         }
-        Err(no) => refused(&no),
-    };
-    worker.settle(settlement, Original { body: &body, properties: &properties }, &acker).await;
-}
-
-/// A message that is no job is refused on its first delivery.
-pub(super) fn refused(no: &message::NoJob) -> Settlement {
-    tracing::warn!(job = no.id.as_deref().unwrap_or(""), code = %no.refusal.code, reason = no.refusal.message,
-        "a message is no job");
-    metrics::refused_message(&no.refusal);
-    let named = Named { id: no.id.clone(), batch: no.batch.clone(), place: None };
-    Settlement::Answer(Box::new(named.refused(&no.refusal)))
-}
-
-pub(super) fn read(
-    worker: &Worker,
-    body: &[u8],
-    properties: &BasicProperties,
-) -> Result<Job, Box<message::NoJob>> {
-    let now = worker.line.parts().clock.now();
-    let headers = properties.headers().clone().unwrap_or_default();
-    let published = properties
-        .timestamp()
-        .and_then(|seconds| i64::try_from(seconds).ok())
-        .map(|seconds| Time::from_unix_ms(seconds.saturating_mul(1000)));
-    if let Some(published) = published {
-        metrics::queue_age(now.since(published));
     }
-    let envelope = Envelope {
-        published,
-        row: number(&headers, ROW_HEADER).and_then(|row| u64::try_from(row).ok()),
-        row_id: text(&headers, ROW_ID_HEADER),
-    };
-    message::job_of(body, &envelope, &worker.terms, now)
+
+    /// Gives a delivery its task.
+    fn take(&self, delivery: Delivery, of: Of) {
+        let (worker, hand) = (self.worker.clone(), self.hand.clone());
+        let task = async move {
+            let letter = Letter::open(delivery);
+            let settled = AssertUnwindSafe(async {
+                let settlement = match of {
+                    Of::Jobs => carry::job(&worker, &hand, &letter).await,
+                    Of::Dead => carry::dead(&worker, &hand, &letter).await,
+                };
+                worker.settle(&hand, settlement, letter).await;
+            });
+            if settled.catch_unwind().await.is_err() {
+                hand.fail();
+            }
+        };
+        self.worker.tasks.spawn(self.hand.tasks().track_future(task));
+    }
+
+    /// Asks the broker how the queues stand, and whether it knows of a consumer.
+    async fn look(&self) -> Result<(), String> {
+        let topology = &self.worker.broker.topology;
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        let ask = |queue: &str| {
+            asked(self.channel.queue_declare(queue.into(), passive.clone(), FieldTable::default()))
+        };
+        let (dead, jobs) = (ask(&topology.dead).await?, ask(&topology.jobs).await?);
+        metrics::queue("dead", dead.message_count());
+        metrics::queue("jobs", jobs.message_count());
+        if jobs.message_count() == 0 {
+            metrics::queue_age(Duration::ZERO);
+        }
+        let look = Look {
+            messages: jobs.message_count(),
+            consumers: jobs.consumer_count(),
+            room: self.hand.tasks().len() < in_hand_max(&self.worker, self.outage.taking()).into(),
+            active: self.hand.is_active(),
+            silent: self.latest.elapsed(),
+        };
+        watchdog::bites(look, self.worker.silent_max).map_or(Ok(()), |why| Err(why.into()))
+    }
+
+    /// Empties the hand, and takes as many jobs as is right now.
+    async fn take_otherwise(&mut self, change: Change, stop: &CancellationToken) -> Result<(), String> {
+        if change == Change::Park {
+            tracing::warn!("Stripe does not answer; the jobs in hand wait, and one at a time tries");
+            self.hand.recall(Back::Ladder);
+        } else {
+            tracing::info!("Stripe answers again");
+        }
+        self.cancel().await?;
+        self.hand.tasks().close();
+        tokio::select! {
+            () = self.hand.tasks().wait() => {}
+            () = tokio::time::sleep(EMPTIED_MAX) => return Err("jobs in hand do not end".into()),
+            () = stop.cancelled() => return Ok(()),
+        }
+        self.hand = Hand::new(&self.lost);
+        self.latest = Instant::now();
+        let in_hand_max = in_hand_max(&self.worker, self.outage.taking());
+        self.consumer = subscribe(&self.channel, &self.worker.broker.topology.jobs, in_hand_max).await?;
+        Ok(())
+    }
+
+    /// Takes nothing more.
+    async fn cancel(&self) -> Result<(), String> {
+        asked(self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default())).await
+    }
+
+    /// The connection, or something on it, is gone, and with it the right to settle anything.
+    fn lose(self) {
+        self.hand.recall(Back::Queue);
+        self.lost.cancel();
+        tokio::spawn(async move {
+            let _ = asked(self.connection.close(200, "something on it was lost".into())).await;
+        });
+    }
+
+    /// Lets calls in flight end, hands back what has not begun, and closes. In this order: whoever takes over must not
+    /// find this worker still calling.
+    async fn drain(&mut self) {
+        let began = Instant::now();
+        self.hand.recall(Back::Queue);
+        let _ = self.cancel().await;
+        self.worker.tasks.close();
+        let rest = self.worker.drain.saturating_sub(began.elapsed());
+        if tokio::time::timeout(rest, self.worker.tasks.wait()).await.is_err() {
+            tracing::warn!("not all calls ended in time; their jobs come again");
+        }
+        self.lost.cancel();
+        let _ = asked(self.connection.close(200, "done".into())).await;
+    }
+}
+
+/// Which queue a delivery is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Jobs,
+    Dead,
 }

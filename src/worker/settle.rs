@@ -1,149 +1,164 @@
 //! What is told to the broker about a delivery: decided here, in one place, and done in one order.
 //!
-//! The order is always: result event confirmed, or the retry confirmed, and then the acknowledgement. A crash in between
-//! repeats an event or a delivery, and loses none.
+//! The order is always: result event confirmed, or the job confirmed on the ladder, and then the acknowledgement. A
+//! crash in between repeats an event or a delivery, and loses none. Never: a PIN in an event.
 
 use std::time::Duration;
 
-use lapin::Acker;
-use lapin::BasicProperties;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Acker, BasicProperties};
+use zeroize::Zeroizing;
 
 use super::Worker;
 use super::event::{Named, ResultEvent};
-use crate::broker::publisher::{Message, Route};
+use super::hand::{Back, Hand};
+use super::letter::{GivenUp, Letter};
+use super::message;
+use crate::broker::publisher::{Message, NotTaken};
+use crate::broker::topology::{RUNG_PARKED, RUNGS};
+use crate::killpoint;
 use crate::metrics;
 use crate::outcome::{Ended, Outcome};
 
-/// How often a job has waited on the ladder.
-pub(super) const WAITS_HEADER: &str = "embosser-waits";
-/// Before when it need not be tried again, in milliseconds since the Unix epoch.
-pub(super) const NOT_BEFORE_HEADER: &str = "embosser-not-before";
-/// The manifest's row that a job came from, and that row's own id.
-pub(crate) const ROW_HEADER: &str = "embosser-row";
-/// See [`ROW_HEADER`].
-pub(crate) const ROW_ID_HEADER: &str = "embosser-row-id";
-/// Between two tries to publish what the broker does not take: somebody's results queue is full.
-const NOT_TAKEN_WAIT: Duration = Duration::from_secs(1);
+/// First wait before publishing again what the broker does not take (somebody's results queue is full); doubles.
+const NOT_TAKEN_WAIT: Duration = Duration::from_millis(250);
+/// Longest such wait. Meanwhile the delivery keeps its place in hand, which is what pushes back on the jobs queue.
+const NOT_TAKEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What becomes of a delivery.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Settlement {
     /// Its job has ended: the event, and then the message is done with.
     Answer(Box<ResultEvent>),
-    /// Its end is not known yet: again after a wait on the ladder.
+    /// Its end is not known yet: again, after the next wait of the ladder.
     Retry,
-    /// It was never begun: the next worker takes it.
+    /// Nobody can do anything for it now: again, after a long wait that is no step of the ladder.
+    Park,
+    /// It came before its time: again, once this has passed.
+    Early(Duration),
+    /// It will not be called for any more, but must be looked for at Stripe: by the active worker, without its PIN.
+    GiveUp(GivenUp),
+    /// The next worker takes it.
     HandBack,
 }
 
-/// Decides it from how the job ended; `None` if the line stopped before it began.
-pub(super) fn settlement(named: Named, ended: Option<&Ended>) -> Settlement {
-    let Some(ended) = ended else { return Settlement::HandBack };
-    match &ended.outcome {
-        Outcome::Issued(_) | Outcome::Refused(_) => {
-            named.ended(ended).map_or(Settlement::Retry, |event| Settlement::Answer(Box::new(event)))
+/// Decides it from how the job ended, `None` if it had not begun; `back` if it was recalled.
+pub(super) fn settlement(named: Named, ended: Option<&Ended>, back: Option<Back>) -> Settlement {
+    match (ended.map(|ended| (&ended.outcome, ended)), back) {
+        (Some((Outcome::Issued(card), ended)), _) => Settlement::Answer(Box::new(named.issued(card, ended))),
+        (Some((Outcome::Refused(refusal), ended)), _) => {
+            let mut event = named.refused(refusal);
+            event.attempts = ended.attempts;
+            event.request_id.clone_from(&ended.request_id);
+            Settlement::Answer(Box::new(event))
         }
-        Outcome::Unresolved(_) => Settlement::Retry,
+        (Some((Outcome::Unresolved(_), _)), None) => Settlement::Retry,
+        (Some((Outcome::Unresolved(_), _)) | None, Some(Back::Ladder)) => Settlement::Park,
+        (Some((Outcome::Unresolved(_), _)) | None, Some(Back::Queue)) => Settlement::HandBack,
+        // The line stopped by itself; the session ends with it.
+        (None, None) => Settlement::HandBack,
     }
-}
-
-/// A message, as it must be published again for a retry.
-pub(super) struct Original<'m> {
-    pub(super) body: &'m [u8],
-    pub(super) properties: &'m BasicProperties,
 }
 
 impl Worker {
-    /// Does it.
-    pub(super) async fn settle(&self, settlement: Settlement, original: Original<'_>, acker: &Acker) {
-        match settlement {
-            Settlement::Answer(event) => {
-                self.tell(&event).await;
-                metrics::settled("answered");
-                ack(acker).await;
-            }
-            Settlement::Retry => match self.retry(original).await {
-                Ok(()) => {
-                    metrics::settled("retried");
-                    ack(acker).await;
-                }
-                Err(()) => hand_back(acker).await,
-            },
-            Settlement::HandBack => hand_back(acker).await,
+    /// Does it, unless the connection is lost meanwhile: then the message comes again, and its job is known.
+    pub(super) async fn settle(&self, hand: &Hand, settlement: Settlement, letter: Letter) {
+        tokio::select! {
+            biased;
+            () = hand.lost().cancelled() => metrics::ack_lost(),
+            () = self.settle_now(settlement, letter) => {}
         }
+    }
+
+    async fn settle_now(&self, settlement: Settlement, letter: Letter) {
+        let now = self.line.parts().clock.now();
+        let word = match settlement {
+            Settlement::Answer(event) => {
+                self.tell(&event, &letter).await;
+                "answered"
+            }
+            Settlement::Retry => {
+                let waits = letter.waits();
+                let properties = letter.again(waits + 1, now.plus(self.rung(waits).1), now, None);
+                self.put_on_ladder(waits, &letter.body, properties).await;
+                "retried"
+            }
+            Settlement::Park => {
+                let properties = letter.again(letter.waits(), now, now, None);
+                self.put_on_ladder(RUNG_PARKED, &letter.body, properties).await;
+                "parked"
+            }
+            Settlement::Early(rest) => {
+                let rung = RUNGS.iter().rposition(|(_, wait)| *wait <= rest).unwrap_or(0);
+                let properties = letter.again(letter.waits(), now.plus(rest), now, None);
+                self.put_on_ladder(rung, &letter.body, properties).await;
+                "early"
+            }
+            Settlement::GiveUp(given_up) => {
+                let properties = letter.again(0, now, now, Some(given_up));
+                // It was read as a job a moment ago.
+                let body = message::without_pin(&letter.body).unwrap_or_default();
+                self.put_on_ladder(0, &body, properties).await;
+                "given_up"
+            }
+            Settlement::HandBack => return hand_back(&letter.acker).await,
+        };
+        metrics::settled(word);
+        killpoint::pass("told");
+        ack(&letter.acker).await;
+        killpoint::pass("acknowledged");
+    }
+
+    fn rung(&self, waits: usize) -> (String, Duration) {
+        self.broker.topology.rung(waits)
     }
 
     /// Publishes the event until the broker has it.
-    pub(super) async fn tell(&self, event: &ResultEvent) {
-        let body = serde_json::to_vec(event).expect("an event is plain strings and numbers");
-        let properties = BasicProperties::default()
+    async fn tell(&self, event: &ResultEvent, letter: &Letter) {
+        let body = Zeroizing::new(serde_json::to_vec(event).expect("an event is plain strings and numbers"));
+        let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
+            .with_type("embosser.result".into())
             .with_message_id(event.id.as_deref().unwrap_or_default().into());
+        if let Some(correlation) = letter.correlation() {
+            properties = properties.with_correlation_id(correlation.as_str().into());
+        }
         let key = event.routing_key();
-        let message = Message {
-            exchange: &self.broker.topology.results,
-            key: &key,
-            route: Route::Anybody,
-            body: &body,
-            properties,
-        };
-        while let Err(reason) = self.publisher.publish(&message).await {
-            tracing::warn!(%reason, "a result event is not taken; trying again");
-            tokio::time::sleep(NOT_TAKEN_WAIT).await;
+        let message = Message { exchange: &self.broker.topology.results, key: &key, body: &body, properties };
+        self.publish(&message, Unbound::Fine).await;
+    }
+
+    async fn put_on_ladder(&self, rung: usize, body: &[u8], properties: BasicProperties) {
+        let (queue, _) = self.rung(rung);
+        self.publish(&Message { exchange: "", key: &queue, body, properties }, Unbound::Wrong).await;
+    }
+
+    async fn publish(&self, message: &Message<'_>, unbound: Unbound) {
+        let mut wait = NOT_TAKEN_WAIT;
+        loop {
+            match (self.publisher.publish(message).await, unbound) {
+                (Ok(()), _) => return,
+                // Nobody listens; the ledger has it.
+                (Err(NotTaken::Unroutable), Unbound::Fine) => return metrics::result_unheard(),
+                (Err(reason @ (NotTaken::Full | NotTaken::Unroutable)), _) => {
+                    tracing::warn!(%reason, exchange = message.exchange, key = message.key, "not taken; trying again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(NOT_TAKEN_WAIT_MAX);
+                }
+            }
         }
     }
-
-    /// Puts the job on the next rung of the ladder.
-    async fn retry(&self, original: Original<'_>) -> Result<(), ()> {
-        let mut headers = original.properties.headers().clone().unwrap_or_default();
-        let waits = number(&headers, WAITS_HEADER).unwrap_or(0);
-        let (queue, time) = self.broker.topology.rung(usize::try_from(waits).unwrap_or(0));
-        let not_before = self.line.parts().clock.now().plus(time).unix_ms();
-        headers.insert(WAITS_HEADER.into(), AMQPValue::LongLongInt(waits.saturating_add(1)));
-        headers.insert(NOT_BEFORE_HEADER.into(), AMQPValue::LongLongInt(not_before));
-        let message = Message {
-            exchange: "",
-            key: &queue,
-            route: Route::Mandatory,
-            body: original.body,
-            properties: original.properties.clone().with_headers(headers),
-        };
-        let taken = self.publisher.publish(&message).await;
-        if let Err(reason) = taken {
-            tracing::warn!(%reason, queue, "a retry is not taken; the job goes back to its queue");
-            // Not at once: what is handed back comes again within a millisecond.
-            tokio::time::sleep(NOT_TAKEN_WAIT).await;
-            return Err(());
-        }
-        Ok(())
-    }
 }
 
-/// A whole number in a message's headers.
-pub(super) fn number(headers: &FieldTable, name: &str) -> Option<i64> {
-    match headers.inner().get(name)? {
-        AMQPValue::LongLongInt(number) => Some(*number),
-        AMQPValue::LongInt(number) => Some((*number).into()),
-        AMQPValue::LongUInt(number) => Some((*number).into()),
-        AMQPValue::ShortInt(number) => Some((*number).into()),
-        AMQPValue::ShortShortInt(number) => Some((*number).into()),
-        _ => None,
-    }
+/// What it means that no queue is bound for a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unbound {
+    Fine,
+    Wrong,
 }
 
-/// A text in a message's headers.
-pub(super) fn text(headers: &FieldTable, name: &str) -> Option<String> {
-    match headers.inner().get(name)? {
-        AMQPValue::LongString(text) => Some(text.to_string()),
-        AMQPValue::ShortString(text) => Some(text.to_string()),
-        _ => None,
-    }
-}
-
-/// One that comes too late is no error: the message comes again, and its job is recognised.
-pub(super) async fn ack(acker: &Acker) {
+/// One that comes too late is no error: the message comes again, and its job is known.
+async fn ack(acker: &Acker) {
     if !matches!(acker.ack(BasicAckOptions::default()).await, Ok(true)) {
         metrics::ack_lost();
     }
@@ -153,4 +168,40 @@ async fn hand_back(acker: &Acker) {
     metrics::settled("handed_back");
     let options = BasicNackOptions { requeue: true, ..Default::default() };
     let _ = acker.nack(options).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Card, Refusal};
+
+    fn of(outcome: Outcome, back: Option<Back>) -> Settlement {
+        let ended = Ended { outcome, attempts: 2, request_id: Some("req".into()), recorded_before: false };
+        settlement(Named::default(), Some(&ended), back)
+    }
+
+    #[test]
+    fn what_has_ended_is_answered_even_if_it_was_recalled() {
+        let card = Card { id: "ic".into(), last4: "1".into(), exp_month: 1, exp_year: 2030 };
+        for back in [None, Some(Back::Queue), Some(Back::Ladder)] {
+            let issued = of(Outcome::Issued(card.clone()), back);
+            assert!(
+                matches!(issued, Settlement::Answer(event) if event.attempts == 2 && event.card.is_some())
+            );
+            let refused = of(Outcome::Refused(Refusal::own("x", "y")), back);
+            assert!(
+                matches!(refused, Settlement::Answer(event) if event.request_id.as_deref() == Some("req"))
+            );
+        }
+    }
+
+    #[test]
+    fn what_has_not_ended_comes_again() {
+        let unresolved = || Outcome::Unresolved(Refusal::own("x", "y"));
+        assert_eq!(of(unresolved(), None), Settlement::Retry);
+        assert_eq!(of(unresolved(), Some(Back::Queue)), Settlement::HandBack);
+        assert_eq!(of(unresolved(), Some(Back::Ladder)), Settlement::Park);
+        assert_eq!(settlement(Named::default(), None, Some(Back::Ladder)), Settlement::Park);
+        assert_eq!(settlement(Named::default(), None, Some(Back::Queue)), Settlement::HandBack);
+    }
 }

@@ -1,0 +1,102 @@
+//! What the deliveries of one subscription have in common: whether they may begin, and what becomes of those that
+//! may not.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// After becoming the active consumer: the worker before us may have used up the pace of the second before, and its
+/// last calls are still on their way.
+const HAND_OVER: Duration = Duration::from_millis(1250);
+
+/// Where recalled jobs go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Back {
+    /// To their queue: another worker takes them.
+    Queue,
+    /// To the ladder: nobody can do anything for them now.
+    Ladder,
+}
+
+/// The jobs in hand.
+#[derive(Clone)]
+pub(super) struct Hand(Arc<Shared>);
+
+struct Shared {
+    recall: CancellationToken,
+    back: OnceLock<Back>,
+    lost: CancellationToken,
+    failed: CancellationToken,
+    begin: OnceLock<Instant>,
+    tasks: TaskTracker,
+}
+
+impl Hand {
+    /// An empty one, on a connection that is not lost.
+    pub(super) fn new(lost: &CancellationToken) -> Self {
+        Self(Arc::new(Shared {
+            recall: CancellationToken::new(),
+            back: OnceLock::new(),
+            lost: lost.clone(),
+            failed: CancellationToken::new(),
+            begin: OnceLock::new(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// Nothing more begins; what has not ended goes back. The first one to say whereto is heard.
+    pub(super) fn recall(&self, back: Back) {
+        let _ = self.0.back.set(back);
+        self.0.recall.cancel();
+    }
+
+    /// Cancelled when the jobs are recalled.
+    pub(super) fn recalled(&self) -> &CancellationToken {
+        &self.0.recall
+    }
+
+    /// Where recalled jobs go; none while they are not recalled.
+    pub(super) fn back(&self) -> Option<Back> {
+        self.0.back.get().copied()
+    }
+
+    /// Cancelled when the connection is lost: then all its deliveries come again, whatever is done here.
+    pub(super) fn lost(&self) -> &CancellationToken {
+        &self.0.lost
+    }
+
+    /// A task ended without settling its delivery, which is stuck.
+    pub(super) fn fail(&self) {
+        self.0.failed.cancel();
+    }
+
+    /// Cancelled when a delivery is stuck.
+    pub(super) fn failed(&self) -> &CancellationToken {
+        &self.0.failed
+    }
+
+    /// The tasks of the jobs in hand.
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    /// Waits until calls may be made. Who comes first begins the wait.
+    pub(super) async fn handed_over(&self) {
+        let begin = *self.0.begin.get_or_init(|| {
+            tracing::info!("this worker is the active one");
+            Instant::now() + HAND_OVER
+        });
+        tokio::select! {
+            () = tokio::time::sleep_until(begin) => {}
+            () = self.0.recall.cancelled() => {}
+        }
+    }
+
+    /// Whether anything was ever given to it: then this worker is the active one.
+    pub(super) fn is_active(&self) -> bool {
+        self.0.begin.get().is_some()
+    }
+}

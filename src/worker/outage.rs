@@ -1,0 +1,98 @@
+//! How many jobs are taken while Stripe is down: a pure state machine, time is an input.
+//!
+//! While Stripe does not answer, what is in hand waits in the line, and nothing more comes since the hand is full. If
+//! it lasts, all that is in hand waits on the ladder, and one job at a time is taken, to try: so not every job of the
+//! queue is marched round the ladder. The consumer stays on the queue as long as jobs are in hand, because the worker
+//! that takes over must not find this one still calling.
+
+use std::time::{Duration, Instant};
+
+/// How many jobs are taken at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taking {
+    /// As many as the pace can use.
+    All,
+    /// One, to try.
+    One,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    Stay,
+    /// Put what is in hand on the ladder, and take one job.
+    Park,
+    /// Take as many as the pace can use.
+    Resume,
+}
+
+/// An outage of Stripe's, or none.
+#[derive(Debug)]
+pub(super) struct Outage {
+    taking: Taking,
+    since: Option<Instant>,
+    held_max: Duration,
+}
+
+impl Outage {
+    /// None yet.
+    pub(super) fn none(held_max: Duration) -> Self {
+        Self { taking: Taking::All, since: None, held_max }
+    }
+
+    /// How many jobs are taken.
+    pub(super) fn taking(&self) -> Taking {
+        self.taking
+    }
+
+    /// Stripe answers, or it does not.
+    pub(super) fn look(&mut self, answers: bool, now: Instant) -> Change {
+        if answers {
+            self.since = None;
+            return match self.taking {
+                Taking::All => Change::Stay,
+                Taking::One => {
+                    self.taking = Taking::All;
+                    Change::Resume
+                }
+            };
+        }
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) < self.held_max {
+            return Change::Stay;
+        }
+        self.since = Some(now);
+        self.taking = Taking::One;
+        Change::Park
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_outage_parks_the_hand_and_tries_with_one_job_at_a_time() {
+        let mut outage = Outage::none(Duration::from_secs(300));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let looked: Vec<_> = [(0, true), (1, false), (200, false), (301, false), (400, false), (601, false)]
+            .map(|(seconds, answers)| outage.look(answers, at(seconds)))
+            .into();
+        let stay = Change::Stay;
+        assert_eq!(looked, [stay, stay, stay, Change::Park, stay, Change::Park]);
+        assert_eq!(outage.taking(), Taking::One);
+        assert_eq!(outage.look(true, at(700)), Change::Resume);
+        assert_eq!((outage.taking(), outage.look(true, at(701))), (Taking::All, Change::Stay));
+    }
+
+    #[test]
+    fn a_short_one_changes_nothing() {
+        let mut outage = Outage::none(Duration::from_secs(300));
+        let start = Instant::now();
+        for (seconds, answers) in [(0, false), (299, false), (300, true), (301, false), (600, false)] {
+            assert_eq!(outage.look(answers, start + Duration::from_secs(seconds)), Change::Stay);
+        }
+    }
+}
