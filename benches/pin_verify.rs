@@ -28,6 +28,9 @@ struct Case {
     compact: String,
 }
 
+/// A name, and one verification that way.
+type Way<'a> = (&'static str, Box<dyn FnMut() + 'a>);
+
 impl Case {
     fn new(bits: u32) -> Self {
         let rsa = Rsa::generate(bits).expect("OpenSSL makes keys");
@@ -45,7 +48,7 @@ impl Case {
     }
 
     /// The ways, the reference first. Each does it once and holds its result to be right.
-    fn ways(&self) -> Vec<(&'static str, Box<dyn FnMut() + '_>)> {
+    fn ways(&self) -> Vec<Way<'_>> {
         let of = move |scan: Scan| {
             let mut verifier = Verifier::new(scan);
             move || assert_eq!(verifier.verify(black_box(&self.compact), black_box(&self.key)), Ok(()))

@@ -3,13 +3,16 @@
 //! arrivals strictly (the key endpoint's too).
 //!
 //! A machine that is busy with other things delays the server as well as the program: a call may then arrive 10 ms
-//! after it left, and the one a second later is turned away. So the strictest claims have three tries. A pace that is wrong by
-//! half a percent fails every one of them: it is turned away every second.
+//! after it left, and the one a second later is turned away. So each run has a witness beside it, a thread that
+//! notes how late it is woken itself, and what fails while the machine was late is tried again. On a machine that is not,
+//! the first failure counts. A pace that is wrong by half a percent is turned away every second, however quiet it is.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use embosser::sandbox::{Options, Sandbox};
 use support::strict::{Arrival, Counts, Did, Server, Strict};
@@ -17,6 +20,8 @@ use support::{Program, expect_exit, write_manifest};
 
 /// Tries of a claim that a busy machine may spoil.
 const TRIES: usize = 3;
+/// A machine is busy if something is woken this late: twice the margin that a second's calls have.
+const LATE: Duration = Duration::from_millis(8);
 
 /// Issues so many rows; answers the calls as they arrived.
 async fn issue(server: Strict, rate: &str, rows: usize) -> Vec<Arrival> {
@@ -45,42 +50,89 @@ fn turned_away(arrivals: &[Arrival]) -> usize {
     count(arrivals, Did::TurnedAway, f64::MIN, f64::MAX)
 }
 
-/// 99 % of the rate from the first second to the 21st, and nothing turned away, keys included.
-async fn full(rate: usize, server: Strict) {
-    let mut said = String::new();
+/// Notes how late it is woken, for as long as it is kept.
+struct Witness {
+    ends: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Duration>,
+}
+
+impl Witness {
+    fn start() -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let until = ends.clone();
+        let thread = std::thread::spawn(move || {
+            let mut worst = Duration::ZERO;
+            while !until.load(Ordering::Relaxed) {
+                let wanted = Instant::now() + Duration::from_millis(2);
+                std::thread::sleep(Duration::from_millis(2));
+                worst = worst.max(wanted.elapsed());
+            }
+            worst
+        });
+        Self { ends, thread }
+    }
+
+    fn worst(self) -> Duration {
+        self.ends.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Tries it until it holds. What fails on a quiet machine has failed; after three failures on a busy one
+/// nothing is known.
+async fn claim<F: Future<Output = Result<String, String>>>(name: &str, attempt: impl Fn() -> F) {
     for _ in 0..TRIES {
-        let arrivals = issue(server.clone(), &rate.to_string(), rate * 22).await;
-        let (used, turned_away) = (count(&arrivals, Did::Made, 1.0, 21.0), turned_away(&arrivals));
-        said += &format!("{used} of {} used, {turned_away} turned away; ", rate * 20);
-        assert!(used * 100 >= rate * 20 * 96 && turned_away <= 5, "far off at {rate}/s: {said}");
-        if used * 100 >= rate * 20 * 99 && turned_away == 0 {
-            eprintln!("{rate}/s, {:?}: {said}", server.latency);
-            return;
+        let witness = Witness::start();
+        let result = attempt().await;
+        let late = witness.worst();
+        match result {
+            Ok(said) => return eprintln!("{name}: {said}"),
+            Err(said) if late < LATE => {
+                panic!("{name}: {said}, and the machine was never later than {late:?}")
+            }
+            Err(said) => eprintln!("{name}: {said}; the machine was {late:?} late, so once more"),
         }
     }
-    panic!("at {rate}/s, {:?}: {said}", server.latency);
+    eprintln!("{name}: the machine is too busy to tell");
+}
+
+/// The sentence, as what holds or as what does not.
+fn holds(condition: bool, said: String) -> Result<String, String> {
+    if condition { Ok(said) } else { Err(said) }
+}
+
+/// 99 % of the rate from the first second to the 21st, and nothing turned away, keys included.
+async fn full(name: &str, rate: usize, server: Strict) {
+    claim(name, || async {
+        let arrivals = issue(server.clone(), &rate.to_string(), rate * 22).await;
+        let (used, turned_away) = (count(&arrivals, Did::Made, 1.0, 21.0), turned_away(&arrivals));
+        let said = format!("{used} of {} used, {turned_away} turned away", rate * 20);
+        assert!(used * 10 >= rate * 20 * 8 && turned_away <= rate, "{name}: {said}: no machine is that busy");
+        holds(used * 100 >= rate * 20 * 99 && turned_away == 0, said)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_25_a_second_with_answers_in_5_ms() {
-    full(25, Strict { latency: Duration::from_millis(5), ..Strict::of(25) }).await;
+    full("25/s, 5 ms", 25, Strict { latency: Duration::from_millis(5), ..Strict::of(25) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_25_a_second_with_answers_that_take_a_second_and_keys_that_take_800_ms() {
     let (latency, key_latency) = (Duration::from_secs(1), Duration::from_millis(800));
-    full(25, Strict { latency, key_latency, ..Strict::of(25) }).await;
+    full("25/s, 1 s", 25, Strict { latency, key_latency, ..Strict::of(25) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_100_a_second_with_answers_in_200_ms() {
-    full(100, Strict { latency: Duration::from_millis(200), ..Strict::of(100) }).await;
+    full("100/s, 200 ms", 100, Strict { latency: Duration::from_millis(200), ..Strict::of(100) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_100_a_second_counted_by_the_clocks_seconds_for_the_whole_account() {
     let server = Strict { counts: Counts::Fixed, account: 100, ..Strict::of(usize::MAX) };
-    full(100, server).await;
+    full("100/s by the clock", 100, server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,56 +145,57 @@ async fn below_one_a_second_the_period_is_kept() {
 }
 
 /// Half of what was configured: settled within ten seconds, nine tenths of it used, under 2 % turned away in all.
-async fn half(server: Strict, allowed: usize, seconds: usize) {
-    let arrivals = issue(server, &(2 * allowed).to_string(), allowed * seconds).await;
-    #[expect(clippy::cast_precision_loss, reason = "few seconds")]
-    let until = seconds as f64 - 2.0;
-    let used = count(&arrivals, Did::Made, 10.0, until);
-    let turned_away = turned_away(&arrivals);
-    eprintln!(
-        "half: {used} of {} used, {turned_away} of {} turned away",
-        allowed * (seconds - 12),
-        arrivals.len()
-    );
-    assert!(used * 100 >= allowed * (seconds - 12) * 90, "{used} of {}", allowed * (seconds - 12));
-    assert!(turned_away * 50 < allowed * seconds, "{turned_away} turned away");
+async fn half(name: &str, server: Strict, allowed: usize, seconds: usize) {
+    claim(name, || async {
+        let arrivals = issue(server.clone(), &(2 * allowed).to_string(), allowed * seconds).await;
+        #[expect(clippy::cast_precision_loss, reason = "few seconds")]
+        let used = count(&arrivals, Did::Made, 10.0, seconds as f64 - 2.0);
+        let (turned_away, all) = (turned_away(&arrivals), allowed * (seconds - 12));
+        let said = format!("{used} of {all} used, {turned_away} turned away");
+        holds(used * 100 >= all * 90 && turned_away * 50 < allowed * seconds, said)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_the_rate_is_found_within_ten_seconds_and_used() {
-    half(Strict { latency: Duration::from_millis(200), ..Strict::of(50) }, 50, 40).await;
+    half("half", Strict { latency: Duration::from_millis(200), ..Strict::of(50) }, 50, 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_the_rate_is_found_where_only_the_account_is_limited() {
-    half(Strict { account: 12, ..Strict::of(usize::MAX) }, 12, 30).await;
+    half("half of the account", Strict { account: 12, ..Strict::of(usize::MAX) }, 12, 30).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_the_rate_is_found_where_a_resource_is_limited() {
-    half(Strict { reason: Some("resource-specific"), ..Strict::of(25) }, 25, 24).await;
+    half("half of a resource", Strict { reason: Some("resource-specific"), ..Strict::of(25) }, 25, 24).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_rises_again_is_used_again() {
     let mut server = Strict::of(25);
     server.endpoint.push((12.0, 50));
-    let arrivals = issue(server, "50", 25 * 25 + 50 * 13).await;
-    let end = arrivals.last().unwrap().at;
-    let used = count(&arrivals, Did::Made, end - 4.0, end - 1.0);
-    eprintln!("risen: {used} of 150 used, {} turned away, ended after {end} s", turned_away(&arrivals));
-    assert!(used >= 144, "{used} of 150 used in the end");
-    assert!(end < 45.0, "{end} s, where 34 s would do if the rise were known at once");
-    assert!(turned_away(&arrivals) * 50 < arrivals.len());
+    claim("risen", || async {
+        let arrivals = issue(server.clone(), "50", 25 * 25 + 50 * 13).await;
+        let end = arrivals.last().unwrap().at;
+        let (used, turned_away) = (count(&arrivals, Did::Made, end - 4.0, end - 1.0), turned_away(&arrivals));
+        let said = format!("{used} of 150 used in the end, after {end:.0} s, {turned_away} turned away");
+        // 32 s would do if the rise were known at once.
+        holds(used >= 144 && end < 45.0 && turned_away * 50 < arrivals.len(), said)
+    })
+    .await;
 }
 
 /// At best nine tenths could be let through.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_in_ten_turned_away_for_nothing_does_not_starve_the_line() {
-    let arrivals = issue(Strict { one_in: 10, ..Strict::of(usize::MAX) }, "50", 50 * 25).await;
-    let used = count(&arrivals, Did::Made, 8.0, 23.0);
-    eprintln!("one in ten: {used} of {} used, {} turned away", 50 * 15, turned_away(&arrivals));
-    assert!(used * 100 >= 50 * 15 * 80, "{used} of {}", 50 * 15);
+    claim("one in ten", || async {
+        let arrivals = issue(Strict { one_in: 10, ..Strict::of(usize::MAX) }, "50", 50 * 25).await;
+        let used = count(&arrivals, Did::Made, 8.0, 23.0);
+        holds(used * 100 >= 50 * 15 * 80, format!("{used} of {} used", 50 * 15))
+    })
+    .await;
 }
 
 /// A 429 without a reason is not a limiter's: its job waits, and nobody else.
@@ -159,11 +212,13 @@ async fn a_429_without_a_reason_does_not_slow_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_of_calls_at_once_lowers_their_number_and_not_the_rate() {
     let server = Strict { concurrency: 4, latency: Duration::from_millis(200), ..Strict::of(usize::MAX) };
-    let arrivals = issue(server, "25", 20 * 20).await;
-    let used = count(&arrivals, Did::Made, 3.0, 18.0);
-    eprintln!("four at once: {used} of {} used, {} turned away", 20 * 15, turned_away(&arrivals));
-    assert!(used * 100 >= 20 * 15 * 90, "{used} of {}", 20 * 15);
-    assert!(turned_away(&arrivals) <= 10, "{} turned away", turned_away(&arrivals));
+    claim("four at once", || async {
+        let arrivals = issue(server.clone(), "25", 20 * 20).await;
+        let (used, turned_away) = (count(&arrivals, Did::Made, 3.0, 18.0), turned_away(&arrivals));
+        let said = format!("{used} of {} used, {turned_away} turned away", 20 * 15);
+        holds(used * 100 >= 20 * 15 * 90 && turned_away <= 10, said)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,7 +65,9 @@ async fn two_thousand_jobs_ten_killed_workers_two_killed_brokers() {
     let told = std::fs::read_to_string(directory.path().join("cards.results.csv")).unwrap();
     assert_eq!(told.matches(",issued,ic_").count(), JOBS, "every job's event came");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let broker = Broker::new(&RabbitmqConfig { url: rabbit.url(), ..RabbitmqConfig::default() }).unwrap();
+    let broker =
+        Broker::new(&RabbitmqConfig { url: rabbit.url().as_str().into(), ..RabbitmqConfig::default() })
+            .unwrap();
     let connection = broker.connect("test").await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     for queue in broker.topology.queues() {

@@ -191,7 +191,8 @@ impl Adapt {
         let estimate = estimate(in_second, passed, since);
         let graze = estimate >= self.current * GRAZE;
         let grazes = episode.grazes + u32::from(graze);
-        if grazes > self.grazes_max() || !same && episode.sames < 2 && cuts_do_not_help(&episode, passed) {
+        let by_chance = grazes > self.grazes_max() && !window.is_uneven(now);
+        if by_chance || !same && episode.sames < 2 && cuts_do_not_help(&episode, passed) {
             self.put_up_with_it(episode.rate, now);
             return None;
         }

@@ -129,7 +129,9 @@ impl Spacing {
     }
 
     fn limiter(&self, per_second: f64) -> Limiter {
+        // governor counts in nanoseconds.
         let cell = Duration::from_secs_f64(1.0 / (per_second * (1.0 - SLACK) * f64::from(CELLS)));
+        let cell = cell.max(Duration::from_nanos(1));
         let late_cells = super::whole(self.late_max.as_secs_f64() / cell.as_secs_f64());
         let late_cells = u32::try_from(late_cells).unwrap_or(u32::MAX / 2);
         let quota = Quota::with_period(cell).expect("the period of a finite rate is not zero");

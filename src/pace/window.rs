@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const MARGIN_MIN: f64 = 0.003;
 /// The same on a machine that is late at times: a stand-in for Stripe, or a proxy, will then be late as well.
 const MARGIN_MAX: f64 = 0.006;
+/// Later than this, in seconds, a call may meet the limit though the pace keeps below it.
+const UNEVEN: f64 = 0.002;
 /// In how many seconds the worst lateness is forgotten by half.
 const LATENESS_HALVES_SECONDS: f64 = 5.0;
 /// How long departures are remembered at least: a 429 is judged by the second before its call left, and comes
@@ -82,6 +84,11 @@ impl Window {
             self.late = late.min(MARGIN_MAX);
             self.late_at = Some(now);
         }
+    }
+
+    /// Whether this machine has been late of late: then calls arrive unevenly.
+    pub(super) fn is_uneven(&self, now: Instant) -> bool {
+        self.lateness(now) > UNEVEN
     }
 
     fn lateness(&self, now: Instant) -> f64 {

@@ -4,8 +4,15 @@
 //! and injects faults on request. It keeps an account of all it did, by which embosser's promises are judged.
 //! What it answers to is in [`world`]; this file is the server around it.
 
+mod cardholders;
+mod cards;
+mod keys;
+mod limits;
+mod memory;
+mod told;
 mod world;
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -20,9 +27,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use world::{Asked, Told, World};
+use told::{Cut, Told};
+use world::{Asked, World};
 
-pub use world::{Account, IssuedCard};
+pub use world::{Account, IssuedCard, Seen};
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -36,6 +44,8 @@ pub struct Options {
     pub endpoint_per_second: Option<usize>,
     /// Strict limit on all calls of one account in any second.
     pub account_per_second: Option<usize>,
+    /// Most calls of one endpoint at once.
+    pub endpoint_concurrency: Option<usize>,
     /// Most calls of one account at once.
     pub account_concurrency: Option<usize>,
     /// How long a card creation takes.
@@ -44,8 +54,16 @@ pub struct Options {
     pub seed: u64,
     /// What goes wrong, and how often.
     pub faults: Faults,
+    /// How much longer a call takes that meets the fault of that name.
+    pub delay: Duration,
     /// How long an idempotency key is remembered.
     pub idempotency_window: Duration,
+    /// The only API key that is accepted; none: every secret or restricted one.
+    pub api_key: Option<String>,
+    /// Whether the key may create and change.
+    pub may_write: bool,
+    /// The cardholders that exist besides those that are made; none: every `ich_…`.
+    pub cardholders: Option<HashSet<String>>,
 }
 
 impl Default for Options {
@@ -54,17 +72,23 @@ impl Default for Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             endpoint_per_second: None,
             account_per_second: None,
+            endpoint_concurrency: None,
             account_concurrency: None,
             latency: Duration::ZERO,
             seed: 1,
             faults: Faults::default(),
+            delay: Duration::from_secs(2),
             idempotency_window: Duration::from_secs(24 * 3600),
+            api_key: None,
+            may_write: true,
+            cardholders: None,
         }
     }
 }
 
 /// Probabilities, 0 to 1, that a create call meets a fault.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Faults {
     /// 500, saved under the key, and no card.
     pub error_before: f64,
@@ -74,12 +98,20 @@ pub struct Faults {
     pub drop_before: f64,
     /// The card is made and saved; the connection is cut.
     pub drop_after: f64,
-    /// 409 and nothing is done.
+    /// 409 as for a key that is in use, and nothing is done.
     pub conflict: f64,
+    /// 429 that is not a limiter's, and nothing is done.
+    pub lock_timeout: f64,
     /// The key rotates right after it was served.
     pub rotate: f64,
     /// An HTML page instead of an answer, and nothing is done.
     pub html: f64,
+    /// The call takes longer, by [`Options::delay`].
+    pub delay: f64,
+    /// The card is made and saved; the connection is cut in the middle of the answer.
+    pub half_body: f64,
+    /// The card is made and saved; the answer is 200 with nothing in it.
+    pub empty: f64,
 }
 
 /// A running sandbox.
@@ -117,7 +149,13 @@ impl Sandbox {
     /// What it did so far.
     #[must_use]
     pub fn account(&self) -> Account {
-        self.world().account()
+        self.world().account().clone()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Makes a new key the current one.
@@ -166,14 +204,14 @@ async fn serve(listener: TcpListener, world: Arc<Mutex<World>>) {
 /// Ends the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is cut")]
-struct Cut;
+struct Gone;
 
 async fn answer(
     world: Arc<Mutex<World>>,
     request: Request<Incoming>,
-) -> Result<Response<axum::body::Body>, Cut> {
+) -> Result<Response<axum::body::Body>, Gone> {
     let (head, body) = request.into_parts();
-    let body = axum::body::to_bytes(axum::body::Body::new(body), BODY_BYTES_MAX).await.map_err(|_| Cut)?;
+    let body = axum::body::to_bytes(axum::body::Body::new(body), BODY_BYTES_MAX).await.map_err(|_| Gone)?;
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let asked = Asked {
         method: head.method.as_str().to_owned(),
@@ -181,34 +219,44 @@ async fn answer(
         query: head.uri.query().unwrap_or("").to_owned(),
         authorization: header("authorization"),
         idempotency_key: header("idempotency-key"),
+        version: header("stripe-version"),
         account: header("stripe-account").unwrap_or_default(),
         body,
     };
     // On a task of its own: a client that hangs up does not stop what was begun.
-    let told = tokio::spawn(act(world, asked)).await.map_err(|_| Cut)?;
-    let Some(told) = told else { return Err(Cut) };
+    let told = tokio::spawn(act(world, asked)).await.map_err(|_| Gone)?;
+    let Some(told) = told else { return Err(Gone) };
     Ok(response(told).unwrap_or_else(|never| match never {}))
 }
 
 async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
     let lock = || world.lock().unwrap_or_else(PoisonError::into_inner);
+    if asked.path.starts_with("/_sandbox/") {
+        return Some(world::control(&mut lock(), &asked));
+    }
     let begun = lock().begin(&asked);
-    let execution = match begun {
+    let mut execution = match begun {
         world::Begun::Told(told) => return told,
         world::Begun::Execute(execution) => execution,
     };
     tokio::time::sleep(execution.latency).await;
-    let pin = match execution.jwe.clone() {
+    let pin = match execution.jwe.take() {
         None => Ok(None),
-        Some((jwe, key)) => tokio::task::spawn_blocking(move || world::decrypt(&jwe, &key).map(Some))
-            .await
-            .unwrap_or_else(|_| Err("could not be decrypted".into())),
+        Some((jwe, kid, key)) => {
+            tokio::task::spawn_blocking(move || keys::decrypt(&jwe, &kid, &key).map(Some))
+                .await
+                .unwrap_or_else(|_| Err("could not be decrypted".into()))
+        }
     };
-    lock().finish(&asked, execution, pin)
+    lock().finish(&asked, *execution, pin)
 }
 
 fn response(told: Told) -> Result<Response<axum::body::Body>, Infallible> {
-    let mut response = Response::new(axum::body::Body::from(Bytes::from(told.body)));
+    let body = match told.cut {
+        Cut::Whole => axum::body::Body::from(Bytes::from(told.body)),
+        Cut::HalfWay => half_of(&told.body),
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(told.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in told.headers {
         if let Ok(value) = value.parse() {
@@ -216,4 +264,11 @@ fn response(told: Told) -> Result<Response<axum::body::Body>, Infallible> {
         }
     }
     Ok(response)
+}
+
+/// Half a body, and then the connection ends.
+fn half_of(body: &str) -> axum::body::Body {
+    let half = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+    let pieces = futures_util::stream::iter([Ok(half), Err(Gone)]);
+    axum::body::Body::from_stream(pieces)
 }

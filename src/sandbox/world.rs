@@ -1,25 +1,33 @@
-//! What the sandbox knows and how it decides: keys, cards, idempotency, limits, faults.
+//! What the sandbox knows, and the order in which it decides: limits, authentication, memory, validation, faults, effect.
+//!
+//! Faults are drawn from the seed, one draw for each call that would be executed: a call that a limiter, the memory or
+//! validation answers draws none, so that the n-th execution meets the same fault in each run with one seed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
 use bytes::Bytes;
 use openssl::pkey::Private;
 use openssl::rsa::Rsa;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
-use super::{Faults, Options};
-use crate::card::CardRequest;
+use super::cards::{Cards, Making};
+use super::keys::Keys;
+use super::limits::Limits;
+use super::memory::{Memory, Parameters, Remembered};
+use super::told::{Cut, Fault, Told};
+use super::{Faults, Options, cardholders};
+use crate::card::{CardRequest, FieldProblem};
 
-/// The first key of every sandbox. It protects nothing: it is public, so that example manifests can hold PINs
-/// that were encrypted beforehand.
-const DEMO_KEY: &str = include_str!("demo_key.pem");
-
-/// Stripe's window of rate limits.
-const WINDOW: Duration = Duration::from_secs(1);
+/// Requests that are remembered one by one.
+const REQUESTS_MAX: usize = 100_000;
+/// Where cards are made.
+const CARDS: &str = "/v1/issuing/cards";
+/// Where cardholders are made.
+const CARDHOLDERS: &str = "/v1/issuing/cardholders";
 
 /// A card that was made, as tests judge it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -32,6 +40,8 @@ pub struct IssuedCard {
     pub job: Option<String>,
     /// The PIN that was set, decrypted.
     pub pin: Option<String>,
+    /// The idempotency key of the call that made it.
+    pub idempotency_key: Option<String>,
 }
 
 /// What the sandbox did.
@@ -39,7 +49,7 @@ pub struct IssuedCard {
 pub struct Account {
     /// Every card made.
     pub cards: Vec<IssuedCard>,
-    /// Create calls that arrived.
+    /// Create calls that the limiters let through.
     pub creates: u64,
     /// Saved answers given again.
     pub replays: u64,
@@ -47,8 +57,27 @@ pub struct Account {
     pub key_fetches: u64,
     /// Calls that a limiter turned away.
     pub limited: u64,
+    /// The same, by the reason given.
+    pub limited_by: BTreeMap<String, u64>,
+    /// Most calls that were executed at once.
+    pub at_once_max: usize,
     /// When each create call that was let through arrived, in seconds since the start.
     pub arrivals: Vec<f64>,
+}
+
+/// A request that came, for those who look from outside.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Seen {
+    /// Milliseconds since the start.
+    pub ms: f64,
+    /// Its method.
+    pub method: String,
+    /// Its path.
+    pub path: String,
+    /// The answer's status; none while it is executed, or if the connection was cut.
+    pub status: Option<u16>,
+    /// Its idempotency key.
+    pub idempotency_key: Option<String>,
 }
 
 /// A request, read.
@@ -58,16 +87,39 @@ pub(super) struct Asked {
     pub(super) query: String,
     pub(super) authorization: Option<String>,
     pub(super) idempotency_key: Option<String>,
+    pub(super) version: Option<String>,
     pub(super) account: String,
     pub(super) body: Bytes,
 }
 
-/// An answer.
-#[derive(Debug, Clone)]
-pub(super) struct Told {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: String,
+impl Asked {
+    /// The endpoint as limiters know it: with a card's id made general, and the account before it.
+    fn endpoint(&self) -> String {
+        let path = if is_one_of(CARDS, &self.path) {
+            "/v1/issuing/cards/{card}"
+        } else if is_one_of(CARDHOLDERS, &self.path) {
+            "/v1/issuing/cardholders/{cardholder}"
+        } else {
+            &self.path
+        };
+        format!("{} {} {path}", self.account, self.method)
+    }
+
+    fn pairs(&self) -> Vec<(String, String)> {
+        url::form_urlencoded::parse(&self.body).into_owned().collect()
+    }
+
+    /// The request as the memory compares it: what is asked of whom, in whatever order.
+    fn parameters(&self) -> Parameters {
+        let mut pairs = self.pairs();
+        pairs.sort_unstable();
+        let mut digest = Sha256::new();
+        for text in [&self.path].into_iter().chain(pairs.iter().flat_map(|(path, value)| [path, value])) {
+            digest.update((text.len() as u64).to_be_bytes());
+            digest.update(text);
+        }
+        digest.finalize().into()
+    }
 }
 
 /// What was decided on arrival.
@@ -75,47 +127,57 @@ pub(super) enum Begun {
     /// The answer; none cuts the connection.
     Told(Option<Told>),
     /// To be executed.
-    Execute(Execution),
+    Execute(Box<Execution>),
 }
 
-/// A create call under way.
+/// A call under way.
 pub(super) struct Execution {
     pub(super) latency: Duration,
-    pub(super) jwe: Option<(String, Rsa<Private>)>,
-    card: CardRequest,
-    fault: Option<Fault>,
-    limited_account: String,
+    pub(super) jwe: Option<(String, String, Rsa<Private>)>,
+    effect: Effect,
+    mishap: Option<Mishap>,
+    seen: usize,
+}
+
+/// What a call is to do, and the JWE that it brings.
+type Wanted = (Effect, Option<String>);
+
+/// What a call is to do.
+enum Effect {
+    Make { card: CardRequest, metadata: Map<String, Value> },
+    Update { id: String, pairs: Vec<(String, String)> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+enum Mishap {
     ErrorBefore,
     ErrorAfter,
     DropBefore,
     DropAfter,
     Conflict,
+    LockTimeout,
     Html,
-}
-
-enum Saved {
-    Running { body: Bytes },
-    Ended { body: Bytes, told: Told, at: Duration },
+    Delay,
+    HalfBody,
+    Empty,
 }
 
 /// The sandbox's state.
 pub(super) struct World {
-    options: Options,
+    pub(super) options: Options,
     began: Instant,
     ahead: Duration,
-    faults: StdRng,
-    key_number: u32,
-    key: Rsa<Private>,
-    cards: Vec<(String, Value)>,
-    saved: HashMap<(String, String), Saved>,
-    windows: HashMap<String, VecDeque<Instant>>,
-    running: HashMap<String, usize>,
+    dice: StdRng,
+    keys: Keys,
+    cards: Cards,
+    memory: Memory,
+    limits: Limits,
     account: Account,
+    executing: usize,
+    made_cardholders: HashSet<(String, String)>,
     requests: u64,
+    seen: VecDeque<Seen>,
+    forgotten: usize,
 }
 
 impl World {
@@ -123,27 +185,31 @@ impl World {
         Self {
             began: Instant::now(),
             ahead: Duration::ZERO,
-            faults: StdRng::seed_from_u64(options.seed),
-            key_number: 1,
-            key: Rsa::private_key_from_pem(DEMO_KEY.as_bytes())
-                .expect("the demo key is a valid file of the source"),
-            cards: Vec::new(),
-            saved: HashMap::new(),
-            windows: HashMap::new(),
-            running: HashMap::new(),
+            dice: StdRng::seed_from_u64(options.seed),
+            keys: Keys::new(),
+            cards: Cards::default(),
+            memory: Memory::default(),
+            limits: Limits::default(),
             account: Account::default(),
+            executing: 0,
+            made_cardholders: HashSet::new(),
             requests: 0,
+            seen: VecDeque::new(),
+            forgotten: 0,
             options,
         }
     }
 
-    pub(super) fn account(&self) -> Account {
-        self.account.clone()
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    pub(super) fn seen(&self) -> &VecDeque<Seen> {
+        &self.seen
     }
 
     pub(super) fn rotate_key(&mut self) {
-        self.key_number += 1;
-        self.key = Rsa::generate(2048).expect("OpenSSL makes keys as long as it has randomness");
+        self.keys.rotate();
     }
 
     pub(super) fn advance(&mut self, by: Duration) {
@@ -154,231 +220,182 @@ impl World {
         self.options.faults = faults;
     }
 
-    fn kid(&self) -> String {
-        format!("sandbox-demo-{}", self.key_number)
+    /// Everything up to execution, in Stripe's order.
+    pub(super) fn begin(&mut self, asked: &Asked) -> Begun {
+        let seen = self.see(asked);
+        if asked.path == "/v1/keys" {
+            let document = self.keys_document();
+            return Begun::Told(self.told(asked, seen, document));
+        }
+        let decided = self.decide(asked, seen);
+        match decided {
+            Ok(begun) => begun,
+            Err(fault) => Begun::Told(self.told(asked, seen, fault.told())),
+        }
     }
 
-    /// Everything up to execution: limits, authentication, idempotency, validation, in Stripe's order.
-    pub(super) fn begin(&mut self, asked: &Asked) -> Begun {
-        self.requests += 1;
-        if asked.path == "/v1/keys" {
-            return Begun::Told(Some(self.serve_key()));
+    fn keys_document(&mut self) -> Told {
+        self.account.key_fetches += 1;
+        let told = Told::new(200, &self.keys.document());
+        if self.dice.random_bool(self.options.faults.rotate) {
+            self.keys.rotate();
         }
-        if asked.path == "/_sandbox/account" {
-            let body = serde_json::to_string(&self.account).unwrap_or_default();
-            return Begun::Told(Some(Told { status: 200, headers: Vec::new(), body }));
-        }
-        if let Some(told) = self.limit(asked) {
-            return Begun::Told(Some(told));
-        }
-        let authorized = asked.authorization.as_deref().and_then(|value| value.strip_prefix("Bearer "));
-        if !authorized.is_some_and(|key| key.starts_with("sk_") || key.starts_with("rk_")) {
-            return Begun::Told(Some(self.error(
-                401,
-                "invalid_request_error",
-                None,
-                "Invalid API Key provided",
-                None,
-            )));
-        }
-        match (asked.method.as_str(), asked.path.as_str()) {
-            ("POST", "/v1/issuing/cards") => self.begin_create(asked),
-            ("GET", "/v1/issuing/cards") => Begun::Told(Some(self.list(asked))),
-            ("GET", path) if path.starts_with("/v1/issuing/cards/") => {
-                Begun::Told(Some(self.retrieve(asked)))
+        told
+    }
+
+    fn decide(&mut self, asked: &Asked, seen: usize) -> Result<Begun, Fault> {
+        self.limit(asked)?;
+        self.authenticate(asked)?;
+        let pairs = || -> Vec<(String, String)> {
+            url::form_urlencoded::parse(asked.query.as_bytes()).into_owned().collect()
+        };
+        let answer = match (asked.method.as_str(), asked.path.as_str()) {
+            ("POST", CARDS) => {
+                self.account.creates += 1;
+                self.account.arrivals.push(self.began.elapsed().as_secs_f64());
+                return self.begin_effect(asked, seen, Self::making);
+            }
+            ("POST", path) if is_one_of(CARDS, path) => {
+                return self.begin_effect(asked, seen, Self::updating);
+            }
+            ("GET", CARDS) => self.cards.list(&asked.account, &pairs())?,
+            ("GET", path) if is_one_of(CARDS, path) => {
+                self.cards.find(&asked.account, last_part(path))?.clone()
+            }
+            ("POST", CARDHOLDERS) => self.make_cardholder(asked)?,
+            ("GET", path) if is_one_of(CARDHOLDERS, path) => {
+                let id = last_part(path);
+                self.cardholder_exists(&asked.account, id, "cardholder")?;
+                cardholders::object(id, self.unix_seconds(), livemode(asked))
             }
             _ => {
                 let message = format!("Unrecognized request URL ({}: {}).", asked.method, asked.path);
-                Begun::Told(Some(self.error(404, "invalid_request_error", None, &message, None)))
-            }
-        }
-    }
-
-    fn serve_key(&mut self) -> Told {
-        self.account.key_fetches += 1;
-        let url_safe = |bytes: Vec<u8>| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-        let pem = self.key.public_key_to_pem().unwrap_or_default();
-        let body = json!({
-            "key_id": self.kid(),
-            "jwk": {"kty": "RSA", "use": "enc", "kid": self.kid(), "n": url_safe(self.key.n().to_vec()),
-                "e": url_safe(self.key.e().to_vec())},
-            "pkcs8": String::from_utf8_lossy(&pem),
-        });
-        if self.faults.random_bool(self.options.faults.rotate) {
-            self.rotate_key();
-        }
-        Told {
-            status: 200,
-            headers: vec![("content-type", "application/json".into())],
-            body: body.to_string(),
-        }
-    }
-
-    fn limit(&mut self, asked: &Asked) -> Option<Told> {
-        let now = Instant::now();
-        let endpoint = format!("{} {} {}", asked.account, asked.method, asked.path);
-        let limits = [
-            (endpoint, self.options.endpoint_per_second, "endpoint-rate"),
-            (asked.account.clone(), self.options.account_per_second, "global-rate"),
-        ];
-        let mut reason = None;
-        for (name, limit, word) in &limits {
-            let window = self.windows.entry(name.clone()).or_default();
-            while window.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
-                window.pop_front();
-            }
-            if limit.is_some_and(|limit| window.len() >= limit) {
-                reason = Some(*word);
-            }
-        }
-        let running = self.running.get(&asked.account).copied().unwrap_or(0);
-        if self.options.account_concurrency.is_some_and(|limit| running >= limit) {
-            reason = Some("global-concurrency");
-        }
-        let Some(reason) = reason else {
-            for (name, limit, _) in limits {
-                if limit.is_some() {
-                    self.windows.entry(name).or_default().push_back(now);
-                }
-            }
-            return None;
-        };
-        self.account.limited += 1;
-        let mut told = self.error(
-            429,
-            "invalid_request_error",
-            Some("rate_limit"),
-            "Request rate limit exceeded.",
-            None,
-        );
-        told.headers.push(("stripe-rate-limited-reason", reason.into()));
-        Some(told)
-    }
-
-    fn begin_create(&mut self, asked: &Asked) -> Begun {
-        self.account.creates += 1;
-        self.account.arrivals.push(self.began.elapsed().as_secs_f64());
-        if let Some(told) = self.remembered(asked) {
-            return Begun::Told(Some(told));
-        }
-        let pairs: Vec<(String, String)> = url::form_urlencoded::parse(&asked.body).into_owned().collect();
-        let pairs_for_check =
-            pairs.iter().filter(|(path, _)| !path.starts_with("metadata[embosser_")).cloned().collect();
-        let mut card = match CardRequest::from_pairs(pairs_for_check) {
-            Ok(card) => card,
-            Err(problems) => {
-                let problem = problems.into_iter().next();
-                let (path, reason) =
-                    problem.map_or_else(Default::default, |problem| (problem.path, problem.reason));
-                let message = format!("Invalid {path}: {reason}");
-                return Begun::Told(Some(self.error(
-                    400,
-                    "invalid_request_error",
-                    Some("parameter_invalid"),
-                    &message,
-                    Some(&path),
-                )));
+                return Err(Fault::of(404, "invalid_request_error", None, &message));
             }
         };
-        let fault = self.draw();
-        match fault {
-            Some(Fault::DropBefore) => return Begun::Told(None),
-            Some(Fault::Conflict) => {
-                let message =
-                    "This object cannot be accessed right now because another request is accessing it.";
-                return Begun::Told(Some(self.error(
-                    409,
-                    "invalid_request_error",
-                    Some("lock_timeout"),
-                    message,
-                    None,
-                )));
+        Ok(Begun::Told(self.told(asked, seen, Told::new(200, &answer))))
+    }
+
+    fn limit(&mut self, asked: &Asked) -> Result<(), Fault> {
+        let asked_at = Instant::now();
+        let limited = self.limits.ask(&self.options, &asked.account, &asked.endpoint(), asked_at);
+        limited.map_err(|reason| {
+            self.account.limited += 1;
+            *self.account.limited_by.entry(reason.to_owned()).or_default() += 1;
+            let message = "Request rate limit exceeded. Learn more at https://stripe.com/docs/rate-limits.";
+            Fault {
+                reason: Some(reason),
+                ..Fault::of(429, "invalid_request_error", Some("rate_limit"), message)
             }
-            Some(Fault::Html) => {
-                let headers = vec![("content-type", "text/html".into())];
-                return Begun::Told(Some(Told {
-                    status: 502,
-                    headers,
-                    body: "<html>Bad gateway</html>".into(),
-                }));
-            }
-            _ => {}
-        }
-        let jwe = card.take_pin().map(|pin| pin.expose().to_owned());
-        if let Some(jwe) = &jwe
-            && !jwe_has_kid(jwe, &self.kid())
-        {
-            let message = "The PIN was not encrypted under the current key.";
-            return Begun::Told(Some(self.error(
-                400,
-                "invalid_request_error",
-                None,
-                message,
-                Some("pin[encrypted_number]"),
-            )));
-        }
-        if let Some(key) = &asked.idempotency_key {
-            self.saved
-                .insert((asked.account.clone(), key.clone()), Saved::Running { body: asked.body.clone() });
-        }
-        *self.running.entry(asked.account.clone()).or_default() += 1;
-        let key = self.key.clone();
-        Begun::Execute(Execution {
-            latency: self.options.latency,
-            jwe: jwe.map(|jwe| (jwe, key)),
-            card,
-            fault,
-            limited_account: asked.account.clone(),
         })
     }
 
-    /// What Stripe remembers under the request's idempotency key.
-    fn remembered(&mut self, asked: &Asked) -> Option<Told> {
-        let name = (asked.account.clone(), asked.idempotency_key.clone()?);
-        let now = self.began.elapsed() + self.ahead;
-        let expired = matches!(self.saved.get(&name),
-            Some(Saved::Ended { at, .. }) if now.saturating_sub(*at) >= self.options.idempotency_window);
-        if expired {
-            self.saved.remove(&name);
-        }
-        let (same, told) = match self.saved.get(&name)? {
-            Saved::Running { body } => (*body == asked.body, None),
-            Saved::Ended { body, told, .. } => (*body == asked.body, Some(told.clone())),
+    fn authenticate(&self, asked: &Asked) -> Result<(), Fault> {
+        let key = asked.authorization.as_deref().and_then(api_key_of);
+        let accepted = match (&key, &self.options.api_key) {
+            (Some(key), Some(only)) => key == only,
+            (Some(key), None) => key.starts_with("sk_") || key.starts_with("rk_"),
+            (None, _) => false,
         };
-        if !same {
-            let message = format!(
-                "Keys for idempotent requests can only be used with the same parameters they were first used with. \
-                 Try using a key other than '{}' if you meant to execute a different request.",
-                name.1
-            );
-            return Some(self.error(400, "idempotency_error", None, &message, None));
+        if !accepted {
+            let message = "Invalid API Key provided";
+            return Err(Fault::of(401, "invalid_request_error", None, message));
         }
-        let Some(mut told) = told else {
-            let message = "There is currently another in-progress request using this Idempotent Key.";
-            return Some(self.error(
-                409,
-                "invalid_request_error",
-                Some("idempotency_key_in_use"),
-                message,
-                None,
-            ));
-        };
-        self.account.replays += 1;
-        told.headers.push(("idempotent-replayed", "true".into()));
-        Some(told)
+        if asked.method == "POST" && !self.options.may_write {
+            let message = "The provided key does not have the required permissions for this endpoint. Having the \
+                           'rak_issuing_card_write' permission would allow this request to continue.";
+            return Err(Fault::of(403, "invalid_request_error", Some("more_permissions_required"), message));
+        }
+        Ok(())
     }
 
-    fn draw(&mut self) -> Option<Fault> {
+    /// Memory, validation and the draw of a fault, and then execution.
+    fn begin_effect(
+        &mut self,
+        asked: &Asked,
+        seen: usize,
+        of: fn(&mut Self, &Asked) -> Result<Wanted, Fault>,
+    ) -> Result<Begun, Fault> {
+        let name = asked.idempotency_key.clone().map(|key| (asked.account.clone(), key));
+        if let Some(name) = &name {
+            let (now, window) = (self.now(), self.options.idempotency_window);
+            match self.memory.ask(name, asked.parameters(), now, window) {
+                Remembered::Nothing => {}
+                Remembered::Refused(fault) => return Err(fault),
+                Remembered::Replay(told) => {
+                    self.account.replays += 1;
+                    return Ok(Begun::Told(self.told(asked, seen, told)));
+                }
+            }
+        }
+        let (effect, jwe) = of(self, asked)?;
+        let mishap = self.draw();
+        match mishap {
+            Some(Mishap::DropBefore) => return Ok(Begun::Told(None)),
+            Some(Mishap::Conflict) => return Err(Fault::in_use()),
+            Some(Mishap::LockTimeout) => {
+                // A 429 that is no limiter's: it has no reason header.
+                let message = "This object cannot be accessed right now because another API request or Stripe \
+                               process is currently accessing it.";
+                return Err(Fault::of(429, "invalid_request_error", Some("lock_timeout"), message));
+            }
+            Some(Mishap::Html) => return Ok(Begun::Told(self.told(asked, seen, Told::page(502)))),
+            _ => {}
+        }
+        if let Some(name) = name {
+            self.memory.begins(name, asked.parameters());
+        }
+        self.limits.begins(&asked.account, &asked.endpoint());
+        self.executing += 1;
+        self.account.at_once_max = self.account.at_once_max.max(self.executing);
+        let delay = if mishap == Some(Mishap::Delay) { self.options.delay } else { Duration::ZERO };
+        Ok(Begun::Execute(Box::new(Execution {
+            latency: self.options.latency + delay,
+            jwe: jwe.map(|jwe| (jwe, self.keys.kid(), self.keys.key())),
+            effect,
+            mishap,
+            seen,
+        })))
+    }
+
+    fn making(&mut self, asked: &Asked) -> Result<Wanted, Fault> {
+        // What embosser itself adds, its users may not give: the table of parameters leaves it out.
+        let (metadata, others): (Vec<_>, Vec<_>) =
+            asked.pairs().into_iter().partition(|(path, _)| path.starts_with("metadata["));
+        let metadata = entries(metadata)?;
+        let mut card = CardRequest::from_pairs(others).map_err(|problems| {
+            problems.first().map_or_else(|| Fault::invalid(None, "", "Invalid request"), told_of)
+        })?;
+        if let Some(cardholder) = &card.cardholder {
+            self.cardholder_exists(&asked.account, cardholder, "cardholder")?;
+        }
+        let jwe = card.take_pin().map(|pin| pin.expose().to_owned());
+        Ok((Effect::Make { card, metadata }, jwe))
+    }
+
+    fn updating(&mut self, asked: &Asked) -> Result<Wanted, Fault> {
+        let id = last_part(&asked.path).to_owned();
+        self.cards.find(&asked.account, &id)?;
+        let pairs = asked.pairs();
+        let jwe = pairs.iter().find(|(path, _)| path == crate::card::PIN).map(|(_, jwe)| jwe.clone());
+        Ok((Effect::Update { id, pairs }, jwe))
+    }
+
+    fn draw(&mut self) -> Option<Mishap> {
         let faults = self.options.faults;
         let chances = [
-            (faults.error_before, Fault::ErrorBefore),
-            (faults.error_after, Fault::ErrorAfter),
-            (faults.drop_before, Fault::DropBefore),
-            (faults.drop_after, Fault::DropAfter),
-            (faults.conflict, Fault::Conflict),
-            (faults.html, Fault::Html),
+            (faults.error_before, Mishap::ErrorBefore),
+            (faults.error_after, Mishap::ErrorAfter),
+            (faults.drop_before, Mishap::DropBefore),
+            (faults.drop_after, Mishap::DropAfter),
+            (faults.conflict, Mishap::Conflict),
+            (faults.lock_timeout, Mishap::LockTimeout),
+            (faults.html, Mishap::Html),
+            (faults.delay, Mishap::Delay),
+            (faults.half_body, Mishap::HalfBody),
+            (faults.empty, Mishap::Empty),
         ];
-        chances.into_iter().find(|(chance, _)| self.faults.random_bool(*chance)).map(|(_, fault)| fault)
+        chances.into_iter().find(|(chance, _)| self.dice.random_bool(*chance)).map(|(_, mishap)| mishap)
     }
 
     /// The effect, what is saved, and the answer.
@@ -388,147 +405,220 @@ impl World {
         execution: Execution,
         pin: Result<Option<String>, String>,
     ) -> Option<Told> {
-        if let Some(running) = self.running.get_mut(&execution.limited_account) {
-            *running = running.saturating_sub(1);
-        }
-        let failed = |world: &mut Self| {
-            world.error(
-                500,
-                "api_error",
-                None,
-                "Sorry! There was an error while talking to one of our backends.",
-                None,
-            )
-        };
-        let told = match (execution.fault, pin) {
-            (Some(Fault::ErrorBefore), _) => failed(self),
+        self.limits.ends(&asked.account, &asked.endpoint());
+        self.executing -= 1;
+        let Execution { effect, mishap, seen, .. } = execution;
+        let message = "Sorry! There was an error while talking to one of our backends.";
+        let failed = Fault::of(500, "api_error", None, message).told();
+        let name = asked.idempotency_key.clone().map(|key| (asked.account.clone(), key));
+        let told = match (mishap, pin) {
+            (Some(Mishap::ErrorBefore), _) => failed,
             (_, Err(reason)) => {
-                let message = format!("The encrypted PIN {reason}.");
-                self.error(400, "invalid_request_error", None, &message, Some("pin[encrypted_number]"))
-            }
-            (fault, Ok(pin)) => {
-                let body = self.make(asked, &execution.card, pin);
-                if fault == Some(Fault::ErrorAfter) {
-                    failed(self)
-                } else {
-                    let headers =
-                        vec![("content-type", "application/json".into()), ("request-id", self.request_id())];
-                    Told { status: 200, headers, body }
+                // Validation: it is not saved.
+                if let Some(name) = &name {
+                    self.memory.forgets(name);
                 }
+                let fault = Fault::invalid(None, crate::card::PIN, format!("The encrypted PIN {reason}."));
+                return self.told(asked, seen, fault.told());
+            }
+            (mishap, Ok(pin)) => {
+                let told = self.effect(asked, effect, pin);
+                if mishap == Some(Mishap::ErrorAfter) { failed } else { told }
             }
         };
+        if let Some(name) = name {
+            self.memory.ends(name, asked.parameters(), told.clone(), self.now());
+        }
+        match mishap {
+            Some(Mishap::DropAfter) => None,
+            Some(Mishap::Empty) => self.told(asked, seen, Told::nothing()),
+            Some(Mishap::HalfBody) => self.told(asked, seen, Told { cut: Cut::HalfWay, ..told }),
+            _ => self.told(asked, seen, told),
+        }
+    }
+
+    fn effect(&mut self, asked: &Asked, effect: Effect, pin: Option<String>) -> Told {
+        match effect {
+            Effect::Update { id, pairs } => {
+                let updated = self.cards.update(&asked.account, &id, &pairs);
+                let told = updated.map_or_else(|fault| fault.told(), |card| Told::new(200, card));
+                if let (200, Some(pin)) = (told.status, pin)
+                    && let Some(card) = self.account.cards.iter_mut().find(|card| card.id == id)
+                {
+                    card.pin = Some(pin);
+                }
+                told
+            }
+            Effect::Make { card, metadata } => {
+                let making = Making {
+                    account: &asked.account,
+                    created: self.unix_seconds(),
+                    livemode: livemode(asked),
+                    metadata,
+                };
+                let object = self.cards.make(&card, making);
+                self.account.cards.push(IssuedCard {
+                    id: object["id"].as_str().unwrap_or_default().to_owned(),
+                    cardholder: card.cardholder.clone(),
+                    job: object["metadata"]["embosser_job"].as_str().map(str::to_owned),
+                    pin,
+                    idempotency_key: asked.idempotency_key.clone(),
+                });
+                Told::new(200, object)
+            }
+        }
+    }
+
+    fn cardholder_exists(&self, account: &str, id: &str, param: &str) -> Result<(), Fault> {
+        let made = self.made_cardholders.contains(&(account.to_owned(), id.to_owned()));
+        let known = match &self.options.cardholders {
+            None => id.starts_with("ich_"),
+            Some(listed) => listed.contains(id),
+        };
+        if made || known { Ok(()) } else { Err(Fault::missing("issuing cardholder", param, id)) }
+    }
+
+    fn make_cardholder(&mut self, asked: &Asked) -> Result<Value, Fault> {
+        let pairs = asked.pairs();
+        let given = |name: &str| pairs.iter().find(|(path, _)| path == name).map(|(_, value)| value.clone());
+        let name = given("name").ok_or_else(|| {
+            Fault::invalid(Some("parameter_missing"), "name", "Missing required param: name.")
+        })?;
+        let id = format!("ich_sandbox{:08}", self.made_cardholders.len() + 1);
+        self.made_cardholders.insert((asked.account.clone(), id.clone()));
+        let mut object = cardholders::object(&id, self.unix_seconds(), livemode(asked));
+        object["name"] = name.into();
+        Ok(object)
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed() + self.ahead
+    }
+
+    /// Time of day, moved ahead as tests wish.
+    fn unix_seconds(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        (since + self.ahead).as_secs()
+    }
+
+    fn see(&mut self, asked: &Asked) -> usize {
+        self.requests += 1;
+        if self.seen.len() == REQUESTS_MAX {
+            self.seen.pop_front();
+            self.forgotten += 1;
+        }
+        self.seen.push_back(Seen {
+            ms: self.began.elapsed().as_secs_f64() * 1000.0,
+            method: asked.method.clone(),
+            path: asked.path.clone(),
+            status: None,
+            idempotency_key: asked.idempotency_key.clone(),
+        });
+        self.forgotten + self.seen.len() - 1
+    }
+
+    /// An answer on its way, with the headers that every answer has.
+    fn told(&mut self, asked: &Asked, seen: usize, mut told: Told) -> Option<Told> {
+        if let Some(seen) = seen.checked_sub(self.forgotten).and_then(|index| self.seen.get_mut(index)) {
+            seen.status = Some(told.status);
+        }
+        told.headers.push(("request-id", format!("req_sandbox{:08}", self.requests)));
+        if let Some(version) = &asked.version {
+            told.headers.push(("stripe-version", version.clone()));
+        }
         if let Some(key) = &asked.idempotency_key {
-            let at = self.began.elapsed() + self.ahead;
-            let saved = Saved::Ended { body: asked.body.clone(), told: told.clone(), at };
-            self.saved.insert((asked.account.clone(), key.clone()), saved);
+            told.headers.push(("idempotency-key", key.clone()));
         }
-        (execution.fault != Some(Fault::DropAfter)).then_some(told)
-    }
-
-    fn make(&mut self, asked: &Asked, card: &CardRequest, pin: Option<String>) -> String {
-        let pairs: BTreeMap<String, String> = url::form_urlencoded::parse(&asked.body).into_owned().collect();
-        let metadata: serde_json::Map<String, Value> = pairs
-            .iter()
-            .filter_map(|(path, value)| {
-                let key = path.strip_prefix("metadata[")?.strip_suffix(']')?;
-                Some((key.to_owned(), Value::String(value.clone())))
-            })
-            .collect();
-        let id = format!("ic_sandbox{:08}", self.cards.len() + 1);
-        self.account.cards.push(IssuedCard {
-            id: id.clone(),
-            cardholder: card.cardholder.clone(),
-            job: metadata.get("embosser_job").and_then(Value::as_str).map(str::to_owned),
-            pin,
-        });
-        let object = json!({
-            "id": id, "object": "issuing.card", "brand": "Visa", "cancellation_reason": null,
-            "cardholder": {"id": card.cardholder, "object": "issuing.cardholder"},
-            "created": (self.began.elapsed() + self.ahead).as_secs(),
-            "currency": pairs.get("currency"), "exp_month": 8, "exp_year": 2030,
-            "last4": format!("{:04}", (self.cards.len() + 1) % 10_000), "livemode": false, "metadata": metadata,
-            "status": pairs.get("status").map_or("inactive", String::as_str), "type": pairs.get("type"),
-        });
-        let text = object.to_string();
-        self.cards.push((asked.account.clone(), object));
-        text
-    }
-
-    fn list(&mut self, asked: &Asked) -> Told {
-        let query: HashMap<String, String> =
-            url::form_urlencoded::parse(asked.query.as_bytes()).into_owned().collect();
-        let limit = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(10_usize).clamp(1, 100);
-        let mut matching: Vec<&Value> = self
-            .cards
-            .iter()
-            .rev()
-            .filter(|(account, _)| *account == asked.account)
-            .map(|(_, card)| card)
-            .filter(|card| {
-                query.get("cardholder").is_none_or(|wanted| card["cardholder"]["id"] == wanted.as_str())
-            })
-            .collect();
-        if let Some(after) = query.get("starting_after") {
-            let at = matching
-                .iter()
-                .position(|card| card["id"] == after.as_str())
-                .map_or(matching.len(), |at| at + 1);
-            matching.drain(..at);
-        }
-        let more = matching.len() > limit;
-        matching.truncate(limit);
-        let body = json!({"object": "list", "url": "/v1/issuing/cards", "has_more": more, "data": matching});
-        Told { status: 200, headers: vec![("request-id", self.request_id())], body: body.to_string() }
-    }
-
-    fn retrieve(&mut self, asked: &Asked) -> Told {
-        let id = asked.path.rsplit('/').next().unwrap_or("").to_owned();
-        let found =
-            self.cards.iter().find(|(account, card)| *account == asked.account && card["id"] == id.as_str());
-        match found.map(|(_, card)| card.to_string()) {
-            Some(body) => Told { status: 200, headers: vec![("request-id", self.request_id())], body },
-            None => {
-                let message = format!("No such issuing card: '{id}'");
-                self.error(404, "invalid_request_error", Some("resource_missing"), &message, Some("card"))
-            }
-        }
-    }
-
-    fn request_id(&self) -> String {
-        format!("req_sandbox{:08}", self.requests)
-    }
-
-    fn error(&self, status: u16, kind: &str, code: Option<&str>, message: &str, param: Option<&str>) -> Told {
-        let mut error = json!({"type": kind, "message": message});
-        for (name, value) in [("code", code), ("param", param)] {
-            if let Some(value) = value {
-                error[name] = value.into();
-            }
-        }
-        let headers = vec![("content-type", "application/json".into()), ("request-id", self.request_id())];
-        Told { status, headers, body: json!({ "error": error }).to_string() }
+        Some(told)
     }
 }
 
-fn jwe_has_kid(jwe: &str, kid: &str) -> bool {
-    let header = jwe.split('.').next().unwrap_or("");
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
-    serde_json::from_slice::<Value>(&json).is_ok_and(|header| header["kid"] == kid)
+/// A problem as Stripe words it.
+fn told_of(problem: &FieldProblem) -> Fault {
+    let path = problem.path.as_str();
+    let (code, message) = match problem.code {
+        "unknown_parameter" => (Some("parameter_unknown"), format!("Received unknown parameter: {path}")),
+        "missing" => (Some("parameter_missing"), format!("Missing required param: {path}.")),
+        "wrong_type" => (Some("parameter_invalid_integer"), format!("Invalid {path}: {}", problem.reason)),
+        _ => (None, format!("Invalid {path}: {}", problem.reason)),
+    };
+    Fault::invalid(code, path, message)
 }
 
-/// Decrypts a PIN, as Stripe would, and checks that it is one.
-pub(super) fn decrypt(jwe: &str, key: &Rsa<Private>) -> Result<String, String> {
-    let der = key.private_key_to_der().map_err(|error| error.to_string())?;
-    let decrypter = josekit::jwe::RSA_OAEP.decrypter_from_der(der).map_err(|error| error.to_string())?;
-    let (pin, header) = josekit::jwe::deserialize_compact(jwe, &decrypter)
-        .map_err(|_| "could not be decrypted".to_owned())?;
-    if header.content_encryption() != Some("A128CBC-HS256") {
-        return Err("is not encrypted with A128CBC-HS256".into());
+/// Whether a path is that of one object under a list's.
+fn is_one_of(list: &str, path: &str) -> bool {
+    path.strip_prefix(list)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .is_some_and(|id| !id.is_empty() && !id.contains('/'))
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or("")
+}
+
+fn livemode(asked: &Asked) -> bool {
+    asked.authorization.as_deref().and_then(api_key_of).is_some_and(|key| key.contains("_live_"))
+}
+
+/// The key of `Bearer KEY`, or of `Basic`, where it is the user.
+fn api_key_of(authorization: &str) -> Option<String> {
+    use base64::Engine as _;
+    if let Some(key) = authorization.strip_prefix("Bearer ") {
+        return Some(key.trim().to_owned());
     }
-    let pin = String::from_utf8(pin).map_err(|_| "is not four digits".to_owned())?;
-    if pin.len() == 4 && pin.bytes().all(|byte| byte.is_ascii_digit()) {
-        Ok(pin)
-    } else {
-        Err("is not four digits".into())
+    let encoded = authorization.strip_prefix("Basic ")?;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    text.split(':').next().map(str::to_owned)
+}
+
+fn entries(pairs: Vec<(String, String)>) -> Result<Map<String, Value>, Fault> {
+    const ENTRIES_MAX: usize = 50;
+    let mut entries = Map::new();
+    for (path, value) in pairs {
+        let key = path.strip_prefix("metadata[").and_then(|key| key.strip_suffix(']')).unwrap_or("");
+        if key.is_empty() || key.chars().count() > 40 || key.contains(['[', ']']) {
+            return Err(Fault::invalid(None, &path, "Metadata keys have 1 to 40 characters and no brackets"));
+        }
+        if value.chars().count() > 500 {
+            return Err(Fault::invalid(None, &path, "Metadata values have up to 500 characters"));
+        }
+        entries.insert(key.to_owned(), value.into());
     }
+    if entries.len() > ENTRIES_MAX {
+        return Err(Fault::invalid(None, "metadata", "You can have up to 50 metadata keys"));
+    }
+    Ok(entries)
+}
+
+/// What is told to those who judge from outside, under `/_sandbox/`.
+pub(super) fn control(world: &mut World, asked: &Asked) -> Told {
+    let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let told = match (asked.method.as_str(), last_part(&asked.path)) {
+        ("GET", "account") => serde_json::to_value(world.account()).unwrap_or_default(),
+        ("GET", "requests") => serde_json::to_value(world.seen()).unwrap_or_default(),
+        ("POST", "rotate") => {
+            world.rotate_key();
+            json!({"ok": true})
+        }
+        ("POST", "advance") => {
+            world.advance(Duration::from_secs_f64(body["seconds"].as_f64().unwrap_or(0.0).max(0.0)));
+            json!({"ok": true})
+        }
+        ("POST", "rate") => {
+            let whole = |name: &str| body[name].as_u64().and_then(|limit| usize::try_from(limit).ok());
+            world.options.endpoint_per_second = whole("endpoint");
+            world.options.account_per_second = whole("account");
+            json!({"ok": true})
+        }
+        ("POST", "faults") => match serde_json::from_value::<Faults>(body) {
+            Ok(faults) => {
+                world.set_faults(faults);
+                json!({"ok": true})
+            }
+            Err(error) => return Told::new(400, &json!({"error": error.to_string()})),
+        },
+        _ => return Told::new(404, &json!({"error": "account, requests, rotate, advance, rate, faults"})),
+    };
+    Told::new(200, &told)
 }

@@ -195,9 +195,8 @@ impl Session {
     async fn look(&self) -> Result<(), String> {
         let topology = &self.worker.broker.topology;
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        let ask = |queue: &str| {
-            asked(self.channel.queue_declare(queue.into(), passive.clone(), FieldTable::default()))
-        };
+        let ask =
+            |queue: &str| asked(self.channel.queue_declare(queue.into(), passive, FieldTable::default()));
         let (dead, jobs) = (ask(&topology.dead).await?, ask(&topology.jobs).await?);
         metrics::queue("dead", dead.message_count());
         metrics::queue("jobs", jobs.message_count());

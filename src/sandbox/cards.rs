@@ -1,0 +1,209 @@
+//! The cards that were made, as Stripe's objects, and how they are found and changed.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use super::told::Fault;
+use crate::card::CardRequest;
+
+/// Every account's cards.
+#[derive(Default)]
+pub(super) struct Cards {
+    cards: Vec<Value>,
+    by_id: HashMap<(String, String), usize>,
+    by_account: HashMap<String, Vec<usize>>,
+    by_cardholder: HashMap<(String, String), Vec<usize>>,
+}
+
+/// What of a card is not in the request.
+pub(super) struct Making<'a> {
+    pub(super) account: &'a str,
+    pub(super) created: u64,
+    pub(super) livemode: bool,
+    pub(super) metadata: Map<String, Value>,
+}
+
+impl Cards {
+    /// Makes a card of a request; answers its object.
+    pub(super) fn make(&mut self, request: &CardRequest, making: Making<'_>) -> &Value {
+        let asked = request.to_json();
+        let id = format!("ic_sandbox{:08}", self.cards.len() + 1);
+        let cardholder = request.cardholder.clone().unwrap_or_else(|| "ich_sandbox_nobody".into());
+        let mut card = json!({
+            "id": id, "object": "issuing.card", "brand": "Visa", "cancellation_reason": null,
+            "cardholder": super::cardholders::object(&cardholder, making.created, making.livemode),
+            "created": making.created, "currency": asked["currency"],
+            "exp_month": asked["exp_month"].as_u64().unwrap_or(8),
+            "exp_year": asked["exp_year"].as_u64().unwrap_or(2030),
+            "last4": format!("{:04}", (self.cards.len() + 1) % 10_000),
+            "latest_fraud_warning": null, "lifecycle_controls": lifecycle(&asked),
+            "livemode": making.livemode, "metadata": making.metadata, "replaced_by": null,
+            "replacement_for": asked["replacement_for"], "replacement_reason": asked["replacement_reason"],
+            "second_line": asked["second_line"], "shipping": shipping(&asked["shipping"]),
+            "spending_controls": controls(&asked["spending_controls"], &asked["currency"]),
+            "status": asked["status"].as_str().unwrap_or("inactive"), "type": asked["type"], "wallets": wallets(),
+        });
+        for name in ["financial_account", "personalization_design"] {
+            if let Some(given) = asked.get(name).filter(|given| !given.is_null()) {
+                card[name] = given.clone();
+            }
+        }
+        let index = self.cards.len();
+        self.cards.push(card);
+        let account = making.account.to_owned();
+        self.by_id.insert((account.clone(), id), index);
+        self.by_account.entry(account.clone()).or_default().push(index);
+        self.by_cardholder.entry((account, cardholder)).or_default().push(index);
+        &self.cards[index]
+    }
+
+    /// One card.
+    pub(super) fn find(&self, account: &str, id: &str) -> Result<&Value, Fault> {
+        self.index(account, id).map(|index| &self.cards[index])
+    }
+
+    fn index(&self, account: &str, id: &str) -> Result<usize, Fault> {
+        let name = (account.to_owned(), id.to_owned());
+        self.by_id.get(&name).copied().ok_or_else(|| Fault::missing("issuing card", "card", id))
+    }
+
+    /// Changes a card.
+    pub(super) fn update(
+        &mut self,
+        account: &str,
+        id: &str,
+        pairs: &[(String, String)],
+    ) -> Result<&Value, Fault> {
+        let index = self.index(account, id)?;
+        for (path, value) in pairs {
+            change(&mut self.cards[index], path, value)?;
+        }
+        Ok(&self.cards[index])
+    }
+
+    /// A page of cards, the newest first.
+    pub(super) fn list(&self, account: &str, query: &[(String, String)]) -> Result<Value, Fault> {
+        let given = |name: &str| query.iter().find(|(path, _)| path == name).map(|(_, value)| value.as_str());
+        let limit = match given("limit") {
+            None => 10,
+            Some(text) => text.parse().ok().filter(|limit| (1..=100).contains(limit)).ok_or_else(|| {
+                Fault::invalid(Some("parameter_invalid_integer"), "limit", "Invalid integer")
+            })?,
+        };
+        let indices = match given("cardholder") {
+            Some(cardholder) => self.by_cardholder.get(&(account.to_owned(), cardholder.to_owned())),
+            None => self.by_account.get(account),
+        };
+        let of_cursor = |name| given(name).map(|id| self.index(account, id)).transpose();
+        let (after, before) = (of_cursor("starting_after")?, of_cursor("ending_before")?);
+        let mut matching = indices
+            .into_iter()
+            .flatten()
+            .rev()
+            .copied()
+            .filter(|index| after.is_none_or(|after| *index < after))
+            .filter(|index| before.is_none_or(|before| *index > before))
+            .map(|index| &self.cards[index])
+            .filter(|card| query.iter().all(|(path, value)| matches(card, path, value)));
+        let page: Vec<&Value> = matching.by_ref().take(limit).collect();
+        let more = matching.next().is_some();
+        Ok(json!({"object": "list", "url": "/v1/issuing/cards", "has_more": more, "data": page}))
+    }
+}
+
+fn matches(card: &Value, path: &str, value: &str) -> bool {
+    let created = card["created"].as_i64().unwrap_or(0);
+    let wanted = value.parse::<i64>().unwrap_or(0);
+    match path {
+        "status" | "type" | "last4" => card[path] == value,
+        "exp_month" | "exp_year" => card[path].as_i64() == Some(wanted),
+        "created" => created == wanted,
+        "created[gt]" => created > wanted,
+        "created[gte]" => created >= wanted,
+        "created[lt]" => created < wanted,
+        "created[lte]" => created <= wanted,
+        _ => true,
+    }
+}
+
+fn change(card: &mut Value, path: &str, value: &str) -> Result<(), Fault> {
+    let metadata = path.strip_prefix("metadata[").and_then(|key| key.strip_suffix(']'));
+    match (path, metadata) {
+        ("status", _) if ["active", "inactive", "canceled"].contains(&value) => card["status"] = value.into(),
+        ("cancellation_reason", _) if ["lost", "stolen"].contains(&value) => {
+            card["cancellation_reason"] = value.into();
+        }
+        ("status" | "cancellation_reason", _) => {
+            return Err(Fault::invalid(None, path, format!("Invalid {path}: {value}")));
+        }
+        ("personalization_design", _) => card[path] = value.into(),
+        // The PIN was checked and set before; limits and shipping are only looked at, not kept.
+        ("pin[encrypted_number]", _) => {}
+        (_, Some(key)) => {
+            if let Some(entries) = card["metadata"].as_object_mut() {
+                // An empty value takes the entry away.
+                if value.is_empty() {
+                    entries.remove(key);
+                } else {
+                    entries.insert(key.to_owned(), value.into());
+                }
+            }
+        }
+        _ if path.starts_with("spending_controls[")
+            || path.starts_with("shipping[")
+            || path.starts_with("expand[") => {}
+        _ => {
+            let message = format!("Received unknown parameter: {path}");
+            return Err(Fault::invalid(Some("parameter_unknown"), path, message));
+        }
+    }
+    Ok(())
+}
+
+fn lifecycle(asked: &Value) -> Value {
+    let count = &asked["lifecycle_controls"]["cancel_after"]["payment_count"];
+    if count.is_null() { Value::Null } else { json!({"cancel_after": {"payment_count": count}}) }
+}
+
+fn controls(asked: &Value, currency: &Value) -> Value {
+    let list = |name: &str| asked.get(name).cloned().unwrap_or(Value::Null);
+    let limits: Vec<Value> = asked["spending_limits"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|limit| {
+            json!({"amount": limit["amount"], "interval": limit["interval"],
+                "categories": limit.get("categories").cloned().unwrap_or_else(|| json!([]))})
+        })
+        .collect();
+    json!({
+        "allowed_card_presences": list("allowed_card_presences"), "allowed_categories": list("allowed_categories"),
+        "allowed_merchant_countries": list("allowed_merchant_countries"),
+        "blocked_card_presences": list("blocked_card_presences"), "blocked_categories": list("blocked_categories"),
+        "blocked_merchant_countries": list("blocked_merchant_countries"), "spending_limits": limits,
+        "spending_limits_currency": currency,
+    })
+}
+
+fn shipping(asked: &Value) -> Value {
+    if asked.is_null() {
+        return Value::Null;
+    }
+    json!({
+        "address": {
+            "city": asked["address"]["city"], "country": asked["address"]["country"],
+            "line1": asked["address"]["line1"], "line2": asked["address"]["line2"],
+            "postal_code": asked["address"]["postal_code"], "state": asked["address"]["state"],
+        },
+        "address_validation": null, "carrier": null, "customs": asked["customs"], "eta": null, "name": asked["name"],
+        "phone_number": asked["phone_number"], "require_signature": asked["require_signature"],
+        "service": asked["service"].as_str().unwrap_or("standard"), "status": "pending", "tracking_number": null,
+        "tracking_url": null, "type": asked["type"].as_str().unwrap_or("individual"),
+    })
+}
+
+fn wallets() -> Value {
+    let wallet = json!({"eligible": true, "ineligible_reason": null});
+    json!({"apple_pay": wallet, "google_pay": wallet, "primary_account_identifier": null})
+}
