@@ -126,7 +126,8 @@ fn memory_that_held_a_pin_is_wiped_and_nothing_prints_it() {
     printed.push(format!("{:?}", PinJwe::new(compact())));
     let panicked = catch_unwind(AssertUnwindSafe(|| panic!("{job:?}"))).unwrap_err();
     printed.push(panicked.downcast_ref::<String>().unwrap().clone());
-    let unwrapped = catch_unwind(|| Err::<(), _>(PinJwe::new(compact())).unwrap()).unwrap_err();
+    let unwrapped =
+        catch_unwind(|| std::hint::black_box(Err::<(), _>(PinJwe::new(compact()))).unwrap()).unwrap_err();
     printed.push(unwrapped.downcast_ref::<String>().unwrap().clone());
     for text in printed {
         assert!(text.contains("redacted"), "{text}");

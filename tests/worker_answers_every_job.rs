@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use embosser::broker::Broker;
-use embosser::broker::publisher::{Message, Publisher, Route};
+use embosser::broker::publisher::{Message, Publisher};
 use embosser::config::RabbitmqConfig;
 use embosser::sandbox::{Options, Sandbox};
 use embosser::worker::event::ResultEvent;
@@ -49,7 +49,8 @@ impl Scene {
     }
 
     fn broker(&self) -> Broker {
-        Broker::new(&RabbitmqConfig { url: self.rabbit.url(), ..RabbitmqConfig::default() }).unwrap()
+        Broker::new(&RabbitmqConfig { url: self.rabbit.url().as_str().into(), ..RabbitmqConfig::default() })
+            .unwrap()
     }
 
     async fn cards(&self, at_least: usize) {
@@ -208,7 +209,6 @@ async fn a_thousand_messages_that_are_no_jobs_are_refused_and_all_good_ones_issu
             let message = Message {
                 exchange: "",
                 key: &broker.topology.jobs,
-                route: Route::Mandatory,
                 body,
                 properties: lapin::BasicProperties::default(),
             };

@@ -169,7 +169,7 @@ fn misplaced(jwe: &str) -> Vec<Vec<u8>> {
         json!({"id": jwe, "batch": jwe, "operation": jwe, "deadline": jwe, "card": [jwe], jwe: jwe})
             .to_string()
             .into_bytes(),
-        whole[..whole.len() - 40].as_bytes().to_vec(),
+        whole.as_bytes()[..whole.len() - 40].to_vec(),
         jwe.as_bytes().to_vec(),
     ]
 }
