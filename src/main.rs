@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use embosser::commands::{Exit, check, example, issue, schema, serve, status, submit, worker};
+use embosser::commands::{
+    Exit, check, encrypt, example, health, issue, sandbox, schema, serve, status, submit, worker,
+};
 use embosser::config::Config;
 use secrecy::SecretString;
 use tracing::Level;
@@ -44,6 +46,12 @@ enum Command {
     Submit(submit::Args),
     /// Print the JSON Schema of a message.
     Schema(schema::Args),
+    /// Encrypt one PIN as a cardholder's device would: for trials and tooling, never on a server.
+    Encrypt(encrypt::Args),
+    /// Run the stand-in for Stripe as a server.
+    Sandbox(sandbox::Args),
+    /// Ask whether the `serve` or `worker` of this machine lives.
+    Health(health::Args),
     /// Make a bearer token for `serve`.
     Token(serve::TokenArgs),
     /// Say what the ledger knows of each batch.
@@ -112,6 +120,9 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         Command::Token(args) => serve::token(&args),
         Command::Check(args) => check::run(&args, &config),
         Command::Example(args) => example::run(&args, &config).await,
+        Command::Encrypt(args) => encrypt::run(&args, &config).await,
+        Command::Sandbox(args) => sandbox::run(args).await,
+        Command::Health(args) => health::run(&args, &config).await,
         Command::Status(args) => status::status(&args, &config).await,
         Command::Results(args) => status::results(&args, &config).await,
     }

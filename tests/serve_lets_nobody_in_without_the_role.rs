@@ -51,7 +51,11 @@ async fn every_endpoint_wants_a_token_with_its_role() {
     };
     let submit = &with(&tokens["submit"])[0].1;
     ask(Method::POST, "/v1/batches?name=staff", Some(submit)).await.expect(202);
+    // All of them, before anybody may cancel the rest.
     let creates_before = 3;
+    while sandbox.account().cards.len() < 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 
     let document = served.get("/openapi.json").await.expect(200).json();
     let mut guarded = 0;

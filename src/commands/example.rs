@@ -66,16 +66,7 @@ pub struct Args {
 /// # Errors
 /// If the key cannot be fetched or the file not be written.
 pub async fn run(args: &Args, config: &Config) -> Result<Exit, String> {
-    let key = if args.sandbox {
-        let sandbox = crate::sandbox::Sandbox::start(crate::sandbox::Options::default())
-            .await
-            .map_err(|error| error.to_string())?;
-        let key = fetch(config, &sandbox.key_url()).await?;
-        sandbox.stop().await;
-        key
-    } else {
-        fetch(config, &config.stripe.key_url).await?
-    };
+    let key = key_document(args.sandbox, config).await?;
     let out: Box<dyn Write> = match &args.output {
         Some(path) => {
             Box::new(std::fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?)
@@ -84,6 +75,19 @@ pub async fn run(args: &Args, config: &Config) -> Result<Exit, String> {
     };
     write(out, args.rows, &key)?;
     Ok(Exit::Success)
+}
+
+/// The key endpoint's document: the built-in sandbox's, or the configured server's.
+pub(super) async fn key_document(of_sandbox: bool, config: &Config) -> Result<Vec<u8>, String> {
+    if !of_sandbox {
+        return fetch(config, &config.stripe.key_url).await;
+    }
+    let sandbox = crate::sandbox::Sandbox::start(crate::sandbox::Options::default())
+        .await
+        .map_err(|error| error.to_string())?;
+    let key = fetch(config, &sandbox.key_url()).await?;
+    sandbox.stop().await;
+    Ok(key)
 }
 
 async fn fetch(config: &Config, key_url: &str) -> Result<Vec<u8>, String> {

@@ -2,8 +2,11 @@
 
 pub mod check;
 pub mod connect;
+pub mod encrypt;
 pub mod example;
+pub mod health;
 pub mod issue;
+pub mod sandbox;
 pub mod schema;
 pub mod serve;
 pub mod status;

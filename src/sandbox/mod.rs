@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use told::{Cut, Told};
 use world::{Asked, World};
 
-pub use world::{Account, IssuedCard, Seen};
+pub use world::{Account, Counts, IssuedCard, Seen};
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -150,6 +150,26 @@ impl Sandbox {
     #[must_use]
     pub fn account(&self) -> Account {
         self.world().account().clone()
+    }
+
+    /// How much it did so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let world = self.world();
+        let account = world.account();
+        Counts {
+            cards: account.cards.len(),
+            creates: account.creates,
+            replays: account.replays,
+            key_fetches: account.key_fetches,
+            limited: account.limited,
+        }
+    }
+
+    /// The requests that came, the latest 100,000 of them.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Seen> {
+        self.world().seen().iter().cloned().collect()
     }
 
     /// Where it listens.

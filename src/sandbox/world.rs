@@ -65,6 +65,21 @@ pub struct Account {
     pub arrivals: Vec<f64>,
 }
 
+/// How much the sandbox did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Cards made.
+    pub cards: usize,
+    /// Create calls that the limiters let through.
+    pub creates: u64,
+    /// Saved answers given again.
+    pub replays: u64,
+    /// Keys served.
+    pub key_fetches: u64,
+    /// Calls that a limiter turned away.
+    pub limited: u64,
+}
+
 /// A request that came, for those who look from outside.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Seen {
@@ -539,7 +554,9 @@ fn told_of(problem: &FieldProblem) -> Fault {
     let (code, message) = match problem.code {
         "unknown_parameter" => (Some("parameter_unknown"), format!("Received unknown parameter: {path}")),
         "missing" => (Some("parameter_missing"), format!("Missing required param: {path}.")),
-        "wrong_type" => (Some("parameter_invalid_integer"), format!("Invalid {path}: {}", problem.reason)),
+        "wrong_type" | "not_an_integer" => {
+            (Some("parameter_invalid_integer"), format!("Invalid {path}: {}", problem.reason))
+        }
         _ => (None, format!("Invalid {path}: {}", problem.reason)),
     };
     Fault::invalid(code, path, message)

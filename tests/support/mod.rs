@@ -31,6 +31,12 @@ pub fn pin_of(row: usize) -> Option<String> {
     (!row.is_multiple_of(5)).then(|| format!("{:04}", row * 37 % 10_000))
 }
 
+/// A plain HTTP client.
+pub fn http_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 /// A client for a sandbox.
 pub fn client_of(sandbox: &Sandbox) -> Client {
     let config =

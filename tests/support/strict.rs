@@ -204,9 +204,11 @@ impl World {
         } else if let Some(reason) = self.limit(endpoint, at, seconds) {
             let header =
                 reason.map_or_else(String::new, |reason| format!("stripe-rate-limited-reason: {reason}\r\n"));
-            let body =
-                r#"{"error":{"type":"invalid_request_error","code":"rate_limit","message":"too many"}}"#;
-            (Did::TurnedAway, Duration::ZERO, response("429 Too Many Requests", &header, body))
+            let code = if reason.is_some() { "rate_limit" } else { "lock_timeout" };
+            let body = format!(
+                r#"{{"error":{{"type":"invalid_request_error","code":"{code}","message":"not now"}}}}"#
+            );
+            (Did::TurnedAway, Duration::ZERO, response("429 Too Many Requests", &header, &body))
         } else if endpoint == KEYS {
             (Did::ServedKey, self.options.key_latency, response("200 OK", "", &self.key_document))
         } else {
