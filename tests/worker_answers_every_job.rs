@@ -7,83 +7,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use embosser::broker::Broker;
 use embosser::broker::publisher::{Message, Publisher};
-use embosser::config::RabbitmqConfig;
-use embosser::sandbox::{Options, Sandbox};
+use embosser::sandbox::Options;
 use embosser::worker::event::ResultEvent;
 use futures_util::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use support::rabbit::Rabbit;
-use support::{Expected, Program, Running, expect_exit, one_card_each, write_manifest};
-
-/// A broker node is a heavy thing: one at a time.
-static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-struct Scene {
-    rabbit: Rabbit,
-    sandbox: Sandbox,
-    directory: tempfile::TempDir,
-}
-
-impl Scene {
-    async fn with(options: Options) -> Self {
-        let rabbit = Rabbit::start().await;
-        let sandbox = Sandbox::start(options).await.unwrap();
-        Self { rabbit, sandbox, directory: tempfile::tempdir().unwrap() }
-    }
-
-    fn program(&self) -> Program {
-        Program::new(self.directory.path(), &self.sandbox)
-            .with("EMBOSSER__RABBITMQ__URL", &self.rabbit.url())
-            .with("EMBOSSER__HTTP__LISTEN", "127.0.0.1:0")
-    }
-
-    fn worker(&self, rate: &str) -> Running {
-        self.program().spawn(&["worker", "--rate", rate])
-    }
-
-    async fn manifest(&self, rows: usize) -> Expected {
-        write_manifest(&self.directory.path().join("cards.csv"), &self.sandbox, rows).await
-    }
-
-    fn broker(&self) -> Broker {
-        Broker::new(&RabbitmqConfig { url: self.rabbit.url().as_str().into(), ..RabbitmqConfig::default() })
-            .unwrap()
-    }
-
-    async fn cards(&self, at_least: usize) {
-        let began = Instant::now();
-        while self.sandbox.account().cards.len() < at_least {
-            assert!(
-                began.elapsed() < Duration::from_secs(90),
-                "{} cards",
-                self.sandbox.account().cards.len()
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    /// Messages in every queue, once those in hand had time to be acknowledged.
-    async fn left_in_queues(&self) -> BTreeMap<String, u32> {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let broker = self.broker();
-        let connection = broker.connect("test").await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        let mut left = BTreeMap::new();
-        for queue in broker.topology.queues() {
-            let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
-            let state = channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await;
-            let messages = state.unwrap().message_count();
-            if messages > 0 {
-                left.insert(queue, messages);
-            }
-        }
-        connection.close(200, "done".into()).await.unwrap();
-        left
-    }
-}
+use support::scene::{ONE_AT_A_TIME, Scene};
+use support::{expect_exit, one_card_each};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_published_again_and_again_is_one_card_and_always_answered() {

@@ -2,9 +2,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part of this")]
 
 pub mod browser;
+pub mod certificates;
 pub mod line;
 pub mod postgres;
+pub mod proxy;
 pub mod rabbit;
+pub mod scene;
 pub mod serve;
 pub mod strict;
 pub mod verdict;
@@ -29,6 +32,11 @@ pub type Expected = BTreeMap<String, Option<String>>;
 /// The PIN that the n-th row's cardholder chose; every fifth row has none.
 pub fn pin_of(row: usize) -> Option<String> {
     (!row.is_multiple_of(5)).then(|| format!("{:04}", row * 37 % 10_000))
+}
+
+/// A port that nobody listens on at this moment.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A plain HTTP client.

@@ -1,10 +1,11 @@
 //! A private RabbitMQ node on free ports, from the system's packages; whatever listens on 5672 is left alone.
 
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::free_port;
 
 /// Longest that a node may take to start on a busy machine.
 const START_MAX: Duration = Duration::from_secs(90);
@@ -15,27 +16,48 @@ pub struct Rabbit {
     port: u16,
     distribution_port: u16,
     epmd_port: u16,
+    tls_port: u16,
     server: Child,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Rabbit {
     /// Starts a node and waits until it answers.
     pub async fn start() -> Self {
-        tokio::task::spawn_blocking(|| {
+        Self::start_with(|_, _| String::new()).await
+    }
+
+    /// One that speaks TLS, too, with a certificate of an authority that nobody else knows.
+    pub async fn start_with_tls() -> Self {
+        Self::start_with(|directory, port| {
+            super::certificates::write(directory);
+            let file = |name: &str| directory.join(name).display().to_string();
+            format!(
+                "listeners.ssl.default = 127.0.0.1:{port}\nssl_options.cacertfile = {}\n\
+                 ssl_options.certfile = {}\nssl_options.keyfile = {}\nssl_options.verify = verify_none\n",
+                file("ca.pem"),
+                file("server.pem"),
+                file("server.key")
+            )
+        })
+        .await
+    }
+
+    async fn start_with(more: fn(&Path, u16) -> String) -> Self {
+        tokio::task::spawn_blocking(move || {
             let directory = tempfile::tempdir().unwrap();
-            let (port, distribution_port, epmd_port) = (free_port(), free_port(), free_port());
+            let (port, distribution_port, epmd_port, tls_port) =
+                (free_port(), free_port(), free_port(), free_port());
+            let more = more(directory.path(), tls_port);
             std::fs::write(
                 directory.path().join("rabbitmq.conf"),
-                "loopback_users = none\nlog.console = false\ncollect_statistics_interval = 5000\n",
+                format!(
+                    "loopback_users = none\nlog.console = false\ncollect_statistics_interval = 5000\n{more}"
+                ),
             )
             .unwrap();
             std::fs::write(directory.path().join("plugins"), "[].").unwrap();
             let server = run(&directory, port, distribution_port, epmd_port);
-            let rabbit = Self { directory, port, distribution_port, epmd_port, server };
+            let rabbit = Self { directory, port, distribution_port, epmd_port, tls_port, server };
             rabbit.wait();
             rabbit
         })
@@ -45,6 +67,19 @@ impl Rabbit {
 
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
+    }
+
+    /// The authority that vouches for its certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
     }
 
     /// Where it keeps its messages.
