@@ -64,8 +64,8 @@ fn main() -> ExitCode {
     // A crash must not leave PINs or keys in a core file.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
-    log();
     let arguments = Arguments::parse();
+    log(&arguments.command);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
@@ -78,8 +78,13 @@ fn main() -> ExitCode {
 
 /// The log, on standard error: for people on a terminal, JSON elsewhere. `RUST_LOG` says what is in it, but for what
 /// tells secrets.
-fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+fn log(command: &Command) {
+    // A line per job where nothing else is shown; a progress bar is not to be written over.
+    let usual = match command {
+        Command::Worker(_) | Command::Serve(_) => "warn,embosser=info",
+        _ => "warn",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let secretless = filter_fn(|event| !tells_secrets(event.target(), *event.level()));
     if std::io::stderr().is_terminal() {

@@ -91,7 +91,7 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     bar.finish_and_clear();
     publisher.close().await;
     unroutable?;
-    println!("{} of {} rows published to {} as batch {batch:?}.", valid, report.rows, broker.topology.jobs);
+    println!("{} of {} rows published to {} as batch {batch}.", valid, report.rows, broker.topology.jobs);
     let skipped = report.invalid_rows > 0;
     let exit = match following {
         Some(following) => following.until_all_ended().await?,

@@ -80,8 +80,6 @@ async fn carry(server: &Server, line: &Arc<Line>, batch: &Arc<Batch>, mut incomi
             drop(place);
             // The line stopped before it began: it is as if it had never come.
             let Some(end) = end else { return };
-            tracing::info!(job = %id, outcome = end.outcome.word(), attempts = end.attempts,
-                request_id = end.request_id.as_deref().unwrap_or(""), "job ended");
             batch.row_ended(row, row_id, id.as_str(), end, pin, server.clock().now());
         });
     }
