@@ -85,6 +85,7 @@ struct SpendingControls {
 #[derive(Serialize)]
 struct Limit {
     amount: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     categories: Vec<String>,
     interval: String,
 }

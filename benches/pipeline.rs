@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use embosser::card::CardRequest;
 use embosser::clock::Clock;
 use embosser::config::{PaceConfig, RetryConfig, StripeConfig};
@@ -340,8 +341,15 @@ fn main() {
     runtime.block_on(async {
         let key = openssl::rsa::Rsa::generate(2048).expect("OpenSSL makes keys");
         let pem = key.public_key_to_pem().expect("a public key has a form");
-        let document =
-            serde_json::json!({"key_id": "bench", "pkcs8": String::from_utf8_lossy(&pem)}).to_string();
+        let url_safe = |number: &openssl::bn::BigNumRef| {
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(number.to_vec())
+        };
+        let document = serde_json::json!({
+            "key_id": "bench",
+            "jwk": {"kty": "RSA", "use": "enc", "kid": "bench", "n": url_safe(key.n()), "e": url_safe(key.e())},
+            "pkcs8": String::from_utf8_lossy(&pem),
+        })
+        .to_string();
         let jwe = encrypt_pin("4711", document.as_bytes()).expect("the key is valid");
         let server = serve(document.into()).await;
         costs(&server, if whole { 20_000 } else { 500 }, if whole { ROUNDS } else { 1 }, &jwe).await;

@@ -17,6 +17,7 @@ use crate::config::{Config, JobsTo};
 use crate::ledger::{Ledger, Scope};
 use crate::line::course::Rules;
 use crate::line::{Line, LookFirst, Parts};
+use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::sandbox::Sandbox;
 use crate::serve::access::{Role, Tokens, new_token};
@@ -116,6 +117,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
                 .into(),
         );
     }
+    let exporter = Exporter::install()?;
+    exporter.sweep();
     let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
     let (intake, ledger, sandbox) = match to_queue {
         Some(mode) => (queue(&config, mode).await?, None, None),
@@ -131,7 +134,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let account = config.stripe.account;
-    let parts = serve::Parts { config: config.http, tokens, intake, views: views.clone(), mode, account };
+    let parts =
+        serve::Parts { config: config.http, tokens, intake, views: views.clone(), mode, account, exporter };
     let server = Server::new(parts);
     stop_on_signal(server.clone())?;
     println!("embosser serves on http://{address} ({mode})");

@@ -264,9 +264,9 @@ async fn write_in_groups(
     use std::sync::atomic::Ordering::Relaxed;
     let mut group = Vec::with_capacity(GROUP_ROWS_MAX);
     while requests.recv_many(&mut group, GROUP_ROWS_MAX).await > 0 {
-        let document = store::rows_document(latest_of_each(&group));
+        let rows: Vec<&Row> = latest_of_each(&group).collect();
         let began = Instant::now();
-        let result = commit(&mut store, &url, &name, &document).await;
+        let result = commit(&mut store, &url, &name, &rows).await;
         crate::metrics::committed(group.len(), began.elapsed());
         counts.commits.fetch_add(1, Relaxed);
         counts.rows.fetch_add(group.len() as u64, Relaxed);
@@ -290,11 +290,11 @@ fn latest_of_each(group: &[Write]) -> impl Iterator<Item = &Row> {
         .map(|(_, write)| &write.row)
 }
 
-async fn commit(store: &mut Store, url: &str, name: &str, document: &str) -> Result<(), LedgerError> {
+async fn commit(store: &mut Store, url: &str, name: &str, rows: &[&Row]) -> Result<(), LedgerError> {
     let mut wait = COMMIT_WAIT;
     let mut tries = 0;
     loop {
-        let Err(error) = either!(&mut *store, store => store.write(document).await) else { return Ok(()) };
+        let Err(error) = either!(&mut *store, store => store.write(rows).await) else { return Ok(()) };
         tries += 1;
         let meaning = store::meaning(name, &error);
         let passing = matches!(meaning, LedgerError::Locked(_))
@@ -363,11 +363,11 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
 }
 
 /// Asks, over a new connection if the old one was lost.
-async fn look_up(store: &mut Store, url: &str, document: &str) -> Result<Vec<Row>, LedgerError> {
+async fn look_up(store: &mut Store, url: &str, keys: &[(&Scope, &JobId)]) -> Result<Vec<Row>, LedgerError> {
     let mut wait = COMMIT_WAIT;
     let mut tries = 0;
     loop {
-        let found = either!(&mut *store, store => store.look_up(document).await);
+        let found = either!(&mut *store, store => store.look_up(keys).await);
         tries += 1;
         let passing = matches!(found, Err(LedgerError::Locked(_) | LedgerError::Database { .. }));
         if !passing || tries >= COMMIT_TRIES_MAX {
@@ -384,8 +384,8 @@ async fn look_up(store: &mut Store, url: &str, document: &str) -> Result<Vec<Row
 type LookUp = (Scope, JobId, oneshot::Sender<Result<Option<Row>, LedgerError>>);
 
 async fn answer_look_ups(store: &mut Store, url: &str, look_ups: Vec<LookUp>) {
-    let document = store::keys_document(look_ups.iter().map(|(scope, id, _)| (scope, id)));
-    match look_up(store, url, &document).await {
+    let keys: Vec<(&Scope, &JobId)> = look_ups.iter().map(|(scope, id, _)| (scope, id)).collect();
+    match look_up(store, url, &keys).await {
         Ok(rows) => {
             let mut known: HashMap<(Scope, JobId), Row> =
                 rows.into_iter().map(|row| ((row.scope.clone(), row.id.clone()), row)).collect();

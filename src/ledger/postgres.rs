@@ -111,12 +111,14 @@ impl Postgres {
         transaction.commit().await.map_err(meaning)
     }
 
-    pub(super) async fn write(&mut self, document: &str) -> Result<(), sqlx::Error> {
+    pub(super) async fn write(&mut self, rows: &[&Row]) -> Result<(), sqlx::Error> {
+        let document = store::rows_document(rows);
         sqlx::query(WRITE).bind(document).execute(&mut self.connection).await?;
         Ok(())
     }
 
-    pub(super) async fn look_up(&mut self, document: &str) -> Result<Vec<Row>, LedgerError> {
+    pub(super) async fn look_up(&mut self, keys: &[(&Scope, &JobId)]) -> Result<Vec<Row>, LedgerError> {
+        let document = store::keys_document(keys);
         let select = format!(
             "SELECT {COLUMNS} FROM json_array_elements($1::json) AS wanted
              JOIN jobs ON jobs.scope = wanted->>0 AND jobs.job_id = wanted->>1"

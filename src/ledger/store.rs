@@ -1,8 +1,8 @@
 //! What both databases have in common: one table's columns, the documents that carry many rows in one statement,
 //! and the meaning of errors.
 //!
-//! Rows travel as one JSON array per statement. SQLite (`json_each`) and PostgreSQL (`json_to_recordset`) both
-//! unpack it, so a group of any size is one prepared statement and one round trip.
+//! To PostgreSQL rows travel as one JSON array per statement (`json_to_recordset`): a group of any size is one prepared
+//! statement and one round trip.
 
 use serde::Serialize;
 
@@ -20,43 +20,44 @@ pub(super) const COLUMNS: &str = "jobs.scope, jobs.job_id, jobs.batch, jobs.row_
     jobs.card_id, jobs.last4, jobs.exp_month, jobs.exp_year, jobs.error_code, jobs.error_message, \
     jobs.request_id, jobs.written_ms";
 
-/// One row inside a statement's document; names are the columns'.
+/// One row's values, borrowed; names are the columns'.
 #[derive(Serialize)]
-struct Document<'a> {
-    scope: &'a str,
-    job_id: &'a str,
-    batch: &'a str,
-    row_number: i64,
-    row_id: Option<&'a str>,
-    fingerprint: String,
-    state: &'a str,
-    generation: i64,
-    key_began_ms: Option<i64>,
-    attempted_ms: Option<i64>,
-    attempts: i64,
-    card_id: Option<&'a str>,
-    last4: Option<&'a str>,
-    exp_month: Option<i64>,
-    exp_year: Option<i64>,
-    error_code: Option<&'a str>,
-    error_message: Option<&'a str>,
-    request_id: Option<&'a str>,
-    written_ms: i64,
+pub(super) struct Document<'a> {
+    pub(super) scope: &'a str,
+    pub(super) job_id: &'a str,
+    pub(super) batch: &'a str,
+    pub(super) row_number: i64,
+    pub(super) row_id: Option<&'a str>,
+    pub(super) fingerprint: String,
+    pub(super) state: &'a str,
+    pub(super) generation: i64,
+    pub(super) key_began_ms: Option<i64>,
+    pub(super) attempted_ms: Option<i64>,
+    pub(super) attempts: i64,
+    pub(super) card_id: Option<&'a str>,
+    pub(super) last4: Option<&'a str>,
+    pub(super) exp_month: Option<i64>,
+    pub(super) exp_year: Option<i64>,
+    pub(super) error_code: Option<&'a str>,
+    pub(super) error_message: Option<&'a str>,
+    pub(super) request_id: Option<&'a str>,
+    pub(super) written_ms: i64,
 }
 
 /// The rows of one group as a statement's document.
-pub(super) fn rows_document<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
-    let documents: Vec<Document<'_>> = rows.map(document).collect();
+pub(super) fn rows_document(rows: &[&Row]) -> String {
+    let documents: Vec<Document<'_>> = rows.iter().map(|row| document(row)).collect();
     serde_json::to_string(&documents).expect("strings and integers always serialise")
 }
 
 /// The ids of one look-up as a statement's document.
-pub(super) fn keys_document<'a>(keys: impl Iterator<Item = (&'a Scope, &'a JobId)>) -> String {
-    let keys: Vec<[&str; 2]> = keys.map(|(scope, id)| [scope.as_str(), id.as_str()]).collect();
+pub(super) fn keys_document(keys: &[(&Scope, &JobId)]) -> String {
+    let keys: Vec<[&str; 2]> = keys.iter().map(|(scope, id)| [scope.as_str(), id.as_str()]).collect();
     serde_json::to_string(&keys).expect("strings always serialise")
 }
 
-fn document(row: &Row) -> Document<'_> {
+/// A row's values as both databases store them.
+pub(super) fn document(row: &Row) -> Document<'_> {
     let (state, card, refusal) = match &row.state {
         State::Begun => ("begun", None, None),
         State::Issued(card) => ("issued", Some(card), None),

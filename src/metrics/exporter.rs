@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -56,16 +57,18 @@ impl Exporter {
         self.handle.render()
     }
 
-    /// `/metrics`. The pace's gauges are read at the moment of asking.
+    /// The answer of `/metrics`. The pace's gauges are read at the moment of asking.
+    pub fn answer(&self, of: Option<&Pace>) -> impl IntoResponse + use<> {
+        if let Some(of) = of {
+            pace(&of.health());
+        }
+        ([(CONTENT_TYPE, TEXT_FORMAT)], self.render())
+    }
+
+    /// `/metrics`.
     pub fn router(&self, of: Option<Pace>) -> Router {
         let exporter = self.clone();
-        let answer = move || async move {
-            if let Some(of) = &of {
-                pace(&of.health());
-            }
-            ([(CONTENT_TYPE, TEXT_FORMAT)], exporter.render())
-        };
-        Router::new().route("/metrics", get(answer))
+        Router::new().route("/metrics", get(move || async move { exporter.answer(of.as_ref()) }))
     }
 
     /// Keeps memory flat for as long as the process runs.

@@ -17,8 +17,8 @@ use governor::{Quota, RateLimiter};
 
 use super::Limits;
 
-/// The share of the rate that is left unused, so that a second's worth of grants spans a second and 4.5 ms.
-pub(super) const SLACK: f64 = 0.0045;
+/// The share of the rate that is left unused, so that a second's worth of grants spans a second and 4 ms.
+pub(super) const SLACK: f64 = 0.004;
 /// Cells per grant: governor's bursts are whole cells, and what may be made up for is a fraction of a grant.
 const CELLS: u32 = 100;
 

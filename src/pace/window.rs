@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 /// What the way from here to the server may differ by between two calls, on a machine that is never late: 3 ms in a
 /// second. Below the spacing's own slack, so that the spacing decides, and what was late is made up for.
-const MARGIN_MIN: f64 = 0.003;
+const MARGIN_MIN: f64 = 0.0025;
 /// The same on a machine that is late at times: a stand-in for Stripe, or a proxy, will then be late as well.
-const MARGIN_MAX: f64 = 0.006;
+const MARGIN_MAX: f64 = 0.0045;
 /// Later than this, in seconds, a call may meet the limit though the pace keeps below it.
 const UNEVEN: f64 = 0.002;
 /// In how many seconds the worst lateness is forgotten by half.

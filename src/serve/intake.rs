@@ -64,6 +64,14 @@ impl Intake {
         }
     }
 
+    /// The pace of this process, if it issues by itself.
+    pub(super) fn pace(&self) -> Option<&crate::pace::Pace> {
+        match self {
+            Self::Line(line) => Some(&line.parts().pace),
+            Self::Queue(_) => None,
+        }
+    }
+
     pub(super) fn health(&self) -> Health {
         match self {
             Self::Line(line) => {

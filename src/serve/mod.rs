@@ -45,6 +45,7 @@ use utoipa::OpenApi as _;
 use crate::clock::Clock;
 use crate::config::HttpConfig;
 use crate::ledger::{Ledger, Scope};
+use crate::metrics::exporter::Exporter;
 use access::{Tokens, of_this_page};
 use batches::Registry;
 use connection::Peer;
@@ -68,6 +69,8 @@ pub struct Parts {
     pub mode: &'static str,
     /// The connected account that cards are made for, if there is one.
     pub account: Option<String>,
+    /// What is recorded of all this.
+    pub exporter: Exporter,
 }
 
 /// A server. Clones are the same one.
@@ -149,6 +152,10 @@ impl Server {
 
     fn tokens(&self) -> &Tokens {
         &self.0.parts.tokens
+    }
+
+    fn exporter(&self) -> &Exporter {
+        &self.0.parts.exporter
     }
 
     fn intake(&self) -> &Intake {

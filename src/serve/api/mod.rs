@@ -26,6 +26,7 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(jobs::send_job))
         .routes(routes!(jobs::show_job))
         .routes(routes!(server::show_server))
+        .routes(routes!(server::show_metrics))
         .routes(routes!(server::healthz))
         .routes(routes!(server::readyz))
 }

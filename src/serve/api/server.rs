@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -58,6 +59,15 @@ pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<S
         upload_bytes_max: limits.upload_bytes_max,
         rows_max: limits.rows_max,
     })
+}
+
+/// Show the metrics, as Prometheus reads them.
+#[utoipa::path(
+    get, path = "/metrics", tag = "server", security(("token" = ["read"])),
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
+pub(super) async fn show_metrics(_: Read, State(server): State<Server>) -> impl IntoResponse {
+    server.exporter().answer(server.intake().pace())
 }
 
 /// Tell that the process lives.

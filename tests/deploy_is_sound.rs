@@ -1,0 +1,198 @@
+//! Promise: what lies in deploy/ fits the program and each other: the compose file, the image, the units, the demo's tokens
+//! and what Prometheus scrapes. Where Docker itself would be needed, deploy/README.md says so.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use embosser::serve::access::Tokens;
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A linter that tests/run installs; none elsewhere, but in CI it must be there.
+fn linter(name: &str) -> Option<PathBuf> {
+    let path = root().join("target/lint/bin").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(std::env::var_os("CI").is_none(), "tests/run installs {name}");
+    eprintln!("{name} is not installed (tests/run does it): nothing was checked");
+    None
+}
+
+/// The compose file as JSON, its anchors resolved.
+fn compose() -> Option<Value> {
+    let read = "import json, sys; from ruamel.yaml import YAML\n\
+                print(json.dumps(YAML(typ='safe').load(open(sys.argv[1]))))";
+    let file = root().join("deploy/compose.yaml");
+    let output = Command::new(linter("python")?).args(["-c", read]).arg(file).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn the_compose_file_holds_against_the_specification() {
+    let Some(check) = linter("check-jsonschema") else { return };
+    let file = root().join("deploy/compose.yaml");
+    let output = Command::new(check).args(["--builtin-schema", "vendor.compose-spec"]).arg(file).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn the_dockerfile_passes_its_linter() {
+    let Some(lint) = linter("hadolint") else { return };
+    let output = Command::new(lint).arg(root().join("deploy/Dockerfile")).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn the_units_are_verified() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "tests/run installs systemd");
+        eprintln!("systemd-analyze is not installed: nothing was checked");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for unit in ["embosser-worker.service", "embosser-serve.service"] {
+        let text = read(&format!("deploy/systemd/{unit}"));
+        // The program need not be installed on the machine that verifies.
+        let line = text.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
+        let path = directory.path().join(unit);
+        std::fs::write(&path, text.replace(line, "ExecStart=/bin/true")).unwrap();
+        let output =
+            Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
+        assert!(output.status.success() && said(&output).trim().is_empty(), "{unit}: {}", said(&output));
+        // 0 is nothing exposed, 10 everything. Older versions cannot look at a file.
+        let security = Command::new("systemd-analyze")
+            .args(["security", "--offline=yes", "--threshold=20"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        let told = said(&security);
+        assert!(
+            security.status.success() || told.contains("unrecognized option"),
+            "{unit} is exposed: {told}"
+        );
+    }
+}
+
+/// Every option of the program, as `section.key`.
+fn options() -> BTreeSet<String> {
+    let mut section = String::new();
+    let mut options = BTreeSet::new();
+    for line in read("config/embosser.toml").lines() {
+        let line = line.trim_start_matches("# ");
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            name.clone_into(&mut section);
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        {
+            options.insert(format!("{section}.{key}"));
+        }
+    }
+    options
+}
+
+#[test]
+fn every_variable_that_is_set_is_an_option() {
+    let options = options();
+    let mut found = 0;
+    for path in [
+        "deploy/compose.yaml",
+        "deploy/Dockerfile",
+        "deploy/systemd/embosser-worker.service",
+        "deploy/systemd/embosser-serve.service",
+        "deploy/README.md",
+        "README.md",
+    ] {
+        let text = read(path);
+        for (at, _) in text.match_indices("EMBOSSER__") {
+            let name = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
+            let variable: Vec<u8> =
+                text.as_bytes()[at..].iter().copied().take_while(|byte| name(byte)).collect();
+            let variable = String::from_utf8(variable).unwrap();
+            let option = variable["EMBOSSER__".len()..].to_lowercase().replace("__", ".");
+            assert!(options.contains(&option), "{path} sets {variable}, which is no option");
+            found += 1;
+        }
+    }
+    assert!(found > 15, "{found} variables");
+}
+
+#[test]
+fn services_run_commands_that_exist_on_files_that_exist() {
+    let Some(compose) = compose() else { return };
+    let services = compose["services"].as_object().unwrap();
+    for (name, service) in services {
+        for volume in service["volumes"].as_array().into_iter().flatten() {
+            let source = volume.as_str().unwrap().split(':').next().unwrap();
+            if source.starts_with('.') {
+                assert!(root().join("deploy").join(source).exists(), "{name} mounts {source}");
+            } else {
+                assert!(compose["volumes"].get(source).is_some(), "{name} mounts {source}");
+            }
+        }
+        if service["image"] != "embosser" {
+            continue;
+        }
+        assert!(service["read_only"] == true && service["cap_drop"][0] == "ALL", "{name} is not confined");
+        let command: Vec<&str> =
+            service["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        let help =
+            Command::new(env!("CARGO_BIN_EXE_embosser")).args([command[0], "--help"]).output().unwrap();
+        assert!(help.status.success(), "{name}: {}", said(&help));
+        for flag in command.iter().filter(|word| word.starts_with("--")) {
+            assert!(said(&help).contains(flag), "{name}: {} has no {flag}", command[0]);
+        }
+    }
+    for secret in compose["secrets"].as_object().unwrap().values() {
+        let file = root().join("deploy").join(secret["file"].as_str().unwrap());
+        assert!(file.exists(), "{}", file.display());
+    }
+}
+
+#[test]
+fn prometheus_scrapes_what_the_services_listen_on() {
+    let Some(compose) = compose() else { return };
+    let text = read("deploy/prometheus/prometheus.yml");
+    let mut targets = 0;
+    for line in text.lines().filter(|line| line.contains("targets:")) {
+        let target = line.split('"').nth(1).unwrap();
+        let (service, port) = target.split_once(':').unwrap();
+        let listen = compose["services"][service]["environment"]["EMBOSSER__HTTP__LISTEN"].as_str().unwrap();
+        assert_eq!(listen, format!("0.0.0.0:{port}"), "{service}");
+        targets += 1;
+    }
+    assert_eq!(targets, 2);
+    let credentials = text.lines().find_map(|line| line.trim().strip_prefix("credentials_file: ")).unwrap();
+    let secret = Path::new(credentials).file_name().unwrap().to_str().unwrap();
+    assert!(compose["secrets"].get(secret).is_some(), "{credentials}");
+}
+
+#[test]
+fn the_demos_tokens_are_tokens() {
+    use base64::Engine as _;
+    use sha2::Digest as _;
+    assert!(Tokens::read(&root().join("deploy/demo/tokens")).is_ok());
+    let told = read("deploy/compose.yaml");
+    let token = told.split("(token: ").nth(1).unwrap().split(')').next().unwrap();
+    for token in [token, &read("deploy/demo/prometheus_token")] {
+        let hash = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(token));
+        assert!(read("deploy/demo/tokens").contains(&hash), "{token}");
+    }
+}
