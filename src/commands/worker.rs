@@ -89,7 +89,12 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     match ended {
         Ok(()) => Ok(Exit::Success),
-        Err(halt @ (Halt::Key(_) | Halt::Ledger(_))) => Err(format!("stopped: {halt}")),
+        Err(halt @ Halt::Key(_)) => Err(format!("stopped: {halt}")),
+        // A database may come back: whoever looks after this process is to start it again.
+        Err(halt @ Halt::Ledger(_)) => {
+            eprintln!("embosser: stopped: {halt}");
+            Ok(Exit::Unfinished)
+        }
     }
 }
 

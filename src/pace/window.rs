@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What the way from here to the server may differ by between two calls, on a machine that is never late: 3 ms in a
+/// What the way from here to the server may differ by between two calls, on a machine that is never late: 2.5 ms in a
 /// second. Below the spacing's own slack, so that the spacing decides, and what was late is made up for.
 const MARGIN_MIN: f64 = 0.0025;
 /// The same on a machine that is late at times: a stand-in for Stripe, or a proxy, will then be late as well.
