@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use embosser::config::Config;
 use embosser::serve::access::Tokens;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn root() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()
@@ -71,9 +72,9 @@ fn the_units_are_verified() {
     for unit in ["embosser-worker.service", "embosser-serve.service"] {
         let text = read(&format!("deploy/systemd/{unit}"));
         // The program need not be installed on the machine that verifies.
-        let line = text.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
+        assert!(text.contains("\nExecStart=/usr/local/bin/embosser "), "{unit}");
         let path = directory.path().join(unit);
-        std::fs::write(&path, text.replace(line, "ExecStart=/bin/true")).unwrap();
+        std::fs::write(&path, text.replace("/usr/local/bin/embosser", "/bin/true")).unwrap();
         let output =
             Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
         assert!(output.status.success() && said(&output).trim().is_empty(), "{unit}: {}", said(&output));
@@ -88,6 +89,33 @@ fn the_units_are_verified() {
             security.status.success() || told.contains("unrecognized option"),
             "{unit} is exposed: {told}"
         );
+    }
+}
+
+/// A unit's setting; none if it is not there, or only in a comment.
+fn setting<'a>(unit: &'a str, name: &str) -> Option<&'a str> {
+    unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+}
+
+#[test]
+fn the_units_run_commands_that_exist_and_are_given_time_to_stop() {
+    let drain = Config::default().worker.drain_seconds;
+    for name in ["worker", "serve"] {
+        let unit = read(&format!("deploy/systemd/embosser-{name}.service"));
+        for line in unit.lines().filter(|line| line.starts_with("Exec")) {
+            let (_, command) = line.split_once("embosser ").unwrap();
+            let help =
+                Command::new(env!("CARGO_BIN_EXE_embosser")).args([command, "--help"]).output().unwrap();
+            assert!(help.status.success(), "{name}: {line}: {}", said(&help));
+        }
+        let stop: f64 = setting(&unit, "TimeoutStopSec").unwrap().parse().unwrap();
+        assert!(stop > drain, "{name} has {stop} s to stop, and calls have {drain} s to end");
+        // Each start of a worker without a valid key takes jobs and hands them back: in the end they are refused.
+        let prevented = setting(&unit, "RestartPreventExitStatus");
+        assert_eq!(prevented, (name == "worker").then_some("2"), "{name}");
+        // /proc/stat tells process_start_time_seconds.
+        assert_eq!(setting(&unit, "ProcSubset"), None, "{name}");
+        assert_eq!(setting(&unit, "MemorySwapMax"), Some("0"), "{name}");
     }
 }
 
@@ -150,20 +178,59 @@ fn services_run_commands_that_exist_on_files_that_exist() {
         if service["image"] != "embosser" {
             continue;
         }
-        assert!(service["read_only"] == true && service["cap_drop"][0] == "ALL", "{name} is not confined");
-        let command: Vec<&str> =
-            service["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-        let help =
-            Command::new(env!("CARGO_BIN_EXE_embosser")).args([command[0], "--help"]).output().unwrap();
-        assert!(help.status.success(), "{name}: {}", said(&help));
-        for flag in command.iter().filter(|word| word.starts_with("--")) {
-            assert!(said(&help).contains(flag), "{name}: {} has no {flag}", command[0]);
+        assert!(service["read_only"] == true && service["user"] == "65532:65532", "{name} is not confined");
+        // What it runs, and what asks after its health.
+        let asks = service["healthcheck"]["test"].as_array().map(|test| &test[2..]).unwrap_or_default();
+        for command in [service["command"].as_array().unwrap().as_slice(), asks] {
+            let words: Vec<&str> = command.iter().map(|word| word.as_str().unwrap()).collect();
+            let Some(first) = words.first() else { continue };
+            let help =
+                Command::new(env!("CARGO_BIN_EXE_embosser")).args([*first, "--help"]).output().unwrap();
+            assert!(help.status.success(), "{name}: {}", said(&help));
+            for flag in words.iter().filter(|word| word.starts_with("--")) {
+                assert!(said(&help).contains(flag), "{name}: {first} has no {flag}");
+            }
         }
     }
     for secret in compose["secrets"].as_object().unwrap().values() {
         let file = root().join("deploy").join(secret["file"].as_str().unwrap());
         assert!(file.exists(), "{}", file.display());
     }
+}
+
+/// Nothing is reached from another machine, gains a privilege, or takes all memory; ciphertext is not swapped.
+#[test]
+fn every_container_is_confined_and_bounded() {
+    let Some(compose) = compose() else { return };
+    for (name, service) in compose["services"].as_object().unwrap() {
+        assert_eq!(service["cap_drop"], json!(["ALL"]), "{name}");
+        assert!(service.get("cap_add").is_none() && service.get("privileged").is_none(), "{name}");
+        assert_eq!(service["security_opt"], json!(["no-new-privileges:true"]), "{name}");
+        assert!(service["mem_limit"].is_string(), "{name} may take all memory");
+        assert!(service["networks"].is_array(), "{name} is on the default network");
+        let (_, tag) = service["image"].as_str().unwrap().split_once(':').unwrap_or(("", ""));
+        let pinned = tag.starts_with(|first: char| first.is_ascii_digit() || first == 'v');
+        assert!(pinned || service["build"].is_object(), "{name} runs whatever is newest");
+        for port in service["ports"].as_array().into_iter().flatten() {
+            assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{name} publishes {port}");
+        }
+        if service["image"] == "embosser" {
+            assert_eq!(service["memswap_limit"], service["mem_limit"], "{name} may be swapped");
+        } else {
+            // RabbitMQ's image is not known to start on a read-only root.
+            assert!(service["read_only"] == true || name == "rabbitmq", "{name}");
+        }
+    }
+    let drain = Config::default().worker.drain_seconds;
+    for name in ["worker", "serve"] {
+        let grace = compose["services"][name]["stop_grace_period"].as_str().unwrap();
+        let grace: f64 = grace.strip_suffix('s').unwrap().parse().unwrap();
+        assert!(grace > drain, "{name} has {grace} s to stop, and calls have {drain} s to end");
+    }
+    assert_eq!(compose["services"]["worker"]["restart"], "on-failure:5", "see the unit's test");
+    assert_eq!(compose["networks"]["jobs"]["internal"], true);
+    assert_eq!(compose["services"]["sandbox"]["networks"], json!(["jobs"]), "its account shows PINs");
+    assert_eq!(compose["services"]["grafana"]["networks"], json!(["watching"]));
 }
 
 #[test]
