@@ -66,13 +66,7 @@ async fn a_drain_attempts_no_job_twice_and_loses_none() {
 async fn the_other_worker_takes_over_within_ten_seconds_and_within_the_limit() {
     const RATE: usize = 40;
     let _alone = ONE_AT_A_TIME.lock().await;
-    // Twice the pace: what two workers at once would reach is turned away, the jitter of one is not.
-    let options = Options {
-        endpoint_per_second: Some(RATE + RATE / 4),
-        latency: Duration::from_millis(50),
-        ..Options::default()
-    };
-    let scene = Scene::with(options).await;
+    let scene = Scene::with(Options { latency: Duration::from_millis(50), ..Options::default() }).await;
     let expected = scene.manifest(300).await;
     let first = scene.worker(&RATE.to_string());
     expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
@@ -86,7 +80,12 @@ async fn the_other_worker_takes_over_within_ten_seconds_and_within_the_limit() {
     assert!(killed.elapsed() < Duration::from_secs(10), "taken over after {:?}", killed.elapsed());
     scene.cards(300).await;
     one_card_each(&scene.sandbox.account(), &expected);
-    assert_eq!(scene.sandbox.account().limited, 0, "the limit was exceeded across the hand-over");
+    let arrivals = scene.sandbox.account().arrivals;
+    let in_second =
+        |from: usize| arrivals[from..].iter().take_while(|at| **at < arrivals[from] + 1.0).count();
+    let fullest = (0..arrivals.len()).map(in_second).max().unwrap();
+    // One more than the rate: calls that left evenly need not arrive so on a busy machine.
+    assert!(fullest <= RATE + 1, "{fullest} calls in a second, across the hand-over");
     second.signal(rustix::process::Signal::TERM);
     expect_exit(&second.ended().await, 0);
 }

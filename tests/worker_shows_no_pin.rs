@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ impl Logging {
                 ("EMBOSSER__STRIPE__API_URL", scene.sandbox.api_url()),
                 ("EMBOSSER__STRIPE__KEY_URL", scene.sandbox.key_url()),
                 ("EMBOSSER__RABBITMQ__URL", scene.rabbit.url()),
-                ("EMBOSSER__HTTP__LISTEN", "127.0.0.1:0".into()),
+                ("EMBOSSER__HTTP__LISTEN", format!("127.0.0.1:{}", scene.listen)),
                 ("EMBOSSER__RETRY__BACKOFF_SECONDS_MIN", "0.02".into()),
                 ("STRIPE_API_KEY", API_KEY.into()),
                 ("RUST_LOG", "trace".into()),
@@ -83,6 +83,7 @@ impl Drop for Logging {
 struct Scene {
     rabbit: Rabbit,
     sandbox: Sandbox,
+    listen: u16,
     directory: tempfile::TempDir,
 }
 
@@ -136,6 +137,22 @@ impl Telltales {
         self.0.iter().map(String::as_str).find(|piece| text.contains(piece))
     }
 
+    /// Every file below a folder that has any.
+    fn files_with_any(&self, folder: &Path) -> Vec<PathBuf> {
+        let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if self.found_in(&String::from_utf8_lossy(&std::fs::read(&path).unwrap())).is_some() {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+
     /// Fails if a file has any. What was sent is the sender's own.
     fn hold(&self, directory: &Path, sent: &str) {
         for entry in std::fs::read_dir(directory).unwrap() {
@@ -183,11 +200,13 @@ async fn at_trace_level_submit_and_worker_tell_nothing_of_a_pin() {
         drop_before: fault,
         drop_after: fault,
         conflict: fault,
+        half_body: fault,
         ..Faults::default()
     };
     let scene = Scene {
         rabbit: Rabbit::start().await,
         sandbox: Sandbox::start(Options { faults, ..Options::default() }).await.unwrap(),
+        listen: support::free_port(),
         directory: tempfile::tempdir().unwrap(),
     };
     let directory = scene.directory.path();
@@ -207,7 +226,7 @@ async fn at_trace_level_submit_and_worker_tell_nothing_of_a_pin() {
     assert!(telltales.found_in(&format!("{:?}", sent.as_bytes())).is_some(), "and in bytes that are printed");
 
     let worker = Logging::start(&scene, "worker", &["worker", "--rate", "50"]);
-    Logging::start(&scene, "submit", &["submit", "sent.csv"]).ended().await;
+    Logging::start(&scene, "submit", &["submit", "sent.csv", "--wait"]).ended().await;
     let mut bodies = misplaced(jwes[0]);
     bodies.push(
         json!({"id": "stale", "batch": "bad", "operation": "create_card", "card": {"type": "virtual",
@@ -218,8 +237,21 @@ async fn at_trace_level_submit_and_worker_tell_nothing_of_a_pin() {
     scene.publish(&bodies).await;
     scene.until("all cards", |scene| scene.sandbox.account().cards.len() == ROWS).await;
     scene.until("a stale PIN", |scene| scene.log("worker.stderr").contains("stale_key")).await;
+    let metrics = format!("http://127.0.0.1:{}/metrics", scene.listen);
+    let metrics = support::http_client().get(metrics).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("embosser_pin_age_seconds_bucket"));
+    std::fs::write(directory.join("metrics.txt"), metrics).unwrap();
     worker.told_to_end().await;
+    for file in ["embosser.db", "sent.results.csv", "metrics.txt", "worker.stderr", "submit.stderr"] {
+        assert!(directory.join(file).exists(), "{file} is searched");
+    }
     telltales.hold(directory, "sent.csv");
+    // The broker's own log keeps what was acknowledged until it is truncated (docs/messages.md says so); nothing
+    // else of the broker's has any.
+    for path in telltales.files_with_any(&scene.rabbit.data()) {
+        let of_raft = path.extension().is_some_and(|extension| extension == "wal" || extension == "segment");
+        assert!(of_raft, "{}", path.display());
+    }
     // That there was something to be seen: the libraries' own logs, and messages that were no jobs.
     let log = scene.log("worker.stderr");
     for expected in ["\"TRACE\"", "hyper", "message_invalid", "message_not_json", "job ended"] {

@@ -26,10 +26,18 @@ async fn two_thousand_jobs_ten_killed_workers_two_killed_brokers() {
         drop_after: 0.1,
         conflict: 0.1,
         html: 0.1,
-        ..Faults::default()
+        lock_timeout: 0.1,
+        half_body: 0.1,
+        empty: 0.1,
+        delay: 0.1,
+        // It would make PINs stale, which are then rightly refused.
+        rotate: 0.0,
     };
     let latency = Duration::from_millis(20);
-    let sandbox = Sandbox::start(Options { faults, latency, ..Options::default() }).await.unwrap();
+    let sandbox =
+        Sandbox::start(Options { faults, latency, delay: Duration::from_millis(300), ..Options::default() })
+            .await
+            .unwrap();
     let mut rabbit = Rabbit::start().await;
     let directory = tempfile::tempdir().unwrap();
     let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, JOBS).await;
