@@ -346,16 +346,20 @@ fn one_in_ten_turned_away_for_nothing_does_not_starve_the_line() {
 
 #[test]
 fn one_in_a_hundred_turned_away_for_nothing_does_not_wear_the_rate_down() {
+    const SEEDS: u32 = 10;
     for rate in [25.0, 100.0] {
-        for seed in 1..=5 {
+        let mut all = 0.0;
+        for seed in 1..=SEEDS {
             let server = Server { chance: 0.01, ..Server::new(usize::MAX, 50) };
             let mut run = Run::new(rate, server);
             run.seconds = 300.0;
-            run.seed = seed;
-            let log = run.log();
-            let used = log.used(10.0, 300.0, rate);
-            assert!(used >= 0.85, "{rate}/s, seed {seed}: {used} used");
+            run.seed = seed.into();
+            let used = run.log().used(10.0, 300.0, rate);
+            // Some meet many by chance, one after the other.
+            assert!(used >= 0.75, "{rate}/s, seed {seed}: {used} used");
+            all += used / f64::from(SEEDS);
         }
+        assert!(all >= 0.92, "{rate}/s: {all} used on average");
     }
 }
 

@@ -174,7 +174,7 @@ mod tests {
             let granted = grants(Limits { endpoint: rate, account: rate }, 8);
             let many = super::super::whole(rate);
             for pair in granted.windows(many + 1) {
-                assert!(pair[many] - pair[0] > Duration::from_secs_f64(1.0044), "{rate}: {pair:?}");
+                assert!(pair[many] - pair[0] > Duration::from_secs_f64(1.0039), "{rate}: {pair:?}");
             }
             #[expect(clippy::cast_precision_loss, reason = "few")]
             let used = granted.len() as f64 / (8.0 * rate);

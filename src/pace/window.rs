@@ -147,6 +147,9 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    /// A second and the least margin.
+    const SECOND: Duration = Duration::from_micros(1_002_500);
+
     /// One grant, and its call leaves.
     fn call(window: &mut Window, number: u64, at: Instant) {
         window.granted();
@@ -163,10 +166,10 @@ mod tests {
         }
         // The first was granted at the start but has not left. It may leave at any moment, and then the second holds
         // it and the 24 others, until the first of those is a second ago.
-        assert_eq!(window.room(25.0, start + ms(1001)), Err(Some(start + ms(40 + 1003))));
+        assert_eq!(window.room(25.0, start + ms(1001)), Err(Some(start + ms(40) + SECOND)));
         window.left(0, start + ms(1020));
-        assert_eq!(window.room(25.0, start + ms(1020)), Err(Some(start + ms(40 + 1003))));
-        assert_eq!(window.room(25.0, start + ms(1043)), Ok(()));
+        assert_eq!(window.room(25.0, start + ms(1020)), Err(Some(start + ms(40) + SECOND)));
+        assert_eq!(window.room(25.0, start + ms(40) + SECOND), Ok(()));
     }
 
     #[test]
@@ -185,8 +188,8 @@ mod tests {
     fn a_rate_below_one_keeps_its_whole_period() {
         let (mut window, start) = (Window::default(), Instant::now());
         call(&mut window, 0, start);
-        assert_eq!(window.room(0.5, start + ms(1500)), Err(Some(start + ms(2006))));
-        assert_eq!(window.room(0.5, start + ms(2006)), Ok(()));
+        assert_eq!(window.room(0.5, start + ms(1500)), Err(Some(start + 2 * SECOND)));
+        assert_eq!(window.room(0.5, start + 2 * SECOND), Ok(()));
     }
 
     #[test]
