@@ -25,7 +25,9 @@ struct Stage {
 
 async fn stage() -> Stage {
     let directory = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    // So that some calls are always under way when the server is killed.
+    let options = Options { latency: Duration::from_millis(200), ..Options::default() };
+    let sandbox = Sandbox::start(options).await.unwrap();
     let program = Program::new(directory.path(), &sandbox);
     let downloads = directory.path().join("downloads");
     std::fs::create_dir(&downloads).unwrap();
