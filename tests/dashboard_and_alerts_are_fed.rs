@@ -67,6 +67,19 @@ fn every_metric_that_is_named_exists() {
 }
 
 #[test]
+fn every_metric_is_watched_by_a_panel_or_an_alert() {
+    let watching = read("grafana/dashboards/embosser.json")
+        + &read("prometheus/rules.yml")
+        + &read("prometheus/alerts.yml");
+    let names: BTreeSet<&str> =
+        watching.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).collect();
+    for metric in METRICS {
+        let ends = ["", "_bucket", "_sum", "_count"].map(|end| format!("{}{end}", metric.name));
+        assert!(ends.iter().any(|name| names.contains(name.as_str())), "nobody watches {}", metric.name);
+    }
+}
+
+#[test]
 fn every_alert_has_its_place_in_the_runbook() {
     let runbook = read("../RUNBOOK.md");
     let anchors: BTreeSet<String> = runbook
@@ -101,6 +114,19 @@ fn promtool_accepts_the_rules_and_their_tests_pass() {
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
     }
+}
+
+/// An alert's expression with each comparison answering 0 or 1 instead of dropping what does not meet it: so it is
+/// empty only if something that it watches is not there.
+fn unfiltered(expression: &str) -> String {
+    ["==", "!=", ">=", "<=", ">", "<"].iter().fold(expression.to_owned(), |text, comparison| {
+        text.replace(&format!(" {comparison} "), &format!(" {comparison} bool "))
+    })
+}
+
+/// Whether a sample is a number: a quantile of nothing is none.
+fn is_number(sample: &Value) -> bool {
+    sample["value"][1].as_str().unwrap().parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 /// A private Prometheus that scrapes one address every half second, with our rules.
@@ -199,22 +225,30 @@ async fn every_query_and_rule_finds_what_the_sandbox_did() {
     tokio::time::sleep(Duration::from_millis(1200)).await;
     for (panel, expression) in queries() {
         let result = prometheus.query(&expression).await;
-        assert!(!result.is_empty(), "panel {panel:?} shows nothing: {expression}");
+        assert!(result.iter().any(is_number), "panel {panel:?} shows nothing: {expression}: {result:?}");
     }
     let rules = prometheus.get("rules", &[]).await;
-    let mut evaluated = 0;
+    let (mut recorded, mut watched) = (0, 0);
     for group in rules["data"]["groups"].as_array().unwrap() {
         for rule in group["rules"].as_array().unwrap() {
             assert_eq!(rule["health"], "ok", "{rule}");
-            // A recorded series has a value; an alert's expression has one only when it is met.
-            if rule["type"] == "recording" {
-                let name = rule["name"].as_str().unwrap();
-                assert!(!prometheus.query(name).await.is_empty(), "{name} is empty");
-            }
-            evaluated += 1;
+            let (name, expression) = (rule["name"].as_str().unwrap(), rule["query"].as_str().unwrap());
+            let asked = if rule["type"] == "recording" {
+                recorded += 1;
+                name.to_owned()
+            } else {
+                watched += 1;
+                let asked = unfiltered(expression);
+                assert_ne!(asked, expression, "{name} compares nothing");
+                asked
+            };
+            let result = prometheus.query(&asked).await;
+            assert!(result.iter().any(is_number), "{name} is empty: {asked}: {result:?}");
         }
     }
-    assert!(evaluated > 20, "{evaluated} rules");
+    let alerts = read("prometheus/alerts.yml").matches("- alert: ").count();
+    let rules = read("prometheus/rules.yml").matches("- record: ").count();
+    assert_eq!((recorded, watched), (rules, alerts), "all of them are evaluated");
     // What Prometheus counted is what the sandbox did.
     let account = scene.sandbox.account();
     #[expect(clippy::cast_precision_loss, reason = "hundreds")]
@@ -225,6 +259,16 @@ async fn every_query_and_rule_finds_what_the_sandbox_did() {
     // A PIN may be found stale twice: by a job that another delivery brings again.
     assert!(stale > 0.0 && seen("sum(embosser_stale_keys_total)").await >= stale);
     assert_eq!(seen("sum(embosser_stripe_rate_limited_total)").await, limited);
+    // Each call that went out is one that the sandbox was asked for, whatever became of its answer.
+    // One key was fetched to write the manifest.
+    #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+    let (calls, keys) = ((account.creates + account.limited) as f64, (account.key_fetches - 1) as f64);
+    let requests = "embosser_stripe_request_duration_seconds_count";
+    assert_eq!(seen(&format!("sum({requests}{{operation=\"create_card\"}})")).await, calls);
+    assert_eq!(seen(&format!("sum({requests}{{operation=\"pin_key\"}})")).await, keys);
+    assert_eq!(seen("embosser_permits_total").await, calls, "and had its permit");
+    assert!(seen("sum(embosser_retries_total{reason=\"no_answer\"})").await > 0.0, "faults were met");
+    assert_eq!(seen("embosser_amqp_consuming").await, 1.0);
     assert_eq!(seen("sum(embosser_settlements_total{settlement=\"answered\"})").await, 500.0);
     assert_eq!(seen("sum(embosser_queue_messages)").await, 0.0);
     for card in &account.cards {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use embosser::metrics::{Kind, METRICS};
 use embosser::sandbox::{Options, Sandbox};
+use support::serve::Served;
 use support::{Program, expect_exit, write_manifest};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
@@ -101,9 +102,43 @@ async fn a_run_shows_in_its_metrics() {
     ] {
         assert!(latest.contains(expected), "no {expected} in:\n{latest}");
     }
+    // A counter is there before its first event, or an alert would miss that one.
+    for expected in [
+        "embosser_dead_letters_total 0",
+        "embosser_jobs_total{outcome=\"unresolved\",code=\"no_answer\"} 0",
+        "embosser_reconciliations_total{verdict=\"failed\"} 0",
+        "embosser_settlements_total{settlement=\"given_up\"} 0",
+    ] {
+        assert!(latest.contains(expected), "no {expected} in:\n{latest}");
+    }
     // No label may name a job, a batch or a card.
     assert!(
         !latest.contains("cards/") && !latest.contains("ic_") && !latest.contains("\"cards\""),
         "{latest}"
     );
+}
+
+/// Without tokens `serve` is this machine's alone, and so are its metrics; with tokens, see
+/// serve_lets_nobody_in_without_the_role.rs.
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_shows_its_metrics_too() {
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = directory.path().join("cards.csv");
+    write_manifest(&manifest, &sandbox, 20).await;
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "40"]);
+    served.upload_file(&manifest).await.expect(202);
+    served.until_ended("cards").await;
+    let answer = served.get("/metrics").await.expect(200);
+    assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    for expected in [
+        "embosser_jobs_total{outcome=\"issued\",code=\"\"} 20",
+        "embosser_pin_age_seconds_count 16",
+        "embosser_pace_configured_per_second 40",
+        "embosser_jobs_in_flight 0",
+        "process_open_fds",
+    ] {
+        assert!(answer.text.contains(expected), "no {expected} in:\n{}", answer.text);
+    }
+    assert!(!answer.text.contains("\"cards\"") && !answer.text.contains("ic_"), "{}", answer.text);
 }

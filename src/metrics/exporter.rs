@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{BUILD, Kind, METRICS, ROWS_BUCKETS, SECONDS_BUCKETS, pace};
+use super::{BUILD, FROM_START, Kind, METRICS, ROWS_BUCKETS, SECONDS_BUCKETS, pace};
 use crate::pace::Pace;
 
 /// Between two sweeps of recorded durations into their buckets, so that they take no more memory than that.
@@ -111,6 +111,11 @@ fn zero() {
     for metric in METRICS {
         if metric.kind == Kind::Counter && metric.labels.is_empty() {
             metrics::counter!(metric.name).increment(0);
+        }
+    }
+    for (name, series) in FROM_START {
+        for labels in *series {
+            metrics::counter!(*name, *labels).increment(0);
         }
     }
 }

@@ -99,6 +99,8 @@ metrics! {
         "Result events that no queue was bound for; the ledger has them.";
     DEAD_LETTERS, "embosser_dead_letters_total", Counter, [],
         "Jobs that the broker gave up on and embosser answered.";
+    CONSUMING, "embosser_amqp_consuming", Gauge, [],
+        "1 while this worker is subscribed to the jobs queue, standing by included; 0 while it is not.";
     RECONNECTS, "embosser_amqp_reconnects_total", Counter, [],
         "Times that consuming had to begin anew: a broker, a connection, a channel or a consumer was gone.";
     ACKS_LOST, "embosser_amqp_acks_lost_total", Counter, [],
@@ -108,6 +110,74 @@ metrics! {
     BUILD, "embosser_build_info", Gauge, ["version"],
         "1; the label says which embosser this is.";
 }
+
+/// Series of the counters with labels that are there from the start, at 0. What appears at 1 has never increased, as
+/// Prometheus sees it: an alert on any first event would stay silent.
+///
+/// Of refusals only those that say something of embosser or its senders as a whole; the codes of a single card's
+/// parameters are too many.
+const FROM_START: &[(&str, &[Labels])] = &[
+    (
+        JOBS,
+        &[
+            &[("outcome", "issued"), ("code", "")],
+            &[("outcome", "refused"), ("code", "stripe")],
+            &[("outcome", "refused"), ("code", "stale_key")],
+            &[("outcome", "refused"), ("code", "expired")],
+            &[("outcome", "refused"), ("code", "poison")],
+            &[("outcome", "refused"), ("code", "job_conflict")],
+            &[("outcome", "refused"), ("code", "message_invalid")],
+            &[("outcome", "refused"), ("code", "message_not_json")],
+            &[("outcome", "unresolved"), ("code", "interrupted")],
+            &[("outcome", "unresolved"), ("code", "pin_key_unavailable")],
+            &[("outcome", "unresolved"), ("code", "foreign_card")],
+            &[("outcome", "unresolved"), ("code", "api_key_rejected")],
+            &[("outcome", "unresolved"), ("code", "rate_limited")],
+            &[("outcome", "unresolved"), ("code", "stripe_unreachable")],
+            &[("outcome", "unresolved"), ("code", "still_running")],
+            &[("outcome", "unresolved"), ("code", "stripe_error")],
+            &[("outcome", "unresolved"), ("code", "no_answer")],
+            &[("outcome", "unresolved"), ("code", "not_reconciled")],
+        ],
+    ),
+    (
+        RETRIES,
+        &[
+            &[("reason", "pin_key_unavailable")],
+            &[("reason", "foreign_card")],
+            &[("reason", "rate_limited")],
+            &[("reason", "stripe_unreachable")],
+            &[("reason", "still_running")],
+            &[("reason", "no_answer")],
+        ],
+    ),
+    (RECONCILIATIONS, &[&[("verdict", "found")], &[("verdict", "absent")], &[("verdict", "failed")]]),
+    (
+        RATE_LIMITED,
+        &[
+            &[("reason", "global-rate")],
+            &[("reason", "global-concurrency")],
+            &[("reason", "endpoint-rate")],
+            &[("reason", "endpoint-concurrency")],
+            &[("reason", "resource-specific")],
+            &[("reason", "other")],
+        ],
+    ),
+    (
+        SETTLEMENTS,
+        &[
+            &[("settlement", "answered")],
+            &[("settlement", "retried")],
+            &[("settlement", "parked")],
+            &[("settlement", "early")],
+            &[("settlement", "given_up")],
+            &[("settlement", "handed_back")],
+        ],
+    ),
+];
+
+/// Labels of one series.
+type Labels = &'static [(&'static str, &'static str)];
 
 /// Bounds of the buckets of durations, in seconds: 5 ms to 60 s.
 pub const SECONDS_BUCKETS: [f64; 13] =
@@ -253,6 +323,11 @@ pub(crate) fn dead_letter() {
     metrics::counter!(DEAD_LETTERS).increment(1);
 }
 
+/// The worker is subscribed to the jobs queue, or is not any more.
+pub(crate) fn consuming(consuming: bool) {
+    metrics::gauge!(CONSUMING).set(f64::from(u8::from(consuming)));
+}
+
 /// Consuming begins anew.
 pub(crate) fn reconnected() {
     metrics::counter!(RECONNECTS).increment(1);
@@ -271,4 +346,44 @@ pub(crate) fn publish_unconfirmed() {
 /// A message was refused that is no job.
 pub(crate) fn refused_message(refusal: &Refusal) {
     metrics::counter!(JOBS, "outcome" => "refused", "code" => label_of(refusal)).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values of a counter's label that are there from the start.
+    fn from_start(counter: &str, label: &str) -> Vec<&'static str> {
+        let (_, series) = FROM_START.iter().find(|(name, _)| *name == counter).unwrap();
+        let labels = series.iter().flat_map(|labels| labels.iter());
+        labels.filter(|(name, _)| *name == label).map(|(_, value)| *value).collect()
+    }
+
+    #[test]
+    fn every_counter_is_there_from_the_start_with_its_own_labels() {
+        for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Counter) {
+            let series = FROM_START.iter().find(|(name, _)| *name == metric.name);
+            assert_eq!(series.is_none(), metric.labels.is_empty(), "{}", metric.name);
+            for labels in series.iter().flat_map(|(_, series)| series.iter()) {
+                assert!(labels.iter().map(|(name, _)| name).eq(metric.labels), "{}: {labels:?}", metric.name);
+            }
+        }
+    }
+
+    /// Whatever a job may be left with is a series that an alert watches from the start.
+    #[test]
+    fn every_code_of_an_unresolved_job_is_there_from_the_start() {
+        let codes = from_start(JOBS, "code");
+        let line = include_str!("../line/mod.rs");
+        let pieces = ["latest = Refusal::own(\"", "latest: Refusal::own(\""];
+        let told: Vec<&str> = pieces
+            .iter()
+            .flat_map(|piece| line.split(piece).skip(1))
+            .map(|rest| rest.split('"').next().unwrap_or_default())
+            .collect();
+        assert!(told.len() >= 10, "{told:?}");
+        for code in told {
+            assert!(codes.contains(&code), "{code}");
+        }
+    }
 }

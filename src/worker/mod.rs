@@ -49,6 +49,7 @@ impl Ready {
 
     fn consuming(&self, consuming: bool) {
         self.consuming.store(consuming, Ordering::Relaxed);
+        metrics::consuming(consuming);
     }
 
     /// Whether there is a broker.
@@ -111,6 +112,7 @@ impl Worker {
     /// Why the line halted.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Halt> {
         let worker = Arc::new(self);
+        worker.ready.consuming(false);
         let mut backoff = Backoff::default();
         loop {
             let began = std::time::Instant::now();
