@@ -5,13 +5,14 @@
 mod forge;
 mod support;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
 use embosser::encrypt::encrypt_pin;
 use embosser::sandbox::{Faults, Options, Sandbox};
+use support::secrets::Secrets;
 use support::{Program, client_of};
 
 const API_KEY: &str = "sk_test_TellingKeyThatNobodyMayRead4711";
@@ -19,61 +20,12 @@ const API_KEY: &str = "sk_test_TellingKeyThatNobodyMayRead4711";
 const IN_CLEAR: [&str; 3] = ["907150264831", "8342", "63907"];
 /// A PIN of six digits: encrypted as it should be, and refused by Stripe once it is decrypted there.
 const TOO_LONG_FOR_STRIPE: &str = "719364";
-/// Secrets are looked for in pieces of this length, so that any run of twice the length is found.
-const PIECE: usize = 16;
-
-/// What must not be found.
-#[derive(Default)]
-struct Secrets {
-    pieces: HashSet<Vec<u8>>,
-    /// Found only as words of their own: a PIN of four digits is a part of many numbers.
-    words: Vec<String>,
-}
-
-impl Secrets {
-    /// The header of a JWE is no secret; the other four segments are.
-    fn add_jwe(&mut self, compact: &str) {
-        for segment in compact.split('.').skip(1) {
-            self.pieces.extend(segment.as_bytes().chunks_exact(PIECE).map(<[u8]>::to_vec));
-            // As `{:?}` prints bytes.
-            let numbers: Vec<String> = segment.bytes().take(8).map(|byte| byte.to_string()).collect();
-            self.pieces.extend(numbers.join(", ").as_bytes().chunks_exact(PIECE).map(<[u8]>::to_vec));
-        }
+/// Fails if a text or a file holds any; the manifest is the sender's own. Answers which files were searched.
+fn hold(secrets: &Secrets, directory: &Path, outputs: &[(&str, &[u8])]) -> Vec<String> {
+    for (name, bytes) in outputs {
+        assert_eq!(secrets.found_in(bytes), None, "in {name}: {}", secrets.excerpt(bytes));
     }
-
-    fn found_in(&self, bytes: &[u8]) -> Option<String> {
-        if let Some(piece) = bytes.windows(PIECE).find(|piece| self.pieces.contains(*piece)) {
-            return Some(String::from_utf8_lossy(piece).into_owned());
-        }
-        let text = String::from_utf8_lossy(bytes);
-        let mut words = text.split(|letter: char| !letter.is_alphanumeric());
-        words.find(|word| self.words.iter().any(|secret| secret == word)).map(str::to_owned)
-    }
-
-    /// Fails if a text or a file holds any; `manifest` is the sender's own.
-    fn hold(&self, directory: &Path, outputs: &[(&str, &[u8])]) -> Vec<String> {
-        let mut searched = Vec::new();
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if name == "manifest.csv" || path.is_dir() {
-                continue;
-            }
-            let bytes = std::fs::read(&path).unwrap();
-            assert_eq!(self.found_in(&bytes), None, "in {name}");
-            searched.push(name);
-        }
-        for (name, bytes) in outputs {
-            assert_eq!(self.found_in(bytes), None, "in {name}: {}", excerpt(self, bytes));
-        }
-        searched
-    }
-}
-
-/// The line that holds a secret.
-fn excerpt(secrets: &Secrets, bytes: &[u8]) -> String {
-    let line = bytes.split(|byte| *byte == b'\n').find(|line| secrets.found_in(line).is_some());
-    line.map_or_else(String::new, |line| String::from_utf8_lossy(line).chars().take(600).collect())
+    secrets.hold(directory, "manifest.csv")
 }
 
 /// Rows of every kind: in order, stale, broken each in its way, in the clear, refused by Stripe.
@@ -93,9 +45,9 @@ async fn write_manifest(path: &Path, sandbox: &Sandbox) -> Secrets {
         broken.into_iter().map(|(_, compact)| compact).filter(|compact| compact.matches('.').count() == 4),
     );
     cells.iter().for_each(|compact| secrets.add_jwe(compact));
-    secrets.words.extend(IN_CLEAR.map(str::to_owned));
-    secrets.words.push(TOO_LONG_FOR_STRIPE.into());
-    secrets.words.push(API_KEY.rsplit('_').next().unwrap().into());
+    IN_CLEAR.iter().for_each(|pin| secrets.add_word(pin));
+    secrets.add_word(TOO_LONG_FOR_STRIPE);
+    secrets.add_text(API_KEY.rsplit('_').next().unwrap());
     cells.extend(IN_CLEAR.map(str::to_owned));
     let mut text = "row_id,cardholder,type,currency,pin[encrypted_number]\n".to_owned();
     for (row, cell) in cells.iter().enumerate() {
@@ -145,7 +97,7 @@ async fn at_trace_level_with_faults_refusals_and_stale_keys_no_secret_is_written
 
     let checked = program.run(&["check", "manifest.csv", "--format", "json"]).await;
     assert_eq!(checked.status.code(), Some(2), "{}", String::from_utf8_lossy(&checked.stderr));
-    secrets.hold(directory, &said(&checked));
+    hold(&secrets, directory, &said(&checked));
 
     // Cut in the middle, its write-ahead log as it was at that moment. It says so much that a pipe would fill.
     let arguments = ["issue", "manifest.csv", "--skip-invalid", "--rate", "40"];
@@ -161,16 +113,16 @@ async fn at_trace_level_with_faults_refusals_and_stale_keys_no_secret_is_written
     running.kill().unwrap();
     running.wait().unwrap();
     assert!((15..60).contains(&sandbox.account().cards.len()), "it was to be cut in the middle");
-    let files = secrets.hold(directory, &[]);
+    let files = hold(&secrets, directory, &[]);
     assert!(files.iter().any(|name| name.ends_with("-wal")), "no write-ahead log among {files:?}");
 
     let ended = program.run(&arguments).await;
-    let files = secrets.hold(directory, &said(&ended));
+    let files = hold(&secrets, directory, &said(&ended));
     for expected in ["manifest.results.csv", "embosser.db"] {
         assert!(files.iter().any(|name| name == expected), "{expected} is not among {files:?}");
     }
     for command in [&["status"][..], &["results", "manifest"]] {
-        secrets.hold(directory, &said(&program.run(command).await));
+        hold(&secrets, directory, &said(&program.run(command).await));
     }
     // That there was something to be seen: every kind of ending, and logs at the level asked for.
     let endings = endings(&directory.join("manifest.results.csv"));

@@ -1,11 +1,11 @@
 //! Promise: of a PIN's ciphertext, the API key and the broker's password nothing is logged or stored by `submit` and
-//! `worker`, at any log level, whatever is published and however it ends.
+//! `worker`, at any log level, whatever is published and however it ends; and RabbitMQ's disk forgets it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,21 @@ use embosser::broker::Broker;
 use embosser::broker::publisher::{Message, Publisher};
 use embosser::config::RabbitmqConfig;
 use embosser::sandbox::{Faults, Options, Sandbox};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
 use rustix::process::Signal;
 use serde_json::json;
-use support::rabbit::Rabbit;
+use support::rabbit::{PASSWORD, Rabbit};
+use support::secrets::Secrets;
 use support::write_manifest;
 
 const API_KEY: &str = "sk_test_TellingKeyThatNobodyMayRead4711";
+/// Messages without a secret that turn the broker's log over: enough of them for a snapshot of their queue, too.
+const NOISE: usize = 150;
+/// Size of each.
+const NOISE_BYTES: usize = 40_000;
 /// Rows of the manifest; four in five have a PIN.
 const ROWS: usize = 30;
-/// So much of a secret in a row is a leak: no other text has it by chance.
-const TELLTALE: usize = 20;
 /// Longest that anything here may take on a busy machine.
 const WAIT_MAX: Duration = Duration::from_secs(90);
 
@@ -101,6 +106,50 @@ impl Scene {
         publisher.close().await;
     }
 
+    /// As docs/messages.md says: what was acknowledged is gone from RabbitMQ's disk once its log turned over.
+    async fn until_the_broker_forgot(&self, secrets: &Secrets) {
+        let of_raft =
+            |path: &PathBuf| path.extension().is_some_and(|kind| kind == "wal" || kind == "segment");
+        let (found, _) = secrets.files_with_any(&self.rabbit.data());
+        assert!(found.iter().all(of_raft), "{found:?}");
+        assert!(!found.is_empty(), "that the broker remembers at first shows that the search finds it");
+        // No jobs, refused as they come; together more than the log may grow to.
+        let noise = vec![vec![b'x'; NOISE_BYTES]; NOISE];
+        self.publish(&noise).await;
+        self.until("RabbitMQ forgets", |scene| secrets.files_with_any(&scene.rabbit.data()).0.is_empty())
+            .await;
+    }
+
+    /// Its queues are empty; it is stopped and started again, and has nothing on its disk nor in its log.
+    async fn nothing_at_the_broker(&mut self, secrets: &Secrets) {
+        self.no_message_left().await;
+        let nothing = |rabbit: &Rabbit| {
+            for folder in [rabbit.data(), rabbit.log()] {
+                let (found, searched) = secrets.files_with_any(&folder);
+                assert!(searched > 0, "{} is searched", folder.display());
+                assert!(found.is_empty(), "{found:?}");
+            }
+        };
+        tokio::task::block_in_place(|| self.rabbit.stop());
+        nothing(&self.rabbit);
+        self.rabbit.start_again().await;
+        self.no_message_left().await;
+        nothing(&self.rabbit);
+    }
+
+    async fn no_message_left(&self) {
+        let config = RabbitmqConfig { url: self.rabbit.url().as_str().into(), ..RabbitmqConfig::default() };
+        let broker = Broker::new(&config).unwrap();
+        let connection = broker.connect("test").await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        for queue in broker.topology.queues() {
+            let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+            let state = channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await;
+            assert_eq!(state.unwrap().message_count(), 0, "{queue}");
+        }
+        connection.close(200, "done".into()).await.unwrap();
+    }
+
     async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !done(self) {
@@ -111,61 +160,6 @@ impl Scene {
 
     fn log(&self, name: &str) -> String {
         String::from_utf8_lossy(&std::fs::read(self.directory.path().join(name)).unwrap()).into_owned()
-    }
-}
-
-/// What must not be found: pieces of text, and the same bytes as `{:?}` prints them.
-struct Telltales(Vec<String>);
-
-impl Telltales {
-    fn of(jwes: &[&str]) -> Self {
-        let mut pieces = vec![API_KEY.rsplit('_').next().unwrap().to_owned()];
-        for jwe in jwes {
-            let key = jwe.split('.').nth(1).unwrap();
-            pieces.push(key[100..100 + TELLTALE].to_owned());
-            pieces.push(jwe[jwe.len() - TELLTALE..].to_owned());
-        }
-        let as_numbers = |piece: &String| {
-            let numbers: Vec<String> = piece.bytes().map(|byte| byte.to_string()).collect();
-            numbers.join(", ")
-        };
-        let numbers: Vec<String> = pieces.iter().map(as_numbers).collect();
-        Self(pieces.into_iter().chain(numbers).collect())
-    }
-
-    fn found_in(&self, text: &str) -> Option<&str> {
-        self.0.iter().map(String::as_str).find(|piece| text.contains(piece))
-    }
-
-    /// Every file below a folder that has any.
-    fn files_with_any(&self, folder: &Path) -> Vec<PathBuf> {
-        let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if self.found_in(&String::from_utf8_lossy(&std::fs::read(&path).unwrap())).is_some() {
-                    found.push(path);
-                }
-            }
-        }
-        found
-    }
-
-    /// Fails if a file has any. What was sent is the sender's own.
-    fn hold(&self, directory: &Path, sent: &str) {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let entry = entry.unwrap();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name == sent {
-                continue;
-            }
-            let text = String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap()).into_owned();
-            let line = text.lines().find(|line| self.found_in(line).is_some());
-            let excerpt: String = line.unwrap_or_default().chars().take(400).collect();
-            assert_eq!(self.found_in(&text), None, "in {name}: {excerpt}");
-        }
     }
 }
 
@@ -203,8 +197,8 @@ async fn at_trace_level_submit_and_worker_tell_nothing_of_a_pin() {
         half_body: fault,
         ..Faults::default()
     };
-    let scene = Scene {
-        rabbit: Rabbit::start().await,
+    let mut scene = Scene {
+        rabbit: Rabbit::start_as_deployed().await,
         sandbox: Sandbox::start(Options { faults, ..Options::default() }).await.unwrap(),
         listen: support::free_port(),
         directory: tempfile::tempdir().unwrap(),
@@ -221,9 +215,13 @@ async fn at_trace_level_submit_and_worker_tell_nothing_of_a_pin() {
     let mut jwes: Vec<&str> = cells.filter(|cell| cell.matches('.').count() == 4).collect();
     assert_eq!(jwes.len(), ROWS * 4 / 5);
     jwes.push(&stale);
-    let telltales = Telltales::of(&jwes);
-    assert!(telltales.found_in(&sent).is_some(), "the search finds what is there");
-    assert!(telltales.found_in(&format!("{:?}", sent.as_bytes())).is_some(), "and in bytes that are printed");
+    let mut secrets = Secrets::default();
+    jwes.iter().for_each(|jwe| secrets.add_jwe(jwe));
+    assert!(secrets.found_in(sent.as_bytes()).is_some(), "the search finds what is there");
+    let printed = format!("{:?}", sent.as_bytes());
+    assert!(secrets.found_in(printed.as_bytes()).is_some(), "and in bytes that are printed");
+    secrets.add_text(API_KEY.rsplit('_').next().unwrap());
+    secrets.add_text(PASSWORD);
 
     let worker = Logging::start(&scene, "worker", &["worker", "--rate", "50"]);
     Logging::start(&scene, "submit", &["submit", "sent.csv", "--wait"]).ended().await;
@@ -241,17 +239,18 @@ async fn at_trace_level_submit_and_worker_tell_nothing_of_a_pin() {
     let metrics = support::http_client().get(metrics).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("embosser_pin_age_seconds_bucket"));
     std::fs::write(directory.join("metrics.txt"), metrics).unwrap();
+    // While the ledger is open its write-ahead log is there, too.
+    let searched = secrets.hold(directory, "sent.csv");
+    for file in ["embosser.db", "embosser.db-wal", "embosser.db-shm", "sent.results.csv", "metrics.txt"] {
+        assert!(searched.iter().any(|name| name == file), "{file} is searched");
+    }
+    scene.until_the_broker_forgot(&secrets).await;
     worker.told_to_end().await;
-    for file in ["embosser.db", "sent.results.csv", "metrics.txt", "worker.stderr", "submit.stderr"] {
-        assert!(directory.join(file).exists(), "{file} is searched");
+    let searched = secrets.hold(directory, "sent.csv");
+    for file in ["embosser.db", "worker.stderr", "worker.stdout", "submit.stderr", "submit.stdout"] {
+        assert!(searched.iter().any(|name| name == file), "{file} is searched");
     }
-    telltales.hold(directory, "sent.csv");
-    // The broker's own log keeps what was acknowledged until it is truncated (docs/messages.md says so); nothing
-    // else of the broker's has any.
-    for path in telltales.files_with_any(&scene.rabbit.data()) {
-        let of_raft = path.extension().is_some_and(|extension| extension == "wal" || extension == "segment");
-        assert!(of_raft, "{}", path.display());
-    }
+    scene.nothing_at_the_broker(&secrets).await;
     // That there was something to be seen: the libraries' own logs, and messages that were no jobs.
     let log = scene.log("worker.stderr");
     for expected in ["\"TRACE\"", "hyper", "message_invalid", "message_not_json", "job ended"] {

@@ -102,7 +102,7 @@ async fn a_cut_or_dead_network_is_noticed_and_nothing_is_made_twice() {
     let _room = ROOM.acquire().await.unwrap();
     let scene = Scene::with(Options { latency: Duration::from_millis(50), ..Options::default() }).await;
     let proxy = Proxy::before(scene.rabbit.port()).await;
-    let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", proxy.port());
+    let url = scene.rabbit.url_by(proxy.port());
     let listen = free_port();
     let worker = worker_on(scene.program().with("EMBOSSER__RABBITMQ__URL", &url), listen);
     let expected = scene.manifest(400).await;
@@ -321,7 +321,7 @@ async fn over_tls_with_a_certificate_of_its_own_authority() {
     let _room = ROOM.acquire().await.unwrap();
     let scene = Scene::with_tls(Options::default()).await;
     let expected = scene.manifest(20).await;
-    let url = format!("amqps://guest:guest@localhost:{}/%2f", scene.rabbit.tls_port());
+    let url = scene.rabbit.tls_url();
     let program = || scene.program().with("EMBOSSER__RABBITMQ__URL", &url);
     let trusting = || program().with("EMBOSSER__RABBITMQ__CA_FILE", scene.rabbit.ca_file().to_str().unwrap());
     let listen = free_port();

@@ -8,6 +8,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod rabbit;
 pub mod scene;
+pub mod secrets;
 pub mod serve;
 pub mod strict;
 pub mod verdict;

@@ -10,6 +10,9 @@ use super::free_port;
 /// Longest that a node may take to start on a busy machine.
 const START_MAX: Duration = Duration::from_secs(90);
 
+/// What lets a client in: nothing that could be anywhere by chance.
+pub const PASSWORD: &str = "TellingBrokerPasswordThatNobodyMayRead0815";
+
 /// A node that ends with the test.
 pub struct Rabbit {
     directory: tempfile::TempDir,
@@ -24,6 +27,15 @@ impl Rabbit {
     /// Starts a node and waits until it answers.
     pub async fn start() -> Self {
         Self::start_with(|_, _| String::new()).await
+    }
+
+    /// One with the settings of deploy/rabbitmq.
+    pub async fn start_as_deployed() -> Self {
+        Self::start_with(|_, _| {
+            let deployed = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rabbitmq/embosser.conf");
+            std::fs::read_to_string(deployed).unwrap()
+        })
+        .await
     }
 
     /// One that speaks TLS, too, with a certificate of an authority that nobody else knows.
@@ -51,7 +63,7 @@ impl Rabbit {
             std::fs::write(
                 directory.path().join("rabbitmq.conf"),
                 format!(
-                    "loopback_users = none\nlog.console = false\ncollect_statistics_interval = 5000\n{more}"
+                    "loopback_users = none\ndefault_pass = {PASSWORD}\nlog.console = false\ncollect_statistics_interval = 5000\n{more}"
                 ),
             )
             .unwrap();
@@ -66,7 +78,17 @@ impl Rabbit {
     }
 
     pub fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+        self.url_by(self.port)
+    }
+
+    /// The same by way of another port of this machine.
+    pub fn url_by(&self, port: u16) -> String {
+        format!("amqp://guest:{PASSWORD}@127.0.0.1:{port}/%2f")
+    }
+
+    /// As [`Self::url`], over TLS.
+    pub fn tls_url(&self) -> String {
+        format!("amqps://guest:{PASSWORD}@localhost:{}/%2f", self.tls_port)
     }
 
     pub fn port(&self) -> u16 {
@@ -85,6 +107,22 @@ impl Rabbit {
     /// Where it keeps its messages.
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("mnesia")
+    }
+
+    /// What it logs.
+    pub fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// Ends it as a service manager would, and waits until it has.
+    pub fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.server);
+        rustix::process::kill_process_group(pid, rustix::process::Signal::TERM).unwrap();
+        let began = Instant::now();
+        while self.server.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < START_MAX, "RabbitMQ did not stop");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Ends it as a power cut would.
