@@ -23,4 +23,5 @@ pub mod sandbox;
 pub mod serve;
 pub mod stripe;
 pub mod tally;
+pub mod trace;
 pub mod worker;

@@ -11,10 +11,12 @@ use embosser::commands::{
 use embosser::config::Config;
 use secrecy::SecretString;
 use tracing::Level;
-use tracing_subscriber::EnvFilter;
+#[cfg(feature = "otlp")]
+use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -65,12 +67,26 @@ fn main() -> ExitCode {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
     let arguments = Arguments::parse();
-    log(&arguments.command);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
     };
-    match runtime.block_on(run(arguments)) {
+    #[cfg(feature = "otlp")]
+    let export = match embosser::trace::Export::begin(runtime.handle()) {
+        Ok(export) => export,
+        Err(reason) => return fail(&reason),
+    };
+    log(
+        &arguments.command,
+        #[cfg(feature = "otlp")]
+        export.as_ref(),
+    );
+    let ended = runtime.block_on(run(arguments));
+    #[cfg(feature = "otlp")]
+    if let Some(export) = export {
+        export.end();
+    }
+    match ended {
         Ok(exit) => exit.into(),
         Err(reason) => fail(&reason),
     }
@@ -78,20 +94,27 @@ fn main() -> ExitCode {
 
 /// The log, on standard error: for people on a terminal, JSON elsewhere. `RUST_LOG` says what is in it, but for what
 /// tells secrets.
-fn log(command: &Command) {
+fn log(command: &Command, #[cfg(feature = "otlp")] export: Option<&embosser::trace::Export>) {
     // A line per job where nothing else is shown; a progress bar is not to be written over.
     let usual = match command {
         Command::Worker(_) | Command::Serve(_) => "warn,embosser=info",
         _ => "warn",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let secretless = filter_fn(|event| !tells_secrets(event.target(), *event.level()));
-    if std::io::stderr().is_terminal() {
-        builder.finish().with(secretless).init();
+    // Spans for a collector say again what the log's own lines say.
+    #[cfg(feature = "otlp")]
+    let filter = filter.and(filter_fn(|told| told.target() != embosser::trace::TARGET));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if std::io::stderr().is_terminal() {
+        lines.with_filter(filter).boxed()
     } else {
-        builder.json().flatten_event(true).finish().with(secretless).init();
-    }
+        lines.json().flatten_event(true).with_filter(filter).boxed()
+    };
+    let secretless = filter_fn(|event| !tells_secrets(event.target(), *event.level()));
+    let subscriber = tracing_subscriber::registry().with(lines).with(secretless);
+    #[cfg(feature = "otlp")]
+    let subscriber = subscriber.with(export.map(embosser::trace::Export::layer));
+    subscriber.init();
 }
 
 /// Whether a library logs what it carries: the AMQP client prints every frame at this level, jobs with their

@@ -88,6 +88,17 @@ impl Broker {
         &self.shown
     }
 
+    /// The same for a trace's attributes.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn host_and_port(&self) -> (&str, u16) {
+        let (scheme, rest) = self.shown.split_once("://").unwrap_or(("", &self.shown));
+        let port = if scheme == "amqps" { 5671 } else { 5672 };
+        match rest.rsplit_once(':') {
+            Some((host, given)) if !given.ends_with(']') => (host, given.parse().unwrap_or(port)),
+            _ => (rest, port),
+        }
+    }
+
     /// One try to connect, under a name that RabbitMQ's own tools show.
     ///
     /// # Errors

@@ -67,6 +67,11 @@ impl Publisher {
         &self.broker.topology
     }
 
+    /// Where it publishes.
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
     /// Publishes, trying again for as long as the broker is away.
     ///
     /// # Errors

@@ -356,6 +356,7 @@ impl Passage<'_> {
     }
 
     /// pace → key → verify → (attempt recorded) → create.
+    #[tracing::instrument(skip_all, name = "attempt", fields(attempt = self.course.attempts() + 1))]
     async fn create(&mut self) -> Result<(), Stop> {
         let Some(turn) = self.turn().await? else {
             self.course

@@ -125,7 +125,7 @@ impl Server {
 
     fn router(&self) -> Router {
         let (router, document) = api::router(openapi::Document::openapi()).split_for_parts();
-        router
+        let router = router
             .merge(api::document_route(&openapi::whole(document)))
             .merge(page::router())
             .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this address"))
@@ -135,8 +135,8 @@ impl Server {
             // Each endpoint counts its own body.
             .layer(DefaultBodyLimit::disable())
             .layer(CatchPanicLayer::custom(panicked))
-            .layer(from_fn_with_state(self.clone(), guard))
-            .with_state(self.clone())
+            .layer(from_fn_with_state(self.clone(), guard));
+        crate::trace::serving(router).with_state(self.clone())
     }
 
     /// Whether work is taken.

@@ -121,7 +121,7 @@ impl Client {
     /// # Errors
     /// A sentence saying what went wrong. No card can have come of it.
     pub async fn pin_key(&self) -> Result<Bytes, String> {
-        let mut request = Request::begin("pin_key");
+        let mut request = Request::begin("pin_key", "GET", &self.key_url);
         let response = self.http.get(self.key_url.clone()).send().await.map_err(|error| brief(&error))?;
         let status = request.answered(&response);
         let body = read(response).await?;
@@ -143,7 +143,7 @@ impl Client {
             .header("idempotency-key", idempotency_key)
             .header("content-type", "application/x-www-form-urlencoded")
             .body(reqwest::Body::wrap(outgoing::Outgoing::new(Bytes::from_owner(body), leaves)));
-        let mut timed = Request::begin("create_card");
+        let mut timed = Request::begin("create_card", "POST", &self.cards_url);
         match request.send().await {
             Err(error) if error.is_connect() || error.is_builder() => Answer::NotSent(brief(&error)),
             Err(error) => Answer::no_answer(brief(&error)),
@@ -176,7 +176,7 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
-        let mut timed = Request::begin("list_cards");
+        let mut timed = Request::begin("list_cards", "GET", &self.cards_url);
         match self.http.get(url).headers(self.headers.clone()).send().await {
             Err(error) => Listed::Failed { reason: brief(&error), limited: None, key_rejected: false },
             Ok(response) => {
@@ -193,11 +193,13 @@ struct Request {
     operation: &'static str,
     began: Instant,
     status: Option<u16>,
+    span: tracing::Span,
 }
 
 impl Request {
-    fn begin(operation: &'static str) -> Self {
-        Self { operation, began: Instant::now(), status: None }
+    fn begin(operation: &'static str, method: &'static str, url: &url::Url) -> Self {
+        let span = crate::trace::requesting(method, url);
+        Self { operation, began: Instant::now(), status: None, span }
     }
 
     fn answered(&mut self, response: &reqwest::Response) -> reqwest::StatusCode {
@@ -209,6 +211,7 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        crate::trace::answered(&self.span, self.status);
         crate::metrics::stripe_request(self.operation, self.status, self.began.elapsed());
     }
 }

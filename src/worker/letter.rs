@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::message::Envelope;
 use crate::clock::Time;
 use crate::outcome::Refusal;
+use crate::trace::PARENT_HEADER;
 
 /// How often a job has waited on the ladder.
 const WAITS_HEADER: &str = "embosser-waits";
@@ -27,6 +28,9 @@ const GIVEN_UP_HEADER: &str = "embosser-given-up";
 pub(crate) const ROW_HEADER: &str = "embosser-row";
 /// That row's own id.
 pub(crate) const ROW_ID_HEADER: &str = "embosser-row-id";
+
+/// A trace's context has 55 bytes in its version 00; a longer header is none.
+const PARENT_BYTES_MAX: usize = 64;
 
 /// Timestamps beyond this, in the year 5138 as seconds, are milliseconds: some senders' clocks are.
 const SECONDS_MAX: u64 = 100_000_000_000;
@@ -90,6 +94,11 @@ impl Letter {
         }
     }
 
+    /// What came with it beside its properties.
+    pub(super) fn headers(&self) -> &FieldTable {
+        &self.headers
+    }
+
     /// How often it has waited on the ladder.
     pub(super) fn waits(&self) -> usize {
         self.number(WAITS_HEADER).and_then(|waits| usize::try_from(waits).ok()).unwrap_or(0)
@@ -147,7 +156,11 @@ impl Letter {
             put(ROW_HEADER, row);
         }
         let given_up = given_up.or_else(|| self.given_up()).map(|given_up| given_up.word().to_owned());
-        for (name, value) in [(ROW_ID_HEADER, self.text(ROW_ID_HEADER)), (GIVEN_UP_HEADER, given_up)] {
+        for (name, value) in [
+            (ROW_ID_HEADER, self.text(ROW_ID_HEADER)),
+            (PARENT_HEADER, self.text(PARENT_HEADER).filter(|parent| parent.len() <= PARENT_BYTES_MAX)),
+            (GIVEN_UP_HEADER, given_up),
+        ] {
             if let Some(value) = value {
                 headers.insert(name.into(), AMQPValue::LongString(value.into()));
             }

@@ -4,12 +4,14 @@
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString};
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::letter::{ROW_HEADER, ROW_ID_HEADER};
 use super::message::{JobMessage, Operation};
 use crate::broker::publisher::{Message, NotTaken, Publisher};
 use crate::job::{Job, JobId};
+use crate::trace;
 
 /// A job as it is published.
 pub struct Outgoing {
@@ -56,13 +58,15 @@ impl Outgoing {
     /// If the broker is there and does not take it.
     pub async fn publish(&self, publisher: &Publisher) -> Result<(), NotTaken> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let key = publisher.topology().jobs.as_str();
+        let mut headers = self.headers.clone();
+        let span = trace::sending(publisher.broker(), key, &mut headers, self.body.len());
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_message_id(self.id.as_str().into())
             .with_timestamp(now.as_secs())
-            .with_headers(self.headers.clone());
-        let key = publisher.topology().jobs.as_str();
+            .with_headers(headers);
         let message = Message { exchange: "", key, body: &self.body, properties };
-        publisher.publish(&message).await
+        publisher.publish(&message).instrument(span).await
     }
 }

@@ -14,6 +14,7 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, Q
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::hand::{Back, Hand};
 use super::letter::Letter;
@@ -22,6 +23,7 @@ use super::watchdog::{self, Look};
 use super::{Worker, carry};
 use crate::metrics;
 use crate::pace::CircuitState;
+use crate::trace;
 
 /// Jobs in hand: what the pace takes in this time, which covers Stripe's slow answers.
 const IN_HAND: Duration = Duration::from_secs(4);
@@ -175,8 +177,14 @@ impl Session {
     /// Gives a delivery its task.
     fn take(&self, delivery: Delivery, of: Of) {
         let (worker, hand) = (self.worker.clone(), self.hand.clone());
+        let letter = Letter::open(delivery);
+        let topology = &self.worker.broker.topology;
+        let queue = match of {
+            Of::Jobs => &topology.jobs,
+            Of::Dead => &topology.dead,
+        };
+        let span = trace::delivered(&self.worker.broker, queue, letter.headers(), letter.body.len());
         let task = async move {
-            let letter = Letter::open(delivery);
             let settled = AssertUnwindSafe(async {
                 let settlement = match of {
                     Of::Jobs => carry::job(&worker, &hand, &letter).await,
@@ -188,7 +196,7 @@ impl Session {
                 hand.fail();
             }
         };
-        self.worker.tasks.spawn(self.hand.tasks().track_future(task));
+        self.worker.tasks.spawn(self.hand.tasks().track_future(task.instrument(span)));
     }
 
     /// Asks the broker how the queues stand, and whether it knows of a consumer.
