@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use embosser::metrics::METRICS;
 use embosser::sandbox::{Faults, Options};
+use reqwest::StatusCode;
 use serde_json::Value;
 use support::free_port;
 use support::scene::Scene;
@@ -164,10 +165,13 @@ impl Prometheus {
         let mut url = url::Url::parse(&format!("http://{}/api/v1/{path}", self.address)).unwrap();
         url.query_pairs_mut().extend_pairs(query);
         for _ in 0..100 {
-            if let Ok(answer) = client.get(url.clone()).send().await {
-                return answer.json().await.unwrap();
+            // While it starts it refuses connections, and then says 503 in words of its own.
+            match client.get(url.clone()).send().await {
+                Ok(answer) if answer.status() != StatusCode::SERVICE_UNAVAILABLE => {
+                    return answer.json().await.unwrap();
+                }
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("Prometheus does not answer");
     }
