@@ -169,6 +169,9 @@ impl CardRequest {
 
 /// Numbers every list from 0 again: a row that leaves the first limit's cells empty has one limit, not a second one.
 fn close_gaps(pairs: &mut [(String, String)]) {
+    if pairs.iter().all(|(path, _)| indexed(path).all(|(_, index)| index == 0)) {
+        return;
+    }
     let mut lists: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
     for (path, _) in pairs.iter() {
         for (list, index) in indexed(path) {

@@ -1,6 +1,8 @@
 //! The one table of card-create parameters: a manifest's columns, a job's JSON, its JSON Schema and the form body
 //! all follow from it. A test holds it against Stripe's own schema.
 
+use std::borrow::Cow;
+
 use super::FieldProblem;
 use super::categories::CATEGORIES;
 use super::kind::{Kind, nearest};
@@ -138,9 +140,14 @@ pub(super) fn is_index(name: &str) -> bool {
 }
 
 /// A path with its indices and metadata key made general: what [`PARAMETERS`] is asked for.
-pub(super) fn general(path: &str) -> String {
+pub(super) fn general(path: &str) -> Cow<'_, str> {
     if metadata_key(path).is_some_and(|key| !key.contains(['[', ']'])) {
         return "metadata[*]".into();
+    }
+    let is_index_above_0 = |name: &str| name != "0" && is_index(name);
+    // Most paths go through no list, or to its first place.
+    if !path.split('[').skip(1).any(|part| part.strip_suffix(']').is_some_and(is_index_above_0)) {
+        return path.into();
     }
     let mut general = String::with_capacity(path.len());
     for (index, part) in path.split('[').enumerate() {
@@ -154,7 +161,7 @@ pub(super) fn general(path: &str) -> String {
             _ => general.push_str(part),
         }
     }
-    general
+    general.into()
 }
 
 fn kind_of_general(general: &str, path: &str) -> Option<Kind> {

@@ -34,9 +34,12 @@ fn missing(seen: &BTreeSet<&str>, given: &[String]) -> Vec<FieldProblem> {
         let touched = parent.is_empty()
             || given.iter().any(|object| object == parent || below(object, parent))
             || seen.iter().any(|path| below(path, parent));
+        if !touched {
+            return;
+        }
         for part in parts {
-            let path = format!("{parent}{part}");
-            if touched && !seen.contains(path.as_str()) {
+            if !seen.iter().any(|path| path.strip_prefix(parent) == Some(*part)) {
+                let path = format!("{parent}{part}");
                 let reason = if parent.is_empty() {
                     "is required".to_owned()
                 } else {
