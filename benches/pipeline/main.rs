@@ -4,18 +4,25 @@
 //! at a time, and no record of anything. All figures are ratios to it: jobs a second, CPU and allocations per
 //! job, server included in both. `cargo bench` measures; anything else (CI) runs each for a moment.
 #![allow(missing_docs, reason = "a program of its own")]
-#![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
+#![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
-use std::alloc::{GlobalAlloc, Layout};
+mod cost;
+mod loopback;
+mod rabbitmq;
+mod startup;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use embosser::card::CardRequest;
 use embosser::clock::Clock;
-use embosser::config::{PaceConfig, RetryConfig, StripeConfig};
+use embosser::commands::issue;
+use embosser::config::{Config, PaceConfig, RetryConfig, StripeConfig};
 use embosser::encrypt::encrypt_pin;
 use embosser::job::{Batch, Job, JobId};
 use embosser::ledger::{Ledger, Scope};
@@ -25,131 +32,19 @@ use embosser::outcome::Outcome;
 use embosser::pace::Pace;
 use embosser::pin::PinJwe;
 use embosser::stripe::Client;
-use mimalloc::MiMalloc;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// Jobs at a time, in the reference and in the line.
+use cost::{Cost, measured, median, print};
+use loopback::{Server, serve};
+
+/// Jobs at a time in the reference.
 const AT_A_TIME: usize = 64;
+/// Jobs at a time in the line: what the pace itself chooses at a high rate, and `issue` with it.
+const IN_FLIGHT: usize = 512;
 /// Runs of each, taken in turns; the median counts.
 const ROUNDS: usize = 5;
-/// A pace that limits nothing here.
-const UNLIMITED: f64 = 10_000_000.0;
-
-/// mimalloc, as in the program, and a count.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every call is handed on as it came to an allocator that keeps the contract.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's own promise.
-        unsafe { MiMalloc.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's own promise.
-        unsafe { MiMalloc.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's own promise.
-        unsafe { MiMalloc.realloc(pointer, layout, size) }
-    }
-}
-
-/// What a run cost.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    jobs_per_second: f64,
-    cpu_us_per_job: f64,
-    allocations_per_job: f64,
-}
-
-/// The process's CPU time, of all its threads.
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
-    let ticks: u64 = [11, 12].iter().filter_map(|field| fields.get(*field)?.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of a bench")]
-async fn measured(jobs: usize, run: impl Future<Output = ()>) -> Cost {
-    let (cpu_before, allocations_before) = (cpu(), ALLOCATIONS.load(Ordering::Relaxed));
-    let began = Instant::now();
-    run.await;
-    let took = began.elapsed();
-    Cost {
-        jobs_per_second: jobs as f64 / took.as_secs_f64(),
-        cpu_us_per_job: (cpu() - cpu_before).as_secs_f64() * 1e6 / jobs as f64,
-        allocations_per_job: (ALLOCATIONS.load(Ordering::Relaxed) - allocations_before) as f64 / jobs as f64,
-    }
-}
-
-/// A server that answers at once: the key document to a GET, a card to a POST.
-struct Server {
-    url: String,
-    creates: Arc<AtomicUsize>,
-}
-
-async fn serve(key: Arc<str>) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-    let creates = Arc::new(AtomicUsize::new(0));
-    let counted = creates.clone();
-    tokio::spawn(async move {
-        let key = answer(&key);
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(connection(stream, key.clone(), counted.clone()));
-        }
-    });
-    Server { url, creates }
-}
-
-fn answer(body: &str) -> Arc<[u8]> {
-    let length = body.len();
-    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
-        .into_bytes()
-        .into()
-}
-
-async fn connection(mut stream: TcpStream, key: Arc<[u8]>, creates: Arc<AtomicUsize>) {
-    let _ = stream.set_nodelay(true);
-    let card = answer(
-        r#"{"id":"ic_00000001","object":"issuing.card","last4":"4242","exp_month":8,"exp_year":2030,"status":"inactive","metadata":{}}"#,
-    );
-    let mut read = Vec::with_capacity(16 << 10);
-    loop {
-        if let Some(whole) = whole_request(&read) {
-            let created = read.starts_with(b"POST");
-            read.drain(..whole);
-            creates.fetch_add(usize::from(created), Ordering::Relaxed);
-            if stream.write_all(if created { &card } else { &key }).await.is_err() {
-                return;
-            }
-        } else if !matches!(stream.read_buf(&mut read).await, Ok(1..)) {
-            return;
-        }
-    }
-}
-
-/// The length of the request that is there in whole.
-fn whole_request(read: &[u8]) -> Option<usize> {
-    let head = memchr::memmem::find(read, b"\r\n\r\n")? + 4;
-    let length = memchr::memmem::find(&read[..head], b"content-length: ").map_or(0, |at| {
-        let digits = read[at + 16..].iter().take_while(|byte| byte.is_ascii_digit());
-        digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0'))
-    });
-    (read.len() >= head + length).then_some(head + length)
-}
+/// A pace that limits nothing here, the highest that can be configured.
+const UNLIMITED: f64 = 100_000.0;
 
 fn pairs() -> Vec<(String, String)> {
     [
@@ -226,7 +121,7 @@ async fn line(server: &Server, directory: &Path, per_second: f64) -> Arc<Line> {
         pace: Pace::start(&PaceConfig {
             endpoint_per_second: per_second,
             account_per_second: per_second,
-            concurrency: 512,
+            concurrency: IN_FLIGHT,
         }),
         ledger: Ledger::open(&url).await.expect("a ledger in a new directory"),
         scope: Scope::new("test", "bench", None),
@@ -237,8 +132,8 @@ async fn line(server: &Server, directory: &Path, per_second: f64) -> Arc<Line> {
     }))
 }
 
-/// Jobs down the line, 64 at a time.
-async fn through(line: &Arc<Line>, server: &Server, jobs: Vec<Job>) {
+/// Jobs down the line, so many at a time.
+async fn through(line: &Arc<Line>, server: &Server, at_a_time: usize, jobs: Vec<Job>) {
     let count = jobs.len();
     let before = server.creates.load(Ordering::Relaxed);
     let (give, take) = std::sync::mpsc::channel();
@@ -248,7 +143,7 @@ async fn through(line: &Arc<Line>, server: &Server, jobs: Vec<Job>) {
     drop(give);
     let take = Arc::new(std::sync::Mutex::new(take));
     let mut loops = JoinSet::new();
-    for _ in 0..AT_A_TIME {
+    for _ in 0..at_a_time {
         let (line, take) = (line.clone(), take.clone());
         loops.spawn(async move {
             loop {
@@ -263,21 +158,54 @@ async fn through(line: &Arc<Line>, server: &Server, jobs: Vec<Job>) {
     assert_eq!(server.creates.load(Ordering::Relaxed) - before, count, "one call for each job");
 }
 
-fn median(mut costs: Vec<Cost>) -> Cost {
-    costs.sort_unstable_by(|one, other| one.jobs_per_second.total_cmp(&other.jobs_per_second));
-    costs[costs.len() / 2]
+/// A manifest of such jobs, and the whole of `embosser issue` on it: check, read, issue, record, results.
+struct Rollout {
+    name: String,
+    args: issue::Args,
+    config: Config,
+    rows: usize,
 }
 
-fn print(what: &str, cost: Cost, reference: Cost) {
-    println!(
-        "{what:<28} {:>7.0} jobs/s ({:.2}x)  {:>6.1} us CPU a job ({:.2}x)  {:>5.0} allocations a job ({:.2}x)",
-        cost.jobs_per_second,
-        cost.jobs_per_second / reference.jobs_per_second,
-        cost.cpu_us_per_job,
-        cost.cpu_us_per_job / reference.cpu_us_per_job,
-        cost.allocations_per_job,
-        cost.allocations_per_job / reference.allocations_per_job
-    );
+impl Rollout {
+    fn write(server: &Server, directory: &Path, name: &str, rows: usize, jwe: &str) -> Self {
+        let manifest = directory.join(format!("{name}.csv"));
+        let mut csv = csv::Writer::from_path(&manifest).unwrap();
+        let pairs = pairs();
+        let columns = pairs.iter().map(|(path, _)| path.as_str());
+        csv.write_record(["row_id"].into_iter().chain(columns).chain(["pin[encrypted_number]"])).unwrap();
+        for row in 0..rows {
+            let row_id = format!("{name}-{row}");
+            let values = pairs.iter().map(|(_, value)| value.as_str());
+            csv.write_record([row_id.as_str()].into_iter().chain(values).chain([jwe])).unwrap();
+        }
+        csv.flush().unwrap();
+        let mut config = Config::default();
+        config.stripe.api_url.clone_from(&server.url);
+        config.stripe.key_url = format!("{}/v1/keys", server.url);
+        config.ledger.url = format!("sqlite://{}", directory.join("issue.db").display());
+        let args = issue::Args {
+            manifest,
+            sandbox: false,
+            results: None,
+            ledger: None,
+            batch: None,
+            rate: Some(UNLIMITED),
+            concurrency: Some(IN_FLIGHT),
+            yes: false,
+            reconcile_first: false,
+            metrics: None,
+            skip_invalid: false,
+        };
+        Self { name: name.to_owned(), args, config, rows }
+    }
+
+    async fn issue(self, server: &Server) {
+        let before = server.creates.load(Ordering::Relaxed);
+        let key = Some("sk_test_bench".to_owned().into());
+        let exit = issue::run(self.args, self.config, key).await.unwrap();
+        assert_eq!(exit.code(), 0, "{}", self.name);
+        assert_eq!(server.creates.load(Ordering::Relaxed) - before, self.rows, "one call for each job");
+    }
 }
 
 async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
@@ -286,25 +214,35 @@ async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
     card.encode_into(&mut body, Some(jwe), "bench/1", "bench");
     let body: Arc<[u8]> = body.into();
     let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk");
+    let few = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk");
     let memory = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
-    let lines = [line(server, disk.path(), UNLIMITED).await, line(server, memory.path(), UNLIMITED).await];
+    let lines = [
+        ("line, ledger on disk", IN_FLIGHT, line(server, disk.path(), UNLIMITED).await),
+        ("the same, 64 at a time", AT_A_TIME, line(server, few.path(), UNLIMITED).await),
+        ("line, ledger in memory", IN_FLIGHT, line(server, memory.path(), UNLIMITED).await),
+    ];
+    let mut bare_loops = Vec::new();
+    let mut issues = Vec::new();
     let mut measures: [Vec<Cost>; 3] = Default::default();
     for round in 0..rounds {
-        measures[0].push(measured(jobs, bare(server, jobs, body.clone())).await);
-        for (at, line) in lines.iter().enumerate() {
+        bare_loops.push(measured(jobs, bare(server, jobs, body.clone())).await);
+        let rollout = Rollout::write(server, disk.path(), &format!("issue{round}"), jobs, jwe);
+        issues.push(measured(jobs, rollout.issue(server)).await);
+        for ((_, at_a_time, line), measures) in lines.iter().zip(&mut measures) {
             let made: Vec<Job> = (0..jobs).map(|number| job(&format!("b{round}"), number, jwe)).collect();
-            measures[at + 1].push(measured(jobs, through(line, server, made)).await);
+            measures.push(measured(jobs, through(line, server, *at_a_time, made)).await);
         }
     }
-    let [reference, durable, memory] = measures.map(median);
+    let reference = median(bare_loops);
     print("bare loop, no record", reference, reference);
-    print("line, ledger on disk", durable, reference);
-    print("line, ledger in memory", memory, reference);
-    let commits = lines[0].parts().ledger.commits();
-    println!(
-        "rows a commit on disk: {:.1}",
-        commits.rows.load(Ordering::Relaxed) as f64 / commits.commits.load(Ordering::Relaxed).max(1) as f64
-    );
+    print("embosser issue, all of it", median(issues), reference);
+    for ((name, _, line), measures) in lines.iter().zip(measures) {
+        print(name, median(measures), reference);
+        let commits = line.parts().ledger.commits();
+        let (rows, commits) = (commits.rows.load(Ordering::Relaxed), commits.commits.load(Ordering::Relaxed));
+        println!("{:<28} {:.1} rows a commit", "", rows as f64 / commits.max(1) as f64);
+    }
+    rabbitmq::cost(server, jobs, jwe, reference).await;
 }
 
 /// What the line adds between taking a job and making its call, at 80 % of the pace.
@@ -353,6 +291,7 @@ fn main() {
         let jwe = encrypt_pin("4711", document.as_bytes()).expect("the key is valid");
         let server = serve(document.into()).await;
         costs(&server, if whole { 20_000 } else { 500 }, if whole { ROUNDS } else { 1 }, &jwe).await;
+        startup::until_first_request(&server, if whole { 21 } else { 1 }, &jwe).await;
         added(&server, if whole { 10 } else { 1 }, &jwe).await;
     });
 }
