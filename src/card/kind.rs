@@ -60,7 +60,7 @@ impl Kind {
     }
 
     /// As [`Self::accepts`], of the bytes of a text.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn accepts_bytes(self, value: &[u8]) -> bool {
         match self {
             Self::Text(max) => within(value, max),
@@ -70,7 +70,7 @@ impl Kind {
             Self::Integer { min, max } => integer(value).is_some_and(|number| (min..=max).contains(&number)),
             Self::Amount => integer(value).is_some_and(|number| number >= 0),
             Self::Boolean => boolean(value).is_some(),
-            Self::Pin => std::str::from_utf8(value).is_ok_and(|jwe| crate::jwe::inspect(jwe).is_ok()),
+            Self::Pin => crate::jwe::is_sound(value),
             Self::Metadata { of_pin } => within(value, METADATA_VALUE_MAX) && !(of_pin && pin_like(value)),
         }
     }

@@ -50,8 +50,7 @@ impl Verifier {
     /// The first check that fails.
     #[inline]
     pub fn verify(&mut self, compact: &str, key: &PinKey) -> Result<(), Refusal> {
-        self.of_key.of_key(key.kid());
-        match self.of_key.find(compact.as_bytes()) {
+        match self.of_key.find(self.scan, key.kid(), compact.as_bytes()) {
             Some(header) if is_sound_under(self.scan, &compact.as_bytes()[header..], key) => Ok(()),
             Some(_) => plain::verify(compact, key),
             None => self.verify_new_header(compact, key),
@@ -64,11 +63,19 @@ impl Verifier {
     /// The first check that fails.
     #[inline]
     pub fn inspect(&mut self, compact: &str) -> Result<(), Refusal> {
-        match self.of_any.find(compact.as_bytes()) {
+        match self.of_any.find(self.scan, "", compact.as_bytes()) {
             Some(header) if is_sound(self.scan, &compact.as_bytes()[header..]) => Ok(()),
             Some(_) => plain::inspect(compact),
             None => self.inspect_new_header(compact),
         }
+    }
+
+    /// Whether [`Self::inspect`] finds nothing wrong with these bytes.
+    #[inline]
+    pub(super) fn finds_sound(&mut self, compact: &[u8]) -> bool {
+        let known = self.of_any.find(self.scan, "", compact);
+        known.is_some_and(|header| is_sound(self.scan, &compact[header..]))
+            || std::str::from_utf8(compact).is_ok_and(|compact| self.inspect(compact).is_ok())
     }
 
     #[cold]
@@ -125,15 +132,16 @@ fn is_sound(scan: Scan, rest: &[u8]) -> bool {
 }
 
 /// Whether the dots are where the lengths put them, with base64url between them whose last characters set no bit
-/// that no byte has. A dot is not of the alphabet, so there is none elsewhere.
+/// that no byte has. A dot is not of the alphabet, so with the four that are in their places all else is.
 #[inline]
 fn is_canonical(scan: Scan, rest: &[u8]) -> bool {
+    const DOTS: usize = 4;
     let Some((front, tail)) = rest.split_last_chunk::<TAIL_CHARACTERS>() else { return false };
     let Some((b'.', encrypted_key)) = front.split_first() else { return false };
     let (iv, ciphertext, tag) = (&tail[1..23], &tail[24..46], &tail[47..69]);
     let dots = tail[0] == b'.' && tail[23] == b'.' && tail[46] == b'.';
-    let four = [encrypted_key, iv, ciphertext, tag];
-    dots && four.into_iter().all(ends_canonically) && scan.is_base64url(four)
+    dots && [encrypted_key, iv, ciphertext, tag].into_iter().all(ends_canonically)
+        && scan.strangers(rest) == DOTS
 }
 
 /// Whether the last character's bits beyond the last byte are zero, and the length is one that bytes encode to.

@@ -3,6 +3,8 @@
 //! A header says the same each time it is read, and all the PINs that one client library encrypts under one key
 //! have the same header. A few are kept, since libraries order and space the members differently.
 
+use super::Scan;
+
 /// Headers kept: more than the client libraries that one issuer has in use.
 const HEADERS_MAX: usize = 4;
 /// Longest header kept, in characters: the three members, a generous `kid`, `typ` and `cty` take about 250.
@@ -24,15 +26,31 @@ impl Known {
     }
 
     /// From now on the headers are of this key; those of another are forgotten.
-    pub(super) fn of_key(&mut self, kid: &str) {
+    #[cold]
+    fn of_key(&mut self, kid: &str) {
         if self.kid != kid {
             kid.clone_into(&mut self.kid);
             self.headers.clear();
         }
     }
 
-    /// How long the header segment is, if it is a known one. It ends at the first dot, since none has one inside.
-    pub(super) fn find(&mut self, compact: &[u8]) -> Option<usize> {
+    /// How long the header segment is, if it is a known one of this key. It ends at the first dot, since none has one
+    /// inside.
+    #[inline]
+    pub(super) fn find(&mut self, scan: Scan, kid: &str, compact: &[u8]) -> Option<usize> {
+        // Nearly always it is the first, of the same key.
+        if let Some(header) = self.headers.first()
+            && compact.get(header.len()) == Some(&b'.')
+            && scan.are_same([(self.kid.as_bytes(), kid.as_bytes()), (header, &compact[..header.len()])])
+        {
+            return Some(header.len());
+        }
+        self.of_key(kid);
+        self.find_further(compact)
+    }
+
+    #[cold]
+    fn find_further(&mut self, compact: &[u8]) -> Option<usize> {
         let is_of = |header: &[u8]| compact.get(header.len()) == Some(&b'.') && compact.starts_with(header);
         let place = self.headers.iter().position(|header| is_of(header))?;
         let length = self.headers[place].len();
@@ -56,13 +74,17 @@ impl Known {
 mod tests {
     use super::*;
 
+    fn find(known: &mut Known, compact: &[u8]) -> Option<usize> {
+        known.find(Scan::detect(), "", compact)
+    }
+
     #[test]
     fn a_known_header_is_found_only_up_to_its_dot() {
         let mut known = Known::new();
         known.learn(b"abc");
-        assert_eq!(known.find(b"abc.rest"), Some(3));
+        assert_eq!(find(&mut known, b"abc.rest"), Some(3));
         for other in [&b"abcd.rest"[..], b"ab.rest", b"abc", b"", b".abc"] {
-            assert_eq!(known.find(other), None);
+            assert_eq!(find(&mut known, other), None);
         }
     }
 
@@ -72,7 +94,7 @@ mod tests {
         known.learn(b"mine");
         for number in 0..1000 {
             known.learn(format!("hostile{number}").as_bytes());
-            assert!(known.find(b"mine.").is_some(), "after {number}");
+            assert!(find(&mut known, b"mine.").is_some(), "after {number}");
         }
         assert_eq!(known.headers.len(), HEADERS_MAX);
     }
@@ -87,11 +109,11 @@ mod tests {
     #[test]
     fn another_key_forgets_them() {
         let mut known = Known::new();
-        known.of_key("one");
+        let scan = Scan::detect();
+        assert!(known.find(scan, "one", b"abc.").is_none());
         known.learn(b"abc");
-        known.of_key("one");
-        assert!(known.find(b"abc.").is_some());
-        known.of_key("two");
-        assert!(known.find(b"abc.").is_none());
+        assert!(known.find(scan, "one", b"abc.").is_some());
+        assert!(known.find(scan, "two", b"abc.").is_none());
+        assert!(known.find(scan, "one", b"abc.").is_none());
     }
 }

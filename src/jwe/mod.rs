@@ -43,6 +43,12 @@ pub fn inspect(compact: &str) -> Result<(), Refusal> {
     VERIFIER.with_borrow_mut(|verifier| verifier.inspect(compact))
 }
 
+/// Whether [`inspect`] finds nothing wrong with these bytes.
+#[inline]
+pub(crate) fn is_sound(compact: &[u8]) -> bool {
+    VERIFIER.with_borrow_mut(|verifier| verifier.finds_sound(compact))
+}
+
 /// All that can be told with the key that is current at this moment.
 ///
 /// # Errors
