@@ -61,6 +61,11 @@ impl Checker {
         self.names.expect(rows);
     }
 
+    /// Rows with names of these hashes come next.
+    pub(super) fn expect_names(&self, names: impl Iterator<Item = NonZeroU64>) {
+        self.names.warm(names.map(NonZeroU64::get));
+    }
+
     /// Adds the next row, of which is known that it is right, and the hash of its name.
     #[inline]
     pub(super) fn add_good(&mut self, line: u64, name: Option<NonZeroU64>, good: Good) {

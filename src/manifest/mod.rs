@@ -7,6 +7,7 @@ pub mod batch;
 mod blocks;
 mod checker;
 mod header;
+mod marks;
 mod names;
 mod plan;
 mod records;

@@ -29,10 +29,23 @@ const PARTS: usize = 16;
 /// A table with open addressing, at most three quarters full.
 #[derive(Debug, Default)]
 struct Part {
-    hashes: Vec<u64>,
-    /// 0 where no name is.
-    lines: Vec<u32>,
+    places: Vec<Place>,
     count: usize,
+}
+
+/// A hash in two halves and a line: side by side in 12 bytes, so that one look into memory finds both.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    hash: [u32; 2],
+    /// 0 where no name is.
+    line: u32,
+}
+
+/// A hash as a place holds it.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "in two halves")]
+fn halves(hash: u64) -> [u32; 2] {
+    [(hash >> 32) as u32, hash as u32]
 }
 
 /// Most names that room is made for beforehand: a guess from a file's first rows may be far off.
@@ -45,59 +58,78 @@ impl Names {
         // A hash falls into each part as often, but for chance, for which there is a tenth more.
         let part_names = names / PARTS * 11 / 10;
         let places = (part_names * 4 / 3 + 1).next_power_of_two();
-        self.0.iter_mut().filter(|part| part.lines.len() < places).for_each(|part| part.resize(places));
+        self.0.iter_mut().filter(|part| part.places.len() < places).for_each(|part| part.resize(places));
+    }
+
+    /// Brings the places that these hashes will ask for into the processor's caches, all at once: asked one by one, each
+    /// would be waited for.
+    pub(super) fn warm(&self, hashes: impl Iterator<Item = u64>) {
+        let seen = hashes.fold(0, |seen, hash| {
+            let places = &self.0[part_of(hash)].places;
+            seen ^ places.get(first_place(halves(hash), places.len())).map_or(0, |place| place.line)
+        });
+        std::hint::black_box(seen);
     }
 
     /// Puts a name in; if it stands there already, answers the line of its first row.
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, line: u64) -> Option<u64> {
-        // The low bits choose the place in the part.
-        #[expect(clippy::cast_possible_truncation, reason = "the high bits of 64")]
-        let part = (hash >> (u64::BITS - PARTS.ilog2())) as usize;
-        self.0[part].insert(hash, line)
+        self.0[part_of(hash)].insert(hash, line)
     }
+}
+
+/// The part that a hash belongs to: its highest bits. The lowest choose the place there.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the high bits of 64")]
+fn part_of(hash: u64) -> usize {
+    (hash >> (u64::BITS - PARTS.ilog2())) as usize
+}
+
+/// Where to look for a hash first. The number of places is a power of two, or 0.
+#[inline]
+fn first_place(hash: [u32; 2], places: usize) -> usize {
+    hash[1] as usize & places.wrapping_sub(1)
 }
 
 impl Part {
     #[inline]
     fn insert(&mut self, hash: u64, line: u64) -> Option<u64> {
-        if self.count * 4 >= self.hashes.len() * 3 {
+        if self.count * 4 >= self.places.len() * 3 {
             self.grow();
         }
-        let line = u32::try_from(line).unwrap_or(u32::MAX).max(1);
+        let hash = halves(hash);
         let place = self.place(hash);
-        if self.lines[place] != 0 {
-            return Some(u64::from(self.lines[place]));
+        let place = &mut self.places[place];
+        if place.line != 0 {
+            return Some(u64::from(place.line));
         }
-        (self.hashes[place], self.lines[place]) = (hash, line);
+        *place = Place { hash, line: u32::try_from(line).unwrap_or(u32::MAX).max(1) };
         self.count += 1;
         None
     }
 
     /// Where the hash stands, or could.
     #[inline]
-    fn place(&self, hash: u64) -> usize {
-        // The length is a power of two.
-        let mask = self.lines.len() - 1;
-        #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
-        let mut place = hash as usize & mask;
-        while self.lines[place] != 0 && self.hashes[place] != hash {
-            place = (place + 1) & mask;
+    fn place(&self, hash: [u32; 2]) -> usize {
+        let mask = self.places.len() - 1;
+        let mut at = first_place(hash, self.places.len());
+        while self.places[at].line != 0 && self.places[at].hash != hash {
+            at = (at + 1) & mask;
         }
-        place
+        at
     }
 
     fn grow(&mut self) {
         const PLACES_MIN: usize = 64;
-        self.resize((self.lines.len() * 2).max(PLACES_MIN));
+        self.resize((self.places.len() * 2).max(PLACES_MIN));
     }
 
     fn resize(&mut self, places: usize) {
-        let longer = Self { hashes: vec![0; places], lines: vec![0; places], count: self.count };
-        let Self { hashes, lines, .. } = std::mem::replace(self, longer);
-        for (hash, line) in hashes.into_iter().zip(lines).filter(|(_, line)| *line != 0) {
-            let place = self.place(hash);
-            (self.hashes[place], self.lines[place]) = (hash, line);
+        let longer = Self { places: vec![Place::default(); places], count: self.count };
+        let shorter = std::mem::replace(self, longer);
+        for taken in shorter.places.into_iter().filter(|place| place.line != 0) {
+            let at = self.place(taken.hash);
+            self.places[at] = taken;
         }
     }
 }

@@ -23,7 +23,8 @@ struct Demand {
 
 /// What makes a row right under one header.
 pub(super) struct Plan {
-    holds: Vec<Holds>,
+    /// What each column holds, and its bit.
+    columns: Vec<(Holds, Columns)>,
     demands: Vec<Demand>,
     exclusive: Vec<(Columns, Columns)>,
     metadata: Columns,
@@ -77,7 +78,7 @@ impl Plan {
         let mut exclusive: Vec<_> = EXCLUSIVE.iter().map(|(one, other)| (below(one), below(other))).collect();
         exclusive.retain(|(one, other)| *one != 0 && *other != 0);
         Some(Self {
-            holds: columns.iter().map(|column| column.holds).collect(),
+            columns: columns.iter().enumerate().map(|(at, column)| (column.holds, 1 << at)).collect(),
             demands,
             exclusive,
             metadata: bits(&|name| metadata_key(name).is_some()),
@@ -95,11 +96,14 @@ impl Plan {
     /// Whether the row is right. `cell` gives the n-th cell, which is UTF-8; there are as many as columns.
     #[inline]
     pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c [u8]) -> Option<Good> {
-        let mut given: Columns = 0;
-        for (at, holds) in self.holds.iter().enumerate() {
+        let mut empty: Columns = 0;
+        for (at, (holds, bit)) in self.columns.iter().enumerate() {
             let text = cell(at);
             let right = match holds {
-                Holds::Parameter(_) | Holds::Nothing if text.is_empty() => continue,
+                Holds::Parameter(_) | Holds::Nothing if text.is_empty() => {
+                    empty |= bit;
+                    continue;
+                }
                 Holds::Parameter(Kind::Pin) => Kind::Pin.accepts_bytes(text),
                 Holds::Parameter(kind) => text.len() <= CELL_BYTES_MAX && kind.accepts_bytes(text),
                 Holds::RowId => row_id_is_good(text),
@@ -108,8 +112,9 @@ impl Plan {
             if !right {
                 return None;
             }
-            given |= 1 << at;
         }
+        // Bits beyond the last column are in no demand.
+        let given = !empty;
         let met = |demand: &Demand| {
             (demand.any != Columns::MAX && given & demand.any == 0)
                 || demand.all.is_some_and(|all| given & all == all)

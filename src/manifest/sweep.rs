@@ -2,19 +2,20 @@
 //!
 //! Guarantees: the same verdict, problems, lines and order as reading record by record. Each block proves that its
 //! quotes and carriage returns stand where a well-formed CSV has them; if one cannot, the file is read record by record
-//! from that block on. Memory is bounded by [`ROUND_BLOCKS`] blocks twice over, one round judged while the next is
-//! read, and the names.
+//! from that block on. Memory is bounded by three rounds of [`ROUND_BLOCKS`] blocks each, one being read, one judged and
+//! one added up, and the names.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::num::NonZeroU64;
 
-use memchr::{memchr, memchr_iter, memchr2};
+use memchr::memchr_iter;
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::blocks::{Block, Blocks, Cut};
 use super::checker::Checker;
+use super::marks::Marks;
 use super::names::Hasher;
 use super::plan::{Good, Plan};
 use super::records::{Record, Records};
@@ -73,16 +74,25 @@ struct Cell {
 #[derive(Default)]
 struct Slot {
     block: Block,
+    marks: Marks,
     judged: Judged,
 }
 
-/// What was read for one round.
+/// Blocks that go through the sweep together: read, then judged, then added up.
 #[derive(Default)]
 struct Round {
     slots: Vec<Slot>,
     /// How many of the slots hold a block.
     filled: usize,
     last: Option<Cut>,
+}
+
+/// Why a sweep ends.
+enum Ended {
+    /// All was read.
+    AtEnd,
+    /// From this offset on it must be read record by record.
+    Odd(u64),
 }
 
 impl Round {
@@ -99,6 +109,37 @@ impl Round {
             }
         }
     }
+
+    fn judge(&mut self, manifest: &Manifest, plan: &Plan, hasher: &Hasher) {
+        self.slots[..self.filled].par_iter_mut().for_each(|slot| slot.judge(manifest, plan, hasher));
+    }
+
+    /// Adds its rows up; answers why the sweep ends, if it does.
+    fn add_to(
+        &mut self,
+        checker: &mut Checker,
+        (offset, line): &mut (u64, u64),
+        added: &mut dyn FnMut(&mut Checker),
+    ) -> Option<Ended> {
+        for slot in &mut self.slots[..self.filled] {
+            if slot.judged.odd {
+                return Some(Ended::Odd(slot.block.offset));
+            }
+            slot.judged.add_to(checker, *line);
+            *line += slot.judged.lines;
+            *offset = slot.block.offset + slot.block.bytes().len() as u64;
+            added(checker);
+        }
+        Some(if self.last? == Cut::End { Ended::AtEnd } else { Ended::Odd(*offset) })
+    }
+
+    /// About how many rows a file has, if all are like those of these blocks.
+    fn rows_expected(&self, file_bytes: u64) -> u64 {
+        let slots = &self.slots[..self.filled];
+        let rows: usize = slots.iter().map(|slot| slot.judged.rows.len()).sum();
+        let bytes: usize = slots.iter().map(|slot| slot.block.bytes().len()).sum();
+        (file_bytes / bytes.max(1) as u64 + 1).saturating_mul(rows as u64)
+    }
 }
 
 impl Manifest {
@@ -110,7 +151,7 @@ impl Manifest {
     pub(super) fn sweep(
         &self,
         plan: &Plan,
-        (mut offset, mut line): (u64, u64),
+        mut at: (u64, u64),
         checker: &mut Checker,
         added: &mut dyn FnMut(&mut Checker),
     ) -> std::io::Result<Option<Records<File>>> {
@@ -119,82 +160,83 @@ impl Manifest {
             file.seek(SeekFrom::Start(offset))?;
             std::io::Result::Ok(file)
         };
-        let file = open(offset)?;
+        let file = open(at.0)?;
         let file_bytes = file.metadata()?.len();
-        let mut blocks = Blocks::new(file, offset);
+        let mut blocks = Blocks::new(file, at.0);
         let hasher = checker.hasher();
-        let (mut round, mut next) = (Round::default(), Round::default());
-        round.read(&mut blocks);
+        // While one round is judged, the one before it is added up and the one after it is read.
+        let mut rounds: [Round; 3] = Default::default();
+        rounds[1].read(&mut blocks);
         loop {
-            let Round { slots, filled, last } = &mut round;
-            let more = last.is_none();
-            rayon::join(
-                || slots[..*filled].par_iter_mut().for_each(|slot| slot.judge(self, plan, &hasher)),
-                || {
-                    if more {
-                        next.read(&mut blocks)
-                    }
-                },
-            );
+            let [before, judged, after] = &mut rounds;
+            let more = judged.last.is_none();
             if checker.rows() == 0 && plan.row_id_column().is_some() {
-                checker.expect(rows_expected(&slots[..*filled], file_bytes));
+                checker.expect(before.rows_expected(file_bytes));
             }
-            for slot in &mut slots[..*filled] {
-                if slot.judged.odd {
-                    offset = slot.block.offset;
-                    return Ok(Some(Records::within(open(offset)?, line)));
+            let ended = rayon::in_place_scope(|scope| {
+                scope.spawn(|_| judged.judge(self, plan, &hasher));
+                let ended = before.add_to(checker, &mut at, added);
+                if more && ended.is_none() {
+                    after.read(&mut blocks);
                 }
-                slot.judged.add_to(checker, line);
-                line += slot.judged.lines;
-                offset = slot.block.offset + slot.block.bytes().len() as u64;
-                added(checker);
-            }
-            match last {
-                Some(Cut::End) => return Ok(None),
-                Some(_) => return Ok(Some(Records::within(open(offset)?, line))),
-                None => std::mem::swap(&mut round, &mut next),
+                ended
+            });
+            match ended {
+                Some(Ended::AtEnd) => return Ok(None),
+                Some(Ended::Odd(offset)) => return Ok(Some(Records::within(open(offset)?, at.1))),
+                None => rounds.rotate_left(1),
             }
         }
     }
 }
 
-/// How many rows a file has, if all are like those of its first blocks.
-fn rows_expected(slots: &[Slot], file_bytes: u64) -> u64 {
-    let rows: usize = slots.iter().map(|slot| slot.judged.rows.len()).sum();
-    let bytes: usize = slots.iter().map(|slot| slot.block.bytes().len()).sum();
-    (file_bytes / bytes.max(1) as u64 + 1).saturating_mul(rows as u64)
-}
-
 impl Slot {
     fn judge(&mut self, manifest: &Manifest, plan: &Plan, hasher: &Hasher) {
-        let Self { block, judged } = self;
+        let Self { block, marks, judged } = self;
         judged.rows.clear();
         judged.invalid.clear();
         judged.lines = 0;
-        judged.odd = judged.judge(block, manifest, plan, hasher).is_none();
+        judged.odd = judged.judge(block, marks, manifest, plan, hasher).is_none();
     }
 }
 
 impl Judged {
     /// Judges every row; nothing if the block is not as well-formed as it must be.
-    fn judge(&mut self, block: &Block, manifest: &Manifest, plan: &Plan, hasher: &Hasher) -> Option<()> {
+    fn judge(
+        &mut self,
+        block: &Block,
+        marks: &mut Marks,
+        manifest: &Manifest,
+        plan: &Plan,
+        hasher: &Hasher,
+    ) -> Option<()> {
         let bytes = block.bytes();
-        std::str::from_utf8(bytes).ok()?;
-        let has_returns = memchr(b'\r', bytes).is_some();
-        let mut split = Split { bytes, at: 0, quotes: 0, returns: 0, lines: 0 };
+        simdutf8::basic::from_utf8(bytes).ok()?;
+        marks.find(bytes);
+        let (has_returns, marks) = (marks.has_returns(), marks.places());
+        let mut split = Split { bytes, marks, has_returns, at: 0, quotes: 0, returns: 0, lines: 0 };
+        let columns = manifest.columns.len();
         while split.skip_blank_lines() {
             let line = split.lines;
-            let scratch = &mut self.scratch;
-            split.record(scratch)?;
-            let cell = |at: usize| scratch.cell(bytes, at);
-            let counted = scratch.cells.len() == manifest.columns.len();
-            let good = if counted { plan.judge(cell) } else { None };
-            let row_id = plan.row_id_column().filter(|_| counted).map(cell).filter(|name| !name.is_empty());
-            let name = row_id.and_then(|name| NonZeroU64::new(hasher.hash(name)));
-            let verdict = match good {
-                Some(good) => Verdict::Good(good),
-                None => self.long_way(bytes, manifest, line)?,
+            let plain = split.plain_record(columns);
+            let good = plain.as_ref().and_then(|row| plan.judge(|at| row.cell(bytes, at)));
+            let (name, verdict) = if let (Some(row), Some(good)) = (&plain, good) {
+                split.pass(row);
+                let name = plan.row_id_column().map(|at| row.cell(bytes, at));
+                (name, Verdict::Good(good))
+            } else {
+                split.record(&mut self.scratch)?;
+                let cell = |at: usize| self.scratch.cell(bytes, at);
+                let counted = self.scratch.cells.len() == columns;
+                let good = if counted { plan.judge(cell) } else { None };
+                let verdict = match good {
+                    Some(good) => Verdict::Good(good),
+                    None => self.long_way(bytes, manifest, line)?,
+                };
+                (plan.row_id_column().filter(|_| counted).map(|at| self.scratch.cell(bytes, at)), verdict)
             };
+            let name =
+                name.filter(|name| !name.is_empty()).and_then(|name| NonZeroU64::new(hasher.hash(name)));
             self.rows.push(Seen { name, line: u32::try_from(line).ok()?, verdict });
         }
         self.lines = split.lines;
@@ -229,6 +271,7 @@ impl Judged {
     fn add_to(&mut self, checker: &mut Checker, first_line: u64) {
         let mut invalid = self.invalid.drain(..);
         let before = checker.rows();
+        checker.expect_names(self.rows.iter().filter_map(|seen| seen.name));
         for seen in &self.rows {
             let line = first_line + u64::from(seen.line);
             match seen.verdict {
@@ -255,9 +298,29 @@ impl Scratch {
     }
 }
 
+/// A record without quotes, as the marks behind its cells.
+struct PlainRecord<'b> {
+    start: usize,
+    marks: &'b [u32],
+    /// Where its last cell ends: before the line feed, or the carriage return before that.
+    end: usize,
+}
+
+impl PlainRecord<'_> {
+    #[inline]
+    fn cell<'b>(&self, bytes: &'b [u8], at: usize) -> &'b [u8] {
+        let start = if at == 0 { self.start } else { self.marks[at - 1] as usize + 1 };
+        let end = if at + 1 == self.marks.len() { self.end } else { self.marks[at] as usize };
+        &bytes[start..end]
+    }
+}
+
 /// Goes through a block, cell by cell.
 struct Split<'b> {
     bytes: &'b [u8],
+    /// Places of the commas, quotes and line feeds that are not passed yet.
+    marks: &'b [u32],
+    has_returns: bool,
     at: usize,
     /// Quotes that stood where they should.
     quotes: usize,
@@ -267,19 +330,55 @@ struct Split<'b> {
     lines: u64,
 }
 
-impl Split<'_> {
+impl<'b> Split<'b> {
+    /// The next mark's place and the mark.
+    #[inline]
+    fn next_mark(&mut self) -> Option<(usize, u8)> {
+        let (place, rest) = self.marks.split_first()?;
+        self.marks = rest;
+        let place = *place as usize;
+        Some((place, self.bytes[place]))
+    }
+
     /// Moves to a record; false at the block's end.
     #[inline]
     fn skip_blank_lines(&mut self) -> bool {
         loop {
             match self.bytes.get(self.at) {
                 None => return false,
-                Some(b'\n') => self.lines += 1,
+                Some(b'\n') => {
+                    self.next_mark();
+                    self.lines += 1;
+                }
                 Some(b'\r') if self.bytes.get(self.at + 1) == Some(&b'\n') => self.returns += 1,
                 Some(_) => return true,
             }
             self.at += 1;
         }
+    }
+
+    /// The record that begins here, if it has this many cells, none with quotes, and a line's end; it is not passed yet.
+    #[inline]
+    fn plain_record(&self, cells: usize) -> Option<PlainRecord<'b>> {
+        let marks = self.marks.get(..cells)?;
+        let (last, others) = marks.split_last()?;
+        let is = |place: u32, mark: u8| self.bytes[place as usize] == mark;
+        if !is(*last, b'\n') || !others.iter().all(|place| is(*place, b',')) {
+            return None;
+        }
+        let last = *last as usize;
+        let end = if last > self.at && self.bytes[last - 1] == b'\r' { last - 1 } else { last };
+        Some(PlainRecord { start: self.at, marks, end })
+    }
+
+    /// Passes such a record.
+    #[inline]
+    fn pass(&mut self, record: &PlainRecord<'_>) {
+        let (passed, rest) = self.marks.split_at(record.marks.len());
+        self.at = passed.last().map_or(self.at, |last| *last as usize + 1);
+        self.returns += self.at - 1 - record.end;
+        self.marks = rest;
+        self.lines += 1;
     }
 
     /// Splits one record; nothing if it is malformed.
@@ -300,16 +399,25 @@ impl Split<'_> {
         }
     }
 
-    /// A cell without quotes; true if another follows.
+    /// A cell without quotes; true if another follows. A quote that it has all the same is missed in the count.
     #[inline]
     fn plain(&mut self, scratch: &mut Scratch) -> bool {
         let start = self.at;
-        let end =
-            memchr2(b',', b'\n', &self.bytes[start..]).map_or(self.bytes.len(), |length| start + length);
-        self.at = (end + 1).min(self.bytes.len());
-        let more = self.bytes.get(end) == Some(&b',');
+        let (end, more) = loop {
+            match self.next_mark() {
+                Some((place, b',')) => break (place, true),
+                Some((place, b'\n')) => break (place, false),
+                Some(_) => {}
+                None => {
+                    self.at = self.bytes.len();
+                    scratch.cells.push(Cell { start, end: self.at, unescaped: false });
+                    return false;
+                }
+            }
+        };
+        self.at = end + 1;
         let mut cell_end = end;
-        if !more && end < self.bytes.len() && end > start && self.bytes[end - 1] == b'\r' {
+        if !more && end > start && self.bytes[end - 1] == b'\r' {
             cell_end -= 1;
             self.returns += 1;
         }
@@ -319,18 +427,22 @@ impl Split<'_> {
 
     /// A cell in quotes; true if another follows.
     fn quoted(&mut self, scratch: &mut Scratch) -> Option<bool> {
-        let open = self.at;
+        let (open, _) = self.next_mark()?;
         let unescaped_start = scratch.unescaped.len();
         let (mut from, mut doubled) = (open + 1, false);
         let close = loop {
-            let close = from + memchr(b'"', &self.bytes[from..])?;
-            if self.bytes.get(close + 1) != Some(&b'"') {
-                break close;
+            match self.next_mark()? {
+                (place, b'"') if self.bytes.get(place + 1) == Some(&b'"') => {
+                    // One of the two belongs to the text.
+                    scratch.unescaped.extend_from_slice(&self.bytes[from..=place]);
+                    (from, doubled) = (place + 2, true);
+                    self.quotes += 2;
+                    self.next_mark();
+                }
+                (place, b'"') => break place,
+                (_, b'\n') => self.lines += 1,
+                _ => {}
             }
-            // One of the two belongs to the text.
-            scratch.unescaped.extend_from_slice(&self.bytes[from..=close]);
-            (from, doubled) = (close + 2, true);
-            self.quotes += 2;
         };
         self.quotes += 2;
         let cell = if doubled {
@@ -340,12 +452,12 @@ impl Split<'_> {
             Cell { start: open + 1, end: close, unescaped: false }
         };
         scratch.cells.push(cell);
-        let inside = &self.bytes[open..close];
-        self.lines += memchr_iter(b'\n', inside).count() as u64;
-        for at in memchr_iter(b'\r', inside) {
-            self.returns += 1;
-            // One that ends a line by itself; `close` is a byte, so there is one after each.
-            self.lines += u64::from(self.bytes[open + at + 1] != b'\n');
+        if self.has_returns {
+            for at in memchr_iter(b'\r', &self.bytes[open..close]) {
+                self.returns += 1;
+                // One that ends a line by itself; `close` is a byte, so there is one after each.
+                self.lines += u64::from(self.bytes[open + at + 1] != b'\n');
+            }
         }
         let (after, more) = match &self.bytes[close + 1..] {
             [] => (0, false),
@@ -358,6 +470,9 @@ impl Split<'_> {
             // The cell goes on after its quotes: only a reader of records knows how.
             _ => return None,
         };
+        if after > 0 {
+            self.next_mark();
+        }
         self.at = close + 1 + after;
         Some(more)
     }
