@@ -12,17 +12,30 @@ use proptest::prelude::*;
 /// Problems, and what was counted.
 type Verdict = (Vec<Problem>, [u64; 6]);
 
-/// With a digest every row is made into a request, one by one: the slow way. Without, blocks are judged.
-fn verdict(path: &Path, digest: bool) -> Verdict {
+/// Ways through a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Each row from its pairs, by the rules of requests.
+    Long,
+    /// Each row by the plan of the header's columns.
+    ByPlan,
+    /// Blocks of rows, side by side.
+    InBlocks,
+}
+
+/// Problems and counts; and the digest of the requests, where each row is made into one.
+fn verdict(path: &Path, way: Way) -> (Verdict, Option<[u8; 32]>) {
     let mut problems = Vec::new();
     let checked = Manifest::inspect(path).and_then(|manifest| {
-        manifest.check_each(&CheckOptions { digest }, &|_| {}, &mut |problem| problems.push(problem))
+        let manifest = if way == Way::Long { manifest.without_plan() } else { manifest };
+        let options = CheckOptions { digest: way != Way::InBlocks };
+        manifest.check_each(&options, &|_| {}, &mut |problem| problems.push(problem))
     });
     match checked {
-        Ok(CheckReport { rows, invalid_rows, pins, physical, r#virtual, problem_count, .. }) => {
-            (problems, [rows, invalid_rows, pins, physical, r#virtual, problem_count])
+        Ok(CheckReport { rows, invalid_rows, pins, physical, r#virtual, problem_count, digest, .. }) => {
+            ((problems, [rows, invalid_rows, pins, physical, r#virtual, problem_count]), digest)
         }
-        Err(error) => (error.into_problems(), [0; 6]),
+        Err(error) => ((error.into_problems(), [0; 6]), None),
     }
 }
 
@@ -30,10 +43,13 @@ fn same(text: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("manifest.csv");
     std::fs::write(&path, text).unwrap();
-    let slow = verdict(&path, true);
+    let (slow, digest) = verdict(&path, Way::Long);
+    let by_plan = verdict(&path, Way::ByPlan);
+    assert!(by_plan.0 == slow, "by plan: {:?} is not {:?}", by_plan.0, slow);
+    assert_eq!(by_plan.1, digest, "the same requests");
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     for threads in [1, 3] {
-        let fast = pool(threads).install(|| verdict(&path, false));
+        let (fast, _) = pool(threads).install(|| verdict(&path, Way::InBlocks));
         assert_eq!(fast.1, slow.1, "{threads} threads");
         assert!(fast.0 == slow.0, "{threads} threads: {:?} is not {:?}", fast.0.first(), slow.0.first());
     }

@@ -50,6 +50,11 @@ enum Written {
 }
 
 impl Form {
+    /// With room for so many pairs, and so many bytes of paths and values and what joins them.
+    pub(super) fn with_capacity(pairs: usize, bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), pairs: Vec::with_capacity(pairs) }
+    }
+
     /// Adds a pair at the end.
     pub(super) fn push(&mut self, path: &str, value: &str) {
         let plain = |text: &str| text.bytes().all(|byte| WRITTEN[usize::from(byte)][0] == byte);

@@ -3,6 +3,8 @@
 //! [`Kind::accepts`] decides and [`Kind::explain`] only words it, so that no two paths through embosser can
 //! disagree about a value. Never: a value in a reason.
 
+use std::borrow::Cow;
+
 /// What a parameter may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -114,17 +116,18 @@ impl Kind {
     }
 
     /// The one spelling of an accepted value, so that 07 and 7, or TRUE and true, are the same request.
-    pub(crate) fn canonical(self, value: String) -> String {
+    pub(crate) fn canonical(self, value: &str) -> Cow<'_, str> {
         match self {
+            Self::Integer { .. } | Self::Amount if spelt_once(value.as_bytes()) => value.into(),
             Self::Integer { .. } | Self::Amount => match integer(value.as_bytes()) {
-                Some(number) => itoa::Buffer::new().format(number).to_owned(),
-                None => value,
+                Some(number) => itoa::Buffer::new().format(number).to_owned().into(),
+                None => value.into(),
             },
             Self::Boolean => match boolean(value.as_bytes()) {
-                Some(yes) => yes.to_string(),
-                None => value,
+                Some(yes) => if yes { "true" } else { "false" }.into(),
+                None => value.into(),
             },
-            _ => value,
+            _ => value.into(),
         }
     }
 }
@@ -165,6 +168,11 @@ fn integer(value: &[u8]) -> Option<i64> {
         return Some(value.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')));
     }
     if value.starts_with(b"+") { None } else { std::str::from_utf8(value).ok()?.parse().ok() }
+}
+
+/// Whether a number stands as it is written anyway: digits without a zero in front.
+fn spelt_once(value: &[u8]) -> bool {
+    value == b"0" || (!value.starts_with(b"0") && value.iter().all(u8::is_ascii_digit))
 }
 
 #[inline]

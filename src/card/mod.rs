@@ -21,6 +21,7 @@ use zeroize::Zeroize as _;
 
 use crate::pin::PinJwe;
 use form::Form;
+use kind::Kind;
 
 /// Parameters in the order of their paths; without the PIN, which travels apart.
 #[derive(Debug, Default)]
@@ -112,16 +113,38 @@ impl CardRequest {
                 request.pin = Some(PinJwe::new(value));
                 continue;
             }
-            let value = match params::kind_of(&path) {
-                Ok(kind) => kind.canonical(value),
-                Err(_) => value,
-            };
-            request.form.push(&path, &value);
-            if path == "cardholder" {
-                request.cardholder = Some(value);
+            match params::kind_of(&path) {
+                Ok(kind) => request.push(&path, &kind.canonical(&value)),
+                Err(_) => request.push(&path, &value),
             }
         }
         Ok(request)
+    }
+
+    /// Of pairs that are known to be right: none empty, sorted by their paths, no gap in a list.
+    pub(crate) fn of_right_pairs<'p>(pairs: impl Iterator<Item = (&'p str, Kind, &'p str)> + Clone) -> Self {
+        let (count, length) = pairs
+            .clone()
+            .filter(|(_, kind, _)| *kind != Kind::Pin)
+            .fold((0, 0), |(count, length), (path, _, value)| {
+                (count + 1, length + path.len() + value.len() + 2)
+            });
+        let mut request = Self { form: Form::with_capacity(count, length), ..Self::default() };
+        for (path, kind, value) in pairs {
+            if kind == Kind::Pin {
+                request.pin = Some(PinJwe::new(value.to_owned()));
+            } else {
+                request.push(path, &kind.canonical(value));
+            }
+        }
+        request
+    }
+
+    fn push(&mut self, path: &str, value: &str) {
+        self.form.push(path, value);
+        if path == "cardholder" {
+            self.cardholder = Some(value.to_owned());
+        }
     }
 
     /// Stripe's nested JSON again, without the PIN: what [`Self::from_json`] makes the same request of.
@@ -172,15 +195,12 @@ fn close_gaps(pairs: &mut [(String, String)]) {
     if pairs.iter().all(|(path, _)| indexed(path).all(|(_, index)| index == 0)) {
         return;
     }
-    let mut lists: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
-    for (path, _) in pairs.iter() {
-        for (list, index) in indexed(path) {
-            lists.entry(list.to_owned()).or_default().insert(index);
-        }
-    }
-    if lists.values().all(|indices| indices.iter().zip(0..).all(|(index, rank)| *index == rank)) {
+    let lists = lists(pairs.iter().map(|(path, _)| path.as_str()));
+    if lists.values().all(is_gapless) {
         return;
     }
+    let lists: BTreeMap<String, BTreeSet<u16>> =
+        lists.into_iter().map(|(list, indices)| (list.to_owned(), indices)).collect();
     for (path, _) in pairs {
         let mut closed = path.clone();
         // From the right, so that what stands before keeps its place.
@@ -191,6 +211,28 @@ fn close_gaps(pairs: &mut [(String, String)]) {
         }
         *path = closed;
     }
+}
+
+/// The lists that paths go through, each with the indices that are there.
+fn lists<'p>(paths: impl Iterator<Item = &'p str>) -> BTreeMap<&'p str, BTreeSet<u16>> {
+    let mut lists: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
+    for (list, index) in paths.flat_map(indexed) {
+        lists.entry(list).or_default().insert(index);
+    }
+    lists
+}
+
+fn is_gapless(indices: &BTreeSet<u16>) -> bool {
+    indices.iter().zip(0..).all(|(index, rank)| *index == rank)
+}
+
+/// Which of these paths leave a gap in a list when they are empty, nothing else being so; all of them if there is one
+/// already.
+pub(crate) fn may_leave_gaps<'p>(paths: impl Iterator<Item = &'p str> + Clone) -> impl Iterator<Item = bool> {
+    let lists = lists(paths.clone());
+    let gaps = !lists.values().all(is_gapless);
+    let long = lists.values().any(|indices| indices.len() > 1);
+    paths.map(move |path| gaps || (long && indexed(path).next().is_some()))
 }
 
 /// Each list that a path goes through, with the index it takes there.

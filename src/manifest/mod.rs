@@ -180,6 +180,8 @@ pub struct Manifest {
     header_problems: Vec<Problem>,
     /// Where the first row begins: byte and line.
     rows_at: (u64, u64),
+    /// The fast ways through a row, if there is one.
+    plan: Option<Plan>,
 }
 
 impl Manifest {
@@ -212,7 +214,15 @@ impl Manifest {
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
-        Ok(Self { path: path.into(), columns, header_problems: problems, rows_at })
+        let plan = Plan::of(&columns);
+        Ok(Self { path: path.into(), columns, header_problems: problems, rows_at, plan })
+    }
+
+    /// The same, but every row goes the long way: what the fast ones are held against.
+    #[must_use]
+    pub fn without_plan(mut self) -> Self {
+        self.plan = None;
+        self
     }
 
     /// Without problems in the header.
@@ -292,8 +302,8 @@ impl Manifest {
         checker: &mut Checker,
         added: &mut dyn FnMut(&mut Checker),
     ) -> Result<Option<Rows<'_>>, ManifestError> {
-        let Some(plan) = Plan::of(&self.columns) else { return self.rows().map(Some) };
-        match self.sweep(&plan, self.rows_at, checker, added) {
+        let Some(plan) = &self.plan else { return self.rows().map(Some) };
+        match self.sweep(plan, self.rows_at, checker, added) {
             Ok(rest) => Ok(rest.map(|records| Rows::new(self, records, checker.rows()))),
             Err(source) => Err(ManifestError::Read { path: self.path.clone(), source }),
         }

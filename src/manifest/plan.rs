@@ -2,10 +2,12 @@
 //!
 //! [`Plan::judge`] says yes or nothing. A row it says nothing of goes the long way (`Manifest::row`), which alone
 //! decides what is wrong, so the two can disagree only about a row that is right; a property test holds them together.
-//! Never allocates.
+//! Judging never allocates. What was judged right can be made into its request without being judged again
+//! ([`Plan::request`]).
 
 use crate::card::kind::Kind;
 use crate::card::params::{EXCLUSIVE, METADATA_ENTRIES_MAX, REQUIRED, metadata_key};
+use crate::card::{CardRequest, may_leave_gaps};
 
 use super::header::{Column, Holds};
 use super::rows::row_id_is_good;
@@ -15,6 +17,7 @@ use super::{CELL_BYTES_MAX, ROW_ID};
 type Columns = u128;
 
 /// If any of these is given, all of those must be.
+#[derive(Debug)]
 struct Demand {
     any: Columns,
     /// None if the header has no column for one of them.
@@ -22,6 +25,7 @@ struct Demand {
 }
 
 /// What makes a row right under one header.
+#[derive(Debug)]
 pub(super) struct Plan {
     /// What each column holds, and its bit.
     columns: Vec<(Holds, Columns)>,
@@ -31,6 +35,10 @@ pub(super) struct Plan {
     pin: Columns,
     kind_column: Option<usize>,
     row_id_column: Option<usize>,
+    /// The parameters' columns in the order of their paths, as a request has them.
+    ordered: Vec<(usize, String, Kind)>,
+    /// Columns that may leave a gap in a list if they are empty.
+    gaps: Columns,
 }
 
 /// A row that is right, as far as it can be told from the row alone.
@@ -77,6 +85,20 @@ impl Plan {
         demands.retain(|demand| demand.any != 0);
         let mut exclusive: Vec<_> = EXCLUSIVE.iter().map(|(one, other)| (below(one), below(other))).collect();
         exclusive.retain(|(one, other)| *one != 0 && *other != 0);
+        let mut ordered: Vec<_> = columns
+            .iter()
+            .enumerate()
+            .filter_map(|(at, column)| match column.holds {
+                Holds::Parameter(kind) => Some((at, column.name.clone(), kind)),
+                Holds::RowId | Holds::Nothing => None,
+            })
+            .collect();
+        ordered.sort_unstable_by(|(_, one, _), (_, other, _)| one.cmp(other));
+        let gaps = may_leave_gaps(ordered.iter().map(|(_, name, _)| name.as_str()))
+            .zip(&ordered)
+            .filter(|(gap, _)| *gap)
+            .map(|(_, (at, ..))| 1 << at)
+            .sum();
         Some(Self {
             columns: columns.iter().enumerate().map(|(at, column)| (column.holds, 1 << at)).collect(),
             demands,
@@ -85,6 +107,8 @@ impl Plan {
             pin: bits(&|name| name == crate::card::PIN),
             kind_column: columns.iter().position(|column| column.name == "type"),
             row_id_column: columns.iter().position(|column| column.holds == Holds::RowId),
+            ordered,
+            gaps,
         })
     }
 
@@ -96,6 +120,26 @@ impl Plan {
     /// Whether the row is right. `cell` gives the n-th cell, which is UTF-8; there are as many as columns.
     #[inline]
     pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c [u8]) -> Option<Good> {
+        let given = self.given(&cell)?;
+        Some(Good {
+            physical: self.kind_column.is_some_and(|at| cell(at) == b"physical"),
+            pin: given & self.pin != 0,
+        })
+    }
+
+    /// The request of a row that is right; nothing if it is not, or has a gap in a list.
+    pub(super) fn request<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<CardRequest> {
+        let given = self.given(&|at| cell(at).as_bytes())?;
+        if !given & self.gaps != 0 {
+            return None;
+        }
+        let pairs = self.ordered.iter().map(|(at, path, kind)| (path.as_str(), *kind, cell(*at)));
+        Some(CardRequest::of_right_pairs(pairs.filter(|(.., value)| !value.is_empty())))
+    }
+
+    /// The columns that are given in a row that is right.
+    #[inline(always)]
+    fn given<'c>(&self, cell: &impl Fn(usize) -> &'c [u8]) -> Option<Columns> {
         let mut empty: Columns = 0;
         for (at, (holds, bit)) in self.columns.iter().enumerate() {
             let text = cell(at);
@@ -122,10 +166,7 @@ impl Plan {
         let whole = self.demands.iter().all(met)
             && self.exclusive.iter().all(|(one, other)| given & one == 0 || given & other == 0)
             && (given & self.metadata).count_ones() as usize <= METADATA_ENTRIES_MAX;
-        whole.then(|| Good {
-            physical: self.kind_column.is_some_and(|at| cell(at) == b"physical"),
-            pin: given & self.pin != 0,
-        })
+        whole.then_some(given)
     }
 }
 

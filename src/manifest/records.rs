@@ -61,6 +61,14 @@ impl<'r> Record<'r> {
         Self { line, flaw: None, cells, ends }
     }
 
+    /// The cells as texts, by their place; nothing if the record cannot be read or one is not UTF-8.
+    pub(super) fn texts(&self) -> Option<impl Fn(usize) -> &'r str + use<'r>> {
+        let text = std::str::from_utf8(self.cells).ok().filter(|_| self.flaw.is_none())?;
+        let ends = self.ends;
+        let whole = ends.iter().all(|end| text.is_char_boundary(*end));
+        whole.then_some(move |at: usize| &text[at.checked_sub(1).map_or(0, |before| ends[before])..ends[at]])
+    }
+
     /// How many cells.
     pub(super) fn len(&self) -> usize {
         self.ends.len()

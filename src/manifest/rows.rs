@@ -71,6 +71,20 @@ impl Manifest {
     /// # Errors
     /// All that is wrong with it.
     pub(super) fn row(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
+        self.row_by_plan(record, number).map_or_else(|| self.row_the_long_way(record, number), Ok)
+    }
+
+    /// A row that is right, by the plan; nothing if it may not be.
+    fn row_by_plan(&self, record: &Record<'_>, number: u64) -> Option<Row> {
+        let plan = self.plan.as_ref().filter(|_| record.len() == self.columns.len())?;
+        let text = record.texts()?;
+        let mut card = plan.request(&text)?;
+        let pin = card.take_pin();
+        let row_id = plan.row_id_column().map(|at| text(at).to_owned());
+        Some(Row { number, line: record.line, row_id, card, pin })
+    }
+
+    fn row_the_long_way(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
         let line = record.line;
         let problem = |column: &str, code, reason: String| Problem {
             line,
