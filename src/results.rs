@@ -4,8 +4,9 @@
 //! put into the manifest's order in one step. What the ledger already knew is written too, so after a resumed run
 //! the file is complete.
 
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub const COLUMNS: [&str; 11] = [
 
 /// How stale the file on disk may be while a run goes on.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// Read at once when the lines are put into order.
+const READ_BYTES: usize = 256 << 10;
 
 /// One row's line.
 #[derive(Debug)]
@@ -45,30 +48,30 @@ pub struct Line<'a> {
 impl Line<'_> {
     /// The line's cells, none of which a spreadsheet would run.
     #[must_use]
-    pub fn cells(&self) -> [String; 11] {
+    pub fn cells(&self) -> [Cow<'_, str>; 11] {
         let (card, refusal) = match &self.ended.outcome {
             Outcome::Issued(card) => (Some(card), None),
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
         };
         [
-            self.row.to_string(),
+            self.row.to_string().into(),
             neutral(self.row_id.unwrap_or("")),
             neutral(self.job_id),
-            self.ended.outcome.word().to_owned(),
-            card.map_or_else(String::new, |card| neutral(&card.id)),
-            card.map_or_else(String::new, |card| neutral(&card.last4)),
-            card.map_or_else(String::new, |card| format!("{:02}/{}", card.exp_month, card.exp_year)),
-            self.ended.attempts.to_string(),
-            refusal.map_or_else(String::new, |refusal| neutral(&refusal.code)),
-            refusal.map_or_else(String::new, |refusal| neutral(&refusal.message)),
+            self.ended.outcome.word().into(),
+            card.map_or("".into(), |card| neutral(&card.id)),
+            card.map_or("".into(), |card| neutral(&card.last4)),
+            card.map_or("".into(), |card| format!("{:02}/{}", card.exp_month, card.exp_year).into()),
+            self.ended.attempts.to_string().into(),
+            refusal.map_or("".into(), |refusal| neutral(&refusal.code)),
+            refusal.map_or("".into(), |refusal| neutral(&refusal.message)),
             neutral(self.ended.request_id.as_deref().unwrap_or("")),
         ]
     }
 }
 
 /// A cell that begins like a formula gets an apostrophe (owasp.org, CSV injection).
-fn neutral(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+fn neutral(text: &str) -> Cow<'_, str> {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}").into() } else { text.into() }
 }
 
 /// Writes the file.
@@ -78,6 +81,8 @@ pub struct Results {
     /// Row, offset and length of each line written, to put them in order without keeping them.
     lines: Vec<(u64, u64, u32)>,
     offset: u64,
+    /// The latest line; its memory is used again.
+    bytes: Vec<u8>,
     flushed: Instant,
 }
 
@@ -87,7 +92,7 @@ impl Results {
     /// # Errors
     /// If it cannot be written, or something else is there.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let header = record(&COLUMNS.map(str::to_owned))?;
+        let header = record(&COLUMNS)?;
         if let Ok(mut earlier) = File::open(path) {
             let mut start = vec![0; header.len()];
             let matches = earlier.read_exact(&mut start).is_ok() && start == header;
@@ -101,7 +106,8 @@ impl Results {
             BufWriter::new(File::options().read(true).write(true).create(true).truncate(true).open(path)?);
         file.write_all(&header)?;
         let offset = header.len() as u64;
-        Ok(Self { path: path.into(), file, lines: Vec::new(), offset, flushed: Instant::now() })
+        let (lines, bytes) = (Vec::new(), Vec::new());
+        Ok(Self { path: path.into(), file, lines, offset, bytes, flushed: Instant::now() })
     }
 
     /// Appends a row's line.
@@ -109,10 +115,11 @@ impl Results {
     /// # Errors
     /// If it cannot be written.
     pub fn append(&mut self, line: &Line<'_>) -> io::Result<()> {
-        let bytes = record(&line.cells())?;
-        self.file.write_all(&bytes)?;
-        self.lines.push((line.row, self.offset, u32::try_from(bytes.len()).map_err(io::Error::other)?));
-        self.offset += bytes.len() as u64;
+        self.bytes.clear();
+        record_into(&mut self.bytes, &line.cells())?;
+        self.file.write_all(&self.bytes)?;
+        self.lines.push((line.row, self.offset, u32::try_from(self.bytes.len()).map_err(io::Error::other)?));
+        self.offset += self.bytes.len() as u64;
         if self.flushed.elapsed() > FLUSH_EVERY {
             self.file.flush()?;
             self.flushed = Instant::now();
@@ -132,14 +139,17 @@ impl Results {
         self.lines.sort_unstable();
         let ordered_path = self.path.with_extension("csv.tmp");
         let mut ordered = BufWriter::new(File::create(&ordered_path)?);
-        ordered.write_all(&record(&COLUMNS.map(str::to_owned))?)?;
-        let mut reader = BufReader::new(File::open(&self.path)?);
+        ordered.write_all(&record(&COLUMNS)?)?;
+        let mut reader = BufReader::with_capacity(READ_BYTES, File::open(&self.path)?);
         let mut line = Vec::new();
+        let mut at = 0;
         for (_, offset, length) in &self.lines {
-            reader.seek(SeekFrom::Start(*offset))?;
+            // Rows end about in their order, so the next line is mostly in what was read already.
+            reader.seek_relative(offset.cast_signed() - at)?;
             line.resize(*length as usize, 0);
             reader.read_exact(&mut line)?;
             ordered.write_all(&line)?;
+            at = offset.cast_signed() + i64::from(*length);
         }
         ordered.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         std::fs::rename(&ordered_path, &self.path)
@@ -150,10 +160,18 @@ impl Results {
 ///
 /// # Errors
 /// Never in practice: writing to memory.
-pub fn record(cells: &[String]) -> io::Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(cells).map_err(io::Error::other)?;
-    writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
+pub fn record(cells: &[impl AsRef<str>]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    record_into(&mut bytes, cells)?;
+    Ok(bytes)
+}
+
+fn record_into(bytes: &mut Vec<u8>, cells: &[impl AsRef<str>]) -> io::Result<()> {
+    /// Longer than most lines; the writer's own buffer is made anew for each.
+    const LINE_BYTES: usize = 256;
+    let mut writer = csv::WriterBuilder::new().buffer_capacity(LINE_BYTES).from_writer(bytes);
+    writer.write_record(cells.iter().map(AsRef::as_ref)).map_err(io::Error::other)?;
+    writer.flush()
 }
 
 #[cfg(test)]

@@ -64,12 +64,16 @@ pub(crate) async fn measured(jobs: usize, run: impl Future<Output = ()>) -> Cost
     }
 }
 
-pub(crate) fn median(mut costs: Vec<Cost>) -> Cost {
+/// The one in the middle; none if nothing was measured.
+pub(crate) fn median(mut costs: Vec<Cost>) -> Option<Cost> {
     costs.sort_unstable_by(|one, other| one.jobs_per_second.total_cmp(&other.jobs_per_second));
-    costs[costs.len() / 2]
+    costs.get(costs.len() / 2).copied()
 }
 
-pub(crate) fn print(what: &str, cost: Cost, reference: Cost) {
+/// A line for what was measured, beside the reference if there is one.
+pub(crate) fn print(what: &str, cost: Option<Cost>, reference: Option<Cost>) {
+    let Some(cost) = cost else { return };
+    let reference = reference.unwrap_or(cost);
     println!(
         "{what:<28} {:>7.0} jobs/s ({:.2}x)  {:>6.1} us CPU a job ({:.2}x)  {:>5.0} allocations a job ({:.2}x)",
         cost.jobs_per_second,

@@ -2,7 +2,8 @@
 //!
 //! The reference, in the same run, is a bare loop with the same HTTP client: the same two calls for each job, 64 jobs
 //! at a time, and no record of anything. All figures are ratios to it: jobs a second, CPU and allocations per
-//! job, server included in both. `cargo bench` measures; anything else (CI) runs each for a moment.
+//! job, server included in both. `cargo bench` measures; anything else (CI) runs each for a moment. A word after `--`
+//! (`bare`, `issue`, `line`, `worker`, `start`, `added`) runs that part alone, for a profiler.
 #![allow(missing_docs, reason = "a program of its own")]
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -37,9 +38,9 @@ use tokio::task::JoinSet;
 use cost::{Cost, measured, median, print};
 use loopback::{Server, serve};
 
-/// Jobs at a time in the reference.
+/// Jobs at a time in the reference; calls at a time in `issue`.
 const AT_A_TIME: usize = 64;
-/// Jobs at a time in the line: what the pace itself chooses at a high rate, and `issue` with it.
+/// Jobs at a time in the line: what the pace itself chooses at a high rate.
 const IN_FLIGHT: usize = 512;
 /// Runs of each, taken in turns; the median counts.
 const ROUNDS: usize = 5;
@@ -190,7 +191,7 @@ impl Rollout {
             ledger: None,
             batch: None,
             rate: Some(UNLIMITED),
-            concurrency: Some(IN_FLIGHT),
+            concurrency: Some(AT_A_TIME),
             yes: false,
             reconcile_first: false,
             metrics: None,
@@ -206,6 +207,12 @@ impl Rollout {
         assert_eq!(exit.code(), 0, "{}", self.name);
         assert_eq!(server.creates.load(Ordering::Relaxed) - before, self.rows, "one call for each job");
     }
+}
+
+/// Whether a part is to be run: it was asked for, or none was.
+fn wanted(part: &str) -> bool {
+    let mut asked = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    asked.peek().is_none() || asked.any(|asked| asked == part)
 }
 
 async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
@@ -225,10 +232,14 @@ async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
     let mut issues = Vec::new();
     let mut measures: [Vec<Cost>; 3] = Default::default();
     for round in 0..rounds {
-        bare_loops.push(measured(jobs, bare(server, jobs, body.clone())).await);
-        let rollout = Rollout::write(server, disk.path(), &format!("issue{round}"), jobs, jwe);
-        issues.push(measured(jobs, rollout.issue(server)).await);
-        for ((_, at_a_time, line), measures) in lines.iter().zip(&mut measures) {
+        if wanted("bare") {
+            bare_loops.push(measured(jobs, bare(server, jobs, body.clone())).await);
+        }
+        if wanted("issue") {
+            let rollout = Rollout::write(server, disk.path(), &format!("issue{round}"), jobs, jwe);
+            issues.push(measured(jobs, rollout.issue(server)).await);
+        }
+        for ((_, at_a_time, line), measures) in lines.iter().zip(&mut measures).filter(|_| wanted("line")) {
             let made: Vec<Job> = (0..jobs).map(|number| job(&format!("b{round}"), number, jwe)).collect();
             measures.push(measured(jobs, through(line, server, *at_a_time, made)).await);
         }
@@ -242,7 +253,9 @@ async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
         let (rows, commits) = (commits.rows.load(Ordering::Relaxed), commits.commits.load(Ordering::Relaxed));
         println!("{:<28} {:.1} rows a commit", "", rows as f64 / commits.max(1) as f64);
     }
-    rabbitmq::cost(server, jobs, jwe, reference).await;
+    if wanted("worker") {
+        rabbitmq::cost(server, jobs, jwe, reference).await;
+    }
 }
 
 /// What the line adds between taking a job and making its call, at 80 % of the pace.
@@ -291,7 +304,11 @@ fn main() {
         let jwe = encrypt_pin("4711", document.as_bytes()).expect("the key is valid");
         let server = serve(document.into()).await;
         costs(&server, if whole { 20_000 } else { 500 }, if whole { ROUNDS } else { 1 }, &jwe).await;
-        startup::until_first_request(&server, if whole { 21 } else { 1 }, &jwe).await;
-        added(&server, if whole { 10 } else { 1 }, &jwe).await;
+        if wanted("start") {
+            startup::until_first_request(&server, if whole { 21 } else { 1 }, &jwe).await;
+        }
+        if wanted("added") {
+            added(&server, if whole { 10 } else { 1 }, &jwe).await;
+        }
     });
 }

@@ -32,6 +32,14 @@ use crate::tally::{Counts, Tally};
 const WAITING: Duration = Duration::from_millis(500);
 /// Bounds of that number.
 const WAITING_COUNT: std::ops::RangeInclusive<usize> = 4..=1024;
+/// Rows that the reader hands over at once: what the pace takes in this time, so that no PIN is read long before its
+/// turn, and a thread is not woken for every row.
+const READ_AT_ONCE: Duration = Duration::from_millis(5);
+/// Bounds of that number.
+const READ_COUNT: std::ops::RangeInclusive<usize> = 1..=64;
+/// Ends that the results' writer takes at once, and how long it lets them gather.
+const WRITTEN_AT_ONCE: usize = 1024;
+const WRITTEN_EVERY: Duration = Duration::from_millis(5);
 /// Jobs under way at all, waits between attempts included: a bound on memory.
 const CARRIED_MAX: usize = 4096;
 /// Between two lines of progress where there is no terminal.
@@ -138,7 +146,9 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let tally = Arc::new(Tally::default());
     let bar = progress(report.rows, tally.clone());
     let began = Instant::now();
-    let carried = carry_all(&line, manifest, &batch, results, tally.clone(), &bar).await?;
+    // A task of its own, so that the rows and what becomes of them stay on the runtime's threads.
+    let carried = tokio::spawn(carry_all(line.clone(), manifest, batch, results, tally.clone(), bar.clone()));
+    let carried = carried.await.map_err(|error| error.to_string())??;
     bar.finish_and_clear();
     let exit = summary(&line, &report, &tally, &carried, began.elapsed(), &results_path);
     ledger.close().await;
@@ -246,40 +256,49 @@ struct Carried {
 
 /// Takes every row down the line.
 async fn carry_all(
-    line: &Arc<Line>,
+    line: Arc<Line>,
     manifest: Arc<Manifest>,
-    batch: &Batch,
+    batch: Batch,
     results: Results,
     tally: Arc<Tally>,
-    bar: &ProgressBar,
+    bar: ProgressBar,
 ) -> Result<Carried, String> {
     let per_second = line.parts().pace.health().configured_per_second;
-    let waiting_max = crate::pace::whole(per_second * WAITING.as_secs_f64())
-        .clamp(*WAITING_COUNT.start(), *WAITING_COUNT.end());
-    // The reader is one row ahead; the others that wait are jobs.
-    let (rows, mut incoming) = mpsc::channel::<Result<Row, InvalidRow>>(1);
-    let reader = std::thread::spawn(move || read_rows(&manifest, &rows));
+    let taken_in = |time: Duration| crate::pace::whole(per_second * time.as_secs_f64());
+    let waiting_max = taken_in(WAITING).clamp(*WAITING_COUNT.start(), *WAITING_COUNT.end());
+    let at_once = taken_in(READ_AT_ONCE).clamp(*READ_COUNT.start(), *READ_COUNT.end());
+    // The reader is so many rows ahead; the others that wait are jobs.
+    let (rows, mut incoming) = mpsc::channel(1);
+    let reader = std::thread::spawn(move || read_rows(&manifest, at_once, &rows));
     let (ended, endings) = mpsc::channel::<RowEnded>(CARRIED_MAX);
     let writer = std::thread::spawn(move || write_results(results, endings));
     let carried = Arc::new(Semaphore::new(CARRIED_MAX));
     let waiting = Arc::new(Semaphore::new(waiting_max));
     let mut taken = 0;
+    let mut read = Vec::new().into_iter();
     loop {
-        let row = tokio::select! {
-            row = incoming.recv() => row,
-            () = line.stopped() => None,
+        let row = match read.next() {
+            _ if line.is_stopping() => None,
+            None => tokio::select! {
+                more = incoming.recv() => {
+                    read = more.unwrap_or_default().into_iter();
+                    read.next()
+                }
+                () = line.stopped() => None,
+            },
+            row => row,
         };
         let Some(row) = row else { break };
         let mut job = match row {
             Ok(row) => {
                 let line = row.line;
-                job_of(row, batch).map_err(|error| {
+                job_of(row, &batch).map_err(|error| {
                     format!("line {line}: batch and row_id together make a job id that {error}")
                 })?
             }
             Err(invalid) => {
                 taken += 1;
-                let refused = refused_row(&invalid, batch);
+                let refused = refused_row(&invalid, &batch);
                 tally.add(&refused.ended);
                 bar.inc(1);
                 let _ = ended.send(refused).await;
@@ -311,18 +330,28 @@ async fn carry_all(
     Ok(Carried { taken, written })
 }
 
-fn read_rows(manifest: &Manifest, rows: &mpsc::Sender<Result<Row, InvalidRow>>) -> Result<(), String> {
-    for row in manifest.rows().map_err(|error| error.to_string())? {
-        if rows.blocking_send(row).is_err() {
-            break;
+/// Some rows of the manifest, in its order.
+type Rows = Vec<Result<Row, InvalidRow>>;
+
+fn read_rows(manifest: &Manifest, at_once: usize, rows: &mpsc::Sender<Rows>) -> Result<(), String> {
+    let mut read = manifest.rows().map_err(|error| error.to_string())?;
+    loop {
+        let some: Rows = read.by_ref().take(at_once).collect();
+        if some.is_empty() || rows.blocking_send(some).is_err() {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 fn write_results(mut results: Results, mut endings: mpsc::Receiver<RowEnded>) -> std::io::Result<()> {
-    while let Some(RowEnded { row, row_id, job_id, ended }) = endings.blocking_recv() {
-        results.append(&results::Line { row, row_id: row_id.as_deref(), job_id: &job_id, ended: &ended })?;
+    let mut some = Vec::with_capacity(WRITTEN_AT_ONCE);
+    while endings.blocking_recv_many(&mut some, WRITTEN_AT_ONCE) > 0 {
+        for RowEnded { row, row_id, job_id, ended } in some.drain(..) {
+            let line = results::Line { row, row_id: row_id.as_deref(), job_id: &job_id, ended: &ended };
+            results.append(&line)?;
+        }
+        // At a high rate a row ends every few microseconds, and to wake this thread for each would cost as much.
+        std::thread::sleep(WRITTEN_EVERY);
     }
     results.finish()
 }

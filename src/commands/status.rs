@@ -62,7 +62,7 @@ pub async fn results(args: &ResultsArgs, config: &Config) -> Result<Exit, String
     }
     let mut out = io::stdout().lock();
     let written = |error: io::Error| error.to_string();
-    let header = results::record(&results::COLUMNS.map(str::to_owned)).map_err(written)?;
+    let header = results::record(&results::COLUMNS).map_err(written)?;
     out.write_all(&header).map_err(written)?;
     for counts in scopes {
         let scope = Scope::of_ledger(&counts.scope);

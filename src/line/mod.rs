@@ -162,6 +162,12 @@ impl Line {
         self.parts.pace.close();
     }
 
+    /// Whether it stops or has stopped.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
     /// Resolves when the line stops.
     pub async fn stopped(&self) {
         self.stopping.cancelled().await;

@@ -245,7 +245,7 @@ async fn send_pages(
     };
     let text = |error: std::io::Error| error.to_string();
     let conflicts = conflicts(server, batch);
-    send(results::record(&results::COLUMNS.map(str::to_owned)).map_err(text)?).await?;
+    send(results::record(&results::COLUMNS).map_err(text)?).await?;
     let mut after = None;
     loop {
         // A conflict hides the job it is in conflict with, so all rows are read and chosen from here if there are any.
