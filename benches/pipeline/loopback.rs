@@ -1,7 +1,9 @@
 //! The server that answers at once.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,21 +15,36 @@ pub(crate) struct Server {
     pub(crate) creates: Arc<AtomicUsize>,
     /// Woken by each request for the key.
     pub(crate) asked: Arc<Notify>,
+    /// When the create calls of batch [`NOTED`] came, by their jobs' numbers.
+    pub(crate) noted: Arc<Mutex<HashMap<usize, Instant>>>,
 }
+
+/// The batch whose calls' moments are kept.
+pub(crate) const NOTED: &str = "added";
 
 pub(crate) async fn serve(key: Arc<str>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
     let creates = Arc::new(AtomicUsize::new(0));
     let asked = Arc::new(Notify::new());
-    let (counted, told) = (creates.clone(), asked.clone());
+    let noted = Arc::default();
+    let server = Server { url, creates, asked, noted };
+    let seen = (server.creates.clone(), server.asked.clone(), server.noted.clone());
     tokio::spawn(async move {
         let key = answer(&key);
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(connection(stream, key.clone(), counted.clone(), told.clone()));
+            tokio::spawn(connection(stream, key.clone(), seen.clone()));
         }
     });
-    Server { url, creates, asked }
+    server
+}
+
+/// The number of a noted batch's job.
+fn number_of(body: &[u8]) -> Option<usize> {
+    const JOB: &[u8] = b"[embosser_job]=added%2F";
+    let at = memchr::memmem::find(body, JOB)? + JOB.len();
+    let digits = body[at..].iter().take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0')))
 }
 
 fn answer(body: &str) -> Arc<[u8]> {
@@ -37,7 +54,9 @@ fn answer(body: &str) -> Arc<[u8]> {
         .into()
 }
 
-async fn connection(mut stream: TcpStream, key: Arc<[u8]>, creates: Arc<AtomicUsize>, asked: Arc<Notify>) {
+type Seen = (Arc<AtomicUsize>, Arc<Notify>, Arc<Mutex<HashMap<usize, Instant>>>);
+
+async fn connection(mut stream: TcpStream, key: Arc<[u8]>, (creates, asked, noted): Seen) {
     let _ = stream.set_nodelay(true);
     let card = answer(
         r#"{"id":"ic_00000001","object":"issuing.card","last4":"4242","exp_month":8,"exp_year":2030,"status":"inactive","metadata":{}}"#,
@@ -46,6 +65,9 @@ async fn connection(mut stream: TcpStream, key: Arc<[u8]>, creates: Arc<AtomicUs
     loop {
         if let Some(whole) = whole_request(&read) {
             let created = read.starts_with(b"POST");
+            if created && let Some(number) = number_of(&read[..whole]) {
+                noted.lock().expect("nobody panics").insert(number, Instant::now());
+            }
             read.drain(..whole);
             creates.fetch_add(usize::from(created), Ordering::Relaxed);
             if !created {
