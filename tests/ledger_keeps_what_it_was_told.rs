@@ -60,6 +60,16 @@ async fn keeps_what_it_was_told(url: &str) {
     assert_eq!(found(&ledger, "issued").await, Some(row("issued", issued())));
     ledger.write(row("refused", issued())).await.unwrap();
     assert_eq!(found(&ledger, "refused").await, Some(row("refused", issued())));
+    // An end about other content than the row that is there is written whole, as is one of another batch.
+    let mut moved = row("begun again", State::Begun);
+    ledger.write(moved.clone()).await.unwrap();
+    moved.batch = Batch::new("another").unwrap();
+    (moved.row, moved.row_id) = (Some(3), None);
+    moved.state = refused();
+    ledger.write(moved.clone()).await.unwrap();
+    assert_eq!(found(&ledger, "begun again").await, Some(moved.clone()));
+    let page = ledger.batch_page(&scope(), &moved.batch, None, None, 10).await.unwrap();
+    assert_eq!(page, [moved]);
     // Another account's row of the same name is another row.
     let elsewhere = Scope::new("live", "ledger.test", Some("acct_1"));
     assert_eq!(ledger.look_up(&elsewhere, &JobId::new("issued").unwrap()).await.unwrap(), None);
@@ -68,7 +78,10 @@ async fn keeps_what_it_was_told(url: &str) {
     let ledger = Ledger::open(url).await.unwrap();
     assert_eq!(found(&ledger, "begun").await, Some(row("begun", State::Begun)));
     let counts = ledger.counts().await.unwrap();
-    assert_eq!((counts[0].issued, counts[0].refused, counts[0].unresolved), (2, 0, 1));
+    let all = counts.iter().fold((0, 0, 0), |(issued, refused, unresolved), batch| {
+        (issued + batch.issued, refused + batch.refused, unresolved + batch.unresolved)
+    });
+    assert_eq!(all, (2, 1, 1));
     ledger.close().await;
 }
 
@@ -183,9 +196,9 @@ async fn a_newer_or_foreign_ledger_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let url = sqlite(&directory.path().join("ledger.db"));
     Ledger::open(&url).await.unwrap().close().await;
-    let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
-    sqlx::query("PRAGMA user_version = 99").execute(&mut connection).await.unwrap();
-    sqlx::Connection::close(connection).await.unwrap();
+    let connection = rusqlite::Connection::open(directory.path().join("ledger.db")).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    connection.close().unwrap();
     let newer = Ledger::open(&url).await.err().unwrap();
     assert!(matches!(newer, LedgerError::Newer { found: 99, .. }), "{newer}");
     let foreign = directory.path().join("notes.txt");
@@ -214,8 +227,8 @@ async fn a_locked_or_read_only_ledger_says_so_before_anything_is_issued() {
     Ledger::open(&url).await.unwrap().close().await;
     let read_only = refused_ledger(directory.path(), &format!("{url}?mode=ro")).await;
     assert!(read_only.contains("is read-only"), "{read_only}");
-    let mut holder = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
-    sqlx::query("BEGIN EXCLUSIVE").execute(&mut holder).await.unwrap();
+    let holder = rusqlite::Connection::open(directory.path().join("ledger.db")).unwrap();
+    holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let locked = refused_ledger(directory.path(), &url).await;
     assert!(locked.contains("is locked by another process"), "{locked}");
     drop(holder);

@@ -1,10 +1,9 @@
 //! Many jobs' writes in one flush, many jobs' look-ups in one question.
 //!
-//! A flush to disk costs milliseconds and serves any number of rows. So one task owns the writing connection and
+//! A flush to disk costs milliseconds and serves any number of rows. So one server owns the writing connection and
 //! takes whatever has come in since its last commit as the next group; another owns a reading connection, so that
-//! a question never waits for a flush.
+//! a question never waits for a flush. SQLite's calls block: its servers are threads, PostgreSQL's are tasks.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,12 +11,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, Time, WrittenCounts, store};
+use super::store::Again;
+use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, Time, WrittenCounts};
 
 /// Most rows in one commit. A bound on memory and on how long a reader of the database waits, not on speed.
 const GROUP_ROWS_MAX: usize = 1024;
 /// Writes or questions that may wait; beyond it the askers wait to ask, which is what pushes back on the intake.
 const WAITING_MAX: usize = 4096;
+/// Least time from one commit's begin to the next one's, and from one look-up's. Nobody waits for it at Stripe's limits,
+/// where a row comes every few milliseconds; at thousands a second it makes few large groups of many small ones, each of
+/// which would wake a thread and flush pages that the next one writes again.
+const GATHERED: Duration = Duration::from_millis(2);
 /// Tries of one commit before its jobs are told: a PostgreSQL that restarts, another process's long transaction.
 const COMMIT_TRIES_MAX: u32 = 5;
 /// Wait before a commit is tried again; doubles.
@@ -34,7 +38,7 @@ macro_rules! either {
     ($store:expr, $inner:ident => $call:expr) => {
         match $store {
             Store::Sqlite($inner) => $call,
-            Store::Postgres($inner) => $call,
+            Store::Postgres($inner) => $call.await,
         }
     };
 }
@@ -42,12 +46,45 @@ macro_rules! either {
 impl Store {
     async fn open(url: &str) -> Result<Self, LedgerError> {
         if url.starts_with("sqlite:") {
-            Ok(Self::Sqlite(Sqlite::open(url).await?))
+            let of_task = url.to_owned();
+            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&of_task)).await;
+            Ok(Self::Sqlite(opened.map_err(|_| LedgerError::Closed)??))
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             Ok(Self::Postgres(Postgres::open(url).await?))
         } else {
             let url = display_name(url);
             Err(LedgerError::Address { url, reason: "unknown kind of database".into() })
+        }
+    }
+}
+
+/// Where the server of a store runs.
+#[derive(Debug, Clone, Copy)]
+enum Runs {
+    /// On a thread of its own, since its calls block.
+    OnThread,
+    /// As a task.
+    AsTask,
+}
+
+impl Runs {
+    fn of(store: &Store) -> Self {
+        match store {
+            Store::Sqlite(_) => Self::OnThread,
+            Store::Postgres(_) => Self::AsTask,
+        }
+    }
+
+    fn run(self, name: &str, server: impl Future<Output = ()> + Send + 'static) {
+        match self {
+            Self::AsTask => drop(tokio::spawn(server)),
+            Self::OnThread => {
+                let runtime = tokio::runtime::Handle::current();
+                std::thread::Builder::new()
+                    .name(name.into())
+                    .spawn(move || runtime.block_on(server))
+                    .expect("a process that cannot start one thread cannot work");
+            }
         }
     }
 }
@@ -140,8 +177,10 @@ impl Ledger {
         let (asks, ask_requests) = mpsc::channel(WAITING_MAX);
         let name: Arc<str> = display_name(url).into();
         let commits = Arc::new(CommitCounts::default());
-        tokio::spawn(write_in_groups(writing, write_requests, url.to_owned(), name.clone(), commits.clone()));
-        tokio::spawn(answer_in_groups(reading, ask_requests, url.to_owned()));
+        let runs = Runs::of(&writing);
+        let writer = write_in_groups(writing, write_requests, url.to_owned(), commits.clone());
+        runs.run("ledger-writer", writer);
+        runs.run("ledger-reader", answer_in_groups(reading, ask_requests, url.to_owned()));
         Ok(Self { writes, asks, name, commits })
     }
 
@@ -254,19 +293,52 @@ impl Ledger {
     }
 }
 
+/// Takes what has come in as the next group, [`GATHERED`] after the one before.
+struct Gathering {
+    runs: Runs,
+    latest: Option<Instant>,
+}
+
+impl Gathering {
+    fn of(store: &Store) -> Self {
+        Self { runs: Runs::of(store), latest: None }
+    }
+
+    /// Whether there is one; none when nobody is left who could ask.
+    async fn next<T>(&mut self, requests: &mut mpsc::Receiver<T>, group: &mut Vec<T>) -> bool {
+        if requests.recv_many(group, GROUP_ROWS_MAX).await == 0 {
+            return false;
+        }
+        let rest = self.latest.map_or(Duration::ZERO, |latest| GATHERED.saturating_sub(latest.elapsed()));
+        if !rest.is_zero() {
+            match self.runs {
+                Runs::OnThread => std::thread::sleep(rest),
+                Runs::AsTask => tokio::time::sleep(rest).await,
+            }
+            while group.len() < GROUP_ROWS_MAX
+                && let Ok(more) = requests.try_recv()
+            {
+                group.push(more);
+            }
+        }
+        self.latest = Some(Instant::now());
+        true
+    }
+}
+
 async fn write_in_groups(
     mut store: Store,
     mut requests: mpsc::Receiver<Write>,
     url: String,
-    name: Arc<str>,
     counts: Arc<CommitCounts>,
 ) {
     use std::sync::atomic::Ordering::Relaxed;
     let mut group = Vec::with_capacity(GROUP_ROWS_MAX);
-    while requests.recv_many(&mut group, GROUP_ROWS_MAX).await > 0 {
-        let rows: Vec<&Row> = latest_of_each(&group).collect();
+    let mut gathering = Gathering::of(&store);
+    while gathering.next(&mut requests, &mut group).await {
+        let rows: Vec<&Row> = group.iter().map(|write| &write.row).collect();
         let began = Instant::now();
-        let result = commit(&mut store, &url, &name, &rows).await;
+        let result = commit(&mut store, &url, &rows).await;
         crate::metrics::committed(group.len(), began.elapsed());
         counts.commits.fetch_add(1, Relaxed);
         counts.rows.fetch_add(group.len() as u64, Relaxed);
@@ -275,38 +347,22 @@ async fn write_in_groups(
             let _ = write.done.send(result.clone());
         }
     }
-    either!(store, store => store.close().await);
+    either!(store, store => store.close());
 }
 
-/// A job's latest row only: one statement may not touch a row twice. A job writes twice into one group if whoever
-/// waited for its first write was cancelled.
-fn latest_of_each(group: &[Write]) -> impl Iterator<Item = &Row> {
-    let latest: HashMap<(&Scope, &JobId), usize> =
-        group.iter().enumerate().map(|(index, write)| ((&write.row.scope, &write.row.id), index)).collect();
-    group
-        .iter()
-        .enumerate()
-        .filter(move |(index, write)| latest[&(&write.row.scope, &write.row.id)] == *index)
-        .map(|(_, write)| &write.row)
-}
-
-async fn commit(store: &mut Store, url: &str, name: &str, rows: &[&Row]) -> Result<(), LedgerError> {
+async fn commit(store: &mut Store, url: &str, rows: &[&Row]) -> Result<(), LedgerError> {
     let mut wait = COMMIT_WAIT;
     let mut tries = 0;
     loop {
-        let Err(error) = either!(&mut *store, store => store.write(rows).await) else { return Ok(()) };
+        let Err(failure) = either!(&mut *store, store => store.write(rows)) else { return Ok(()) };
         tries += 1;
-        let meaning = store::meaning(name, &error);
-        let passing = matches!(meaning, LedgerError::Locked(_))
-            || matches!(error, sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_))
-            || matches!(&error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code.starts_with("57P")));
-        if !passing || tries >= COMMIT_TRIES_MAX {
-            return Err(meaning);
+        if failure.again == Again::No || tries >= COMMIT_TRIES_MAX {
+            return Err(failure.meaning);
         }
-        tracing::warn!(error = %meaning, tries, "ledger commit failed; trying again");
+        tracing::warn!(error = %failure.meaning, tries, "ledger commit failed; trying again");
         tokio::time::sleep(wait).await;
         wait *= 2;
-        if !matches!(meaning, LedgerError::Locked(_))
+        if failure.again == Again::Anew
             && let Ok(fresh) = Store::open(url).await
         {
             *store = fresh;
@@ -316,7 +372,8 @@ async fn commit(store: &mut Store, url: &str, name: &str, rows: &[&Row]) -> Resu
 
 async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, url: String) {
     let mut asked = Vec::with_capacity(GROUP_ROWS_MAX);
-    while requests.recv_many(&mut asked, GROUP_ROWS_MAX).await > 0 {
+    let mut gathering = Gathering::of(&store);
+    while gathering.next(&mut requests, &mut asked).await {
         let mut look_ups = Vec::with_capacity(asked.len());
         let mut closing = None;
         for ask in asked.drain(..) {
@@ -327,26 +384,26 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
                         .as_ref()
                         .map_or((-1, None), |(row, id)| (i64::try_from(*row).unwrap_or(i64::MAX), Some(id)));
                     let limit = i64::from(limit);
-                    let page = either!(&mut store, store => store.batch_page(&scope, &batch, after, only, limit).await);
+                    let page =
+                        either!(&mut store, store => store.batch_page(&scope, &batch, after, only, limit));
                     let _ = answer.send(page);
                 }
                 Ask::Counts { answer } => {
-                    let counts = either!(&mut store, store => store.counts().await);
-                    let _ = answer.send(counts.map_err(|error| store::meaning(&display_name(&url), &error)));
+                    let counts = either!(&mut store, store => store.counts());
+                    let _ = answer.send(counts);
                 }
                 Ask::WrittenAfter { scope, batch, after, answer } => {
                     let after_ms = after.unix_ms();
-                    let counts =
-                        either!(&mut store, store => store.written_after(&scope, &batch, after_ms).await);
-                    let _ = answer.send(counts.map_err(|error| store::meaning(&display_name(&url), &error)));
+                    let counts = either!(&mut store, store => store.written_after(&scope, &batch, after_ms));
+                    let _ = answer.send(counts);
                 }
                 Ask::SameDigest { scope, digest, answer } => {
-                    let same = either!(&mut store, store => store.same_digest(&scope, &digest).await);
-                    let _ = answer.send(same.map_err(|error| store::meaning(&display_name(&url), &error)));
+                    let same = either!(&mut store, store => store.same_digest(&scope, &digest));
+                    let _ = answer.send(same);
                 }
                 Ask::WriteBatch { batch, answer } => {
-                    let written = either!(&mut store, store => store.write_batch(&batch).await);
-                    let _ = answer.send(written.map_err(|error| store::meaning(&display_name(&url), &error)));
+                    let written = either!(&mut store, store => store.write_batch(&batch));
+                    let _ = answer.send(written);
                 }
                 Ask::Close { answer } => closing = Some(answer),
             }
@@ -355,7 +412,7 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
             answer_look_ups(&mut store, &url, look_ups).await;
         }
         if let Some(answer) = closing {
-            either!(store, store => store.close().await);
+            either!(store, store => store.close());
             let _ = answer.send(());
             return;
         }
@@ -363,11 +420,15 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
 }
 
 /// Asks, over a new connection if the old one was lost.
-async fn look_up(store: &mut Store, url: &str, keys: &[(&Scope, &JobId)]) -> Result<Vec<Row>, LedgerError> {
+async fn look_up(
+    store: &mut Store,
+    url: &str,
+    keys: &[(&Scope, &JobId)],
+) -> Result<Vec<Option<Row>>, LedgerError> {
     let mut wait = COMMIT_WAIT;
     let mut tries = 0;
     loop {
-        let found = either!(&mut *store, store => store.look_up(keys).await);
+        let found = either!(&mut *store, store => store.look_up(keys));
         tries += 1;
         let passing = matches!(found, Err(LedgerError::Locked(_) | LedgerError::Database { .. }));
         if !passing || tries >= COMMIT_TRIES_MAX {
@@ -387,16 +448,12 @@ async fn answer_look_ups(store: &mut Store, url: &str, look_ups: Vec<LookUp>) {
     let keys: Vec<(&Scope, &JobId)> = look_ups.iter().map(|(scope, id, _)| (scope, id)).collect();
     match look_up(store, url, &keys).await {
         Ok(rows) => {
-            let mut known: HashMap<(Scope, JobId), Row> =
-                rows.into_iter().map(|row| ((row.scope.clone(), row.id.clone()), row)).collect();
-            for (scope, id, answer) in look_ups {
-                let row = known.get(&(scope.clone(), id.clone())).cloned();
+            for ((.., answer), row) in look_ups.into_iter().zip(rows) {
                 let _ = answer.send(Ok(row));
             }
-            known.clear();
         }
         Err(error) => {
-            for (_, _, answer) in look_ups {
+            for (.., answer) in look_ups {
                 let _ = answer.send(Err(error.clone()));
             }
         }

@@ -1,8 +1,4 @@
-//! What both databases have in common: one table's columns, the documents that carry many rows in one statement,
-//! and the meaning of errors.
-//!
-//! To PostgreSQL rows travel as one JSON array per statement (`json_to_recordset`): a group of any size is one prepared
-//! statement and one round trip.
+//! What both databases have in common: one table's columns, a row's values in them, and back.
 
 use serde::Serialize;
 
@@ -44,18 +40,6 @@ pub(super) struct Document<'a> {
     pub(super) written_ms: i64,
 }
 
-/// The rows of one group as a statement's document.
-pub(super) fn rows_document(rows: &[&Row]) -> String {
-    let documents: Vec<Document<'_>> = rows.iter().map(|row| document(row)).collect();
-    serde_json::to_string(&documents).expect("strings and integers always serialise")
-}
-
-/// The ids of one look-up as a statement's document.
-pub(super) fn keys_document(keys: &[(&Scope, &JobId)]) -> String {
-    let keys: Vec<[&str; 2]> = keys.iter().map(|(scope, id)| [scope.as_str(), id.as_str()]).collect();
-    serde_json::to_string(&keys).expect("strings always serialise")
-}
-
 /// A row's values as both databases store them.
 pub(super) fn document(row: &Row) -> Document<'_> {
     let (state, card, refusal) = match &row.state {
@@ -86,100 +70,116 @@ pub(super) fn document(row: &Row) -> Document<'_> {
     }
 }
 
-/// A database's row as ours. Generic over the database, since both answer with the same columns and types.
-pub(super) fn row_from<'r, R>(raw: &'r R, ledger: &str) -> Result<Row, LedgerError>
-where
-    R: sqlx::Row,
-    &'static str: sqlx::ColumnIndex<R>,
-    String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-    i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-{
-    let failed =
-        |error: sqlx::Error| LedgerError::Database { ledger: ledger.into(), reason: error.to_string() };
-    let text = |column: &'static str| raw.try_get::<Option<String>, _>(column).map_err(failed);
-    let number = |column: &'static str| raw.try_get::<Option<i64>, _>(column).map_err(failed);
-    let job = text("job_id")?.unwrap_or_default();
-    let damaged = |reason: &str| LedgerError::Damaged {
-        ledger: ledger.into(),
-        job: job.clone(),
-        reason: reason.into(),
-    };
-    let state = match text("state")?.as_deref() {
+/// The columns of one row of an answer, read in their order.
+pub(super) trait Columns {
+    /// The next column, a text.
+    fn text(&mut self) -> Result<Option<String>, String>;
+    /// The next column, a number.
+    fn number(&mut self) -> Result<Option<i64>, String>;
+}
+
+/// A database's row as ours, from [`COLUMNS`].
+pub(super) fn row_from(mut columns: impl Columns, ledger: &str) -> Result<Row, LedgerError> {
+    let mut job = String::new();
+    read_row(&mut columns, &mut job).map_err(|unreadable| match unreadable {
+        Unreadable::Answer(reason) => database(ledger, reason),
+        Unreadable::Row(reason) => LedgerError::Damaged { ledger: ledger.into(), job, reason },
+    })
+}
+
+/// Why a row cannot be read.
+enum Unreadable {
+    /// The database did not give it.
+    Answer(String),
+    /// It says what embosser cannot have written.
+    Row(String),
+}
+
+impl From<String> for Unreadable {
+    fn from(reason: String) -> Self {
+        Self::Answer(reason)
+    }
+}
+
+fn read_row(columns: &mut impl Columns, job: &mut String) -> Result<Row, Unreadable> {
+    let damaged = |reason: &str| Unreadable::Row(reason.to_owned());
+    let small = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
+    let scope = columns.text()?.unwrap_or_default();
+    *job = columns.text()?.unwrap_or_default();
+    let batch = columns.text()?.unwrap_or_default();
+    let row = columns.number()?.and_then(|row| u64::try_from(row).ok()).filter(|row| *row > 0);
+    let row_id = columns.text()?;
+    let fingerprint = fingerprint_from(&columns.text()?.unwrap_or_default());
+    let state = columns.text()?;
+    let generation = small(columns.number()?).map(Generation);
+    let key_began = columns.number()?.map(Time::from_unix_ms);
+    let attempted = columns.number()?.map(Time::from_unix_ms);
+    let attempts = small(columns.number()?).unwrap_or(0);
+    let (card_id, last4) = (columns.text()?, columns.text()?);
+    let (exp_month, exp_year) = (small(columns.number()?), small(columns.number()?));
+    let (code, message) = (columns.text()?, columns.text()?);
+    let request_id = columns.text()?;
+    let written = Time::from_unix_ms(columns.number()?.unwrap_or(0));
+    let state = match state.as_deref() {
         Some("begun") => State::Begun,
         Some("issued") => State::Issued(Card {
-            id: text("card_id")?.ok_or_else(|| damaged("issued without a card"))?,
-            last4: text("last4")?.unwrap_or_default(),
-            exp_month: number("exp_month")?.and_then(|month| u32::try_from(month).ok()).unwrap_or(0),
-            exp_year: number("exp_year")?.and_then(|year| u32::try_from(year).ok()).unwrap_or(0),
+            id: card_id.ok_or_else(|| damaged("issued without a card"))?,
+            last4: last4.unwrap_or_default(),
+            exp_month: exp_month.unwrap_or(0),
+            exp_year: exp_year.unwrap_or(0),
         }),
         Some("refused") => State::Refused(Refusal {
-            code: text("error_code")?.unwrap_or_default().into(),
-            message: text("error_message")?.unwrap_or_default(),
+            code: code.unwrap_or_default().into(),
+            message: message.unwrap_or_default(),
         }),
         _ => return Err(damaged("unknown state")),
     };
     Ok(Row {
-        scope: Scope(text("scope")?.unwrap_or_default().into()),
+        scope: Scope(scope.into()),
         id: JobId::new(job.clone()).map_err(|error| damaged(&format!("its id {error}")))?,
-        batch: Batch::new(text("batch")?.unwrap_or_default())
-            .map_err(|error| damaged(&format!("its batch {error}")))?,
-        row: number("row_number")?.and_then(|row| u64::try_from(row).ok()).filter(|row| *row > 0),
-        row_id: text("row_id")?,
-        fingerprint: fingerprint_from(&text("fingerprint")?.unwrap_or_default())
-            .ok_or_else(|| damaged("its fingerprint is not 64 hexadecimal digits"))?,
+        batch: Batch::new(batch).map_err(|error| damaged(&format!("its batch {error}")))?,
+        row,
+        row_id,
+        fingerprint: fingerprint.ok_or_else(|| damaged("its fingerprint is not 64 hexadecimal digits"))?,
         state,
-        generation: number("generation")?
-            .and_then(|generation| u32::try_from(generation).ok())
-            .map(Generation)
-            .ok_or_else(|| damaged("its generation is not a number"))?,
-        key_began: number("key_began_ms")?.map(Time::from_unix_ms),
-        attempted: number("attempted_ms")?.map(Time::from_unix_ms),
-        attempts: number("attempts")?.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(0),
-        request_id: text("request_id")?,
-        written: Time::from_unix_ms(number("written_ms")?.unwrap_or(0)),
+        generation: generation.ok_or_else(|| damaged("its generation is not a number"))?,
+        key_began,
+        attempted,
+        attempts,
+        request_id,
+        written,
     })
 }
 
-/// A batch's line of counts; columns as the databases' `COUNTS` statements name them.
-pub(super) fn counts_from<'r, R>(raw: &'r R) -> Result<BatchCounts, sqlx::Error>
-where
-    R: sqlx::Row,
-    &'static str: sqlx::ColumnIndex<R>,
-    String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-    i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-{
-    let count = |column: &'static str| {
-        raw.try_get::<Option<i64>, _>(column).map(|count| count.and_then(|count| u64::try_from(count).ok()))
-    };
+/// A batch's line of counts, from the columns of the databases' `COUNTS` statements.
+pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, String> {
+    let whole = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
     Ok(BatchCounts {
-        scope: raw.try_get("scope")?,
-        batch: raw.try_get("batch")?,
-        rows: count("manifest_rows")?,
-        issued: count("issued")?.unwrap_or(0),
-        refused: count("refused")?.unwrap_or(0),
-        unresolved: count("unresolved")?.unwrap_or(0),
-        latest: raw.try_get::<Option<i64>, _>("latest_ms")?.map(Time::from_unix_ms),
+        scope: columns.text()?.unwrap_or_default(),
+        batch: columns.text()?.unwrap_or_default(),
+        rows: whole(columns.number()?),
+        issued: whole(columns.number()?).unwrap_or(0),
+        refused: whole(columns.number()?).unwrap_or(0),
+        unresolved: whole(columns.number()?).unwrap_or(0),
+        latest: columns.number()?.map(Time::from_unix_ms),
     })
 }
 
-/// Counts by state, as the databases' statements name them.
-pub(super) fn written_from<'r, R>(raw: &'r [R]) -> Result<WrittenCounts, sqlx::Error>
-where
-    R: sqlx::Row,
-    &'static str: sqlx::ColumnIndex<R>,
-    String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-    i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-{
-    let mut counts = WrittenCounts::default();
-    for raw in raw {
-        let rows = u64::try_from(raw.try_get::<i64, _>("rows")?).unwrap_or(0);
-        match raw.try_get::<String, _>("state")?.as_str() {
-            "issued" => counts.issued = rows,
-            "refused" => counts.refused = rows,
-            _ => counts.begun = rows,
-        }
+/// Adds one line of counts by state: the state, and how many rows.
+pub(super) fn count_written(counts: &mut WrittenCounts, mut columns: impl Columns) -> Result<(), String> {
+    let state = columns.text()?;
+    let rows = columns.number()?.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0);
+    match state.as_deref() {
+        Some("issued") => counts.issued = rows,
+        Some("refused") => counts.refused = rows,
+        _ => counts.begun = rows,
     }
-    Ok(counts)
+    Ok(())
+}
+
+/// A failure in the database's own words.
+pub(super) fn database(ledger: &str, reason: String) -> LedgerError {
+    LedgerError::Database { ledger: ledger.into(), reason }
 }
 
 fn fingerprint_from(text: &str) -> Option<Fingerprint> {
@@ -193,28 +193,20 @@ fn fingerprint_from(text: &str) -> Option<Fingerprint> {
     Some(Fingerprint(bytes))
 }
 
-/// Says in the operator's terms what a database error means.
-pub(super) fn meaning(ledger: &str, error: &sqlx::Error) -> LedgerError {
-    /// SQLite's primary result codes (sqlite.org/rescode.html); extended codes keep them in their low byte.
-    const BUSY: i64 = 5;
-    const LOCKED: i64 = 6;
-    const READONLY: i64 = 8;
-    const FULL: i64 = 13;
-    let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
-    if let Some(code) = &code {
-        match code.as_str() {
-            // PostgreSQL's SQLSTATEs.
-            "25006" => return LedgerError::ReadOnly(ledger.into()),
-            "53100" => return LedgerError::Full(ledger.into()),
-            "55P03" => return LedgerError::Locked(ledger.into()),
-            _ => {}
-        }
-        match code.parse::<i64>().map(|code| code & 0xff) {
-            Ok(BUSY | LOCKED) if code.len() < 5 => return LedgerError::Locked(ledger.into()),
-            Ok(READONLY) if code.len() < 5 => return LedgerError::ReadOnly(ledger.into()),
-            Ok(FULL) if code.len() < 5 => return LedgerError::Full(ledger.into()),
-            _ => {}
-        }
-    }
-    LedgerError::Database { ledger: ledger.into(), reason: error.to_string() }
+/// What a database failed at, in the operator's terms, and whether it may go well another time.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) meaning: LedgerError,
+    pub(super) again: Again,
+}
+
+/// Whether what failed may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It would fail again.
+    No,
+    /// On the same connection, after a moment.
+    Later,
+    /// On a new connection.
+    Anew,
 }
