@@ -4,8 +4,7 @@
 //! answer that cannot be understood is *unknown*, never a no.
 
 use bytes::Bytes;
-use reqwest::StatusCode;
-use reqwest::header::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::ListedCard;

@@ -5,25 +5,30 @@
 
 pub(crate) mod answer;
 mod outgoing;
+mod wire;
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::config::{StripeConfig, seconds};
 use crate::outcome::Card;
+use outgoing::Outgoing;
+use wire::{Proxies, Reply, Silence, Wire};
 
 pub use answer::{Answer, LimitReason, Listed};
 
-/// Connections kept open to each host while idle; as many as may ever be in flight.
-const IDLE_CONNECTIONS_MAX: usize = 1024;
-/// How long an idle connection is kept: below the 60 s after which load balancers tend to close theirs.
-const IDLE_CONNECTION_KEPT: Duration = Duration::from_secs(50);
-/// Most bytes read of an answer. A page of 100 cards is about 400 KB; anything far beyond is not Stripe's.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Who calls.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("embosser/", env!("CARGO_PKG_VERSION")));
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Room for every header of a call, so that none makes the map grow.
+const HEADERS: usize = 8;
 
 /// Whether a key moves real money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,24 +60,46 @@ pub enum ClientError {
     /// The key, the account or the version has characters that no header can carry.
     #[error("{0} has characters that cannot be sent in a header (a line break from a file, perhaps)")]
     Header(&'static str),
-    /// The HTTP client could not be built.
-    #[error("HTTP client: {0}")]
-    Http(String),
+    /// TLS is not to be had: no certificate authorities, perhaps.
+    #[error("TLS: {0}")]
+    Tls(String),
 }
 
 /// A connection pool with the account's credentials.
 #[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
-    cards_url: url::Url,
-    key_url: url::Url,
+    wire: Wire,
+    cards: Endpoint,
+    key: Endpoint,
     headers: HeaderMap,
     mode: Mode,
 }
 
+/// An address, parsed for those who name it and for those who call it.
+#[derive(Clone)]
+struct Endpoint {
+    url: url::Url,
+    uri: Uri,
+}
+
+impl Endpoint {
+    fn of(option: &'static str, url: url::Url) -> Result<Self, ClientError> {
+        let uri = url.as_str().parse().map_err(|error: http::uri::InvalidUri| ClientError::Address {
+            option,
+            value: url.to_string(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self { url, uri })
+    }
+
+    fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+}
+
 impl std::fmt::Debug for Client {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Client").field("cards_url", &self.cards_url.as_str()).finish_non_exhaustive()
+        formatter.debug_struct("Client").field("cards", &self.cards.url.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -94,13 +121,13 @@ impl Client {
         }
         let mut cards_url = api_url.clone();
         cards_url.set_path(&format!("{}/v1/issuing/cards", api_url.path().trim_end_matches('/')));
-        Ok(Self {
-            http: http_client(config, is_loopback(&api_url))?,
-            cards_url,
-            key_url,
-            headers: headers(config, api_key)?,
-            mode,
-        })
+        let cards = Endpoint::of("api_url", cards_url)?;
+        let key = Endpoint::of("key_url", key_url)?;
+        let proxies = if is_loopback(&api_url) { Proxies::None } else { Proxies::OfEnvironment };
+        let (connect, total) =
+            (seconds(config.connect_timeout_seconds), seconds(config.total_timeout_seconds));
+        let wire = Wire::new(tls(cards.is_https() || key.is_https())?, proxies, connect, total);
+        Ok(Self { wire, cards, key, headers: headers(config, api_key)?, mode })
     }
 
     /// Whether the key moves real money.
@@ -112,8 +139,8 @@ impl Client {
     /// The API's host and port, as the ledger's scope names it.
     #[must_use]
     pub fn host(&self) -> String {
-        let host = self.cards_url.host_str().unwrap_or("");
-        self.cards_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+        let host = self.cards.url.host_str().unwrap_or("");
+        self.cards.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
     /// Fetches the key that PINs must be encrypted under at this moment: the endpoint's document as it came.
@@ -121,37 +148,42 @@ impl Client {
     /// # Errors
     /// A sentence saying what went wrong. No card can have come of it.
     pub async fn pin_key(&self) -> Result<Bytes, String> {
-        let mut request = Request::begin("pin_key", "GET", &self.key_url);
-        let response = self.http.get(self.key_url.clone()).send().await.map_err(|error| brief(&error))?;
-        let status = request.answered(&response);
-        let body = read(response).await?;
-        if status.is_success() { Ok(body) } else { Err(format!("the key endpoint answered {status}")) }
+        let mut timed = Timed::begin("pin_key", "GET", &self.key.url);
+        let mut request = Request::new(Outgoing::default());
+        *request.uri_mut() = self.key.uri.clone();
+        request.headers_mut().insert(USER_AGENT, AGENT);
+        let reply = timed.answered(self.wire.send(request).await).map_err(Silence::reason)?;
+        let body = reply.body?;
+        if reply.status.is_success() {
+            Ok(body)
+        } else {
+            Err(format!("the key endpoint answered {}", reply.status))
+        }
     }
 
     /// Makes one create call. `body` is wiped once it is no longer needed; `leaves` is called when it is about to be
     /// written to a connection, and never if it is not.
+    ///
+    /// # Panics
+    /// If the idempotency key has characters that no header can carry.
     pub async fn create_card(
         &self,
         idempotency_key: &str,
         body: Zeroizing<Vec<u8>>,
-        leaves: impl FnOnce() + Send + Sync + Unpin + 'static,
+        leaves: impl FnOnce() + Send + 'static,
     ) -> Answer {
-        let request = self
-            .http
-            .post(self.cards_url.clone())
-            .headers(self.headers.clone())
-            .header("idempotency-key", idempotency_key)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(reqwest::Body::wrap(outgoing::Outgoing::new(Bytes::from_owner(body), leaves)));
-        let mut timed = Request::begin("create_card", "POST", &self.cards_url);
-        match request.send().await {
-            Err(error) if error.is_connect() || error.is_builder() => Answer::NotSent(brief(&error)),
-            Err(error) => Answer::no_answer(brief(&error)),
-            Ok(response) => {
-                let status = timed.answered(&response);
-                let headers = response.headers().clone();
-                answer::of_create(status, &headers, read(response).await)
-            }
+        let mut timed = Timed::begin("create_card", "POST", &self.cards.url);
+        let mut request = Request::new(Outgoing::new(Bytes::from_owner(body), leaves));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.cards.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let key = HeaderValue::from_str(idempotency_key).expect("it is made of letters and digits");
+        request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        request.headers_mut().insert(CONTENT_TYPE, FORM);
+        match timed.answered(self.wire.send(request).await) {
+            Err(Silence::NotSent(reason)) => Answer::NotSent(reason),
+            Err(Silence::NoAnswer(reason)) => Answer::no_answer(reason),
+            Ok(Reply { status, headers, body }) => answer::of_create(status, &headers, body),
         }
     }
 
@@ -162,7 +194,7 @@ impl Client {
         created_since_unix_seconds: Option<i64>,
         starting_after: Option<&str>,
     ) -> Listed {
-        let mut url = self.cards_url.clone();
+        let mut url = self.cards.url.clone();
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("limit", "100");
@@ -176,40 +208,42 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
-        let mut timed = Request::begin("list_cards", "GET", &self.cards_url);
-        match self.http.get(url).headers(self.headers.clone()).send().await {
-            Err(error) => Listed::Failed { reason: brief(&error), limited: None, key_rejected: false },
-            Ok(response) => {
-                let status = timed.answered(&response);
-                let headers = response.headers().clone();
-                answer::of_list(status, &headers, read(response).await)
-            }
+        let mut timed = Timed::begin("list_cards", "GET", &self.cards.url);
+        let mut request = Request::new(Outgoing::default());
+        let failed = |reason| Listed::Failed { reason, limited: None, key_rejected: false };
+        match url.as_str().parse() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return failed("the list's address is too long".into()),
+        }
+        *request.headers_mut() = self.headers.clone();
+        match timed.answered(self.wire.send(request).await) {
+            Err(silence) => failed(silence.reason()),
+            Ok(Reply { status, headers, body }) => answer::of_list(status, &headers, body),
         }
     }
 }
 
 /// A request under way; its duration is told when it ends, however it ends.
-struct Request {
+struct Timed {
     operation: &'static str,
     began: Instant,
     status: Option<u16>,
     span: tracing::Span,
 }
 
-impl Request {
+impl Timed {
     fn begin(operation: &'static str, method: &'static str, url: &url::Url) -> Self {
         let span = crate::trace::requesting(method, url);
         Self { operation, began: Instant::now(), status: None, span }
     }
 
-    fn answered(&mut self, response: &reqwest::Response) -> reqwest::StatusCode {
-        let status = response.status();
-        self.status = Some(status.as_u16());
-        status
+    fn answered(&mut self, reply: Result<Reply, Silence>) -> Result<Reply, Silence> {
+        self.status = reply.as_ref().ok().map(|reply| reply.status.as_u16());
+        reply
     }
 }
 
-impl Drop for Request {
+impl Drop for Timed {
     fn drop(&mut self) {
         crate::trace::answered(&self.span, self.status);
         crate::metrics::stripe_request(self.operation, self.status, self.began.elapsed());
@@ -253,28 +287,29 @@ fn mode_of(api_key: &SecretString) -> Mode {
     if key.starts_with("sk_live") || key.starts_with("rk_live") { Mode::Live } else { Mode::Test }
 }
 
-fn http_client(config: &StripeConfig, loopback: bool) -> Result<reqwest::Client, ClientError> {
-    // One provider for every TLS client of the process; a second call finds it installed.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder()
-        .user_agent(concat!("embosser/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(seconds(config.connect_timeout_seconds))
-        .timeout(seconds(config.total_timeout_seconds))
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-        .pool_idle_timeout(IDLE_CONNECTION_KEPT)
-        .tcp_nodelay(true)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never());
-    let builder = if loopback { builder.no_proxy() } else { builder };
-    builder.build().map_err(|error| ClientError::Http(error.to_string()))
+/// What TLS trusts: the system's certificate authorities; none where nothing speaks TLS, as reading them takes a while.
+fn tls(needed: bool) -> Result<rustls::ClientConfig, ClientError> {
+    let told = |error: rustls::Error| ClientError::Tls(error.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    // For every other TLS client of the process; a second call finds one installed.
+    let _ = rustls::crypto::CryptoProvider::install_default((*provider).clone());
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(told)?;
+    if !needed {
+        return Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth());
+    }
+    let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(told)?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
 fn headers(config: &StripeConfig, api_key: &SecretString) -> Result<HeaderMap, ClientError> {
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(USER_AGENT, AGENT);
     let bearer = Zeroizing::new(format!("Bearer {}", api_key.expose_secret().trim()));
     let mut authorization = HeaderValue::from_str(&bearer).map_err(|_| ClientError::Header("the API key"))?;
     authorization.set_sensitive(true);
-    headers.insert(reqwest::header::AUTHORIZATION, authorization);
+    headers.insert(AUTHORIZATION, authorization);
     let version =
         HeaderValue::from_str(&config.api_version).map_err(|_| ClientError::Header("stripe.api_version"))?;
     headers.insert(HeaderName::from_static("stripe-version"), version);
@@ -283,32 +318,4 @@ fn headers(config: &StripeConfig, api_key: &SecretString) -> Result<HeaderMap, C
         headers.insert(HeaderName::from_static("stripe-account"), account);
     }
     Ok(headers)
-}
-
-async fn read(mut response: reqwest::Response) -> Result<Bytes, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| brief(&error))? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err("the answer is too long to be Stripe's".into());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.into())
-}
-
-/// An HTTP error's causes in one line, without the address (which may carry a query).
-fn brief(error: &reqwest::Error) -> String {
-    use std::error::Error as _;
-    if error.is_timeout() {
-        return if error.is_connect() { "connecting timed out" } else { "no answer in time" }.into();
-    }
-    let mut text = if error.is_connect() { "cannot connect" } else { "connection failed" }.to_owned();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if cause.source().is_none() {
-            text = format!("{text}: {cause}");
-        }
-        source = cause.source();
-    }
-    text
 }

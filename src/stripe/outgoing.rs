@@ -10,19 +10,20 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// One piece, and whom to tell.
-pub(super) struct Outgoing<F> {
+/// One piece or none, and whom to tell.
+#[derive(Default)]
+pub(super) struct Outgoing {
     bytes: Option<Bytes>,
-    leaves: Option<F>,
+    leaves: Option<Box<dyn FnOnce() + Send>>,
 }
 
-impl<F> Outgoing<F> {
-    pub(super) fn new(bytes: Bytes, leaves: F) -> Self {
-        Self { bytes: Some(bytes), leaves: Some(leaves) }
+impl Outgoing {
+    pub(super) fn new(bytes: Bytes, leaves: impl FnOnce() + Send + 'static) -> Self {
+        Self { bytes: Some(bytes), leaves: Some(Box::new(leaves)) }
     }
 }
 
-impl<F: FnOnce() + Unpin> Body for Outgoing<F> {
+impl Body for Outgoing {
     type Data = Bytes;
     type Error = Infallible;
 
