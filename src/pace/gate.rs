@@ -84,7 +84,7 @@ impl Gate {
             adapt: Adapt::new(limits.strictest()),
             crowd: Crowd::new(concurrency, now),
             circuit: Circuit::default(),
-            preparation: Preparation::new(),
+            preparation: Preparation::new(concurrency),
             paused_until: None,
             permits_from: None,
             led: false,

@@ -1,7 +1,8 @@
 //! How many jobs may prepare or stand prepared at once: as many as the pace uses up in the time that preparing takes,
 //! and a few.
 //!
-//! Fewer would leave the pace unused while keys are fetched; more would let fetched keys grow old in the queue.
+//! Fewer would leave the pace unused while keys are fetched; more would let fetched keys grow old in the queue, open a
+//! connection to the key endpoint for each, and push what the others need out of the processor's caches.
 
 use std::time::Duration;
 
@@ -19,16 +20,24 @@ const SPARE: f64 = 1.25;
 const FADES: f64 = 0.98;
 /// Fewest places: one prepares while one waits to send.
 const PLACES_MIN: usize = 2;
+/// Most places for each call that may be in flight: who bounds the calls bounds what is made ready for them. Two, so
+/// that a key endpoint which takes twice as long as a call still leaves no call waiting.
+const PLACES_PER_CALL_MAX: usize = 2;
+/// Never fewer than so many for that reason: at Stripe's limits a key endpoint may take a second and more.
+const PLACES_BOUND_MIN: usize = 128;
 
 /// The measured preparation.
 #[derive(Debug)]
 pub(super) struct Preparation {
     takes: Duration,
+    places_max: usize,
 }
 
 impl Preparation {
-    pub(super) fn new() -> Self {
-        Self { takes: ASSUMED }
+    /// Where so many calls may be in flight.
+    pub(super) fn new(concurrency: usize) -> Self {
+        let places_max = concurrency.saturating_mul(PLACES_PER_CALL_MAX).max(PLACES_BOUND_MIN);
+        Self { takes: ASSUMED, places_max }
     }
 
     /// A preparation took so long.
@@ -39,7 +48,7 @@ impl Preparation {
     /// How many may prepare or wait for their permit at this rate.
     pub(super) fn places(&self, per_second: f64) -> usize {
         let ahead = self.takes.mul_f64(SPARE) + 2 * LEAD;
-        super::whole(per_second * ahead.as_secs_f64()).max(PLACES_MIN)
+        super::whole(per_second * ahead.as_secs_f64()).clamp(PLACES_MIN, self.places_max)
     }
 }
 
@@ -49,7 +58,7 @@ mod tests {
 
     #[test]
     fn places_follow_the_time_that_preparing_takes() {
-        let mut preparation = Preparation::new();
+        let mut preparation = Preparation::new(512);
         preparation.took(Duration::from_millis(5));
         let at_first = preparation.places(100.0);
         for _ in 0..500 {
@@ -62,5 +71,11 @@ mod tests {
         preparation.took(Duration::from_secs(600));
         assert!(preparation.places(100.0) < 2000, "bounded");
         assert_eq!(preparation.places(0.1), PLACES_MIN);
+    }
+
+    #[test]
+    fn however_high_the_rate_only_so_many_prepare_as_the_calls_can_use() {
+        assert_eq!(Preparation::new(512).places(100_000.0), 1024);
+        assert_eq!(Preparation::new(1).places(100_000.0), PLACES_BOUND_MIN);
     }
 }
