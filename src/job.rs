@@ -4,6 +4,7 @@
 //! was asked for except the PIN, whose encryption differs each time; its idempotency keys follow from its id alone.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -19,7 +20,7 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Names a job for ever. One id, one card.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(transparent)]
-pub struct JobId(String);
+pub struct JobId(Arc<str>);
 
 /// Why a text cannot be a job id or a batch name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +53,7 @@ impl JobId {
     ///
     /// # Errors
     /// If it is empty, too long or has control characters.
-    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+    pub fn new(text: impl Into<Arc<str>>) -> Result<Self, NameError> {
         let text = text.into();
         name_error(&text).map_or(Ok(Self(text)), Err)
     }
@@ -94,14 +95,14 @@ impl fmt::Display for JobId {
 /// Names a batch of jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(transparent)]
-pub struct Batch(String);
+pub struct Batch(Arc<str>);
 
 impl Batch {
     /// Takes a batch name.
     ///
     /// # Errors
     /// If it is empty, too long or has control characters.
-    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+    pub fn new(text: impl Into<Arc<str>>) -> Result<Self, NameError> {
         let text = text.into();
         name_error(&text).map_or(Ok(Self(text)), Err)
     }
@@ -154,11 +155,11 @@ impl fmt::Debug for Fingerprint {
 
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
-        .map(char::from)
-        .collect()
+    let mut text = Vec::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    String::from_utf8(text).expect("digits are ASCII")
 }
 
 /// Where in a manifest a job came from.

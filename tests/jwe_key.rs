@@ -4,7 +4,7 @@
 mod forge;
 
 use embosser::encrypt::encrypt_pin;
-use embosser::jwe::{self, KeyError, PinKey};
+use embosser::jwe::{self, KeyError, KeyReader, PinKey};
 use forge::{KID, base64url, modulus};
 use openssl::pkey::PKey;
 use openssl::rsa::Rsa;
@@ -134,6 +134,22 @@ fn what_is_not_the_document_is_told_with_its_place_and_without_its_text() {
         assert!(error.to_string().contains(expected), "{error}");
         assert!(!error.to_string().contains("html>") && !error.to_string().contains("secret"), "{error}");
     }
+}
+
+#[test]
+fn each_document_is_read_for_what_it_says_whatever_came_before_it() {
+    let reader = KeyReader::default();
+    let read = |document: &Value| reader.read(document.to_string().into());
+    let one = json!({"key_id": "one", "jwk": jwk()});
+    let other = json!({"key_id": "two", "jwk": jwk()});
+    for document in [&one, &one, &other, &one, &other, &other] {
+        assert_eq!(*read(document).unwrap(), parse(document).unwrap());
+    }
+    // What is no key is refused every time, and is not taken for the one before.
+    for _ in 0..2 {
+        assert_eq!(read(&json!({"key_id": "three"})), Err(KeyError::NoKey));
+    }
+    assert_eq!(read(&one).unwrap().kid(), "one");
 }
 
 #[test]

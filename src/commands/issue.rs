@@ -30,8 +30,8 @@ use crate::tally::{Counts, Tally};
 /// Jobs that may wait for their first turn: what the pace takes in this time. Enough to keep the line full, few enough
 /// that no PIN is read long before its call.
 const WAITING: Duration = Duration::from_millis(500);
-/// Bounds of that number.
-const WAITING_COUNT: std::ops::RangeInclusive<usize> = 4..=1024;
+/// Bounds of that number: more than 256 only push one another out of the processor's caches.
+const WAITING_COUNT: std::ops::RangeInclusive<usize> = 4..=256;
 /// Rows that the reader hands over at once: what the pace takes in this time, so that no PIN is read long before its
 /// turn, and a thread is not woken for every row.
 const READ_AT_ONCE: Duration = Duration::from_millis(5);
@@ -86,7 +86,8 @@ pub struct Args {
 struct RowEnded {
     row: u64,
     row_id: Option<String>,
-    job_id: String,
+    /// None where batch and `row_id` together make no id.
+    job_id: Option<JobId>,
     ended: Ended,
 }
 
@@ -311,7 +312,7 @@ async fn carry_all(
         let (line, ended, tally, bar) = (line.clone(), ended.clone(), tally.clone(), bar.clone());
         tokio::spawn(async move {
             let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
-            let job_id = job.id.to_string();
+            let job_id = Some(job.id.clone());
             let end = line.carry(job).await;
             drop(room);
             let Some(end) = end else { return };
@@ -347,7 +348,8 @@ fn write_results(mut results: Results, mut endings: mpsc::Receiver<RowEnded>) ->
     let mut some = Vec::with_capacity(WRITTEN_AT_ONCE);
     while endings.blocking_recv_many(&mut some, WRITTEN_AT_ONCE) > 0 {
         for RowEnded { row, row_id, job_id, ended } in some.drain(..) {
-            let line = results::Line { row, row_id: row_id.as_deref(), job_id: &job_id, ended: &ended };
+            let job_id = job_id.as_ref().map_or("", JobId::as_str);
+            let line = results::Line { row, row_id: row_id.as_deref(), job_id, ended: &ended };
             results.append(&line)?;
         }
         // At a high rate a row ends every few microseconds, and to wake this thread for each would cost as much.
@@ -364,7 +366,7 @@ fn refused_row(invalid: &InvalidRow, batch: &Batch) -> RowEnded {
     RowEnded {
         row: invalid.number,
         row_id: invalid.row_id.clone(),
-        job_id: job_id.map_or_else(|_| String::new(), |id| id.to_string()),
+        job_id: job_id.ok(),
         ended: Ended {
             outcome: Outcome::Refused(Refusal::own(code, message)),
             attempts: 0,

@@ -6,9 +6,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
 use openssl::pkey::{PKey, Public};
 use openssl::rsa::Rsa;
 use serde::Deserialize;
@@ -112,6 +114,31 @@ impl PinKey {
     /// The modulus in canonical base64url.
     pub(super) fn modulus_text(&self) -> &str {
         &self.modulus
+    }
+}
+
+/// Reads the endpoint's documents as they come. Each is fetched anew; one that is to the last byte the same as the one
+/// before is the same key, and is not parsed again.
+#[derive(Debug, Default)]
+pub struct KeyReader {
+    latest: Mutex<Option<(Bytes, Arc<PinKey>)>>,
+}
+
+impl KeyReader {
+    /// Reads the document that the endpoint answers at this moment.
+    ///
+    /// # Errors
+    /// As [`PinKey::parse`].
+    pub fn read(&self, document: Bytes) -> Result<Arc<PinKey>, KeyError> {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*latest {
+            Some((before, key)) if *before == document => Ok(key.clone()),
+            _ => {
+                let key = Arc::new(PinKey::parse(&document)?);
+                *latest = Some((document, key.clone()));
+                Ok(key)
+            }
+        }
     }
 }
 

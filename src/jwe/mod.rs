@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::ops::RangeInclusive;
 
 pub use fast::Verifier;
-pub use key::{KeyError, PinKey};
+pub use key::{KeyError, KeyReader, PinKey};
 pub use refusal::Refusal;
 pub use scan::Scan;
 

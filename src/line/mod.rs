@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::config::{RetryConfig, seconds};
 use crate::job::{Job, JobId};
-use crate::jwe::{self, PinKey};
+use crate::jwe::{self, KeyReader};
 use crate::killpoint;
 use crate::ledger::{Ledger, LedgerError, Row, Scope, State};
 use crate::metrics;
@@ -75,6 +75,7 @@ pub struct Parts {
 /// The line. One per account; shared by all its jobs.
 pub struct Line {
     parts: Parts,
+    keys: KeyReader,
     in_hand: Mutex<HashMap<JobId, Arc<tokio::sync::Mutex<()>>>>,
     forbidden: AtomicU32,
     halted: Mutex<Option<Halt>>,
@@ -127,7 +128,6 @@ struct Passage<'l> {
     attempts_before: u32,
     job: Job,
     course: Course,
-    key: Option<PinKey>,
     request_id: Option<String>,
     /// Why the latest try did not end it; told if no try does.
     latest: Refusal,
@@ -143,6 +143,7 @@ impl Line {
     pub fn new(parts: Parts) -> Self {
         Self {
             parts,
+            keys: KeyReader::default(),
             in_hand: Mutex::new(HashMap::new()),
             forbidden: AtomicU32::new(0),
             halted: Mutex::new(None),
@@ -239,9 +240,9 @@ impl Line {
     }
 
     async fn carry_alone(&self, job: Job, way: Way<'_>) -> Option<Ended> {
-        let asked = Instant::now();
+        let stage = metrics::Stage::begin("admit");
         let known = self.parts.ledger.look_up(&self.parts.scope, &job.id).await;
-        metrics::stage("admit", asked.elapsed());
+        stage.ended();
         let known = match known {
             Ok(known) => known,
             Err(error) => {
@@ -272,7 +273,6 @@ impl Line {
             attempts_before: course.attempts(),
             job,
             course,
-            key: None,
             request_id: None,
             latest: Refusal::own("interrupted", "the run was stopped; run it again"),
             tries: 0,
@@ -339,8 +339,9 @@ impl Passage<'_> {
                 {
                     return Ok(self.unresolved());
                 }
-                Step::Create(_) => self.create().await?,
-                Step::Reconcile => self.reconcile().await?,
+                // On the heap, and only for as long as it takes: a job that waits is small, and many wait.
+                Step::Create(_) => Box::pin(self.create()).await?,
+                Step::Reconcile => Box::pin(self.reconcile()).await?,
             }
         }
     }
@@ -388,9 +389,9 @@ impl Passage<'_> {
         }
         killpoint::pass("verified");
         self.course.begin(self.line.parts.clock.now());
-        let asked = Instant::now();
+        let stage = metrics::Stage::begin("record_attempt");
         self.line.parts.ledger.write(self.row(State::Begun)).await?;
-        metrics::stage("record_attempt", asked.elapsed());
+        stage.ended();
         killpoint::pass("begun");
         let Some(mut permit) = self.permit(turn).await else {
             self.course.unbegin();
@@ -406,9 +407,9 @@ impl Passage<'_> {
             metrics::pin_used(self.job.age());
         }
         let departure = permit.departure();
-        let asked = Instant::now();
+        let stage = metrics::Stage::begin("create");
         let answer = self.line.parts.client.create_card(&key, self.body(), move || departure.left()).await;
-        metrics::stage("create", asked.elapsed());
+        stage.ended();
         killpoint::pass("answered");
         let wait = self.take(answer, permit)?;
         if let Some(wait) = wait {
@@ -467,13 +468,12 @@ impl Passage<'_> {
     /// Fetches the key and verifies the PIN against it; without a PIN there is nothing to fetch.
     async fn key_and_verify(&mut self) -> Prepared {
         let Some(pin) = &self.job.pin else { return Prepared::Ready };
-        self.key = None;
-        let asked = Instant::now();
+        let stage = metrics::Stage::begin("key");
         let key = match self.line.parts.client.pin_key().await {
-            Ok(document) => PinKey::parse(&document).map_err(|error| error.to_string()),
+            Ok(document) => self.line.keys.read(document).map_err(|error| error.to_string()),
             Err(reason) => Err(reason),
         };
-        metrics::stage("key", asked.elapsed());
+        stage.ended();
         let key = match key {
             Ok(key) => key,
             Err(reason) => {
@@ -484,14 +484,11 @@ impl Passage<'_> {
                 return Prepared::NotYet(self.backoff());
             }
         };
-        let asked = Instant::now();
+        let stage = metrics::Stage::begin("verify");
         let verified = jwe::verify(pin.expose(), &key);
-        metrics::stage("verify", asked.elapsed());
+        stage.ended();
         match verified {
-            Ok(()) => {
-                self.key = Some(key);
-                Prepared::Ready
-            }
+            Ok(()) => Prepared::Ready,
             Err(refusal) => {
                 if refusal == jwe::Refusal::StaleKey {
                     metrics::stale_key();
@@ -632,9 +629,9 @@ impl Passage<'_> {
             Outcome::Refused(refusal) => State::Refused(refusal.clone()),
             Outcome::Unresolved(_) => return Ok(self.unresolved()),
         };
-        let asked = Instant::now();
+        let stage = metrics::Stage::begin("record");
         self.line.parts.ledger.write(self.row(state)).await?;
-        metrics::stage("record", asked.elapsed());
+        stage.ended();
         killpoint::pass("recorded");
         Ok(Ended {
             outcome,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -42,6 +43,7 @@ impl Exporter {
             builder = builder.set_buckets_for_metric(matcher, buckets).map_err(|error| error.to_string())?;
         }
         let handle = builder.install_recorder().map_err(|error| error.to_string())?;
+        super::RECORDED.store(true, Ordering::Relaxed);
         describe();
         zero();
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);

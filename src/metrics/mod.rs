@@ -7,6 +7,7 @@
 pub mod exporter;
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::outcome::{Ended, Outcome, Refusal};
@@ -185,6 +186,13 @@ pub const SECONDS_BUCKETS: [f64; 13] =
 /// Bounds of the buckets of rows: up to the ledger's largest group.
 pub const ROWS_BUCKETS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
+/// Whether anybody records: until then a job's many durations cost nothing, not even their labels.
+static RECORDED: AtomicBool = AtomicBool::new(false);
+
+fn recorded() -> bool {
+    RECORDED.load(Ordering::Relaxed)
+}
+
 /// A job's passage, from taken to ended; dropped without an end, it was left.
 pub(crate) struct InFlight(Instant);
 
@@ -226,8 +234,30 @@ fn label_of(refusal: &Refusal) -> &'static str {
     }
 }
 
+/// A stage that a job is in. The clock is only looked at where somebody records.
+#[must_use]
+pub(crate) struct Stage {
+    name: &'static str,
+    began: Option<Instant>,
+}
+
+impl Stage {
+    pub(crate) fn begin(name: &'static str) -> Self {
+        Self { name, began: recorded().then(Instant::now) }
+    }
+
+    pub(crate) fn ended(self) {
+        if let Some(began) = self.began {
+            stage(self.name, began.elapsed());
+        }
+    }
+}
+
 /// A job spent so long in a stage.
 pub(crate) fn stage(stage: &'static str, took: Duration) {
+    if !recorded() {
+        return;
+    }
     metrics::histogram!(JOB_DURATION, "stage" => stage).record(took.as_secs_f64());
 }
 
@@ -243,6 +273,9 @@ pub(crate) fn reconciled(verdict: &'static str) {
 
 /// A request to Stripe ended; without a status there was no answer.
 pub(crate) fn stripe_request(operation: &'static str, status: Option<u16>, took: Duration) {
+    if !recorded() {
+        return;
+    }
     let status = match status.map(|status| status / 100) {
         None => "none",
         Some(2) => "2xx",
@@ -272,11 +305,17 @@ pub(crate) fn stale_key() {
 
 /// A PIN goes out that came so long ago.
 pub(crate) fn pin_used(age: Duration) {
+    if !recorded() {
+        return;
+    }
     metrics::histogram!(PIN_AGE).record(age.as_secs_f64());
 }
 
 /// A permit came after so long a wait.
 pub(crate) fn permit(waited: Duration) {
+    if !recorded() {
+        return;
+    }
     metrics::counter!(PERMITS).increment(1);
     metrics::histogram!(PERMIT_WAIT).record(waited.as_secs_f64());
 }
@@ -284,6 +323,9 @@ pub(crate) fn permit(waited: Duration) {
 /// Rows became durable together.
 #[expect(clippy::cast_precision_loss, reason = "a group's rows are few")]
 pub(crate) fn committed(rows: usize, took: Duration) {
+    if !recorded() {
+        return;
+    }
     metrics::histogram!(LEDGER_COMMIT).record(took.as_secs_f64());
     metrics::histogram!(LEDGER_ROWS).record(rows as f64);
 }
