@@ -168,7 +168,11 @@ async fn on_a_phone_in_the_dark_a_batch_is_cancelled_and_a_lost_connection_comes
     browser.keys("#file", file.to_str().unwrap()).await;
     browser.click("#issue").await;
     browser.until_text("#batch-state", "The batch is running").await;
-    // In the middle of it, with its stream open.
+    // In the middle of it, with its stream open, and calls on their way: without any, each row has the end of before.
+    let made = sandbox.account().creates;
+    while sandbox.account().creates == made {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     served.killed();
     browser.until_text("#batch-state", "The connection is lost").await;
     let _served = Served::start(&program, &["--rate", "20", "--listen", &address]);
