@@ -236,10 +236,13 @@ impl Sqlite {
     }
 }
 
-/// SQLite's own form of the address: a URI, whose query (`mode=ro`) it understands itself.
+/// SQLite's own form of the address: a URI, whose query (`mode=ro`) it understands itself. An absolute path gets the
+/// empty host before it, and a `#`, which would end the path, is a letter like any other.
 fn uri_of(url: &str) -> String {
     let path = url.strip_prefix("sqlite:").unwrap_or(url);
-    format!("file:{}", path.strip_prefix("//").unwrap_or(path))
+    let path = path.strip_prefix("//").unwrap_or(path).replace('#', "%23");
+    let host = if path.starts_with('/') { "//" } else { "" };
+    format!("file:{host}{path}")
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
@@ -313,5 +316,28 @@ fn meaning(ledger: &str, error: &rusqlite::Error) -> LedgerError {
         Some(ffi::SQLITE_READONLY) => LedgerError::ReadOnly(ledger.into()),
         Some(ffi::SQLITE_FULL) => LedgerError::Full(ledger.into()),
         _ => store::database(ledger, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_an_address_names_its_file_and_no_other() {
+        for (url, uri) in [
+            ("sqlite://embosser.db", "file:embosser.db"),
+            ("sqlite:embosser.db", "file:embosser.db"),
+            ("sqlite://a/b.db?mode=ro", "file:a/b.db?mode=ro"),
+            ("sqlite:///var/lib/a.db", "file:///var/lib/a.db"),
+            ("sqlite:////var/lib/a.db", "file:////var/lib/a.db"),
+            ("sqlite:/var/lib/a%20b.db", "file:///var/lib/a%20b.db"),
+        ] {
+            assert_eq!(uri_of(url), uri);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a#b.db");
+        Sqlite::open(&format!("sqlite://{}", path.display())).unwrap().close();
+        assert!(path.exists() && !directory.path().join("a").exists());
     }
 }
