@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 use cost::{Cost, measured, median, print};
 use loopback::{Server, serve};
 
-/// Jobs at a time in the reference; calls at a time in `issue`.
+/// Jobs at a time in the reference; calls at a time in `issue` where it does not choose for itself.
 const AT_A_TIME: usize = 64;
 /// Jobs at a time in the line: what the pace itself chooses at a high rate.
 const IN_FLIGHT: usize = 512;
@@ -168,7 +168,14 @@ struct Rollout {
 }
 
 impl Rollout {
-    fn write(server: &Server, directory: &Path, name: &str, rows: usize, jwe: &str) -> Self {
+    /// With so many calls at a time, or as many as `issue` chooses.
+    fn write(
+        server: &Server,
+        directory: &Path,
+        name: &str,
+        (rows, concurrency): (usize, Option<usize>),
+        jwe: &str,
+    ) -> Self {
         let manifest = directory.join(format!("{name}.csv"));
         let mut csv = csv::Writer::from_path(&manifest).unwrap();
         let pairs = pairs();
@@ -191,7 +198,7 @@ impl Rollout {
             ledger: None,
             batch: None,
             rate: Some(UNLIMITED),
-            concurrency: Some(AT_A_TIME),
+            concurrency,
             yes: false,
             reconcile_first: false,
             metrics: None,
@@ -229,15 +236,18 @@ async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
         ("line, ledger in memory", IN_FLIGHT, line(server, memory.path(), UNLIMITED).await),
     ];
     let mut bare_loops = Vec::new();
-    let mut issues = Vec::new();
+    let ways =
+        [("embosser issue, all of it", "issue", None), ("the same, 64 at a time", "few", Some(AT_A_TIME))];
+    let mut issues: [Vec<Cost>; 2] = Default::default();
     let mut measures: [Vec<Cost>; 3] = Default::default();
     for round in 0..rounds {
         if wanted("bare") {
             bare_loops.push(measured(jobs, bare(server, jobs, body.clone())).await);
         }
-        if wanted("issue") {
-            let rollout = Rollout::write(server, disk.path(), &format!("issue{round}"), jobs, jwe);
-            issues.push(measured(jobs, rollout.issue(server)).await);
+        for ((_, name, concurrency), measures) in ways.iter().zip(&mut issues).filter(|_| wanted("issue")) {
+            let name = format!("{name}{round}");
+            let rollout = Rollout::write(server, disk.path(), &name, (jobs, *concurrency), jwe);
+            measures.push(measured(jobs, rollout.issue(server)).await);
         }
         for ((_, at_a_time, line), measures) in lines.iter().zip(&mut measures).filter(|_| wanted("line")) {
             let made: Vec<Job> = (0..jobs).map(|number| job(&format!("b{round}"), number, jwe)).collect();
@@ -246,7 +256,9 @@ async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
     }
     let reference = median(bare_loops);
     print("bare loop, no record", reference, reference);
-    print("embosser issue, all of it", median(issues), reference);
+    for ((what, ..), measures) in ways.iter().zip(issues) {
+        print(what, median(measures), reference);
+    }
     for ((name, _, line), measures) in lines.iter().zip(measures) {
         print(name, median(measures), reference);
         let commits = line.parts().ledger.commits();

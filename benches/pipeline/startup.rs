@@ -11,7 +11,7 @@ pub(crate) async fn until_first_request(server: &Server, runs: usize, jwe: &str)
     let mut took = Vec::new();
     for run in 0..runs {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let rollout = Rollout::write(server, directory.path(), &format!("start{run}"), 1, jwe);
+        let rollout = Rollout::write(server, directory.path(), &format!("start{run}"), (1, None), jwe);
         let asked = server.asked.notified();
         let began = Instant::now();
         let mut program = Command::new(env!("CARGO_BIN_EXE_embosser"))
