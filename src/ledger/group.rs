@@ -18,10 +18,11 @@ use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, 
 const GROUP_ROWS_MAX: usize = 1024;
 /// Writes or questions that may wait; beyond it the askers wait to ask, which is what pushes back on the intake.
 const WAITING_MAX: usize = 4096;
-/// Least time from one commit's begin to the next one's, and from one look-up's. Nobody waits for it at Stripe's limits,
-/// where a row comes every few milliseconds; at thousands a second it makes few large groups of many small ones, each of
-/// which would wake a thread and flush pages that the next one writes again.
+/// Least time from one large group's begin to the next group's. At thousands of rows a second it makes few large groups
+/// of many small ones, each of which would wake a thread and flush pages that the next one writes again.
 const GATHERED: Duration = Duration::from_millis(2);
+/// What is a large group. Up to a thousand jobs a second there is none, and nobody waits.
+const GATHERED_FROM: usize = 8;
 /// Tries of one commit before its jobs are told: a PostgreSQL that restarts, another process's long transaction.
 const COMMIT_TRIES_MAX: u32 = 5;
 /// Wait before a commit is tried again; doubles.
@@ -293,9 +294,10 @@ impl Ledger {
     }
 }
 
-/// Takes what has come in as the next group, [`GATHERED`] after the one before.
+/// Takes what has come in as the next group, [`GATHERED`] after the one before if that was large.
 struct Gathering {
     runs: Runs,
+    /// When the latest group was taken, if it was large.
     latest: Option<Instant>,
 }
 
@@ -321,7 +323,7 @@ impl Gathering {
                 group.push(more);
             }
         }
-        self.latest = Some(Instant::now());
+        self.latest = (group.len() >= GATHERED_FROM).then(Instant::now);
         true
     }
 }
