@@ -117,15 +117,15 @@ mod x86 {
     use std::arch::x86_64::*;
 
     // One bit for each class of bytes with the same upper half and the same rule for the lower.
-    const MINUS: i8 = 1;
-    const DIGITS: i8 = 2;
-    const FIRST_LETTERS: i8 = 4;
-    const LAST_CAPITALS: i8 = 8;
-    const LAST_SMALL: i8 = 16;
+    const MINUS: u8 = 1;
+    const DIGITS: u8 = 2;
+    const FIRST_LETTERS: u8 = 4;
+    const LAST_CAPITALS: u8 = 8;
+    const LAST_SMALL: u8 = 16;
 
     /// The classes of a byte, by its upper half: `2x` holds `-`, `3x` digits, `4x` and `6x` A-O and a-o,
     /// `5x` P-Z and `_`, `7x` p-z; the others nothing.
-    const UPPER: [i8; 16] = [
+    const UPPER: [u8; 16] = [
         0,
         0,
         MINUS,
@@ -145,7 +145,7 @@ mod x86 {
     ];
 
     /// The classes that have a byte with this lower half.
-    const LOWER: [i8; 16] = {
+    const LOWER: [u8; 16] = {
         let mut table = [0; 16];
         let mut low = 0;
         while low < 16 {
@@ -181,23 +181,18 @@ mod x86 {
         unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
     }
 
-    #[target_feature(enable = "ssse3")]
-    fn table(entries: &[i8; 16]) -> __m128i {
-        load16(&entries.map(i8::cast_unsigned))
-    }
-
     /// In each lane a bit if the byte there is of the alphabet. A shuffle looks up by the lower four bits, and
     /// answers 0 where the highest bit is set, so bytes above 127 fall out by themselves.
     #[target_feature(enable = "ssse3")]
     fn classes16(bytes: __m128i) -> __m128i {
         let upper = _mm_and_si128(_mm_srli_epi16::<4>(bytes), _mm_set1_epi8(0x0F));
-        _mm_and_si128(_mm_shuffle_epi8(table(&LOWER), bytes), _mm_shuffle_epi8(table(&UPPER), upper))
+        _mm_and_si128(_mm_shuffle_epi8(load16(&LOWER), bytes), _mm_shuffle_epi8(load16(&UPPER), upper))
     }
 
     #[target_feature(enable = "avx2")]
     fn classes32(bytes: __m256i) -> __m256i {
-        let lower = _mm256_broadcastsi128_si256(table(&LOWER));
-        let by_upper = _mm256_broadcastsi128_si256(table(&UPPER));
+        let lower = _mm256_broadcastsi128_si256(load16(&LOWER));
+        let by_upper = _mm256_broadcastsi128_si256(load16(&UPPER));
         let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), _mm256_set1_epi8(0x0F));
         _mm256_and_si256(_mm256_shuffle_epi8(lower, bytes), _mm256_shuffle_epi8(by_upper, upper))
     }
