@@ -167,14 +167,7 @@ impl CardRequest {
     /// What was asked for, without the PIN; independent of the order of columns or members.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
-        let mut digest = Sha256::new();
-        for (path, value) in self.form.iter() {
-            for text in [path, value] {
-                digest.update((text.len() as u64).to_be_bytes());
-                digest.update(text.as_bytes());
-            }
-        }
-        digest.finalize().into()
+        fingerprint(self.form.iter())
     }
 
     /// Appends the form body, with the metadata by which the card is found again.
@@ -188,6 +181,26 @@ impl CardRequest {
             form::plain_pair(body, "&pin[encrypted_number]=", pin);
         }
     }
+}
+
+/// Of pairs in the order of their paths, each value as it is written.
+fn fingerprint<'p, V: AsRef<str>>(pairs: impl Iterator<Item = (&'p str, V)>) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for (path, value) in pairs {
+        for text in [path, value.as_ref()] {
+            digest.update((text.len() as u64).to_be_bytes());
+            digest.update(text.as_bytes());
+        }
+    }
+    digest.finalize().into()
+}
+
+/// [`CardRequest::fingerprint`] of pairs that [`CardRequest::of_right_pairs`] would take, without the request.
+pub(crate) fn fingerprint_of_right_pairs<'p>(
+    pairs: impl Iterator<Item = (&'p str, Kind, &'p str)>,
+) -> [u8; 32] {
+    let without_pin = pairs.filter(|(_, kind, _)| *kind != Kind::Pin);
+    fingerprint(without_pin.map(|(path, kind, value)| (path, kind.canonical(value))))
 }
 
 /// Numbers every list from 0 again: a row that leaves the first limit's cells empty has one limit, not a second one.

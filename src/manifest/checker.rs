@@ -56,6 +56,18 @@ impl Checker {
         self.hasher.clone()
     }
 
+    /// Whether it wants to be told what rows come to, with [`Self::add_digested`].
+    pub(super) fn digests(&self) -> bool {
+        self.digest.is_some()
+    }
+
+    /// Adds what the next good rows come to: of each its name and its request's fingerprint.
+    pub(super) fn add_digested(&mut self, rows: &[u8]) {
+        if let Some(digest) = &mut self.digest {
+            digest.update(rows);
+        }
+    }
+
     /// About so many rows will come.
     pub(super) fn expect(&mut self, rows: u64) {
         self.names.expect(rows);

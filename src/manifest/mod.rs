@@ -278,7 +278,7 @@ impl Manifest {
         let mut checker = Checker::handing_over(options);
         checker.add_header(&self.header_problems);
         checker.hand_over(told);
-        let rows = if options.digest || !self.header_problems.is_empty() {
+        let rows = if !self.header_problems.is_empty() {
             Some(self.rows()?)
         } else {
             self.check_fast(&mut checker, &mut |checker| {

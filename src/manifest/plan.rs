@@ -7,7 +7,7 @@
 
 use crate::card::kind::Kind;
 use crate::card::params::{EXCLUSIVE, METADATA_ENTRIES_MAX, REQUIRED, metadata_key};
-use crate::card::{CardRequest, may_leave_gaps};
+use crate::card::{CardRequest, fingerprint_of_right_pairs, may_leave_gaps};
 
 use super::header::{Column, Holds};
 use super::rows::row_id_is_good;
@@ -135,6 +135,19 @@ impl Plan {
         }
         let pairs = self.ordered.iter().map(|(at, path, kind)| (path.as_str(), *kind, cell(*at)));
         Some(CardRequest::of_right_pairs(pairs.filter(|(.., value)| !value.is_empty())))
+    }
+
+    /// The fingerprint of the request of a row that was judged right; nothing if it has a gap in a list.
+    pub(super) fn fingerprint<'c>(&self, cell: impl Fn(usize) -> &'c [u8]) -> Option<[u8; 32]> {
+        let mut pairs = Vec::with_capacity(self.ordered.len());
+        for (at, path, kind) in &self.ordered {
+            match cell(*at) {
+                [] if self.gaps & (1 << at) != 0 => return None,
+                [] => {}
+                value => pairs.push((path.as_str(), *kind, std::str::from_utf8(value).ok()?)),
+            }
+        }
+        Some(fingerprint_of_right_pairs(pairs.into_iter()))
     }
 
     /// The columns that are given in a row that is right.

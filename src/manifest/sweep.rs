@@ -51,9 +51,19 @@ struct Judged {
     rows: Vec<Seen>,
     /// Rows that are not valid, in order; lines and numbers as in `rows`.
     invalid: Vec<InvalidRow>,
+    /// Of each good row its name and its request's fingerprint, where a digest is wanted.
+    digested: Vec<u8>,
     lines: u64,
     odd: bool,
     scratch: Scratch,
+}
+
+/// What blocks are judged by.
+struct Judge<'m> {
+    manifest: &'m Manifest,
+    plan: &'m Plan,
+    hasher: Hasher,
+    digests: bool,
 }
 
 /// A row's cells as ranges of the block's bytes, or of those that were unescaped.
@@ -110,8 +120,8 @@ impl Round {
         }
     }
 
-    fn judge(&mut self, manifest: &Manifest, plan: &Plan, hasher: &Hasher) {
-        self.slots[..self.filled].par_iter_mut().for_each(|slot| slot.judge(manifest, plan, hasher));
+    fn judge(&mut self, judge: &Judge<'_>) {
+        self.slots[..self.filled].par_iter_mut().for_each(|slot| slot.judge(judge));
     }
 
     /// Adds its rows up; answers why the sweep ends, if it does.
@@ -163,7 +173,7 @@ impl Manifest {
         let file = open(at.0)?;
         let file_bytes = file.metadata()?.len();
         let mut blocks = Blocks::new(file, at.0);
-        let hasher = checker.hasher();
+        let judge = Judge { manifest: self, plan, hasher: checker.hasher(), digests: checker.digests() };
         // While one round is judged, the one before it is added up and the one after it is read.
         let mut rounds: [Round; 3] = Default::default();
         rounds[1].read(&mut blocks);
@@ -174,7 +184,7 @@ impl Manifest {
                 checker.expect(before.rows_expected(file_bytes));
             }
             let ended = rayon::in_place_scope(|scope| {
-                scope.spawn(|_| judged.judge(self, plan, &hasher));
+                scope.spawn(|_| judged.judge(&judge));
                 let ended = before.add_to(checker, &mut at, added);
                 if more && ended.is_none() {
                     after.read(&mut blocks);
@@ -190,26 +200,31 @@ impl Manifest {
     }
 }
 
+impl Judge<'_> {
+    /// Whether a row is right, and what its request comes to if that is wanted; nothing if the plan cannot tell.
+    #[inline]
+    fn by_plan<'c>(&self, cell: impl Fn(usize) -> &'c [u8]) -> Option<(Good, Option<[u8; 32]>)> {
+        let good = self.plan.judge(&cell)?;
+        let fingerprint = if self.digests { Some(self.plan.fingerprint(&cell)?) } else { None };
+        Some((good, fingerprint))
+    }
+}
+
 impl Slot {
-    fn judge(&mut self, manifest: &Manifest, plan: &Plan, hasher: &Hasher) {
+    fn judge(&mut self, judge: &Judge<'_>) {
         let Self { block, marks, judged } = self;
         judged.rows.clear();
         judged.invalid.clear();
+        judged.digested.clear();
         judged.lines = 0;
-        judged.odd = judged.judge(block, marks, manifest, plan, hasher).is_none();
+        judged.odd = judged.judge(block, marks, judge).is_none();
     }
 }
 
 impl Judged {
     /// Judges every row; nothing if the block is not as well-formed as it must be.
-    fn judge(
-        &mut self,
-        block: &Block,
-        marks: &mut Marks,
-        manifest: &Manifest,
-        plan: &Plan,
-        hasher: &Hasher,
-    ) -> Option<()> {
+    fn judge(&mut self, block: &Block, marks: &mut Marks, judge: &Judge<'_>) -> Option<()> {
+        let Judge { manifest, plan, hasher, digests } = judge;
         let bytes = block.bytes();
         simdutf8::basic::from_utf8(bytes).ok()?;
         marks.find(bytes);
@@ -219,22 +234,28 @@ impl Judged {
         while split.skip_blank_lines() {
             let line = split.lines;
             let plain = split.plain_record(columns);
-            let good = plain.as_ref().and_then(|row| plan.judge(|at| row.cell(bytes, at)));
-            let (name, verdict) = if let (Some(row), Some(good)) = (&plain, good) {
+            let by_plan = plain.as_ref().and_then(|row| judge.by_plan(|at| row.cell(bytes, at)));
+            let (name, verdict, fingerprint) = if let (Some(row), Some((good, fingerprint))) =
+                (&plain, by_plan)
+            {
                 split.pass(row);
                 let name = plan.row_id_column().map(|at| row.cell(bytes, at));
-                (name, Verdict::Good(good))
+                (name, Verdict::Good(good), fingerprint)
             } else {
                 split.record(&mut self.scratch)?;
-                let cell = |at: usize| self.scratch.cell(bytes, at);
                 let counted = self.scratch.cells.len() == columns;
-                let good = if counted { plan.judge(cell) } else { None };
-                let verdict = match good {
-                    Some(good) => Verdict::Good(good),
+                let by_plan = counted.then(|| judge.by_plan(|at| self.scratch.cell(bytes, at))).flatten();
+                let (verdict, fingerprint) = match by_plan {
+                    Some((good, fingerprint)) => (Verdict::Good(good), fingerprint),
                     None => self.long_way(bytes, manifest, line)?,
                 };
-                (plan.row_id_column().filter(|_| counted).map(|at| self.scratch.cell(bytes, at)), verdict)
+                let name = plan.row_id_column().filter(|_| counted).map(|at| self.scratch.cell(bytes, at));
+                (name, verdict, fingerprint)
             };
+            if let Some(fingerprint) = fingerprint.filter(|_| *digests) {
+                self.digested.extend_from_slice(name.unwrap_or_default());
+                self.digested.extend_from_slice(&fingerprint);
+            }
             let name =
                 name.filter(|name| !name.is_empty()).and_then(|name| NonZeroU64::new(hasher.hash(name)));
             self.rows.push(Seen { name, line: u32::try_from(line).ok()?, verdict });
@@ -245,8 +266,13 @@ impl Judged {
         (split.quotes == block.quotes && split.returns == returns).then_some(())
     }
 
-    /// Says what is wrong with the row in the scratch; nothing if too many are.
-    fn long_way(&mut self, bytes: &[u8], manifest: &Manifest, line: u64) -> Option<Verdict> {
+    /// Says what is wrong with the row in the scratch, or what its request comes to; nothing if too many are wrong.
+    fn long_way(
+        &mut self,
+        bytes: &[u8],
+        manifest: &Manifest,
+        line: u64,
+    ) -> Option<(Verdict, Option<[u8; 32]>)> {
         let cells_length = (0..self.scratch.cells.len()).map(|at| self.scratch.cell(bytes, at).len()).sum();
         let (mut cells, mut ends) = (Zeroizing::new(Vec::with_capacity(cells_length)), Vec::new());
         for at in 0..self.scratch.cells.len() {
@@ -258,17 +284,19 @@ impl Judged {
             Err(_) if self.invalid.len() >= INVALID_MAX => None,
             Err(invalid) => {
                 self.invalid.push(invalid);
-                Some(Verdict::Invalid)
+                Some((Verdict::Invalid, None))
             }
             // The plan said nothing of a row that is right after all.
             Ok(row) => {
-                Some(Verdict::Good(Good { physical: row.card.kind() == "physical", pin: row.pin.is_some() }))
+                let good = Good { physical: row.card.kind() == "physical", pin: row.pin.is_some() };
+                Some((Verdict::Good(good), Some(row.card.fingerprint())))
             }
         }
     }
 
     /// Adds the rows up, the first of which stands on this line.
     fn add_to(&mut self, checker: &mut Checker, first_line: u64) {
+        checker.add_digested(&self.digested);
         let mut invalid = self.invalid.drain(..);
         let before = checker.rows();
         checker.expect_names(self.rows.iter().filter_map(|seen| seen.name));
