@@ -5,6 +5,7 @@
 
 pub(crate) mod answer;
 mod outgoing;
+mod warm;
 mod wire;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::config::{StripeConfig, seconds};
 use crate::outcome::Card;
 use outgoing::Outgoing;
+use warm::Warm;
 use wire::{Proxies, Reply, Silence, Wire};
 
 pub use answer::{Answer, LimitReason, Listed};
@@ -69,6 +71,7 @@ pub enum ClientError {
 #[derive(Clone)]
 pub struct Client {
     wire: Wire,
+    warm: Arc<Warm>,
     cards: Endpoint,
     key: Endpoint,
     headers: HeaderMap,
@@ -127,7 +130,7 @@ impl Client {
         let (connect, total) =
             (seconds(config.connect_timeout_seconds), seconds(config.total_timeout_seconds));
         let wire = Wire::new(tls(cards.is_https() || key.is_https())?, proxies, connect, total);
-        Ok(Self { wire, cards, key, headers: headers(config, api_key)?, mode })
+        Ok(Self { wire, warm: Arc::new(Warm::new()), cards, key, headers: headers(config, api_key)?, mode })
     }
 
     /// Whether the key moves real money.
@@ -148,11 +151,10 @@ impl Client {
     /// # Errors
     /// A sentence saying what went wrong. No card can have come of it.
     pub async fn pin_key(&self) -> Result<Bytes, String> {
-        let mut timed = Timed::begin("pin_key", "GET", &self.key.url);
         let mut request = Request::new(Outgoing::default());
         *request.uri_mut() = self.key.uri.clone();
         request.headers_mut().insert(USER_AGENT, AGENT);
-        let reply = timed.answered(self.wire.send(request).await).map_err(Silence::reason)?;
+        let reply = self.send("pin_key", &self.key, request).await.map_err(Silence::reason)?;
         let body = reply.body?;
         if reply.status.is_success() {
             Ok(body)
@@ -172,7 +174,6 @@ impl Client {
         body: Zeroizing<Vec<u8>>,
         leaves: impl FnOnce() + Send + 'static,
     ) -> Answer {
-        let mut timed = Timed::begin("create_card", "POST", &self.cards.url);
         let mut request = Request::new(Outgoing::new(Bytes::from_owner(body), leaves));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.cards.uri.clone();
@@ -180,7 +181,7 @@ impl Client {
         let key = HeaderValue::from_str(idempotency_key).expect("it is made of letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
         request.headers_mut().insert(CONTENT_TYPE, FORM);
-        match timed.answered(self.wire.send(request).await) {
+        match self.send("create_card", &self.cards, request).await {
             Err(Silence::NotSent(reason)) => Answer::NotSent(reason),
             Err(Silence::NoAnswer(reason)) => Answer::no_answer(reason),
             Ok(Reply { status, headers, body }) => answer::of_create(status, &headers, body),
@@ -208,7 +209,6 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
-        let mut timed = Timed::begin("list_cards", "GET", &self.cards.url);
         let mut request = Request::new(Outgoing::default());
         let failed = |reason| Listed::Failed { reason, limited: None, key_rejected: false };
         match url.as_str().parse() {
@@ -216,10 +216,23 @@ impl Client {
             Err(_) => return failed("the list's address is too long".into()),
         }
         *request.headers_mut() = self.headers.clone();
-        match timed.answered(self.wire.send(request).await) {
+        match self.send("list_cards", &self.cards, request).await {
             Err(silence) => failed(silence.reason()),
             Ok(Reply { status, headers, body }) => answer::of_list(status, &headers, body),
         }
+    }
+
+    async fn send(
+        &self,
+        operation: &'static str,
+        to: &Endpoint,
+        request: Request<Outgoing>,
+    ) -> Result<Reply, Silence> {
+        let _slot = self.warm.slot().await;
+        let mut timed = Timed::begin(operation, request.method(), &to.url);
+        let reply = self.wire.send(request).await;
+        timed.status = reply.as_ref().ok().map(|reply| reply.status.as_u16());
+        reply
     }
 }
 
@@ -232,14 +245,9 @@ struct Timed {
 }
 
 impl Timed {
-    fn begin(operation: &'static str, method: &'static str, url: &url::Url) -> Self {
-        let span = crate::trace::requesting(method, url);
+    fn begin(operation: &'static str, method: &Method, url: &url::Url) -> Self {
+        let span = crate::trace::requesting(method.as_str(), url);
         Self { operation, began: Instant::now(), status: None, span }
-    }
-
-    fn answered(&mut self, reply: Result<Reply, Silence>) -> Result<Reply, Silence> {
-        self.status = reply.as_ref().ok().map(|reply| reply.status.as_u16());
-        reply
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn sending(_: &Broker, _: &str, _: &mut FieldTable, _: usize) -> Span
     Span::none()
 }
 
-pub(crate) fn requesting(_: &'static str, _: &url::Url) -> Span {
+pub(crate) fn requesting(_: &str, _: &url::Url) -> Span {
     Span::none()
 }
 

@@ -231,7 +231,7 @@ pub(crate) fn sending(broker: &Broker, queue: &str, headers: &mut FieldTable, by
 }
 
 /// The span of a request to Stripe. Stripe is not told of it.
-pub(crate) fn requesting(method: &'static str, url: &url::Url) -> Span {
+pub(crate) fn requesting(method: &str, url: &url::Url) -> Span {
     info_span!(
         target: TARGET,
         "request",
