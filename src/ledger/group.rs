@@ -18,9 +18,12 @@ use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, 
 const GROUP_ROWS_MAX: usize = 1024;
 /// Writes or questions that may wait; beyond it the askers wait to ask, which is what pushes back on the intake.
 const WAITING_MAX: usize = 4096;
-/// Least time from one large group's begin to the next group's. At thousands of rows a second it makes few large groups
-/// of many small ones, each of which would wake a thread and flush pages that the next one writes again.
-const GATHERED: Duration = Duration::from_millis(2);
+/// Least time from one group's begin to the next one's, for each row of it. At thousands of rows a second it makes few
+/// large groups of many small ones, each of which would wake a thread and flush pages that the next one writes again;
+/// when fewer rows come in than that, groups are as small as a flush is short, and nobody waits.
+const GATHERED_PER_ROW: Duration = Duration::from_micros(100);
+/// Most time for that.
+const GATHERED_MAX: Duration = Duration::from_millis(5);
 /// What is a large group. Up to a thousand jobs a second there is none, and nobody waits.
 const GATHERED_FROM: usize = 8;
 /// Tries of one commit before its jobs are told: a PostgreSQL that restarts, another process's long transaction.
@@ -100,7 +103,7 @@ pub(super) fn display_name(url: &str) -> String {
 }
 
 struct Write {
-    row: Row,
+    row: Box<Row>,
     done: oneshot::Sender<Result<(), LedgerError>>,
 }
 
@@ -201,10 +204,13 @@ impl Ledger {
     ///
     /// # Errors
     /// If it could not be written; then nothing may be told or called on the strength of it.
-    pub async fn write(&self, row: Row) -> Result<(), LedgerError> {
-        let (done, written) = oneshot::channel();
-        self.writes.send(Write { row, done }).await.map_err(|_| LedgerError::Closed)?;
-        written.await.map_err(|_| LedgerError::Closed)?
+    pub fn write(&self, row: Row) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        let row = Box::new(row);
+        async move {
+            let (done, written) = oneshot::channel();
+            self.writes.send(Write { row, done }).await.map_err(|_| LedgerError::Closed)?;
+            written.await.map_err(|_| LedgerError::Closed)?
+        }
     }
 
     /// What is known of a job.
@@ -294,16 +300,16 @@ impl Ledger {
     }
 }
 
-/// Takes what has come in as the next group, [`GATHERED`] after the one before if that was large.
+/// Takes what has come in as the next group, a while after the one before if that was large.
 struct Gathering {
     runs: Runs,
-    /// When the latest group was taken, if it was large.
-    latest: Option<Instant>,
+    /// When the next group may be taken, if it is not now.
+    next: Option<Instant>,
 }
 
 impl Gathering {
     fn of(store: &Store) -> Self {
-        Self { runs: Runs::of(store), latest: None }
+        Self { runs: Runs::of(store), next: None }
     }
 
     /// Whether there is one; none when nobody is left who could ask.
@@ -311,7 +317,7 @@ impl Gathering {
         if requests.recv_many(group, GROUP_ROWS_MAX).await == 0 {
             return false;
         }
-        let rest = self.latest.map_or(Duration::ZERO, |latest| GATHERED.saturating_sub(latest.elapsed()));
+        let rest = self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
         if !rest.is_zero() {
             match self.runs {
                 Runs::OnThread => std::thread::sleep(rest),
@@ -323,7 +329,9 @@ impl Gathering {
                 group.push(more);
             }
         }
-        self.latest = (group.len() >= GATHERED_FROM).then(Instant::now);
+        let rows = u32::try_from(group.len()).unwrap_or(u32::MAX);
+        let gathered = (GATHERED_PER_ROW * rows).min(GATHERED_MAX);
+        self.next = (group.len() >= GATHERED_FROM).then(|| Instant::now() + gathered);
         true
     }
 }
@@ -338,7 +346,7 @@ async fn write_in_groups(
     let mut group = Vec::with_capacity(GROUP_ROWS_MAX);
     let mut gathering = Gathering::of(&store);
     while gathering.next(&mut requests, &mut group).await {
-        let rows: Vec<&Row> = group.iter().map(|write| &write.row).collect();
+        let rows: Vec<&Row> = group.iter().map(|write| &*write.row).collect();
         let began = Instant::now();
         let result = commit(&mut store, &url, &rows).await;
         crate::metrics::committed(group.len(), began.elapsed());

@@ -126,7 +126,7 @@ struct Passage<'l> {
     recall: Option<&'l CancellationToken>,
     /// Calls made in earlier runs.
     attempts_before: u32,
-    job: Job,
+    job: Box<Job>,
     course: Course,
     request_id: Option<String>,
     /// Why the latest try did not end it; told if no try does.
@@ -192,30 +192,31 @@ impl Line {
 
     /// Takes a job down the line to its end. The same id twice at once is carried one after the other, so that the
     /// second meets the first one's record. `None` if the line stopped before anything was begun for it.
-    pub async fn carry(&self, job: Job) -> Option<Ended> {
-        self.carry_in_turn(job, Way::default()).await
+    pub fn carry(&self, job: impl Into<Box<Job>>) -> impl Future<Output = Option<Ended>> + Send {
+        self.carry_in_turn(job.into(), Way::default())
     }
 
     /// As [`Self::carry`], but the job begins only while the gate is open; called off, it is refused `cancelled`
     /// unless it has begun, now or in an earlier run.
     pub async fn carry_through(&self, gate: &Gate, job: Job) -> Option<Ended> {
-        self.carry_in_turn(job, Way { gate: Some(gate), ..Way::default() }).await
+        self.carry_in_turn(job.into(), Way { gate: Some(gate), ..Way::default() }).await
     }
 
     /// As [`Self::carry`], until it is recalled: then a call under way ends, no other begins, and the job ends as if
     /// the line had stopped.
     pub async fn carry_until(&self, recall: &CancellationToken, job: Job) -> Option<Ended> {
-        self.carry_in_turn(job, Way { recall: Some(recall), ..Way::default() }).await
+        self.carry_in_turn(job.into(), Way { recall: Some(recall), ..Way::default() }).await
     }
 
     /// Answers a job that will not be called for any more: with its card if it has one, by a look at Stripe if a call
     /// was begun for it, and else with this refusal. `None` if it was recalled, or the line stopped meanwhile.
     pub async fn close_off(&self, recall: &CancellationToken, job: Job, refusal: Refusal) -> Option<Ended> {
-        self.carry_in_turn(job, Way { recall: Some(recall), given_up: Some(refusal), gate: None }).await
+        let way = Way { recall: Some(recall), given_up: Some(refusal), gate: None };
+        self.carry_in_turn(job.into(), way).await
     }
 
     #[tracing::instrument(name = "job", skip_all, fields(job = %job.id, batch = %job.batch))]
-    async fn carry_in_turn(&self, job: Job, way: Way<'_>) -> Option<Ended> {
+    async fn carry_in_turn(&self, job: Box<Job>, way: Way<'_>) -> Option<Ended> {
         let id = job.id.clone();
         let in_flight = metrics::InFlight::begin();
         let turnstile = {
@@ -239,7 +240,7 @@ impl Line {
         ended
     }
 
-    async fn carry_alone(&self, job: Job, way: Way<'_>) -> Option<Ended> {
+    async fn carry_alone(&self, job: Box<Job>, way: Way<'_>) -> Option<Ended> {
         let stage = metrics::Stage::begin("admit");
         let known = self.parts.ledger.look_up(&self.parts.scope, &job.id).await;
         stage.ended();
