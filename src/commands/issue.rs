@@ -30,8 +30,8 @@ use crate::tally::{Counts, Tally};
 /// Jobs that may wait for their first turn: what the pace takes in this time. Enough to keep the line full, few enough
 /// that no PIN is read long before its call.
 const WAITING: Duration = Duration::from_millis(500);
-/// Bounds of that number: more than 256 only push one another out of the processor's caches.
-const WAITING_COUNT: std::ops::RangeInclusive<usize> = 4..=256;
+/// Bounds of that number: more than 128 only push one another out of the processor's caches.
+const WAITING_COUNT: std::ops::RangeInclusive<usize> = 4..=128;
 /// Rows that the reader hands over at once: what the pace takes in this time, so that no PIN is read long before its
 /// turn, and a thread is not woken for every row.
 const READ_AT_ONCE: Duration = Duration::from_millis(5);
@@ -40,6 +40,9 @@ const READ_COUNT: std::ops::RangeInclusive<usize> = 1..=64;
 /// Ends that the results' writer takes at once, and how long it lets them gather.
 const WRITTEN_AT_ONCE: usize = 1024;
 const WRITTEN_EVERY: Duration = Duration::from_millis(5);
+/// Rows taken in one go; then all goes on that can. So a busy machine takes rows as fast as it carries them, and no more
+/// are under way than it has use for.
+const TAKEN_AT_ONCE: u64 = 4;
 /// Jobs under way at all, waits between attempts included: a bound on memory.
 const CARRIED_MAX: usize = 4096;
 /// Between two lines of progress where there is no terminal.
@@ -275,7 +278,7 @@ async fn carry_all(
     let writer = std::thread::spawn(move || write_results(results, endings));
     let carried = Arc::new(Semaphore::new(CARRIED_MAX));
     let waiting = Arc::new(Semaphore::new(waiting_max));
-    let mut taken = 0;
+    let mut taken: u64 = 0;
     let mut read = Vec::new().into_iter();
     loop {
         let row = match read.next() {
@@ -293,9 +296,9 @@ async fn carry_all(
         let mut job = match row {
             Ok(row) => {
                 let line = row.line;
-                job_of(row, &batch).map_err(|error| {
+                Box::new(job_of(row, &batch).map_err(|error| {
                     format!("line {line}: batch and row_id together make a job id that {error}")
-                })?
+                })?)
             }
             Err(invalid) => {
                 taken += 1;
@@ -309,6 +312,9 @@ async fn carry_all(
         let room = carried.clone().acquire_owned().await.map_err(|error| error.to_string())?;
         job.waiting = Some(waiting.clone().acquire_owned().await.map_err(|error| error.to_string())?);
         taken += 1;
+        if taken.is_multiple_of(TAKEN_AT_ONCE) {
+            tokio::task::yield_now().await;
+        }
         let (line, ended, tally, bar) = (line.clone(), ended.clone(), tally.clone(), bar.clone());
         tokio::spawn(async move {
             let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));

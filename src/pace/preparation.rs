@@ -20,11 +20,11 @@ const SPARE: f64 = 1.25;
 const FADES: f64 = 0.98;
 /// Fewest places: one prepares while one waits to send.
 const PLACES_MIN: usize = 2;
-/// Most places for each call that may be in flight: who bounds the calls bounds what is made ready for them. Two, so
-/// that a key endpoint which takes twice as long as a call still leaves no call waiting.
-const PLACES_PER_CALL_MAX: usize = 2;
-/// Never fewer than so many for that reason: at Stripe's limits a key endpoint may take a second and more.
-const PLACES_BOUND_MIN: usize = 128;
+/// Calls that may be in flight for each place, where these would be more than [`PLACES_BOUND_MIN`]: who bounds the calls
+/// bounds what is made ready for them.
+const CALLS_PER_PLACE: usize = 2;
+/// Never bounded to fewer for that reason: at Stripe's hundred a second a key endpoint may take two seconds.
+const PLACES_BOUND_MIN: usize = 256;
 
 /// The measured preparation.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Preparation {
 impl Preparation {
     /// Where so many calls may be in flight.
     pub(super) fn new(concurrency: usize) -> Self {
-        let places_max = concurrency.saturating_mul(PLACES_PER_CALL_MAX).max(PLACES_BOUND_MIN);
+        let places_max = (concurrency / CALLS_PER_PLACE).max(PLACES_BOUND_MIN);
         Self { takes: ASSUMED, places_max }
     }
 
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn however_high_the_rate_only_so_many_prepare_as_the_calls_can_use() {
-        assert_eq!(Preparation::new(512).places(100_000.0), 1024);
+        assert_eq!(Preparation::new(1024).places(100_000.0), 512);
         assert_eq!(Preparation::new(1).places(100_000.0), PLACES_BOUND_MIN);
     }
 }
