@@ -394,6 +394,7 @@ impl Passage<'_> {
         self.line.parts.ledger.write(self.row(State::Begun)).await?;
         stage.ended();
         killpoint::pass("begun");
+        let slot = self.line.parts.client.slot().await;
         let Some(mut permit) = self.permit(turn).await else {
             self.course.unbegin();
             return Ok(());
@@ -409,7 +410,8 @@ impl Passage<'_> {
         }
         let departure = permit.departure();
         let stage = metrics::Stage::begin("create");
-        let answer = self.line.parts.client.create_card(&key, self.body(), move || departure.left()).await;
+        let answer =
+            self.line.parts.client.create_card(slot, &key, self.body(), move || departure.left()).await;
         stage.ended();
         killpoint::pass("answered");
         let wait = self.take(answer, permit)?;

@@ -24,6 +24,7 @@ use warm::Warm;
 use wire::{Proxies, Reply, Silence, Wire};
 
 pub use answer::{Answer, LimitReason, Listed};
+pub use warm::Slot;
 
 /// Who calls.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("embosser/", env!("CARGO_PKG_VERSION")));
@@ -154,6 +155,7 @@ impl Client {
         let mut request = Request::new(Outgoing::default());
         *request.uri_mut() = self.key.uri.clone();
         request.headers_mut().insert(USER_AGENT, AGENT);
+        let _slot = self.slot().await;
         let reply = self.send("pin_key", &self.key, request).await.map_err(Silence::reason)?;
         let body = reply.body?;
         if reply.status.is_success() {
@@ -163,13 +165,19 @@ impl Client {
         }
     }
 
-    /// Makes one create call. `body` is wiped once it is no longer needed; `leaves` is called when it is about to be
+    /// Waits for a call's place, a moment at most: before its permit, as a permit is for a call that leaves at once.
+    pub async fn slot(&self) -> Slot<'_> {
+        self.warm.slot().await
+    }
+
+    /// Makes one create call, in its place. `body` is wiped once it is no longer needed; `leaves` is called when it is about to be
     /// written to a connection, and never if it is not.
     ///
     /// # Panics
     /// If the idempotency key has characters that no header can carry.
     pub async fn create_card(
         &self,
+        _slot: Slot<'_>,
         idempotency_key: &str,
         body: Zeroizing<Vec<u8>>,
         leaves: impl FnOnce() + Send + 'static,
@@ -228,7 +236,6 @@ impl Client {
         to: &Endpoint,
         request: Request<Outgoing>,
     ) -> Result<Reply, Silence> {
-        let _slot = self.warm.slot().await;
         let mut timed = Timed::begin(operation, request.method(), &to.url);
         let reply = self.wire.send(request).await;
         timed.status = reply.as_ref().ok().map(|reply| reply.status.as_u16());
