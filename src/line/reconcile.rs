@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use super::{Halt, Line, Stop, Verdict};
+use super::course::Verdict;
+use super::passage::Stop;
+use super::{Halt, Line};
 use crate::clock::Time;
 use crate::job::Job;
 use crate::pace::{Answered as Paced, Waited};
