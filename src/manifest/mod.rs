@@ -12,6 +12,7 @@ mod names;
 mod plan;
 mod records;
 mod rows;
+mod split;
 mod stream;
 mod sweep;
 
