@@ -4,6 +4,8 @@
 //! and injects faults on request. It keeps an account of all it did, by which embosser's promises are judged.
 //! What it answers to is in [`world`]; this file is the server around it.
 
+mod account;
+mod asked;
 mod cardholders;
 mod cards;
 mod keys;
@@ -27,10 +29,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use asked::Asked;
 use told::{Cut, Told};
-use world::{Asked, World};
+use world::World;
 
-pub use world::{Account, Counts, IssuedCard, Seen};
+pub use account::{Account, Counts, IssuedCard, Seen};
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -252,7 +255,7 @@ async fn answer(
 async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
     let lock = || world.lock().unwrap_or_else(PoisonError::into_inner);
     if asked.path.starts_with("/_sandbox/") {
-        return Some(world::control(&mut lock(), &asked));
+        return Some(account::control(&mut lock(), &asked));
     }
     let begun = lock().begin(&asked);
     let mut execution = match begun {

@@ -3,140 +3,27 @@
 //! Faults are drawn from the seed, one draw for each call that would be executed: a call that a limiter, the memory or
 //! validation answers draws none, so that the n-th execution meets the same fault in each run with one seed.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use openssl::pkey::Private;
 use openssl::rsa::Rsa;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
+use serde_json::{Map, Value};
 
+use super::account::{Account, IssuedCard, Seen};
+use super::asked::{Asked, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
 use super::cards::{Cards, Making};
 use super::keys::Keys;
 use super::limits::Limits;
-use super::memory::{Memory, Parameters, Remembered};
+use super::memory::{Memory, Remembered};
 use super::told::{Cut, Fault, Told};
 use super::{Faults, Options, cardholders};
 use crate::card::{CardRequest, FieldProblem};
 
 /// Requests that are remembered one by one.
 const REQUESTS_MAX: usize = 100_000;
-/// Where cards are made.
-const CARDS: &str = "/v1/issuing/cards";
-/// Where cardholders are made.
-const CARDHOLDERS: &str = "/v1/issuing/cardholders";
-
-/// A card that was made, as tests judge it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct IssuedCard {
-    /// Its id.
-    pub id: String,
-    /// Whose it is.
-    pub cardholder: Option<String>,
-    /// `metadata[embosser_job]`.
-    pub job: Option<String>,
-    /// The PIN that was set, decrypted.
-    pub pin: Option<String>,
-    /// The idempotency key of the call that made it.
-    pub idempotency_key: Option<String>,
-}
-
-/// What the sandbox did.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct Account {
-    /// Every card made.
-    pub cards: Vec<IssuedCard>,
-    /// Create calls that the limiters let through.
-    pub creates: u64,
-    /// Saved answers given again.
-    pub replays: u64,
-    /// Keys served.
-    pub key_fetches: u64,
-    /// Calls that a limiter turned away.
-    pub limited: u64,
-    /// The same, by the reason given.
-    pub limited_by: BTreeMap<String, u64>,
-    /// Most calls that were executed at once.
-    pub at_once_max: usize,
-    /// When each create call that was let through arrived, in seconds since the start.
-    pub arrivals: Vec<f64>,
-}
-
-/// How much the sandbox did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Cards made.
-    pub cards: usize,
-    /// Create calls that the limiters let through.
-    pub creates: u64,
-    /// Saved answers given again.
-    pub replays: u64,
-    /// Keys served.
-    pub key_fetches: u64,
-    /// Calls that a limiter turned away.
-    pub limited: u64,
-}
-
-/// A request that came, for those who look from outside.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Seen {
-    /// Milliseconds since the start.
-    pub ms: f64,
-    /// Its method.
-    pub method: String,
-    /// Its path.
-    pub path: String,
-    /// The answer's status; none while it is executed, or if the connection was cut.
-    pub status: Option<u16>,
-    /// Its idempotency key.
-    pub idempotency_key: Option<String>,
-}
-
-/// A request, read.
-pub(super) struct Asked {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) query: String,
-    pub(super) authorization: Option<String>,
-    pub(super) idempotency_key: Option<String>,
-    pub(super) version: Option<String>,
-    pub(super) account: String,
-    pub(super) body: Bytes,
-}
-
-impl Asked {
-    /// The endpoint as limiters know it: with a card's id made general, and the account before it.
-    fn endpoint(&self) -> String {
-        let path = if is_one_of(CARDS, &self.path) {
-            "/v1/issuing/cards/{card}"
-        } else if is_one_of(CARDHOLDERS, &self.path) {
-            "/v1/issuing/cardholders/{cardholder}"
-        } else {
-            &self.path
-        };
-        format!("{} {} {path}", self.account, self.method)
-    }
-
-    fn pairs(&self) -> Vec<(String, String)> {
-        url::form_urlencoded::parse(&self.body).into_owned().collect()
-    }
-
-    /// The request as the memory compares it: what is asked of whom, in whatever order.
-    fn parameters(&self) -> Parameters {
-        let mut pairs = self.pairs();
-        pairs.sort_unstable();
-        let mut digest = Sha256::new();
-        for text in [&self.path].into_iter().chain(pairs.iter().flat_map(|(path, value)| [path, value])) {
-            digest.update((text.len() as u64).to_be_bytes());
-            digest.update(text);
-        }
-        digest.finalize().into()
-    }
-}
-
 /// What was decided on arrival.
 pub(super) enum Begun {
     /// The answer; none cuts the connection.
@@ -562,33 +449,6 @@ fn told_of(problem: &FieldProblem) -> Fault {
     Fault::invalid(code, path, message)
 }
 
-/// Whether a path is that of one object under a list's.
-fn is_one_of(list: &str, path: &str) -> bool {
-    path.strip_prefix(list)
-        .and_then(|rest| rest.strip_prefix('/'))
-        .is_some_and(|id| !id.is_empty() && !id.contains('/'))
-}
-
-fn last_part(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or("")
-}
-
-fn livemode(asked: &Asked) -> bool {
-    asked.authorization.as_deref().and_then(api_key_of).is_some_and(|key| key.contains("_live_"))
-}
-
-/// The key of `Bearer KEY`, or of `Basic`, where it is the user.
-fn api_key_of(authorization: &str) -> Option<String> {
-    use base64::Engine as _;
-    if let Some(key) = authorization.strip_prefix("Bearer ") {
-        return Some(key.trim().to_owned());
-    }
-    let encoded = authorization.strip_prefix("Basic ")?;
-    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
-    let text = String::from_utf8(decoded).ok()?;
-    text.split(':').next().map(str::to_owned)
-}
-
 fn entries(pairs: Vec<(String, String)>) -> Result<Map<String, Value>, Fault> {
     const ENTRIES_MAX: usize = 50;
     let mut entries = Map::new();
@@ -606,36 +466,4 @@ fn entries(pairs: Vec<(String, String)>) -> Result<Map<String, Value>, Fault> {
         return Err(Fault::invalid(None, "metadata", "You can have up to 50 metadata keys"));
     }
     Ok(entries)
-}
-
-/// What is told to those who judge from outside, under `/_sandbox/`.
-pub(super) fn control(world: &mut World, asked: &Asked) -> Told {
-    let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
-    let told = match (asked.method.as_str(), last_part(&asked.path)) {
-        ("GET", "account") => serde_json::to_value(world.account()).unwrap_or_default(),
-        ("GET", "requests") => serde_json::to_value(world.seen()).unwrap_or_default(),
-        ("POST", "rotate") => {
-            world.rotate_key();
-            json!({"ok": true})
-        }
-        ("POST", "advance") => {
-            world.advance(Duration::from_secs_f64(body["seconds"].as_f64().unwrap_or(0.0).max(0.0)));
-            json!({"ok": true})
-        }
-        ("POST", "rate") => {
-            let whole = |name: &str| body[name].as_u64().and_then(|limit| usize::try_from(limit).ok());
-            world.options.endpoint_per_second = whole("endpoint");
-            world.options.account_per_second = whole("account");
-            json!({"ok": true})
-        }
-        ("POST", "faults") => match serde_json::from_value::<Faults>(body) {
-            Ok(faults) => {
-                world.set_faults(faults);
-                json!({"ok": true})
-            }
-            Err(error) => return Told::new(400, &json!({"error": error.to_string()})),
-        },
-        _ => return Told::new(404, &json!({"error": "account, requests, rotate, advance, rate, faults"})),
-    };
-    Told::new(200, &told)
 }
