@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::adapt::Adapt;
 use super::circuit::{Circuit, Leave};
 use super::crowd::Crowd;
-use super::preparation::{LEAD, Preparation};
+use super::preparation::Preparation;
 use super::spacing::Spacing;
 use super::window::Window;
 use super::{Answered, CircuitState, Health, Limits};
@@ -148,7 +148,9 @@ impl Gate {
         }
         if behind && !self.led {
             self.led = true;
-            self.permits_from = Some(now + LEAD + Duration::from_secs_f64(1.0 / self.adapt.current()));
+            let per_second = self.adapt.current();
+            let lead = self.preparation.lead(per_second) + Duration::from_secs_f64(1.0 / per_second);
+            self.permits_from = Some(now + lead);
         }
         self.prepared = self.prepared.saturating_sub(1);
         self.number += 1;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// How far turns run ahead of permits beyond the time that preparing takes: what one preparation may take longer
 /// than another (a ledger's flush on a busy disk) without a permit going unused.
-pub(super) const LEAD: Duration = Duration::from_millis(150);
+const LEAD: Duration = Duration::from_millis(150);
 /// Taken for granted before anything was measured: a key fetched over a new connection, and a ledger's flush. Turns
 /// are evenly spaced themselves, so that too much here lets nobody in too early.
 const ASSUMED: Duration = Duration::from_secs(1);
@@ -50,6 +50,13 @@ impl Preparation {
         let ahead = self.takes.mul_f64(SPARE) + 2 * LEAD;
         super::whole(per_second * ahead.as_secs_f64()).clamp(PLACES_MIN, self.places_max)
     }
+
+    /// How far turns may run ahead of the first permits at this rate: no further than there are places, as a wait beyond
+    /// that would let nobody else prepare.
+    pub(super) fn lead(&self, per_second: f64) -> Duration {
+        let places = u32::try_from(self.places_max).unwrap_or(u32::MAX);
+        LEAD.min(Duration::from_secs_f64(f64::from(places) / per_second))
+    }
 }
 
 #[cfg(test)]
@@ -77,5 +84,12 @@ mod tests {
     fn however_high_the_rate_only_so_many_prepare_as_the_calls_can_use() {
         assert_eq!(Preparation::new(1024).places(100_000.0), 512);
         assert_eq!(Preparation::new(1).places(100_000.0), PLACES_BOUND_MIN);
+    }
+
+    #[test]
+    fn the_first_permits_wait_for_no_more_than_the_places_hold() {
+        let preparation = Preparation::new(512);
+        assert_eq!(preparation.lead(100.0), LEAD);
+        assert_eq!(preparation.lead(100_000.0), Duration::from_micros(2560));
     }
 }
