@@ -4,12 +4,14 @@
 //! (the API key would travel), or to let the key or a body into a log.
 
 pub(crate) mod answer;
+mod connect;
 mod outgoing;
+mod peer;
 mod warm;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
@@ -19,9 +21,11 @@ use zeroize::Zeroizing;
 
 use crate::config::{StripeConfig, seconds};
 use crate::outcome::Card;
+use connect::{Connector, Proxies};
 use outgoing::Outgoing;
+use peer::Peer;
 use warm::Warm;
-use wire::{Proxies, Reply, Silence, Wire};
+use wire::{Reply, Silence};
 
 pub use answer::{Answer, LimitReason, Listed};
 pub use warm::Slot;
@@ -68,13 +72,14 @@ pub enum ClientError {
     Tls(String),
 }
 
-/// A connection pool with the account's credentials.
+/// The connections, with the account's credentials.
 #[derive(Clone)]
 pub struct Client {
-    wire: Wire,
     warm: Arc<Warm>,
     cards: Endpoint,
     key: Endpoint,
+    /// What a call may take, its connection included.
+    total: Duration,
     headers: HeaderMap,
     mode: Mode,
 }
@@ -83,21 +88,27 @@ pub struct Client {
 #[derive(Clone)]
 struct Endpoint {
     url: url::Url,
-    uri: Uri,
+    /// Path and query.
+    path: Uri,
+    peer: Peer,
 }
 
 impl Endpoint {
-    fn of(option: &'static str, url: url::Url) -> Result<Self, ClientError> {
-        let uri = url.as_str().parse().map_err(|error: http::uri::InvalidUri| ClientError::Address {
+    /// On the connections of another one, if that has the same server.
+    fn of(
+        option: &'static str,
+        url: url::Url,
+        connector: &Connector,
+        other: Option<&Self>,
+    ) -> Result<Self, ClientError> {
+        let uri: Uri = url.as_str().parse().map_err(|error: http::uri::InvalidUri| ClientError::Address {
             option,
             value: url.to_string(),
             reason: error.to_string(),
         })?;
-        Ok(Self { url, uri })
-    }
-
-    fn is_https(&self) -> bool {
-        self.url.scheme() == "https"
+        let same = other.map(|other| &other.peer).filter(|peer| peer.is_at(&uri));
+        let peer = same.cloned().unwrap_or_else(|| Peer::new(&uri, connector.clone()));
+        Ok(Self { url, path: uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from), peer })
     }
 }
 
@@ -125,13 +136,19 @@ impl Client {
         }
         let mut cards_url = api_url.clone();
         cards_url.set_path(&format!("{}/v1/issuing/cards", api_url.path().trim_end_matches('/')));
-        let cards = Endpoint::of("api_url", cards_url)?;
-        let key = Endpoint::of("key_url", key_url)?;
         let proxies = if is_loopback(&api_url) { Proxies::None } else { Proxies::OfEnvironment };
-        let (connect, total) =
-            (seconds(config.connect_timeout_seconds), seconds(config.total_timeout_seconds));
-        let wire = Wire::new(tls(cards.is_https() || key.is_https())?, proxies, connect, total);
-        Ok(Self { wire, warm: Arc::new(Warm::new()), cards, key, headers: headers(config, api_key)?, mode })
+        let tls = tls([&api_url, &key_url].iter().any(|url| url.scheme() == "https"))?;
+        let connector = Connector::new(tls, proxies, seconds(config.connect_timeout_seconds));
+        let cards = Endpoint::of("api_url", cards_url, &connector, None)?;
+        let key = Endpoint::of("key_url", key_url, &connector, Some(&cards))?;
+        Ok(Self {
+            warm: Arc::new(Warm::new()),
+            cards,
+            key,
+            total: seconds(config.total_timeout_seconds),
+            headers: headers(config, api_key)?,
+            mode,
+        })
     }
 
     /// Whether the key moves real money.
@@ -153,7 +170,7 @@ impl Client {
     /// A sentence saying what went wrong. No card can have come of it.
     pub async fn pin_key(&self) -> Result<Bytes, String> {
         let mut request = Request::new(Outgoing::default());
-        *request.uri_mut() = self.key.uri.clone();
+        *request.uri_mut() = self.key.path.clone();
         request.headers_mut().insert(USER_AGENT, AGENT);
         let _slot = self.slot().await;
         let reply = self.send("pin_key", &self.key, request).await.map_err(Silence::reason)?;
@@ -184,7 +201,7 @@ impl Client {
     ) -> Answer {
         let mut request = Request::new(Outgoing::new(Bytes::from_owner(body), leaves));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.cards.uri.clone();
+        *request.uri_mut() = self.cards.path.clone();
         *request.headers_mut() = self.headers.clone();
         let key = HeaderValue::from_str(idempotency_key).expect("it is made of letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
@@ -219,8 +236,8 @@ impl Client {
         }
         let mut request = Request::new(Outgoing::default());
         let failed = |reason| Listed::Failed { reason, limited: None, key_rejected: false };
-        match url.as_str().parse() {
-            Ok(uri) => *request.uri_mut() = uri,
+        match url[url::Position::BeforePath..].parse() {
+            Ok(path) => *request.uri_mut() = path,
             Err(_) => return failed("the list's address is too long".into()),
         }
         *request.headers_mut() = self.headers.clone();
@@ -237,7 +254,7 @@ impl Client {
         request: Request<Outgoing>,
     ) -> Result<Reply, Silence> {
         let mut timed = Timed::begin(operation, request.method(), &to.url);
-        let reply = self.wire.send(request).await;
+        let reply = wire::call(&to.peer, request, self.total).await;
         timed.status = reply.as_ref().ok().map(|reply| reply.status.as_u16());
         reply
     }
