@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::clock::Clock;
 use crate::config::RetryConfig;
@@ -172,8 +173,14 @@ impl Line {
         self.carry_in_turn(job.into(), way).await
     }
 
-    #[tracing::instrument(name = "job", skip_all, fields(job = %job.id, batch = %job.batch))]
     async fn carry_in_turn(&self, job: Box<Job>, way: Way<'_>) -> Option<Ended> {
+        let span = tracing::info_span!("job", job = %job.id, batch = %job.batch);
+        // In its place: the span's future would be moved into another of its size.
+        let carried = std::pin::pin!(self.carry_in_span(job, way));
+        carried.instrument(span).await
+    }
+
+    async fn carry_in_span(&self, job: Box<Job>, way: Way<'_>) -> Option<Ended> {
         let id = job.id.clone();
         let in_flight = metrics::InFlight::begin();
         let turnstile = {
@@ -224,6 +231,7 @@ impl Line {
             course.give_up(refusal);
         }
         let begun_before = known.as_ref().is_some_and(|row| row.state == State::Begun);
+        drop(known);
         let mut passage = Passage {
             line: self,
             gate: way.gate.filter(|_| !begun_before),

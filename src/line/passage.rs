@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::course::{Answered, Course, Step, Verdict};
@@ -77,7 +78,10 @@ impl Passage<'_> {
                     return Ok(self.unresolved());
                 }
                 // On the heap, and only for as long as it takes: a job that waits is small, and many wait.
-                Step::Create(_) => Box::pin(self.create()).await?,
+                Step::Create(_) => {
+                    let span = tracing::info_span!("attempt", attempt = self.course.attempts() + 1);
+                    Box::pin(self.create()).instrument(span).await?;
+                }
                 Step::Reconcile => Box::pin(self.reconcile()).await?,
             }
         }
@@ -100,7 +104,6 @@ impl Passage<'_> {
     }
 
     /// pace → key → verify → (attempt recorded) → create.
-    #[tracing::instrument(skip_all, name = "attempt", fields(attempt = self.course.attempts() + 1))]
     async fn create(&mut self) -> Result<(), Stop> {
         let Some(turn) = self.turn().await? else {
             self.course

@@ -169,7 +169,7 @@ impl Client {
     /// # Errors
     /// A sentence saying what went wrong. No card can have come of it.
     pub async fn pin_key(&self) -> Result<Bytes, String> {
-        let mut request = Request::new(Outgoing::default());
+        let mut request = Box::new(Request::new(Outgoing::default()));
         *request.uri_mut() = self.key.path.clone();
         request.headers_mut().insert(USER_AGENT, AGENT);
         let _slot = self.slot().await;
@@ -199,7 +199,7 @@ impl Client {
         body: Zeroizing<Vec<u8>>,
         leaves: impl FnOnce() + Send + 'static,
     ) -> Answer {
-        let mut request = Request::new(Outgoing::new(Bytes::from_owner(body), leaves));
+        let mut request = Box::new(Request::new(Outgoing::new(Bytes::from_owner(body), leaves)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.cards.path.clone();
         *request.headers_mut() = self.headers.clone();
@@ -234,7 +234,7 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
-        let mut request = Request::new(Outgoing::default());
+        let mut request = Box::new(Request::new(Outgoing::default()));
         let failed = |reason| Listed::Failed { reason, limited: None, key_rejected: false };
         match url[url::Position::BeforePath..].parse() {
             Ok(path) => *request.uri_mut() = path,
@@ -251,7 +251,7 @@ impl Client {
         &self,
         operation: &'static str,
         to: &Endpoint,
-        request: Request<Outgoing>,
+        request: Box<Request<Outgoing>>,
     ) -> Result<Reply, Silence> {
         let mut timed = Timed::begin(operation, request.method(), &to.url);
         let reply = wire::call(&to.peer, request, self.total).await;

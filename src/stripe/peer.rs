@@ -87,14 +87,15 @@ impl Peer {
     }
 
     /// Sends a request, whose address is its path and query, and waits for its answer to begin.
-    pub(super) async fn send(&self, mut request: Request<Outgoing>) -> Result<Answered, Silence> {
+    pub(super) async fn send(&self, mut request: Box<Request<Outgoing>>) -> Result<Answered, Silence> {
         while let Some(sender) = self.shared.take() {
             match self.shared.send_on(sender, request).await {
                 Ok(answered) => return Ok(answered),
                 Err(error) => request = unsent(error).map_err(Silence::NoAnswer)?,
             }
         }
-        let sender = self.shared.connect().await.map_err(Silence::NotSent)?;
+        // On the heap: connecting is rare, and its kilobytes would be moved along with every call.
+        let sender = Box::pin(self.shared.connect()).await.map_err(Silence::NotSent)?;
         let sent = self.shared.send_on(sender, request).await;
         sent.map_err(|error| {
             let reason = brief("connection failed", error.error());
@@ -111,8 +112,8 @@ impl Peer {
 }
 
 /// The request, if the connection had closed before it took it; else why there is no answer.
-fn unsent(mut error: NoAnswer) -> Result<Request<Outgoing>, String> {
-    error.take_message().ok_or_else(|| brief("connection failed", error.error()))
+fn unsent(mut error: NoAnswer) -> Result<Box<Request<Outgoing>>, String> {
+    error.take_message().map(Box::new).ok_or_else(|| brief("connection failed", error.error()))
 }
 
 impl Open {
@@ -179,20 +180,24 @@ impl Shared {
         Ok(sender)
     }
 
-    async fn send_on(&self, sender: Sender, mut request: Request<Outgoing>) -> Result<Answered, NoAnswer> {
+    async fn send_on(
+        &self,
+        sender: Sender,
+        mut request: Box<Request<Outgoing>>,
+    ) -> Result<Answered, NoAnswer> {
         match sender {
             Sender::Http1(mut sender) => {
                 // An answer's last byte may be read before its connection is ready for more. One that has closed gives
                 // the request back.
                 let _ = sender.ready().await;
                 request.headers_mut().insert(HOST, self.host.clone());
-                let answer = sender.try_send_request(request).await?;
+                let answer = sender.try_send_request(*request).await?;
                 Ok((answer, Carrier(Some(sender))))
             }
             Sender::Http2(mut sender) => {
                 request.headers_mut().remove(HOST);
                 *request.uri_mut() = self.whole(request.uri());
-                let answer = sender.try_send_request(request).await?;
+                let answer = sender.try_send_request(*request).await?;
                 Ok((answer, Carrier(None)))
             }
         }
@@ -263,7 +268,7 @@ mod tests {
     }
 
     async fn call(peer: &Peer) -> Result<bytes::Bytes, Silence> {
-        let request = Request::new(Outgoing::default());
+        let request = Box::new(Request::new(Outgoing::default()));
         let reply = wire::call(peer, request, Duration::from_secs(5)).await?;
         Ok(reply.body.unwrap())
     }

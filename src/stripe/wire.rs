@@ -43,21 +43,19 @@ impl Silence {
 }
 
 /// Sends a request and reads its answer to the end.
-pub(super) async fn call(peer: &Peer, request: Request<Outgoing>, total: Duration) -> Result<Reply, Silence> {
+pub(super) async fn call(
+    peer: &Peer,
+    request: Box<Request<Outgoing>>,
+    total: Duration,
+) -> Result<Reply, Silence> {
     const TOO_LATE: &str = "no answer in time";
     // What was read of the answer before the time was up.
     let mut begun = None;
-    let whole = timeout(total, async {
-        let (answer, carrier) = peer.send(request).await?;
-        let (head, body) = answer.into_parts();
-        begun = Some((head.status, head.headers));
-        let body = read(body).await;
-        if body.is_ok() {
-            peer.give_back(carrier);
-        }
-        Ok(body)
-    })
-    .await;
+    let whole = {
+        // In its place, not moved into the timer's.
+        let exchange = std::pin::pin!(exchange(peer, request, &mut begun));
+        timeout(total, exchange).await
+    };
     let body = match whole {
         Ok(Ok(body)) => body,
         Ok(Err(silence)) => return Err(silence),
@@ -65,6 +63,22 @@ pub(super) async fn call(peer: &Peer, request: Request<Outgoing>, total: Duratio
     };
     let (status, headers) = begun.ok_or_else(|| Silence::NoAnswer(TOO_LATE.into()))?;
     Ok(Reply { status, headers, body })
+}
+
+/// Tells the answer's head as soon as it is there, and its body at the end.
+async fn exchange(
+    peer: &Peer,
+    request: Box<Request<Outgoing>>,
+    begun: &mut Option<(StatusCode, HeaderMap)>,
+) -> Result<Result<Bytes, String>, Silence> {
+    let (answer, carrier) = peer.send(request).await?;
+    let (head, body) = answer.into_parts();
+    *begun = Some((head.status, head.headers));
+    let body = read(body).await;
+    if body.is_ok() {
+        peer.give_back(carrier);
+    }
+    Ok(body)
 }
 
 async fn read(mut body: Incoming) -> Result<Bytes, String> {
