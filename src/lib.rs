@@ -24,4 +24,5 @@ pub mod serve;
 pub mod stripe;
 pub mod tally;
 pub mod trace;
+pub mod wipe;
 pub mod worker;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
-use zeroize::Zeroizing;
 
 use super::course::{Answered, Course, Step, Verdict};
 use super::gate::{Gate, Passed, Standing};
@@ -20,6 +19,7 @@ use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::{Answered as Paced, Permit, Turn, Waited};
 use crate::stripe::Answer;
+use crate::wipe::Wiped;
 
 /// Why a pass through the loop could not go on.
 pub(super) enum Stop {
@@ -241,8 +241,8 @@ impl Passage<'_> {
         }
     }
 
-    fn body(&self) -> Zeroizing<Vec<u8>> {
-        let mut body = Zeroizing::new(Vec::with_capacity(2048));
+    fn body(&self) -> Wiped {
+        let mut body = Wiped::with_capacity(2048);
         let pin = self.job.pin.as_ref().map(|pin| pin.expose());
         self.job.card.encode_into(&mut body, pin, self.job.id.as_str(), self.job.batch.as_str());
         body

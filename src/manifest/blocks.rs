@@ -7,7 +7,8 @@
 use std::io::{self, Read};
 
 use memchr::{memchr_iter, memrchr};
-use zeroize::Zeroizing;
+
+use crate::wipe::Wiped;
 
 /// Read at once: small enough to stay in a core's own cache from the read to the last look, by measurement.
 pub(super) const BLOCK_BYTES: usize = 256 << 10;
@@ -15,7 +16,7 @@ pub(super) const BLOCK_BYTES: usize = 256 << 10;
 /// Whole records.
 #[derive(Default)]
 pub(super) struct Block {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Wiped,
     /// How much of the bytes is whole records; the rest is the next block's.
     length: usize,
     /// Where it stands in the source.
@@ -45,21 +46,21 @@ pub(super) enum Cut {
 pub(super) struct Blocks<R> {
     source: R,
     /// Read, but after the last cut.
-    rest: Zeroizing<Vec<u8>>,
+    rest: Wiped,
     offset: u64,
 }
 
 impl<R: Read> Blocks<R> {
     /// Of a source that stands at a record's start, at this offset.
     pub(super) fn new(source: R, offset: u64) -> Self {
-        Self { source, rest: Zeroizing::new(Vec::with_capacity(BLOCK_BYTES)), offset }
+        Self { source, rest: Wiped::with_capacity(BLOCK_BYTES), offset }
     }
 
     /// Reads the next block into `block`, whose memory is used again.
     pub(super) fn next(&mut self, block: &mut Block) -> Cut {
         if block.bytes.is_empty() {
             // Never grown after this, so that no copy of a PIN's JWE is left behind by a move.
-            block.bytes = Zeroizing::new(vec![0; BLOCK_BYTES]);
+            block.bytes = Wiped::zeroed(BLOCK_BYTES);
         }
         block.offset = self.offset;
         let mut filled = self.rest.len();

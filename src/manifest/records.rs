@@ -7,7 +7,8 @@
 use std::io::{self, Read};
 
 use csv_core::ReadRecordResult;
-use zeroize::Zeroizing;
+
+use crate::wipe::Wiped;
 
 /// Longest record, in bytes: all of Stripe's parameters at their longest need less.
 pub(super) const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -20,10 +21,10 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub(super) struct Records<R> {
     source: R,
     core: csv_core::Reader,
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Wiped,
     /// What of the buffer is not yet parsed.
     unread: std::ops::Range<usize>,
-    cells: Zeroizing<Vec<u8>>,
+    cells: Wiped,
     ends: Vec<usize>,
     /// The line of the next byte, from 1.
     line: u64,
@@ -100,9 +101,9 @@ impl<R: Read> Records<R> {
         Self {
             source,
             core,
-            buffer: Zeroizing::new(vec![0; BUFFER_BYTES]),
+            buffer: Wiped::zeroed(BUFFER_BYTES),
             unread: 0..0,
-            cells: Zeroizing::new(vec![0; 4096]),
+            cells: Wiped::zeroed(4096),
             ends: vec![0; 64],
             line,
             after_cr: false,
@@ -231,7 +232,7 @@ impl<R: Read> Records<R> {
 
     /// A longer buffer for cells; the shorter one is wiped, not left behind by a move.
     fn grow_cells(&mut self, length: usize) {
-        let mut longer = Zeroizing::new(vec![0; length]);
+        let mut longer = Wiped::zeroed(length);
         longer[..self.cells.len()].copy_from_slice(&self.cells);
         self.cells = longer;
     }

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{StripeConfig, seconds};
 use crate::outcome::Card;
+use crate::wipe::Wiped;
 use connect::{Connector, Proxies};
 use outgoing::Outgoing;
 use peer::Peer;
@@ -196,7 +197,7 @@ impl Client {
         &self,
         _slot: Slot<'_>,
         idempotency_key: &str,
-        body: Zeroizing<Vec<u8>>,
+        body: Wiped,
         leaves: impl FnOnce() + Send + 'static,
     ) -> Answer {
         let mut request = Box::new(Request::new(Outgoing::new(Bytes::from_owner(body), leaves)));
