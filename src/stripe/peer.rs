@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::HOST;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout;
 
 use super::connect::{Connector, Stream};
 use super::outgoing::Outgoing;
@@ -21,6 +23,9 @@ use super::wire::{Silence, brief};
 
 /// How long an idle connection is kept: below the 60 s after which load balancers tend to close theirs.
 const IDLE_KEPT: Duration = Duration::from_secs(50);
+/// How long a connection may take until it is ready again, once an answer was read to its end: it is a matter of
+/// microseconds, unless the server answered before it had read the whole request.
+const READY_WITHIN: Duration = Duration::from_millis(100);
 
 /// A server, and the connections to it. Clones share them.
 #[derive(Clone)]
@@ -29,8 +34,9 @@ pub(super) struct Peer {
 }
 
 struct Shared {
+    /// Scheme, host and port.
     address: Uri,
-    /// The authority, as HTTP/1 names it in each request.
+    /// Host and port, as HTTP/1 names them in each request.
     host: HeaderValue,
     connector: Connector,
     open: Mutex<Open>,
@@ -72,18 +78,26 @@ type Answered = (Response<Incoming>, Carrier);
 type NoAnswer = TrySendError<Request<Outgoing>>;
 
 impl Peer {
-    /// Of the server that an address names. No connection is opened yet.
+    /// Of the server that an address names: a path, or a name and password in it, are left out. No connection is opened
+    /// yet.
     pub(super) fn new(address: &Uri, connector: Connector) -> Self {
-        let host = address.authority().map_or("", |authority| authority.as_str());
-        let host = HeaderValue::from_str(host).expect("an authority is made of a header's characters");
-        let shared = Shared { address: address.clone(), host, connector, open: Mutex::default() };
+        let host = authority(address);
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = address.scheme().cloned();
+        parts.authority = host.parse().ok();
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+        let shared = Shared {
+            address: Uri::from_parts(parts).expect("they are parts of an address"),
+            host: HeaderValue::from_str(&host).expect("an authority is made of a header's characters"),
+            connector,
+            open: Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
     /// Whether it is the server of this address, too.
     pub(super) fn is_at(&self, address: &Uri) -> bool {
-        let own = &self.shared.address;
-        (own.scheme(), own.authority()) == (address.scheme(), address.authority())
+        self.shared.address.scheme() == address.scheme() && self.shared.host == authority(address).as_str()
     }
 
     /// Sends a request, whose address is its path and query, and waits for its answer to begin.
@@ -109,6 +123,12 @@ impl Peer {
             self.shared.open().give_back(Used::now(sender));
         }
     }
+}
+
+/// Host and port of an address.
+fn authority(address: &Uri) -> String {
+    let host = address.host().unwrap_or("");
+    address.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The request, if the connection had closed before it took it; else why there is no answer.
@@ -187,9 +207,9 @@ impl Shared {
     ) -> Result<Answered, NoAnswer> {
         match sender {
             Sender::Http1(mut sender) => {
-                // An answer's last byte may be read before its connection is ready for more. One that has closed gives
-                // the request back.
-                let _ = sender.ready().await;
+                // An answer's last byte may be read a moment before its connection is ready for more. One that has
+                // closed, or still has something to say, gives the request back.
+                let _ = timeout(READY_WITHIN, sender.ready()).await;
                 request.headers_mut().insert(HOST, self.host.clone());
                 let answer = sender.try_send_request(*request).await?;
                 Ok((answer, Carrier(Some(sender))))
@@ -316,5 +336,18 @@ mod tests {
             matches!(call(&nowhere).await, Err(Silence::NotSent(reason)) if reason.contains("cannot connect"))
         );
         assert!(peer.is_at(&peer.shared.address) && !peer.is_at(&address));
+    }
+
+    #[tokio::test]
+    async fn a_server_is_named_without_what_else_its_address_has() {
+        let (peer, _) = server(Does::AnswersAndKeeps).await;
+        let named =
+            |address: &str| Peer::new(&address.parse().unwrap(), peer.shared.connector.clone()).shared;
+        let shared = named("https://who:secret@stripe.test:8443/v1?a=b");
+        assert_eq!(
+            (shared.address.to_string().as_str(), shared.host.to_str().unwrap()),
+            ("https://stripe.test:8443/", "stripe.test:8443")
+        );
+        assert_eq!(named("http://[::1]/").host, "[::1]");
     }
 }
