@@ -188,8 +188,8 @@ impl Client {
         self.warm.slot().await
     }
 
-    /// Makes one create call, in its place. `body` is wiped once it is no longer needed; `leaves` is called when it is about to be
-    /// written to a connection, and never if it is not.
+    /// Makes one create call, in its place. `body` is wiped once it is no longer needed; `leaves` is called when it is
+    /// about to be written to a connection, and never if it is not.
     ///
     /// # Panics
     /// If the idempotency key has characters that no header can carry.
