@@ -55,6 +55,16 @@ async fn keeps_what_it_was_told(url: &str) {
         assert_eq!(found(&ledger, id).await, Some(row));
     }
     assert_eq!(found(&ledger, "never heard of").await, None);
+    // Several in one question are answered in its order.
+    let ids = ["refused", "never heard of", "begun", "refused"];
+    let asked = ids.map(|id| JobId::new(id).unwrap()).into();
+    let together = ledger.look_up_all(&scope(), asked).await.unwrap();
+    let known = [Some(refused()), None, Some(State::Begun), Some(refused())];
+    assert_eq!(
+        together,
+        ids.into_iter().zip(known).map(|(id, state)| Some(row(id, state?))).collect::<Vec<_>>()
+    );
+    assert_eq!(ledger.look_up_all(&scope(), Vec::new()).await.unwrap(), []);
     // Issued is final; what is not may change.
     ledger.write(row("issued", State::Begun)).await.unwrap();
     assert_eq!(found(&ledger, "issued").await, Some(row("issued", issued())));

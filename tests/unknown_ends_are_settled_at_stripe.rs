@@ -142,6 +142,30 @@ async fn the_same_job_twice_at_once_is_one_card() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_are_taken_in_together_are_each_carried_by_what_is_known_of_it() {
+    let setting = Setting::new(Faults::default()).await;
+    let line = setting.line().await;
+    let named = async |id: &str| Box::new(job(&setting.sandbox, id, "eur", None).await);
+    let before = line.carry(named("batch/known").await).await.unwrap();
+    let ids = ["batch/new", "batch/known", "batch/new", "batch/other"];
+    let mut jobs = Vec::new();
+    for id in ids {
+        jobs.push(named(id).await);
+    }
+    // The last first: the second of a name waits for the first, whichever is carried first.
+    let carried = line.admit(jobs).await.into_iter().rev().map(|job| line.carry_admitted(job));
+    let ended: Vec<_> = futures_util::future::join_all(carried).await.into_iter().flatten().collect();
+    let [other, again, known, new] = &ended[..] else { panic!("one end for each: {ended:?}") };
+    assert_eq!((issued(known), known.recorded_before), (issued(&before), true));
+    assert_eq!((issued(again), again.recorded_before), (issued(new), true));
+    assert!(!new.recorded_before && !other.recorded_before && issued(new).id != issued(other).id);
+    assert_eq!(setting.sandbox.account().creates, 3, "one for each name");
+    // One that is taken in and never carried holds nobody up.
+    drop(line.admit(vec![named("batch/left").await]).await);
+    issued(&line.carry(named("batch/left").await).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_job_may_come_again_mended() {
     let setting = Setting::new(Faults::default()).await;
     let line = setting.line().await;

@@ -112,6 +112,18 @@ async fn bare(server: &Server, jobs: usize, body: Arc<[u8]>) {
     assert_eq!(server.creates.load(Ordering::Relaxed) - before, jobs, "one call for each job");
 }
 
+/// The same, its server included, on one thread: how fast a script's single loop is.
+async fn bare_on_one_thread(document: Arc<str>, jobs: usize, body: Arc<[u8]>) {
+    let alone = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime starts").block_on(async {
+            let server = serve(document).await;
+            bare(&server, jobs, body).await;
+        });
+    };
+    tokio::task::spawn_blocking(alone).await.expect("it does not panic");
+}
+
 async fn line(server: &Server, directory: &Path, per_second: f64) -> Arc<Line> {
     let stripe = StripeConfig {
         api_url: server.url.clone(),
@@ -224,7 +236,7 @@ fn wanted(part: &str) -> bool {
     asked.peek().is_none() || asked.any(|asked| asked == part)
 }
 
-async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
+async fn costs(server: &Server, document: &Arc<str>, jobs: usize, rounds: usize, jwe: &str) {
     let mut body = Vec::new();
     let card = CardRequest::from_pairs(pairs()).expect("the pairs are valid");
     card.encode_into(&mut body, Some(jwe), "bench/1", "bench");
@@ -237,7 +249,7 @@ async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
         ("the same, 64 at a time", AT_A_TIME, line(server, few.path(), UNLIMITED).await),
         ("line, ledger in memory", IN_FLIGHT, line(server, memory.path(), UNLIMITED).await),
     ];
-    let mut bare_loops = Vec::new();
+    let (mut bare_loops, mut on_one_thread) = (Vec::new(), Vec::new());
     let ways =
         [("embosser issue, all of it", "issue", None), ("the same, 64 at a time", "few", Some(AT_A_TIME))];
     let mut issues: [Vec<Cost>; 2] = Default::default();
@@ -245,6 +257,8 @@ async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
     for round in 0..rounds {
         if wanted("bare") {
             bare_loops.push(measured(jobs, bare(server, jobs, body.clone())).await);
+            let alone = bare_on_one_thread(document.clone(), jobs, body.clone());
+            on_one_thread.push(measured(jobs, alone).await);
         }
         for ((_, name, concurrency), measures) in ways.iter().zip(&mut issues).filter(|_| wanted("issue")) {
             let name = format!("{name}{round}");
@@ -258,6 +272,7 @@ async fn costs(server: &Server, jobs: usize, rounds: usize, jwe: &str) {
     }
     let reference = median(bare_loops);
     print("bare loop, no record", reference, reference);
+    print("the same on one thread", median(on_one_thread), reference);
     for ((what, ..), measures) in ways.iter().zip(issues) {
         print(what, median(measures), reference);
     }
@@ -322,8 +337,9 @@ fn main() {
         })
         .to_string();
         let jwe = encrypt_pin("4711", document.as_bytes()).expect("the key is valid");
-        let server = serve(document.into()).await;
-        costs(&server, if whole { JOBS } else { 500 }, if whole { ROUNDS } else { 1 }, &jwe).await;
+        let document: Arc<str> = document.into();
+        let server = serve(document.clone()).await;
+        costs(&server, &document, if whole { JOBS } else { 500 }, if whole { ROUNDS } else { 1 }, &jwe).await;
         if wanted("start") {
             startup::until_first_request(&server, if whole { 21 } else { 1 }, &jwe).await;
         }

@@ -108,11 +108,7 @@ struct Write {
 }
 
 enum Ask {
-    LookUp {
-        scope: Scope,
-        id: JobId,
-        answer: oneshot::Sender<Result<Option<Row>, LedgerError>>,
-    },
+    LookUp(LookUp),
     Page {
         scope: Scope,
         batch: Batch,
@@ -218,7 +214,16 @@ impl Ledger {
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn look_up(&self, scope: &Scope, id: &JobId) -> Result<Option<Row>, LedgerError> {
-        self.ask(|answer| Ask::LookUp { scope: scope.clone(), id: id.clone(), answer }).await?
+        let rows = self.look_up_all(scope, vec![id.clone()]).await?;
+        Ok(rows.into_iter().next().flatten())
+    }
+
+    /// What is known of each of these jobs, in their order.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn look_up_all(&self, scope: &Scope, ids: Vec<JobId>) -> Result<Vec<Option<Row>>, LedgerError> {
+        self.ask(|answer| Ask::LookUp(LookUp { scope: scope.clone(), ids, answer })).await?
     }
 
     /// Up to `limit` of a batch's rows in the manifest's order, after the given row; only those of one kind, if one
@@ -388,7 +393,7 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
         let mut closing = None;
         for ask in asked.drain(..) {
             match ask {
-                Ask::LookUp { scope, id, answer } => look_ups.push((scope, id, answer)),
+                Ask::LookUp(look_up) => look_ups.push(look_up),
                 Ask::Page { scope, batch, after, only, limit, answer } => {
                     let after = after
                         .as_ref()
@@ -452,18 +457,27 @@ async fn look_up(
     }
 }
 
-type LookUp = (Scope, JobId, oneshot::Sender<Result<Option<Row>, LedgerError>>);
+/// What is known of some jobs?
+struct LookUp {
+    scope: Scope,
+    ids: Vec<JobId>,
+    answer: oneshot::Sender<Result<Vec<Option<Row>>, LedgerError>>,
+}
 
 async fn answer_look_ups(store: &mut Store, url: &str, look_ups: Vec<LookUp>) {
-    let keys: Vec<(&Scope, &JobId)> = look_ups.iter().map(|(scope, id, _)| (scope, id)).collect();
+    let mut keys = Vec::new();
+    for asked in &look_ups {
+        keys.extend(asked.ids.iter().map(|id| (&asked.scope, id)));
+    }
     match look_up(store, url, &keys).await {
         Ok(rows) => {
-            for ((.., answer), row) in look_ups.into_iter().zip(rows) {
-                let _ = answer.send(Ok(row));
+            let mut rows = rows.into_iter();
+            for LookUp { ids, answer, .. } in look_ups {
+                let _ = answer.send(Ok(rows.by_ref().take(ids.len()).collect()));
             }
         }
         Err(error) => {
-            for (.., answer) in look_ups {
+            for LookUp { answer, .. } in look_ups {
                 let _ = answer.send(Err(error.clone()));
             }
         }

@@ -1,33 +1,35 @@
 //! The line that every job goes down once: admit → pace → key → verify → create → record.
 //!
-//! [`Line::carry`] is the whole of it. It lets one job of an id through at a time; what to do next is decided in
-//! [`course`], and `passage` does it. The order of writes is always: attempt recorded, call made, outcome recorded, caller
+//! [`Line::carry`] is the whole of it. It lets one job of an id through at a time (`in_hand`); what to do next is decided
+//! in [`course`], and `passage` does it. The order of writes is always: attempt recorded, call made, outcome recorded, caller
 //! told.
 
 pub mod course;
 pub mod gate;
+mod in_hand;
 mod passage;
 mod reconcile;
 
-use std::collections::HashMap;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::clock::Clock;
 use crate::config::RetryConfig;
-use crate::job::{Job, JobId};
+use crate::job::Job;
 use crate::jwe::KeyReader;
-use crate::ledger::{Ledger, Row, Scope, State};
+use crate::ledger::{Ledger, LedgerError, Row, Scope, State};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::Pace;
 use crate::stripe::Client;
 use course::{Course, Rules};
 use gate::Gate;
+use in_hand::{Hold, InHand};
 use passage::{Passage, Stop};
 
 /// 403s in a row, with no card between them, after which the key is taken to lack the permission altogether.
@@ -77,7 +79,7 @@ pub struct Parts {
 pub struct Line {
     parts: Parts,
     keys: KeyReader,
-    in_hand: Mutex<HashMap<JobId, Arc<tokio::sync::Mutex<()>>>>,
+    in_hand: InHand,
     forbidden: AtomicU32,
     halted: Mutex<Option<Halt>>,
     /// Cancelled when the line stops taking jobs; waits between attempts end at once.
@@ -95,6 +97,34 @@ struct Way<'w> {
     given_up: Option<Refusal>,
 }
 
+/// A job that the line has taken in: it may be carried now.
+#[must_use]
+pub struct Admitted {
+    job: Box<Job>,
+    /// None if another job of its id was in hand: what is known of it will be asked when its turn has come.
+    found: Option<Found>,
+}
+
+impl Admitted {
+    /// The job.
+    #[must_use]
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// It holds that place among the jobs that wait for their first turn.
+    pub fn waiting_in(mut self, place: OwnedSemaphorePermit) -> Self {
+        self.job.waiting = Some(place);
+        self
+    }
+}
+
+/// What was found of a job that is in one hand only.
+struct Found {
+    hold: Hold,
+    known: Result<Option<Box<Row>>, LedgerError>,
+}
+
 impl Line {
     /// A line of these parts.
     #[must_use]
@@ -102,7 +132,7 @@ impl Line {
         Self {
             parts,
             keys: KeyReader::default(),
-            in_hand: Mutex::new(HashMap::new()),
+            in_hand: InHand::default(),
             forbidden: AtomicU32::new(0),
             halted: Mutex::new(None),
             stopping: CancellationToken::new(),
@@ -173,30 +203,54 @@ impl Line {
         self.carry_in_turn(job.into(), way).await
     }
 
-    async fn carry_in_turn(&self, job: Box<Job>, way: Way<'_>) -> Option<Ended> {
+    /// Takes jobs in and asks what is known of them, all in one question; for who has several at once.
+    pub async fn admit(&self, jobs: Vec<Box<Job>>) -> Vec<Admitted> {
+        let stage = metrics::Stage::begin("admit");
+        let held: Vec<_> = jobs.into_iter().map(|job| (self.in_hand.try_take(&job.id), job)).collect();
+        let asked: Vec<_> =
+            held.iter().filter_map(|(hold, job)| hold.as_ref().map(|_| job.id.clone())).collect();
+        let count = asked.len();
+        let mut known = match self.parts.ledger.look_up_all(&self.parts.scope, asked).await {
+            Ok(rows) => Ok(rows.into_iter()),
+            Err(error) => Err(error),
+        };
+        stage.ended_for(count);
+        let mut known_of_next = || match &mut known {
+            Ok(rows) => Ok(rows.next().flatten().map(Box::new)),
+            Err(error) => Err(error.clone()),
+        };
+        let admitted = held.into_iter().map(|(hold, job)| {
+            let found = hold.map(|hold| Found { hold, known: known_of_next() });
+            Admitted { job, found }
+        });
+        admitted.collect()
+    }
+
+    /// As [`Self::carry`], of a job that was taken in.
+    pub fn carry_admitted(&self, admitted: Admitted) -> impl Future<Output = Option<Ended>> + Send {
+        self.carry_in_span(admitted, Way::default())
+    }
+
+    fn carry_in_turn(&self, job: Box<Job>, way: Way<'_>) -> impl Future<Output = Option<Ended>> + Send {
+        self.carry_in_span(Admitted { job, found: None }, way)
+    }
+
+    async fn carry_in_span(&self, admitted: Admitted, way: Way<'_>) -> Option<Ended> {
+        let job = &admitted.job;
         let span = tracing::info_span!("job", job = %job.id, batch = %job.batch);
         // In its place: the span's future would be moved into another of its size.
-        let carried = std::pin::pin!(self.carry_in_span(job, way));
+        let carried = std::pin::pin!(self.carry_in_hand(admitted, way));
         carried.instrument(span).await
     }
 
-    async fn carry_in_span(&self, job: Box<Job>, way: Way<'_>) -> Option<Ended> {
-        let id = job.id.clone();
+    async fn carry_in_hand(&self, Admitted { job, found }: Admitted, way: Way<'_>) -> Option<Ended> {
         let in_flight = metrics::InFlight::begin();
-        let turnstile = {
-            let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
-            in_hand.entry(id.clone()).or_default().clone()
+        let Found { hold, known } = match found {
+            Some(found) => found,
+            None => self.find(&job).await,
         };
-        let ended = {
-            let _alone = turnstile.lock().await;
-            self.carry_alone(job, way).await
-        };
-        let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
-        // Two holders are this function's clone and the map's own: nobody else waits.
-        if Arc::strong_count(&turnstile) <= 2 {
-            in_hand.remove(&id);
-        }
-        drop(in_hand);
+        let ended = self.carry_alone(job, known, way).await;
+        drop(hold);
         if let Some(ended) = &ended {
             tell(ended, in_flight.elapsed());
             in_flight.ended(ended);
@@ -204,10 +258,21 @@ impl Line {
         ended
     }
 
-    async fn carry_alone(&self, job: Box<Job>, way: Way<'_>) -> Option<Ended> {
+    /// Takes a job in when its turn has come.
+    async fn find(&self, job: &Job) -> Found {
+        let hold = self.in_hand.take(&job.id).await;
         let stage = metrics::Stage::begin("admit");
         let known = self.parts.ledger.look_up(&self.parts.scope, &job.id).await;
         stage.ended();
+        Found { hold, known: known.map(|row| row.map(Box::new)) }
+    }
+
+    async fn carry_alone(
+        &self,
+        job: Box<Job>,
+        known: Result<Option<Box<Row>>, LedgerError>,
+        way: Way<'_>,
+    ) -> Option<Ended> {
         let known = match known {
             Ok(known) => known,
             Err(error) => {
@@ -226,7 +291,7 @@ impl Line {
             }
         }
         let look_first = self.parts.look_first == LookFirst::Yes;
-        let mut course = Course::resume(known.as_ref(), look_first, self.parts.rules);
+        let mut course = Course::resume(known.as_deref(), look_first, self.parts.rules);
         if let Some(refusal) = way.given_up {
             course.give_up(refusal);
         }

@@ -247,8 +247,14 @@ impl Stage {
     }
 
     pub(crate) fn ended(self) {
+        self.ended_for(1);
+    }
+
+    /// So many jobs were in it together.
+    pub(crate) fn ended_for(self, jobs: usize) {
         if let Some(began) = self.began {
-            stage(self.name, began.elapsed());
+            let took = began.elapsed().as_secs_f64();
+            metrics::histogram!(JOB_DURATION, "stage" => self.name).record_many(took, jobs);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `embosser issue MANIFEST`: every row becomes exactly one card; run again to resume.
 
+mod carry;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,43 +10,24 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use secrecy::SecretString;
-use tokio::sync::{Semaphore, mpsc};
 
 use super::Exit;
 use super::connect::{Connected, connect};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::job::{Batch, JobId};
+use crate::job::Batch;
 use crate::ledger::{BatchRow, Ledger, Scope};
 use crate::line::course::Rules;
 use crate::line::{Halt, Line, LookFirst, Parts};
-use crate::manifest::batch::{self, BatchError, SecondCards, digest_of, job_of};
-use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
+use crate::manifest::batch::{self, BatchError, SecondCards, digest_of};
+use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
-use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::Pace;
-use crate::results::{self, Results};
+use crate::results::Results;
 use crate::stripe::{Client, Mode};
 use crate::tally::{Counts, Tally};
+use carry::{Carried, carry_all};
 
-/// Jobs that may wait for their first turn: what the pace takes in this time. Enough to keep the line full, few enough
-/// that no PIN is read long before its call.
-const WAITING: Duration = Duration::from_millis(500);
-/// Bounds of that number: more than 128 only push one another out of the processor's caches.
-const WAITING_COUNT: std::ops::RangeInclusive<usize> = 4..=128;
-/// Rows that the reader hands over at once: what the pace takes in this time, so that no PIN is read long before its
-/// turn, and a thread is not woken for every row.
-const READ_AT_ONCE: Duration = Duration::from_millis(5);
-/// Bounds of that number.
-const READ_COUNT: std::ops::RangeInclusive<usize> = 1..=64;
-/// Ends that the results' writer takes at once, and how long it lets them gather.
-const WRITTEN_AT_ONCE: usize = 1024;
-const WRITTEN_EVERY: Duration = Duration::from_millis(5);
-/// Rows taken in one go; then all goes on that can. So a busy machine takes rows as fast as it carries them, and no more
-/// are under way than it has use for.
-const TAKEN_AT_ONCE: u64 = 4;
-/// Jobs under way at all, waits between attempts included: a bound on memory.
-const CARRIED_MAX: usize = 4096;
 /// Between two lines of progress where there is no terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -83,15 +66,6 @@ pub struct Args {
     /// Issue the valid rows of a manifest that has invalid ones.
     #[arg(long)]
     pub skip_invalid: bool,
-}
-
-/// A row's end on its way to the results file.
-struct RowEnded {
-    row: u64,
-    row_id: Option<String>,
-    /// None where batch and `row_id` together make no id.
-    job_id: Option<JobId>,
-    ended: Ended,
 }
 
 /// Issues the manifest.
@@ -248,138 +222,6 @@ fn stop_on_ctrl_c(line: Arc<Line>) {
             }
         }
     });
-}
-
-/// What came of taking the rows down the line.
-struct Carried {
-    /// Rows that were taken.
-    taken: u64,
-    /// Whether the results file is whole.
-    written: std::io::Result<()>,
-}
-
-/// Takes every row down the line.
-async fn carry_all(
-    line: Arc<Line>,
-    manifest: Arc<Manifest>,
-    batch: Batch,
-    results: Results,
-    tally: Arc<Tally>,
-    bar: ProgressBar,
-) -> Result<Carried, String> {
-    let per_second = line.parts().pace.health().configured_per_second;
-    let taken_in = |time: Duration| crate::pace::whole(per_second * time.as_secs_f64());
-    let waiting_max = taken_in(WAITING).clamp(*WAITING_COUNT.start(), *WAITING_COUNT.end());
-    let at_once = taken_in(READ_AT_ONCE).clamp(*READ_COUNT.start(), *READ_COUNT.end());
-    // The reader is so many rows ahead; the others that wait are jobs.
-    let (rows, mut incoming) = mpsc::channel(1);
-    let reader = std::thread::spawn(move || read_rows(&manifest, at_once, &rows));
-    let (ended, endings) = mpsc::channel::<RowEnded>(CARRIED_MAX);
-    let writer = std::thread::spawn(move || write_results(results, endings));
-    let carried = Arc::new(Semaphore::new(CARRIED_MAX));
-    let waiting = Arc::new(Semaphore::new(waiting_max));
-    let mut taken: u64 = 0;
-    let mut read = Vec::new().into_iter();
-    loop {
-        let row = match read.next() {
-            _ if line.is_stopping() => None,
-            None => tokio::select! {
-                more = incoming.recv() => {
-                    read = more.unwrap_or_default().into_iter();
-                    read.next()
-                }
-                () = line.stopped() => None,
-            },
-            row => row,
-        };
-        let Some(row) = row else { break };
-        let mut job = match row {
-            Ok(row) => {
-                let line = row.line;
-                Box::new(job_of(row, &batch).map_err(|error| {
-                    format!("line {line}: batch and row_id together make a job id that {error}")
-                })?)
-            }
-            Err(invalid) => {
-                taken += 1;
-                let refused = refused_row(&invalid, &batch);
-                tally.add(&refused.ended);
-                bar.inc(1);
-                let _ = ended.send(refused).await;
-                continue;
-            }
-        };
-        let room = carried.clone().acquire_owned().await.map_err(|error| error.to_string())?;
-        job.waiting = Some(waiting.clone().acquire_owned().await.map_err(|error| error.to_string())?);
-        taken += 1;
-        if taken.is_multiple_of(TAKEN_AT_ONCE) {
-            tokio::task::yield_now().await;
-        }
-        let (line, ended, tally, bar) = (line.clone(), ended.clone(), tally.clone(), bar.clone());
-        tokio::spawn(async move {
-            let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
-            let job_id = Some(job.id.clone());
-            let end = line.carry(job).await;
-            drop(room);
-            let Some(end) = end else { return };
-            tally.add(&end);
-            bar.inc(1);
-            let _ = ended.send(RowEnded { row, row_id, job_id, ended: end }).await;
-        });
-    }
-    drop(incoming);
-    drop(ended);
-    let written = tokio::task::spawn_blocking(move || writer.join())
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|_| "the results writer failed".to_owned())?;
-    reader.join().map_err(|_| "the manifest's reader failed".to_owned())??;
-    Ok(Carried { taken, written })
-}
-
-/// Some rows of the manifest, in its order.
-type Rows = Vec<Result<Row, InvalidRow>>;
-
-fn read_rows(manifest: &Manifest, at_once: usize, rows: &mpsc::Sender<Rows>) -> Result<(), String> {
-    let mut read = manifest.rows().map_err(|error| error.to_string())?;
-    loop {
-        let some: Rows = read.by_ref().take(at_once).collect();
-        if some.is_empty() || rows.blocking_send(some).is_err() {
-            return Ok(());
-        }
-    }
-}
-
-fn write_results(mut results: Results, mut endings: mpsc::Receiver<RowEnded>) -> std::io::Result<()> {
-    let mut some = Vec::with_capacity(WRITTEN_AT_ONCE);
-    while endings.blocking_recv_many(&mut some, WRITTEN_AT_ONCE) > 0 {
-        for RowEnded { row, row_id, job_id, ended } in some.drain(..) {
-            let job_id = job_id.as_ref().map_or("", JobId::as_str);
-            let line = results::Line { row, row_id: row_id.as_deref(), job_id, ended: &ended };
-            results.append(&line)?;
-        }
-        // At a high rate a row ends every few microseconds, and to wake this thread for each would cost as much.
-        std::thread::sleep(WRITTEN_EVERY);
-    }
-    results.finish()
-}
-
-fn refused_row(invalid: &InvalidRow, batch: &Batch) -> RowEnded {
-    let (code, message) = invalid.problems.first().map_or(("invalid", "invalid".to_owned()), |problem| {
-        (problem.code, format!("line {}, column {}: {}", problem.line, problem.column, problem.reason))
-    });
-    let job_id = JobId::of_row(batch, invalid.row_id.as_deref(), invalid.number);
-    RowEnded {
-        row: invalid.number,
-        row_id: invalid.row_id.clone(),
-        job_id: job_id.ok(),
-        ended: Ended {
-            outcome: Outcome::Refused(Refusal::own(code, message)),
-            attempts: 0,
-            request_id: None,
-            recorded_before: false,
-        },
-    }
 }
 
 fn progress(rows: u64, tally: Arc<Tally>) -> ProgressBar {

@@ -1,0 +1,201 @@
+//! Takes every row down the line: a thread reads rows and has the line take them in, some at a time; each then goes its
+//! way as a task, and its end to a thread that writes the results.
+//!
+//! Never: to have more rows wait for the pace than it takes in a moment, since a PIN is not to be read long before its
+//! call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::job::{Batch, JobId};
+use crate::line::{Admitted, Line};
+use crate::manifest::batch::job_of;
+use crate::manifest::{InvalidRow, Manifest};
+use crate::outcome::{Ended, Outcome, Refusal};
+use crate::results::{self, Results};
+use crate::tally::Tally;
+
+/// Jobs that may wait for their first turn: what the pace takes in this time. Enough to keep the line full, few enough
+/// that no PIN is read long before its call.
+const WAITING: Duration = Duration::from_millis(500);
+/// Bounds of that number: more than 128 only push one another out of the processor's caches.
+const WAITING_COUNT: std::ops::RangeInclusive<usize> = 4..=128;
+/// Rows that the reader hands over at once: what the pace takes in this time, so that no PIN is read long before its
+/// turn, and a thread is not woken for every row.
+const READ_AT_ONCE: Duration = Duration::from_millis(5);
+/// Bounds of that number.
+const READ_COUNT: std::ops::RangeInclusive<usize> = 1..=64;
+/// Ends that the results' writer takes at once, and how long it lets them gather.
+const WRITTEN_AT_ONCE: usize = 1024;
+const WRITTEN_EVERY: Duration = Duration::from_millis(5);
+/// Rows begun in one go; then all goes on that can. So a busy machine takes rows as fast as it carries them, and no more
+/// are under way than it has use for.
+const BEGUN_AT_ONCE: u64 = 4;
+/// Jobs under way at all, waits between attempts included: a bound on memory.
+const CARRIED_MAX: usize = 4096;
+
+/// What came of taking the rows down the line.
+pub(super) struct Carried {
+    /// Rows that were taken.
+    pub(super) taken: u64,
+    /// Whether the results file is whole.
+    pub(super) written: std::io::Result<()>,
+}
+
+/// Takes every row down the line.
+pub(super) async fn carry_all(
+    line: Arc<Line>,
+    manifest: Arc<Manifest>,
+    batch: Batch,
+    results: Results,
+    tally: Arc<Tally>,
+    bar: ProgressBar,
+) -> Result<Carried, String> {
+    let per_second = line.parts().pace.health().configured_per_second;
+    let taken_in = |time: Duration| crate::pace::whole(per_second * time.as_secs_f64());
+    let waiting_max = taken_in(WAITING).clamp(*WAITING_COUNT.start(), *WAITING_COUNT.end());
+    let at_once = taken_in(READ_AT_ONCE).clamp(*READ_COUNT.start(), *READ_COUNT.end());
+    // The reader is so many rows ahead; the others that wait are jobs.
+    let (rows, mut incoming) = mpsc::channel(1);
+    let reader = {
+        let (line, runtime) = (line.clone(), Handle::current());
+        std::thread::spawn(move || take_in(&manifest, &line, &batch, at_once, &runtime, &rows))
+    };
+    let (ended, endings) = mpsc::channel::<RowEnded>(CARRIED_MAX);
+    let writer = std::thread::spawn(move || write_results(results, endings));
+    let carried = Arc::new(Semaphore::new(CARRIED_MAX));
+    let waiting = Arc::new(Semaphore::new(waiting_max));
+    let mut taken: u64 = 0;
+    'rows: loop {
+        let some = tokio::select! {
+            some = incoming.recv() => some,
+            () = line.stopped() => None,
+        };
+        let Some(Rows { jobs, refused }) = some else { break };
+        for refused in refused {
+            taken += 1;
+            tally.add(&refused.ended);
+            bar.inc(1);
+            let _ = ended.send(refused).await;
+        }
+        for job in jobs {
+            let room = carried.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+            let place = waiting.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+            if line.is_stopping() {
+                break 'rows;
+            }
+            taken += 1;
+            if taken.is_multiple_of(BEGUN_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
+            let (line, ended, tally, bar) = (line.clone(), ended.clone(), tally.clone(), bar.clone());
+            tokio::spawn(async move {
+                let (row, row_id) =
+                    job.job().place.clone().map_or((0, None), |place| (place.row, place.row_id));
+                let job_id = Some(job.job().id.clone());
+                let end = line.carry_admitted(job.waiting_in(place)).await;
+                drop(room);
+                let Some(end) = end else { return };
+                tally.add(&end);
+                bar.inc(1);
+                let _ = ended.send(RowEnded { row, row_id, job_id, ended: end }).await;
+            });
+        }
+    }
+    drop(incoming);
+    drop(ended);
+    let written = tokio::task::spawn_blocking(move || writer.join())
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|_| "the results writer failed".to_owned())?;
+    reader.join().map_err(|_| "the manifest's reader failed".to_owned())??;
+    Ok(Carried { taken, written })
+}
+
+/// Some rows of the manifest.
+#[derive(Default)]
+struct Rows {
+    /// As the line has taken them in, in the manifest's order.
+    jobs: Vec<Admitted>,
+    /// As the check refused them.
+    refused: Vec<RowEnded>,
+}
+
+/// A row's end on its way to the results file.
+struct RowEnded {
+    row: u64,
+    row_id: Option<String>,
+    /// None where batch and `row_id` together make no id.
+    job_id: Option<JobId>,
+    ended: Ended,
+}
+
+/// Reads the rows and has the line take them in, some at a time: what is known of them is one question then.
+fn take_in(
+    manifest: &Manifest,
+    line: &Line,
+    batch: &Batch,
+    at_once: usize,
+    runtime: &Handle,
+    taken: &mpsc::Sender<Rows>,
+) -> Result<(), String> {
+    let mut read = manifest.rows().map_err(|error| error.to_string())?;
+    loop {
+        let mut some = Rows::default();
+        let mut jobs = Vec::with_capacity(at_once);
+        for row in read.by_ref().take(at_once) {
+            match row {
+                Err(invalid) => some.refused.push(refused_row(&invalid, batch)),
+                Ok(row) => {
+                    let line = row.line;
+                    jobs.push(Box::new(job_of(row, batch).map_err(|error| {
+                        format!("line {line}: batch and row_id together make a job id that {error}")
+                    })?));
+                }
+            }
+        }
+        if jobs.is_empty() && some.refused.is_empty() {
+            return Ok(());
+        }
+        some.jobs = runtime.block_on(line.admit(jobs));
+        if taken.blocking_send(some).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn write_results(mut results: Results, mut endings: mpsc::Receiver<RowEnded>) -> std::io::Result<()> {
+    let mut some = Vec::with_capacity(WRITTEN_AT_ONCE);
+    while endings.blocking_recv_many(&mut some, WRITTEN_AT_ONCE) > 0 {
+        for RowEnded { row, row_id, job_id, ended } in some.drain(..) {
+            let job_id = job_id.as_ref().map_or("", JobId::as_str);
+            let line = results::Line { row, row_id: row_id.as_deref(), job_id, ended: &ended };
+            results.append(&line)?;
+        }
+        // At a high rate a row ends every few microseconds, and to wake this thread for each would cost as much.
+        std::thread::sleep(WRITTEN_EVERY);
+    }
+    results.finish()
+}
+
+fn refused_row(invalid: &InvalidRow, batch: &Batch) -> RowEnded {
+    let (code, message) = invalid.problems.first().map_or(("invalid", "invalid".to_owned()), |problem| {
+        (problem.code, format!("line {}, column {}: {}", problem.line, problem.column, problem.reason))
+    });
+    let job_id = JobId::of_row(batch, invalid.row_id.as_deref(), invalid.number);
+    RowEnded {
+        row: invalid.number,
+        row_id: invalid.row_id.clone(),
+        job_id: job_id.ok(),
+        ended: Ended {
+            outcome: Outcome::Refused(Refusal::own(code, message)),
+            attempts: 0,
+            request_id: None,
+            recorded_before: false,
+        },
+    }
+}
