@@ -2,7 +2,7 @@
 //!
 //! The reference, in the same run, is a bare loop with the same HTTP client: the same two calls for each job, 64 jobs
 //! at a time, and no record of anything. All figures are ratios to it: jobs a second, CPU and allocations per
-//! job, server included in both. `cargo bench` measures; anything else (CI) runs each for a moment. A word after `--`
+//! job, server included in both. The same loop on one thread stands beside it. `cargo bench` measures; anything else (CI) runs each for a moment. A word after `--`
 //! (`bare`, `issue`, `line`, `worker`, `start`, `added`) runs that part alone, for a profiler.
 #![allow(missing_docs, reason = "a program of its own")]
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
