@@ -3,18 +3,26 @@
 //! On a connection of its own, since a broker that is short of memory stops reading from those that publish. A
 //! confirm that does not come leaves open whether the message was stored, so the same message is published again:
 //! whoever reads it must know it by its id.
+//!
+//! A channel carries one message at a time, and many channels make many messages at once. Many on one channel would be
+//! told each other's ends: the client numbers a message and writes it out in two steps, so that two threads may write
+//! theirs in the other order, and it gives a returned message to whichever confirm comes next. A message that was
+//! rejected would then count as published, and be lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::{Backoff, Broker};
 use crate::metrics;
 
 /// Longest wait for one confirm; a broker that is blocked confirms nothing.
 const CONFIRM_MAX: Duration = Duration::from_secs(30);
+/// Messages on their way at once, if the broker allows as many channels: brokers are often set to 100 and more.
+const CHANNELS_MAX: u16 = 64;
 
 /// Why the broker does not take a message, though it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,26 +47,72 @@ pub struct Message<'m> {
     pub properties: BasicProperties,
 }
 
+/// A connection and its channels.
 struct Open {
-    channel: Channel,
-    /// Dropped, it closes.
     connection: Connection,
-    number: u64,
+    /// As many as may be open at once; closed when the connection is given up.
+    free: Semaphore,
+    /// Open, and nothing of a message before is under way on them.
+    idle: std::sync::Mutex<Vec<Channel>>,
+}
+
+/// One channel of it, for one message.
+struct Lane<'o> {
+    channel: Channel,
+    open: &'o Open,
+    _free: SemaphorePermit<'o>,
+}
+
+impl Open {
+    fn new(connection: Connection, first: Channel) -> Self {
+        let channels = connection.configuration().channel_max().min(CHANNELS_MAX);
+        Self { connection, free: Semaphore::new(channels.into()), idle: vec![first].into() }
+    }
+
+    async fn lane(&self) -> Result<Lane<'_>, String> {
+        let free = self.free.acquire().await.map_err(|_| "its connection was given up".to_owned())?;
+        let idle = self.idle().pop();
+        let channel = match idle {
+            Some(channel) => channel,
+            None => confirming(&self.connection).await.map_err(|error| error.to_string())?,
+        };
+        Ok(Lane { channel, open: self, _free: free })
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Channel>> {
+        self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Lane<'_> {
+    /// Publishes on it. Only a channel whose message was answered is used again: without an answer, or if this is
+    /// dropped half way, it closes.
+    async fn publish(self, message: &Message<'_>) -> Result<Result<(), NotTaken>, String> {
+        let taken = once(&self.channel, message).await?;
+        self.open.idle().push(self.channel);
+        Ok(taken)
+    }
+}
+
+/// A channel on which messages are confirmed.
+async fn confirming(connection: &Connection) -> Result<Channel, lapin::Error> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
 }
 
 /// Publishes; shared.
 pub struct Publisher {
     broker: Broker,
     name: String,
-    open: Mutex<Option<Open>>,
-    opened: std::sync::atomic::AtomicU64,
+    open: Mutex<Option<Arc<Open>>>,
 }
 
 impl Publisher {
     /// One that connects when it is first needed.
     #[must_use]
     pub fn new(broker: Broker, name: &str) -> Self {
-        Self { broker, name: name.into(), open: Mutex::new(None), opened: 0.into() }
+        Self { broker, name: name.into(), open: Mutex::new(None) }
     }
 
     /// What queues and exchanges are called.
@@ -79,15 +133,11 @@ impl Publisher {
     pub async fn publish(&self, message: &Message<'_>) -> Result<(), NotTaken> {
         let mut backoff = Backoff::default();
         loop {
-            let reason = match self.channel().await {
+            let reason = match self.open().await {
                 Err(reason) => reason,
-                Ok((channel, number)) => match once(&channel, message).await {
+                Ok(open) => match self.publish_on(&open, message).await {
                     Ok(taken) => return taken,
-                    Err(reason) => {
-                        metrics::publish_unconfirmed();
-                        self.close_if(number).await;
-                        reason
-                    }
+                    Err(reason) => reason,
                 },
             };
             tracing::warn!(reason, "publishing failed; trying again");
@@ -100,38 +150,57 @@ impl Publisher {
     /// # Errors
     /// Why it could not.
     pub async fn connect(&self) -> Result<(), String> {
-        self.channel().await.map(|_| ())
+        self.open().await.map(|_| ())
     }
 
     /// Closes its connection.
     pub async fn close(&self) {
-        if let Some(open) = self.open.lock().await.take() {
+        let open = self.open.lock().await.take();
+        if let Some(open) = open {
+            open.free.close();
             let _ = open.connection.close(200, "done".into()).await;
         }
     }
 
-    async fn channel(&self) -> Result<(Channel, u64), String> {
+    async fn open(&self) -> Result<Arc<Open>, String> {
         let mut open = self.open.lock().await;
         if let Some(open) = &*open
-            && open.channel.status().connected()
+            && open.connection.status().connected()
         {
-            return Ok((open.channel.clone(), open.number));
+            return Ok(open.clone());
         }
         let connection = self.broker.connect(&self.name).await?;
-        let channel = connection.create_channel().await.map_err(|error| error.to_string())?;
-        self.broker.topology.ensure(&channel).await.map_err(|error| error.to_string())?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|error| error.to_string())?;
-        let number = self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        *open = Some(Open { channel: channel.clone(), connection, number });
-        Ok((channel, number))
+        let failed = |error: lapin::Error| error.to_string();
+        let channel = confirming(&connection).await.map_err(failed)?;
+        self.broker.topology.ensure(&channel).await.map_err(failed)?;
+        let opened = Arc::new(Open::new(connection, channel));
+        if let Some(before) = open.replace(opened.clone()) {
+            before.free.close();
+        }
+        Ok(opened)
+    }
+
+    async fn publish_on(
+        &self,
+        open: &Arc<Open>,
+        message: &Message<'_>,
+    ) -> Result<Result<(), NotTaken>, String> {
+        let lane = open.lane().await?;
+        let taken = lane.publish(message).await;
+        if taken.is_err() {
+            metrics::publish_unconfirmed();
+            self.give_up(open).await;
+        }
+        taken
     }
 
     /// Throws the connection away, unless somebody else has already built another.
-    async fn close_if(&self, number: u64) {
+    async fn give_up(&self, broken: &Arc<Open>) {
         let mut open = self.open.lock().await;
-        if open.as_ref().is_some_and(|open| open.number == number)
+        if open.as_ref().is_some_and(|open| Arc::ptr_eq(open, broken))
             && let Some(open) = open.take()
         {
+            open.free.close();
             tokio::spawn(async move {
                 let _ = open.connection.close(200, "broken".into()).await;
             });

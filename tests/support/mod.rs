@@ -174,9 +174,19 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(began.elapsed() < RUN_MAX, "the program hangs");
+            if began.elapsed() >= RUN_MAX {
+                self.child.kill().unwrap();
+                let hung = self.child.wait().unwrap();
+                let Output { stdout, stderr, .. } = self.output(hung).await;
+                let said = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                panic!("the program hangs; until now it said: {}\n{}", said[0], said[1]);
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
+        self.output(status).await
+    }
+
+    async fn output(&mut self, status: std::process::ExitStatus) -> Output {
         let (stdout, stderr) = self.printed.take().expect("read once");
         let joined = tokio::task::spawn_blocking(move || (stdout.join(), stderr.join()));
         let (stdout, stderr) = joined.await.unwrap();
