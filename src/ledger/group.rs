@@ -21,9 +21,9 @@ const WAITING_MAX: usize = 4096;
 /// Least time from one group's begin to the next one's, for each row of it. At thousands of rows a second it makes few
 /// large groups of many small ones, each of which would wake a thread and flush pages that the next one writes again;
 /// when fewer rows come in than that, groups are as small as a flush is short, and nobody waits.
-const GATHERED_PER_ROW: Duration = Duration::from_micros(100);
+const GATHERED_PER_ROW: Duration = Duration::from_micros(60);
 /// Most time for that.
-const GATHERED_MAX: Duration = Duration::from_millis(5);
+const GATHERED_MAX: Duration = Duration::from_millis(3);
 /// What is a large group. Up to a thousand jobs a second there is none, and nobody waits.
 const GATHERED_FROM: usize = 8;
 /// Tries of one commit before its jobs are told: a PostgreSQL that restarts, another process's long transaction.
