@@ -64,17 +64,20 @@ pub enum Did {
     ServedKey,
 }
 
-/// A call, in seconds since the first create.
+/// A call.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
+    /// In seconds since the first create.
     pub at: f64,
+    pub when: Instant,
+    pub endpoint: &'static str,
     pub did: Did,
 }
 
 struct World {
     options: Strict,
     began: Instant,
-    arrivals: Vec<(Instant, Did)>,
+    arrivals: Vec<(Instant, &'static str, Did)>,
     windows: HashMap<&'static str, VecDeque<Instant>>,
     running: usize,
     creates: usize,
@@ -133,13 +136,14 @@ impl Server {
     /// All calls so far, in order of arrival.
     pub fn arrivals(&self) -> Vec<Arrival> {
         let world = self.world.lock().unwrap();
-        let first = world.arrivals.iter().find(|(_, did)| *did != Did::ServedKey);
-        let first = first.map_or(world.began, |(at, _)| *at);
+        let first = world.arrivals.iter().find(|(_, _, did)| *did != Did::ServedKey);
+        let first = first.map_or(world.began, |(at, ..)| *at);
         let seconds = |at: Instant| match at.checked_duration_since(first) {
             Some(since) => since.as_secs_f64(),
             None => -(first - at).as_secs_f64(),
         };
-        world.arrivals.iter().map(|(at, did)| Arrival { at: seconds(*at), did: *did }).collect()
+        let arrival = |&(at, endpoint, did)| Arrival { at: seconds(at), when: at, endpoint, did };
+        world.arrivals.iter().map(arrival).collect()
     }
 }
 
@@ -215,7 +219,7 @@ impl World {
             self.running += 1;
             (Did::Made, self.options.latency, response("200 OK", "", &card(self.creates, job)))
         };
-        self.arrivals.push((at, did));
+        self.arrivals.push((at, endpoint, did));
         (did, wait, answer)
     }
 
