@@ -6,47 +6,85 @@
 //! that takes its time to answer has no use for that: whoever waited in vain goes, and there is one more for all
 //! that come after, until half of them lie idle.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
 
 /// So many are always there: the line cost a twentieth more with twice as many, and a third more with no bound.
 const FEW: usize = 32;
-/// How long a call waits for one of them: longer than a hundred calls take that a server on the same machine answers at
-/// once, and nothing beside Stripe's answer.
+/// How long a call waits for one of them at least, and half of how long it does at most: longer than a hundred calls take
+/// that a server on the same machine answers at once, and nothing beside Stripe's answer.
 const MOMENT: Duration = Duration::from_millis(10);
 
 /// Counts the calls under way.
 pub(super) struct Warm {
     free: Semaphore,
     all: AtomicUsize,
+    /// Calls that had to wait, ever.
+    came: AtomicUsize,
+    /// Those of them that wait no longer.
+    went: AtomicUsize,
+    /// Whether a task looks after those who wait. It is one for all: with a timer for each, most calls would wake the
+    /// thread that keeps the time.
+    attended: AtomicBool,
 }
 
 /// A call's place. Dropped, it goes to the next.
 #[must_use]
 pub struct Slot<'w> {
     warm: &'w Warm,
-    /// None if it was made for who waited in vain, and is in nobody's count yet.
+    /// None if places are no longer counted.
     taken: Option<SemaphorePermit<'w>>,
 }
 
 impl Warm {
     pub(super) fn new() -> Self {
-        Self { free: Semaphore::new(FEW), all: AtomicUsize::new(FEW) }
+        Self {
+            free: Semaphore::new(FEW),
+            all: AtomicUsize::new(FEW),
+            came: AtomicUsize::new(0),
+            went: AtomicUsize::new(0),
+            attended: AtomicBool::new(false),
+        }
     }
 
     /// Waits for a place, for a moment only.
-    pub(super) async fn slot(&self) -> Slot<'_> {
+    pub(super) async fn slot(self: &Arc<Self>) -> Slot<'_> {
         let taken = match self.free.try_acquire() {
             Ok(taken) => Some(taken),
-            Err(_) => timeout(MOMENT, self.free.acquire()).await.ok().and_then(Result::ok),
+            Err(_) => {
+                let _waits = Waits::begin(self);
+                self.free.acquire().await.ok()
+            }
         };
-        if taken.is_none() {
-            self.all.fetch_add(1, Ordering::Relaxed);
-        }
         Slot { warm: self, taken }
+    }
+
+    /// Gives a place that was not there before to everybody who has waited in vain, until nobody waits.
+    async fn attend(warm: Weak<Self>) {
+        let mut came_before = 0_usize;
+        loop {
+            tokio::time::sleep(MOMENT).await;
+            let Some(warm) = warm.upgrade() else { return };
+            let went = warm.went.load(Ordering::SeqCst);
+            // They go in the order in which they came, so these were there at the last look.
+            let in_vain = came_before.saturating_sub(went);
+            warm.all.fetch_add(in_vain, Ordering::Relaxed);
+            warm.free.add_permits(in_vain);
+            came_before = warm.came.load(Ordering::SeqCst);
+            if came_before == went && !warm.is_needed_again() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the task that would end is to go on: somebody came who saw it there.
+    fn is_needed_again(&self) -> bool {
+        self.attended.store(false, Ordering::SeqCst);
+        self.came.load(Ordering::SeqCst) != self.went.load(Ordering::SeqCst)
+            && !self.attended.swap(true, Ordering::SeqCst)
     }
 
     /// Whether one was taken out, as half of them lie idle.
@@ -56,12 +94,29 @@ impl Warm {
     }
 }
 
+/// Somebody waits for a place.
+struct Waits<'w>(&'w Warm);
+
+impl<'w> Waits<'w> {
+    fn begin(warm: &'w Arc<Warm>) -> Self {
+        warm.came.fetch_add(1, Ordering::SeqCst);
+        if !warm.attended.swap(true, Ordering::SeqCst) {
+            tokio::spawn(Warm::attend(Arc::downgrade(warm)));
+        }
+        Self(warm)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.went.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        match (self.taken.take(), self.warm.shrinks()) {
-            (Some(taken), true) => taken.forget(),
-            (Some(_), false) | (None, true) => {}
-            (None, false) => self.warm.free.add_permits(1),
+        if let Some(taken) = self.taken.take_if(|_| self.warm.shrinks()) {
+            taken.forget();
         }
     }
 }
@@ -71,15 +126,15 @@ mod tests {
     use super::*;
 
     /// So many calls at once, and how many of them waited in vain.
-    async fn calls(warm: &Warm, count: usize) -> (Vec<Slot<'_>>, usize) {
+    async fn calls(warm: &Arc<Warm>, count: usize) -> (Vec<Slot<'_>>, usize) {
+        let before = warm.all.load(Ordering::Relaxed);
         let slots = futures_util::future::join_all((0..count).map(|_| warm.slot())).await;
-        let in_vain = slots.iter().filter(|slot| slot.taken.is_none()).count();
-        (slots, in_vain)
+        (slots, warm.all.load(Ordering::Relaxed) - before)
     }
 
     #[tokio::test]
     async fn calls_to_a_slow_server_wait_in_vain_once() {
-        let warm = Warm::new();
+        let warm = Arc::new(Warm::new());
         let (slots, in_vain) = calls(&warm, 10 * FEW).await;
         assert_eq!(in_vain, 9 * FEW);
         let (more, in_vain) = calls(&warm, 1).await;
@@ -92,17 +147,43 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_that_comes_free_goes_to_who_waits() {
-        let warm = Warm::new();
+        let warm = Arc::new(Warm::new());
         let (mut slots, in_vain) = calls(&warm, FEW).await;
         assert_eq!(in_vain, 0);
         let (waiting, ()) = tokio::join!(warm.slot(), async { drop(slots.pop()) });
-        assert!(waiting.taken.is_some());
+        drop(waiting);
         assert_eq!(warm.all.load(Ordering::Relaxed), FEW, "none was added");
     }
 
     #[tokio::test]
+    async fn who_stops_waiting_leaves_no_place_behind() {
+        let warm = Arc::new(Warm::new());
+        let (slots, _) = calls(&warm, FEW).await;
+        let gave_up = tokio::time::timeout(MOMENT / 2, calls(&warm, FEW)).await;
+        assert!(gave_up.is_err(), "no place within half a moment");
+        tokio::time::sleep(5 * MOMENT).await;
+        assert_eq!(warm.all.load(Ordering::Relaxed), FEW);
+        drop(slots);
+    }
+
+    #[tokio::test]
+    async fn nothing_runs_where_nobody_waits() {
+        let warm = Arc::new(Warm::new());
+        for round in 1..=3 {
+            let all = warm.all.load(Ordering::Relaxed);
+            let (slots, in_vain) = calls(&warm, all + 1).await;
+            assert_eq!(in_vain, 1, "looked after in round {round}, too");
+            while warm.attended.load(Ordering::SeqCst) {
+                tokio::time::sleep(MOMENT).await;
+            }
+            assert_eq!(Arc::weak_count(&warm), 0, "the task has ended");
+            drop(slots);
+        }
+    }
+
+    #[tokio::test]
     async fn after_a_slow_time_there_are_few_again() {
-        let warm = Warm::new();
+        let warm = Arc::new(Warm::new());
         drop(calls(&warm, 10 * FEW).await);
         for _ in 0..10 * FEW {
             drop(warm.slot().await);
