@@ -209,7 +209,9 @@ impl Shared {
             Sender::Http1(mut sender) => {
                 // An answer's last byte may be read a moment before its connection is ready for more. One that has
                 // closed, or still has something to say, gives the request back.
-                let _ = timeout(READY_WITHIN, sender.ready()).await;
+                if !sender.is_ready() {
+                    let _ = timeout(READY_WITHIN, sender.ready()).await;
+                }
                 request.headers_mut().insert(HOST, self.host.clone());
                 let answer = sender.try_send_request(*request).await?;
                 Ok((answer, Carrier(Some(sender))))
