@@ -34,7 +34,7 @@ const WRITTEN_AT_ONCE: usize = 1024;
 const WRITTEN_EVERY: Duration = Duration::from_millis(5);
 /// Rows begun in one go; then all goes on that can. So a busy machine takes rows as fast as it carries them, and no more
 /// are under way than it has use for.
-const BEGUN_AT_ONCE: u64 = 4;
+const BEGUN_AT_ONCE: u64 = 6;
 /// Jobs under way at all, waits between attempts included: a bound on memory.
 const CARRIED_MAX: usize = 4096;
 
