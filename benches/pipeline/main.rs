@@ -253,42 +253,8 @@ async fn added(server: &Server, seconds: usize, jwe: &str) {
     let line = line(server, directory.path(), PACE).await;
     let mut every = tokio::time::interval(Duration::from_secs_f64(1.0 / (PACE * 0.8)));
     let mut jobs = JoinSet::new();
-    let began0 = Instant::now();
-    std::thread::spawn(move || {
-        loop {
-            let b = Instant::now();
-            std::thread::sleep(Duration::from_millis(1));
-            let e = b.elapsed();
-            if e.as_millis() > 20 {
-                println!("witness slept {:?} until {:?}", e, began0.elapsed());
-            }
-            if began0.elapsed().as_secs() > 12 {
-                return;
-            }
-        }
-    });
-    let pc = line.parts().pace.clone();
-    std::thread::spawn(move || {
-        loop {
-            std::thread::sleep(Duration::from_millis(5));
-            let h = pc.health();
-            if h.waiting > 10 || h.preparing > 20 {
-                println!("{:?} {h:?}", began0.elapsed());
-            }
-            if began0.elapsed().as_secs() > 12 {
-                return;
-            }
-        }
-    });
     for number in 0..800 * seconds {
         every.tick().await;
-        if number % 800 == 0 {
-            let l = began0.elapsed();
-            let due = number as f64 / 800.0;
-            if l.as_secs_f64() - due > 0.02 {
-                println!("ticks late {:?} {due}", l);
-            }
-        }
         let (line, job) = (line.clone(), job(loopback::NOTED, number, jwe));
         let taken = Instant::now();
         jobs.spawn(async move {
@@ -299,16 +265,6 @@ async fn added(server: &Server, seconds: usize, jwe: &str) {
     }
     let ended = jobs.join_all().await;
     let noted = server.noted.lock().expect("nobody panics").clone();
-    for (n, taken, took) in &ended {
-        if took.as_millis() > 50 {
-            println!(
-                "job {n} taken {:?} took {:?} until call {:?}",
-                taken.duration_since(began0),
-                took,
-                noted[n].duration_since(*taken)
-            );
-        }
-    }
     let until_call = ended.iter().map(|(number, taken, _)| noted[number].duration_since(*taken)).collect();
     let until_end = ended.iter().map(|(.., took)| *took).collect();
     for (what, took) in [
