@@ -63,7 +63,13 @@ impl Server {
         while self.accepted.front().is_some_and(old) {
             self.accepted.pop_front();
         }
-        let limit = self.limits.iter().rev().find(|(from, _)| *from <= at).unwrap().1;
+        let limit = self
+            .limits
+            .iter()
+            .rev()
+            .find(|(from, _)| *from <= at)
+            .expect("the first limit holds from the start")
+            .1;
         if self.accepted.len() >= limit {
             return Answered::Limited(self.reason);
         }
@@ -194,11 +200,11 @@ impl Run {
                 now = next.expect("nothing happens any more");
                 continue;
             };
-            if next.is_some_and(|next| next < *due) {
-                now = next.unwrap();
+            if let Some(earlier) = next.filter(|next| next < due) {
+                now = earlier;
                 continue;
             }
-            let ((due, _), event) = events.pop_first().unwrap();
+            let ((due, _), event) = events.pop_first().expect("the first was seen above");
             now = now.max(due);
             let at = (now - start).as_secs_f64();
             match event {
@@ -338,7 +344,7 @@ fn one_in_ten_turned_away_for_nothing_does_not_starve_the_line() {
             run.seed = seed;
             let used = run.log().used(10.0, 120.0, rate);
             assert!(used >= 0.65, "{rate}/s, {latency_ms} ms, seed {seed}: {used} used");
-            all += used / f64::from(u32::try_from(seeds).unwrap());
+            all += used / f64::from(u32::try_from(seeds).expect("seeds are few"));
         }
         assert!(all >= 0.83, "{rate}/s, {latency_ms} ms: {all} used on average");
     }
