@@ -251,7 +251,11 @@ mod tests {
         AnswersAndCloses,
         /// Reads the request and closes.
         SaysNothing,
+        /// Answers once a request has begun, and reads no further.
+        AnswersEarly,
     }
+
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
     /// A server that counts its connections and the requests on them.
     async fn server(does: Does) -> (Peer, Arc<[AtomicUsize; 2]>) {
@@ -266,16 +270,17 @@ mod tests {
                 tokio::spawn(async move {
                     let mut head = Vec::new();
                     while stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
+                        if matches!(does, Does::AnswersEarly) {
+                            stream.write_all(OK).await.unwrap();
+                            return std::future::pending().await;
+                        }
                         if !head.ends_with(b"\r\n\r\n") {
                             continue;
                         }
                         head.clear();
                         counts[1].fetch_add(1, Ordering::Relaxed);
                         if !matches!(does, Does::SaysNothing) {
-                            stream
-                                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-                                .await
-                                .unwrap();
+                            stream.write_all(OK).await.unwrap();
                         }
                         if !matches!(does, Does::AnswersAndKeeps) {
                             return;
@@ -326,6 +331,21 @@ mod tests {
         let (peer, counts) = server(Does::SaysNothing).await;
         assert!(matches!(call(&peer).await, Err(Silence::NoAnswer(_))));
         assert_eq!(counted(&counts), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_server_reads_no_further_costs_a_moment_and_no_call() {
+        /// More than the sockets of both sides take in.
+        const LONG: usize = 32 << 20;
+        let (peer, counts) = server(Does::AnswersEarly).await;
+        for _ in 0..3 {
+            let mut request = Box::new(Request::new(Outgoing::new(vec![b'x'; LONG].into(), || ())));
+            *request.method_mut() = http::Method::POST;
+            let reply = wire::call(&peer, request, Duration::from_secs(30)).await.ok().unwrap();
+            assert_eq!(reply.body.unwrap(), "ok");
+            assert_eq!(peer.shared.open().idle.len(), 1, "it was answered, so it may be ready soon");
+        }
+        assert_eq!(counts[0].load(Ordering::Relaxed), 3, "it was not, so another call has another one");
     }
 
     #[tokio::test]
