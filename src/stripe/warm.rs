@@ -35,7 +35,7 @@ pub(super) struct Warm {
 #[must_use]
 pub struct Slot<'w> {
     warm: &'w Warm,
-    /// None if places are no longer counted.
+    /// There until it is dropped.
     taken: Option<SemaphorePermit<'w>>,
 }
 
@@ -53,13 +53,13 @@ impl Warm {
     /// Waits for a place, for a moment only.
     pub(super) async fn slot(self: &Arc<Self>) -> Slot<'_> {
         let taken = match self.free.try_acquire() {
-            Ok(taken) => Some(taken),
+            Ok(taken) => taken,
             Err(_) => {
                 let _waits = Waits::begin(self);
-                self.free.acquire().await.ok()
+                self.free.acquire().await.expect("nobody closes the semaphore")
             }
         };
-        Slot { warm: self, taken }
+        Slot { warm: self, taken: Some(taken) }
     }
 
     /// Gives a place that was not there before to everybody who has waited in vain, until nobody waits.
@@ -69,7 +69,8 @@ impl Warm {
             tokio::time::sleep(MOMENT).await;
             let Some(warm) = warm.upgrade() else { return };
             let went = warm.went.load(Ordering::SeqCst);
-            // They go in the order in which they came, so these were there at the last look.
+            // They go in the order in which they came, so these were there at the last look. Who came since and gave up
+            // is taken for one of them, which then waits until the next look.
             let in_vain = came_before.saturating_sub(went);
             warm.all.fetch_add(in_vain, Ordering::Relaxed);
             warm.free.add_permits(in_vain);
@@ -151,8 +152,8 @@ mod tests {
         let (mut slots, in_vain) = calls(&warm, FEW).await;
         assert_eq!(in_vain, 0);
         let (waiting, ()) = tokio::join!(warm.slot(), async { drop(slots.pop()) });
-        drop(waiting);
         assert_eq!(warm.all.load(Ordering::Relaxed), FEW, "none was added");
+        drop(waiting);
     }
 
     #[tokio::test]
@@ -163,6 +164,7 @@ mod tests {
         assert!(gave_up.is_err(), "no place within half a moment");
         tokio::time::sleep(5 * MOMENT).await;
         assert_eq!(warm.all.load(Ordering::Relaxed), FEW);
+        assert_eq!(Arc::weak_count(&warm), 0, "nor anybody who looks for them");
         drop(slots);
     }
 

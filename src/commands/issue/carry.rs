@@ -33,7 +33,7 @@ const READ_COUNT: std::ops::RangeInclusive<usize> = 1..=64;
 const WRITTEN_AT_ONCE: usize = 1024;
 const WRITTEN_EVERY: Duration = Duration::from_millis(5);
 /// Rows begun in one go; then all goes on that can. So a busy machine takes rows as fast as it carries them, and no more
-/// are under way than it has use for.
+/// are under way than it has use for. With four, one of two cores lacked work for a quarter of the time.
 const BEGUN_AT_ONCE: u64 = 6;
 /// Jobs under way at all, waits between attempts included: a bound on memory.
 const CARRIED_MAX: usize = 4096;
