@@ -180,7 +180,7 @@ mod tests {
     use crate::outcome::{Card, Refusal};
 
     fn ended(outcome: Outcome) -> Ended {
-        Ended { outcome, attempts: 1, request_id: Some("req_1".into()), recorded_before: false }
+        Ended { outcome, attempts: 1, request_id: Some("req_1".into()), recorded_before: false, note: None }
     }
 
     #[test]

@@ -15,7 +15,6 @@ use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::config::{Config, JobsTo};
 use crate::ledger::{Ledger, Scope};
-use crate::line::course::Rules;
 use crate::line::{Line, LookFirst, Parts};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
@@ -169,7 +168,7 @@ fn line(
         scope,
         clock: Clock::system(),
         retry: config.retry.clone(),
-        rules: Rules::default(),
+        rules: rules(&config),
         look_first,
     });
     (Intake::Line(Arc::new(line)), sandbox)

@@ -12,7 +12,6 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, RetryConfig, seconds};
 use crate::ledger::Ledger;
-use crate::line::course::Rules;
 use crate::line::{Halt, Line, LookFirst, Parts};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
@@ -65,7 +64,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             elapsed_seconds_max: config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max),
             ..config.retry.clone()
         },
-        rules: Rules::default(),
+        rules: rules(&config),
         look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
     }));
     let message_kib_max = usize::try_from(config.worker.message_kib_max).unwrap_or(usize::MAX);

@@ -14,7 +14,7 @@ use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::job::Job;
 use crate::ledger::Scope;
-use crate::line::Line;
+use crate::line::{Line, Options};
 use crate::pace::CircuitState;
 
 /// Where jobs go.
@@ -124,7 +124,7 @@ impl Intake {
                 let line = line.clone();
                 server.tasks().spawn(async move {
                     // The ledger has its end, if it came to one.
-                    let _ = line.carry(job).await;
+                    let _ = line.carry(job, Options::default()).await;
                     drop(under_way);
                 });
                 Ok(())

@@ -157,7 +157,7 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
     let different = || Problem::new(Kind::Conflict, "this id has a job with other content; use another id");
     let known = server.views().look_up(server.scope(), &job.id).await?;
     if let Some(row) = &known {
-        if row.fingerprint != job.fingerprint() && !matches!(row.state, State::Refused(_)) {
+        if !job.asks_for(row.content) && !matches!(row.state, State::Refused(_)) {
             return Err(different());
         }
         if matches!(row.state, State::Issued(_)) {

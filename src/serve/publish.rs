@@ -22,7 +22,6 @@ use crate::broker::publisher::NotTaken;
 use crate::clock::Time;
 use crate::job::Job;
 use crate::ledger::State;
-use crate::line::conflict;
 use crate::line::gate::{Passed, Standing};
 use crate::tally::Counts;
 use crate::worker::send::Outgoing;
@@ -140,7 +139,7 @@ impl Publishing {
         let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
         let pin = job.pin.is_some();
         if let Some(known) = &known {
-            let same = known.fingerprint == job.fingerprint();
+            let same = job.asks_for(known.content);
             let ended = match &known.state {
                 State::Issued(_) if same && known.written <= *before => Some(known.ended()),
                 // Written since: it is counted with what the worker writes.
@@ -148,7 +147,7 @@ impl Publishing {
                     expected.fetch_add(1, Ordering::Relaxed);
                     return Ok(());
                 }
-                State::Issued(_) | State::Begun if !same => Some(conflict(known)),
+                // With other content, it is the worker's to say so beside the card.
                 State::Issued(_) | State::Begun | State::Refused(_) => None,
             };
             if let Some(ended) = ended {

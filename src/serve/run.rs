@@ -10,7 +10,7 @@ use super::Server;
 use super::batch::Batch;
 use super::held::Held;
 use crate::job::Job;
-use crate::line::Line;
+use crate::line::{Line, Options};
 use crate::manifest::Manifest;
 use crate::manifest::batch::job_of;
 
@@ -76,7 +76,8 @@ async fn carry(server: &Server, line: &Arc<Line>, batch: &Arc<Batch>, mut incomi
             let id = job.id.clone();
             let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
             let pin = job.pin.is_some();
-            let end = line.carry_through(&batch.gate, job).await;
+            let through = Options { gate: Some(&batch.gate), ..Options::default() };
+            let end = line.carry(job, through).await;
             drop(place);
             // The line stopped before it began: it is as if it had never come.
             let Some(end) = end else { return };

@@ -11,6 +11,7 @@ use super::settle::{Settlement, settlement};
 use crate::clock::Time;
 use crate::job::Job;
 use crate::ledger::State;
+use crate::line::Options;
 use crate::metrics;
 
 /// How much before its time a job may come from the ladder: two machines' clocks are not one.
@@ -31,8 +32,8 @@ pub(super) async fn job(worker: &Worker, hand: &Hand, letter: &Letter) -> Settle
     let named = Named::of(&job);
     let expired = job.deadline.is_some_and(|deadline| now > deadline).then_some(GivenUp::Expired);
     let ended = match letter.given_up().or(expired) {
-        Some(given_up) => worker.line.close_off(hand.recalled(), job, given_up.refusal()).await,
-        None => worker.line.carry_until(hand.recalled(), job).await,
+        Some(given_up) => worker.line.carry(job, recallable(hand, Some(given_up))).await,
+        None => worker.line.carry(job, recallable(hand, None)).await,
     };
     settlement(named, ended.as_ref(), hand.back())
 }
@@ -59,10 +60,15 @@ pub(super) async fn dead(worker: &Worker, hand: &Hand, letter: &Letter) -> Settl
         Some(State::Begun) => Settlement::GiveUp(given_up),
         None | Some(State::Issued(_) | State::Refused(_)) => {
             let named = Named::of(&job);
-            let ended = worker.line.close_off(hand.recalled(), job, given_up.refusal()).await;
+            let ended = worker.line.carry(job, recallable(hand, Some(given_up))).await;
             settlement(named, ended.as_ref(), hand.back())
         }
     }
+}
+
+/// Until the hand is recalled; not called for any more if it was given up.
+fn recallable(hand: &Hand, given_up: Option<GivenUp>) -> Options<'_> {
+    Options { recall: Some(hand.recalled()), given_up: given_up.map(GivenUp::refusal), gate: None }
 }
 
 fn read(worker: &Worker, letter: &Letter, now: Time) -> Result<Job, Box<NoJob>> {

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::job::{Batch, JobId};
-use crate::line::{Admitted, Line};
+use crate::line::{Admitted, Line, Options};
 use crate::manifest::batch::job_of;
 use crate::manifest::{InvalidRow, Manifest};
 use crate::outcome::{Ended, Outcome, Refusal};
@@ -97,7 +97,7 @@ pub(super) async fn carry_all(
                 let (row, row_id) =
                     job.job().place.clone().map_or((0, None), |place| (place.row, place.row_id));
                 let job_id = Some(job.job().id.clone());
-                let end = line.carry_admitted(job.waiting_in(place)).await;
+                let end = line.carry(job.waiting_in(place), Options::default()).await;
                 drop(room);
                 let Some(end) = end else { return };
                 tally.add(&end);
@@ -196,6 +196,7 @@ fn refused_row(invalid: &InvalidRow, batch: &Batch) -> RowEnded {
             attempts: 0,
             request_id: None,
             recorded_before: false,
+            note: None,
         },
     }
 }

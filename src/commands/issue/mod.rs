@@ -17,7 +17,6 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::job::Batch;
 use crate::ledger::{BatchRow, Ledger, Scope};
-use crate::line::course::Rules;
 use crate::line::{Halt, Line, LookFirst, Parts};
 use crate::manifest::batch::{self, BatchError, SecondCards, digest_of};
 use crate::manifest::{CheckOptions, CheckReport, Manifest};
@@ -117,7 +116,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         scope,
         clock,
         retry: config.retry.clone(),
-        rules: Rules::default(),
+        rules: rules(&config),
         look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
     }));
     stop_on_ctrl_c(line.clone());
