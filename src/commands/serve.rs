@@ -15,7 +15,8 @@ use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::config::{Config, JobsTo};
 use crate::ledger::{Ledger, Scope};
-use crate::line::{Line, LookFirst, Parts};
+use crate::line::decision::Rules;
+use crate::line::{Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::sandbox::Sandbox;
@@ -168,8 +169,11 @@ fn line(
         scope,
         clock: Clock::system(),
         retry: config.retry.clone(),
-        rules: rules(&config),
+        rules: Rules::of(&config.stripe),
         look_first,
+        vet: Vet::Yes,
+        lease_idle: LEASE_IDLE,
+        same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Wait),
     });
     (Intake::Line(Arc::new(line)), sandbox)
 }

@@ -12,7 +12,8 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, RetryConfig, seconds};
 use crate::ledger::Ledger;
-use crate::line::{Halt, Line, LookFirst, Parts};
+use crate::line::decision::Rules;
+use crate::line::{Halt, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::worker::message::Terms;
@@ -64,8 +65,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             elapsed_seconds_max: config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max),
             ..config.retry.clone()
         },
-        rules: rules(&config),
+        rules: Rules::of(&config.stripe),
         look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
+        vet: Vet::Yes,
+        lease_idle: LEASE_IDLE,
+        same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Wait),
     }));
     let message_kib_max = usize::try_from(config.worker.message_kib_max).unwrap_or(usize::MAX);
     let terms = Terms {

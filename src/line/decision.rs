@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use crate::clock::{Boot, Moment, Time};
+use crate::config::{StripeConfig, seconds};
 use crate::job::Generation;
 use crate::ledger::{Row, State};
 use crate::outcome::{Card, Outcome, Refusal};
@@ -39,6 +40,18 @@ impl Default for Rules {
             call_lasts: Duration::from_secs(120),
             lists_lag: Duration::from_secs(60),
             departs_within: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Rules {
+    /// With the configured bounds of what Stripe may take.
+    #[must_use]
+    pub fn of(config: &StripeConfig) -> Self {
+        Self {
+            call_lasts: seconds(config.call_seconds_max),
+            lists_lag: seconds(config.list_lag_seconds),
+            ..Self::default()
         }
     }
 }

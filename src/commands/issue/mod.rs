@@ -17,7 +17,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::job::Batch;
 use crate::ledger::{BatchRow, Ledger, Scope};
-use crate::line::{Halt, Line, LookFirst, Parts};
+use crate::line::decision::Rules;
+use crate::line::{Halt, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::manifest::batch::{self, BatchError, SecondCards, digest_of};
 use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
@@ -116,8 +117,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         scope,
         clock,
         retry: config.retry.clone(),
-        rules: rules(&config),
+        rules: Rules::of(&config.stripe),
         look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
+        vet: Vet::Yes,
+        lease_idle: LEASE_IDLE,
+        same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Stop),
     }));
     stop_on_ctrl_c(line.clone());
     let tally = Arc::new(Tally::default());
