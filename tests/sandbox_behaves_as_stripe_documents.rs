@@ -350,6 +350,38 @@ async fn lists_come_newest_first_in_pages_and_filtered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_cards_and_keys_of_its_own_and_a_name() {
+    let mut asking = Asking::of(Options::default()).await;
+    assert_eq!(asking.get("/v1/account").await.body["id"], "acct_sandbox");
+    let card = asking.create("k", CARD).await.body;
+    asking.api_key = "sk_test_acct_A_1";
+    let account = asking.get("/v1/account").await.body;
+    assert_eq!((account["id"].as_str(), account["object"].as_str()), (Some("acct_A"), Some("account")));
+    let own = asking.create("k", CARD).await;
+    assert_eq!(
+        (own.status, own.replayed, asking.cards()),
+        (200, false, 2),
+        "the same key of another account"
+    );
+    let listed = asking.get("/v1/issuing/cards?cardholder=ich_1").await.body;
+    assert_eq!(listed["data"].as_array().unwrap(), &[own.body]);
+    let foreign = format!("/v1/issuing/cards/{}", card["id"].as_str().unwrap());
+    assert_eq!(asking.get(&foreign).await.status, 404);
+    let connected = [("stripe-account", "acct_sandbox")];
+    let found = asking.send(Method::GET, &foreign, &connected, "").await.unwrap();
+    assert_eq!((found.status, found.body), (200, card));
+    let made = asking.sandbox.account().cards;
+    assert_eq!(made.iter().map(|card| card.account.as_str()).collect::<Vec<_>>(), ["acct_sandbox", "acct_A"]);
+    let nameless = Asking::of(Options { may_read_account: false, ..Options::default() }).await;
+    let refused = nameless.get("/v1/account").await;
+    assert_eq!(
+        (refused.status, refused.body["error"]["code"].as_str()),
+        (403, Some("more_permissions_required"))
+    );
+    assert_eq!(nameless.create("k", CARD).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_seed_brings_the_same_faults() {
     let faults = Faults { error_before: 0.3, conflict: 0.3, ..Faults::default() };
     let mut runs = Vec::new();

@@ -53,6 +53,9 @@ pub struct Args {
     /// Its key may not create or change anything: every such call is answered 403.
     #[arg(long)]
     pub read_only: bool,
+    /// Its key may not ask whose it is: GET /v1/account is answered 403.
+    #[arg(long)]
+    pub no_account: bool,
     /// An idempotency key is forgotten after so long.
     #[arg(long, value_name = "TIME", default_value = "86400s", value_parser = time)]
     pub idempotency_window: Duration,
@@ -130,6 +133,7 @@ pub async fn run(args: Args) -> Result<Exit, String> {
         delay: args.delay,
         api_key: api_key.transpose()?,
         may_write: !args.read_only,
+        may_read_account: !args.no_account,
         idempotency_window: args.idempotency_window,
         ..Options::default()
     };

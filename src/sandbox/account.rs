@@ -15,6 +15,8 @@ use super::world::World;
 pub struct IssuedCard {
     /// Its id.
     pub id: String,
+    /// The Stripe account that it belongs to.
+    pub account: String,
     /// Whose it is.
     pub cardholder: Option<String>,
     /// `metadata[embosser_job]`.

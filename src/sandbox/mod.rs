@@ -8,6 +8,7 @@ mod account;
 mod asked;
 mod cardholders;
 mod cards;
+mod identity;
 mod keys;
 mod limits;
 mod memory;
@@ -65,6 +66,8 @@ pub struct Options {
     pub api_key: Option<String>,
     /// Whether the key may create and change.
     pub may_write: bool,
+    /// Whether the key may ask whose it is (`GET /v1/account`); many restricted keys may not.
+    pub may_read_account: bool,
     /// The cardholders that exist besides those that are made; none: every `ich_…`.
     pub cardholders: Option<HashSet<String>>,
 }
@@ -84,6 +87,7 @@ impl Default for Options {
             idempotency_window: Duration::from_secs(24 * 3600),
             api_key: None,
             may_write: true,
+            may_read_account: true,
             cardholders: None,
         }
     }
@@ -243,7 +247,10 @@ async fn answer(
         authorization: header("authorization"),
         idempotency_key: header("idempotency-key"),
         version: header("stripe-version"),
-        account: header("stripe-account").unwrap_or_default(),
+        account: identity::account_of(
+            header("stripe-account").as_deref(),
+            header("authorization").as_deref(),
+        ),
         body,
     };
     // On a task of its own: a client that hangs up does not stop what was begun.

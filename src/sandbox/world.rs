@@ -19,7 +19,7 @@ use super::keys::Keys;
 use super::limits::Limits;
 use super::memory::{Memory, Remembered};
 use super::told::{Cut, Fault, Told};
-use super::{Faults, Options, cardholders};
+use super::{Faults, Options, cardholders, identity};
 use crate::card::{CardRequest, FieldProblem};
 
 /// Requests that are remembered one by one.
@@ -164,6 +164,10 @@ impl World {
             ("GET", path) if is_one_of(CARDS, path) => {
                 self.cards.find(&asked.account, last_part(path))?.clone()
             }
+            ("GET", "/v1/account") if !self.options.may_read_account => {
+                return Err(may_not("rak_accounts_kyc_basic_read"));
+            }
+            ("GET", "/v1/account") => identity::object(&asked.account, self.unix_seconds()),
             ("POST", CARDHOLDERS) => self.make_cardholder(asked)?,
             ("GET", path) if is_one_of(CARDHOLDERS, path) => {
                 let id = last_part(path);
@@ -204,9 +208,7 @@ impl World {
             return Err(Fault::of(401, "invalid_request_error", None, message));
         }
         if asked.method == "POST" && !self.options.may_write {
-            let message = "The provided key does not have the required permissions for this endpoint. Having the \
-                           'rak_issuing_card_write' permission would allow this request to continue.";
-            return Err(Fault::of(403, "invalid_request_error", Some("more_permissions_required"), message));
+            return Err(may_not("rak_issuing_card_write"));
         }
         Ok(())
     }
@@ -361,6 +363,7 @@ impl World {
                 let object = self.cards.make(&card, making);
                 self.account.cards.push(IssuedCard {
                     id: object["id"].as_str().unwrap_or_default().to_owned(),
+                    account: asked.account.clone(),
                     cardholder: card.cardholder.clone(),
                     job: object["metadata"]["embosser_job"].as_str().map(str::to_owned),
                     pin,
@@ -433,6 +436,15 @@ impl World {
         }
         Some(told)
     }
+}
+
+/// What a key without a permission is answered.
+fn may_not(permission: &str) -> Fault {
+    let message = format!(
+        "The provided key does not have the required permissions for this endpoint. Having the '{permission}' \
+         permission would allow this request to continue."
+    );
+    Fault::of(403, "invalid_request_error", Some("more_permissions_required"), &message)
 }
 
 /// A problem as Stripe words it.
