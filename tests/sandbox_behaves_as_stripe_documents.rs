@@ -382,6 +382,23 @@ async fn an_account_has_cards_and_keys_of_its_own_and_a_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lists_may_be_behind_while_a_card_is_found_by_its_id() {
+    let asking = Asking::of(Options { list_lag: Duration::from_secs(60), ..Options::default() }).await;
+    let listed = async || {
+        let page = asking.get("/v1/issuing/cards?cardholder=ich_1").await.body;
+        page["data"].as_array().unwrap().len()
+    };
+    let card = asking.create("k", CARD).await.body;
+    assert_eq!(asking.get(&format!("/v1/issuing/cards/{}", card["id"].as_str().unwrap())).await.body, card);
+    assert_eq!(listed().await, 0);
+    asking.sandbox.advance(Duration::from_secs(61));
+    asking.create("l", CARD).await;
+    assert_eq!(listed().await, 1, "the first, and the second not yet");
+    asking.sandbox.set_list_lag(Duration::ZERO);
+    assert_eq!(listed().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_seed_brings_the_same_faults() {
     let faults = Faults { error_before: 0.3, conflict: 0.3, ..Faults::default() };
     let mut runs = Vec::new();

@@ -17,7 +17,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "It is asked and steered over HTTP as well, under /_sandbox/: GET account (every card made, with \
-    its PIN, for judging), GET requests; POST rotate, advance {\"seconds\": N}, rate {\"endpoint\": N, \"account\": N}, \
+    its PIN, for judging), GET requests; POST rotate, advance {\"seconds\": N}, list_lag \
+    {\"seconds\": N}, rate {\"endpoint\": N, \"account\": N}, \
     faults {\"NAME\": PROBABILITY}. Nothing of it is written to a disk."
 )]
 pub struct Args {
@@ -56,6 +57,9 @@ pub struct Args {
     /// Its key may not ask whose it is: GET /v1/account is answered 403.
     #[arg(long)]
     pub no_account: bool,
+    /// A new card is missing from lists for so long; by its id it is there at once.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = time)]
+    pub list_lag: Duration,
     /// An idempotency key is forgotten after so long.
     #[arg(long, value_name = "TIME", default_value = "86400s", value_parser = time)]
     pub idempotency_window: Duration,
@@ -134,6 +138,7 @@ pub async fn run(args: Args) -> Result<Exit, String> {
         api_key: api_key.transpose()?,
         may_write: !args.read_only,
         may_read_account: !args.no_account,
+        list_lag: args.list_lag,
         idempotency_window: args.idempotency_window,
         ..Options::default()
     };

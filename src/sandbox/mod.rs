@@ -60,6 +60,8 @@ pub struct Options {
     pub faults: Faults,
     /// How much longer a call takes that meets the fault of that name.
     pub delay: Duration,
+    /// How long a new card is missing from lists; by its id it is there at once.
+    pub list_lag: Duration,
     /// How long an idempotency key is remembered.
     pub idempotency_window: Duration,
     /// The only API key that is accepted; none: every secret or restricted one.
@@ -84,6 +86,7 @@ impl Default for Options {
             seed: 1,
             faults: Faults::default(),
             delay: Duration::from_secs(2),
+            list_lag: Duration::ZERO,
             idempotency_window: Duration::from_secs(24 * 3600),
             api_key: None,
             may_write: true,
@@ -198,6 +201,11 @@ impl Sandbox {
     /// Other faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world().set_faults(faults);
+    }
+
+    /// How long a new card is missing from lists from now on.
+    pub fn set_list_lag(&self, list_lag: Duration) {
+        self.world().options.list_lag = list_lag;
     }
 
     /// Stops it; connections are cut.

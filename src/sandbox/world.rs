@@ -160,7 +160,10 @@ impl World {
             ("POST", path) if is_one_of(CARDS, path) => {
                 return self.begin_effect(asked, seen, Self::updating);
             }
-            ("GET", CARDS) => self.cards.list(&asked.account, &pairs())?,
+            ("GET", CARDS) => {
+                let made_by = self.now().checked_sub(self.options.list_lag);
+                self.cards.list(&asked.account, &pairs(), made_by)?
+            }
             ("GET", path) if is_one_of(CARDS, path) => {
                 self.cards.find(&asked.account, last_part(path))?.clone()
             }
@@ -357,6 +360,7 @@ impl World {
                 let making = Making {
                     account: &asked.account,
                     created: self.unix_seconds(),
+                    made_at: self.now(),
                     livemode: livemode(asked),
                     metadata,
                 };
