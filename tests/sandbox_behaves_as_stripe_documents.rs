@@ -399,6 +399,22 @@ async fn lists_may_be_behind_while_a_card_is_found_by_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lists_fail_on_request_and_other_calls_do_not() {
+    let asking = Asking::of(with(Faults { list_error: 1.0, ..Faults::default() })).await;
+    assert_eq!(asking.create("k", CARD).await.status, 200);
+    assert_eq!(asking.get("/v1/issuing/cards").await.status, 500);
+    asking.sandbox.set_faults(Faults { empty_page: 1.0, ..Faults::default() });
+    let page = asking.get("/v1/issuing/cards").await;
+    assert_eq!((page.status, &page.body["has_more"], &page.body["data"]), (200, &json!(true), &json!([])));
+    asking.sandbox.set_faults(Faults { list_error: 0.5, ..Faults::default() });
+    let mut statuses = Vec::new();
+    for _ in 0..30 {
+        statuses.push(asking.get("/v1/issuing/cards").await.status);
+    }
+    assert!(statuses.contains(&200) && statuses.contains(&500), "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_seed_brings_the_same_faults() {
     let faults = Faults { error_before: 0.3, conflict: 0.3, ..Faults::default() };
     let mut runs = Vec::new();

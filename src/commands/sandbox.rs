@@ -42,7 +42,8 @@ pub struct Args {
     pub seed: u64,
     /// A fault and its probability, several times for several: error_before, error_after (500 without and with a card), drop_before,
     /// drop_after (the connection is cut), conflict (409), lock_timeout (429 of no limiter), rotate (the key, right
-    /// after it was served), html, delay, half_body, empty; or all=P for each of them.
+    /// after it was served), html, delay, half_body, empty, list_error
+    /// (500), empty_page (a list that says there is more, and has nothing in it); or all=P for each of them.
     #[arg(long = "fault", value_name = "NAME=P", value_parser = fault)]
     pub faults: Vec<(String, f64)>,
     /// How much longer a call takes that meets the fault `delay`.

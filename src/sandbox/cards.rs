@@ -117,10 +117,14 @@ impl Cards {
             .filter(|index| before.is_none_or(|before| *index > before))
             .map(|index| &self.cards[index])
             .filter(|card| query.iter().all(|(path, value)| matches(card, path, value)));
-        let page: Vec<&Value> = matching.by_ref().take(limit).collect();
-        let more = matching.next().is_some();
-        Ok(json!({"object": "list", "url": "/v1/issuing/cards", "has_more": more, "data": page}))
+        let data: Vec<&Value> = matching.by_ref().take(limit).collect();
+        Ok(page(&data, matching.next().is_some()))
     }
+}
+
+/// A page of a list of cards.
+pub(super) fn page(data: &[&Value], has_more: bool) -> Value {
+    json!({"object": "list", "url": "/v1/issuing/cards", "has_more": has_more, "data": data})
 }
 
 fn matches(card: &Value, path: &str, value: &str) -> bool {

@@ -8,6 +8,7 @@ mod account;
 mod asked;
 mod cardholders;
 mod cards;
+mod faults;
 mod identity;
 mod keys;
 mod limits;
@@ -35,6 +36,7 @@ use told::{Cut, Told};
 use world::World;
 
 pub use account::{Account, Counts, IssuedCard, Seen};
+pub use faults::Faults;
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -94,34 +96,6 @@ impl Default for Options {
             cardholders: None,
         }
     }
-}
-
-/// Probabilities, 0 to 1, that a create call meets a fault.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Faults {
-    /// 500, saved under the key, and no card.
-    pub error_before: f64,
-    /// The card is made; the answer, saved under the key, is 500.
-    pub error_after: f64,
-    /// The connection is cut and nothing is done.
-    pub drop_before: f64,
-    /// The card is made and saved; the connection is cut.
-    pub drop_after: f64,
-    /// 409 as for a key that is in use, and nothing is done.
-    pub conflict: f64,
-    /// 429 that is not a limiter's, and nothing is done.
-    pub lock_timeout: f64,
-    /// The key rotates right after it was served.
-    pub rotate: f64,
-    /// An HTML page instead of an answer, and nothing is done.
-    pub html: f64,
-    /// The call takes longer, by [`Options::delay`].
-    pub delay: f64,
-    /// The card is made and saved; the connection is cut in the middle of the answer.
-    pub half_body: f64,
-    /// The card is made and saved; the answer is 200 with nothing in it.
-    pub empty: f64,
 }
 
 /// A running sandbox.

@@ -15,11 +15,12 @@ use serde_json::{Map, Value};
 use super::account::{Account, IssuedCard, Seen};
 use super::asked::{Asked, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
 use super::cards::{Cards, Making};
+use super::faults::{ListMishap, Mishap};
 use super::keys::Keys;
 use super::limits::Limits;
 use super::memory::{Memory, Remembered};
 use super::told::{Cut, Fault, Told};
-use super::{Faults, Options, cardholders, identity};
+use super::{Faults, Options, cardholders, cards, identity};
 use crate::card::{CardRequest, FieldProblem};
 
 /// Requests that are remembered one by one.
@@ -48,20 +49,6 @@ type Wanted = (Effect, Option<String>);
 enum Effect {
     Make { card: CardRequest, metadata: Map<String, Value> },
     Update { id: String, pairs: Vec<(String, String)> },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mishap {
-    ErrorBefore,
-    ErrorAfter,
-    DropBefore,
-    DropAfter,
-    Conflict,
-    LockTimeout,
-    Html,
-    Delay,
-    HalfBody,
-    Empty,
 }
 
 /// The sandbox's state.
@@ -160,10 +147,7 @@ impl World {
             ("POST", path) if is_one_of(CARDS, path) => {
                 return self.begin_effect(asked, seen, Self::updating);
             }
-            ("GET", CARDS) => {
-                let made_by = self.now().checked_sub(self.options.list_lag);
-                self.cards.list(&asked.account, &pairs(), made_by)?
-            }
+            ("GET", CARDS) => self.list(asked, &pairs())?,
             ("GET", path) if is_one_of(CARDS, path) => {
                 self.cards.find(&asked.account, last_part(path))?.clone()
             }
@@ -183,6 +167,18 @@ impl World {
             }
         };
         Ok(Begun::Told(self.told(asked, seen, Told::new(200, &answer))))
+    }
+
+    /// A page of cards, or what goes wrong with it.
+    fn list(&mut self, asked: &Asked, query: &[(String, String)]) -> Result<Value, Fault> {
+        match self.options.faults.draw_for_list(&mut self.dice) {
+            Some(ListMishap::Error) => Err(Fault::backend()),
+            Some(ListMishap::EmptyPage) => Ok(cards::page(&[], true)),
+            None => {
+                let made_by = self.now().checked_sub(self.options.list_lag);
+                self.cards.list(&asked.account, query, made_by)
+            }
+        }
     }
 
     fn limit(&mut self, asked: &Asked) -> Result<(), Fault> {
@@ -236,7 +232,7 @@ impl World {
             }
         }
         let (effect, jwe) = of(self, asked)?;
-        let mishap = self.draw();
+        let mishap = self.options.faults.draw(&mut self.dice);
         match mishap {
             Some(Mishap::DropBefore) => return Ok(Begun::Told(None)),
             Some(Mishap::Conflict) => return Err(Fault::in_use()),
@@ -288,23 +284,6 @@ impl World {
         Ok((Effect::Update { id, pairs }, jwe))
     }
 
-    fn draw(&mut self) -> Option<Mishap> {
-        let faults = self.options.faults;
-        let chances = [
-            (faults.error_before, Mishap::ErrorBefore),
-            (faults.error_after, Mishap::ErrorAfter),
-            (faults.drop_before, Mishap::DropBefore),
-            (faults.drop_after, Mishap::DropAfter),
-            (faults.conflict, Mishap::Conflict),
-            (faults.lock_timeout, Mishap::LockTimeout),
-            (faults.html, Mishap::Html),
-            (faults.delay, Mishap::Delay),
-            (faults.half_body, Mishap::HalfBody),
-            (faults.empty, Mishap::Empty),
-        ];
-        chances.into_iter().find(|(chance, _)| self.dice.random_bool(*chance)).map(|(_, mishap)| mishap)
-    }
-
     /// The effect, what is saved, and the answer.
     pub(super) fn finish(
         &mut self,
@@ -315,8 +294,7 @@ impl World {
         self.limits.ends(&asked.account, &asked.endpoint());
         self.executing -= 1;
         let Execution { effect, mishap, seen, .. } = execution;
-        let message = "Sorry! There was an error while talking to one of our backends.";
-        let failed = Fault::of(500, "api_error", None, message).told();
+        let failed = Fault::backend().told();
         let name = asked.idempotency_key.clone().map(|key| (asked.account.clone(), key));
         let told = match (mishap, pin) {
             (Some(Mishap::ErrorBefore), _) => failed,
