@@ -194,6 +194,24 @@ async fn a_call_goes_on_when_its_caller_hangs_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_call_goes_on_when_its_caller_hangs_up_until_its_time_is_over() {
+    let delay = Duration::from_secs(75);
+    let asking = Asking::of(Options { delay, ..with(Faults { delay: 1.0, ..Faults::default() }) }).await;
+    let hung_up = tokio::time::timeout(Duration::from_millis(300), asking.create("k", CARD)).await;
+    assert!(hung_up.is_err());
+    asking.sandbox.advance(Duration::from_secs(70));
+    let meanwhile = asking.create("k", CARD).await;
+    assert_eq!((meanwhile.status, asking.cards(), asking.sandbox.executing()), (409, 0, 1));
+    assert_eq!(meanwhile.body["error"]["code"], "idempotency_key_in_use");
+    asking.sandbox.advance(Duration::from_secs(5));
+    while asking.sandbox.executing() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let again = asking.create("k", CARD).await;
+    assert_eq!((again.status, again.replayed, asking.cards()), (200, true, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_the_window_a_key_is_new_again() {
     let asking = Asking::of(Options::default()).await;
     asking.create("k", CARD).await;

@@ -17,7 +17,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "It is asked and steered over HTTP as well, under /_sandbox/: GET account (every card made, with \
-    its PIN, for judging), GET requests; POST rotate, advance {\"seconds\": N}, list_lag \
+    its PIN, for judging), GET requests; POST rotate, advance {\"seconds\": N} (its clock: \
+    keys grow old, calls under way end), list_lag \
     {\"seconds\": N}, rate {\"endpoint\": N, \"account\": N}, \
     faults {\"NAME\": PROBABILITY}. Nothing of it is written to a disk."
 )]

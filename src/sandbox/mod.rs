@@ -60,7 +60,7 @@ pub struct Options {
     pub seed: u64,
     /// What goes wrong, and how often.
     pub faults: Faults,
-    /// How much longer a call takes that meets the fault of that name.
+    /// How much longer a call takes that meets the fault of that name, by the sandbox's clock.
     pub delay: Duration,
     /// How long a new card is missing from lists; by its id it is there at once.
     pub list_lag: Duration,
@@ -167,7 +167,8 @@ impl Sandbox {
         self.world().rotate_key();
     }
 
-    /// Moves its clock ahead: idempotency keys grow old.
+    /// Moves its clock ahead: idempotency keys grow old, new cards come into lists, and calls under way end when their
+    /// time is over.
     pub fn advance(&self, by: Duration) {
         self.world().advance(by);
     }
@@ -175,6 +176,17 @@ impl Sandbox {
     /// Other faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world().set_faults(faults);
+    }
+
+    /// How much longer calls take from now on that meet the fault `delay`.
+    pub fn set_delay(&self, delay: Duration) {
+        self.world().options.delay = delay;
+    }
+
+    /// Calls under way.
+    #[must_use]
+    pub fn executing(&self) -> usize {
+        self.world().executing()
     }
 
     /// How long a new card is missing from lists from now on.
@@ -251,7 +263,7 @@ async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
         world::Begun::Told(told) => return told,
         world::Begun::Execute(execution) => execution,
     };
-    tokio::time::sleep(execution.latency).await;
+    pass(&world, execution.latency).await;
     let pin = match execution.jwe.take() {
         None => Ok(None),
         Some((jwe, kid, key)) => {
@@ -261,6 +273,28 @@ async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
         }
     };
     lock().finish(&asked, *execution, pin)
+}
+
+/// Waits for so long by the sandbox's clock: a test that moves it ahead makes a long call end at once.
+async fn pass(world: &Mutex<World>, time: Duration) {
+    let lock = || world.lock().unwrap_or_else(PoisonError::into_inner);
+    let (until, changed) = {
+        let world = lock();
+        (world.now() + time, world.changed.clone())
+    };
+    loop {
+        // Listening begins before the look at the clock, so that no change between the two is missed.
+        let mut change = std::pin::pin!(changed.notified());
+        change.as_mut().enable();
+        let left = until.saturating_sub(lock().now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            () = change => {}
+        }
+    }
 }
 
 fn response(told: Told) -> Result<Response<axum::body::Body>, Infallible> {

@@ -4,6 +4,7 @@
 //! validation answers draws none, so that the n-th execution meets the same fault in each run with one seed.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssl::pkey::Private;
@@ -11,6 +12,7 @@ use openssl::rsa::Rsa;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
 use super::account::{Account, IssuedCard, Seen};
 use super::asked::{Asked, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
@@ -54,6 +56,8 @@ enum Effect {
 /// The sandbox's state.
 pub(super) struct World {
     pub(super) options: Options,
+    /// Tells calls under way that the clock or a switch was moved.
+    pub(super) changed: Arc<Notify>,
     began: Instant,
     ahead: Duration,
     dice: StdRng,
@@ -72,6 +76,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(options: Options) -> Self {
         Self {
+            changed: Arc::new(Notify::new()),
             began: Instant::now(),
             ahead: Duration::ZERO,
             dice: StdRng::seed_from_u64(options.seed),
@@ -103,6 +108,7 @@ impl World {
 
     pub(super) fn advance(&mut self, by: Duration) {
         self.ahead += by;
+        self.changed.notify_waiters();
     }
 
     pub(super) fn set_faults(&mut self, faults: Faults) {
@@ -378,7 +384,13 @@ impl World {
         Ok(object)
     }
 
-    fn now(&self) -> Duration {
+    /// Calls under way.
+    pub(super) fn executing(&self) -> usize {
+        self.executing
+    }
+
+    /// Time since the start, moved ahead as tests wish.
+    pub(super) fn now(&self) -> Duration {
         self.began.elapsed() + self.ahead
     }
 
