@@ -9,6 +9,7 @@ mod asked;
 mod cardholders;
 mod cards;
 mod faults;
+mod forced;
 mod identity;
 mod keys;
 mod limits;
@@ -37,6 +38,7 @@ use world::World;
 
 pub use account::{Account, Counts, IssuedCard, Seen};
 pub use faults::Faults;
+pub use forced::{Calls, Forced};
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -60,6 +62,8 @@ pub struct Options {
     pub seed: u64,
     /// What goes wrong, and how often.
     pub faults: Faults,
+    /// What calls are answered, whatever they ask for; none: each gets its own answer.
+    pub answer_all: Option<Forced>,
     /// How much longer a call takes that meets the fault of that name, by the sandbox's clock.
     pub delay: Duration,
     /// How long a new card is missing from lists; by its id it is there at once.
@@ -87,6 +91,7 @@ impl Default for Options {
             latency: Duration::ZERO,
             seed: 1,
             faults: Faults::default(),
+            answer_all: None,
             delay: Duration::from_secs(2),
             list_lag: Duration::ZERO,
             idempotency_window: Duration::from_secs(24 * 3600),
@@ -176,6 +181,11 @@ impl Sandbox {
     /// Other faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world().set_faults(faults);
+    }
+
+    /// What calls are answered from now on, whatever they ask for; none: each gets its own answer again.
+    pub fn force(&self, answer: Option<Forced>) {
+        self.world().options.answer_all = answer;
     }
 
     /// How much longer calls take from now on that meet the fault `delay`.
