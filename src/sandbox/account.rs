@@ -15,6 +15,8 @@ use super::world::World;
 pub struct IssuedCard {
     /// Its id.
     pub id: String,
+    /// The Stripe account that it belongs to.
+    pub account: String,
     /// Whose it is.
     pub cardholder: Option<String>,
     /// `metadata[embosser_job]`.
@@ -87,7 +89,11 @@ pub(super) fn control(world: &mut World, asked: &Asked) -> Told {
             json!({"ok": true})
         }
         ("POST", "advance") => {
-            world.advance(Duration::from_secs_f64(body["seconds"].as_f64().unwrap_or(0.0).max(0.0)));
+            world.advance(seconds(&body));
+            json!({"ok": true})
+        }
+        ("POST", "list_lag") => {
+            world.options.list_lag = seconds(&body);
             json!({"ok": true})
         }
         ("POST", "rate") => {
@@ -103,7 +109,17 @@ pub(super) fn control(world: &mut World, asked: &Asked) -> Told {
             }
             Err(error) => return Told::new(400, &json!({"error": error.to_string()})),
         },
-        _ => return Told::new(404, &json!({"error": "account, requests, rotate, advance, rate, faults"})),
+        _ => {
+            return Told::new(
+                404,
+                &json!({"error": "account, requests, rotate, advance, list_lag, rate, faults"}),
+            );
+        }
     };
     Told::new(200, &told)
+}
+
+/// The time that a body names; none is zero.
+fn seconds(body: &Value) -> Duration {
+    Duration::try_from_secs_f64(body["seconds"].as_f64().unwrap_or(0.0)).unwrap_or_default()
 }
