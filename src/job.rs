@@ -58,15 +58,12 @@ impl JobId {
         name_error(&text).map_or(Ok(Self(text)), Err)
     }
 
-    /// The id of a manifest's row: its batch with its `row_id`, or with its number where the manifest has no ids.
+    /// The id of a manifest's row: its batch with its name in it.
     ///
     /// # Errors
     /// If the two together are too long.
-    pub fn of_row(batch: &Batch, row_id: Option<&str>, number: u64) -> Result<Self, NameError> {
-        match row_id {
-            Some(row_id) => Self::new(format!("{batch}/{row_id}")),
-            None => Self::new(format!("{batch}/row {number}")),
-        }
+    pub fn of_row(batch: &Batch, name: &str) -> Result<Self, NameError> {
+        Self::new(format!("{batch}/{name}"))
     }
 
     /// The id's text.

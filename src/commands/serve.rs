@@ -3,23 +3,24 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::connect::{Connected, connect};
+use super::connect::{Connected, Patience, connect};
 use crate::broker::Broker;
 use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::config::{Config, JobsTo};
 use crate::ledger::{Ledger, Scope};
 use crate::line::decision::Rules;
-use crate::line::{Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::sandbox::Sandbox;
+use crate::stripe::Mode;
 use crate::serve::access::{Role, Tokens, new_token};
 use crate::serve::intake::{Intake, Queue};
 use crate::serve::{self, Server};
@@ -126,7 +127,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             let connected = connect(args.sandbox, &mut config, api_key).await?;
             let ledger = open(&config.ledger.url).await?;
             let look_first = if args.reconcile_first { LookFirst::Yes } else { LookFirst::No };
-            let (intake, sandbox) = line(&config, connected, ledger.clone(), look_first);
+            let (intake, sandbox) = line(&config, connected, ledger.clone(), look_first).await?;
             (intake, Some(ledger), sandbox)
         }
     };
@@ -151,20 +152,22 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
 }
 
 fn is_live(api_key: Option<&SecretString>) -> bool {
-    api_key.is_some_and(|key| key.expose_secret().contains("_live_"))
+    api_key.is_some_and(|key| Mode::of(key) == Mode::Live)
 }
 
 /// The line in this process.
-fn line(
+async fn line(
     config: &Config,
     connected: Connected,
     ledger: Ledger,
     look_first: LookFirst,
-) -> (Intake, Option<Sandbox>) {
-    let Connected { client, scope, sandbox } = connected;
+) -> Result<(Intake, Option<Sandbox>), String> {
+    let pace = Pace::start(&config.pace);
+    let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await?;
+    let Connected { client, sandbox, .. } = connected;
     let line = Line::new(Parts {
         client,
-        pace: Pace::start(&config.pace),
+        pace,
         ledger,
         scope,
         clock: Clock::system(),
@@ -175,7 +178,7 @@ fn line(
         lease_idle: LEASE_IDLE,
         same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Wait),
     });
-    (Intake::Line(Arc::new(line)), sandbox)
+    Ok((Intake::Line(Arc::new(line)), sandbox))
 }
 
 /// The queue of a worker with a key of this mode.

@@ -7,13 +7,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::connect::{Connected, connect};
+use super::connect::{Connected, Patience, connect};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, RetryConfig, seconds};
 use crate::ledger::Ledger;
 use crate::line::decision::Rules;
-use crate::line::{Halt, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::line::{LEASE_IDLE, Halt, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::worker::message::Terms;
@@ -50,13 +50,16 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     let mut config = config.checked().map_err(|error| error.to_string())?;
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
-    let Connected { client, scope, sandbox } = connect(args.sandbox, &mut config, api_key).await?;
+    let connected = connect(args.sandbox, &mut config, api_key).await?;
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
+    let pace = Pace::start(&config.pace);
+    let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await?;
+    let Connected { client, sandbox, .. } = connected;
     let exporter = Exporter::install()?;
     exporter.sweep();
     let line = Arc::new(Line::new(Parts {
         client,
-        pace: Pace::start(&config.pace),
+        pace,
         ledger: ledger.clone(),
         scope,
         clock: Clock::system(),
@@ -92,9 +95,9 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     match ended {
         Ok(()) => Ok(Exit::Success),
-        Err(halt @ Halt::Key(_)) => Err(format!("stopped: {halt}")),
+        Err(halt @ (Halt::Key(_) | Halt::SameRefusals(_))) => Err(format!("stopped: {halt}")),
         // A database may come back: whoever looks after this process is to start it again.
-        Err(halt @ Halt::Ledger(_)) => {
+        Err(halt @ (Halt::Ledger(_) | Halt::Unreachable(_))) => {
             eprintln!("embosser: stopped: {halt}");
             Ok(Exit::Unfinished)
         }

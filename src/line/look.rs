@@ -106,7 +106,7 @@ pub(super) async fn look(
         () = recalled.cancelled() => return Err(Stop::Closed),
         () = line.stopping.cancelled() => return Err(Stop::Closed),
     };
-    if let Some(reason) = read(line, &of, from, &mut listing, recalled, job).await? {
+    if let Err(Unread { reason, .. }) = read(line, &of, from, &mut listing, recalled, job).await? {
         return Ok(Looked::Failed(reason));
     }
     let listing = listing.as_ref().expect("it was read");
@@ -163,7 +163,7 @@ pub(super) async fn look_for_batch(
     let Some(cardholder) = &job.card.cardholder else {
         return Ok(match page(line, &Of::Account(None), None, recalled).await? {
             Listed::Page { cards, .. } => Ok(of_batch(&cards)),
-            Listed::Failed { reason, .. } => Err(reason),
+            Listed::Failed { reason, is_definite, .. } => Unread { reason, is_definite }.for_batch(),
         });
     };
     let of = Of::Cardholder(cardholder.clone());
@@ -173,14 +173,35 @@ pub(super) async fn look_for_batch(
         () = recalled.cancelled() => return Err(Stop::Closed),
         () = line.stopping.cancelled() => return Err(Stop::Closed),
     };
-    if let Some(reason) = read(line, &of, None, &mut listing, recalled, job).await? {
-        return Ok(Err(reason));
+    if let Err(unread) = read(line, &of, None, &mut listing, recalled, job).await? {
+        return Ok(unread.for_batch());
     }
     Ok(Ok(of_batch(&listing.as_ref().expect("it was read").cards)))
 }
 
-/// Reads a listing to its end, from where it stands if it serves, else anew; or until it has the job's card. Answers why it
-/// is not whole, if it is not.
+/// Why a listing is not whole.
+struct Unread {
+    reason: String,
+    /// Stripe said no, and would say so again.
+    is_definite: bool,
+}
+
+impl Unread {
+    /// What it means for a batch that the ledger does not know. A key that may not list cards cannot be helped by trying
+    /// again.
+    fn for_batch(self) -> Result<OfBatch, String> {
+        if self.is_definite {
+            tracing::warn!(
+                reason = self.reason,
+                "the cards cannot be listed, so whether this batch was issued from another ledger is not known"
+            );
+            return Ok(OfBatch::Absent);
+        }
+        Err(self.reason)
+    }
+}
+
+/// Reads a listing to its end, from where it stands if it serves, else anew; or until it has the job's card.
 async fn read(
     line: &Line,
     of: &Of,
@@ -188,7 +209,7 @@ async fn read(
     listing: &mut Option<Listing>,
     recalled: &CancellationToken,
     job: &Job,
-) -> Result<Option<String>, Stop> {
+) -> Result<Result<(), Unread>, Stop> {
     let has = |listing: &Listing| {
         listing.cards.iter().any(|card| card.job.as_deref() == Some(job.id.as_str()))
     };
@@ -204,23 +225,21 @@ async fn read(
     while !listing.is_whole && !has(listing) {
         if listing.pages >= PAGES_MAX {
             *listing = Listing::new(line.parts.clock.boot());
-            return Ok(Some("the list of cards does not end".into()));
+            return Ok(Err(Unread { reason: "the list of cards does not end".into(), is_definite: false }));
         }
         match page(line, of, listing.after.as_deref(), recalled).await? {
             Listed::Page { cards, more } => {
                 listing.pages += 1;
                 if let Some(last) = cards.last() {
                     listing.after = Some(last.card.id.clone());
-                } else if more {
-                    return Ok(Some("Stripe's list says that there is more, and has nothing".into()));
                 }
                 listing.is_whole = !more;
                 listing.cards.extend(cards.into_iter().filter(|card| card.job.is_some()));
             }
-            Listed::Failed { reason, .. } => return Ok(Some(reason)),
+            Listed::Failed { reason, is_definite, .. } => return Ok(Err(Unread { reason, is_definite })),
         }
     }
-    Ok(None)
+    Ok(Ok(()))
 }
 
 async fn page(
@@ -256,7 +275,8 @@ async fn page(
                 line.halt_with(Halt::Key(reason.clone()));
                 return Err(Stop::Halted);
             }
-            Listed::Failed { .. } => permit.answered(Paced::Failed),
+            Listed::Failed { is_definite: true, .. } => permit.answered(Paced::Accepted),
+            Listed::Failed { reason, .. } => permit.answered(Paced::Failed(reason.clone())),
         }
         return Ok(listed);
     }

@@ -46,6 +46,10 @@ pub use refusals::OnSameRefusals;
 /// wait for the end of its calls begins again.
 const SIGHTINGS_MAX: usize = 100_000;
 
+/// How long a server or a worker keeps the account's lease without work: jobs that come now and then do not pay for it each
+/// time, and another process does not wait long.
+pub const LEASE_IDLE: Duration = Duration::from_secs(2);
+
 /// Whether cards are looked for before the first call, for when the ledger may have been lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookFirst {

@@ -10,6 +10,7 @@ mod header;
 mod marks;
 mod names;
 mod plan;
+pub mod recognise;
 mod records;
 mod rows;
 mod split;

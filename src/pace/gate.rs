@@ -186,7 +186,7 @@ impl Gate {
     /// The preparation failed: the key could not be had.
     pub(super) fn turn_failed(&mut self, probe: Probe, now: Instant) {
         self.prepared = self.prepared.saturating_sub(1);
-        self.failed(probe, now);
+        self.failed("no key", probe, now);
     }
 
     /// Whoever watches the time for the gate woke so much later than it wanted to.
@@ -238,13 +238,13 @@ impl Gate {
                 self.circuit.answered();
                 self.slow_down(call, now);
             }
-            Answered::Failed => self.failed(probe, now),
+            Answered::Failed(cause) => self.failed(&cause, probe, now),
         }
     }
 
-    fn failed(&mut self, probe: Probe, now: Instant) {
+    fn failed(&mut self, cause: &str, probe: Probe, now: Instant) {
         if let Some(wait) = self.circuit.failed(probe == Probe::Yes, now) {
-            tracing::warn!(wait_seconds = wait.as_secs_f64(), "Stripe does not answer; waiting");
+            tracing::warn!(wait_seconds = wait.as_secs_f64(), cause, "Stripe does not answer; waiting");
         }
     }
 
@@ -254,7 +254,11 @@ impl Gate {
         let Some(pause) = self.adapt.limited(left, now, &self.window) else { return };
         let per_second = self.adapt.current();
         tracing::warn!(per_second, pause_seconds = pause.as_secs_f64(), "Stripe limits; slowing down");
-        let until = now + pause;
+        self.pause_until(now + pause);
+    }
+
+    /// Nobody goes before then.
+    pub(super) fn pause_until(&mut self, until: Instant) {
         self.paused_until = Some(self.paused_until.map_or(until, |already| already.max(until)));
     }
 

@@ -122,6 +122,10 @@ impl Room {
         state.turns.clear();
     }
 
+    pub(super) fn hold(&self, until: Instant) {
+        self.shared.change(|gate| gate.pause_until(until));
+    }
+
     pub(super) fn health(&self) -> Health {
         let state = self.shared.state();
         let waiting = state.turns.iter().filter(|turn| !turn.is_closed()).count();

@@ -80,6 +80,8 @@ pub enum Answer {
         request_id: Option<String>,
         /// Whether it is an earlier call's saved answer.
         replayed: bool,
+        /// What equal refusals have in common: status, code, parameter, and the message without ids.
+        same: String,
     },
     /// 403: the key lacks a permission. Nothing was done.
     Forbidden {
@@ -87,6 +89,8 @@ pub enum Answer {
         refusal: Refusal,
         /// Stripe's id of the request.
         request_id: Option<String>,
+        /// What equal refusals have in common.
+        same: String,
     },
     /// 401: the key is not accepted. Nothing was done.
     KeyRejected(String),
@@ -94,6 +98,8 @@ pub enum Answer {
     Limited(LimitReason),
     /// The call never left. Nothing was done.
     NotSent(String),
+    /// The call was held back at the moment when it would have left ([`super::Leave::Stay`]). Nothing was done.
+    HeldBack,
     /// 409: the first call under this key is still running.
     InUse(String),
     /// The key was used before with another body.
@@ -134,7 +140,35 @@ pub enum Listed {
         limited: Option<LimitReason>,
         /// Whether the API key was not accepted.
         key_rejected: bool,
+        /// Whether Stripe said no, and would say so again.
+        is_definite: bool,
     },
+}
+
+/// Whose key it is.
+#[derive(Debug)]
+pub enum AccountAnswer {
+    /// This account's, `acct_…`.
+    Is(String),
+    /// The key may not ask.
+    Forbidden(String),
+    /// The key is not accepted.
+    KeyRejected(String),
+    /// A limiter turned the question away.
+    Limited(LimitReason),
+    /// There is no answer this time.
+    Failed(String),
+}
+
+/// Whether a card is the account's.
+#[derive(Debug)]
+pub enum CardAnswer {
+    /// It is.
+    Found(Box<ListedCard>),
+    /// It is not.
+    Missing,
+    /// There is no answer this time.
+    Failed(String),
 }
 
 #[derive(Deserialize)]
@@ -148,12 +182,30 @@ struct CardBody {
     exp_year: u32,
     #[serde(default)]
     metadata: Metadata,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    currency: Option<String>,
+    cardholder: Option<Cardholder>,
 }
 
-/// Only the one entry that is ours is read.
+/// Only the entries that are ours are read.
 #[derive(Deserialize, Default)]
 struct Metadata {
     embosser_job: Option<String>,
+    embosser_batch: Option<String>,
+}
+
+/// A cardholder in a card: the object, or only its id.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Cardholder {
+    Id(String),
+    Object { id: String },
+}
+
+#[derive(Deserialize)]
+struct AccountBody {
+    id: String,
 }
 
 #[derive(Deserialize)]
@@ -183,6 +235,12 @@ impl From<CardBody> for ListedCard {
         Self {
             card: Card { id: body.id, last4: body.last4, exp_month: body.exp_month, exp_year: body.exp_year },
             job: body.metadata.embosser_job,
+            batch: body.metadata.embosser_batch,
+            kind: body.kind,
+            currency: body.currency,
+            cardholder: body.cardholder.map(|cardholder| match cardholder {
+                Cardholder::Id(id) | Cardholder::Object { id } => id,
+            }),
         }
     }
 }
@@ -211,7 +269,7 @@ pub(super) fn of_create(status: StatusCode, headers: &HeaderMap, body: Result<By
             }
             Ok(body) => match serde_json::from_slice::<CardBody>(&body) {
                 Ok(card) if card.id.starts_with("ic_") => {
-                    let ListedCard { card, job } = card.into();
+                    let ListedCard { card, job, .. } = card.into();
                     Answer::Issued { card, job, request_id, replayed }
                 }
                 _ => {
@@ -227,14 +285,17 @@ pub(super) fn of_create(status: StatusCode, headers: &HeaderMap, body: Result<By
         StatusCode::UNAUTHORIZED => Answer::KeyRejected(told),
         StatusCode::TOO_MANY_REQUESTS => match limit_reason(headers, error.as_ref()) {
             Some(reason) => Answer::Limited(reason),
-            None => Answer::Unknown { reason: told, trouble: false },
+            // Not a limiter's, so nothing tells how to slow down; many in a row are trouble all the same.
+            None => Answer::Unknown { reason: told, trouble: true },
         },
         StatusCode::CONFLICT => Answer::InUse(told),
         status if status.is_server_error() && replayed => Answer::EndedBadly(told),
+        // Something outside Stripe failed (docs.stripe.com/error-low-level): try again under the same key.
+        StatusCode::FAILED_DEPENDENCY => Answer::Unknown { reason: told, trouble: true },
         status if status.is_client_error() => {
             of_client_error(status, headers, error, told, request_id, replayed)
         }
-        _ => Answer::Unknown { reason: told, trouble: error.is_none() },
+        _ => Answer::Unknown { reason: told, trouble: true },
     }
 }
 
@@ -261,21 +322,94 @@ fn of_client_error(
         return Answer::Unknown { reason: told, trouble: false };
     }
     let refusal = refusal(status, &error);
+    let same = same(status, &refusal, &error);
     if status == StatusCode::FORBIDDEN {
-        return Answer::Forbidden { refusal, request_id };
+        return Answer::Forbidden { refusal, request_id, same };
     }
-    Answer::Refused { refusal, request_id, replayed }
+    Answer::Refused { refusal, request_id, replayed, same }
+}
+
+/// What a refusal has in common with others that say the same of other jobs: ids, numbers and what stands in quotes are
+/// left out of its message.
+fn same(status: StatusCode, refusal: &Refusal, error: &ErrorObject) -> String {
+    let mut message = String::new();
+    let mut quote = None;
+    for word in refusal.message.split_inclusive(|letter: char| !letter.is_alphanumeric() && letter != '_') {
+        let (text, end) = match word.char_indices().next_back() {
+            Some((at, end)) if !end.is_alphanumeric() && end != '_' => (&word[..at], Some(end)),
+            _ => (word, None),
+        };
+        if quote.is_none() && !text.is_empty() && !text.contains('_') && !text.contains(|letter: char| letter.is_ascii_digit()) {
+            message.push_str(text);
+            message.push(' ');
+        }
+        match end {
+            Some(end @ ('\'' | '"' | '`')) => quote = if quote == Some(end) { None } else { quote.or(Some(end)) },
+            _ => {}
+        }
+    }
+    format!("{} {} {} {message}", status.as_u16(), refusal.code, error.param.as_deref().unwrap_or(""))
+}
+
+/// The meaning of the answer to whose key it is.
+pub(super) fn of_account(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> AccountAnswer {
+    let body = match body {
+        Ok(body) => body,
+        Err(reason) => return AccountAnswer::Failed(format!("the answer broke off: {reason}")),
+    };
+    if status.is_success() {
+        return match serde_json::from_slice::<AccountBody>(&body) {
+            Ok(account) if account.id.starts_with("acct_") => AccountAnswer::Is(account.id),
+            _ => AccountAnswer::Forbidden(format!("{status}, but no account in the answer")),
+        };
+    }
+    let error = serde_json::from_slice::<ErrorBody>(&body).ok().map(|body| body.error);
+    let told = format!("{status}: {}", error.as_ref().map_or("no explanation".into(), message));
+    match status {
+        StatusCode::UNAUTHORIZED => AccountAnswer::KeyRejected(told),
+        StatusCode::TOO_MANY_REQUESTS => match limit_reason(headers, error.as_ref()) {
+            Some(reason) => AccountAnswer::Limited(reason),
+            None => AccountAnswer::Failed(told),
+        },
+        status if status.is_client_error() => AccountAnswer::Forbidden(told),
+        _ => AccountAnswer::Failed(told),
+    }
+}
+
+/// The meaning of the answer to a question for one card.
+pub(super) fn of_card(status: StatusCode, body: Result<Bytes, String>) -> CardAnswer {
+    match body {
+        Err(reason) => CardAnswer::Failed(format!("the answer broke off: {reason}")),
+        Ok(body) if status.is_success() => match serde_json::from_slice::<CardBody>(&body) {
+            Ok(card) => CardAnswer::Found(Box::new(card.into())),
+            Err(_) => CardAnswer::Failed(format!("{status}, but no card in the answer")),
+        },
+        Ok(_) if status == StatusCode::NOT_FOUND => CardAnswer::Missing,
+        Ok(body) => {
+            let error = serde_json::from_slice::<ErrorBody>(&body).ok().map(|body| body.error);
+            CardAnswer::Failed(format!("{status}: {}", error.as_ref().map_or("no explanation".into(), message)))
+        }
+    }
 }
 
 /// The meaning of a list call's answer.
 pub(super) fn of_list(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> Listed {
-    let failed = |reason: String, limited, key_rejected| Listed::Failed { reason, limited, key_rejected };
+    let failed = |reason: String, limited, key_rejected| Listed::Failed {
+        reason,
+        limited,
+        key_rejected,
+        is_definite: status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS,
+    };
     let body = match body {
         Ok(body) => body,
         Err(reason) => return failed(format!("the list broke off: {reason}"), None, false),
     };
     if status.is_success() {
         return match serde_json::from_slice::<ListBody>(&body) {
+            // Whoever took this for the end would miss the rest.
+            Ok(list) if list.has_more && list.data.is_empty() => {
+                failed("the list says that there is more, and has nothing".into(), None, false)
+            }
             Ok(list) => Listed::Page {
                 cards: list.data.into_iter().map(ListedCard::from).collect(),
                 more: list.has_more,
@@ -354,7 +488,46 @@ mod tests {
         assert_eq!(create(429, &reason, "{}"), Answer::Limited(LimitReason::EndpointRate));
         assert_eq!(create(429, &reason, "<html>"), Answer::Limited(LimitReason::EndpointRate));
         let lock = r#"{"error":{"type":"invalid_request_error","code":"lock_timeout","message":"busy"}}"#;
-        assert!(matches!(create(429, &[], lock), Answer::Unknown { trouble: false, .. }));
+        assert!(matches!(create(429, &[], lock), Answer::Unknown { trouble: true, .. }));
+    }
+
+    #[test]
+    fn every_5xx_is_trouble_unless_it_is_remembered_and_424_is_no_refusal() {
+        let error = r#"{"error":{"type":"api_error","message":"oops"}}"#;
+        for status in [424, 500, 502, 503, 504] {
+            for body in [error, "<html>"] {
+                assert!(matches!(create(status, &[], body), Answer::Unknown { trouble: true, .. }), "{status} {body}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_everybody_is_told_without_ids() {
+        let same_of = |body: &'static str| match create(400, &[], body) {
+            Answer::Refused { same, .. } => same,
+            other => panic!("{other:?}"),
+        };
+        let one = same_of(r#"{"error":{"type":"invalid_request_error","code":"resource_missing","param":"cardholder",
+            "message":"No such cardholder: 'ich_1ABC'; a request 'req_17' was 12 ms late"}}"#);
+        let other = same_of(r#"{"error":{"type":"invalid_request_error","code":"resource_missing","param":"cardholder",
+            "message":"No such cardholder: 'ich_2DEF'; a request 'req_18' was 7 ms late"}}"#);
+        assert_eq!(one, other);
+        assert!(one.contains("such") && one.contains("resource_missing"), "{one}");
+        let currency = same_of(r#"{"error":{"type":"invalid_request_error","param":"currency",
+            "message":"Invalid currency"}}"#);
+        assert_ne!(one, currency);
+    }
+
+    #[test]
+    fn a_list_that_has_more_and_nothing_is_no_list() {
+        let list = |body: &'static str| of_list(StatusCode::OK, &HeaderMap::new(), Ok(Bytes::from_static(body.as_bytes())));
+        assert!(matches!(list(r#"{"data":[],"has_more":false}"#), Listed::Page { more: false, .. }));
+        assert!(matches!(list(r#"{"data":[],"has_more":true}"#), Listed::Failed { .. }));
+        let card = r#"{"data":[{"id":"ic_1","type":"virtual","currency":"eur","cardholder":{"id":"ich_1"},
+            "metadata":{"embosser_job":"b/1","embosser_batch":"b"}}],"has_more":false}"#;
+        let Listed::Page { cards, .. } = list(card) else { panic!("a page") };
+        assert_eq!(cards[0].cardholder.as_deref(), Some("ich_1"));
+        assert_eq!((cards[0].job.as_deref(), cards[0].batch.as_deref()), (Some("b/1"), Some("b")));
     }
 
     #[test]

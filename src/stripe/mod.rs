@@ -23,12 +23,13 @@ use crate::config::{StripeConfig, seconds};
 use crate::outcome::Card;
 use crate::wipe::Wiped;
 use connect::{Connector, Proxies};
-use outgoing::Outgoing;
+use outgoing::{Departed, Outgoing, Stayed};
 use peer::Peer;
 use warm::Warm;
 use wire::{Reply, Silence};
 
-pub use answer::{Answer, LimitReason, Listed};
+pub use answer::{AccountAnswer, Answer, CardAnswer, LimitReason, Listed};
+pub use outgoing::Leave;
 pub use warm::Slot;
 
 /// Who calls.
@@ -41,10 +42,22 @@ const HEADERS: usize = 8;
 /// Whether a key moves real money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// `sk_live_…` or `rk_live_…`.
+    /// Any key that is not known to be a test key: an organization's (`sk_org…`) does not tell.
     Live,
-    /// Anything else.
+    /// A key whose prefix says so: `sk_test_…`, `rk_test_…`.
     Test,
+}
+
+impl Mode {
+    /// What a key's prefix proves.
+    #[must_use]
+    pub fn of(api_key: &SecretString) -> Self {
+        let key = api_key.expose_secret().trim();
+        let is_test = key.split_once('_').is_some_and(|(kind, rest)| {
+            !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase()) && rest.starts_with("test_")
+        });
+        if is_test { Self::Test } else { Self::Live }
+    }
 }
 
 /// Why no client could be made.
@@ -78,6 +91,7 @@ pub enum ClientError {
 pub struct Client {
     warm: Arc<Warm>,
     cards: Endpoint,
+    account: Uri,
     key: Endpoint,
     /// What a call may take, its connection included.
     total: Duration,
@@ -127,7 +141,7 @@ impl Client {
     pub fn new(config: &StripeConfig, api_key: &SecretString) -> Result<Self, ClientError> {
         let api_url = address("api_url", &config.api_url)?;
         let key_url = address("key_url", &config.key_url)?;
-        let mode = mode_of(api_key);
+        let mode = Mode::of(api_key);
         if mode == Mode::Live {
             for url in [&api_url, &key_url] {
                 if !is_stripes(url) {
@@ -135,8 +149,12 @@ impl Client {
                 }
             }
         }
+        let base = api_url.path().trim_end_matches('/').to_owned();
         let mut cards_url = api_url.clone();
-        cards_url.set_path(&format!("{}/v1/issuing/cards", api_url.path().trim_end_matches('/')));
+        cards_url.set_path(&format!("{base}/v1/issuing/cards"));
+        let account = format!("{base}/v1/account").parse().map_err(|error: http::uri::InvalidUri| {
+            ClientError::Address { option: "api_url", value: config.api_url.clone(), reason: error.to_string() }
+        })?;
         let proxies = if is_loopback(&api_url) { Proxies::None } else { Proxies::OfEnvironment };
         let tls = tls([&api_url, &key_url].iter().any(|url| url.scheme() == "https"))?;
         let connector = Connector::new(tls, proxies, seconds(config.connect_timeout_seconds));
@@ -145,6 +163,7 @@ impl Client {
         Ok(Self {
             warm: Arc::new(Warm::new()),
             cards,
+            account,
             key,
             total: seconds(config.total_timeout_seconds),
             headers: headers(config, api_key)?,
@@ -188,8 +207,11 @@ impl Client {
         self.warm.slot().await
     }
 
-    /// Makes one create call, in its place. `body` is wiped once it is no longer needed; `leaves` is called when it is
-    /// about to be written to a connection, and never if it is not.
+    /// Makes one create call, in its place. `body` is wiped once it is no longer needed.
+    ///
+    /// `leaves` is called when the body is about to be written to a connection, and never if it is not. On
+    /// [`Leave::Stay`] none of it is written, so the call has no effect, and the answer is [`Answer::HeldBack`]. A call
+    /// that nobody waits for any more (its future was dropped) does not leave if it had not left by then.
     ///
     /// # Panics
     /// If the idempotency key has characters that no header can carry.
@@ -198,20 +220,53 @@ impl Client {
         _slot: Slot<'_>,
         idempotency_key: &str,
         body: Wiped,
-        leaves: impl FnOnce() + Send + 'static,
+        leaves: impl FnOnce() -> Leave + Send + 'static,
     ) -> Answer {
-        let mut request = Box::new(Request::new(Outgoing::new(Bytes::from_owner(body), leaves)));
+        let (outgoing, departures) = Outgoing::new(Bytes::from_owner(body), leaves);
+        let mut request = Box::new(Request::new(outgoing));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.cards.path.clone();
         *request.headers_mut() = self.headers.clone();
         let key = HeaderValue::from_str(idempotency_key).expect("it is made of letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
         request.headers_mut().insert(CONTENT_TYPE, FORM);
-        match self.send("create_card", &self.cards, request).await {
-            Err(Silence::NotSent(reason)) => Answer::NotSent(reason),
-            Err(Silence::NoAnswer(reason)) => Answer::no_answer(reason),
-            Ok(Reply { status, headers, body }) => answer::of_create(status, &headers, body),
+        let reply = self.send("create_card", &self.cards, request).await;
+        match (reply, departures.end()) {
+            // Whatever a server says to a request that it has not got.
+            (_, Departed::No(Stayed::HeldBack)) => Answer::HeldBack,
+            (Err(Silence::NotSent(reason)), _)
+            | (Err(Silence::NoAnswer(reason)), Departed::No(Stayed::NeverAsked)) => Answer::NotSent(reason),
+            (Err(Silence::NoAnswer(reason)), Departed::Yes) => Answer::no_answer(reason),
+            (Ok(Reply { status, headers, body }), _) => answer::of_create(status, &headers, body),
         }
+    }
+
+    /// Asks whose key it is.
+    pub async fn account(&self) -> AccountAnswer {
+        match self.get("account", self.account.clone()).await {
+            Err(silence) => AccountAnswer::Failed(silence.reason()),
+            Ok(Reply { status, headers, body }) => answer::of_account(status, &headers, body),
+        }
+    }
+
+    /// Asks for one card.
+    pub async fn card(&self, id: &str) -> CardAnswer {
+        let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
+        let Ok(path) = format!("{}/{id}", self.cards.path.path()).parse() else {
+            return CardAnswer::Failed("its id makes no address".into());
+        };
+        match self.get("card", path).await {
+            Err(silence) => CardAnswer::Failed(silence.reason()),
+            Ok(Reply { status, body, .. }) => answer::of_card(status, body),
+        }
+    }
+
+    /// Asks the API's host for something that is not changed by it.
+    async fn get(&self, operation: &'static str, path: Uri) -> Result<Reply, Silence> {
+        let mut request = Box::new(Request::new(Outgoing::default()));
+        *request.uri_mut() = path;
+        *request.headers_mut() = self.headers.clone();
+        self.send(operation, &self.cards, request).await
     }
 
     /// One page of the cards of a cardholder, or of the account's cards made since a moment.
@@ -235,14 +290,11 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
-        let mut request = Box::new(Request::new(Outgoing::default()));
-        let failed = |reason| Listed::Failed { reason, limited: None, key_rejected: false };
-        match url[url::Position::BeforePath..].parse() {
-            Ok(path) => *request.uri_mut() = path,
-            Err(_) => return failed("the list's address is too long".into()),
-        }
-        *request.headers_mut() = self.headers.clone();
-        match self.send("list_cards", &self.cards, request).await {
+        let failed = |reason| Listed::Failed { reason, limited: None, key_rejected: false, is_definite: false };
+        let Ok(path) = url[url::Position::BeforePath..].parse() else {
+            return failed("the list's address is too long".into());
+        };
+        match self.get("list_cards", path).await {
             Err(silence) => failed(silence.reason()),
             Ok(Reply { status, headers, body }) => answer::of_list(status, &headers, body),
         }
@@ -290,6 +342,36 @@ pub struct ListedCard {
     pub card: Card,
     /// Its `metadata[embosser_job]`.
     pub job: Option<String>,
+    /// Its `metadata[embosser_batch]`.
+    pub batch: Option<String>,
+    /// `virtual` or `physical`.
+    pub kind: Option<String>,
+    /// Its currency, in lower case.
+    pub currency: Option<String>,
+    /// Whose it is, `ich_…`.
+    pub cardholder: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_live_unless_its_prefix_proves_that_it_is_not() {
+        for (key, mode) in [
+            ("sk_test_1", Mode::Test),
+            ("rk_test_1", Mode::Test),
+            (" sk_test_1\n", Mode::Test),
+            ("sk_live_1", Mode::Live),
+            ("rk_live_1", Mode::Live),
+            ("sk_org_test_1", Mode::Live),
+            ("sk_org_live_1", Mode::Live),
+            ("foo", Mode::Live),
+            ("_test_1", Mode::Live),
+        ] {
+            assert_eq!(Mode::of(&key.into()), mode, "{key}");
+        }
+    }
 }
 
 fn address(option: &'static str, value: &str) -> Result<url::Url, ClientError> {
@@ -313,11 +395,6 @@ fn is_loopback(url: &url::Url) -> bool {
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
     }
-}
-
-fn mode_of(api_key: &SecretString) -> Mode {
-    let key = api_key.expose_secret();
-    if key.starts_with("sk_live") || key.starts_with("rk_live") { Mode::Live } else { Mode::Test }
 }
 
 /// What TLS trusts: the system's certificate authorities; none where nothing speaks TLS, as reading them takes a while.

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::job::Batch;
 use crate::ledger::{BatchRow, Ledger, Scope};
 use crate::line::decision::Rules;
-use crate::line::{Halt, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::line::{LEASE_IDLE, Halt, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::manifest::batch::{self, BatchError, SecondCards, digest_of};
 use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
