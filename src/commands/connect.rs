@@ -104,6 +104,12 @@ impl Connected {
         Ok(scope)
     }
 
+    /// Where calls go.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The account's id; none if it cannot be asked for.
     async fn ask(&self, pace: &Pace, patience: Patience) -> Result<Option<String>, String> {
         let began = std::time::Instant::now();

@@ -172,7 +172,7 @@ impl Sqlite {
         let mut all = Vec::new();
         for content in contents {
             let values: [&dyn ToSql; 2] = [&scope.as_str(), &content.to_hex()];
-            all.extend(self.all(select, &values, store::same_content_from)?);
+            all.extend(self.all(select, &values, |columns, name| store::same_content_from(columns, name))?);
         }
         Ok(all)
     }

@@ -726,7 +726,7 @@ async fn known_end(line: &Line, job: &Job, known: Option<&Row>, is_given_up: boo
 
 /// What a reader must know beside a card that is not wholly what is asked for now. `begun` is the row from before the card was
 /// known, if it was not.
-fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
+pub(super) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
     let asked = begun.unwrap_or(row);
     if !job.asks_for(asked.content) {
         return Some(

@@ -426,6 +426,11 @@ impl Line {
     }
 }
 
+/// What a reader must know beside a recorded card that is not wholly what a job asks for.
+pub(crate) fn note_beside(job: &Job, row: &Row) -> Option<String> {
+    carry::note_of(job, row, None)
+}
+
 /// The one line that the log has of each job.
 fn log_end(ended: &Ended, took: Duration) {
     let code = match &ended.outcome {

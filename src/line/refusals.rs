@@ -38,6 +38,7 @@ pub(super) enum Meaning {
 /// The refusals in a row.
 pub(super) struct Refusals {
     same_max: u32,
+    wait_min: Duration,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -65,7 +66,7 @@ pub(super) struct Try<'r> {
 
 impl Refusals {
     pub(super) fn new(same_max: u32) -> Self {
-        Self { same_max, state: Mutex::default(), changed: Notify::new() }
+        Self { same_max, wait_min: WAIT_MIN, state: Mutex::default(), changed: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -103,7 +104,7 @@ impl Refusals {
         state.count = if is_same { state.count + 1 } else { 1 };
         let was_open = state.open.take().is_some();
         let meaning = if state.count >= self.same_max {
-            state.open = Some(Open { until: Instant::now() + WAIT_MIN, wait: WAIT_MIN, is_tried: false });
+            state.open = Some(Open { until: Instant::now() + self.wait_min, wait: self.wait_min, is_tried: false });
             Meaning::FinalAndLast
         } else {
             Meaning::Final
@@ -158,9 +159,10 @@ impl Drop for Try<'_> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn equal_refusals_in_a_row_stop_the_spending_and_one_success_lets_all_go() {
-        let refusals = Refusals::new(3);
+        const SHORT: Duration = Duration::from_millis(50);
+        let refusals = Refusals { wait_min: SHORT, ..Refusals::new(3) };
         assert_eq!(refusals.refused("a", "A 1"), Meaning::Final);
         assert_eq!(refusals.refused("b", "B"), Meaning::Final, "another one");
         assert_eq!(refusals.refused("a", "A 2"), Meaning::Final);
@@ -175,8 +177,8 @@ mod tests {
         assert_eq!(refusals.refused("a", "A 6"), Meaning::Repeated, "one that was under way");
         let began = Instant::now();
         let first = refusals.ready().await.expect("one may try");
-        assert!(began.elapsed() >= WAIT_MIN);
-        assert!(tokio::time::timeout(WAIT_MAX, refusals.ready()).await.is_err(), "and no other meanwhile");
+        assert!(began.elapsed() >= SHORT);
+        assert!(tokio::time::timeout(4 * SHORT, refusals.ready()).await.is_err(), "and no other meanwhile");
         assert_eq!(refusals.refused("a", "A 7"), Meaning::Repeated);
         drop(first);
         let second = refusals.ready().await.expect("again after a while");

@@ -82,6 +82,12 @@ impl Jobs {
         Self { names: RowNames::new(batch.clone()), batch, recognition }
     }
 
+    /// The batch.
+    #[must_use]
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
     /// The job of the next row.
     ///
     /// # Errors

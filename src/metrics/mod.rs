@@ -135,6 +135,7 @@ const FROM_START: &[(&str, &[Labels])] = &[
             &[("outcome", "unresolved"), ("code", "api_key_rejected")],
             &[("outcome", "unresolved"), ("code", "rate_limited")],
             &[("outcome", "unresolved"), ("code", "stripe_unreachable")],
+            &[("outcome", "unresolved"), ("code", "held_up")],
             &[("outcome", "unresolved"), ("code", "still_running")],
             &[("outcome", "unresolved"), ("code", "stripe_error")],
             &[("outcome", "unresolved"), ("code", "no_answer")],
@@ -152,7 +153,10 @@ const FROM_START: &[(&str, &[Labels])] = &[
             &[("reason", "no_answer")],
         ],
     ),
-    (RECONCILIATIONS, &[&[("verdict", "found")], &[("verdict", "absent")], &[("verdict", "failed")]]),
+    (
+        RECONCILIATIONS,
+        &[&[("verdict", "found")], &[("verdict", "other")], &[("verdict", "absent")], &[("verdict", "failed")]],
+    ),
     (
         RATE_LIMITED,
         &[
@@ -422,7 +426,7 @@ mod tests {
     #[test]
     fn every_code_of_an_unresolved_job_is_there_from_the_start() {
         let codes = from_start(JOBS, "code");
-        let line = concat!(include_str!("../line/mod.rs"), include_str!("../line/passage.rs"));
+        let line = concat!(include_str!("../line/mod.rs"), include_str!("../line/carry.rs"));
         let pieces = ["latest = Refusal::own(\"", "latest: Refusal::own(\""];
         let told: Vec<&str> = pieces
             .iter()

@@ -15,6 +15,8 @@ use crate::clock::Clock;
 use crate::job::Job;
 use crate::ledger::Scope;
 use crate::line::{Line, Options};
+use crate::manifest::batch::Jobs;
+use crate::manifest::recognise::Recognition;
 use crate::pace::CircuitState;
 
 /// Where jobs go.
@@ -45,6 +47,8 @@ pub(super) struct Health {
     pub(super) current_per_second: f64,
     pub(super) in_flight: usize,
     pub(super) stripe_down: bool,
+    /// What all jobs wait for, if they do.
+    pub(super) waits_for: Option<String>,
     /// Why nothing is issued any more.
     pub(super) stopped: Option<String>,
 }
@@ -81,6 +85,10 @@ impl Intake {
                     current_per_second: health.current_per_second,
                     in_flight: health.in_flight,
                     stripe_down: health.circuit != CircuitState::Closed,
+                    waits_for: line
+                        .repeated_refusal()
+                        .map(|sentence| format!("Stripe says of every card: {sentence}"))
+                        .or_else(|| line.waits_for().map(|holder| format!("{holder} calls for this account"))),
                     stopped: line.halt().map(|halt| halt.to_string()),
                 }
             }
@@ -90,6 +98,7 @@ impl Intake {
                 current_per_second: queue.per_second,
                 in_flight: 0,
                 stripe_down: false,
+                waits_for: None,
                 stopped: None,
             },
         }
@@ -104,10 +113,11 @@ impl Intake {
     }
 
     /// Takes a batch to its end.
-    pub(super) async fn run(&self, server: Server, batch: Arc<Batch>, held: Held) {
+    pub(super) async fn run(&self, server: Server, batch: Arc<Batch>, held: Held, recognition: Recognition) {
+        let jobs = Jobs::new(batch.name.clone(), Arc::new(recognition));
         match self {
-            Self::Line(line) => run::run(server, line, batch, held).await,
-            Self::Queue(queue) => publish::run(server, queue, batch, held).await,
+            Self::Line(line) => run::run(server, line, batch, held, jobs).await,
+            Self::Queue(queue) => publish::run(server, queue, batch, held, jobs).await,
         }
     }
 

@@ -90,6 +90,8 @@ pub(super) struct JobView {
     pub(super) attempts: u32,
     /// Stripe's id of the request that decided it.
     pub(super) request_id: Option<String>,
+    /// What a reader must know beside it.
+    pub(super) note: Option<String>,
 }
 
 impl JobView {
@@ -104,19 +106,20 @@ impl JobView {
             message: None,
             attempts: 0,
             request_id: None,
+            note: None,
         }
     }
 }
 
 impl From<RowView> for JobView {
     fn from(row: RowView) -> Self {
-        let RowView { job, outcome, card_id, last4, expiry, code, message, attempts, request_id, .. } = row;
+        let RowView { job, outcome, card_id, last4, expiry, code, message, attempts, request_id, note, .. } = row;
         let state = match outcome {
             OutcomeWord::Issued => JobState::Issued,
             OutcomeWord::Refused => JobState::Refused,
             OutcomeWord::Unresolved => JobState::Unresolved,
         };
-        Self { id: job, state, card_id, last4, expiry, code, message, attempts, request_id }
+        Self { id: job, state, card_id, last4, expiry, code, message, attempts, request_id, note }
     }
 }
 
@@ -161,7 +164,8 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
             return Err(different());
         }
         if matches!(row.state, State::Issued(_)) {
-            return Ok(Sent::Known(RowView::of_row(row).into()));
+            let note = crate::line::note_beside(&job, row);
+            return Ok(Sent::Known(RowView { note, ..RowView::of_row(row) }.into()));
         }
     }
     let view = JobView::waiting(&job.id);

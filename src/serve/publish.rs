@@ -22,6 +22,7 @@ use crate::broker::publisher::NotTaken;
 use crate::clock::Time;
 use crate::job::Job;
 use crate::ledger::State;
+use crate::manifest::batch::Jobs;
 use crate::line::gate::{Passed, Standing};
 use crate::tally::Counts;
 use crate::worker::send::Outgoing;
@@ -34,8 +35,8 @@ const FULL_WAIT: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Publishes the batch and follows it to its end.
-pub(super) async fn run(server: Server, queue: &Arc<Queue>, batch: Arc<Batch>, held: Held) {
-    let reason = sampled(&batch, publish_and_follow(&server, queue, &batch, held)).await.err();
+pub(super) async fn run(server: Server, queue: &Arc<Queue>, batch: Arc<Batch>, held: Held, named: Jobs) {
+    let reason = sampled(&batch, publish_and_follow(&server, queue, &batch, held, named)).await.err();
     if let Some(reason) = &reason {
         tracing::warn!(batch = %batch.name, reason, "a batch is interrupted");
     }
@@ -58,6 +59,7 @@ async fn publish_and_follow(
     queue: &Arc<Queue>,
     batch: &Arc<Batch>,
     held: Held,
+    named: Jobs,
 ) -> Result<(), String> {
     let counts = server.views().counts().await.map_err(|error| error.to_string())?;
     let before = counts
@@ -73,10 +75,7 @@ async fn publish_and_follow(
         expected: AtomicU64::new(0),
     });
     let (jobs, incoming) = mpsc::channel(ROWS_AHEAD);
-    let reader = tokio::task::spawn_blocking({
-        let name = batch.name.clone();
-        move || read(held, &name, &jobs)
-    });
+    let reader = tokio::task::spawn_blocking(move || read(held, named, &jobs));
     let follower = tokio::spawn(follow(publishing.clone()));
     let published = tokio::select! {
         published = publish_all(&publishing, incoming) => published,
@@ -136,7 +135,6 @@ impl Publishing {
     async fn publish(&self, job: Job) -> Result<(), String> {
         let Self { server, queue, batch, before, expected } = self;
         let known = server.views().look_up(&queue.scope, &job.id).await.map_err(|error| error.to_string())?;
-        let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
         let pin = job.pin.is_some();
         if let Some(known) = &known {
             let same = job.asks_for(known.content);
@@ -151,7 +149,7 @@ impl Publishing {
                 State::Issued(_) | State::Begun | State::Refused(_) => None,
             };
             if let Some(ended) = ended {
-                batch.row_ended(row, row_id, job.id.as_str(), ended, pin, queue.clock.now());
+                batch.row_ended(&ended, pin, queue.clock.now());
                 return Ok(());
             }
         }
