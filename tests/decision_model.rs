@@ -280,7 +280,10 @@ impl World {
         match self.processes[who].stage.clone() {
             Stage::Away => self.read(who),
             Stage::Deciding => self.decide(who, dice),
-            Stage::Recorded(decided) => self.depart(who, decided, dice),
+            Stage::Recorded(decided) => {
+                let (call, lag) = (call(dice), *LISTS_LAG.choose(dice).unwrap());
+                self.depart(who, decided, call, lag);
+            }
             Stage::Called(answered) => {
                 let now = self.moment(who);
                 let process = &mut self.processes[who];
@@ -357,7 +360,7 @@ impl World {
         }
     }
 
-    fn depart(&mut self, who: usize, decided: Moment, dice: &mut StdRng) {
+    fn depart(&mut self, who: usize, decided: Moment, call: Call, lag: i64) {
         let now = self.moment(who);
         if now.since(decided) > self.rules.departs_within {
             let process = &mut self.processes[who];
@@ -366,7 +369,6 @@ impl World {
             return;
         }
         let generation = self.processes[who].decision.as_ref().unwrap().generation();
-        let (call, lag) = (call(dice), *LISTS_LAG.choose(dice).unwrap());
         let answered = self.stripe.create(generation, self.processes[who].body, call, lag, self.now);
         self.processes[who].stage = Stage::Called(answered);
     }
@@ -453,11 +455,9 @@ impl World {
             }
             self.now += 2;
             match self.processes[0].stage.clone() {
-                Stage::Recorded(_) => {
-                    let generation = self.processes[0].decision.as_ref().unwrap().generation();
+                Stage::Recorded(decided) => {
                     let well = Call::Executed { saved: Saved::Card, makes_card: true, lasts: 0, heard: true };
-                    let answered = self.stripe.create(generation, self.processes[0].body, well, 0, self.now);
-                    self.processes[0].stage = Stage::Called(answered);
+                    self.depart(0, decided, well, 0);
                 }
                 // It is unseen how old the key is: another day, and it is known.
                 Stage::Away if self.is_unseen(0) => self.now += 24 * HOUR,

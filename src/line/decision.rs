@@ -60,8 +60,10 @@ impl Rules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Began {
     wall: Time,
-    /// If it was by this process.
-    boot: Option<Boot>,
+    /// When this process first knew of it, on a clock that nobody sets.
+    boot: Boot,
+    /// How old it was then, by the time of day.
+    age: Duration,
     /// Whether no time that was recorded with it lay in the future: else a clock was set, and nothing is known of its age.
     is_credible: bool,
 }
@@ -199,7 +201,7 @@ impl Decision {
                 decision.calls = if is_over {
                     Calls::Over { ended_by }
                 } else {
-                    Calls::Open { began: Began { wall, boot: None, is_credible }, ended_by }
+                    Calls::Open { began: Began { wall, boot: now.boot, age: now.wall.since(wall), is_credible }, ended_by }
                 };
             }
             State::Refused(refusal) => {
@@ -259,7 +261,7 @@ impl Decision {
     /// Whether Stripe certainly still remembers a key that was first used then.
     fn is_trusted(&self, began: Began, now: Moment) -> bool {
         let by_wall = began.wall <= now.wall && now.wall.since(began.wall) <= self.rules.key_trusted;
-        let by_boot = began.boot.is_none_or(|boot| now.boot.since(boot) <= self.rules.key_trusted);
+        let by_boot = now.boot.since(began.boot) + began.age <= self.rules.key_trusted;
         began.is_credible && by_wall && by_boot
     }
 
@@ -269,7 +271,7 @@ impl Decision {
         self.attempts += 1;
         let began = match self.calls {
             Calls::Open { began, .. } => began,
-            Calls::None | Calls::Over { .. } => Began { wall: now.wall, boot: Some(now.boot), is_credible: true },
+            Calls::None | Calls::Over { .. } => Began { wall: now.wall, boot: now.boot, age: Duration::ZERO, is_credible: true },
         };
         let ended_by = now.boot.plus(self.rules.departs_within).plus(self.rules.call_lasts);
         self.calls = Calls::Open { began, ended_by };
