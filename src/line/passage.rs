@@ -18,7 +18,7 @@ use crate::ledger::{LedgerError, Row, State};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::{Answered as Paced, Permit, Turn, Waited};
-use crate::stripe::Answer;
+use crate::stripe::{Answer, Leave};
 use crate::wipe::Wiped;
 
 /// Why a pass through the loop could not go on.
@@ -149,8 +149,11 @@ impl Passage<'_> {
         }
         let departure = permit.departure();
         let stage = metrics::Stage::begin("create");
-        let answer =
-            self.line.parts.client.create_card(slot, &key, self.body(), move || departure.left()).await;
+        let leaves = move || {
+            departure.left();
+            Leave::Go
+        };
+        let answer = self.line.parts.client.create_card(slot, &key, self.body(), leaves).await;
         stage.ended();
         killpoint::pass("answered");
         let wait = self.take(answer, permit)?;
@@ -286,6 +289,10 @@ impl Passage<'_> {
                 metrics::rate_limited(reason.word());
                 self.latest = Refusal::own("rate_limited", format!("Stripe limits: {}", reason.word()));
                 (Answered::NoEffect, Paced::Limited(reason), Some(Duration::ZERO))
+            }
+            Answer::HeldBack => {
+                self.course.unbegin();
+                return Ok(Some(Duration::ZERO));
             }
             Answer::NotSent(reason) => {
                 self.latest = Refusal::own("stripe_unreachable", reason);

@@ -94,6 +94,8 @@ pub enum Answer {
     Limited(LimitReason),
     /// The call never left. Nothing was done.
     NotSent(String),
+    /// The call was held back at the moment when it would have left ([`super::Leave::Stay`]). Nothing was done.
+    HeldBack,
     /// 409: the first call under this key is still running.
     InUse(String),
     /// The key was used before with another body.

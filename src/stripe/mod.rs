@@ -23,12 +23,13 @@ use crate::config::{StripeConfig, seconds};
 use crate::outcome::Card;
 use crate::wipe::Wiped;
 use connect::{Connector, Proxies};
-use outgoing::Outgoing;
+use outgoing::{Departed, Outgoing, Stayed};
 use peer::Peer;
 use warm::Warm;
 use wire::{Reply, Silence};
 
 pub use answer::{Answer, LimitReason, Listed};
+pub use outgoing::Leave;
 pub use warm::Slot;
 
 /// Who calls.
@@ -188,8 +189,11 @@ impl Client {
         self.warm.slot().await
     }
 
-    /// Makes one create call, in its place. `body` is wiped once it is no longer needed; `leaves` is called when it is
-    /// about to be written to a connection, and never if it is not.
+    /// Makes one create call, in its place. `body` is wiped once it is no longer needed.
+    ///
+    /// `leaves` is called when the body is about to be written to a connection, and never if it is not. On
+    /// [`Leave::Stay`] none of it is written, so the call has no effect, and the answer is [`Answer::HeldBack`]. A call
+    /// that nobody waits for any more (its future was dropped) does not leave if it had not left by then.
     ///
     /// # Panics
     /// If the idempotency key has characters that no header can carry.
@@ -198,19 +202,24 @@ impl Client {
         _slot: Slot<'_>,
         idempotency_key: &str,
         body: Wiped,
-        leaves: impl FnOnce() + Send + 'static,
+        leaves: impl FnOnce() -> Leave + Send + 'static,
     ) -> Answer {
-        let mut request = Box::new(Request::new(Outgoing::new(Bytes::from_owner(body), leaves)));
+        let (outgoing, departures) = Outgoing::new(Bytes::from_owner(body), leaves);
+        let mut request = Box::new(Request::new(outgoing));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.cards.path.clone();
         *request.headers_mut() = self.headers.clone();
         let key = HeaderValue::from_str(idempotency_key).expect("it is made of letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
         request.headers_mut().insert(CONTENT_TYPE, FORM);
-        match self.send("create_card", &self.cards, request).await {
-            Err(Silence::NotSent(reason)) => Answer::NotSent(reason),
-            Err(Silence::NoAnswer(reason)) => Answer::no_answer(reason),
-            Ok(Reply { status, headers, body }) => answer::of_create(status, &headers, body),
+        let reply = self.send("create_card", &self.cards, request).await;
+        match (reply, departures.end()) {
+            // Whatever a server says to a request that it has not got.
+            (_, Departed::No(Stayed::HeldBack)) => Answer::HeldBack,
+            (Err(Silence::NotSent(reason)), _)
+            | (Err(Silence::NoAnswer(reason)), Departed::No(Stayed::NeverAsked)) => Answer::NotSent(reason),
+            (Err(Silence::NoAnswer(reason)), Departed::Yes) => Answer::no_answer(reason),
+            (Ok(Reply { status, headers, body }), _) => answer::of_create(status, &headers, body),
         }
     }
 
