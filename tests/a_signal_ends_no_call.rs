@@ -72,7 +72,8 @@ async fn a_second_signal_ends_issue_at_once() {
     let directory = tempfile::tempdir().unwrap();
     // Rows without a PIN: only the create call is slow then.
     let rows: String = (0..20).map(|row| format!("r{row},ich_1,virtual,eur\n")).collect();
-    std::fs::write(directory.path().join("cards.csv"), format!("row_id,cardholder,type,currency\n{rows}")).unwrap();
+    std::fs::write(directory.path().join("cards.csv"), format!("row_id,cardholder,type,currency\n{rows}"))
+        .unwrap();
     let running = Program::new(directory.path(), &sandbox).spawn(&["issue", "cards.csv", "--rate", "100"]);
     let began = Instant::now();
     while sandbox.account().creates == 0 {
@@ -129,7 +130,8 @@ async fn a_hang_up_makes_the_server_read_its_tokens_anew_and_ends_nothing() {
     let (first, second) = (token("first").await, token("second").await);
     let file = directory.path().join("tokens");
     std::fs::write(&file, &first.1).unwrap();
-    let program = Program::new(directory.path(), &sandbox).with("EMBOSSER__HTTP__TOKENS_FILE", file.to_str().unwrap());
+    let program =
+        Program::new(directory.path(), &sandbox).with("EMBOSSER__HTTP__TOKENS_FILE", file.to_str().unwrap());
     let served = Served::start(&program, &[]);
     let status = async |token: &str| {
         let bearer = format!("Bearer {token}");

@@ -65,7 +65,8 @@ async fn a_ledger_of_the_former_place_stops_the_command_and_can_be_gone_on_with(
     write_manifest(&office.path("cards.csv"), &office.sandbox, 2).await;
     let here = ["--ledger", "sqlite://embosser.db"];
     expect_exit(&office.run(&[&["issue", "cards.csv", "--rate", "300"], &here[..]].concat()).await, 0);
-    for command in [&["issue", "cards.csv"][..], &["status"], &["results", "cards"], &["serve"], &["worker"]] {
+    for command in [&["issue", "cards.csv"][..], &["status"], &["results", "cards"], &["serve"], &["worker"]]
+    {
         let stopped = office.run(command).await;
         expect_exit(&stopped, 2);
         let told = said(&stopped);
@@ -106,7 +107,10 @@ async fn a_rehearsal_and_the_real_run_are_told_apart() {
     let mixed = office.run(&["results", "cards"]).await;
     expect_exit(&mixed, 2);
     let told = said(&mixed);
-    assert!(told.contains("test:sandbox") && told.contains("test:127.0.0.1:") && told.contains("--scope"), "{told}");
+    assert!(
+        told.contains("test:sandbox") && told.contains("test:127.0.0.1:") && told.contains("--scope"),
+        "{told}"
+    );
     assert!(mixed.stdout.is_empty(), "nothing is mixed");
     for (scope, file) in [("test:127", &real), ("test:sandbox", &trial)] {
         let chosen = office.run(&["results", "cards", "--scope", scope]).await;

@@ -40,7 +40,8 @@ fn every_card_has_its_own_pin(sandbox: &Sandbox, expected: &Expected) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_saved_over_while_it_is_issued_gives_nobody_anothers_pin() {
-    let (sandbox, directory) = (Sandbox::start(Options::default()).await.unwrap(), tempfile::tempdir().unwrap());
+    let (sandbox, directory) =
+        (Sandbox::start(Options::default()).await.unwrap(), tempfile::tempdir().unwrap());
     let file = directory.path().join("cards.csv");
     let expected = write_manifest(&file, &sandbox, ROWS).await;
     let checked = std::fs::read(&file).unwrap();
@@ -70,7 +71,8 @@ async fn a_file_that_is_saved_over_while_it_is_issued_gives_nobody_anothers_pin(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_input_is_issued_as_a_file_under_the_name_that_it_is_given() {
-    let (sandbox, directory) = (Sandbox::start(Options::default()).await.unwrap(), tempfile::tempdir().unwrap());
+    let (sandbox, directory) =
+        (Sandbox::start(Options::default()).await.unwrap(), tempfile::tempdir().unwrap());
     let file = directory.path().join("cards.csv");
     let expected = write_manifest(&file, &sandbox, 300).await;
     let issue = async |more: &[&str]| {

@@ -1,6 +1,7 @@
 //! How a long-running command is told to stop: Ctrl-C, SIGTERM, and the end of its terminal.
 
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -36,17 +37,25 @@ impl StopSignals {
         Ok(Self { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())?, hang_up })
     }
 
-    /// Stops by the first signal and ends the process by the second. A hang-up is no second one: whoever ends a session
-    /// sends it right after SIGTERM, and a closing terminal may send it twice.
+    /// Stops by the first signal and ends the process by the second. A hang-up and another that come together are one:
+    /// whoever ends a session sends both, and which of them is seen first is chance.
     pub async fn obey(mut self, stop: impl FnOnce()) {
-        tokio::select! {
-            () = asked(&mut self.interrupt, &mut self.terminate) => {}
-            () = hung_up(self.hang_up.as_mut()) => {}
-        }
+        /// Far longer than one sender takes, and shorter than a person.
+        const TOGETHER: Duration = Duration::from_millis(500);
+        let hung_up_first = tokio::select! {
+            biased;
+            () = asked(&mut self.interrupt, &mut self.terminate) => false,
+            () = hung_up(self.hang_up.as_mut()) => true,
+        };
         stop();
         say("\nstopping: calls in flight are finished (again to stop at once)");
-        asked(&mut self.interrupt, &mut self.terminate).await;
-        std::process::exit(i32::from(Exit::Unfinished.code()));
+        let stopped = Instant::now();
+        loop {
+            asked(&mut self.interrupt, &mut self.terminate).await;
+            if !hung_up_first || stopped.elapsed() > TOGETHER {
+                std::process::exit(i32::from(Exit::Unfinished.code()));
+            }
+        }
     }
 }
 

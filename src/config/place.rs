@@ -20,7 +20,9 @@ pub enum PlaceError {
     )]
     NoHome,
     /// The path cannot stand in an address.
-    #[error("the ledger's place {0:?} is not UTF-8; name another with --ledger sqlite://FILE or in ledger.url")]
+    #[error(
+        "the ledger's place {0:?} is not UTF-8; name another with --ledger sqlite://FILE or in ledger.url"
+    )]
     NotText(PathBuf),
     /// A ledger of the former default place is here.
     #[error(
@@ -123,8 +125,7 @@ impl Surroundings<'_> {
 
     /// The default place.
     fn place(&self) -> Result<PathBuf, PlaceError> {
-        let absolute =
-            |name| (self.variable)(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let absolute = |name| (self.variable)(name).map(PathBuf::from).filter(|path| path.is_absolute());
         // systemd's, of a unit with StateDirectory=; of several it is the first.
         let of_unit = (self.variable)("STATE_DIRECTORY");
         let first = of_unit.as_deref().and_then(|all| std::env::split_paths(all).next());

@@ -216,7 +216,8 @@ impl Manifest {
     /// As [`Self::open`], and if the file changed meanwhile.
     pub fn open_held(snapshot: Snapshot) -> Result<Self, ManifestError> {
         let path = snapshot.path().to_owned();
-        let source = snapshot.open_at(0).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
+        let source =
+            snapshot.open_at(0).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
         let mut manifest = Self::of_start(&path, Source::Snapshot(source))?;
         manifest.snapshot = Some(snapshot);
         manifest.sound()

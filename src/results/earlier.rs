@@ -77,7 +77,9 @@ impl Iterator for Earlier {
     fn next(&mut self) -> Option<Self::Item> {
         let record = match self.rows.next()? {
             Ok(record) => record,
-            Err(error) => return Some(Err(io::Error::other(format!("the results file cannot be read: {error}")))),
+            Err(error) => {
+                return Some(Err(io::Error::other(format!("the results file cannot be read: {error}"))));
+            }
         };
         let cell = |name: &str| {
             let at = COLUMNS.iter().position(|column| *column == name);

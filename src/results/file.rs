@@ -143,7 +143,8 @@ impl Partial {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let own = format!("{}{began}-{}-{number}{ENDING}", prefix_of(target), std::process::id());
             let path = folder_of(target).join(own);
-            let beside = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            let beside =
+                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
             let file = File::options().write(true).create_new(true).open(&path).map_err(beside)?;
             let partial = Self { path: path.clone(), target: target.to_owned() };
             match file.try_lock() {
@@ -202,7 +203,8 @@ fn remove_leftovers_but(target: &Path, own: Option<&Path>) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let middle = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(ENDING));
-        let ours = middle.is_some_and(|middle| middle.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'));
+        let ours =
+            middle.is_some_and(|middle| middle.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'));
         let path = entry.path();
         if !ours || own == Some(&*path) {
             continue;
@@ -281,7 +283,8 @@ mod tests {
     fn what_is_not_ours_is_left_alone_and_files_of_the_first_form_are_ours() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.results.csv");
-        let notes = "my own notes, which are longer than the header would have been, so to say: yes they are, really";
+        let notes =
+            "my own notes, which are longer than the header would have been, so to say: yes they are, really";
         for foreign in [notes, "notes", "row,row_id,job_id"] {
             std::fs::write(&path, foreign).unwrap();
             let told = Results::create(&path, TEST).err().unwrap().to_string();

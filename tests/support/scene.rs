@@ -41,8 +41,7 @@ impl Scene {
     }
 
     pub fn program(&self) -> Program {
-        Program::new(self.directory.path(), &self.sandbox)
-            .with("EMBOSSER__RABBITMQ__URL", &self.rabbit.url())
+        Program::new(self.directory.path(), &self.sandbox).with("EMBOSSER__RABBITMQ__URL", &self.rabbit.url())
     }
 
     pub fn worker(&self, rate: &str) -> Running {
