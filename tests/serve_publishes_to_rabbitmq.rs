@@ -23,7 +23,7 @@ async fn stage() -> Stage {
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
     let rabbit = Rabbit::start().await;
     let program = || Program::new(directory.path(), &sandbox).with("EMBOSSER__RABBITMQ__URL", &rabbit.url());
-    let worker = program().with("EMBOSSER__HTTP__LISTEN", "127.0.0.1:0");
+    let worker = program();
     // The server has no key: it is the worker that calls Stripe.
     let server = program().with("EMBOSSER__HTTP__JOBS_TO", "rabbitmq_test").with("STRIPE_API_KEY", "");
     Stage { worker, server, directory, sandbox, _rabbit: rabbit }

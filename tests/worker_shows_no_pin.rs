@@ -47,7 +47,9 @@ impl Logging {
                 ("EMBOSSER__STRIPE__API_URL", scene.sandbox.api_url()),
                 ("EMBOSSER__STRIPE__KEY_URL", scene.sandbox.key_url()),
                 ("EMBOSSER__RABBITMQ__URL", scene.rabbit.url()),
-                ("EMBOSSER__HTTP__LISTEN", format!("127.0.0.1:{}", scene.listen)),
+                ("EMBOSSER__WORKER__LISTEN", format!("127.0.0.1:{}", scene.listen)),
+                // Beside all else that is searched.
+                ("EMBOSSER__LEDGER__URL", "sqlite://embosser.db".into()),
                 ("EMBOSSER__RETRY__BACKOFF_SECONDS_MIN", "0.02".into()),
                 ("STRIPE_API_KEY", API_KEY.into()),
                 ("RUST_LOG", "trace".into()),

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::connect::{Connected, connect};
+use super::signals::{HangUp, StopSignals, on_hang_up};
 use crate::broker::Broker;
 use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
-use crate::config::{Config, JobsTo};
+use crate::config::{Config, JobsTo, place};
 use crate::ledger::{Ledger, Scope};
 use crate::line::course::Rules;
 use crate::line::{Line, LookFirst, Parts};
@@ -31,13 +31,13 @@ pub struct Args {
     #[arg(long)]
     pub sandbox: bool,
     /// Address and port to listen on [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = super::arguments::address)]
     pub listen: Option<SocketAddr>,
-    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: sqlite://embosser.db].
+    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: ledger.url, or the user's own place].
     #[arg(long, value_name = "URL")]
     pub ledger: Option<String>,
     /// Calls per second, for the endpoint and the account.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
     /// Look for each row's card at Stripe before the first call: after the ledger was lost.
     #[arg(long)]
@@ -93,6 +93,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         config.ledger.url.clone_from(ledger);
     }
     let mut config = config.checked().map_err(|error| error.to_string())?;
+    config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    tracing::info!("ledger: {}", place::shown(&config.ledger.url));
     let tokens = match &config.http.tokens_file {
         Some(file) => Tokens::read(file).map_err(|error| error.to_string())?,
         None => Tokens::none(),
@@ -137,7 +139,10 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let parts =
         serve::Parts { config: config.http, tokens, intake, views: views.clone(), mode, account, exporter };
     let server = Server::new(parts);
-    stop_on_signal(server.clone())?;
+    let stopped = server.clone();
+    tokio::spawn(StopSignals::listen(HangUp::SeenTo)?.obey(move || stopped.stop()));
+    let reloaded = server.clone();
+    on_hang_up(move || reloaded.reload_tokens())?;
     println!("embosser serves on http://{address} ({mode})");
     server.run(listener).await;
     if let Some(ledger) = ledger {
@@ -190,24 +195,4 @@ async fn queue(config: &Config, mode: &str) -> Result<Intake, String> {
         per_second: config.pace.endpoint_per_second.min(config.pace.account_per_second),
         stopping: CancellationToken::new(),
     })))
-}
-
-fn stop_on_signal(server: Server) -> Result<(), String> {
-    let of = |kind| signal(kind).map_err(|error| error.to_string());
-    let (mut interrupt, mut terminate) = (of(SignalKind::interrupt())?, of(SignalKind::terminate())?);
-    tokio::spawn(async move {
-        let told = async || {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        };
-        let mut told = told;
-        told().await;
-        eprintln!("stopping: calls in flight are finished (again to stop at once)");
-        server.stop();
-        told().await;
-        std::process::exit(i32::from(Exit::Unfinished.code()));
-    });
-    Ok(())
 }

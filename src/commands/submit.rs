@@ -3,7 +3,7 @@
 mod follow;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,7 +32,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// Options of `embosser submit`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The manifest: a CSV with a header row.
+    /// The manifest: a CSV with a header row; - is standard input.
     pub manifest: PathBuf,
     /// Names the batch: with a row's id it names the job [default: the manifest's name].
     #[arg(long)]
@@ -64,8 +64,8 @@ pub(super) struct Published {
 /// A sentence for the operator.
 pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
-    let batch = batch_name(&args)?;
-    let manifest = Arc::new(Manifest::open(&args.manifest).map_err(|error| error.to_string())?);
+    let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
+    let manifest = super::manifest::open(&args.manifest).await?;
     let report = check(&manifest).await?;
     if report.invalid_rows > 0 && !args.skip_invalid {
         super::check::print_problems(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
@@ -80,30 +80,32 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     }
     let publisher = Arc::new(Publisher::new(broker.clone(), "embosser submit"));
     publisher.connect().await.map_err(|error| format!("{}: {error}", broker.shown()))?;
-    let results = args.results.clone().unwrap_or_else(|| args.manifest.with_extension("results.csv"));
+    let of_manifest = || super::manifest::results_of(&args.manifest, &batch, "results.csv");
+    let results = args.results.clone().unwrap_or_else(of_manifest);
     let following = match args.wait {
         true => Some(Following::begin(broker.clone(), &batch, valid, &results).await?),
         false => None,
     };
     let published = Arc::new(Published::default());
     let bar = progress(valid, &published);
-    let unroutable = publish_all(&publisher, manifest, &batch, &published, &bar).await;
+    let ended = publish_all(&publisher, manifest, &batch, &published, &bar).await;
     bar.finish_and_clear();
     publisher.close().await;
-    unroutable?;
-    println!("{} of {} rows published to {} as batch {batch}.", valid, report.rows, broker.topology.jobs);
+    let cut = ended?;
+    let confirmed = published.confirmed.load(Ordering::Relaxed);
+    println!("{confirmed} of {} rows published to {} as batch {batch}.", report.rows, broker.topology.jobs);
+    if let Some(reason) = &cut {
+        eprintln!("stopped: {reason}");
+    }
     let skipped = report.invalid_rows > 0;
     let exit = match following {
-        Some(following) => following.until_all_ended().await?,
+        Some(following) => following.until_all_ended(confirmed).await?,
         None => Exit::Success,
     };
+    if cut.is_some() {
+        return Ok(Exit::Unfinished);
+    }
     Ok(if exit == Exit::Success && skipped { Exit::Refused } else { exit })
-}
-
-fn batch_name(args: &Args) -> Result<Batch, String> {
-    let of_file = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let name = args.batch.clone().or_else(|| of_file(&args.manifest)).unwrap_or_default();
-    Batch::new(name).map_err(|error| format!("the batch's name {error}; pass --batch NAME"))
 }
 
 async fn check(manifest: &Arc<Manifest>) -> Result<CheckReport, String> {
@@ -132,13 +134,14 @@ fn confirm(args: &Args, broker: &Broker, rows: u64) -> Result<bool, String> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// Answers why not all were read, if so.
 async fn publish_all(
     publisher: &Arc<Publisher>,
     manifest: Arc<Manifest>,
     batch: &Batch,
     published: &Arc<Published>,
     bar: &ProgressBar,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let (rows, mut incoming) = mpsc::channel::<Result<Row, InvalidRow>>(1);
     let reader = std::thread::spawn(move || read_rows(&manifest, &rows));
     let mut publishing: JoinSet<Result<(), String>> = JoinSet::new();
@@ -165,13 +168,21 @@ async fn publish_all(
     reader.join().map_err(|_| "the manifest's reader failed".to_owned())?
 }
 
-fn read_rows(manifest: &Manifest, rows: &mpsc::Sender<Result<Row, InvalidRow>>) -> Result<(), String> {
+fn read_rows(
+    manifest: &Manifest,
+    rows: &mpsc::Sender<Result<Row, InvalidRow>>,
+) -> Result<Option<String>, String> {
     for row in manifest.rows().map_err(|error| error.to_string())? {
+        if let Err(invalid) = &row
+            && let Some(reason) = invalid.unreadable()
+        {
+            return Ok(Some(reason.to_owned()));
+        }
         if rows.blocking_send(row).is_err() {
             break;
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// One row, waiting for as long as the queue is full.

@@ -143,7 +143,13 @@ impl Row {
             State::Issued(card) => Outcome::Issued(card.clone()),
             State::Refused(refusal) => Outcome::Refused(refusal.clone()),
         };
-        Ended { outcome, attempts: self.attempts, request_id: self.request_id.clone(), recorded_before: true }
+        Ended {
+            outcome,
+            attempts: self.attempts,
+            request_id: self.request_id.clone(),
+            recorded_before: true,
+            note: None,
+        }
     }
 }
 

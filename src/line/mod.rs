@@ -354,5 +354,6 @@ pub(crate) fn conflict(row: &Row) -> Ended {
         attempts: row.attempts,
         request_id: None,
         recorded_before: false,
+        note: None,
     }
 }

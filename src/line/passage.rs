@@ -380,6 +380,7 @@ impl Passage<'_> {
             attempts: self.course.attempts(),
             request_id: self.request_id.take(),
             recorded_before: false,
+            note: None,
         })
     }
 
@@ -389,6 +390,7 @@ impl Passage<'_> {
             attempts: self.course.attempts(),
             request_id: self.request_id.clone(),
             recorded_before: false,
+            note: None,
         }
     }
 }

@@ -269,6 +269,7 @@ async fn send_pages(
                 row_id: row.row_id.as_deref(),
                 job_id: row.id.as_str(),
                 ended: &ended,
+                scope: server.scope().as_str(),
             };
             page.extend(results::record(&line.cells()).map_err(text)?);
         }

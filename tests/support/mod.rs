@@ -100,6 +100,9 @@ impl Program {
             ("EMBOSSER__STRIPE__API_URL", sandbox.api_url()),
             ("EMBOSSER__STRIPE__KEY_URL", sandbox.key_url()),
             ("STRIPE_API_KEY", "sk_test_of_the_tests".to_owned()),
+            // The ledger's default place is the test's own, and no port is waited for.
+            ("XDG_STATE_HOME", directory.display().to_string()),
+            ("EMBOSSER__WORKER__LISTEN", "127.0.0.1:0".to_owned()),
         ];
         Self {
             directory: directory.to_owned(),

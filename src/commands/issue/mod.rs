@@ -13,8 +13,9 @@ use secrecy::SecretString;
 
 use super::Exit;
 use super::connect::{Connected, connect};
+use super::signals::{HangUp, StopSignals, print, say};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, place};
 use crate::job::Batch;
 use crate::ledger::{BatchRow, Ledger, Scope};
 use crate::line::course::Rules;
@@ -34,22 +35,22 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// Options of `embosser issue`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The manifest: a CSV with a header row.
+    /// The manifest: a CSV with a header row; - is standard input.
     pub manifest: PathBuf,
     /// Issue against a built-in stand-in for Stripe; no account needed, no card is real.
     #[arg(long)]
     pub sandbox: bool,
-    /// Where to write the results [default: the manifest's name with .results.csv].
+    /// Where to write the results [default: the manifest's name with .results.csv, or .sandbox.results.csv].
     #[arg(long, value_name = "FILE")]
     pub results: Option<PathBuf>,
-    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: sqlite://embosser.db].
+    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: ledger.url, or the user's own place].
     #[arg(long, value_name = "URL")]
     pub ledger: Option<String>,
     /// Names the batch: with a row's id it names the job [default: the manifest's name].
     #[arg(long)]
     pub batch: Option<String>,
     /// Calls per second, for the endpoint and the account.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
     /// Most calls in flight.
     #[arg(long, value_name = "N")]
@@ -61,7 +62,7 @@ pub struct Args {
     #[arg(long)]
     pub reconcile_first: bool,
     /// Serve Prometheus metrics on this address while it runs, at /metrics.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = super::arguments::address)]
     pub metrics: Option<SocketAddr>,
     /// Issue the valid rows of a manifest that has invalid ones.
     #[arg(long)]
@@ -83,9 +84,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     if let Some(ledger) = &args.ledger {
         config.ledger.url.clone_from(ledger);
     }
-    let config = config.checked().map_err(|error| error.to_string())?;
-    let batch = batch_name(&args)?;
-    let manifest = Arc::new(Manifest::open(&args.manifest).map_err(|error| error.to_string())?);
+    let mut config = config.checked().map_err(|error| error.to_string())?;
+    config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    say(&format!("ledger: {}", place::shown(&config.ledger.url)));
+    let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
+    let manifest = super::manifest::open(&args.manifest).await?;
     let report = check(&manifest).await?;
     if report.invalid_rows > 0 && !args.skip_invalid {
         super::check::print_problems(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
@@ -94,7 +97,6 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             report.invalid_rows, report.rows
         ));
     }
-    let mut config = config;
     let Connected { client, scope, sandbox } = connect(args.sandbox, &mut config, api_key).await?;
     if !confirm(&args, &config, &client, &report)? {
         return Err("nothing was issued".into());
@@ -102,8 +104,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
     let clock = Clock::system();
     note_batch(&args, &ledger, &scope, &batch, &report, &clock).await?;
-    let results_path = args.results.clone().unwrap_or_else(|| args.manifest.with_extension("results.csv"));
-    let results = Results::create(&results_path)
+    // A rehearsal has a file of its own.
+    let ending = if args.sandbox { "sandbox.results.csv" } else { "results.csv" };
+    let of_manifest = || super::manifest::results_of(&args.manifest, &batch, ending);
+    let results_path = args.results.clone().unwrap_or_else(of_manifest);
+    let results = Results::create(&results_path, scope.as_str())
         .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
     let exporter = args.metrics.map(|_| Exporter::install()).transpose()?;
     let pace = Pace::start(&config.pace);
@@ -120,7 +125,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         rules: Rules::default(),
         look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
     }));
-    stop_on_ctrl_c(line.clone());
+    let stopped = line.clone();
+    tokio::spawn(StopSignals::listen(HangUp::Stops)?.obey(move || stopped.stop()));
     let tally = Arc::new(Tally::default());
     let bar = progress(report.rows, tally.clone());
     let began = Instant::now();
@@ -134,14 +140,6 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         sandbox.stop().await;
     }
     Ok(exit)
-}
-
-fn batch_name(args: &Args) -> Result<Batch, String> {
-    let name = match &args.batch {
-        Some(name) => name.clone(),
-        None => args.manifest.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
-    };
-    Batch::new(name).map_err(|error| format!("the batch's name {error}; pass --batch NAME"))
 }
 
 async fn check(manifest: &Arc<Manifest>) -> Result<CheckReport, String> {
@@ -212,18 +210,6 @@ fn words(tally: &Tally) -> String {
     format!("{issued} issued, {refused} refused, {retried} retried")
 }
 
-fn stop_on_ctrl_c(line: Arc<Line>) {
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            eprintln!("\nstopping: calls in flight are finished (Ctrl-C again to stop at once)");
-            line.stop();
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(i32::from(Exit::Unfinished.code()));
-            }
-        }
-    });
-}
-
 fn progress(rows: u64, tally: Arc<Tally>) -> ProgressBar {
     if std::io::stderr().is_terminal() {
         let bar = ProgressBar::new(rows);
@@ -250,7 +236,7 @@ fn progress(rows: u64, tally: Arc<Tally>) -> ProgressBar {
             if shown.is_finished() {
                 return;
             }
-            eprintln!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), words(&tally));
+            say(&format!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), words(&tally)));
         }
     });
     bar
@@ -266,7 +252,7 @@ fn summary(
 ) -> Exit {
     let counts = tally.counts();
     let left = report.rows.saturating_sub(counts.ended());
-    println!(
+    print(&format!(
         "{} rows in {:.1} s: {} issued ({} of them before), {} refused, {} unresolved, {} retried.",
         report.rows,
         took.as_secs_f64(),
@@ -275,32 +261,35 @@ fn summary(
         counts.refused,
         counts.unresolved,
         counts.retried
-    );
+    ));
     if let Err(error) = &carried.written {
-        eprintln!(
+        say(&format!(
             "the results could not be written to {} ({error}); `embosser results` has them",
             results.display()
-        );
+        ));
     } else {
-        println!("Results: {}", results.display());
+        print(&format!("Results: {}", results.display()));
     }
     if let Some(halt) = line.halt() {
-        eprintln!("stopped: {halt}");
+        say(&format!("stopped: {halt}"));
         let new = counts.issued.saturating_sub(counts.recorded);
         if matches!(halt, Halt::Key(_)) && new == 0 {
             return Exit::Unusable;
         }
     }
+    if let Some(reason) = &carried.cut {
+        say(&format!("stopped: {reason}"));
+    }
     if left > 0 || counts.unresolved > 0 {
-        eprintln!(
+        say(&format!(
             "{} rows are not finished ({} were taken). Run the same command again to go on: finished rows are not \
              issued twice.",
             left + counts.unresolved,
             carried.taken
-        );
+        ));
         return Exit::Unfinished;
     }
-    if carried.written.is_err() {
+    if carried.written.is_err() || carried.cut.is_some() {
         return Exit::Unfinished;
     }
     if counts.refused > 0 { Exit::Refused } else { Exit::Success }
