@@ -297,6 +297,7 @@ impl World {
 
     fn read(&mut self, who: usize) {
         if self.is_unseen(who) {
+            self.processes[who].stage = Stage::Away;
             return;
         }
         let (now, known) = (self.moment(who), self.row.clone());

@@ -454,11 +454,12 @@ impl Ledger {
         // The writer ends when it is told so, whoever still holds a clone.
         let (done, _) = oneshot::channel();
         let _ = writes.send(Write { change: Change::Close, done }).await;
+        // One after the other: of two that close at once each takes the other for one that stays.
+        let _ = closed.wait_for(|closed| *closed).await;
         let (answer, answered) = oneshot::channel();
         if asks.send(Ask::Close { answer }).await.is_ok() {
             let _ = answered.await;
         }
-        let _ = closed.wait_for(|closed| *closed).await;
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, LedgerError> {

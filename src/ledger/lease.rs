@@ -51,8 +51,12 @@ impl Holder {
         Self { host, process: std::process::id(), command, since_ms: clock.now().unix_ms(), ended_ms: None }
     }
 
-    /// How long to wait before a call, so that this holder's last ones count no more.
-    fn calls_count_for(&self, now: Time) -> Duration {
+    /// How long `next` is to wait before a call, so that this holder's last ones count no more.
+    fn calls_count_for(&self, next: &Self, now: Time) -> Duration {
+        // One's own calls are known to one's own pace.
+        if (&self.host, self.process) == (&next.host, next.process) {
+            return Duration::ZERO;
+        }
         // Without an end it was killed, perhaps just now; an end in the future tells nothing.
         match self.ended_ms.map(Time::from_unix_ms).filter(|ended| *ended <= now) {
             Some(ended) => CALLS_COUNT.saturating_sub(now.since(ended)),
@@ -236,8 +240,8 @@ fn of_file(path: PathBuf, clock: Clock) -> Result<Leased, LeaseError> {
         }
         Err(std::fs::TryLockError::Error(error)) => return Err(to_error(error)),
     }
-    let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(clock.now()));
     let holder = Holder::this_process(&clock);
+    let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.now()));
     write_holder(&mut file, &holder).map_err(to_error)?;
     Ok(Leased::Ours(Lease { kind: Kind::File(file), clock, holder, calls_from }))
 }
@@ -279,8 +283,8 @@ async fn of_session(url: &str, scope: &Scope, clock: &Clock) -> Result<Leased, L
         (unknown.host, unknown.process) = ("another machine".into(), 0);
         return Ok(Leased::HeldBy(Box::new(before.unwrap_or(unknown))));
     }
-    let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(clock.now()));
     let holder = Holder::this_process(clock);
+    let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.now()));
     set_entry(&mut connection, &entry, &holder).await.map_err(to_error)?;
     let (ask, asked) = mpsc::channel(1);
     let alive = Arc::new(Alive(Mutex::new(clock.boot())));
@@ -337,4 +341,30 @@ async fn keep(
     holder.ended_ms = Some(clock.now().unix_ms());
     let _ = tokio::time::timeout(ALIVE_WITHIN, set_entry(&mut connection, &entry, &holder)).await;
     let _ = tokio::time::timeout(ALIVE_WITHIN, connection.close()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_calls_of_another_process_count_for_a_while_after_its_end() {
+        let clock = Clock::system();
+        let now = clock.now();
+        let ours = Holder::this_process(&clock);
+        let ended = |ms_ago: i64| Holder {
+            process: ours.process + 1,
+            ended_ms: Some(now.unix_ms() - ms_ago),
+            ..ours.clone()
+        };
+        assert_eq!(ended(0).calls_count_for(&ours, now), CALLS_COUNT);
+        assert_eq!(ended(1000).calls_count_for(&ours, now), Duration::from_millis(250));
+        assert_eq!(ended(5000).calls_count_for(&ours, now), Duration::ZERO);
+        assert_eq!(ended(-5000).calls_count_for(&ours, now), CALLS_COUNT, "a clock was set back");
+        let killed = Holder { ended_ms: None, ..ended(0) };
+        assert_eq!(killed.calls_count_for(&ours, now), CALLS_COUNT);
+        let own = Holder { process: ours.process, ..killed };
+        assert_eq!(own.calls_count_for(&ours, now), Duration::ZERO);
+        assert!(ours.to_string().contains(&format!("process {}", ours.process)), "{ours}");
+    }
 }
