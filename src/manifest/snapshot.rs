@@ -113,7 +113,7 @@ impl Snapshot {
         let mut verified =
             Verified { seen: self.0.clone(), file, next, piece: Wiped::zeroed(PIECE_BYTES), unread: 0..0 };
         // The piece is verified whole, though its beginning is not wanted.
-        if offset % piece_bytes > 0 && verified.load()? {
+        if !offset.is_multiple_of(piece_bytes) && verified.load()? {
             let skipped = usize::try_from(offset % piece_bytes).map_err(io::Error::other)?;
             verified.unread.start = skipped.min(verified.unread.end);
         }
