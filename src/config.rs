@@ -42,12 +42,20 @@ pub struct StripeConfig {
     pub api_key_file: Option<PathBuf>,
     /// The connected account to act for (`Stripe-Account`), if any.
     pub account: Option<String>,
+    /// The account that the key belongs to, where the key may not ask.
+    pub account_id: Option<String>,
     /// The API version that requests are written against (`Stripe-Version`).
     pub api_version: String,
     /// Bound on opening a connection, in seconds.
     pub connect_timeout_seconds: f64,
     /// Bound on one call from first byte to last, in seconds.
     pub total_timeout_seconds: f64,
+    /// How long a call may go on running at Stripe after it was sent, in seconds.
+    pub call_seconds_max: f64,
+    /// How long a new card may be missing from Stripe's lists, in seconds.
+    pub list_lag_seconds: f64,
+    /// Equal refusals in a row, with no success between, after which no further row is spent.
+    pub same_refusals_max: u32,
 }
 
 impl Default for StripeConfig {
@@ -57,9 +65,13 @@ impl Default for StripeConfig {
             key_url: "https://issuing-key.stripe.com/v1/keys".into(),
             api_key_file: None,
             account: None,
+            account_id: None,
             api_version: "2026-07-29.dahlia".into(),
             connect_timeout_seconds: 5.0,
             total_timeout_seconds: 30.0,
+            call_seconds_max: 120.0,
+            list_lag_seconds: 60.0,
+            same_refusals_max: 10,
         }
     }
 }
@@ -369,6 +381,25 @@ impl Config {
                 return Err(ConfigError::Value { key, value: value.to_string(), reason });
             }
         }
+        for (key, value) in [
+            ("stripe.call_seconds_max", self.stripe.call_seconds_max),
+            ("stripe.list_lag_seconds", self.stripe.list_lag_seconds),
+        ] {
+            // What is not a number is in no range.
+            if !(0.1..=3600.0).contains(&value) {
+                let reason = "must be from 0.1 to 3600";
+                return Err(ConfigError::Value { key, value: value.to_string(), reason });
+            }
+        }
+        if !(1..=10_000).contains(&self.stripe.same_refusals_max) {
+            let (key, value) = ("stripe.same_refusals_max", self.stripe.same_refusals_max.to_string());
+            return Err(ConfigError::Value { key, value, reason: "must be from 1 to 10000" });
+        }
+        if self.stripe.account_id.as_deref().is_some_and(|id| !is_account_id(id)) {
+            // It may be a key that was put in the wrong place.
+            let (key, value) = ("stripe.account_id", "(not shown)".into());
+            return Err(ConfigError::Value { key, value, reason: "must be an account's id, like acct_1Abc" });
+        }
         if self.retry.attempts_max == 0 {
             let (key, value) = ("retry.attempts_max", "0".into());
             return Err(ConfigError::Value { key, value, reason: "must be at least 1" });
@@ -404,4 +435,14 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Whether this can be an account's id.
+fn is_account_id(text: &str) -> bool {
+    /// Longer than any of Stripe's ids.
+    const BYTES_MAX: usize = 64;
+    text.len() <= BYTES_MAX
+        && text.strip_prefix("acct_").is_some_and(|rest| {
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        })
 }

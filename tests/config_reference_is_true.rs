@@ -65,6 +65,26 @@ fn a_wrong_option_is_named_with_its_line() {
     assert!(text.contains("endpoint_per_second") || text.contains("fast"), "{text}");
 }
 
+/// The bounds that keep a second card from being made are neither switched off nor mistyped, and a key that is put in the
+/// place of an account's id is not shown.
+#[test]
+fn what_keeps_a_second_card_away_has_its_range() {
+    let wrong = |option: &str| complaint(&format!("[stripe]\n{option}\n"), &[]);
+    for (option, range) in [
+        ("call_seconds_max = 0.0", "from 0.1 to 3600"),
+        ("call_seconds_max = nan", "from 0.1 to 3600"),
+        ("list_lag_seconds = 3600.5", "from 0.1 to 3600"),
+        ("same_refusals_max = 0", "from 1 to 10000"),
+        ("same_refusals_max = 10001", "from 1 to 10000"),
+        ("account_id = \"sk_test_a_key\"", "acct_1Abc"),
+    ] {
+        let told = wrong(option);
+        let name = option.split(' ').next().unwrap();
+        assert!(told.contains(&format!("stripe.{name}")) && told.contains(range), "{told}");
+        assert!(!told.contains("sk_test_a_key"), "{told}");
+    }
+}
+
 #[test]
 fn the_environment_wins_over_the_file() {
     let directory = tempfile::tempdir().unwrap();
