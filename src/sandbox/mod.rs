@@ -208,6 +208,12 @@ impl Sandbox {
         self.world().executing()
     }
 
+    /// Gives a cardholder of `acct_sandbox` so many cards that no job asked for: long lists to look through. The account
+    /// of what was done does not count them.
+    pub fn stock(&self, cardholder: &str, count: usize) {
+        self.world().stock(cardholder, count);
+    }
+
     /// How long a new card is missing from lists from now on.
     pub fn set_list_lag(&self, list_lag: Duration) {
         self.world().options.list_lag = list_lag;

@@ -420,6 +420,23 @@ impl World {
         Ok(object)
     }
 
+    /// Cards that no job asked for.
+    pub(super) fn stock(&mut self, cardholder: &str, count: usize) {
+        let pairs = [("cardholder", cardholder), ("currency", "eur"), ("type", "virtual")];
+        let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
+        let card = CardRequest::from_pairs(pairs.into()).expect("these three parameters make a card");
+        for _ in 0..count {
+            let making = Making {
+                account: identity::OF_ANY_KEY,
+                created: self.unix_seconds(),
+                made_at: self.now(),
+                livemode: false,
+                metadata: Map::new(),
+            };
+            self.cards.make(&card, making);
+        }
+    }
+
     /// Calls under way.
     pub(super) fn executing(&self) -> usize {
         self.executing
