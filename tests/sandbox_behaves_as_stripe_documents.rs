@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use embosser::encrypt::encrypt_pin;
-use embosser::sandbox::{Faults, Options, Sandbox};
+use embosser::sandbox::{Calls, Faults, Forced, KeyEndpoint, Options, Sandbox};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -430,6 +430,50 @@ async fn lists_fail_on_request_and_other_calls_do_not() {
         statuses.push(asking.get("/v1/issuing/cards").await.status);
     }
     assert!(statuses.contains(&200) && statuses.contains(&500), "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_is_answered_alike_on_request_and_nothing_is_done() {
+    let asking = Asking::of(Options::default()).await;
+    let not_enabled = "Your account is not set up to use Issuing ({cardholder}, {request}).";
+    asking.sandbox.force(Some(Forced::error(400, "invalid_request_error", None, not_enabled)));
+    let refused = [asking.create("a", CARD).await, asking.create("a", CARD).await];
+    let messages = refused.map(|answer| {
+        assert_eq!((answer.status, answer.replayed, answer.reason), (400, false, None));
+        answer.body["error"]["message"].as_str().unwrap().to_owned()
+    });
+    assert!(messages[0].contains("(ich_1, req_sandbox") && messages[0] != messages[1], "{messages:?}");
+    assert_eq!(asking.get("/v1/issuing/cards").await.status, 200, "lists go on");
+    let all = Forced { status: 500, calls: Calls::All, ..Forced::default() };
+    asking.sandbox.force(Some(all));
+    for answer in [asking.create("a", CARD).await, asking.get("/v1/issuing/cards").await] {
+        assert_eq!((answer.status, answer.body), (500, json!({})), "no error object");
+    }
+    let saved = Forced { saved: true, ..Forced::error(500, "api_error", None, "An unknown error occurred") };
+    asking.sandbox.force(Some(saved));
+    asking.create("s", CARD).await;
+    assert_eq!((asking.cards(), asking.sandbox.counts().creates), (0, 4));
+    let ended = asking.send(Method::POST, "/_sandbox/force", &[], "null").await.unwrap();
+    assert_eq!(ended.status, 200);
+    assert_eq!(asking.create("a", CARD).await.status, 200);
+    let replayed = asking.create("s", CARD).await;
+    assert_eq!((replayed.status, replayed.replayed, asking.cards()), (500, true, 1));
+    let body = r#"{"status": 402, "type": "card_error", "code": "x"}"#;
+    assert_eq!(asking.send(Method::POST, "/_sandbox/force", &[], body).await.unwrap().status, 200);
+    assert_eq!(asking.create("b", CARD).await.body["error"]["code"], "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_endpoint_can_be_down_or_silent_while_the_api_works() {
+    let asking = Asking::of(Options { key_endpoint: KeyEndpoint::Unavailable, ..Options::default() }).await;
+    let key = || asking.client.get(asking.sandbox.key_url()).send();
+    assert_eq!(key().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    let silent = asking.send(Method::POST, "/_sandbox/key_endpoint", &[], "\"silent\"").await.unwrap();
+    assert_eq!(silent.status, 200);
+    assert!(tokio::time::timeout(Duration::from_millis(300), key()).await.is_err());
+    assert_eq!(asking.create("k", CARD).await.status, 200);
+    asking.sandbox.set_key_endpoint(KeyEndpoint::Up);
+    assert_eq!(key().await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

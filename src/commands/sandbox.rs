@@ -20,7 +20,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
     its PIN, for judging), GET requests; POST rotate, advance {\"seconds\": N} (its clock: \
     keys grow old, calls under way end), list_lag \
     {\"seconds\": N}, rate {\"endpoint\": N, \"account\": N}, \
-    faults {\"NAME\": PROBABILITY}. Nothing of it is written to a disk."
+    faults {\"NAME\": PROBABILITY}, force {\"status\": N, \"type\": …, \"code\": …, \"param\": …, \"message\": …} \
+    (every create and change is answered so, without effect; null ends it), key_endpoint \"up\", \"unavailable\" \
+    (503) or \"silent\". Nothing of it is written to a disk."
 )]
 pub struct Args {
     /// Address and port to listen on; port 0 takes a free one.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::asked::api_key_of;
 
 /// The account of every key that names none.
-const OF_ANY_KEY: &str = "acct_sandbox";
+pub(super) const OF_ANY_KEY: &str = "acct_sandbox";
 
 /// The account that a call is for.
 pub(super) fn account_of(header: Option<&str>, authorization: Option<&str>) -> String {

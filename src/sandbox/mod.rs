@@ -39,6 +39,7 @@ use world::World;
 pub use account::{Account, Counts, IssuedCard, Seen};
 pub use faults::Faults;
 pub use forced::{Calls, Forced};
+pub use keys::KeyEndpoint;
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -62,6 +63,8 @@ pub struct Options {
     pub seed: u64,
     /// What goes wrong, and how often.
     pub faults: Faults,
+    /// How the key endpoint is.
+    pub key_endpoint: KeyEndpoint,
     /// What calls are answered, whatever they ask for; none: each gets its own answer.
     pub answer_all: Option<Forced>,
     /// How much longer a call takes that meets the fault of that name, by the sandbox's clock.
@@ -91,6 +94,7 @@ impl Default for Options {
             latency: Duration::ZERO,
             seed: 1,
             faults: Faults::default(),
+            key_endpoint: KeyEndpoint::Up,
             answer_all: None,
             delay: Duration::from_secs(2),
             list_lag: Duration::ZERO,
@@ -188,6 +192,11 @@ impl Sandbox {
         self.world().options.answer_all = answer;
     }
 
+    /// How the key endpoint is from now on; who waits for a silent one is cut off.
+    pub fn set_key_endpoint(&self, key_endpoint: KeyEndpoint) {
+        self.world().set_key_endpoint(key_endpoint);
+    }
+
     /// How much longer calls take from now on that meet the fault `delay`.
     pub fn set_delay(&self, delay: Duration) {
         self.world().options.delay = delay;
@@ -197,6 +206,12 @@ impl Sandbox {
     #[must_use]
     pub fn executing(&self) -> usize {
         self.world().executing()
+    }
+
+    /// Gives a cardholder of `acct_sandbox` so many cards that no job asked for: long lists to look through. The account
+    /// of what was done does not count them.
+    pub fn stock(&self, cardholder: &str, count: usize) {
+        self.world().stock(cardholder, count);
     }
 
     /// How long a new card is missing from lists from now on.
@@ -272,6 +287,10 @@ async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
     let mut execution = match begun {
         world::Begun::Told(told) => return told,
         world::Begun::Execute(execution) => execution,
+        world::Begun::Silent(changed) => {
+            changed.notified().await;
+            return None;
+        }
     };
     pass(&world, execution.latency).await;
     let pin = match execution.jwe.take() {

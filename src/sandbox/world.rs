@@ -19,7 +19,7 @@ use super::asked::{Asked, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, 
 use super::cards::{Cards, Making};
 use super::faults::{ListMishap, Mishap};
 use super::forced::{Calls, Forced};
-use super::keys::Keys;
+use super::keys::{KeyEndpoint, Keys};
 use super::limits::Limits;
 use super::memory::{Memory, Remembered};
 use super::told::{Cut, Fault, Told};
@@ -32,6 +32,8 @@ const REQUESTS_MAX: usize = 100_000;
 pub(super) enum Begun {
     /// The answer; none cuts the connection.
     Told(Option<Told>),
+    /// No answer, until something changes.
+    Silent(Arc<Notify>),
     /// To be executed.
     Execute(Box<Execution>),
 }
@@ -112,6 +114,11 @@ impl World {
         self.changed.notify_waiters();
     }
 
+    pub(super) fn set_key_endpoint(&mut self, key_endpoint: KeyEndpoint) {
+        self.options.key_endpoint = key_endpoint;
+        self.changed.notify_waiters();
+    }
+
     pub(super) fn set_faults(&mut self, faults: Faults) {
         self.options.faults = faults;
     }
@@ -120,8 +127,14 @@ impl World {
     pub(super) fn begin(&mut self, asked: &Asked) -> Begun {
         let seen = self.see(asked);
         if asked.path == "/v1/keys" {
-            let document = self.keys_document();
-            return Begun::Told(self.told(asked, seen, document));
+            return match self.options.key_endpoint {
+                KeyEndpoint::Up => {
+                    let document = self.keys_document();
+                    Begun::Told(self.told(asked, seen, document))
+                }
+                KeyEndpoint::Unavailable => Begun::Told(self.told(asked, seen, Told::page(503))),
+                KeyEndpoint::Silent => Begun::Silent(self.changed.clone()),
+            };
         }
         let decided = self.decide(asked, seen);
         match decided {
@@ -405,6 +418,23 @@ impl World {
         let mut object = cardholders::object(&id, self.unix_seconds(), livemode(asked));
         object["name"] = name.into();
         Ok(object)
+    }
+
+    /// Cards that no job asked for.
+    pub(super) fn stock(&mut self, cardholder: &str, count: usize) {
+        let pairs = [("cardholder", cardholder), ("currency", "eur"), ("type", "virtual")];
+        let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
+        let card = CardRequest::from_pairs(pairs.into()).expect("these three parameters make a card");
+        for _ in 0..count {
+            let making = Making {
+                account: identity::OF_ANY_KEY,
+                created: self.unix_seconds(),
+                made_at: self.now(),
+                livemode: false,
+                metadata: Map::new(),
+            };
+            self.cards.make(&card, making);
+        }
     }
 
     /// Calls under way.

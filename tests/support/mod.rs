@@ -3,6 +3,7 @@
 
 pub mod browser;
 pub mod certificates;
+pub mod issuing;
 pub mod line;
 pub mod postgres;
 pub mod proxy;
@@ -11,6 +12,7 @@ pub mod scene;
 pub mod secrets;
 pub mod serve;
 pub mod strict;
+pub mod time;
 pub mod verdict;
 
 use std::collections::BTreeMap;
