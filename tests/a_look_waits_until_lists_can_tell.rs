@@ -10,6 +10,10 @@ use embosser::sandbox::{Faults, Options};
 use support::issuing::{Issuing, ended, issue, said};
 use support::{Expected, expect_exit, one_card_each};
 
+/// A call takes so long that all of a test's calls have left before the first one's failure is known: else the circuit
+/// would open in between.
+const ALL_UNDER_WAY: Duration = Duration::from_millis(400);
+
 /// Rows of one cardholder without PINs.
 fn manifest_of_one_cardholder(issuing: &Issuing, rows: usize) -> Expected {
     let mut text = "row_id,cardholder,type,currency\n".to_owned();
@@ -26,7 +30,7 @@ fn manifest_of_one_cardholder(issuing: &Issuing, rows: usize) -> Expected {
 async fn a_replayed_500_and_a_list_that_is_two_seconds_behind() {
     let faults = Faults { error_after: 1.0, ..Faults::default() };
     let list_lag = Duration::from_secs(2);
-    let issuing = Issuing::with(Options { faults, list_lag, ..Options::default() }).await;
+    let issuing = Issuing::with(Options { faults, list_lag, latency: ALL_UNDER_WAY, ..Options::default() }).await;
     let expected = issuing.manifest(20).await;
     let program = issuing.program().with("EMBOSSER__STRIPE__LIST_LAG_SECONDS", "3");
     let output = ended(issue(&program, "200", &[])).await;
@@ -38,7 +42,7 @@ async fn a_replayed_500_and_a_list_that_is_two_seconds_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_has_more_and_no_data_is_not_the_end() {
     let faults = Faults { error_after: 1.0, empty_page: 0.5, ..Faults::default() };
-    let issuing = Issuing::with(Options { faults, ..Options::default() }).await;
+    let issuing = Issuing::with(Options { faults, latency: ALL_UNDER_WAY, ..Options::default() }).await;
     let expected = issuing.manifest(20).await;
     let output = ended(issue(&issuing.program(), "200", &[])).await;
     one_card_each(&issuing.sandbox.account(), &expected);
@@ -73,7 +77,7 @@ async fn a_call_that_runs_long_is_not_called_lost() {
 /// that are looked for may cost a second one.
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_unknown_ends_of_one_cardholder_share_a_listing() {
-    let issuing = Issuing::with(Options::default()).await;
+    let issuing = Issuing::with(Options { latency: ALL_UNDER_WAY, ..Options::default() }).await;
     issuing.sandbox.stock("ich_many", 12_000);
     let expected = manifest_of_one_cardholder(&issuing, 20);
     issuing.sandbox.set_faults(Faults { error_before: 1.0, ..Faults::default() });
@@ -90,7 +94,7 @@ async fn twenty_unknown_ends_of_one_cardholder_share_a_listing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_goes_on_from_the_page_that_failed() {
-    let issuing = Issuing::with(Options::default()).await;
+    let issuing = Issuing::with(Options { latency: ALL_UNDER_WAY, ..Options::default() }).await;
     issuing.sandbox.stock("ich_many", 3_000);
     let expected = manifest_of_one_cardholder(&issuing, 10);
     issuing.sandbox.set_faults(Faults { error_before: 1.0, list_error: 0.3, ..Faults::default() });

@@ -35,11 +35,28 @@ pub struct Connected {
     key_digest: String,
 }
 
+/// Why it is not known whose cards they are.
+#[derive(Debug, thiserror::Error)]
+pub enum ScopeError {
+    /// The key or the ledger cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+    /// Stripe never answered: another time it may.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl From<crate::ledger::LedgerError> for ScopeError {
+    fn from(error: crate::ledger::LedgerError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
 /// For how long an account is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// Until [`FIRST_CONTACT_MAX`] has passed.
-    Bounded,
+    /// So often at most, and until [`FIRST_CONTACT_MAX`] has passed.
+    Bounded(u32),
     /// For ever: a server waits for Stripe.
     Unbounded,
 }
@@ -84,18 +101,17 @@ impl Connected {
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub async fn scope(&self, ledger: &Ledger, pace: &Pace, patience: Patience) -> Result<Scope, String> {
+    pub async fn scope(&self, ledger: &Ledger, pace: &Pace, patience: Patience) -> Result<Scope, ScopeError> {
         let former = Scope::new(self.mode, &self.host, None);
         if self.sandbox.is_some() || self.account.is_some() {
             return Ok(Scope::new(self.mode, &self.host, self.account.as_deref()));
         }
-        let name = format!("account:{}:{}:{}", self.mode, self.host, self.key_digest);
-        let remembered = ledger.metadata(&name).await.map_err(|error| error.to_string())?;
+        let remembered = ledger.account_of(self.mode, &self.host, &self.key_digest).await?;
         let account = match remembered {
             Some(account) => account,
             None => {
                 let Some(account) = self.ask(pace, patience).await? else { return Ok(former) };
-                ledger.set_metadata(name, account.clone()).await.map_err(|error| error.to_string())?;
+                ledger.remember_account(self.mode, &self.host, &self.key_digest, &account).await?;
                 account
             }
         };
@@ -111,10 +127,11 @@ impl Connected {
     }
 
     /// The account's id; none if it cannot be asked for.
-    async fn ask(&self, pace: &Pace, patience: Patience) -> Result<Option<String>, String> {
+    async fn ask(&self, pace: &Pace, patience: Patience) -> Result<Option<String>, ScopeError> {
         let began = std::time::Instant::now();
-        let mut wait = ASK_AGAIN;
+        let (mut wait, mut tries) = (ASK_AGAIN, 0);
         loop {
+            tries += 1;
             let Some(answer) = paced(pace, self.client.account(), |answer| match answer {
                 AccountAnswer::Limited(reason) => Paced::Limited(*reason),
                 AccountAnswer::Failed(reason) => Paced::Failed(reason.clone()),
@@ -122,7 +139,7 @@ impl Connected {
             })
             .await
             else {
-                return Err("stopped before Stripe was asked whose key it is".into());
+                return Err(ScopeError::Unreachable("stopped before Stripe was asked whose key it is".into()));
             };
             let reason = match answer {
                 AccountAnswer::Is(account) => return Ok(Some(account)),
@@ -133,12 +150,20 @@ impl Connected {
                     );
                     return Ok(None);
                 }
-                AccountAnswer::KeyRejected(reason) => return Err(format!("stopped: Stripe refuses the API key: {reason}")),
+                AccountAnswer::KeyRejected(reason) => {
+                    return Err(ScopeError::Unusable(format!("stopped: Stripe refuses the API key: {reason}")));
+                }
                 AccountAnswer::Limited(reason) => format!("Stripe limits: {}", reason.word()),
                 AccountAnswer::Failed(reason) => reason,
             };
-            if patience == Patience::Bounded && began.elapsed() > FIRST_CONTACT_MAX {
-                return Err(self.unreachable(&reason));
+            if let Patience::Bounded(tries_max) = patience
+                && (tries >= tries_max || began.elapsed() > FIRST_CONTACT_MAX)
+            {
+                return Err(ScopeError::Unreachable(format!(
+                    "{} never answered ({reason}); nothing was issued. Look at the network and at stripe.api_url, then run \
+                     it again",
+                    self.host
+                )));
             }
             tracing::warn!(host = self.host, reason, "Stripe does not answer; trying again");
             tokio::time::sleep(wait).await;
@@ -146,27 +171,17 @@ impl Connected {
         }
     }
 
-    /// What is said when Stripe never answered.
-    #[must_use]
-    pub fn unreachable(&self, reason: &str) -> String {
-        format!(
-            "{} never answered in {} s ({reason}); nothing was issued. Look at the network and at stripe.api_url",
-            self.host,
-            FIRST_CONTACT_MAX.as_secs()
-        )
-    }
-
     /// Rows from before accounts were part of the scope become this account's, if their cards are in it.
-    async fn adopt(&self, ledger: &Ledger, pace: &Pace, former: &Scope, scope: &Scope) -> Result<(), String> {
-        let error = |error: crate::ledger::LedgerError| error.to_string();
-        let counts = ledger.counts().await.map_err(error)?;
+    async fn adopt(&self, ledger: &Ledger, pace: &Pace, former: &Scope, scope: &Scope) -> Result<(), ScopeError> {
+        let counts = ledger.counts().await?;
         let of_former: Vec<_> = counts.iter().filter(|counts| counts.scope == former.as_str()).collect();
         if of_former.is_empty() {
             return Ok(());
         }
         for counts in &of_former {
-            let batch = crate::job::Batch::new(counts.batch.clone()).map_err(|error| error.to_string())?;
-            let page = ledger.batch_page(former, &batch, None, Some(Kind::Issued), FORMER_CARDS).await.map_err(error)?;
+            let batch = crate::job::Batch::new(counts.batch.clone())
+                .map_err(|error| ScopeError::Unusable(format!("a batch's name in the ledger {error}")))?;
+            let page = ledger.batch_page(former, &batch, None, Some(Kind::Issued), FORMER_CARDS).await?;
             for row in page {
                 let State::Issued(card) = &row.state else { continue };
                 let paced = paced(pace, self.client.card(&card.id), |answer| match answer {
@@ -176,19 +191,21 @@ impl Connected {
                 match paced.await {
                     Some(CardAnswer::Found(_)) => {
                         tracing::info!(from = former.as_str(), to = scope.as_str(), "rows of the ledger get their account");
-                        return ledger.rename_scope(former, scope).await.map_err(error);
+                        return Ok(ledger.rename_scope(former, scope).await?);
                     }
                     // Another account's.
                     Some(CardAnswer::Missing) => return Ok(()),
                     Some(CardAnswer::Failed(reason)) => {
-                        return Err(format!("whose the ledger's cards are could not be asked: {reason}; run it again"));
+                        return Err(ScopeError::Unreachable(format!(
+                            "whose the ledger's cards are could not be asked: {reason}; run it again"
+                        )));
                     }
-                    None => return Err("stopped before Stripe was asked whose the ledger's cards are".into()),
+                    None => return Err(ScopeError::Unreachable("stopped before Stripe was asked whose the ledger's cards are".into())),
                 }
             }
         }
         // No card was made in it: whatever was begun is looked for in this account.
-        ledger.rename_scope(former, scope).await.map_err(error)
+        Ok(ledger.rename_scope(former, scope).await?)
     }
 }
 

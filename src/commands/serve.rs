@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -22,7 +23,7 @@ use crate::pace::Pace;
 use crate::sandbox::Sandbox;
 use crate::stripe::Mode;
 use crate::serve::access::{Role, Tokens, new_token};
-use crate::serve::intake::{Intake, Queue};
+use crate::serve::intake::{Intake, Queue, WorkerScope};
 use crate::serve::{self, Server};
 
 /// Options of `embosser serve`.
@@ -123,8 +124,13 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let exporter = Exporter::install()?;
     exporter.sweep();
     let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
+    // Whoever connects before it is known whose cards these are waits for a moment.
+    let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    println!("embosser serves on http://{address} ({mode})");
+    let views = open(&config.ledger.url).await?;
     let (intake, ledger, sandbox) = match to_queue {
-        Some(mode) => (queue(&config, mode).await?, None, None),
+        Some(mode) => (queue(&config, mode, &views).await?, None, None),
         None => {
             let connected = connect(args.sandbox, &mut config, api_key).await?;
             let ledger = open(&config.ledger.url).await?;
@@ -133,9 +139,6 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             (intake, Some(ledger), sandbox)
         }
     };
-    let views = open(&config.ledger.url).await?;
-    let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
     let account = config.stripe.account;
     let parts =
         serve::Parts { config: config.http, tokens, intake, views: views.clone(), mode, account, exporter };
@@ -144,7 +147,6 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     tokio::spawn(StopSignals::listen(HangUp::SeenTo)?.obey(move || stopped.stop()));
     let reloaded = server.clone();
     on_hang_up(move || reloaded.reload_tokens())?;
-    println!("embosser serves on http://{address} ({mode})");
     server.run(listener).await;
     if let Some(ledger) = ledger {
         ledger.close().await;
@@ -168,7 +170,7 @@ async fn line(
     look_first: LookFirst,
 ) -> Result<(Intake, Option<Sandbox>), String> {
     let pace = Pace::start(&config.pace);
-    let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await?;
+    let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
     let Connected { client, sandbox, .. } = connected;
     let line = Line::new(Parts {
         client,
@@ -187,18 +189,64 @@ async fn line(
 }
 
 /// The queue of a worker with a key of this mode.
-async fn queue(config: &Config, mode: &str) -> Result<Intake, String> {
+async fn queue(config: &Config, mode: &'static str, ledger: &Ledger) -> Result<Intake, String> {
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
     let publisher = Publisher::new(broker.clone(), "embosser serve");
     publisher.connect().await.map_err(|error| format!("{}: {error}", broker.shown()))?;
     let api = url::Url::parse(&config.stripe.api_url).map_err(|error| format!("stripe.api_url: {error}"))?;
     let host = api.host_str().unwrap_or("");
     let host = api.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok(Intake::Queue(Arc::new(Queue {
+    let account = config.stripe.account.as_deref().or(config.stripe.account_id.as_deref());
+    let queue = Arc::new(Queue {
         publisher,
-        scope: Scope::new(mode, &host, config.stripe.account.as_deref()),
+        scope: WorkerScope::unknown(Scope::new(mode, &host, account)),
         clock: Clock::system(),
         per_second: config.pace.endpoint_per_second.min(config.pace.account_per_second),
         stopping: CancellationToken::new(),
-    })))
+    });
+    if account.is_none() {
+        learn_scope(&queue, ledger, mode, &host).await?;
+    }
+    Ok(Intake::Queue(queue))
+}
+
+/// Learns from the ledger whose cards the worker makes; until it has run for the first time, that is looked for again.
+async fn learn_scope(
+    queue: &Arc<Queue>,
+    ledger: &Ledger,
+    mode: &'static str,
+    host: &str,
+) -> Result<(), String> {
+    /// Between two looks.
+    const LOOK_EVERY: Duration = Duration::from_millis(500);
+    let look = async |ledger: &Ledger, host: &str| -> Result<Option<Scope>, String> {
+        let accounts = ledger.accounts(mode, host).await.map_err(|error| error.to_string())?;
+        match accounts.as_slice() {
+            [] => Ok(None),
+            [account] => Ok(Some(Scope::new(mode, host, Some(account)))),
+            several => Err(format!(
+                "the ledger has cards of {} accounts; say which one the worker acts for: stripe.account_id",
+                several.len()
+            )),
+        }
+    };
+    if let Some(scope) = look(ledger, host).await? {
+        queue.scope.is(scope);
+        return Ok(());
+    }
+    let (queue, ledger, host) = (queue.clone(), ledger.clone(), host.to_owned());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = queue.stopping.cancelled() => return,
+            }
+            match look(&ledger, &host).await {
+                Ok(None) => {}
+                Ok(Some(scope)) => return queue.scope.is(scope),
+                Err(reason) => tracing::warn!(reason, "whose cards the worker makes is not known"),
+            }
+        }
+    });
+    Ok(())
 }

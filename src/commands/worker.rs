@@ -56,7 +56,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let connected = connect(args.sandbox, &mut config, api_key).await?;
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
     let pace = Pace::start(&config.pace);
-    let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await?;
+    let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
     let Connected { client, sandbox, .. } = connected;
     let exporter = Exporter::install()?;
     exporter.sweep();

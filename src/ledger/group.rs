@@ -169,6 +169,10 @@ enum Ask {
         name: String,
         answer: oneshot::Sender<Result<Option<String>, LedgerError>>,
     },
+    MetadataUnder {
+        prefix: String,
+        answer: oneshot::Sender<Result<Vec<String>, LedgerError>>,
+    },
     RenameScope {
         from: Scope,
         to: Scope,
@@ -311,6 +315,45 @@ impl Ledger {
     /// If the ledger cannot be read.
     pub async fn metadata(&self, name: &str) -> Result<Option<String>, LedgerError> {
         self.ask(|answer| Ask::Metadata { name: name.into(), answer }).await?
+    }
+
+    /// Remembers which account a key belongs to; the key is told by a digest.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn remember_account(
+        &self,
+        mode: &str,
+        host: &str,
+        key_digest: &str,
+        account: &str,
+    ) -> Result<(), LedgerError> {
+        self.set_metadata(format!("account:{mode}:{host}:{key_digest}"), account).await
+    }
+
+    /// The account that a key was seen to belong to.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn account_of(
+        &self,
+        mode: &str,
+        host: &str,
+        key_digest: &str,
+    ) -> Result<Option<String>, LedgerError> {
+        self.metadata(&format!("account:{mode}:{host}:{key_digest}")).await
+    }
+
+    /// The accounts that any key for this host was seen to belong to.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn accounts(&self, mode: &str, host: &str) -> Result<Vec<String>, LedgerError> {
+        let prefix = format!("account:{mode}:{host}:");
+        let mut accounts = self.ask(|answer| Ask::MetadataUnder { prefix, answer }).await??;
+        accounts.sort_unstable();
+        accounts.dedup();
+        Ok(accounts)
     }
 
     /// Whether it can be written to, found out by a write.
@@ -605,6 +648,10 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
                 }
                 Ask::Metadata { name, answer } => {
                     let found = either!(&mut store, store => store.metadata(&name));
+                    let _ = answer.send(found);
+                }
+                Ask::MetadataUnder { prefix, answer } => {
+                    let found = either!(&mut store, store => store.metadata_under(&prefix));
                     let _ = answer.send(found);
                 }
                 Ask::RenameScope { from, to, answer } => {

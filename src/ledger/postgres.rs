@@ -259,6 +259,13 @@ impl Postgres {
         found.fetch_optional(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
     }
 
+    /// The values of all names that begin so; a name's `%` and `_` are letters.
+    pub(super) async fn metadata_under(&mut self, prefix: &str) -> Result<Vec<String>, LedgerError> {
+        let select = "SELECT value FROM metadata WHERE substr(name, 1, length($1)) = $1 ORDER BY name";
+        let found = sqlx::query_scalar(select).bind(prefix);
+        found.fetch_all(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
+    }
+
     /// Gives every row of one scope another one.
     pub(super) async fn rename_scope(&mut self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
         let name = self.name.clone();

@@ -246,6 +246,14 @@ impl Sqlite {
         found.map_err(|error| meaning(&self.name, &error))
     }
 
+    /// The values of all names that begin so; a name's `%` and `_` are letters.
+    pub(super) fn metadata_under(&mut self, prefix: &str) -> Result<Vec<String>, LedgerError> {
+        let select = "SELECT value FROM metadata WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name";
+        self.all(select, &[&prefix], |mut columns, name| {
+            columns.text().map(Option::unwrap_or_default).map_err(|reason| store::database(name, reason))
+        })
+    }
+
     /// Gives every row of one scope another one.
     pub(super) fn rename_scope(&mut self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
         let rename = |connection: &mut Connection| {

@@ -1,7 +1,7 @@
 //! Where jobs go: down the line in this process, or to RabbitMQ for a worker. All that the rest of the server knows of
 //! either.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
@@ -32,13 +32,39 @@ pub struct Queue {
     /// To the broker.
     pub publisher: Publisher,
     /// Whose cards the worker makes.
-    pub scope: Scope,
+    pub scope: WorkerScope,
     /// The time.
     pub clock: Clock,
     /// Calls a second that the worker is taken to make, for estimates.
     pub per_second: f64,
     /// Cancelled when nothing is published any more.
     pub stopping: CancellationToken,
+}
+
+/// Whose cards a worker makes: it asks Stripe which account its key belongs to, and the ledger that both use has the answer.
+pub struct WorkerScope {
+    /// Until the worker has written it.
+    former: Scope,
+    known: OnceLock<Scope>,
+}
+
+impl WorkerScope {
+    /// Nothing is known of the account.
+    #[must_use]
+    pub fn unknown(former: Scope) -> Self {
+        Self { former, known: OnceLock::new() }
+    }
+
+    /// It is known.
+    pub fn is(&self, scope: Scope) {
+        let _ = self.known.set(scope);
+    }
+
+    /// As far as it is known.
+    #[must_use]
+    pub fn now(&self) -> &Scope {
+        self.known.get().unwrap_or(&self.former)
+    }
 }
 
 /// How it is with whoever calls Stripe.
@@ -57,7 +83,7 @@ impl Intake {
     pub(super) fn scope(&self) -> &Scope {
         match self {
             Self::Line(line) => &line.parts().scope,
-            Self::Queue(queue) => &queue.scope,
+            Self::Queue(queue) => queue.scope.now(),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! What the ledger says was issued before is not published again. Progress is counted by the rows that were written
 //! after the batch's latest before it began: by the worker's own clock, so that clocks that differ do not matter.
-//! Never: a write to the jobs of the ledger. Between this process and the worker only the worker knows what has begun.
+//! Never: a write to the jobs of the ledger, but for the note beside a card. Between this process and the worker only the worker knows what has begun.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,9 @@ use crate::clock::Time;
 use crate::job::Job;
 use crate::ledger::State;
 use crate::manifest::batch::Jobs;
+use crate::line::note_beside;
 use crate::line::gate::{Passed, Standing};
+use crate::outcome::Ended;
 use crate::tally::Counts;
 use crate::worker::send::Outgoing;
 
@@ -64,7 +66,7 @@ async fn publish_and_follow(
     let counts = server.views().counts().await.map_err(|error| error.to_string())?;
     let before = counts
         .iter()
-        .find(|counts| counts.batch == batch.name.as_str() && counts.scope == queue.scope.as_str())
+        .find(|counts| counts.batch == batch.name.as_str() && counts.scope == queue.scope.now().as_str())
         .and_then(|counts| counts.latest)
         .unwrap_or(Time::from_unix_ms(i64::MIN));
     let publishing = Arc::new(Publishing {
@@ -134,19 +136,24 @@ async fn publish_all(publishing: &Arc<Publishing>, mut incoming: mpsc::Receiver<
 impl Publishing {
     async fn publish(&self, job: Job) -> Result<(), String> {
         let Self { server, queue, batch, before, expected } = self;
-        let known = server.views().look_up(&queue.scope, &job.id).await.map_err(|error| error.to_string())?;
+        let known = server.views().look_up(queue.scope.now(), &job.id).await.map_err(|error| error.to_string())?;
         let pin = job.pin.is_some();
         if let Some(known) = &known {
-            let same = job.asks_for(known.content);
             let ended = match &known.state {
-                State::Issued(_) if same && known.written <= *before => Some(known.ended()),
+                State::Issued(_) if known.written <= *before => {
+                    let note = note_beside(&job, known);
+                    if note != known.note {
+                        let noted = server.views().annotate(&known.scope, &known.id, known.step, note.clone()).await;
+                        noted.map_err(|error| error.to_string())?;
+                    }
+                    Some(Ended { note, ..known.ended() })
+                }
                 // Written since: it is counted with what the worker writes.
-                State::Issued(_) if same => {
+                State::Issued(_) => {
                     expected.fetch_add(1, Ordering::Relaxed);
                     return Ok(());
                 }
-                // With other content, it is the worker's to say so beside the card.
-                State::Issued(_) | State::Begun | State::Refused(_) => None,
+                State::Begun | State::Refused(_) => None,
             };
             if let Some(ended) = ended {
                 batch.row_ended(&ended, pin, queue.clock.now());
@@ -177,7 +184,7 @@ async fn follow(publishing: Arc<Publishing>) -> Result<(), String> {
     let Publishing { server, queue, batch, before, expected } = &*publishing;
     loop {
         let began = std::time::Instant::now();
-        let written = server.views().written_after(&queue.scope, &batch.name, *before).await;
+        let written = server.views().written_after(queue.scope.now(), &batch.name, *before).await;
         let written = written.map_err(|error| error.to_string())?;
         // A job whose end is not known yet is under way: the worker repeats it until it is known.
         let counts = Counts { issued: written.issued, refused: written.refused, ..Counts::default() };
@@ -198,7 +205,7 @@ pub(super) async fn take(
     under_way: impl Send + 'static,
 ) -> Result<(), Problem> {
     let id = job.id.clone();
-    let before = server.views().look_up(&queue.scope, &id).await?.map(|row| row.written);
+    let before = server.views().look_up(queue.scope.now(), &id).await?.map(|row| row.written);
     let outgoing = Outgoing::of(job);
     let published = tokio::select! {
         published = outgoing.publish(&queue.publisher) => published,
@@ -217,7 +224,7 @@ pub(super) async fn take(
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = queue.stopping.cancelled() => break,
             }
-            let row = server.views().look_up(&queue.scope, &id).await.ok().flatten();
+            let row = server.views().look_up(queue.scope.now(), &id).await.ok().flatten();
             if row.is_some_and(|row| row.state != State::Begun && Some(row.written) != before) {
                 break;
             }

@@ -414,7 +414,13 @@ pub(super) fn of_list(status: StatusCode, headers: &HeaderMap, body: Result<Byte
                 cards: list.data.into_iter().map(ListedCard::from).collect(),
                 more: list.has_more,
             },
-            Err(_) => failed(format!("{status}, but no list in the answer"), None, false),
+            // JSON that is no list will be none the next time; anything else may be a proxy's page.
+            Err(_) => Listed::Failed {
+                reason: format!("{status}, but no list in the answer"),
+                limited: None,
+                key_rejected: false,
+                is_definite: serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok(),
+            },
         };
     }
     let error = serde_json::from_slice::<ErrorBody>(&body).ok().map(|body| body.error);

@@ -74,6 +74,10 @@ pub(crate) fn tell(recognition: &Recognition, say: fn(&str)) {
 /// A sentence for the operator, if there are any.
 pub(super) async fn hold_results_against(ledger: &Ledger, scope: &Scope, path: &Path) -> Result<(), String> {
     let to_error = |error: std::io::Error| format!("results file {}: {error}", path.display());
+    // A pipe or a device holds nothing.
+    if !path.is_file() {
+        return Ok(());
+    }
     let Some(earlier) = read_back(path).map_err(to_error)? else { return Ok(()) };
     let scopes: Vec<Scope> = {
         let counts = ledger.counts().await.map_err(|error| error.to_string())?;

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use secrecy::SecretString;
 
 use super::Exit;
-use super::connect::{FIRST_CONTACT_MAX, Patience, connect};
+use super::connect::{FIRST_CONTACT_MAX, Patience, ScopeError, connect};
 use super::signals::{HangUp, StopSignals, print, say};
 use crate::clock::Clock;
 use crate::config::{Config, place};
@@ -113,7 +113,16 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     if let (Some(exporter), Some(listen)) = (&exporter, args.metrics) {
         exporter.serve(listen, pace.clone()).await.map_err(|error| format!("--metrics {listen}: {error}"))?;
     }
-    let scope = connected.scope(&ledger, &pace, Patience::Bounded).await?;
+    let patience = Patience::Bounded(config.retry.attempts_max);
+    let scope = match connected.scope(&ledger, &pace, patience).await {
+        Ok(scope) => scope,
+        Err(ScopeError::Unusable(reason)) => return Err(reason),
+        Err(ScopeError::Unreachable(reason)) => {
+            say(&format!("stopped: {reason}"));
+            ledger.close().await;
+            return Ok(Exit::Unfinished);
+        }
+    };
     let clock = Clock::system();
     let line = Arc::new(Line::new(Parts {
         client: connected.client.clone(),
