@@ -17,6 +17,7 @@ use crate::config::{Config, JobsTo};
 use crate::ledger::{Ledger, Scope};
 use crate::line::course::Rules;
 use crate::line::{Line, LookFirst, Parts};
+use crate::logging;
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::sandbox::Sandbox;
@@ -204,10 +205,10 @@ fn stop_on_signal(server: Server) -> Result<(), String> {
         };
         let mut told = told;
         told().await;
-        eprintln!("stopping: calls in flight are finished (again to stop at once)");
+        logging::say("stopping: calls in flight are finished (again to stop at once)");
         server.stop();
         told().await;
-        std::process::exit(i32::from(Exit::Unfinished.code()));
+        crate::logging::exit(Exit::Unfinished.code());
     });
     Ok(())
 }

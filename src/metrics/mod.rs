@@ -108,6 +108,8 @@ metrics! {
         "Acknowledgements that came too late; their jobs come again and are recognised.";
     UNCONFIRMED, "embosser_amqp_publishes_unconfirmed_total", Counter, [],
         "Publishes without a confirm, which were published again.";
+    LOG_DROPPED, "embosser_log_lines_dropped_total", Counter, [],
+        "Lines of the log that were dropped, as nobody read them as fast as they came.";
     BUILD, "embosser_build_info", Gauge, ["version"],
         "1; the label says which embosser this is.";
 }
@@ -344,6 +346,11 @@ pub fn pace(health: &Health) {
     metrics::gauge!(CONCURRENCY).set(health.concurrency as f64);
     metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(health.paused_for.is_some())));
     metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(health.circuit != CircuitState::Closed)));
+}
+
+/// So many lines of the log were dropped, ever.
+pub(crate) fn log_dropped(lines: u64) {
+    metrics::counter!(LOG_DROPPED).absolute(lines);
 }
 
 /// So many messages wait in a queue.

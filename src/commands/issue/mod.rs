@@ -215,10 +215,10 @@ fn words(tally: &Tally) -> String {
 fn stop_on_ctrl_c(line: Arc<Line>) {
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
-            eprintln!("\nstopping: calls in flight are finished (Ctrl-C again to stop at once)");
+            crate::logging::say("\nstopping: calls in flight are finished (Ctrl-C again to stop at once)");
             line.stop();
             if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(i32::from(Exit::Unfinished.code()));
+                crate::logging::exit(Exit::Unfinished.code());
             }
         }
     });
@@ -250,7 +250,9 @@ fn progress(rows: u64, tally: Arc<Tally>) -> ProgressBar {
             if shown.is_finished() {
                 return;
             }
-            eprintln!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), words(&tally));
+            // Not with eprintln: where nobody reads, it would hold up this thread and the calls on it.
+            let (rate, words) = (shown.per_sec(), words(&tally));
+            crate::logging::say(&format!("{}/{rows}, {rate:.1}/s: {words}", shown.position()));
         }
     });
     bar
