@@ -1,6 +1,6 @@
 //! To Stripe, or to a sandbox that is started here: what `issue` and `serve` begin with.
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
 use crate::config::Config;
 use crate::ledger::Scope;
@@ -36,8 +36,12 @@ pub async fn connect(
         let scope = Scope::new(mode, &client.host(), account.as_deref());
         return Ok(Connected { client, scope, sandbox: None });
     }
-    if api_key.as_ref().is_some_and(|key| key.expose_secret().contains("_live_")) {
-        return Err("--sandbox with a live key: unset STRIPE_API_KEY; the sandbox needs none".into());
+    if api_key.as_ref().is_some_and(|key| Mode::of(key) == Mode::Live) {
+        return Err(
+            "--sandbox with a live key, or one whose beginning does not say that it is a test key (sk_test_…): unset \
+             STRIPE_API_KEY; the sandbox needs none"
+                .into(),
+        );
     }
     let sandbox =
         Sandbox::start(sandbox::Options::default()).await.map_err(|error| format!("sandbox: {error}"))?;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::sandbox::Sandbox;
 use crate::serve::access::{Role, Tokens, new_token};
 use crate::serve::intake::{Intake, Queue};
 use crate::serve::{self, Server};
+use crate::stripe::Mode;
 
 /// Options of `embosser serve`.
 #[derive(Debug, clap::Args)]
@@ -152,7 +153,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
 }
 
 fn is_live(api_key: Option<&SecretString>) -> bool {
-    api_key.is_some_and(|key| key.expose_secret().contains("_live_"))
+    api_key.is_some_and(|key| Mode::of(key) == Mode::Live)
 }
 
 /// The line in this process.

@@ -18,7 +18,7 @@ use crate::ledger::{LedgerError, Row, State};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::{Answered as Paced, Permit, Turn, Waited};
-use crate::stripe::{Answer, Leave};
+use crate::stripe::{Answer, Leave, ListedCard};
 use crate::wipe::Wiped;
 
 /// Why a pass through the loop could not go on.
@@ -256,7 +256,8 @@ impl Passage<'_> {
         let now = self.line.parts.clock.now();
         let backoff = self.backoff();
         let (answered, paced, wait) = match answer {
-            Answer::Issued { card, job, request_id, .. } => {
+            Answer::Issued { card, request_id, .. } => {
+                let ListedCard { card, job, .. } = *card;
                 self.line.forbidden.store(0, Ordering::Relaxed);
                 if job.is_some_and(|job| job != self.job.id.as_str()) {
                     // Keys follow from ids, so this cannot be; if it is, no conclusion may be drawn from it.
@@ -267,11 +268,11 @@ impl Passage<'_> {
                     (Answered::Card(card), Paced::Accepted, None)
                 }
             }
-            Answer::Refused { refusal, request_id, replayed } => {
+            Answer::Refused { refusal, request_id, replayed, .. } => {
                 self.request_id = request_id;
                 (Answered::No { refusal, replayed }, Paced::Accepted, None)
             }
-            Answer::Forbidden { refusal, request_id } => {
+            Answer::Forbidden { refusal, request_id, .. } => {
                 if self.line.forbidden.fetch_add(1, Ordering::Relaxed) + 1 >= FORBIDDEN_MAX {
                     self.line.halt_with(Halt::Key(refusal.message.clone()));
                 }
