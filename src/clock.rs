@@ -56,6 +56,13 @@ impl Boot {
         Self(self.0.saturating_add(duration))
     }
 
+    /// The next whole second from this moment on.
+    #[must_use]
+    pub fn up_to_the_second(self) -> Self {
+        let seconds = self.0.as_secs() + u64::from(self.0.subsec_nanos() > 0);
+        Self(Duration::from_secs(seconds))
+    }
+
     /// How long ago `earlier` was; zero if it lies ahead.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

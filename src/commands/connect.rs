@@ -110,7 +110,9 @@ impl Connected {
         let account = match remembered {
             Some(account) => account,
             None => {
-                let Some(account) = self.ask(pace, patience).await? else { return Ok(former) };
+                let Some(account) = self.ask(pace, patience).await? else {
+                    return self.without_account(ledger, former).await;
+                };
                 ledger.remember_account(self.mode, &self.host, &self.key_digest, &account).await?;
                 account
             }
@@ -124,6 +126,19 @@ impl Connected {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Without an account's id: unless the ledger has rows of one for this host, which may be this one's or not.
+    async fn without_account(&self, ledger: &Ledger, former: Scope) -> Result<Scope, ScopeError> {
+        let known = ledger.accounts(self.mode, &self.host).await?;
+        if known.is_empty() {
+            return Ok(former);
+        }
+        Err(ScopeError::Unusable(format!(
+            "this key may not ask which account it belongs to, and the ledger has cards of {}: set stripe.account_id to \
+             this key's account",
+            known.join(", ")
+        )))
     }
 
     /// The account's id; none if it cannot be asked for.
@@ -186,7 +201,8 @@ impl Connected {
                 let State::Issued(card) = &row.state else { continue };
                 let paced = paced(pace, self.client.card(&card.id), |answer| match answer {
                     CardAnswer::Failed(reason) => Paced::Failed(reason.clone()),
-                    CardAnswer::Found(_) | CardAnswer::Missing => Paced::Accepted,
+                    CardAnswer::Limited(reason) => Paced::Limited(*reason),
+                    _ => Paced::Accepted,
                 });
                 match paced.await {
                     Some(CardAnswer::Found(_)) => {
@@ -195,7 +211,10 @@ impl Connected {
                     }
                     // Another account's.
                     Some(CardAnswer::Missing) => return Ok(()),
-                    Some(CardAnswer::Failed(reason)) => {
+                    Some(CardAnswer::Limited(limit)) => {
+                        return Err(ScopeError::Unreachable(format!("Stripe limits: {}; run it again", limit.word())));
+                    }
+                    Some(CardAnswer::Failed(reason) | CardAnswer::Forbidden(reason) | CardAnswer::KeyRejected(reason)) => {
                         return Err(ScopeError::Unreachable(format!(
                             "whose the ledger's cards are could not be asked: {reason}; run it again"
                         )));

@@ -21,10 +21,10 @@ use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::sandbox::Sandbox;
-use crate::stripe::Mode;
 use crate::serve::access::{Role, Tokens, new_token};
 use crate::serve::intake::{Intake, Queue, WorkerScope};
 use crate::serve::{self, Server};
+use crate::stripe::Mode;
 
 /// Options of `embosser serve`.
 #[derive(Debug, clap::Args)]

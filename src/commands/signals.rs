@@ -53,7 +53,7 @@ impl StopSignals {
         loop {
             asked(&mut self.interrupt, &mut self.terminate).await;
             if !hung_up_first || stopped.elapsed() > TOGETHER {
-                std::process::exit(i32::from(Exit::Unfinished.code()));
+                crate::logging::exit(Exit::Unfinished.code());
             }
         }
     }
@@ -95,7 +95,7 @@ async fn hung_up(signal: Option<&mut Signal>) {
 
 /// A line on standard error, if anybody is there to read it: a terminal that is gone must end nothing.
 pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    crate::logging::say(line);
 }
 
 /// A line on standard output, likewise.

@@ -120,7 +120,7 @@ fn stop_on_signal() -> Result<CancellationToken, String> {
                 _ = tokio::signal::ctrl_c() => {}
             }
             if again {
-                std::process::exit(i32::from(Exit::Unfinished.code()));
+                crate::logging::exit(Exit::Unfinished.code());
             }
             tracing::info!("stopping: calls in flight are finished");
             told.cancel();

@@ -436,16 +436,16 @@ impl<'l> Carried<'l> {
         }
         let backoff = self.backoff();
         let (answered, paced, wait) = match answer {
-            Answer::Issued { card, job, request_id, .. } => {
+            Answer::Issued { card, request_id, .. } => {
                 self.line.refusals.accepted();
-                if job.is_some_and(|job| job != self.job.id.as_str()) {
+                if card.job.as_deref().is_some_and(|job| job != self.job.id.as_str()) {
                     // Keys follow from ids, so this cannot be; if it is, no conclusion may be drawn from it.
                     self.latest = Refusal::own("foreign_card", "Stripe answered with another job's card");
                     (Answered::Unknown, Paced::Accepted, Some(backoff))
                 } else {
                     self.request_id = request_id;
                     self.made_with_this_pin();
-                    (Answered::Card(card), Paced::Accepted, None)
+                    (Answered::Card(card.card), Paced::Accepted, None)
                 }
             }
             Answer::Refused { refusal, request_id, replayed, same } => {
@@ -562,6 +562,8 @@ impl<'l> Carried<'l> {
     async fn wait_until(&mut self, until: Boot) {
         /// A sleep of the process's own timer may be longer by the time that the machine slept.
         const LOOK_EVERY: Duration = Duration::from_secs(5);
+        // To the second, so that jobs that wait for nearly the same share one listing.
+        let until = until.up_to_the_second();
         // Nobody else is held up, so the lease may go meanwhile.
         self.lease = None;
         let began = Instant::now();

@@ -63,7 +63,7 @@ metrics! {
     RECONCILIATIONS, "embosser_reconciliations_total", Counter, ["verdict"],
         "Looks for a job's card at Stripe: found, absent or failed.";
     STRIPE_REQUEST, "embosser_stripe_request_duration_seconds", Seconds, ["operation", "status"],
-        "Requests to Stripe: operation create_card, list_cards or pin_key; status 2xx to 5xx, or none without an answer.";
+        "Requests to Stripe: operation create_card, list_cards, get_card, get_account or pin_key; status 2xx to 5xx, or none without an answer.";
     RATE_LIMITED, "embosser_stripe_rate_limited_total", Counter, ["reason"],
         "429s of Stripe's limiters, by the reason they give.";
     KEY_FAILURES, "embosser_pin_key_failures_total", Counter, [],
@@ -108,6 +108,8 @@ metrics! {
         "Acknowledgements that came too late; their jobs come again and are recognised.";
     UNCONFIRMED, "embosser_amqp_publishes_unconfirmed_total", Counter, [],
         "Publishes without a confirm, which were published again.";
+    LOG_DROPPED, "embosser_log_lines_dropped_total", Counter, [],
+        "Lines of the log that were dropped, as nobody read them as fast as they came.";
     BUILD, "embosser_build_info", Gauge, ["version"],
         "1; the label says which embosser this is.";
 }
@@ -348,6 +350,11 @@ pub fn pace(health: &Health) {
     metrics::gauge!(CONCURRENCY).set(health.concurrency as f64);
     metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(health.paused_for.is_some())));
     metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(health.circuit != CircuitState::Closed)));
+}
+
+/// So many lines of the log were dropped, ever.
+pub(crate) fn log_dropped(lines: u64) {
+    metrics::counter!(LOG_DROPPED).absolute(lines);
 }
 
 /// So many messages wait in a queue.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::gate::{Gate, May, Probe};
+use super::gate::{Gate, May, Notice, Probe};
 use super::{Closed, Health, Permit};
 
 /// What all turns and permits of a pace share.
@@ -159,9 +159,13 @@ impl Shared {
 
     /// Tells the gate something, and lets through whoever may go now.
     pub(super) fn change(self: &Arc<Self>, change: impl FnOnce(&mut Gate)) {
-        let mut state = self.state();
-        change(&mut state.gate);
-        self.serve(&mut state);
+        let notices = {
+            let mut state = self.state();
+            change(&mut state.gate);
+            self.serve(&mut state);
+            state.gate.notices()
+        };
+        notices.into_iter().for_each(Notice::say);
     }
 
     /// Lets through whoever may go now, and wakes the thread if it would sleep too long.

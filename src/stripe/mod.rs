@@ -1,12 +1,14 @@
-//! Stripe over HTTP: the PIN key, card creation, and the list of a cardholder's cards.
+//! Stripe over HTTP: the PIN key, card creation, and questions: a cardholder's cards, one card, the account.
 //!
 //! Duty: to make one call and say what its answer means. Never: to repeat a call by itself, to follow a redirect
 //! (the API key would travel), or to let the key or a body into a log.
 
-pub(crate) mod answer;
+mod answer;
 mod connect;
+pub(crate) mod error;
 mod outgoing;
 mod peer;
+mod read;
 mod warm;
 mod wire;
 
@@ -28,35 +30,36 @@ use peer::Peer;
 use warm::Warm;
 use wire::{Reply, Silence};
 
-pub use answer::{AccountAnswer, Answer, CardAnswer, LimitReason, Listed};
+pub use answer::Answer;
+pub use error::LimitReason;
 pub use outgoing::Leave;
+pub use read::{AccountAnswer, CardAnswer, Listed};
 pub use warm::Slot;
 
 /// Who calls.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("embosser/", env!("CARGO_PKG_VERSION")));
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const CARDS_PATH: &str = "/v1/issuing/cards";
 /// Room for every header of a call, so that none makes the map grow.
 const HEADERS: usize = 8;
 
 /// Whether a key moves real money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Any key that is not known to be a test key: an organization's (`sk_org…`) does not tell.
+    /// Any key whose prefix does not prove that it is a test key: `sk_live_…`, and `sk_org…`, which tells neither.
     Live,
-    /// A key whose prefix says so: `sk_test_…`, `rk_test_…`.
+    /// `sk_test_…`, `rk_test_…` and the like.
     Test,
 }
 
 impl Mode {
-    /// What a key's prefix proves.
+    /// Of a key.
     #[must_use]
     pub fn of(api_key: &SecretString) -> Self {
-        let key = api_key.expose_secret().trim();
-        let is_test = key.split_once('_').is_some_and(|(kind, rest)| {
-            !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase()) && rest.starts_with("test_")
-        });
-        if is_test { Self::Test } else { Self::Live }
+        let (kind, rest) = api_key.expose_secret().trim_start().split_once('_').unwrap_or_default();
+        let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase());
+        if is_kind && rest.starts_with("test_") { Self::Test } else { Self::Live }
     }
 }
 
@@ -75,7 +78,8 @@ pub enum ClientError {
     },
     /// A live key, and an address that is not Stripe's.
     #[error(
-        "a live key is only ever sent to https://*.stripe.com, not to {0}; use a test key, or unset stripe.api_url"
+        "a live key is only ever sent to https://*.stripe.com, not to {0}; use a test key (sk_test_…, rk_test_…: any other \
+         counts as live), or unset stripe.api_url"
     )]
     LiveKeyElsewhere(String),
     /// The key, the account or the version has characters that no header can carry.
@@ -91,7 +95,6 @@ pub enum ClientError {
 pub struct Client {
     warm: Arc<Warm>,
     cards: Endpoint,
-    account: Uri,
     key: Endpoint,
     /// What a call may take, its connection included.
     total: Duration,
@@ -149,12 +152,8 @@ impl Client {
                 }
             }
         }
-        let base = api_url.path().trim_end_matches('/').to_owned();
         let mut cards_url = api_url.clone();
-        cards_url.set_path(&format!("{base}/v1/issuing/cards"));
-        let account = format!("{base}/v1/account").parse().map_err(|error: http::uri::InvalidUri| {
-            ClientError::Address { option: "api_url", value: config.api_url.clone(), reason: error.to_string() }
-        })?;
+        cards_url.set_path(&format!("{}{CARDS_PATH}", api_url.path().trim_end_matches('/')));
         let proxies = if is_loopback(&api_url) { Proxies::None } else { Proxies::OfEnvironment };
         let tls = tls([&api_url, &key_url].iter().any(|url| url.scheme() == "https"))?;
         let connector = Connector::new(tls, proxies, seconds(config.connect_timeout_seconds));
@@ -163,7 +162,6 @@ impl Client {
         Ok(Self {
             warm: Arc::new(Warm::new()),
             cards,
-            account,
             key,
             total: seconds(config.total_timeout_seconds),
             headers: headers(config, api_key)?,
@@ -180,8 +178,13 @@ impl Client {
     /// The API's host and port, as the ledger's scope names it.
     #[must_use]
     pub fn host(&self) -> String {
-        let host = self.cards.url.host_str().unwrap_or("");
-        self.cards.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+        host_of(&self.cards.url)
+    }
+
+    /// The host and port where PIN keys are fetched.
+    #[must_use]
+    pub fn key_host(&self) -> String {
+        host_of(&self.key.url)
     }
 
     /// Fetches the key that PINs must be encrypted under at this moment: the endpoint's document as it came.
@@ -236,37 +239,9 @@ impl Client {
             (_, Departed::No(Stayed::HeldBack)) => Answer::HeldBack,
             (Err(Silence::NotSent(reason)), _)
             | (Err(Silence::NoAnswer(reason)), Departed::No(Stayed::NeverAsked)) => Answer::NotSent(reason),
-            (Err(Silence::NoAnswer(reason)), Departed::Yes) => Answer::no_answer(reason),
+            (Err(Silence::NoAnswer(reason)), Departed::Yes) => Answer::Unknown { reason, trouble: true },
             (Ok(Reply { status, headers, body }), _) => answer::of_create(status, &headers, body),
         }
-    }
-
-    /// Asks whose key it is.
-    pub async fn account(&self) -> AccountAnswer {
-        match self.get("account", self.account.clone()).await {
-            Err(silence) => AccountAnswer::Failed(silence.reason()),
-            Ok(Reply { status, headers, body }) => answer::of_account(status, &headers, body),
-        }
-    }
-
-    /// Asks for one card.
-    pub async fn card(&self, id: &str) -> CardAnswer {
-        let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
-        let Ok(path) = format!("{}/{id}", self.cards.path.path()).parse() else {
-            return CardAnswer::Failed("its id makes no address".into());
-        };
-        match self.get("card", path).await {
-            Err(silence) => CardAnswer::Failed(silence.reason()),
-            Ok(Reply { status, body, .. }) => answer::of_card(status, body),
-        }
-    }
-
-    /// Asks the API's host for something that is not changed by it.
-    async fn get(&self, operation: &'static str, path: Uri) -> Result<Reply, Silence> {
-        let mut request = Box::new(Request::new(Outgoing::default()));
-        *request.uri_mut() = path;
-        *request.headers_mut() = self.headers.clone();
-        self.send(operation, &self.cards, request).await
     }
 
     /// One page of the cards of a cardholder, or of the account's cards made since a moment.
@@ -290,14 +265,42 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
-        let failed = |reason| Listed::Failed { reason, limited: None, key_rejected: false, is_definite: false };
-        let Ok(path) = url[url::Position::BeforePath..].parse() else {
-            return failed("the list's address is too long".into());
-        };
-        match self.get("list_cards", path).await {
-            Err(silence) => failed(silence.reason()),
-            Ok(Reply { status, headers, body }) => answer::of_list(status, &headers, body),
+        match self.get("list_cards", &url).await {
+            Err(reason) => Listed::Failed { reason, limited: None, key_rejected: false, is_definite: false },
+            Ok(Reply { status, headers, body }) => read::of_list(status, &headers, body),
         }
+    }
+
+    /// One card.
+    pub async fn card(&self, id: &str) -> CardAnswer {
+        let mut url = self.cards.url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(id);
+        }
+        match self.get("get_card", &url).await {
+            Err(reason) => CardAnswer::Failed(reason),
+            Ok(Reply { status, headers, body }) => read::of_card(status, &headers, body),
+        }
+    }
+
+    /// Whose account the key is of; with a connected account configured, that one's.
+    pub async fn account(&self) -> AccountAnswer {
+        let mut url = self.cards.url.clone();
+        let base = url.path().strip_suffix(CARDS_PATH).unwrap_or_default();
+        url.set_path(&format!("{base}/v1/account"));
+        match self.get("get_account", &url).await {
+            Err(reason) => AccountAnswer::Failed(reason),
+            Ok(Reply { status, headers, body }) => read::of_account(status, &headers, body),
+        }
+    }
+
+    /// Asks the API something.
+    async fn get(&self, operation: &'static str, url: &url::Url) -> Result<Reply, String> {
+        let mut request = Box::new(Request::new(Outgoing::default()));
+        let path = url[url::Position::BeforePath..].parse();
+        *request.uri_mut() = path.map_err(|_| "the address of what is asked for is too long".to_owned())?;
+        *request.headers_mut() = self.headers.clone();
+        self.send(operation, &self.cards, request).await.map_err(Silence::reason)
     }
 
     async fn send(
@@ -344,34 +347,14 @@ pub struct ListedCard {
     pub job: Option<String>,
     /// Its `metadata[embosser_batch]`.
     pub batch: Option<String>,
-    /// `virtual` or `physical`.
+    /// Its `type`: `virtual` or `physical`.
     pub kind: Option<String>,
-    /// Its currency, in lower case.
+    /// Its currency, in small letters.
     pub currency: Option<String>,
-    /// Whose it is, `ich_…`.
+    /// Its cardholder's id, `ich_…`.
     pub cardholder: Option<String>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_live_unless_its_prefix_proves_that_it_is_not() {
-        for (key, mode) in [
-            ("sk_test_1", Mode::Test),
-            ("rk_test_1", Mode::Test),
-            (" sk_test_1\n", Mode::Test),
-            ("sk_live_1", Mode::Live),
-            ("rk_live_1", Mode::Live),
-            ("sk_org_test_1", Mode::Live),
-            ("sk_org_live_1", Mode::Live),
-            ("foo", Mode::Live),
-            ("_test_1", Mode::Live),
-        ] {
-            assert_eq!(Mode::of(&key.into()), mode, "{key}");
-        }
-    }
+    /// `active`, `inactive` or `canceled`.
+    pub status: Option<String>,
 }
 
 fn address(option: &'static str, value: &str) -> Result<url::Url, ClientError> {
@@ -381,6 +364,11 @@ fn address(option: &'static str, value: &str) -> Result<url::Url, ClientError> {
         return Err(wrong("it needs http:// or https:// and a host".into()));
     }
     Ok(url)
+}
+
+fn host_of(url: &url::Url) -> String {
+    let host = url.host_str().unwrap_or("");
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn is_stripes(url: &url::Url) -> bool {
@@ -428,4 +416,81 @@ fn headers(config: &StripeConfig, api_key: &SecretString) -> Result<HeaderMap, C
         headers.insert(HeaderName::from_static("stripe-account"), account);
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_live_unless_its_prefix_proves_that_it_is_a_test_key() {
+        let mode = |key: &str| Mode::of(&key.to_owned().into());
+        for key in ["sk_test_1", "rk_test_1", "pk_test_1", "\nsk_test_1"] {
+            assert_eq!(mode(key), Mode::Test, "{key}");
+        }
+        for key in [
+            "sk_live_1",
+            "rk_live_1",
+            "sk_org_1",
+            "sk_org_test_1",
+            "test_1",
+            "_test_1",
+            "sk1_test_1",
+            "sk_tests",
+            "",
+        ] {
+            assert_eq!(mode(key), Mode::Live, "{key}");
+        }
+    }
+
+    /// A server that answers each request with its own path, as an account's id.
+    async fn asked(api_url_path: &str) -> (Client, tokio::task::JoinHandle<Vec<String>>) {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api_url = format!("http://{}{api_url_path}", listener.local_addr().unwrap());
+        let config = StripeConfig { key_url: api_url.clone(), api_url, ..StripeConfig::default() };
+        let client = Client::new(&config, &"sk_test_1".to_owned().into()).unwrap();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let (mut asked, mut line) = (Vec::new(), String::new());
+            while asked.len() < 2 {
+                line.clear();
+                stream.read_line(&mut line).await.unwrap();
+                if line.starts_with("GET ") {
+                    asked.push(line.split(' ').nth(1).unwrap().to_owned());
+                }
+                if line == "\r\n" {
+                    // An account and a card in one: each reads what it is asked for.
+                    let id = if asked.len() == 1 { "acct_1" } else { "ic_1" };
+                    let body = format!("{{\"id\":\"{id}\"}}");
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                    stream.get_mut().write_all((head + &body).as_bytes()).await.unwrap();
+                }
+            }
+            line.clear();
+            while stream.read_line(&mut line).await.is_ok_and(|read| read > 2) {
+                line.clear();
+            }
+            stream
+                .get_mut()
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"id\":\"ic_1\"}")
+                .await
+                .unwrap();
+            asked
+        });
+        (client, server)
+    }
+
+    #[tokio::test]
+    async fn the_account_and_a_card_are_asked_for_where_the_api_is() {
+        for base in ["", "/stand-in/"] {
+            let (client, server) = asked(base).await;
+            assert_eq!(client.account().await, AccountAnswer::Is("acct_1".into()));
+            assert!(matches!(client.card("ic_1/../x").await, CardAnswer::Found(_)));
+            let base = base.trim_end_matches('/');
+            let expected = [format!("{base}/v1/account"), format!("{base}/v1/issuing/cards/ic_1%2F..%2Fx")];
+            assert_eq!(server.await.unwrap(), expected);
+        }
+    }
 }

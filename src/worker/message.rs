@@ -17,7 +17,7 @@ use crate::card::CardRequest;
 use crate::clock::Time;
 use crate::job::{Batch, Job, JobId, Place};
 use crate::outcome::Refusal;
-use crate::stripe::answer::scrub;
+use crate::stripe::error::scrub;
 
 /// The batch of jobs that name none; that of `serve`, too.
 const BATCH_USUAL: &str = "jobs";
