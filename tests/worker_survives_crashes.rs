@@ -32,6 +32,7 @@ async fn two_thousand_jobs_ten_killed_workers_two_killed_brokers() {
         delay: 0.1,
         // It would make PINs stale, which are then rightly refused.
         rotate: 0.0,
+        ..Faults::default()
     };
     let latency = Duration::from_millis(20);
     let sandbox =
