@@ -129,6 +129,7 @@ impl Line {
     /// A line of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        parts.pace.name_hosts(&parts.client.host(), &parts.client.key_host());
         Self {
             parts,
             keys: KeyReader::default(),

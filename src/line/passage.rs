@@ -17,7 +17,7 @@ use crate::killpoint;
 use crate::ledger::{LedgerError, Row, State};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
-use crate::pace::{Answered as Paced, Permit, Turn, Waited};
+use crate::pace::{Answered as Paced, Pass, Permit, Turn, Waited};
 use crate::stripe::{Answer, Leave, ListedCard};
 use crate::wipe::Wiped;
 
@@ -105,6 +105,7 @@ impl Passage<'_> {
 
     /// pace → key → verify → (attempt recorded) → create.
     async fn create(&mut self) -> Result<(), Stop> {
+        let pass = self.key_pass().await?;
         let Some(turn) = self.turn().await? else {
             self.course
                 .give_up(Refusal::own("cancelled", "the batch was cancelled before this row had begun"));
@@ -117,7 +118,7 @@ impl Passage<'_> {
             return Ok(());
         }
         killpoint::pass("paced");
-        match self.key_and_verify().await {
+        match self.key_and_verify(pass).await {
             Prepared::Ready => {}
             Prepared::Refused => return Ok(()),
             Prepared::NotYet(wait) => {
@@ -162,6 +163,21 @@ impl Passage<'_> {
             self.wait(wait).await;
         }
         Ok(())
+    }
+
+    /// Leave to fetch the key, before the turn: whoever waits for the key endpoint keeps none from jobs without a PIN.
+    async fn key_pass(&mut self) -> Result<Option<Pass>, Stop> {
+        if self.job.pin.is_none() {
+            return Ok(None);
+        }
+        let asked = Instant::now();
+        let pass = tokio::select! {
+            pass = self.line.parts.pace.key_endpoint().ready() => pass,
+            () = self.line.stopping.cancelled() => return Err(Stop::Closed),
+            () = self.recalled() => return Err(Stop::Closed),
+        };
+        self.paced += asked.elapsed();
+        Ok(Some(pass))
     }
 
     /// The moment to send; none if it came so late that all must be prepared anew.
@@ -211,8 +227,8 @@ impl Passage<'_> {
     }
 
     /// Fetches the key and verifies the PIN against it; without a PIN there is nothing to fetch.
-    async fn key_and_verify(&mut self) -> Prepared {
-        let Some(pin) = &self.job.pin else { return Prepared::Ready };
+    async fn key_and_verify(&mut self, pass: Option<Pass>) -> Prepared {
+        let (Some(pin), Some(pass)) = (&self.job.pin, pass) else { return Prepared::Ready };
         let stage = metrics::Stage::begin("key");
         let key = match self.line.parts.client.pin_key().await {
             Ok(document) => self.line.keys.read(document).map_err(|error| error.to_string()),
@@ -220,8 +236,12 @@ impl Passage<'_> {
         };
         stage.ended();
         let key = match key {
-            Ok(key) => key,
+            Ok(key) => {
+                pass.answered();
+                key
+            }
             Err(reason) => {
+                pass.failed(&reason);
                 metrics::key_failed();
                 self.tries += 1;
                 self.latest = Refusal::own("pin_key_unavailable", reason);
@@ -296,8 +316,8 @@ impl Passage<'_> {
                 return Ok(Some(Duration::ZERO));
             }
             Answer::NotSent(reason) => {
-                self.latest = Refusal::own("stripe_unreachable", reason);
-                (Answered::NoEffect, Paced::Failed, Some(backoff))
+                self.latest = Refusal::own("stripe_unreachable", reason.clone());
+                (Answered::NoEffect, Paced::Failed(reason), Some(backoff))
             }
             Answer::InUse(reason) => {
                 self.latest = Refusal::own("still_running", reason);
@@ -309,8 +329,8 @@ impl Passage<'_> {
                 (Answered::EndedBadly, Paced::Accepted, None)
             }
             Answer::Unknown { reason, trouble } => {
-                self.latest = Refusal::own("no_answer", reason);
-                let paced = if trouble { Paced::Failed } else { Paced::Accepted };
+                self.latest = Refusal::own("no_answer", reason.clone());
+                let paced = if trouble { Paced::Failed(reason) } else { Paced::Accepted };
                 (Answered::Unknown, paced, Some(backoff))
             }
         };

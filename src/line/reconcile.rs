@@ -82,7 +82,7 @@ async fn page(
                 line.halt_with(Halt::Key(reason.clone()));
                 return Err(Stop::Halted);
             }
-            Listed::Failed { .. } => permit.answered(Paced::Failed),
+            Listed::Failed { reason, .. } => permit.answered(Paced::Failed(reason.clone())),
         }
         return Ok(listed);
     }
