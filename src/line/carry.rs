@@ -23,7 +23,7 @@ use crate::killpoint;
 use crate::ledger::{Begin, Conclude, Recorded, Row, State};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
-use crate::pace::{Answered as Paced, Permit, Turn, Waited};
+use crate::pace::{Answered as Paced, Pass, Permit, Turn, Waited};
 use crate::stripe::{Answer, Leave, Slot};
 use crate::wipe::Wiped;
 
@@ -34,6 +34,8 @@ struct Carried<'l> {
     /// What it passes before its first call of this run.
     gate: Option<&'l Gate>,
     recall: CancellationToken,
+    /// Whether it can go back to where it came from, and comes again.
+    is_handed_back: bool,
     /// It will not be called for any more, and this is why.
     given_up: Option<Refusal>,
     /// The ledger's row, as it was last read or written.
@@ -131,10 +133,11 @@ impl Carried<'_> {
         if !self.is_vetted().await? {
             return Ok(());
         }
-        let _try = self.while_not_refused_alike().await?;
+        let Some(_may_try) = self.while_not_refused_alike().await? else { return Ok(()) };
+        let Some(pass) = self.key_pass().await? else { return Ok(()) };
         let Some(turn) = self.turn().await? else { return Ok(()) };
         killpoint::pass("paced");
-        let (turn, Some(ready)) = self.prepare(turn).await else { return Ok(()) };
+        let Some((turn, ready)) = self.prepare(turn, pass).await else { return Ok(()) };
         killpoint::pass("verified");
         let Some(attempt) = self.record(ready).await? else {
             drop(turn);
@@ -156,6 +159,7 @@ impl<'l> Carried<'l> {
             line,
             gate,
             recall: recall.cloned().unwrap_or_default(),
+            is_handed_back: recall.is_some(),
             given_up,
             decision,
             lease: None,
@@ -240,14 +244,45 @@ impl<'l> Carried<'l> {
         }
     }
 
-    /// Waits while Stripe refuses every job alike; then this one tries for all, for as long as the answer is held.
-    async fn while_not_refused_alike(&self) -> Result<Option<Try<'l>>, Stop> {
+    /// Waits while Stripe refuses every job alike; then this one tries for all, for as long as the answer is held. None if
+    /// that took longer than a job may.
+    async fn while_not_refused_alike(&mut self) -> Result<Option<Option<Try<'l>>>, Stop> {
         let line = self.line;
-        tokio::select! {
-            may_try = line.refusals.ready() => Ok(may_try),
-            () = line.stopping.cancelled() => Err(Stop::Closed),
-            () = self.recall.cancelled() => Err(Stop::Closed),
+        self.while_all_wait(line.refusals.ready()).await
+    }
+
+    /// Leave to fetch the key, before the turn: whoever waits for the key endpoint keeps no turn from jobs without a PIN.
+    /// None if that took longer than a job may.
+    async fn key_pass(&mut self) -> Result<Option<Option<Pass>>, Stop> {
+        if self.job.pin.is_none() {
+            return Ok(Some(None));
         }
+        let line = self.line;
+        Ok(self.while_all_wait(line.parts.pace.key_endpoint().ready()).await?.map(Some))
+    }
+
+    /// Waits for what holds up all jobs alike. One that can be handed back to where it came from waits no longer than a
+    /// job may take in one run; for any other the wait does not count.
+    async fn while_all_wait<T>(&mut self, ready: impl Future<Output = T>) -> Result<Option<T>, Stop> {
+        let began = Instant::now();
+        let left = async {
+            if !self.is_handed_back {
+                std::future::pending().await
+            }
+            let max = seconds(self.line.parts.retry.elapsed_seconds_max);
+            let worked = self.began.elapsed().saturating_sub(self.waited);
+            tokio::time::sleep(max.saturating_sub(worked) + Duration::from_millis(1)).await;
+        };
+        let waited = tokio::select! {
+            ready = ready => Some(ready),
+            () = left => None,
+            () = self.line.stopping.cancelled() => return Err(Stop::Closed),
+            () = self.recall.cancelled() => return Err(Stop::Closed),
+        };
+        if !self.is_handed_back {
+            self.waited += began.elapsed();
+        }
+        Ok(waited)
     }
 
     /// A turn of the pace; none if the job was called off. One that comes while the gate is shut is handed on.
@@ -294,11 +329,11 @@ impl<'l> Carried<'l> {
     }
 
     /// Fetches the key and verifies the PIN against it; without a PIN there is nothing to fetch.
-    async fn prepare(&mut self, turn: Turn) -> (Turn, Option<Ready>) {
-        let Some(pin) = &self.job.pin else { return (turn, Some(Ready(()))) };
+    async fn prepare(&mut self, turn: Turn, pass: Option<Pass>) -> Option<(Turn, Ready)> {
+        let (Some(pin), Some(pass)) = (&self.job.pin, pass) else { return Some((turn, Ready(()))) };
         if is_past(self.job.deadline, self.now()) {
             self.expired();
-            return (turn, None);
+            return None;
         }
         let stage = metrics::Stage::begin("key");
         let key = match self.line.parts.client.pin_key().await {
@@ -307,27 +342,33 @@ impl<'l> Carried<'l> {
         };
         stage.ended();
         let key = match key {
-            Ok(key) => key,
+            Ok(key) => {
+                pass.answered();
+                key
+            }
             Err(reason) => {
+                pass.failed(&reason);
                 metrics::key_failed();
                 self.tries += 1;
                 self.latest = Refusal::own("pin_key_unavailable", reason);
                 metrics::retried(&self.latest);
+                // Whoever waits holds nobody up.
+                turn.failed();
                 self.wait(self.backoff()).await;
-                return (turn, None);
+                return None;
             }
         };
         let stage = metrics::Stage::begin("verify");
         let verified = jwe::verify(pin.expose(), &key);
         stage.ended();
         match verified {
-            Ok(()) => (turn, Some(Ready(()))),
+            Ok(()) => Some((turn, Ready(()))),
             Err(refusal) => {
                 if refusal == jwe::Refusal::StaleKey {
                     metrics::stale_key();
                 }
                 self.decision.give_up(Refusal::own(refusal.code(), refusal.to_string()));
-                (turn, None)
+                None
             }
         }
     }

@@ -85,7 +85,9 @@ metrics! {
     PACE_PAUSED, "embosser_pace_paused", Gauge, [],
         "1 while everybody waits after a limiter's 429.";
     STRIPE_DOWN, "embosser_stripe_down", Gauge, [],
-        "1 while Stripe does not answer and only a probe calls now and then.";
+        "1 while Stripe's API does not answer and only a probe calls now and then.";
+    KEY_ENDPOINT_DOWN, "embosser_pin_key_endpoint_down", Gauge, [],
+        "1 while the endpoint of PIN keys does not answer: jobs with a PIN wait, those without go on.";
     LEDGER_COMMIT, "embosser_ledger_commit_duration_seconds", Seconds, [],
         "One commit of the ledger, its flush included.";
     LEDGER_ROWS, "embosser_ledger_commit_rows", Rows, [],
@@ -349,7 +351,9 @@ pub fn pace(health: &Health) {
     metrics::gauge!(PACE_CURRENT).set(health.current_per_second);
     metrics::gauge!(CONCURRENCY).set(health.concurrency as f64);
     metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(health.paused_for.is_some())));
-    metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(health.circuit != CircuitState::Closed)));
+    let down = |circuit| f64::from(u8::from(circuit != CircuitState::Closed));
+    metrics::gauge!(STRIPE_DOWN).set(down(health.circuit));
+    metrics::gauge!(KEY_ENDPOINT_DOWN).set(down(health.key_circuit));
 }
 
 /// So many lines of the log were dropped, ever.

@@ -1,20 +1,22 @@
-//! Whether Stripe is there at all: a pure state machine, time is an input.
+//! Whether a host is there at all: a pure state machine, time is an input.
 //!
 //! After several failures in a row nobody calls for a while; then one call probes, alone, and each that fails
 //! doubles the wait. A job's own trouble (a refusal, a saved 500) is no failure here.
 
 use std::time::{Duration, Instant};
 
-/// Failures in a row after which Stripe is taken to be down.
-const FAILURES_MAX: u32 = 8;
+use super::CircuitState;
+
+/// Failures in a row after which a host is taken to be down.
+pub(super) const FAILURES_MAX: u32 = 8;
 /// First wait before a probe.
-const WAIT_MIN: Duration = Duration::from_millis(500);
+pub(super) const WAIT_MIN: Duration = Duration::from_millis(500);
 /// Longest wait between two probes.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What the line may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(super) enum Look {
     /// Call.
     Go,
     /// One may call, as the probe.
@@ -28,7 +30,7 @@ pub(super) enum Leave {
 /// The circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Circuit {
-    /// Stripe answers, but for so many failures since it last did.
+    /// The host answers, but for so many failures since it last did.
     Closed { failures: u32 },
     /// Nobody calls until then; after it a probe.
     Open { until: Instant, wait: Duration },
@@ -44,12 +46,12 @@ impl Default for Circuit {
 
 impl Circuit {
     /// What the line may do now.
-    pub(super) fn look(&self, now: Instant) -> Leave {
+    pub(super) fn look(&self, now: Instant) -> Look {
         match *self {
-            Self::Closed { .. } => Leave::Go,
-            Self::Open { until, .. } if now < until => Leave::Wait(until),
-            Self::Open { .. } => Leave::Probe,
-            Self::Probing { .. } => Leave::Probing,
+            Self::Closed { .. } => Look::Go,
+            Self::Open { until, .. } if now < until => Look::Wait(until),
+            Self::Open { .. } => Look::Probe,
+            Self::Probing { .. } => Look::Probing,
         }
     }
 
@@ -60,12 +62,12 @@ impl Circuit {
         }
     }
 
-    /// Stripe answered.
+    /// The host answered.
     pub(super) fn answered(&mut self) {
         *self = Self::default();
     }
 
-    /// A call, or the fetch of a key, failed. Answers the wait if the circuit opens now.
+    /// A call failed. Answers the wait if the circuit opens now.
     pub(super) fn failed(&mut self, is_probe: bool, now: Instant) -> Option<Duration> {
         let wait = match *self {
             Self::Closed { failures } if failures + 1 < FAILURES_MAX => {
@@ -88,6 +90,15 @@ impl Circuit {
         }
     }
 
+    /// As others see it.
+    pub(super) fn state(&self) -> CircuitState {
+        match self {
+            Self::Closed { .. } => CircuitState::Closed,
+            Self::Open { .. } => CircuitState::Open,
+            Self::Probing { .. } => CircuitState::Probing,
+        }
+    }
+
     /// Whether calls flow.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self, Self::Closed { .. })
@@ -104,26 +115,26 @@ mod tests {
         let mut now = Instant::now();
         for _ in 1..FAILURES_MAX {
             assert_eq!(circuit.failed(false, now), None);
-            assert_eq!(circuit.look(now), Leave::Go);
+            assert_eq!(circuit.look(now), Look::Go);
         }
         let mut waits = vec![circuit.failed(false, now).unwrap()];
         assert_eq!(circuit.failed(false, now), None, "one that was under way is no news");
         for _ in 0..8 {
             let wait = *waits.last().unwrap();
-            assert_eq!(circuit.look(now), Leave::Wait(now + wait));
+            assert_eq!(circuit.look(now), Look::Wait(now + wait));
             now += wait;
-            assert_eq!(circuit.look(now), Leave::Probe);
+            assert_eq!(circuit.look(now), Look::Probe);
             circuit.probe();
-            assert_eq!(circuit.look(now), Leave::Probing, "one at a time");
+            assert_eq!(circuit.look(now), Look::Probing, "one at a time");
             assert_eq!(circuit.failed(false, now), None, "only the probe decides");
             waits.push(circuit.failed(true, now).unwrap());
         }
         assert!(waits.is_sorted() && waits.ends_with(&[WAIT_MAX, WAIT_MAX]), "{waits:?}");
         now += WAIT_MAX;
-        assert_eq!(circuit.look(now), Leave::Probe);
+        assert_eq!(circuit.look(now), Look::Probe);
         circuit.probe();
         circuit.answered();
-        assert_eq!(circuit.look(now), Leave::Go);
+        assert_eq!(circuit.look(now), Look::Go);
         assert!(circuit.is_closed());
     }
 
@@ -145,6 +156,6 @@ mod tests {
         let now = Instant::now();
         let mut circuit = Circuit::Probing { wait: WAIT_MIN };
         circuit.abandoned(now);
-        assert_eq!(circuit.look(now), Leave::Probe);
+        assert_eq!(circuit.look(now), Look::Probe);
     }
 }

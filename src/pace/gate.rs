@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::adapt::Adapt;
-use super::circuit::{Circuit, Leave};
+use super::circuit::{Circuit, Look};
 use super::crowd::Crowd;
 use super::preparation::Preparation;
 use super::spacing::Spacing;
@@ -56,11 +56,12 @@ pub(super) struct Call {
 pub(super) enum Notice {
     SlowingDown { per_second: f64, pause: Duration },
     FewerAtOnce { concurrency: usize },
-    DoesNotAnswer { wait: Duration, cause: String },
+    DoesNotAnswer { cause: String, wait: Duration },
 }
 
 impl Notice {
-    pub(super) fn say(self) {
+    /// `host`: whose gate it is.
+    pub(super) fn say(self, host: &str) {
         match self {
             Self::SlowingDown { per_second, pause } => {
                 let pause_seconds = pause.as_secs_f64();
@@ -69,9 +70,9 @@ impl Notice {
             Self::FewerAtOnce { concurrency } => {
                 tracing::warn!(concurrency, "Stripe limits calls in flight; fewer at once");
             }
-            Self::DoesNotAnswer { wait, cause } => {
+            Self::DoesNotAnswer { cause, wait } => {
                 let wait_seconds = wait.as_secs_f64();
-                tracing::warn!(wait_seconds, cause, "Stripe does not answer; waiting");
+                tracing::warn!(wait_seconds, "{host} does not answer: {cause}; jobs wait");
             }
         }
     }
@@ -136,10 +137,10 @@ impl Gate {
             return May::Blocked;
         }
         let probe = match self.circuit.look(now) {
-            Leave::Go => Probe::No,
-            Leave::Probe => Probe::Yes,
-            Leave::Wait(until) => return May::At(until),
-            Leave::Probing => return May::Blocked,
+            Look::Go => Probe::No,
+            Look::Probe => Probe::Yes,
+            Look::Wait(until) => return May::At(until),
+            Look::Probing => return May::Blocked,
         };
         if self.turns_back > 0 {
             self.turns_back -= 1;
@@ -213,10 +214,13 @@ impl Gate {
         }
     }
 
-    /// The preparation failed: the key could not be had.
+    /// The preparation failed: the key could not be had, which says nothing of whether Stripe answers. The next turn
+    /// comes at its time, not at once, so that no key endpoint that is down is asked faster than one that is up.
     pub(super) fn turn_failed(&mut self, probe: Probe, now: Instant) {
         self.prepared = self.prepared.saturating_sub(1);
-        self.failed("no key", probe, now);
+        if probe == Probe::Yes {
+            self.circuit.abandoned(now);
+        }
     }
 
     /// Whoever watches the time for the gate woke so much later than it wanted to.
@@ -268,13 +272,13 @@ impl Gate {
                 self.circuit.answered();
                 self.slow_down(call, now);
             }
-            Answered::Failed(cause) => self.failed(&cause, probe, now),
+            Answered::Failed(cause) => self.failed(cause, probe, now),
         }
     }
 
-    fn failed(&mut self, cause: &str, probe: Probe, now: Instant) {
+    fn failed(&mut self, cause: String, probe: Probe, now: Instant) {
         if let Some(wait) = self.circuit.failed(probe == Probe::Yes, now) {
-            self.notices.push(Notice::DoesNotAnswer { wait, cause: cause.to_owned() });
+            self.notices.push(Notice::DoesNotAnswer { cause, wait });
         }
     }
 
@@ -297,7 +301,7 @@ impl Gate {
         std::mem::take(&mut self.notices)
     }
 
-    /// What the pace is at this moment; the queues are not known here.
+    /// What the pace is at this moment; the queues and the key endpoint are not known here.
     pub(super) fn health(&self, now: Instant) -> Health {
         Health {
             configured_per_second: self.limits.strictest(),
@@ -308,11 +312,8 @@ impl Gate {
             preparing: self.prepared,
             waiting: 0,
             paused_for: self.paused(now).map(|until| until - now),
-            circuit: match self.circuit {
-                Circuit::Closed { .. } => CircuitState::Closed,
-                Circuit::Open { .. } => CircuitState::Open,
-                Circuit::Probing { .. } => CircuitState::Probing,
-            },
+            circuit: self.circuit.state(),
+            key_circuit: CircuitState::Closed,
         }
     }
 

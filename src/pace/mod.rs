@@ -10,6 +10,7 @@
 //! ([`window`]). All decisions are the [`gate`]'s; this file keeps the queues and the time.
 
 mod adapt;
+mod breaker;
 mod circuit;
 mod crowd;
 mod gate;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::PaceConfig;
 use crate::stripe::LimitReason;
+pub use breaker::{Breaker, Pass};
 use gate::{Call, Gate, Probe};
 use waiting::{Place, Room, Shared};
 
@@ -45,11 +47,11 @@ pub enum Answered {
     Accepted,
     /// A limiter turned it away.
     Limited(LimitReason),
-    /// Stripe could not be reached or is in trouble, and how that showed.
+    /// Stripe could not be reached or is in trouble: why, for the log.
     Failed(String),
 }
 
-/// Whether Stripe is taken to be there.
+/// Whether a host is taken to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CircuitState {
     /// It answers.
@@ -79,8 +81,10 @@ pub struct Health {
     pub waiting: usize,
     /// For how long everybody pauses, after a limiter's 429.
     pub paused_for: Option<Duration>,
-    /// Whether Stripe is taken to be there.
+    /// Whether Stripe's API is taken to be there.
     pub circuit: CircuitState,
+    /// Whether the endpoint of PIN keys is.
+    pub key_circuit: CircuitState,
 }
 
 /// What Stripe allows, in calls per second.
@@ -100,6 +104,7 @@ impl Limits {
 #[derive(Clone)]
 pub struct Pace {
     room: Room,
+    key_endpoint: Breaker,
 }
 
 /// A place near the head of the line: time to fetch the key and prepare. Dropped, it goes to the next.
@@ -146,7 +151,10 @@ impl Pace {
                 .clamp(*CONCURRENCY_DEFAULT.start(), *CONCURRENCY_DEFAULT.end()),
             configured => configured,
         };
-        Self { room: Room::open(Gate::new(limits, concurrency, Instant::now())) }
+        Self {
+            room: Room::open(Gate::new(limits, concurrency, Instant::now())),
+            key_endpoint: Breaker::new("Stripe's PIN key endpoint", "jobs with a PIN wait"),
+        }
     }
 
     /// Waits for a place near the head of the line, in order of arrival.
@@ -156,6 +164,19 @@ impl Pace {
     pub async fn turn(&self) -> Result<Turn, Closed> {
         let place = self.room.place().await?;
         Ok(Turn { room: self.room.clone(), place, taken: Instant::now() })
+    }
+
+    /// Names the hosts in what the log says of them: the API's, and the one where PIN keys are fetched.
+    pub fn name_hosts(&self, api: &str, keys: &str) {
+        self.room.name_host(api);
+        self.key_endpoint.name_host(keys);
+    }
+
+    /// What a job with a PIN passes before its turn, so that one that waits for the key endpoint keeps no turn from
+    /// those that do not need it.
+    #[must_use]
+    pub fn key_endpoint(&self) -> &Breaker {
+        &self.key_endpoint
     }
 
     /// No more turns; jobs that wait for one are told. Permits still come to those that have theirs.
@@ -173,7 +194,7 @@ impl Pace {
     /// What the pace is at this moment.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.room.health()
+        Health { key_circuit: self.key_endpoint.state(), ..self.room.health() }
     }
 }
 
@@ -184,7 +205,8 @@ impl Turn {
         room.permit(place, taken.elapsed()).await.map_or(Waited::TooLong, Waited::Permit)
     }
 
-    /// The job could not prepare, as the key endpoint failed. Its place goes to the next.
+    /// The job could not prepare, as the key endpoint failed, which the pace takes for no failure of Stripe's API. Its
+    /// place goes to the next.
     pub fn failed(self) {
         self.place.failed();
     }

@@ -215,7 +215,7 @@ impl Run {
                 Event::Leaves(call, probe) => {
                     gate.left(call, now);
                     let answered = self.server.call(at, &mut random);
-                    let (times, takes) = match answered {
+                    let (times, takes) = match &answered {
                         Answered::Accepted => (&mut log.through, self.server.latency),
                         Answered::Limited(_) => (&mut log.limited, Duration::from_millis(5)),
                         Answered::Failed(_) => (&mut log.failed, Duration::from_millis(1)),

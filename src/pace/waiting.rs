@@ -5,18 +5,20 @@
 //! stops waiting is passed over and costs nothing.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::gate::{Gate, May, Notice, Probe};
+use super::gate::{Gate, May, Probe};
 use super::{Closed, Health, Permit};
 
 /// What all turns and permits of a pace share.
 pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// Who is called, as the log names it.
+    host: OnceLock<String>,
 }
 
 struct State {
@@ -74,6 +76,7 @@ impl Room {
                 sleeps_until: None,
             }),
             changed: Condvar::new(),
+            host: OnceLock::new(),
         });
         let of_thread = shared.clone();
         std::thread::Builder::new()
@@ -114,6 +117,11 @@ impl Room {
             granted
         };
         granted.await.ok()
+    }
+
+    /// Only the first name counts: a pace is for one account of one host.
+    pub(super) fn name_host(&self, host: &str) {
+        let _ = self.shared.host.set(host.to_owned());
     }
 
     pub(super) fn close(&self) {
@@ -165,7 +173,10 @@ impl Shared {
             self.serve(&mut state);
             state.gate.notices()
         };
-        notices.into_iter().for_each(Notice::say);
+        if !notices.is_empty() {
+            let host = self.host.get().map_or("Stripe", String::as_str);
+            notices.into_iter().for_each(|notice| notice.say(host));
+        }
     }
 
     /// Lets through whoever may go now, and wakes the thread if it would sleep too long.
