@@ -6,12 +6,10 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::connect::{Connected, connect};
 use crate::broker::Broker;
-use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::config::{Config, JobsTo};
 use crate::ledger::{Ledger, Scope};
@@ -178,18 +176,13 @@ fn line(
 /// The queue of a worker with a key of this mode.
 async fn queue(config: &Config, mode: &str) -> Result<Intake, String> {
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
-    let publisher = Publisher::new(broker.clone(), "embosser serve");
-    publisher.connect().await.map_err(|error| format!("{}: {error}", broker.shown()))?;
     let api = url::Url::parse(&config.stripe.api_url).map_err(|error| format!("stripe.api_url: {error}"))?;
     let host = api.host_str().unwrap_or("");
     let host = api.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok(Intake::Queue(Arc::new(Queue {
-        publisher,
-        scope: Scope::new(mode, &host, config.stripe.account.as_deref()),
-        clock: Clock::system(),
-        per_second: config.pace.endpoint_per_second.min(config.pace.account_per_second),
-        stopping: CancellationToken::new(),
-    })))
+    let scope = Scope::new(mode, &host, config.stripe.account.as_deref());
+    let per_second = config.pace.endpoint_per_second.min(config.pace.account_per_second);
+    let queue = Queue::open(&broker, scope, Clock::system(), per_second).await;
+    Ok(Intake::Queue(Arc::new(queue.map_err(|error| format!("{}: {error}", broker.shown()))?)))
 }
 
 fn stop_on_signal(server: Server) -> Result<(), String> {

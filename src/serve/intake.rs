@@ -1,15 +1,18 @@
 //! Where jobs go: down the line in this process, or to RabbitMQ for a worker. All that the rest of the server knows of
 //! either.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::batch::Batch;
+use super::following::{self, Following};
 use super::held::Held;
 use super::problem::Problem;
 use super::{publish, run};
+use crate::broker::Broker;
+use crate::broker::follow::Follower;
 use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::job::Job;
@@ -37,6 +40,34 @@ pub struct Queue {
     pub per_second: f64,
     /// Cancelled when nothing is published any more.
     pub stopping: CancellationToken,
+    /// Who waits for what becomes of jobs.
+    pub(super) following: Following,
+    /// Who hears it, until the server begins.
+    follower: Mutex<Option<Follower>>,
+}
+
+impl Queue {
+    /// That of a worker for this scope, which is taken to make so many calls a second.
+    ///
+    /// # Errors
+    /// Why the broker cannot be reached.
+    pub async fn open(broker: &Broker, scope: Scope, clock: Clock, per_second: f64) -> Result<Self, String> {
+        let publisher = Publisher::new(broker.clone(), "embosser serve");
+        publisher.connect().await?;
+        // One for each server: every one of them hears every event.
+        let name = broker.topology.following(&format!("serve-{:016x}", rand::random::<u64>()));
+        let mut follower = Follower::new(broker.clone(), "embosser serve: following", name, vec!["#".into()]);
+        follower.connect().await?;
+        Ok(Self {
+            publisher,
+            scope,
+            clock,
+            per_second,
+            stopping: CancellationToken::new(),
+            following: Following::default(),
+            follower: Mutex::new(Some(follower)),
+        })
+    }
 }
 
 /// How it is with whoever calls Stripe.
@@ -90,8 +121,17 @@ impl Intake {
                 current_per_second: queue.per_second,
                 in_flight: 0,
                 stripe_down: false,
-                stopped: None,
+                stopped: queue.following.lost(),
             },
+        }
+    }
+
+    /// The server begins.
+    pub(super) fn begin(&self, server: &Server) {
+        let Self::Queue(queue) = self else { return };
+        let follower = queue.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(follower) = follower {
+            server.tasks().spawn(following::follow(server.clone(), queue.clone(), follower));
         }
     }
 
