@@ -1,7 +1,9 @@
-//! Time of day as an input.
+//! Time as an input: the time of day, and a clock that also counts while the machine sleeps.
 //!
 //! The idempotency window, PIN deadlines and the ledger's times are judged by this clock, so that a test can
-//! stand 25 hours later. Durations inside one call (time-outs, the pace) use the monotonic clock instead.
+//! stand 25 hours later. The time of day may be set wrong or change; the time since boot cannot, but other processes
+//! do not share its zero. So what this process saw pass is judged by both, whichever says more. Durations inside one
+//! call (time-outs, the pace) use the monotonic clock instead, which stands still while the machine sleeps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -37,10 +39,60 @@ impl Time {
     }
 }
 
-/// Tells the time: the machine's clock, or the machine's clock moved ahead by a test.
+/// Time since the machine started, sleep included: only for what this process itself saw pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Boot(Duration);
+
+impl Boot {
+    /// So long after the machine started.
+    #[must_use]
+    pub const fn after(start: Duration) -> Self {
+        Self(start)
+    }
+
+    /// This moment and a duration later; saturating.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+
+    /// The next whole second from this moment on.
+    #[must_use]
+    pub fn up_to_the_second(self) -> Self {
+        let seconds = self.0.as_secs() + u64::from(self.0.subsec_nanos() > 0);
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// How long ago `earlier` was; zero if it lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// One moment on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The time of day.
+    pub wall: Time,
+    /// The time since boot.
+    pub boot: Boot,
+}
+
+impl Moment {
+    /// How long ago an earlier moment of this process was, by whichever clock says more. A clock that was set back does
+    /// not make it shorter.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.wall.since(earlier.wall).max(self.boot.since(earlier.boot))
+    }
+}
+
+/// Tells the time: the machine's clock, or the machine's clock moved by a test.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     ahead_ms: Arc<AtomicI64>,
+    set_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
@@ -50,16 +102,69 @@ impl Clock {
         Self::default()
     }
 
-    /// Moves this clock, and every clone of it, ahead.
+    /// Lets time pass on this clock, and every clone of it: both the time of day and the time since boot.
     pub fn advance(&self, by: Duration) {
         self.ahead_ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
 
-    /// Now.
+    /// Sets the time of day ahead, or back if negative, as a person or a time server does: no time passes by it.
+    pub fn set(&self, by_ms: i64) {
+        self.set_ms.fetch_add(by_ms, Ordering::SeqCst);
+    }
+
+    /// The time of day.
     #[must_use]
     pub fn now(&self) -> Time {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
-        Time(ms.saturating_add(self.ahead_ms.load(Ordering::SeqCst)))
+        let moved = self.ahead_ms.load(Ordering::SeqCst).saturating_add(self.set_ms.load(Ordering::SeqCst));
+        Time(ms.saturating_add(moved))
+    }
+
+    /// This moment on both clocks.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        Moment { wall: self.now(), boot: self.boot() }
+    }
+
+    /// The time since boot, sleep included.
+    #[must_use]
+    pub fn boot(&self) -> Boot {
+        let ahead = u64::try_from(self.ahead_ms.load(Ordering::SeqCst)).unwrap_or(0);
+        Boot(since_boot() + Duration::from_millis(ahead))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Elsewhere the monotonic clock counts sleep already (macOS) or is the nearest there is.
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nothing_younger() {
+        let clock = Clock::system();
+        let earlier = clock.moment();
+        clock.advance(Duration::from_secs(10));
+        clock.set(-86_400_000);
+        assert!(clock.moment().since(earlier) >= Duration::from_secs(10));
+        clock.set(2 * 86_400_000);
+        assert!(
+            clock.moment().since(earlier) >= Duration::from_secs(86_400),
+            "set ahead, or asleep: who knows"
+        );
     }
 }

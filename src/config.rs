@@ -3,6 +3,9 @@
 //! Command line over environment over file over default. `config/embosser.toml` is the reference; a test holds
 //! it and these defaults together. An unknown key is an error that names its line.
 
+pub mod place;
+pub mod range;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,12 +45,20 @@ pub struct StripeConfig {
     pub api_key_file: Option<PathBuf>,
     /// The connected account to act for (`Stripe-Account`), if any.
     pub account: Option<String>,
+    /// The account that the key belongs to, where the key may not ask.
+    pub account_id: Option<String>,
     /// The API version that requests are written against (`Stripe-Version`).
     pub api_version: String,
     /// Bound on opening a connection, in seconds.
     pub connect_timeout_seconds: f64,
     /// Bound on one call from first byte to last, in seconds.
     pub total_timeout_seconds: f64,
+    /// How long a call may go on running at Stripe after it was sent, in seconds.
+    pub call_seconds_max: f64,
+    /// How long a new card may be missing from Stripe's lists, in seconds.
+    pub list_lag_seconds: f64,
+    /// Equal refusals in a row, with no success between, after which no further row is spent.
+    pub same_refusals_max: u32,
 }
 
 impl Default for StripeConfig {
@@ -57,9 +68,13 @@ impl Default for StripeConfig {
             key_url: "https://issuing-key.stripe.com/v1/keys".into(),
             api_key_file: None,
             account: None,
+            account_id: None,
             api_version: "2026-07-29.dahlia".into(),
             connect_timeout_seconds: 5.0,
             total_timeout_seconds: 30.0,
+            call_seconds_max: 120.0,
+            list_lag_seconds: 60.0,
+            same_refusals_max: 10,
         }
     }
 }
@@ -108,17 +123,11 @@ impl Default for RetryConfig {
 }
 
 /// `[ledger]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
-    /// `sqlite://FILE` or `postgres://…`.
+    /// `sqlite://FILE` or `postgres://…`; empty: the user's own place ([`place`]).
     pub url: String,
-}
-
-impl Default for LedgerConfig {
-    fn default() -> Self {
-        Self { url: "sqlite://embosser.db".into() }
-    }
 }
 
 /// Where jobs go that come over HTTP.
@@ -235,6 +244,8 @@ impl Default for RabbitmqConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkerConfig {
+    /// Address and port of the worker's health and metrics.
+    pub listen: std::net::SocketAddr,
     /// How long calls in flight may take to end after SIGTERM, in seconds.
     pub drain_seconds: f64,
     /// Longest time that one job is worked on before it waits on the retry ladder instead, in seconds.
@@ -250,6 +261,7 @@ pub struct WorkerConfig {
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 8081)),
             drain_seconds: 35.0,
             job_seconds_max: 20.0,
             held_seconds_max: 300.0,
@@ -309,7 +321,7 @@ pub enum ConfigError {
         /// What it was.
         value: String,
         /// What it must be.
-        reason: &'static str,
+        reason: String,
     },
 }
 
@@ -338,70 +350,5 @@ impl Config {
             .and_then(config::Config::try_deserialize)
             .map_err(|error| ConfigError::Environment(error.to_string()))?;
         config.checked()
-    }
-
-    /// Holds every value against its range.
-    ///
-    /// # Errors
-    /// Names the first option that is out of its range.
-    pub fn checked(self) -> Result<Self, ConfigError> {
-        let positive = [
-            ("pace.endpoint_per_second", self.pace.endpoint_per_second, 100_000.0),
-            ("pace.account_per_second", self.pace.account_per_second, 100_000.0),
-            ("stripe.connect_timeout_seconds", self.stripe.connect_timeout_seconds, 3600.0),
-            ("stripe.total_timeout_seconds", self.stripe.total_timeout_seconds, 3600.0),
-            ("retry.elapsed_seconds_max", self.retry.elapsed_seconds_max, 82_800.0),
-            ("retry.backoff_seconds_min", self.retry.backoff_seconds_min, 3600.0),
-            ("retry.backoff_seconds_max", self.retry.backoff_seconds_max, 3600.0),
-            ("worker.drain_seconds", self.worker.drain_seconds, 3600.0),
-            // Both below RabbitMQ's consumer timeout, 30 minutes, after which it takes its deliveries back.
-            ("worker.job_seconds_max", self.worker.job_seconds_max, 900.0),
-            ("worker.held_seconds_max", self.worker.held_seconds_max, 900.0),
-            ("worker.watchdog_seconds", self.worker.watchdog_seconds, 3600.0),
-            // Below the 23 hours for which Stripe's idempotency keys are trusted.
-            ("pin.max_age_seconds", self.pin.max_age_seconds, 82_799.0),
-            ("http.header_seconds_max", self.http.header_seconds_max, 3600.0),
-            ("http.idle_seconds_max", self.http.idle_seconds_max, 3600.0),
-        ];
-        for (key, value, max) in positive {
-            if !(value.is_finite() && value > 0.0 && value <= max) {
-                let reason = "must be above 0 and not absurdly large";
-                return Err(ConfigError::Value { key, value: value.to_string(), reason });
-            }
-        }
-        if self.retry.attempts_max == 0 {
-            let (key, value) = ("retry.attempts_max", "0".into());
-            return Err(ConfigError::Value { key, value, reason: "must be at least 1" });
-        }
-        let whole = [
-            ("http.upload_mib_max", self.http.upload_mib_max, 65_536),
-            ("http.rows_max", self.http.rows_max, 100_000_000),
-            ("http.held_mib_max", self.http.held_mib_max, 65_536),
-            // Each upload is checked on a thread of its own, of which there are 512.
-            ("http.uploads_max", self.http.uploads_max as u64, 384),
-            ("rabbitmq.jobs_max", self.rabbitmq.jobs_max.into(), 100_000_000),
-            ("worker.message_kib_max", self.worker.message_kib_max, 16_384),
-        ];
-        for (key, value, max) in whole {
-            if value == 0 || value > max {
-                let reason = "must be at least 1 and not absurdly large";
-                return Err(ConfigError::Value { key, value: value.to_string(), reason });
-            }
-        }
-        self.checked_name()?;
-        Ok(self)
-    }
-
-    /// Queue names are short strings of AMQP, and stand in log lines and on command lines.
-    fn checked_name(&self) -> Result<(), ConfigError> {
-        /// 255 bytes of AMQP, less what the longest queue's name adds.
-        const PREFIX_BYTES_MAX: usize = 64;
-        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        let prefix = &self.rabbitmq.prefix;
-        if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.bytes().all(fine) {
-            let reason = "must be 1 to 64 letters, digits, and . _ -";
-            return Err(ConfigError::Value { key: "rabbitmq.prefix", value: prefix.clone(), reason });
-        }
-        Ok(())
     }
 }

@@ -58,15 +58,12 @@ impl JobId {
         name_error(&text).map_or(Ok(Self(text)), Err)
     }
 
-    /// The id of a manifest's row: its batch with its `row_id`, or with its number where the manifest has no ids.
+    /// The id of a manifest's row: its batch with its name in it.
     ///
     /// # Errors
     /// If the two together are too long.
-    pub fn of_row(batch: &Batch, row_id: Option<&str>, number: u64) -> Result<Self, NameError> {
-        match row_id {
-            Some(row_id) => Self::new(format!("{batch}/{row_id}")),
-            None => Self::new(format!("{batch}/row {number}")),
-        }
+    pub fn of_row(batch: &Batch, name: &str) -> Result<Self, NameError> {
+        Self::new(format!("{batch}/{name}"))
     }
 
     /// The id's text.
@@ -153,6 +150,97 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// What a job asks for, whoever asks: the operation, the cardholder and all parameters, but for the PIN and for spelling
+/// that changes nothing. Two jobs of one content are taken for the same wish until somebody says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Content(pub [u8; 16]);
+
+impl Content {
+    /// As the ledger stores it.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+
+    /// One that was read from the ledger.
+    #[must_use]
+    pub fn of_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        if text.len() != 2 * bytes.len() || !text.is_ascii() {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Content({})", hex(&self.0[..4]))
+    }
+}
+
+/// Which ciphertext a card was made with, told by a piece of its digest: enough to see that a later one is another,
+/// and nothing of the PIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinMark(pub [u8; 8]);
+
+impl PinMark {
+    /// Of a PIN's ciphertext.
+    #[must_use]
+    pub fn of(pin: &PinJwe) -> Self {
+        let digest = Sha256::digest(pin.expose().as_bytes());
+        let mut mark = [0; 8];
+        mark.copy_from_slice(&digest[..8]);
+        Self(mark)
+    }
+
+    /// As the ledger stores it.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+
+    /// One that was read from the ledger.
+    #[must_use]
+    pub fn of_hex(text: &str) -> Option<Self> {
+        u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16).map(|mark| Self(mark.to_be_bytes()))
+    }
+}
+
+/// One step of a job: an operation at Stripe that is done once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    /// `POST /v1/issuing/cardholders`
+    CreateCardholder,
+    /// `POST /v1/issuing/cards`
+    CreateCard,
+    /// `POST /v1/issuing/cards/{card}`
+    UpdateCard,
+}
+
+impl Step {
+    /// The word in the ledger and in messages.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::CreateCardholder => "create_cardholder",
+            Self::CreateCard => "create_card",
+            Self::UpdateCard => "update_card",
+        }
+    }
+
+    /// The step of that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::CreateCardholder, Self::CreateCard, Self::UpdateCard]
+            .into_iter()
+            .find(|step| step.word() == word)
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = Vec::with_capacity(2 * bytes.len());
@@ -188,8 +276,11 @@ pub struct Job {
     pub deadline: Option<Time>,
     /// Its place among the jobs that an intake may have waiting; given back when its first turn comes, or it ends.
     pub waiting: Option<OwnedSemaphorePermit>,
+    /// Told beside its end: how it is known to differ from what was asked for, for instance.
+    pub note: Option<String>,
     taken: Instant,
     fingerprint: Fingerprint,
+    content: Content,
 }
 
 impl Job {
@@ -204,6 +295,7 @@ impl Job {
     ) -> Self {
         let pin = pin.or_else(|| card.take_pin());
         let fingerprint = Fingerprint(card.fingerprint());
+        let content = card.content();
         Self {
             id,
             batch,
@@ -212,8 +304,10 @@ impl Job {
             pin,
             deadline: None,
             waiting: None,
+            note: None,
             taken: Instant::now(),
             fingerprint,
+            content,
         }
     }
 
@@ -223,9 +317,35 @@ impl Job {
         self.taken.elapsed()
     }
 
-    /// What was asked for, without the PIN.
+    /// What was asked for, without the PIN, as it is spelt.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// What was asked for, without the PIN and however it is spelt.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        self.content
+    }
+
+    /// The content as a ledger of the first version holds it: the beginning of the fingerprint.
+    #[must_use]
+    pub fn former_content(&self) -> Content {
+        let mut content = [0; 16];
+        content.copy_from_slice(&self.fingerprint.0[..16]);
+        Content(content)
+    }
+
+    /// Whether it asks for what the ledger says was asked for.
+    #[must_use]
+    pub fn asks_for(&self, recorded: Content) -> bool {
+        recorded == self.content || recorded == self.former_content()
+    }
+
+    /// The operation that it is.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        Step::CreateCard
     }
 }

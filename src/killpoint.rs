@@ -1,9 +1,10 @@
-//! Places where the crash tests kill the process: between every pair of stages.
+//! Places where the crash tests kill the process, or stop it: between every pair of stages.
 //!
 //! Only with the `killpoints` feature, which no release has. `EMBOSSER_KILL_AT=recorded:7` ends the process with
-//! SIGKILL, as a power cut would, the seventh time it passes there.
+//! SIGKILL, as a power cut would, the seventh time it passes there; `EMBOSSER_STOP_AT` suspends it with SIGSTOP, as a lid
+//! that is closed would.
 
-/// Ends the process here if a crash test asked for it.
+/// Ends or suspends the process here if a test asked for it.
 #[inline]
 pub fn pass(place: &'static str) {
     #[cfg(feature = "killpoints")]
@@ -17,17 +18,33 @@ mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let wanted = std::env::var("EMBOSSER_KILL_AT").ok()?;
-        let (place, count) = wanted.split_once(':')?;
-        Some((place.to_owned(), count.parse().ok()?))
+    use rustix::process::{Signal, getpid, kill_process};
+
+    /// A signal, and the passage at which the process sends it to itself.
+    struct Wanted {
+        signal: Signal,
+        place: String,
+        passage: u64,
+        passed: AtomicU64,
+    }
+
+    static WANTED: LazyLock<Vec<Wanted>> = LazyLock::new(|| {
+        let named = [("EMBOSSER_KILL_AT", Signal::KILL), ("EMBOSSER_STOP_AT", Signal::STOP)];
+        named.into_iter().filter_map(|(variable, signal)| wanted(variable, signal)).collect()
     });
-    static PASSED: AtomicU64 = AtomicU64::new(0);
+
+    fn wanted(variable: &str, signal: Signal) -> Option<Wanted> {
+        let wanted = std::env::var(variable).ok()?;
+        let (place, passage) = wanted.split_once(':')?;
+        let passage = passage.parse().ok()?;
+        Some(Wanted { signal, place: place.to_owned(), passage, passed: AtomicU64::new(0) })
+    }
 
     pub(super) fn pass(place: &str) {
-        let Some((wanted, count)) = &*WANTED else { return };
-        if wanted == place && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *count {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        for wanted in WANTED.iter().filter(|wanted| wanted.place == place) {
+            if wanted.passed.fetch_add(1, Ordering::SeqCst) + 1 == wanted.passage {
+                let _ = kill_process(getpid(), wanted.signal);
+            }
         }
     }
 }

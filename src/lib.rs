@@ -14,6 +14,7 @@ pub mod jwe;
 pub mod killpoint;
 pub mod ledger;
 pub mod line;
+pub mod logging;
 pub mod manifest;
 pub mod metrics;
 pub mod outcome;

@@ -1,6 +1,5 @@
 //! The commands.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,14 +8,8 @@ use embosser::commands::{
     Exit, check, encrypt, example, health, issue, sandbox, schema, serve, status, submit, worker,
 };
 use embosser::config::Config;
+use embosser::logging;
 use secrecy::SecretString;
-use tracing::Level;
-#[cfg(feature = "otlp")]
-use tracing_subscriber::filter::FilterExt as _;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -76,8 +69,8 @@ fn main() -> ExitCode {
         Ok(export) => export,
         Err(reason) => return fail(&reason),
     };
-    log(
-        &arguments.command,
+    logging::begin(
+        usual_log(&arguments.command),
         #[cfg(feature = "otlp")]
         export.as_ref(),
     );
@@ -86,41 +79,20 @@ fn main() -> ExitCode {
     if let Some(export) = export {
         export.end();
     }
+    logging::end();
     match ended {
         Ok(exit) => exit.into(),
         Err(reason) => fail(&reason),
     }
 }
 
-/// The log, on standard error: for people on a terminal, JSON elsewhere. `RUST_LOG` says what is in it, but for what
-/// tells secrets.
-fn log(command: &Command, #[cfg(feature = "otlp")] export: Option<&embosser::trace::Export>) {
-    // A line per job where nothing else is shown; a progress bar is not to be written over.
-    let usual = match command {
+/// What is logged where `RUST_LOG` does not say: a line per job where nothing else is shown; a progress bar is not to be
+/// written over.
+fn usual_log(command: &Command) -> &'static str {
+    match command {
         Command::Worker(_) | Command::Serve(_) => "warn,embosser=info",
         _ => "warn",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    // Spans for a collector say again what the log's own lines say.
-    #[cfg(feature = "otlp")]
-    let filter = filter.and(filter_fn(|told| told.target() != embosser::trace::TARGET));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = if std::io::stderr().is_terminal() {
-        lines.with_filter(filter).boxed()
-    } else {
-        lines.json().flatten_event(true).with_filter(filter).boxed()
-    };
-    let secretless = filter_fn(|event| !tells_secrets(event.target(), *event.level()));
-    let subscriber = tracing_subscriber::registry().with(lines).with(secretless);
-    #[cfg(feature = "otlp")]
-    let subscriber = subscriber.with(export.map(embosser::trace::Export::layer));
-    subscriber.init();
-}
-
-/// Whether a library logs what it carries: the AMQP client prints every frame at this level, jobs with their
-/// encrypted PINs and the broker's password among them. No setting of the log may bring them out.
-fn tells_secrets(target: &str, level: Level) -> bool {
-    level == Level::TRACE && ["lapin", "amq_protocol"].iter().any(|library| target.starts_with(library))
+    }
 }
 
 fn fail(reason: &str) -> ExitCode {

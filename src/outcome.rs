@@ -66,4 +66,6 @@ pub struct Ended {
     pub request_id: Option<String>,
     /// Whether the ledger already knew, so that nothing was done this time.
     pub recorded_before: bool,
+    /// What a reader must know beside it: what was wanted later and not applied, for instance.
+    pub note: Option<String>,
 }

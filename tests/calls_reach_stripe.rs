@@ -121,8 +121,8 @@ async fn a_server_that_nobody_vouches_for_gets_no_call() {
     expect_exit(&output, 3);
     assert!(seen.versions.lock().unwrap().is_empty(), "no request");
     assert_eq!(sandbox.account().creates, 0);
-    let results = std::fs::read_to_string(directory.path().join("cards.results.csv")).unwrap();
-    assert!(results.contains("certificate"), "{results}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("never answered") && said.contains("certificate"), "{said}");
 }
 
 /// A proxy that tunnels to the sandbox, whatever name is asked for; what it was asked.
@@ -184,8 +184,9 @@ async fn a_proxy_of_another_kind_is_refused_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     write_manifest(&directory.path().join("cards.csv"), &sandbox, 1).await;
     let program = far_away(directory.path(), &sandbox, "socks5://127.0.0.1:1");
-    expect_exit(&program.run(&["issue", "cards.csv"]).await, 3);
+    let output = program.run(&["issue", "cards.csv"]).await;
+    expect_exit(&output, 3);
     assert_eq!(sandbox.account().creates, 0);
-    let results = std::fs::read_to_string(directory.path().join("cards.results.csv")).unwrap();
-    assert!(results.contains("a proxy must be http://"), "{results}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("a proxy must be http://"), "{said}");
 }

@@ -45,7 +45,8 @@ fn complaint(toml: &str, variables: &[(&str, &str)]) -> String {
     let file = directory.path().join("embosser.toml");
     std::fs::write(&file, toml).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_embosser"));
-    command.current_dir(&directory).arg("--config").arg(&file).arg("status").envs(variables.iter().copied());
+    command.current_dir(&directory).env("XDG_STATE_HOME", directory.path());
+    command.arg("--config").arg(&file).arg("status").envs(variables.iter().copied());
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     String::from_utf8(output.stderr).unwrap()
@@ -58,11 +59,31 @@ fn a_wrong_option_is_named_with_its_line() {
     let kind = complaint("[retry]\nattempts_max = \"many\"\n", &[]);
     assert!(kind.contains("line 2"), "{kind}");
     let range = complaint("[pace]\naccount_per_second = 0.0\n", &[]);
-    assert!(range.contains("pace.account_per_second = 0"), "{range}");
+    assert!(range.contains("pace.account_per_second = 0: must be above 0 and up to 100,000"), "{range}");
     let variable = complaint("", &[("EMBOSSER__PACE__ENDPOINT_PER_MINUTE", "5")]);
     assert!(variable.contains("endpoint_per_minute"), "{variable}");
     let text = complaint("", &[("EMBOSSER__PACE__ENDPOINT_PER_SECOND", "fast")]);
     assert!(text.contains("endpoint_per_second") || text.contains("fast"), "{text}");
+}
+
+/// The bounds that keep a second card from being made are neither switched off nor mistyped, and a key that is put in the
+/// place of an account's id is not shown.
+#[test]
+fn what_keeps_a_second_card_away_has_its_range() {
+    let wrong = |option: &str| complaint(&format!("[stripe]\n{option}\n"), &[]);
+    for (option, range) in [
+        ("call_seconds_max = 0.0", "from 0.1 to 3,600"),
+        ("call_seconds_max = nan", "from 0.1 to 3,600"),
+        ("list_lag_seconds = 3600.5", "from 0.1 to 3,600"),
+        ("same_refusals_max = 0", "from 1 to 10,000"),
+        ("same_refusals_max = 10001", "from 1 to 10,000"),
+        ("account_id = \"sk_test_a_key\"", "acct_1Abc"),
+    ] {
+        let told = wrong(option);
+        let name = option.split(' ').next().unwrap();
+        assert!(told.contains(&format!("stripe.{name}")) && told.contains(range), "{told}");
+        assert!(!told.contains("sk_test_a_key"), "{told}");
+    }
 }
 
 #[test]
@@ -70,13 +91,16 @@ fn the_environment_wins_over_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("embosser.toml");
     std::fs::write(&file, "[ledger]\nurl = \"sqlite://of_the_file.db\"\n").unwrap();
-    let status = |variable: &str, value: &str| {
+    let said = |variables: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_embosser"));
-        command.current_dir(&directory).arg("--config").arg(&file).arg("status").env(variable, value);
-        assert!(command.output().unwrap().status.code().is_some());
+        command.current_dir(&directory).arg("--config").arg(&file).arg("status");
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
     };
-    status("EMBOSSER__LEDGER__URL", "sqlite://of_the_environment.db");
-    assert!(!directory.path().join("of_the_file.db").exists());
+    // There is neither: the one that was looked for is named.
+    assert!(said(&[]).contains("of_the_file.db"));
+    let both = said(&[("EMBOSSER__LEDGER__URL", "sqlite://of_the_environment.db")]);
+    assert!(both.contains("of_the_environment.db") && !both.contains("of_the_file.db"), "{both}");
     let looked = complaint("", &[("EMBOSSER__LEDGER__URL", "mysql://x")]);
     assert!(looked.contains("mysql://x") && looked.contains("sqlite://FILE"), "{looked}");
 }

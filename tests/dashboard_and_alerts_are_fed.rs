@@ -212,7 +212,8 @@ async fn every_query_and_rule_finds_what_the_sandbox_did() {
     let address = format!("127.0.0.1:{}", free_port());
     let prometheus = Prometheus::start(&address);
     prometheus.query("up").await;
-    let worker = scene.program().with("EMBOSSER__HTTP__LISTEN", &address).spawn(&["worker", "--rate", "50"]);
+    let worker =
+        scene.program().with("EMBOSSER__WORKER__LISTEN", &address).spawn(&["worker", "--rate", "50"]);
     let following = scene.program().spawn(&["submit", "cards.csv", "--wait"]);
     // The last few rows' PINs turn stale.
     scene.cards(440).await;

@@ -104,9 +104,13 @@ fn the_units_run_commands_that_exist_and_are_given_time_to_stop() {
         let unit = read(&format!("deploy/systemd/embosser-{name}.service"));
         for line in unit.lines().filter(|line| line.starts_with("Exec")) {
             let (_, command) = line.split_once("embosser ").unwrap();
-            let help =
-                Command::new(env!("CARGO_BIN_EXE_embosser")).args([command, "--help"]).output().unwrap();
+            let mut words = command.split(' ');
+            let mut help = Command::new(env!("CARGO_BIN_EXE_embosser"));
+            let help = help.args([words.next().unwrap(), "--help"]).output().unwrap();
             assert!(help.status.success(), "{name}: {line}: {}", said(&help));
+            for flag in words {
+                assert!(said(&help).contains(flag), "{name}: {line}: there is no {flag}");
+            }
         }
         let stop: f64 = setting(&unit, "TimeoutStopSec").unwrap().parse().unwrap();
         assert!(stop > drain, "{name} has {stop} s to stop, and calls have {drain} s to end");
@@ -241,7 +245,8 @@ fn prometheus_scrapes_what_the_services_listen_on() {
     for line in text.lines().filter(|line| line.contains("targets:")) {
         let target = line.split('"').nth(1).unwrap();
         let (service, port) = target.split_once(':').unwrap();
-        let listen = compose["services"][service]["environment"]["EMBOSSER__HTTP__LISTEN"].as_str().unwrap();
+        let option = if service == "worker" { "EMBOSSER__WORKER__LISTEN" } else { "EMBOSSER__HTTP__LISTEN" };
+        let listen = compose["services"][service]["environment"][option].as_str().unwrap();
         assert_eq!(listen, format!("0.0.0.0:{port}"), "{service}");
         targets += 1;
     }

@@ -184,7 +184,11 @@ async fn the_same_rows_under_another_name_are_not_issued_again_by_mistake() {
     );
     expect_exit(&trial.program().run(&["issue", "cards (1).csv", "--batch", "cards"]).await, 0);
     assert_eq!(trial.sandbox.account().cards.len(), 4);
-    expect_exit(&trial.program().run(&["issue", "cards (1).csv", "--batch", "second cards"]).await, 0);
+    // Another name alone is no wish for second cards.
+    let renamed = ["issue", "cards (1).csv", "--batch", "second cards"];
+    expect_exit(&trial.program().run(&renamed).await, 2);
+    assert_eq!(trial.sandbox.account().cards.len(), 4);
+    expect_exit(&trial.program().run(&[&renamed[..], &["--second-cards"]].concat()).await, 0);
     assert_eq!(trial.sandbox.account().cards.len(), 8);
 }
 

@@ -11,7 +11,7 @@ use embosser::card::CardRequest;
 use embosser::clock::Clock;
 use embosser::job::{Batch, Job, JobId};
 use embosser::jwe::PinKey;
-use embosser::line::LookFirst;
+use embosser::line::{LookFirst, Options as Carry};
 use embosser::pin::PinJwe;
 use embosser::sandbox::{Options, Sandbox};
 use forge::broken::{CODES, broken};
@@ -39,7 +39,10 @@ async fn every_refusal_is_told_by_its_code_and_costs_a_key_fetch_and_no_call() {
     let fetched_before = sandbox.account().key_fetches;
     let mut told = BTreeSet::new();
     for (number, (code, compact)) in cases.iter().enumerate() {
-        let ended = line.carry(job_with(&format!("batch/{number}"), compact.clone())).await.unwrap();
+        let ended = line
+            .carry(job_with(&format!("batch/{number}"), compact.clone()), Carry::default())
+            .await
+            .unwrap();
         assert_eq!(refused(&ended).code, *code, "{compact:.300}");
         assert_eq!((ended.attempts, ended.request_id), (0, None), "{code}");
         told.insert(*code);
@@ -50,7 +53,7 @@ async fn every_refusal_is_told_by_its_code_and_costs_a_key_fetch_and_no_call() {
     assert_eq!(told.len(), CODES);
     // And the line works on: the same sandbox makes the card of a PIN that is in order.
     let good = job(&sandbox, "batch/good", "eur", Some("1234")).await;
-    let card = issued(&line.carry(good).await.unwrap()).id.clone();
+    let card = issued(&line.carry(good, Carry::default()).await.unwrap()).id.clone();
     let cards = sandbox.account().cards;
     assert_eq!((&cards[0].id, cards[0].pin.as_deref()), (&card, Some("1234")));
 }
@@ -61,17 +64,17 @@ async fn a_key_that_rotates_between_encryption_and_call_makes_the_pin_stale() {
     let directory = tempfile::tempdir().unwrap();
     let line = line_in(directory.path(), &sandbox, &Clock::system(), LookFirst::No).await;
     let first = job(&sandbox, "batch/first", "eur", Some("1111")).await;
-    issued(&line.carry(first).await.unwrap());
+    issued(&line.carry(first, Carry::default()).await.unwrap());
     // Its header is known by now; the key it names is not the current one any more.
     let stale = job(&sandbox, "batch/stale", "eur", Some("2222")).await;
     sandbox.rotate_key();
-    let ended = line.carry(stale).await.unwrap();
+    let ended = line.carry(stale, Carry::default()).await.unwrap();
     assert_eq!(refused(&ended).code, "stale_key");
     assert!(refused(&ended).message.contains("encrypt again"), "{:?}", ended.outcome);
     assert_eq!(sandbox.account().creates, 1);
     // Encrypted again, the same job gets its card.
     let again = job(&sandbox, "batch/stale", "eur", Some("2222")).await;
-    issued(&line.carry(again).await.unwrap());
+    issued(&line.carry(again, Carry::default()).await.unwrap());
     let pins: Vec<_> = sandbox.account().cards.into_iter().map(|card| card.pin.unwrap()).collect();
     assert_eq!(pins, ["1111", "2222"]);
 }
@@ -81,7 +84,7 @@ async fn a_job_without_a_pin_fetches_no_key() {
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let line = line_in(directory.path(), &sandbox, &Clock::system(), LookFirst::No).await;
-    issued(&line.carry(job(&sandbox, "batch/a", "eur", None).await).await.unwrap());
+    issued(&line.carry(job(&sandbox, "batch/a", "eur", None).await, Carry::default()).await.unwrap());
     let account = sandbox.account();
     assert_eq!((account.creates, account.key_fetches), (1, 0));
 }

@@ -82,6 +82,8 @@ async fn killed_again_and_again_under_every_fault_with_pins_encrypted_anew() {
         delay: 0.2,
         // The key's own fault has tests of its own: it makes PINs stale, which are then rightly refused.
         rotate: 0.0,
+        // Lists have a test of their own, too.
+        ..Faults::default()
     };
     let latency = Duration::from_millis(30);
     let sandbox = Sandbox::start(Options {

@@ -8,9 +8,11 @@ use std::path::Path;
 use std::process::Command;
 
 use embosser::card::CardRequest;
-use embosser::clock::Time;
-use embosser::job::{Batch, Generation, Job, JobId};
-use embosser::ledger::{BatchRow, Ledger, LedgerError, Row, Scope, State};
+use embosser::clock::{Clock, Time};
+use embosser::job::{Batch, Generation, Job, JobId, Step};
+use embosser::ledger::{
+    BatchRow, Begin, Conclude, Kind, Leased, Ledger, LedgerError, Row, Scope, State, Version,
+};
 use embosser::outcome::{Card, Refusal};
 use embosser::sandbox::{Options, Sandbox};
 use support::postgres::Postgres;
@@ -47,37 +49,38 @@ async fn found(ledger: &Ledger, id: &str) -> Option<Row> {
     ledger.look_up(&scope(), &JobId::new(id).unwrap()).await.unwrap()
 }
 
+/// Writes a row over what is there, whatever that is; as it is then.
+async fn write(ledger: &Ledger, row: Row) -> Row {
+    let known = ledger.look_up(&row.scope, &row.id).await.unwrap();
+    match ledger.conclude(row, known.as_ref()).await.unwrap() {
+        Conclude::Written(row) => *row,
+        Conclude::Changed(found) => panic!("nobody else writes: {found:?}"),
+    }
+}
+
 async fn keeps_what_it_was_told(url: &str) {
     let ledger = Ledger::open(url).await.unwrap();
     for (id, state) in [("begun", State::Begun), ("issued", issued()), ("refused", refused())] {
-        let row = row(id, state);
-        ledger.write(row.clone()).await.unwrap();
+        let row = write(&ledger, row(id, state)).await;
+        assert_eq!(row.version, Version(1));
         assert_eq!(found(&ledger, id).await, Some(row));
     }
     assert_eq!(found(&ledger, "never heard of").await, None);
     // Several in one question are answered in its order.
     let ids = ["refused", "never heard of", "begun", "refused"];
-    let asked = ids.map(|id| JobId::new(id).unwrap()).into();
+    let asked = ids.map(|id| (JobId::new(id).unwrap(), Step::CreateCard)).into();
     let together = ledger.look_up_all(&scope(), asked).await.unwrap();
-    let known = [Some(refused()), None, Some(State::Begun), Some(refused())];
-    assert_eq!(
-        together,
-        ids.into_iter().zip(known).map(|(id, state)| Some(row(id, state?))).collect::<Vec<_>>()
-    );
+    let states: Vec<_> = together.into_iter().map(|row| row.map(|row| row.state)).collect();
+    assert_eq!(states, [Some(refused()), None, Some(State::Begun), Some(refused())]);
     assert_eq!(ledger.look_up_all(&scope(), Vec::new()).await.unwrap(), []);
-    // Issued is final; what is not may change.
-    ledger.write(row("issued", State::Begun)).await.unwrap();
-    assert_eq!(found(&ledger, "issued").await, Some(row("issued", issued())));
-    ledger.write(row("refused", issued())).await.unwrap();
-    assert_eq!(found(&ledger, "refused").await, Some(row("refused", issued())));
-    // An end about other content than the row that is there is written whole, as is one of another batch.
-    let mut moved = row("begun again", State::Begun);
-    ledger.write(moved.clone()).await.unwrap();
+    // What is not issued may change, and an end about another place than the row that is there is written whole.
+    let mut moved = write(&ledger, row("begun again", State::Begun)).await;
     moved.batch = Batch::new("another").unwrap();
     (moved.row, moved.row_id) = (Some(3), None);
     moved.state = refused();
-    ledger.write(moved.clone()).await.unwrap();
-    assert_eq!(found(&ledger, "begun again").await, Some(moved.clone()));
+    moved.note = Some("seen".into());
+    let moved = write(&ledger, moved).await;
+    assert_eq!((found(&ledger, "begun again").await, moved.version), (Some(moved.clone()), Version(2)));
     let page = ledger.batch_page(&scope(), &moved.batch, None, None, 10).await.unwrap();
     assert_eq!(page, [moved]);
     // Another account's row of the same name is another row.
@@ -86,12 +89,13 @@ async fn keeps_what_it_was_told(url: &str) {
     ledger.close().await;
     // As after a restart.
     let ledger = Ledger::open(url).await.unwrap();
-    assert_eq!(found(&ledger, "begun").await, Some(row("begun", State::Begun)));
+    let again = found(&ledger, "begun").await.unwrap();
+    assert_eq!(again, Row { version: Version(1), ..row("begun", State::Begun) });
     let counts = ledger.counts().await.unwrap();
     let all = counts.iter().fold((0, 0, 0), |(issued, refused, unresolved), batch| {
         (issued + batch.issued, refused + batch.refused, unresolved + batch.unresolved)
     });
-    assert_eq!(all, (2, 1, 1));
+    assert_eq!(all, (1, 2, 1));
     ledger.close().await;
 }
 
@@ -103,10 +107,10 @@ async fn many_share_a_commit_and_come_back_in_order(url: &str) {
         row.batch = Batch::new("many").unwrap();
         row.row = Some(number);
         let ledger = ledger.clone();
-        tokio::spawn(async move { ledger.write(row).await })
+        tokio::spawn(async move { ledger.begin(row, None).await })
     });
     for write in writes.collect::<Vec<_>>() {
-        write.await.unwrap().unwrap();
+        assert!(matches!(write.await.unwrap().unwrap(), Begin::Recorded(_)));
     }
     let commits = ledger.commits().commits.load(std::sync::atomic::Ordering::Relaxed);
     assert!(commits < ROWS / 4, "{commits} commits for {ROWS} rows");
@@ -121,21 +125,95 @@ async fn many_share_a_commit_and_come_back_in_order(url: &str) {
     ledger.close().await;
 }
 
-/// A job that writes twice into one group: whoever waited for its first write was cancelled.
-async fn a_jobs_latest_word_counts_within_one_commit(url: &str) {
+/// Of many who know the same of a row and write at once, one is heard, and the others are told what it wrote.
+async fn one_of_many_who_know_the_same_is_heard(url: &str) {
     let ledger = Ledger::open(url).await.unwrap();
-    let writes: Vec<_> = (0..50)
-        .map(|number| {
-            let state = if number == 49 { issued() } else { State::Begun };
-            let (ledger, row) = (ledger.clone(), row("twice", state));
-            async move { ledger.write(row).await }
-        })
-        .collect();
-    for written in futures_util::future::join_all(writes).await {
-        written.unwrap();
+    let other = Ledger::open(url).await.unwrap();
+    let mut known = None;
+    for round in 1..=3_u32 {
+        let writes = (0..50_u32).map(|number| {
+            let (ledger, known) = (if number % 2 == 0 { &ledger } else { &other }, known.as_ref());
+            let row = Row { attempts: 100 * round + number, ..row("twice", State::Begun) };
+            async move { ledger.begin(row, known).await.unwrap() }
+        });
+        let (mut recorded, mut changed) = (Vec::new(), Vec::new());
+        for begun in futures_util::future::join_all(writes).await {
+            match begun {
+                Begin::Recorded(receipt) => recorded.push(*receipt.into_row()),
+                Begin::Changed(found) => changed.push(*found.expect("somebody was heard")),
+            }
+        }
+        assert_eq!((recorded.len(), changed.len()), (1, 49));
+        assert!(changed.iter().all(|row| *row == recorded[0]), "{changed:?}");
+        assert_eq!(recorded[0].version, Version(u64::from(round)));
+        known = recorded.pop();
     }
-    assert_eq!(found(&ledger, "twice").await.unwrap().state, issued());
+    // What was written and not heard of is one's own when it is tried again.
+    let again = Row { version: Version::NONE, ..known.clone().unwrap() };
+    let before = Row { version: Version(2), ..known.clone().unwrap() };
+    let begun = ledger.begin(again, Some(&before)).await.unwrap();
+    assert!(matches!(begun, Begin::Recorded(receipt) if Some(receipt.row()) == known.as_ref()));
+    // An issued row is final, whoever knows its version.
+    let done = Row { state: issued(), ..known.clone().unwrap() };
+    let Conclude::Written(done) = ledger.conclude(done, known.as_ref()).await.unwrap() else {
+        panic!("written")
+    };
+    for state in [State::Begun, refused()] {
+        let over = ledger.conclude(Row { state, ..(*done).clone() }, Some(&done)).await.unwrap();
+        assert!(matches!(over, Conclude::Changed(Some(found)) if found == done));
+    }
+    // A row that was taken away is no row.
+    let never = ledger.begin(row("never", State::Begun), known.as_ref()).await.unwrap();
+    assert!(matches!(never, Begin::Changed(None)));
+    // A note stands beside it.
+    ledger.annotate(&scope(), &done.id, Step::CreateCard, Some("a note".into())).await.unwrap();
+    assert_eq!(found(&ledger, "twice").await.unwrap().note.as_deref(), Some("a note"));
     ledger.close().await;
+    other.close().await;
+}
+
+/// What has a card, or may have one, is found by what it asks for.
+async fn equal_content_is_found(url: &str) {
+    let ledger = Ledger::open(url).await.unwrap();
+    for (id, state) in [("same/1", State::Begun), ("same/2", issued()), ("same/3", refused())] {
+        write(&ledger, row(id, state)).await;
+    }
+    let content = row("any", State::Begun).content;
+    let mut same = ledger.same_content(&scope(), vec![content]).await.unwrap();
+    same.retain(|same| same.id.as_str().starts_with("same/"));
+    same.sort_by(|one, other| one.id.cmp(&other.id));
+    let found: Vec<_> = same.iter().map(|same| (same.id.as_str(), same.kind)).collect();
+    assert_eq!(found, [("same/1", Kind::Begun), ("same/2", Kind::Issued)]);
+    assert!(ledger.same_content(&Scope::new("live", "x", None), vec![content]).await.unwrap().is_empty());
+    ledger.mark(&scope(), "seen", Time::from_unix_ms(7)).await.unwrap();
+    assert_eq!(ledger.marked(&scope(), "seen").await.unwrap(), Some(Time::from_unix_ms(7)));
+    assert_eq!(ledger.marked(&scope(), "other").await.unwrap(), None);
+    ledger.close().await;
+}
+
+/// One process calls for an account at a time, and who waits is told by whom.
+async fn one_holds_an_accounts_lease(url: &str) {
+    let (ledger, other) = (Ledger::open(url).await.unwrap(), Ledger::open(url).await.unwrap());
+    let clock = Clock::system();
+    let Leased::Ours(lease) = ledger.lease(&scope(), &clock).await.unwrap() else { panic!("nobody has it") };
+    assert!(lease.calls_from().is_zero() && lease.is_surely_ours() && lease.is_ours().await);
+    let Leased::HeldBy(holder) = other.lease(&scope(), &clock).await.unwrap() else { panic!("it is held") };
+    assert_eq!(holder.process, std::process::id());
+    let elsewhere = Scope::new("live", "ledger.test", Some("acct_1"));
+    assert!(matches!(other.lease(&elsewhere, &clock).await.unwrap(), Leased::Ours(_)), "another account's");
+    drop(lease);
+    let mut tries = 0;
+    let again = loop {
+        match other.lease(&scope(), &clock).await.unwrap() {
+            Leased::Ours(lease) => break lease,
+            Leased::HeldBy(_) if tries < 200 => tries += 1,
+            Leased::HeldBy(holder) => panic!("still held: {holder}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert!(again.calls_from().is_zero(), "one's own calls are known to one's own pace");
+    ledger.close().await;
+    other.close().await;
 }
 
 async fn remembers_a_manifest_by_its_digest(url: &str) {
@@ -158,7 +236,9 @@ async fn remembers_a_manifest_by_its_digest(url: &str) {
 async fn all_of_it(url: &str) {
     keeps_what_it_was_told(url).await;
     many_share_a_commit_and_come_back_in_order(url).await;
-    a_jobs_latest_word_counts_within_one_commit(url).await;
+    one_of_many_who_know_the_same_is_heard(url).await;
+    equal_content_is_found(url).await;
+    one_holds_an_accounts_lease(url).await;
     remembers_a_manifest_by_its_digest(url).await;
 }
 
@@ -195,6 +275,91 @@ async fn a_postgresql_that_restarts_costs_no_row() {
     let output = running.ended().await;
     expect_exit(&output, 0);
     support::one_card_each(&sandbox.account(), &expected);
+}
+
+/// What a ledger of the first version says after it was opened by this one.
+async fn says_what_it_said(ledger: &Ledger, id: &str, refused_id: &str, begun_id: &str) {
+    let scope = Scope::new("test", "127.0.0.1:18099", None);
+    let row = async |id: &str| {
+        ledger.look_up(&scope, &JobId::new(id).unwrap()).await.unwrap().expect("it is there")
+    };
+    let State::Issued(card) = row(id).await.state else { panic!("issued") };
+    assert!(card.id.starts_with("ic_sandbox") && card.last4.len() == 4 && card.exp_year == 2030, "{card:?}");
+    let refused = row(refused_id).await;
+    assert!(matches!(&refused.state, State::Refused(refusal) if refusal.code == "stale_key"), "{refused:?}");
+    let begun = row(begun_id).await;
+    assert_eq!((begun.state.clone(), begun.attempts, begun.version), (State::Begun, 1, Version(1)));
+    assert!(begun.key_began.is_some() && begun.attempted.is_some());
+    // An attempt goes on from it.
+    let again = ledger.begin(Row { attempts: 2, ..begun.clone() }, Some(&begun)).await.unwrap();
+    assert!(matches!(again, Begin::Recorded(receipt) if receipt.row().version == Version(2)));
+    let same = ledger.same_content(&scope, vec![begun.content]).await.unwrap();
+    assert!(same.iter().any(|same| same.id == begun.id), "{same:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_of_the_first_version_says_what_it_said() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ledger.db");
+    std::fs::copy(fixtures.join("ledger-v1.db"), &file).unwrap();
+    let url = sqlite(&file);
+    let (one, other) = tokio::join!(Ledger::open(&url), Ledger::open(&url));
+    let (ledger, other) = (one.unwrap(), other.unwrap());
+    says_what_it_said(&ledger, "staff/E00001", "more/F00001", "third/E00016").await;
+    let counts = ledger.counts().await.unwrap();
+    let total = counts.iter().fold((0, 0, 0), |(issued, refused, unresolved), batch| {
+        (issued + batch.issued, refused + batch.refused, unresolved + batch.unresolved)
+    });
+    assert_eq!(total, (11, 9, 1));
+    ledger.close().await;
+    other.close().await;
+
+    let server = Postgres::start();
+    let sql = std::fs::read_to_string(fixtures.join("ledger-v1.sql")).unwrap();
+    let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&server.url()).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+    let ledger = Ledger::open(&server.url()).await.unwrap();
+    says_what_it_said(&ledger, "staff/P00004", "staff/P00001", "third/Q00016").await;
+    ledger.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_clean_end_the_file_alone_is_the_ledger() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ledger.db");
+    for round in 0..10 {
+        let ledger = Ledger::open(&sqlite(&file)).await.unwrap();
+        write(&ledger, row(&format!("row {round}"), issued())).await;
+        ledger.close().await;
+        assert!(!directory.path().join("ledger.db-wal").exists(), "round {round}");
+        let copy = directory.path().join("copy.db");
+        std::fs::copy(&file, &copy).unwrap();
+        let connection = rusqlite::Connection::open(&copy).unwrap();
+        let rows: u32 = connection.query_row("SELECT count(*) FROM steps", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, round + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_taken_away_while_it_is_used_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ledger.db");
+    for replaced in [false, true] {
+        let ledger = Ledger::open(&sqlite(&file)).await.unwrap();
+        write(&ledger, row("one", State::Begun)).await;
+        std::fs::rename(&file, directory.path().join("elsewhere.db")).unwrap();
+        if replaced {
+            std::fs::write(&file, b"").unwrap();
+        }
+        let written = ledger.begin(row("two", State::Begun), None).await;
+        assert!(matches!(written, Err(LedgerError::Replaced(_))), "{written:?}");
+        let asked = ledger.look_up(&scope(), &JobId::new("one").unwrap()).await;
+        assert!(matches!(asked, Err(LedgerError::Replaced(_))), "{asked:?}");
+        ledger.close().await;
+        let _ = std::fs::remove_file(&file);
+    }
 }
 
 fn sqlite(path: &Path) -> String {

@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use embosser::encrypt::encrypt_pin;
-use embosser::sandbox::{Faults, Options, Sandbox};
+use embosser::sandbox::{Calls, Faults, Forced, KeyEndpoint, Options, Sandbox};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -194,6 +194,24 @@ async fn a_call_goes_on_when_its_caller_hangs_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_call_goes_on_when_its_caller_hangs_up_until_its_time_is_over() {
+    let delay = Duration::from_secs(75);
+    let asking = Asking::of(Options { delay, ..with(Faults { delay: 1.0, ..Faults::default() }) }).await;
+    let hung_up = tokio::time::timeout(Duration::from_millis(300), asking.create("k", CARD)).await;
+    assert!(hung_up.is_err());
+    asking.sandbox.advance(Duration::from_secs(70));
+    let meanwhile = asking.create("k", CARD).await;
+    assert_eq!((meanwhile.status, asking.cards(), asking.sandbox.executing()), (409, 0, 1));
+    assert_eq!(meanwhile.body["error"]["code"], "idempotency_key_in_use");
+    asking.sandbox.advance(Duration::from_secs(5));
+    while asking.sandbox.executing() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let again = asking.create("k", CARD).await;
+    assert_eq!((again.status, again.replayed, asking.cards()), (200, true, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_the_window_a_key_is_new_again() {
     let asking = Asking::of(Options::default()).await;
     asking.create("k", CARD).await;
@@ -347,6 +365,115 @@ async fn lists_come_newest_first_in_pages_and_filtered() {
         asking.post(&format!("/v1/issuing/cards/{id}"), "c", "status=active&metadata[n]=").await.body;
     assert_eq!((changed["status"].as_str(), &changed["metadata"]), (Some("active"), &json!({})));
     assert_eq!(asking.get("/v1/issuing/cards?status=active").await.body["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_cards_and_keys_of_its_own_and_a_name() {
+    let mut asking = Asking::of(Options::default()).await;
+    assert_eq!(asking.get("/v1/account").await.body["id"], "acct_sandbox");
+    let card = asking.create("k", CARD).await.body;
+    asking.api_key = "sk_test_acct_A_1";
+    let account = asking.get("/v1/account").await.body;
+    assert_eq!((account["id"].as_str(), account["object"].as_str()), (Some("acct_A"), Some("account")));
+    let own = asking.create("k", CARD).await;
+    assert_eq!(
+        (own.status, own.replayed, asking.cards()),
+        (200, false, 2),
+        "the same key of another account"
+    );
+    let listed = asking.get("/v1/issuing/cards?cardholder=ich_1").await.body;
+    assert_eq!(listed["data"].as_array().unwrap(), &[own.body]);
+    let foreign = format!("/v1/issuing/cards/{}", card["id"].as_str().unwrap());
+    assert_eq!(asking.get(&foreign).await.status, 404);
+    let connected = [("stripe-account", "acct_sandbox")];
+    let found = asking.send(Method::GET, &foreign, &connected, "").await.unwrap();
+    assert_eq!((found.status, found.body), (200, card));
+    let made = asking.sandbox.account().cards;
+    assert_eq!(made.iter().map(|card| card.account.as_str()).collect::<Vec<_>>(), ["acct_sandbox", "acct_A"]);
+    let nameless = Asking::of(Options { may_read_account: false, ..Options::default() }).await;
+    let refused = nameless.get("/v1/account").await;
+    assert_eq!(
+        (refused.status, refused.body["error"]["code"].as_str()),
+        (403, Some("more_permissions_required"))
+    );
+    assert_eq!(nameless.create("k", CARD).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_may_be_behind_while_a_card_is_found_by_its_id() {
+    let asking = Asking::of(Options { list_lag: Duration::from_secs(60), ..Options::default() }).await;
+    let listed = async || {
+        let page = asking.get("/v1/issuing/cards?cardholder=ich_1").await.body;
+        page["data"].as_array().unwrap().len()
+    };
+    let card = asking.create("k", CARD).await.body;
+    assert_eq!(asking.get(&format!("/v1/issuing/cards/{}", card["id"].as_str().unwrap())).await.body, card);
+    assert_eq!(listed().await, 0);
+    asking.sandbox.advance(Duration::from_secs(61));
+    asking.create("l", CARD).await;
+    assert_eq!(listed().await, 1, "the first, and the second not yet");
+    asking.sandbox.set_list_lag(Duration::ZERO);
+    assert_eq!(listed().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_fail_on_request_and_other_calls_do_not() {
+    let asking = Asking::of(with(Faults { list_error: 1.0, ..Faults::default() })).await;
+    assert_eq!(asking.create("k", CARD).await.status, 200);
+    assert_eq!(asking.get("/v1/issuing/cards").await.status, 500);
+    asking.sandbox.set_faults(Faults { empty_page: 1.0, ..Faults::default() });
+    let page = asking.get("/v1/issuing/cards").await;
+    assert_eq!((page.status, &page.body["has_more"], &page.body["data"]), (200, &json!(true), &json!([])));
+    asking.sandbox.set_faults(Faults { list_error: 0.5, ..Faults::default() });
+    let mut statuses = Vec::new();
+    for _ in 0..30 {
+        statuses.push(asking.get("/v1/issuing/cards").await.status);
+    }
+    assert!(statuses.contains(&200) && statuses.contains(&500), "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_is_answered_alike_on_request_and_nothing_is_done() {
+    let asking = Asking::of(Options::default()).await;
+    let not_enabled = "Your account is not set up to use Issuing ({cardholder}, {request}).";
+    asking.sandbox.force(Some(Forced::error(400, "invalid_request_error", None, not_enabled)));
+    let refused = [asking.create("a", CARD).await, asking.create("a", CARD).await];
+    let messages = refused.map(|answer| {
+        assert_eq!((answer.status, answer.replayed, answer.reason), (400, false, None));
+        answer.body["error"]["message"].as_str().unwrap().to_owned()
+    });
+    assert!(messages[0].contains("(ich_1, req_sandbox") && messages[0] != messages[1], "{messages:?}");
+    assert_eq!(asking.get("/v1/issuing/cards").await.status, 200, "lists go on");
+    let all = Forced { status: 500, calls: Calls::All, ..Forced::default() };
+    asking.sandbox.force(Some(all));
+    for answer in [asking.create("a", CARD).await, asking.get("/v1/issuing/cards").await] {
+        assert_eq!((answer.status, answer.body), (500, json!({})), "no error object");
+    }
+    let saved = Forced { saved: true, ..Forced::error(500, "api_error", None, "An unknown error occurred") };
+    asking.sandbox.force(Some(saved));
+    asking.create("s", CARD).await;
+    assert_eq!((asking.cards(), asking.sandbox.counts().creates), (0, 4));
+    let ended = asking.send(Method::POST, "/_sandbox/force", &[], "null").await.unwrap();
+    assert_eq!(ended.status, 200);
+    assert_eq!(asking.create("a", CARD).await.status, 200);
+    let replayed = asking.create("s", CARD).await;
+    assert_eq!((replayed.status, replayed.replayed, asking.cards()), (500, true, 1));
+    let body = r#"{"status": 402, "type": "card_error", "code": "x"}"#;
+    assert_eq!(asking.send(Method::POST, "/_sandbox/force", &[], body).await.unwrap().status, 200);
+    assert_eq!(asking.create("b", CARD).await.body["error"]["code"], "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_endpoint_can_be_down_or_silent_while_the_api_works() {
+    let asking = Asking::of(Options { key_endpoint: KeyEndpoint::Unavailable, ..Options::default() }).await;
+    let key = || asking.client.get(asking.sandbox.key_url()).send();
+    assert_eq!(key().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    let silent = asking.send(Method::POST, "/_sandbox/key_endpoint", &[], "\"silent\"").await.unwrap();
+    assert_eq!(silent.status, 200);
+    assert!(tokio::time::timeout(Duration::from_millis(300), key()).await.is_err());
+    assert_eq!(asking.create("k", CARD).await.status, 200);
+    asking.sandbox.set_key_endpoint(KeyEndpoint::Up);
+    assert_eq!(key().await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -260,7 +260,7 @@ async fn a_job_that_is_sent_twice_has_one_card_and_another_one_under_its_id_is_r
 }
 
 #[tokio::test]
-async fn a_row_that_changed_after_its_card_was_made_is_refused_as_a_conflict() {
+async fn a_row_that_changed_after_its_card_was_made_keeps_it_and_says_so() {
     let stage = stage(Options::default()).await;
     let (file, expected) = stage.manifest("staff", 10).await;
     let served = Served::start(&stage.program, &["--rate", "200"]);
@@ -270,13 +270,13 @@ async fn a_row_that_changed_after_its_card_was_made_is_refused_as_a_conflict() {
         std::fs::read_to_string(&file).unwrap().replacen("r3,ich_03,virtual,eur", "r3,ich_03,virtual,usd", 1);
     served.upload("/v1/batches?name=staff", changed.into_bytes()).await.expect(202);
     let view = served.until_ended("staff").await;
-    assert_eq!((&view["issued"], &view["refused"]), (&json!(9), &json!(1)));
-    let rows = served.get("/v1/batches/staff/rows?outcome=refused").await.expect(200).json();
-    assert_eq!(
-        (&rows["rows"][0]["row_id"], &rows["rows"][0]["code"]),
-        (&json!("r3"), &json!("job_conflict"))
-    );
-    let csv = served.get("/v1/batches/staff/results.csv?outcome=refused").await.expect(200).text;
-    assert!(csv.lines().count() == 2 && csv.contains("job_conflict"), "{csv}");
+    assert_eq!((&view["issued"], &view["refused"]), (&json!(10), &json!(0)), "the card's truth stands");
+    let rows = served.get("/v1/batches/staff/rows").await.expect(200).json();
+    let noted: Vec<_> =
+        rows["rows"].as_array().unwrap().iter().filter(|row| !row["note"].is_null()).collect();
+    assert_eq!((noted.len(), &noted[0]["row_id"], &noted[0]["outcome"]), (1, &json!("r3"), &json!("issued")));
+    assert!(noted[0]["note"].as_str().unwrap().contains("update_card"), "{noted:?}");
+    let csv = served.get("/v1/batches/staff/results.csv").await.expect(200).text;
+    assert_eq!((csv.matches(",issued,").count(), csv.matches("was not applied").count()), (10, 1), "{csv}");
     one_card_each(&stage.sandbox.account(), &expected);
 }

@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use embosser::clock::Clock;
-use embosser::line::LookFirst;
+use embosser::line::{LookFirst, Options as Carry};
 use embosser::sandbox::{Faults, Options, Sandbox};
 use support::line::{issued, job, line_in, refused};
 
@@ -38,7 +38,7 @@ impl Setting {
         self.sandbox.set_faults(faults);
         let line = self.line().await;
         let cut = job(&self.sandbox, "batch/a", "eur", Some("1234")).await;
-        let carried = tokio::spawn(async move { line.carry(cut).await });
+        let carried = tokio::spawn(async move { line.carry(cut, Carry::default()).await });
         while self.sandbox.account().creates == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -81,7 +81,7 @@ async fn every_lost_answer_ends_in_one_card() {
                 setting.pass_a_day();
             }
             let again = job(&setting.sandbox, "batch/a", "eur", Some("1234")).await;
-            let ended = setting.line().await.carry(again).await.unwrap();
+            let ended = setting.line().await.carry(again, Carry::default()).await.unwrap();
             let card = issued(&ended).clone();
             assert_eq!(setting.pins(), [Some("1234".into())], "{name}, a day later: {day_passes}");
             assert_eq!(setting.sandbox.account().cards[0].id, card.id, "{name}");
@@ -93,37 +93,38 @@ async fn every_lost_answer_ends_in_one_card() {
 async fn a_lost_ledger_makes_no_second_card() {
     let setting = Setting::new(Faults::default()).await;
     let first = job(&setting.sandbox, "batch/a", "eur", Some("1234")).await;
-    let card = issued(&setting.line().await.carry(first).await.unwrap()).clone();
+    let card = issued(&setting.line().await.carry(first, Carry::default()).await.unwrap()).clone();
     // Within the window Stripe's own memory of the key tells: even with another encryption of the PIN.
     for clock in [Clock::system(), Clock::system()] {
         let empty = tempfile::tempdir().unwrap();
         let line = line_in(empty.path(), &setting.sandbox, &clock, LookFirst::No).await;
         let again = job(&setting.sandbox, "batch/a", "eur", Some("1234")).await;
-        assert_eq!(issued(&line.carry(again).await.unwrap()).id, card.id);
+        assert_eq!(issued(&line.carry(again, Carry::default()).await.unwrap()).id, card.id);
     }
     // Beyond it only a look at the cards does: that is what --reconcile-first is for.
     setting.pass_a_day();
     let empty = tempfile::tempdir().unwrap();
     let line = line_in(empty.path(), &setting.sandbox, &setting.clock, LookFirst::Yes).await;
     let again = job(&setting.sandbox, "batch/a", "eur", Some("1234")).await;
-    assert_eq!(issued(&line.carry(again).await.unwrap()).id, card.id);
+    assert_eq!(issued(&line.carry(again, Carry::default()).await.unwrap()).id, card.id);
     assert_eq!(setting.pins().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_job_with_other_content_is_a_conflict() {
+async fn the_same_job_with_other_content_keeps_its_card_and_is_told_so() {
     let setting = Setting::new(Faults::default()).await;
     let line = setting.line().await;
     let first = job(&setting.sandbox, "batch/a", "eur", None).await;
-    let card = issued(&line.carry(first).await.unwrap()).clone();
+    let card = issued(&line.carry(first, Carry::default()).await.unwrap()).clone();
     let other = job(&setting.sandbox, "batch/a", "usd", None).await;
-    let ended = line.carry(other).await.unwrap();
-    assert_eq!(refused(&ended).code, "job_conflict");
-    assert!(refused(&ended).message.contains(&card.id), "{:?}", refused(&ended));
-    // The conflict did not spoil the record.
-    let same = line.carry(job(&setting.sandbox, "batch/a", "eur", None).await).await.unwrap();
+    let ended = line.carry(other, Carry::default()).await.unwrap();
+    assert_eq!(issued(&ended).id, card.id, "the card is there, whatever is asked for now");
+    assert!(ended.note.as_deref().is_some_and(|note| note.contains("not applied")), "{ended:?}");
+    // That did not spoil the record.
+    let same =
+        line.carry(job(&setting.sandbox, "batch/a", "eur", None).await, Carry::default()).await.unwrap();
     assert_eq!(issued(&same).id, card.id);
-    assert!(same.recorded_before);
+    assert!(same.recorded_before && same.note.is_none());
     assert_eq!(setting.pins().len(), 1);
 }
 
@@ -135,7 +136,7 @@ async fn the_same_job_twice_at_once_is_one_card() {
         job(&setting.sandbox, "batch/a", "eur", None).await,
         job(&setting.sandbox, "batch/a", "eur", None).await,
     ];
-    let [one, two] = jobs.map(|job| line.carry(job));
+    let [one, two] = jobs.map(|job| line.carry(job, Carry::default()));
     let (one, two) = tokio::join!(one, two);
     assert_eq!(issued(&one.unwrap()).id, issued(&two.unwrap()).id);
     assert_eq!(setting.sandbox.account().creates, 1, "the second was answered from the record");
@@ -146,14 +147,14 @@ async fn jobs_that_are_taken_in_together_are_each_carried_by_what_is_known_of_it
     let setting = Setting::new(Faults::default()).await;
     let line = setting.line().await;
     let named = async |id: &str| Box::new(job(&setting.sandbox, id, "eur", None).await);
-    let before = line.carry(named("batch/known").await).await.unwrap();
+    let before = line.carry(named("batch/known").await, Carry::default()).await.unwrap();
     let ids = ["batch/new", "batch/known", "batch/new", "batch/other"];
     let mut jobs = Vec::new();
     for id in ids {
         jobs.push(named(id).await);
     }
     // The last first: the second of a name waits for the first, whichever is carried first.
-    let carried = line.admit(jobs).await.into_iter().rev().map(|job| line.carry_admitted(job));
+    let carried = line.admit(jobs).await.into_iter().rev().map(|job| line.carry(job, Carry::default()));
     let ended: Vec<_> = futures_util::future::join_all(carried).await.into_iter().flatten().collect();
     let [other, again, known, new] = &ended[..] else { panic!("one end for each: {ended:?}") };
     assert_eq!((issued(known), known.recorded_before), (issued(&before), true));
@@ -162,7 +163,7 @@ async fn jobs_that_are_taken_in_together_are_each_carried_by_what_is_known_of_it
     assert_eq!(setting.sandbox.account().creates, 3, "one for each name");
     // One that is taken in and never carried holds nobody up.
     drop(line.admit(vec![named("batch/left").await]).await);
-    issued(&line.carry(named("batch/left").await).await.unwrap());
+    issued(&line.carry(named("batch/left").await, Carry::default()).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,9 +172,9 @@ async fn a_refused_job_may_come_again_mended() {
     let line = setting.line().await;
     let stale = job(&setting.sandbox, "batch/a", "eur", Some("1234")).await;
     setting.sandbox.rotate_key();
-    assert_eq!(refused(&line.carry(stale).await.unwrap()).code, "stale_key");
+    assert_eq!(refused(&line.carry(stale, Carry::default()).await.unwrap()).code, "stale_key");
     assert_eq!(setting.sandbox.account().creates, 0, "a stale PIN costs no call");
     let fresh = job(&setting.sandbox, "batch/a", "eur", Some("1234")).await;
-    issued(&line.carry(fresh).await.unwrap());
+    issued(&line.carry(fresh, Carry::default()).await.unwrap());
     assert_eq!(setting.pins(), [Some("1234".into())]);
 }

@@ -47,7 +47,9 @@ async fn until_ready(listen: u16, wanted: bool, at_most: Duration) -> Duration {
 }
 
 fn worker_on(program: Program, listen: u16) -> Running {
-    program.with("EMBOSSER__HTTP__LISTEN", &format!("127.0.0.1:{listen}")).spawn(&["worker", "--rate", "100"])
+    program
+        .with("EMBOSSER__WORKER__LISTEN", &format!("127.0.0.1:{listen}"))
+        .spawn(&["worker", "--rate", "100"])
 }
 
 async fn stopped(worker: Running) {

@@ -32,6 +32,7 @@ async fn two_thousand_jobs_ten_killed_workers_two_killed_brokers() {
         delay: 0.1,
         // It would make PINs stale, which are then rightly refused.
         rotate: 0.0,
+        ..Faults::default()
     };
     let latency = Duration::from_millis(20);
     let sandbox =
@@ -41,9 +42,7 @@ async fn two_thousand_jobs_ten_killed_workers_two_killed_brokers() {
     let mut rabbit = Rabbit::start().await;
     let directory = tempfile::tempdir().unwrap();
     let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, JOBS).await;
-    let program = Program::new(directory.path(), &sandbox)
-        .with("EMBOSSER__RABBITMQ__URL", &rabbit.url())
-        .with("EMBOSSER__HTTP__LISTEN", "127.0.0.1:0");
+    let program = Program::new(directory.path(), &sandbox).with("EMBOSSER__RABBITMQ__URL", &rabbit.url());
     let following = program.spawn(&["submit", "cards.csv", "--wait"]);
     let began = Instant::now();
     for killed in 0..WORKERS_KILLED {

@@ -29,8 +29,8 @@ use embosser::config::{Config, PaceConfig, RetryConfig, StripeConfig};
 use embosser::encrypt::encrypt_pin;
 use embosser::job::{Batch, Job, JobId};
 use embosser::ledger::{Ledger, Scope};
-use embosser::line::course::Rules;
-use embosser::line::{Line, LookFirst, Parts};
+use embosser::line::decision::Rules;
+use embosser::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Options, Parts, Vet};
 use embosser::outcome::Outcome;
 use embosser::pace::Pace;
 use embosser::pin::PinJwe;
@@ -100,6 +100,9 @@ async fn line(server: &Server, directory: &Path, per_second: f64) -> Arc<Line> {
         retry: RetryConfig::default(),
         rules: Rules::default(),
         look_first: LookFirst::No,
+        vet: Vet::No,
+        lease_idle: LEASE_IDLE,
+        same_refusals: (10, OnSameRefusals::Wait),
     }))
 }
 
@@ -120,7 +123,7 @@ async fn through(line: &Arc<Line>, server: &Server, at_a_time: usize, jobs: Vec<
             loop {
                 let job = take.lock().expect("nobody panics").try_recv();
                 let Ok(job) = job else { return };
-                let ended = line.carry(job).await.expect("the line is open");
+                let ended = line.carry(job, Options::default()).await.expect("the line is open");
                 assert!(matches!(ended.outcome, Outcome::Issued(_)), "{:?}", ended.outcome);
             }
         });
@@ -173,6 +176,8 @@ impl Rollout {
             reconcile_first: false,
             metrics: None,
             skip_invalid: false,
+            second_cards: false,
+            no_wait: false,
         };
         Self { name: name.to_owned(), args, config, rows }
     }
@@ -258,7 +263,7 @@ async fn added(server: &Server, seconds: usize, jwe: &str) {
         let (line, job) = (line.clone(), job(loopback::NOTED, number, jwe));
         let taken = Instant::now();
         jobs.spawn(async move {
-            let ended = line.carry(job).await.expect("the line is open");
+            let ended = line.carry(job, Options::default()).await.expect("the line is open");
             assert!(matches!(ended.outcome, Outcome::Issued(_)));
             (number, taken, taken.elapsed())
         });

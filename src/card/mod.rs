@@ -19,6 +19,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize as _;
 
+use crate::job::Content;
 use crate::pin::PinJwe;
 use form::Form;
 use kind::Kind;
@@ -170,6 +171,38 @@ impl CardRequest {
         fingerprint(self.form.iter())
     }
 
+    /// What was asked for, without the PIN and however it is spelt: blanks around a value, a spreadsheet's lost leading
+    /// zeros and the case of a currency or a country make no other wish. For telling duplicates, never for a request.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        let mut digest = Sha256::new();
+        digest.update(b"create_card");
+        for (path, value) in self.form.iter() {
+            let kind = params::kind_of(path).ok();
+            let mut value = value.trim();
+            if value.len() > 1 && value.bytes().all(|byte| byte.is_ascii_digit()) {
+                value = value.trim_start_matches('0');
+            }
+            digest.update((path.len() as u64).to_be_bytes());
+            digest.update(path.as_bytes());
+            digest.update((value.len() as u64).to_be_bytes());
+            match kind {
+                Some(Kind::Currency | Kind::Country) => digest.update(value.to_ascii_lowercase().as_bytes()),
+                _ => digest.update(value.as_bytes()),
+            }
+        }
+        let digest = digest.finalize();
+        let mut content = [0; 16];
+        content.copy_from_slice(&digest[..16]);
+        Content(content)
+    }
+
+    /// The value of a parameter, if it was given.
+    #[must_use]
+    pub fn value(&self, path: &str) -> Option<&str> {
+        self.form.iter().find(|(given, _)| *given == path).map(|(_, value)| value)
+    }
+
     /// Appends the form body, with the metadata by which the card is found again.
     pub fn encode_into(&self, body: &mut Vec<u8>, pin: Option<&str>, job_id: &str, batch: &str) {
         self.form.encode_into(body);
@@ -313,6 +346,18 @@ mod tests {
         let other = request(&[("exp_month", "7"), ("second_line", "")]);
         assert_eq!(one.fingerprint(), other.fingerprint());
         assert_ne!(one.fingerprint(), request(&[("exp_month", "8")]).fingerprint());
+    }
+
+    #[test]
+    fn what_a_spreadsheet_changes_is_no_other_wish() {
+        let of = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(path, value)| ((*path).into(), (*value).into())).collect();
+            CardRequest::from_pairs(pairs).unwrap().content()
+        };
+        let one = of(&[("type", "virtual"), ("currency", "EUR"), ("metadata[staff]", "00012")]);
+        let other = of(&[("type", "virtual"), ("currency", "eur"), ("metadata[staff]", "12 ")]);
+        assert_eq!(one, other);
+        assert_ne!(one, of(&[("type", "virtual"), ("currency", "eur"), ("metadata[staff]", "13")]));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
     /// Calls per second to reckon with [default: the configured pace].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
 }
 
@@ -41,9 +41,6 @@ pub enum Format {
 pub fn run(args: &Args, config: &Config) -> Result<Exit, String> {
     let per_second =
         args.rate.unwrap_or_else(|| config.pace.endpoint_per_second.min(config.pace.account_per_second));
-    if !(per_second.is_finite() && per_second > 0.0) {
-        return Err(format!("--rate {per_second}: must be above 0"));
-    }
     let mut out = BufWriter::new(io::stdout().lock());
     let told = match args.format {
         Format::Json => tell_json(args, per_second, &mut out),

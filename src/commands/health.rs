@@ -12,9 +12,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Options of `embosser health`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where it listens [default: http.listen].
-    #[arg(value_name = "ADDRESS:PORT")]
+    /// Where it listens [default: http.listen, with --worker worker.listen].
+    #[arg(value_name = "ADDRESS:PORT", value_parser = super::arguments::address)]
     pub address: Option<SocketAddr>,
+    /// Ask the worker, not the server.
+    #[arg(long)]
+    pub worker: bool,
     /// Ask whether it takes work, too, instead of whether it lives.
     #[arg(long)]
     pub ready: bool,
@@ -25,7 +28,8 @@ pub struct Args {
 /// # Errors
 /// If no client can be made.
 pub async fn run(args: &Args, config: &Config) -> Result<Exit, String> {
-    let address = reachable(args.address.unwrap_or(config.http.listen));
+    let configured = if args.worker { config.worker.listen } else { config.http.listen };
+    let address = reachable(args.address.unwrap_or(configured));
     let path = if args.ready { "readyz" } else { "healthz" };
     // reqwest wants one even where it speaks plain HTTP; a second call finds it set.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -1,14 +1,17 @@
 //! The commands: what `main.rs` parses, done.
 
+pub mod arguments;
 pub mod check;
 pub mod connect;
 pub mod encrypt;
 pub mod example;
 pub mod health;
 pub mod issue;
+pub mod manifest;
 pub mod sandbox;
 pub mod schema;
 pub mod serve;
+pub mod signals;
 pub mod status;
 pub mod submit;
 pub mod worker;

@@ -17,8 +17,12 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "It is asked and steered over HTTP as well, under /_sandbox/: GET account (every card made, with \
-    its PIN, for judging), GET requests; POST rotate, advance {\"seconds\": N}, rate {\"endpoint\": N, \"account\": N}, \
-    faults {\"NAME\": PROBABILITY}. Nothing of it is written to a disk."
+    its PIN, for judging), GET requests; POST rotate, advance {\"seconds\": N} (its clock: \
+    keys grow old, calls under way end), list_lag \
+    {\"seconds\": N}, rate {\"endpoint\": N, \"account\": N}, \
+    faults {\"NAME\": PROBABILITY}, force {\"status\": N, \"type\": …, \"code\": …, \"param\": …, \"message\": …} \
+    (every create and change is answered so, without effect; null ends it), key_endpoint \"up\", \"unavailable\" \
+    (503) or \"silent\". Nothing of it is written to a disk."
 )]
 pub struct Args {
     /// Address and port to listen on; port 0 takes a free one.
@@ -41,7 +45,8 @@ pub struct Args {
     pub seed: u64,
     /// A fault and its probability, several times for several: error_before, error_after (500 without and with a card), drop_before,
     /// drop_after (the connection is cut), conflict (409), lock_timeout (429 of no limiter), rotate (the key, right
-    /// after it was served), html, delay, half_body, empty; or all=P for each of them.
+    /// after it was served), html, delay, half_body, empty, list_error
+    /// (500), empty_page (a list that says there is more, and has nothing in it); or all=P for each of them.
     #[arg(long = "fault", value_name = "NAME=P", value_parser = fault)]
     pub faults: Vec<(String, f64)>,
     /// How much longer a call takes that meets the fault `delay`.
@@ -53,6 +58,12 @@ pub struct Args {
     /// Its key may not create or change anything: every such call is answered 403.
     #[arg(long)]
     pub read_only: bool,
+    /// Its key may not ask whose it is: GET /v1/account is answered 403.
+    #[arg(long)]
+    pub no_account: bool,
+    /// A new card is missing from lists for so long; by its id it is there at once.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = time)]
+    pub list_lag: Duration,
     /// An idempotency key is forgotten after so long.
     #[arg(long, value_name = "TIME", default_value = "86400s", value_parser = time)]
     pub idempotency_window: Duration,
@@ -130,6 +141,8 @@ pub async fn run(args: Args) -> Result<Exit, String> {
         delay: args.delay,
         api_key: api_key.transpose()?,
         may_write: !args.read_only,
+        may_read_account: !args.no_account,
+        list_lag: args.list_lag,
         idempotency_window: args.idempotency_window,
         ..Options::default()
     };

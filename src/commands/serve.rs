@@ -2,25 +2,27 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
-use super::connect::{Connected, connect};
+use super::connect::{Connected, Patience, connect};
+use super::signals::{HangUp, StopSignals, on_hang_up};
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::config::{Config, JobsTo};
+use crate::config::{Config, JobsTo, place};
 use crate::ledger::{Ledger, Scope};
-use crate::line::course::Rules;
-use crate::line::{Line, LookFirst, Parts};
+use crate::line::decision::Rules;
+use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::sandbox::Sandbox;
 use crate::serve::access::{Role, Tokens, new_token};
-use crate::serve::intake::{Intake, Queue};
+use crate::serve::intake::{Intake, Queue, WorkerScope};
 use crate::serve::{self, Server};
+use crate::stripe::Mode;
 
 /// Options of `embosser serve`.
 #[derive(Debug, clap::Args)]
@@ -29,13 +31,13 @@ pub struct Args {
     #[arg(long)]
     pub sandbox: bool,
     /// Address and port to listen on [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = super::arguments::address)]
     pub listen: Option<SocketAddr>,
-    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: sqlite://embosser.db].
+    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: ledger.url, or the user's own place].
     #[arg(long, value_name = "URL")]
     pub ledger: Option<String>,
     /// Calls per second, for the endpoint and the account.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
     /// Look for each row's card at Stripe before the first call: after the ledger was lost.
     #[arg(long)]
@@ -91,6 +93,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         config.ledger.url.clone_from(ledger);
     }
     let mut config = config.checked().map_err(|error| error.to_string())?;
+    config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    tracing::info!("ledger: {}", place::shown(&config.ledger.url));
     let tokens = match &config.http.tokens_file {
         Some(file) => Tokens::read(file).map_err(|error| error.to_string())?,
         None => Tokens::none(),
@@ -118,25 +122,29 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let exporter = Exporter::install()?;
     exporter.sweep();
     let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
+    // Whoever connects before it is known whose cards these are waits for a moment.
+    let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    println!("embosser serves on http://{address} ({mode})");
+    let views = open(&config.ledger.url).await?;
     let (intake, ledger, sandbox) = match to_queue {
-        Some(mode) => (queue(&config, mode).await?, None, None),
+        Some(mode) => (queue(&config, mode, &views).await?, None, None),
         None => {
             let connected = connect(args.sandbox, &mut config, api_key).await?;
             let ledger = open(&config.ledger.url).await?;
             let look_first = if args.reconcile_first { LookFirst::Yes } else { LookFirst::No };
-            let (intake, sandbox) = line(&config, connected, ledger.clone(), look_first);
+            let (intake, sandbox) = line(&config, connected, ledger.clone(), look_first).await?;
             (intake, Some(ledger), sandbox)
         }
     };
-    let views = open(&config.ledger.url).await?;
-    let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
     let account = config.stripe.account;
     let parts =
         serve::Parts { config: config.http, tokens, intake, views: views.clone(), mode, account, exporter };
     let server = Server::new(parts);
-    stop_on_signal(server.clone())?;
-    println!("embosser serves on http://{address} ({mode})");
+    let stopped = server.clone();
+    tokio::spawn(StopSignals::listen(HangUp::SeenTo)?.obey(move || stopped.stop()));
+    let reloaded = server.clone();
+    on_hang_up(move || reloaded.reload_tokens())?;
     server.run(listener).await;
     if let Some(ledger) = ledger {
         ledger.close().await;
@@ -149,58 +157,90 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
 }
 
 fn is_live(api_key: Option<&SecretString>) -> bool {
-    api_key.is_some_and(|key| key.expose_secret().contains("_live_"))
+    api_key.is_some_and(|key| Mode::of(key) == Mode::Live)
 }
 
 /// The line in this process.
-fn line(
+async fn line(
     config: &Config,
     connected: Connected,
     ledger: Ledger,
     look_first: LookFirst,
-) -> (Intake, Option<Sandbox>) {
-    let Connected { client, scope, sandbox } = connected;
+) -> Result<(Intake, Option<Sandbox>), String> {
+    let pace = Pace::start(&config.pace);
+    let scope =
+        connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
+    let Connected { client, sandbox, .. } = connected;
     let line = Line::new(Parts {
         client,
-        pace: Pace::start(&config.pace),
+        pace,
         ledger,
         scope,
         clock: Clock::system(),
         retry: config.retry.clone(),
-        rules: Rules::default(),
+        rules: Rules::of(&config.stripe),
         look_first,
+        vet: Vet::Yes,
+        lease_idle: LEASE_IDLE,
+        same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Wait),
     });
-    (Intake::Line(Arc::new(line)), sandbox)
+    Ok((Intake::Line(Arc::new(line)), sandbox))
 }
 
 /// The queue of a worker with a key of this mode.
-async fn queue(config: &Config, mode: &str) -> Result<Intake, String> {
+async fn queue(config: &Config, mode: &'static str, ledger: &Ledger) -> Result<Intake, String> {
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
     let api = url::Url::parse(&config.stripe.api_url).map_err(|error| format!("stripe.api_url: {error}"))?;
     let host = api.host_str().unwrap_or("");
     let host = api.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    let scope = Scope::new(mode, &host, config.stripe.account.as_deref());
+    let account = config.stripe.account.as_deref().or(config.stripe.account_id.as_deref());
+    let scope = WorkerScope::unknown(Scope::new(mode, &host, account));
     let per_second = config.pace.endpoint_per_second.min(config.pace.account_per_second);
     let queue = Queue::open(&broker, scope, Clock::system(), per_second).await;
-    Ok(Intake::Queue(Arc::new(queue.map_err(|error| format!("{}: {error}", broker.shown()))?)))
+    let queue = Arc::new(queue.map_err(|error| format!("{}: {error}", broker.shown()))?);
+    if account.is_none() {
+        learn_scope(&queue, ledger, mode, &host).await?;
+    }
+    Ok(Intake::Queue(queue))
 }
 
-fn stop_on_signal(server: Server) -> Result<(), String> {
-    let of = |kind| signal(kind).map_err(|error| error.to_string());
-    let (mut interrupt, mut terminate) = (of(SignalKind::interrupt())?, of(SignalKind::terminate())?);
+/// Learns from the ledger whose cards the worker makes; until it has run for the first time, that is looked for again.
+async fn learn_scope(
+    queue: &Arc<Queue>,
+    ledger: &Ledger,
+    mode: &'static str,
+    host: &str,
+) -> Result<(), String> {
+    /// Between two looks.
+    const LOOK_EVERY: Duration = Duration::from_millis(500);
+    let look = async |ledger: &Ledger, host: &str| -> Result<Option<Scope>, String> {
+        let accounts = ledger.accounts(mode, host).await.map_err(|error| error.to_string())?;
+        match accounts.as_slice() {
+            [] => Ok(None),
+            [account] => Ok(Some(Scope::new(mode, host, Some(account)))),
+            several => Err(format!(
+                "the ledger has cards of {} accounts; say which one the worker acts for: stripe.account_id",
+                several.len()
+            )),
+        }
+    };
+    if let Some(scope) = look(ledger, host).await? {
+        queue.scope.is(scope);
+        return Ok(());
+    }
+    let (queue, ledger, host) = (queue.clone(), ledger.clone(), host.to_owned());
     tokio::spawn(async move {
-        let told = async || {
+        loop {
             tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = queue.stopping.cancelled() => return,
             }
-        };
-        let mut told = told;
-        told().await;
-        eprintln!("stopping: calls in flight are finished (again to stop at once)");
-        server.stop();
-        told().await;
-        std::process::exit(i32::from(Exit::Unfinished.code()));
+            match look(&ledger, &host).await {
+                Ok(None) => {}
+                Ok(Some(scope)) => return queue.scope.is(scope),
+                Err(reason) => tracing::warn!(reason, "whose cards the worker makes is not known"),
+            }
+        }
     });
     Ok(())
 }

@@ -1,12 +1,16 @@
-//! `embosser status` and `embosser results`: what the ledger knows.
+//! `embosser status` and `embosser results`: what the ledger knows. They read; they never make a ledger.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write};
+
+use serde::Serialize;
 
 use super::Exit;
 use crate::config::Config;
+use crate::config::place::{PlaceError, existing_ledger_url};
 use crate::job::Batch;
-use crate::ledger::{Ledger, Scope};
-use crate::results;
+use crate::ledger::{BatchCounts, Ledger, Scope};
+use crate::outcome::Outcome;
+use crate::results::{self, Line};
 
 /// Rows read from the ledger at once: a bound on memory.
 const PAGE_ROWS: u32 = 1000;
@@ -16,6 +20,24 @@ const PAGE_ROWS: u32 = 1000;
 pub struct StatusArgs {
     /// Only this batch.
     pub batch: Option<String>,
+    /// The ledger to read: sqlite://FILE or postgres://… [default: as for issue].
+    #[arg(long, value_name = "URL")]
+    pub ledger: Option<String>,
+    /// How to tell.
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: StatusFormat,
+    /// That there is no ledger yet is no error.
+    #[arg(long)]
+    pub if_any: bool,
+}
+
+/// How `status` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum StatusFormat {
+    /// For people.
+    Text,
+    /// For programs: an array of batches.
+    Json,
 }
 
 /// Options of `embosser results`.
@@ -23,68 +45,257 @@ pub struct StatusArgs {
 pub struct ResultsArgs {
     /// The batch.
     pub batch: String,
+    /// The ledger to read: sqlite://FILE or postgres://… [default: as for issue].
+    #[arg(long, value_name = "URL")]
+    pub ledger: Option<String>,
+    /// Whose cards, where several have a batch of this name: a scope as `status` names it, or its beginning.
+    #[arg(long)]
+    pub scope: Option<String>,
+    /// How to tell.
+    #[arg(long, value_enum, default_value = "csv")]
+    pub format: ResultsFormat,
+}
+
+/// How `results` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ResultsFormat {
+    /// The lines of the results file.
+    Csv,
+    /// The same as an array of objects.
+    Json,
+}
+
+/// A batch, for programs.
+#[derive(Serialize)]
+struct BatchStatus<'a> {
+    batch: &'a str,
+    scope: &'a str,
+    rows: Option<u64>,
+    issued: u64,
+    refused: u64,
+    unresolved: u64,
+}
+
+/// A row, for programs: the results file's columns.
+#[derive(Serialize)]
+struct RowResult<'a> {
+    row: u64,
+    row_id: Option<&'a str>,
+    job_id: &'a str,
+    outcome: &'a str,
+    card_id: Option<&'a str>,
+    last4: Option<&'a str>,
+    expiry: Option<String>,
+    attempts: u32,
+    error_code: Option<&'a str>,
+    error_message: Option<&'a str>,
+    request_id: Option<&'a str>,
+    note: Option<&'a str>,
+    scope: &'a str,
+}
+
+impl<'a> RowResult<'a> {
+    fn of(line: &Line<'a>) -> Self {
+        let (card, refusal) = match &line.ended.outcome {
+            Outcome::Issued(card) => (Some(card), None),
+            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
+        };
+        Self {
+            row: line.row,
+            row_id: line.row_id,
+            job_id: line.job_id,
+            outcome: line.ended.outcome.word(),
+            card_id: card.map(|card| card.id.as_str()),
+            last4: card.map(|card| card.last4.as_str()),
+            expiry: card.map(|card| format!("{:02}/{}", card.exp_month, card.exp_year)),
+            attempts: line.ended.attempts,
+            error_code: refusal.map(|refusal| &*refusal.code),
+            error_message: refusal.map(|refusal| refusal.message.as_str()),
+            request_id: line.ended.request_id.as_deref(),
+            note: line.ended.note.as_deref(),
+            scope: line.scope,
+        }
+    }
 }
 
 /// Every batch with its counts.
 ///
 /// # Errors
-/// If the ledger cannot be read.
+/// If there is no ledger, or it cannot be read.
 pub async fn status(args: &StatusArgs, config: &Config) -> Result<Exit, String> {
-    let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
+    let ledger = match open(args.ledger.as_ref(), config).await {
+        Err(NotOpened::Place(PlaceError::Missing(place))) if args.if_any => {
+            eprintln!("there is no ledger at {place} yet");
+            return Ok(Exit::Success);
+        }
+        opened => opened?,
+    };
     let counts = ledger.counts().await.map_err(|error| error.to_string())?;
     ledger.close().await;
-    let mut out = io::stdout().lock();
     let wanted =
         counts.iter().filter(|counts| args.batch.as_ref().is_none_or(|batch| *batch == counts.batch));
-    for counts in wanted {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let told = match args.format {
+        StatusFormat::Text => tell_text(wanted, &mut out),
+        StatusFormat::Json => tell_json(wanted, &mut out),
+    };
+    ended(told.and_then(|()| out.flush()).map_err(Untold::Written))
+}
+
+fn tell_text<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl Write) -> io::Result<()> {
+    for counts in counts {
         let rows = counts.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
         writeln!(
             out,
             "{} ({}): {rows} rows, {} issued, {} refused, {} unresolved",
             counts.batch, counts.scope, counts.issued, counts.refused, counts.unresolved
-        )
-        .map_err(|error| error.to_string())?;
+        )?;
     }
-    Ok(Exit::Success)
+    Ok(())
 }
 
-/// A batch's results as CSV.
+fn tell_json<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl Write) -> io::Result<()> {
+    let batches: Vec<_> = counts
+        .map(|counts| BatchStatus {
+            batch: &counts.batch,
+            scope: &counts.scope,
+            rows: counts.rows,
+            issued: counts.issued,
+            refused: counts.refused,
+            unresolved: counts.unresolved,
+        })
+        .collect();
+    serde_json::to_writer_pretty(&mut *out, &batches)?;
+    writeln!(out)
+}
+
+/// A batch's results.
 ///
 /// # Errors
-/// If the ledger cannot be read or has no such batch.
+/// If there is no ledger, it cannot be read, or has no such batch, or several.
 pub async fn results(args: &ResultsArgs, config: &Config) -> Result<Exit, String> {
-    let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
     let batch = Batch::new(args.batch.clone()).map_err(|error| format!("the batch's name {error}"))?;
+    let ledger = open(args.ledger.as_ref(), config).await?;
     let counts = ledger.counts().await.map_err(|error| error.to_string())?;
-    let scopes: Vec<_> = counts.iter().filter(|counts| counts.batch == args.batch).collect();
-    if scopes.is_empty() {
+    let scope = scope_of(args, &counts)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let told = tell_rows(&ledger, &scope, &batch, args.format, &mut out).await;
+    let told = told.and_then(|()| out.flush().map_err(Untold::Written));
+    ledger.close().await;
+    ended(told)
+}
+
+/// Whose batch it is: several scopes' rows are never mixed, since a rehearsal's cards are not real.
+fn scope_of(args: &ResultsArgs, counts: &[BatchCounts]) -> Result<Scope, String> {
+    let of_batch: Vec<&str> = counts
+        .iter()
+        .filter(|counts| counts.batch == args.batch)
+        .map(|counts| counts.scope.as_str())
+        .collect();
+    if of_batch.is_empty() {
         return Err(format!("the ledger has no batch {:?}", args.batch));
     }
-    let mut out = io::stdout().lock();
-    let written = |error: io::Error| error.to_string();
-    let header = results::record(&results::COLUMNS).map_err(written)?;
-    out.write_all(&header).map_err(written)?;
-    for counts in scopes {
-        let scope = Scope::of_ledger(&counts.scope);
-        let mut after = None;
-        loop {
-            let page = ledger
-                .batch_page(&scope, &batch, after.take(), None, PAGE_ROWS)
-                .await
-                .map_err(|error| error.to_string())?;
-            let Some(last) = page.last() else { break };
-            after = Some((last.row.unwrap_or(0), last.id.clone()));
-            for row in &page {
-                let line = results::Line {
-                    row: row.row.unwrap_or(0),
-                    row_id: row.row_id.as_deref(),
-                    job_id: row.id.as_str(),
-                    ended: &row.ended(),
-                };
-                out.write_all(&results::record(&line.cells()).map_err(written)?).map_err(written)?;
+    let wanted = args.scope.as_deref().unwrap_or("");
+    let matches: Vec<&str> = of_batch.iter().copied().filter(|scope| scope.starts_with(wanted)).collect();
+    let exact = matches.iter().find(|scope| **scope == wanted);
+    match (exact, matches.as_slice()) {
+        (Some(scope), _) | (None, [scope]) => Ok(Scope::of_ledger(scope)),
+        (None, []) => Err(format!(
+            "batch {:?} has no scope that begins with {wanted:?}; it has {}",
+            args.batch,
+            of_batch.join(", ")
+        )),
+        (None, several) => Err(format!(
+            "batch {:?} is in several scopes: {}; say which one with --scope (its beginning will do)",
+            args.batch,
+            several.join(", ")
+        )),
+    }
+}
+
+async fn tell_rows(
+    ledger: &Ledger,
+    scope: &Scope,
+    batch: &Batch,
+    format: ResultsFormat,
+    out: &mut impl Write,
+) -> Result<(), Untold> {
+    match format {
+        ResultsFormat::Csv => out.write_all(&results::record(&results::COLUMNS)?)?,
+        ResultsFormat::Json => out.write_all(b"[")?,
+    }
+    let (mut after, mut separator) = (None, "\n  ");
+    loop {
+        let page = ledger
+            .batch_page(scope, batch, after.take(), None, PAGE_ROWS)
+            .await
+            .map_err(|error| Untold::Unread(error.to_string()))?;
+        let Some(last) = page.last() else { break };
+        after = Some((last.row.unwrap_or(0), last.id.clone()));
+        for row in &page {
+            let ended = row.ended();
+            let line = Line {
+                row: row.row.unwrap_or(0),
+                row_id: row.row_id.as_deref(),
+                job_id: row.id.as_str(),
+                ended: &ended,
+                scope: scope.as_str(),
+            };
+            match format {
+                ResultsFormat::Csv => out.write_all(&results::record(&line.cells())?)?,
+                ResultsFormat::Json => {
+                    out.write_all(separator.as_bytes())?;
+                    serde_json::to_writer(&mut *out, &RowResult::of(&line)).map_err(io::Error::from)?;
+                    separator = ",\n  ";
+                }
             }
         }
     }
-    ledger.close().await;
-    Ok(Exit::Success)
+    match format {
+        ResultsFormat::Csv => {}
+        ResultsFormat::Json => out.write_all(b"\n]\n")?,
+    }
+    Ok(())
+}
+
+/// Why something was not told to its end.
+enum Untold {
+    Unread(String),
+    Written(io::Error),
+}
+
+impl From<io::Error> for Untold {
+    fn from(error: io::Error) -> Self {
+        Self::Written(error)
+    }
+}
+
+fn ended(told: Result<(), Untold>) -> Result<Exit, String> {
+    match told {
+        Ok(()) => Ok(Exit::Success),
+        // Whoever reads has read enough, as `head` does.
+        Err(Untold::Written(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Success),
+        Err(Untold::Written(error)) => Err(error.to_string()),
+        Err(Untold::Unread(reason)) => Err(reason),
+    }
+}
+
+/// Why there is no open ledger.
+enum NotOpened {
+    Place(PlaceError),
+    Ledger(String),
+}
+
+impl From<NotOpened> for String {
+    fn from(error: NotOpened) -> Self {
+        match error {
+            NotOpened::Place(error) => error.to_string(),
+            NotOpened::Ledger(reason) => reason,
+        }
+    }
+}
+
+async fn open(named: Option<&String>, config: &Config) -> Result<Ledger, NotOpened> {
+    let url = existing_ledger_url(named.unwrap_or(&config.ledger.url)).map_err(NotOpened::Place)?;
+    Ledger::open(&url).await.map_err(|error| NotOpened::Ledger(error.to_string()))
 }

@@ -3,7 +3,7 @@
 mod follow;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,11 +13,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Exit;
+use super::issue::earlier::{recognise as recognise_rows, tell};
 use crate::broker::Broker;
 use crate::broker::publisher::{NotTaken, Publisher};
-use crate::config::Config;
-use crate::job::Batch;
-use crate::manifest::batch::job_of;
+use crate::config::{Config, place};
+use crate::job::{Batch, Job};
+use crate::ledger::{Ledger, Scope};
+use crate::manifest::batch::Jobs;
+use crate::manifest::recognise::Recognition;
 use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
 use crate::worker::send::Outgoing;
 use follow::Following;
@@ -32,7 +35,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// Options of `embosser submit`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The manifest: a CSV with a header row.
+    /// The manifest: a CSV with a header row; - is standard input.
     pub manifest: PathBuf,
     /// Names the batch: with a row's id it names the job [default: the manifest's name].
     #[arg(long)]
@@ -43,6 +46,13 @@ pub struct Args {
     /// Publish the valid rows of a manifest that has invalid ones.
     #[arg(long)]
     pub skip_invalid: bool,
+    /// Publish rows again that were issued before under other names: second cards.
+    #[arg(long)]
+    pub second_cards: bool,
+    /// The worker's ledger, if it can be read here: rows that it knows under other names are told, and get no second cards
+    /// [default: ledger.url, or the user's own place].
+    #[arg(long, value_name = "URL")]
+    pub ledger: Option<String>,
     /// Wait until every row has ended, and write the results.
     #[arg(long)]
     pub wait: bool,
@@ -64,8 +74,8 @@ pub(super) struct Published {
 /// A sentence for the operator.
 pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
-    let batch = batch_name(&args)?;
-    let manifest = Arc::new(Manifest::open(&args.manifest).map_err(|error| error.to_string())?);
+    let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
+    let manifest = super::manifest::open(&args.manifest).await?;
     let report = check(&manifest).await?;
     if report.invalid_rows > 0 && !args.skip_invalid {
         super::check::print_problems(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
@@ -78,32 +88,37 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     if !confirm(&args, &broker, valid)? {
         return Err("nothing was published".into());
     }
+    let recognition =
+        if args.second_cards { Arc::default() } else { recognise(&args, &config, &batch, &manifest).await? };
     let publisher = Arc::new(Publisher::new(broker.clone(), "embosser submit"));
     publisher.connect().await.map_err(|error| format!("{}: {error}", broker.shown()))?;
-    let results = args.results.clone().unwrap_or_else(|| args.manifest.with_extension("results.csv"));
+    let of_manifest = || super::manifest::results_of(&args.manifest, &batch, "results.csv");
+    let results = args.results.clone().unwrap_or_else(of_manifest);
     let following = match args.wait {
         true => Some(Following::begin(broker.clone(), &batch, valid, &results).await?),
         false => None,
     };
     let published = Arc::new(Published::default());
     let bar = progress(valid, &published);
-    let unroutable = publish_all(&publisher, manifest, &batch, &published, &bar).await;
+    let ended =
+        publish_all(&publisher, manifest, Jobs::new(batch.clone(), recognition), &published, &bar).await;
     bar.finish_and_clear();
     publisher.close().await;
-    unroutable?;
-    println!("{} of {} rows published to {} as batch {batch}.", valid, report.rows, broker.topology.jobs);
+    let cut = ended?;
+    let confirmed = published.confirmed.load(Ordering::Relaxed);
+    println!("{confirmed} of {} rows published to {} as batch {batch}.", report.rows, broker.topology.jobs);
+    if let Some(reason) = &cut {
+        eprintln!("stopped: {reason}");
+    }
     let skipped = report.invalid_rows > 0;
     let exit = match following {
-        Some(following) => following.until_all_ended().await?,
+        Some(following) => following.until_all_ended(confirmed).await?,
         None => Exit::Success,
     };
+    if cut.is_some() {
+        return Ok(Exit::Unfinished);
+    }
     Ok(if exit == Exit::Success && skipped { Exit::Refused } else { exit })
-}
-
-fn batch_name(args: &Args) -> Result<Batch, String> {
-    let of_file = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let name = args.batch.clone().or_else(|| of_file(&args.manifest)).unwrap_or_default();
-    Batch::new(name).map_err(|error| format!("the batch's name {error}; pass --batch NAME"))
 }
 
 async fn check(manifest: &Arc<Manifest>) -> Result<CheckReport, String> {
@@ -132,28 +147,59 @@ fn confirm(args: &Args, broker: &Broker, rows: u64) -> Result<bool, String> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// The rows that are known under other names, as far as the ledger here knows: it may be the worker's, or there may be none.
+async fn recognise(
+    args: &Args,
+    config: &Config,
+    batch: &Batch,
+    manifest: &Arc<Manifest>,
+) -> Result<Arc<Recognition>, String> {
+    let named = args.ledger.as_deref().unwrap_or(&config.ledger.url);
+    let Ok(url) = place::existing_ledger_url(named) else { return Ok(Arc::default()) };
+    let ledger = Ledger::open(&url).await.map_err(|error| error.to_string())?;
+    let counts = ledger.counts().await.map_err(|error| error.to_string())?;
+    let mut scopes: Vec<&str> = counts.iter().map(|counts| counts.scope.as_str()).collect();
+    scopes.sort_unstable();
+    scopes.dedup();
+    // Whose the worker's key is is not known here: where one account's cards are, these are that account's.
+    let recognition = match scopes.as_slice() {
+        [scope] => {
+            let recognition = recognise_rows(&ledger, &Scope::of_ledger(scope), batch, manifest).await?;
+            tell(&recognition, |line| eprintln!("{line}"));
+            recognition
+        }
+        _ => Arc::default(),
+    };
+    ledger.close().await;
+    Ok(recognition)
+}
+
+/// Answers why not all were read, if so.
 async fn publish_all(
     publisher: &Arc<Publisher>,
     manifest: Arc<Manifest>,
-    batch: &Batch,
+    mut jobs: Jobs,
     published: &Arc<Published>,
     bar: &ProgressBar,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let (rows, mut incoming) = mpsc::channel::<Result<Row, InvalidRow>>(1);
     let reader = std::thread::spawn(move || read_rows(&manifest, &rows));
     let mut publishing: JoinSet<Result<(), String>> = JoinSet::new();
     while let Some(row) = incoming.recv().await {
         // An invalid row was told by the check.
         let Ok(row) = row else { continue };
+        let line = row.line;
+        let job = jobs
+            .job_of(row)
+            .map_err(|error| format!("line {line}: batch and row_id together make a job id that {error}"))?;
         if publishing.len() >= UNCONFIRMED_MAX
             && let Some(ended) = publishing.join_next().await
         {
             ended.map_err(|error| error.to_string())??;
         }
-        let (publisher, batch, published, bar) =
-            (publisher.clone(), batch.clone(), published.clone(), bar.clone());
+        let (publisher, published, bar) = (publisher.clone(), published.clone(), bar.clone());
         publishing.spawn(async move {
-            publish(&publisher, row, &batch, &published).await?;
+            publish(&publisher, job, &published).await?;
             published.confirmed.fetch_add(1, Ordering::Relaxed);
             bar.inc(1);
             Ok(())
@@ -165,25 +211,25 @@ async fn publish_all(
     reader.join().map_err(|_| "the manifest's reader failed".to_owned())?
 }
 
-fn read_rows(manifest: &Manifest, rows: &mpsc::Sender<Result<Row, InvalidRow>>) -> Result<(), String> {
+fn read_rows(
+    manifest: &Manifest,
+    rows: &mpsc::Sender<Result<Row, InvalidRow>>,
+) -> Result<Option<String>, String> {
     for row in manifest.rows().map_err(|error| error.to_string())? {
+        if let Err(invalid) = &row
+            && let Some(reason) = invalid.unreadable()
+        {
+            return Ok(Some(reason.to_owned()));
+        }
         if rows.blocking_send(row).is_err() {
             break;
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// One row, waiting for as long as the queue is full.
-async fn publish(
-    publisher: &Publisher,
-    row: Row,
-    batch: &Batch,
-    published: &Published,
-) -> Result<(), String> {
-    let line = row.line;
-    let job = job_of(row, batch)
-        .map_err(|error| format!("line {line}: batch and row_id together make a job id that {error}"))?;
+async fn publish(publisher: &Publisher, job: Job, published: &Published) -> Result<(), String> {
     let outgoing = Outgoing::of(job);
     loop {
         match outgoing.publish(publisher).await {

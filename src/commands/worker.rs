@@ -7,13 +7,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::connect::{Connected, connect};
+use super::connect::{Connected, Patience, connect};
+use super::signals::on_hang_up;
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::config::{Config, RetryConfig, seconds};
+use crate::config::{Config, RetryConfig, place, seconds};
 use crate::ledger::Ledger;
-use crate::line::course::Rules;
-use crate::line::{Halt, Line, LookFirst, Parts};
+use crate::line::decision::Rules;
+use crate::line::{Halt, LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::worker::message::Terms;
@@ -25,11 +26,11 @@ pub struct Args {
     /// Issue against a built-in stand-in for Stripe; no account needed, no card is real.
     #[arg(long)]
     pub sandbox: bool,
-    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: sqlite://embosser.db].
+    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: ledger.url, or the user's own place].
     #[arg(long, value_name = "URL")]
     pub ledger: Option<String>,
     /// Calls per second, for the endpoint and the account.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
     /// Look for each job's card at Stripe before the first call: after the ledger was lost.
     #[arg(long)]
@@ -49,14 +50,20 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         config.ledger.url.clone_from(ledger);
     }
     let mut config = config.checked().map_err(|error| error.to_string())?;
+    config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    tracing::info!("ledger: {}", place::shown(&config.ledger.url));
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
-    let Connected { client, scope, sandbox } = connect(args.sandbox, &mut config, api_key).await?;
+    let connected = connect(args.sandbox, &mut config, api_key).await?;
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
+    let pace = Pace::start(&config.pace);
+    let scope =
+        connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
+    let Connected { client, sandbox, .. } = connected;
     let exporter = Exporter::install()?;
     exporter.sweep();
     let line = Arc::new(Line::new(Parts {
         client,
-        pace: Pace::start(&config.pace),
+        pace,
         ledger: ledger.clone(),
         scope,
         clock: Clock::system(),
@@ -65,8 +72,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             elapsed_seconds_max: config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max),
             ..config.retry.clone()
         },
-        rules: Rules::default(),
+        rules: Rules::of(&config.stripe),
         look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
+        vet: Vet::Yes,
+        lease_idle: LEASE_IDLE,
+        same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Wait),
     }));
     let message_kib_max = usize::try_from(config.worker.message_kib_max).unwrap_or(usize::MAX);
     let terms = Terms {
@@ -75,10 +85,10 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         message_bytes_max: message_kib_max.saturating_mul(1024),
     };
     let worker = Worker::new(line.clone(), broker, terms, &config.worker);
-    let listen = config.http.listen;
+    let listen = config.worker.listen;
     let listener = tokio::net::TcpListener::bind(listen)
         .await
-        .map_err(|error| format!("http.listen {listen}: {error}"))?;
+        .map_err(|error| format!("worker.listen {listen}: {error}"))?;
     let router = health::router(line, worker.ready(), &exporter);
     let http = tokio::spawn(async move { axum::serve(listener, router).await });
     let ended = worker.run(stop_on_signal()?).await;
@@ -89,9 +99,9 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     match ended {
         Ok(()) => Ok(Exit::Success),
-        Err(halt @ Halt::Key(_)) => Err(format!("stopped: {halt}")),
+        Err(halt @ (Halt::Key(_) | Halt::SameRefusals(_))) => Err(format!("stopped: {halt}")),
         // A database may come back: whoever looks after this process is to start it again.
-        Err(halt @ Halt::Ledger(_)) => {
+        Err(halt @ (Halt::Ledger(_) | Halt::Unreachable(_))) => {
             eprintln!("embosser: stopped: {halt}");
             Ok(Exit::Unfinished)
         }
@@ -99,6 +109,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
 }
 
 fn stop_on_signal() -> Result<CancellationToken, String> {
+    // The end of a terminal, or somebody who takes it for a server that reads its configuration anew, ends no calls.
+    on_hang_up(|| tracing::info!("SIGHUP: nothing is read anew; going on"))?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let told = stop.clone();
@@ -109,7 +121,7 @@ fn stop_on_signal() -> Result<CancellationToken, String> {
                 _ = tokio::signal::ctrl_c() => {}
             }
             if again {
-                std::process::exit(i32::from(Exit::Unfinished.code()));
+                crate::logging::exit(Exit::Unfinished.code());
             }
             tracing::info!("stopping: calls in flight are finished");
             told.cancel();

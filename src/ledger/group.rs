@@ -7,12 +7,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::store::Again;
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, Time, WrittenCounts};
+use super::store::{Again, Change, Touches, Written};
+use super::{
+    Batch, BatchCounts, BatchRow, Begin, Conclude, JobId, Kind, LedgerError, Recorded, Row, SameContent,
+    Scope, Step, Time, Version, WrittenCounts,
+};
+use crate::job::Content;
 
 /// Most rows in one commit. A bound on memory and on how long a reader of the database waits, not on speed.
 const GROUP_ROWS_MAX: usize = 1024;
@@ -60,6 +64,27 @@ impl Store {
             Err(LedgerError::Address { url, reason: "unknown kind of database".into() })
         }
     }
+
+    /// A new connection to the same database, if there is one to be had.
+    ///
+    /// # Errors
+    /// If it is another database.
+    async fn open_again(&mut self, url: &str) -> Result<(), LedgerError> {
+        let fresh = match self {
+            Self::Sqlite(sqlite) => match sqlite.is_in_place() {
+                Ok(()) => Self::open(url).await,
+                Err(replaced) => Err(replaced),
+            },
+            Self::Postgres(postgres) => postgres.open_again(url).await.map(Self::Postgres),
+        };
+        match fresh {
+            Ok(fresh) => *self = fresh,
+            Err(replaced @ LedgerError::Replaced(_)) => return Err(replaced),
+            // It is tried again, or what failed before is told.
+            Err(_) => {}
+        }
+        Ok(())
+    }
 }
 
 /// Where the server of a store runs.
@@ -103,8 +128,8 @@ pub(super) fn display_name(url: &str) -> String {
 }
 
 struct Write {
-    row: Box<Row>,
-    done: oneshot::Sender<Result<(), LedgerError>>,
+    change: Change,
+    done: oneshot::Sender<Result<Written, LedgerError>>,
 }
 
 enum Ask {
@@ -131,8 +156,26 @@ enum Ask {
         digest: String,
         answer: oneshot::Sender<Result<Vec<String>, LedgerError>>,
     },
+    SameContent {
+        scope: Scope,
+        contents: Vec<Content>,
+        answer: oneshot::Sender<Result<Vec<SameContent>, LedgerError>>,
+    },
     WriteBatch {
         batch: Box<BatchRow>,
+        answer: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    Metadata {
+        name: String,
+        answer: oneshot::Sender<Result<Option<String>, LedgerError>>,
+    },
+    MetadataUnder {
+        prefix: String,
+        answer: oneshot::Sender<Result<Vec<String>, LedgerError>>,
+    },
+    RenameScope {
+        from: Scope,
+        to: Scope,
         answer: oneshot::Sender<Result<(), LedgerError>>,
     },
     Close {
@@ -145,8 +188,11 @@ enum Ask {
 pub struct Ledger {
     writes: mpsc::Sender<Write>,
     asks: mpsc::Sender<Ask>,
+    pub(super) url: Arc<str>,
     name: Arc<str>,
     commits: Arc<CommitCounts>,
+    /// Whether the writing connection is closed.
+    closed: watch::Receiver<bool>,
 }
 
 /// How many commits served how many rows; for metrics and benches.
@@ -178,10 +224,15 @@ impl Ledger {
         let name: Arc<str> = display_name(url).into();
         let commits = Arc::new(CommitCounts::default());
         let runs = Runs::of(&writing);
-        let writer = write_in_groups(writing, write_requests, url.to_owned(), commits.clone());
+        let (closing, closed) = watch::channel(false);
+        let writing = write_in_groups(writing, write_requests, url.to_owned(), commits.clone());
+        let writer = async move {
+            writing.await;
+            let _ = closing.send(true);
+        };
         runs.run("ledger-writer", writer);
         runs.run("ledger-reader", answer_in_groups(reading, ask_requests, url.to_owned()));
-        Ok(Self { writes, asks, name, commits })
+        Ok(Self { writes, asks, url: url.into(), name, commits, closed })
     }
 
     /// The ledger's address, without its password.
@@ -196,34 +247,186 @@ impl Ledger {
         &self.commits
     }
 
-    /// Makes a row durable; returns once it survives a crash. An issued row stays as it is.
+    /// Records an attempt, if the row still is as `known`; returns once it survives a crash.
     ///
     /// # Errors
-    /// If it could not be written; then nothing may be told or called on the strength of it.
-    pub fn write(&self, row: Row) -> impl Future<Output = Result<(), LedgerError>> + Send {
-        let row = Box::new(row);
-        async move {
-            let (done, written) = oneshot::channel();
-            self.writes.send(Write { row, done }).await.map_err(|_| LedgerError::Closed)?;
-            written.await.map_err(|_| LedgerError::Closed)?
-        }
+    /// If it could not be written; then no call may be made.
+    pub async fn begin(&self, row: Row, known: Option<&Row>) -> Result<Begin, LedgerError> {
+        let (row, written) = self.compare_and_set(row, known).await?;
+        Ok(match written {
+            Written::Done => Begin::Recorded(Recorded { row }),
+            Written::Changed(found) => Begin::Changed(found),
+        })
     }
 
-    /// What is known of a job.
+    /// Records an end, if the row still is as `known`; returns once it survives a crash.
+    ///
+    /// # Errors
+    /// If it could not be written; then nothing may be told on the strength of it.
+    pub async fn conclude(&self, row: Row, known: Option<&Row>) -> Result<Conclude, LedgerError> {
+        let (row, written) = self.compare_and_set(row, known).await?;
+        Ok(match written {
+            Written::Done => Conclude::Written(row),
+            Written::Changed(found) => Conclude::Changed(found),
+        })
+    }
+
+    async fn compare_and_set(
+        &self,
+        mut row: Row,
+        known: Option<&Row>,
+    ) -> Result<(Box<Row>, Written), LedgerError> {
+        row.version = known.map_or(Version::NONE, |known| known.version).next();
+        let touches =
+            if known.is_some_and(|known| known.stands_like(&row)) { Touches::State } else { Touches::Whole };
+        let row = Box::new(row);
+        let written = self.change(Change::Step { row: row.clone(), touches }).await?;
+        Ok((row, written))
+    }
+
+    /// Puts a note beside a row, or takes it away.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn annotate(
+        &self,
+        scope: &Scope,
+        id: &JobId,
+        step: Step,
+        note: Option<String>,
+    ) -> Result<(), LedgerError> {
+        self.change(Change::Note { scope: scope.clone(), id: id.clone(), step, note }).await.map(|_| ())
+    }
+
+    /// Gives a name a value that outlives the process.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn set_metadata(
+        &self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<(), LedgerError> {
+        self.change(Change::Metadata { name: name.into(), value: value.into() }).await.map(|_| ())
+    }
+
+    /// The value that a name was given.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn metadata(&self, name: &str) -> Result<Option<String>, LedgerError> {
+        self.ask(|answer| Ask::Metadata { name: name.into(), answer }).await?
+    }
+
+    /// Remembers which account a key belongs to; the key is told by a digest.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn remember_account(
+        &self,
+        mode: &str,
+        host: &str,
+        key_digest: &str,
+        account: &str,
+    ) -> Result<(), LedgerError> {
+        self.set_metadata(format!("account:{mode}:{host}:{key_digest}"), account).await
+    }
+
+    /// The account that a key was seen to belong to.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn account_of(
+        &self,
+        mode: &str,
+        host: &str,
+        key_digest: &str,
+    ) -> Result<Option<String>, LedgerError> {
+        self.metadata(&format!("account:{mode}:{host}:{key_digest}")).await
+    }
+
+    /// The accounts that any key for this host was seen to belong to.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn accounts(&self, mode: &str, host: &str) -> Result<Vec<String>, LedgerError> {
+        let prefix = format!("account:{mode}:{host}:");
+        let mut accounts = self.ask(|answer| Ask::MetadataUnder { prefix, answer }).await??;
+        accounts.sort_unstable();
+        accounts.dedup();
+        Ok(accounts)
+    }
+
+    /// Whether it can be written to, found out by a write.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn probe_write(&self) -> Result<(), LedgerError> {
+        self.set_metadata("probe", "1").await
+    }
+
+    /// Remembers that something was so at a moment, by the time of day.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn mark(&self, scope: &Scope, name: &str, at: Time) -> Result<(), LedgerError> {
+        self.set_metadata(format!("mark:{}:{name}", scope.as_str()), at.unix_ms().to_string()).await
+    }
+
+    /// The moment of the latest [`Self::mark`] of that name.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn marked(&self, scope: &Scope, name: &str) -> Result<Option<Time>, LedgerError> {
+        let found = self.metadata(&format!("mark:{}:{name}", scope.as_str())).await?;
+        Ok(found.and_then(|ms| ms.parse().ok()).map(Time::from_unix_ms))
+    }
+
+    async fn change(&self, change: Change) -> Result<Written, LedgerError> {
+        let (done, written) = oneshot::channel();
+        self.writes.send(Write { change, done }).await.map_err(|_| LedgerError::Closed)?;
+        written.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    /// What is known of a job's card.
     ///
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn look_up(&self, scope: &Scope, id: &JobId) -> Result<Option<Row>, LedgerError> {
-        let rows = self.look_up_all(scope, vec![id.clone()]).await?;
+        let rows = self.look_up_all(scope, vec![(id.clone(), Step::CreateCard)]).await?;
         Ok(rows.into_iter().next().flatten())
     }
 
-    /// What is known of each of these jobs, in their order.
+    /// What is known of each of these steps, in their order.
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub async fn look_up_all(&self, scope: &Scope, ids: Vec<JobId>) -> Result<Vec<Option<Row>>, LedgerError> {
-        self.ask(|answer| Ask::LookUp(LookUp { scope: scope.clone(), ids, answer })).await?
+    pub async fn look_up_all(
+        &self,
+        scope: &Scope,
+        steps: Vec<(JobId, Step)>,
+    ) -> Result<Vec<Option<Row>>, LedgerError> {
+        self.ask(|answer| Ask::LookUp(LookUp { scope: scope.clone(), steps, answer })).await?
+    }
+
+    /// The steps that ask for any of these contents and have a card, or may come to have one.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn same_content(
+        &self,
+        scope: &Scope,
+        contents: Vec<Content>,
+    ) -> Result<Vec<SameContent>, LedgerError> {
+        self.ask(|answer| Ask::SameContent { scope: scope.clone(), contents, answer }).await?
+    }
+
+    /// Gives every row of one scope another, but for those that the other has already.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn rename_scope(&self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
+        self.ask(|answer| Ask::RenameScope { from: from.clone(), to: to.clone(), answer }).await?
     }
 
     /// Up to `limit` of a batch's rows in the manifest's order, after the given row; only those of one kind, if one
@@ -288,13 +491,18 @@ impl Ledger {
         self.ask(|answer| Ask::WriteBatch { batch: Box::new(batch), answer }).await?
     }
 
-    /// Closes both connections, folding SQLite's write-ahead log into its file. Later calls are refused.
+    /// Closes both connections, once all that was to be written is; the last of them folds SQLite's write-ahead log into
+    /// its file, so that the file alone is the whole ledger. Later calls are refused.
     pub async fn close(self) {
-        let Self { writes, asks, .. } = self;
-        drop(writes);
-        let (answer, closed) = oneshot::channel();
+        let Self { writes, asks, mut closed, .. } = self;
+        // The writer ends when it is told so, whoever still holds a clone.
+        let (done, _) = oneshot::channel();
+        let _ = writes.send(Write { change: Change::Close, done }).await;
+        // One after the other: of two that close at once each takes the other for one that stays.
+        let _ = closed.wait_for(|closed| *closed).await;
+        let (answer, answered) = oneshot::channel();
         if asks.send(Ask::Close { answer }).await.is_ok() {
-            let _ = closed.await;
+            let _ = answered.await;
         }
     }
 
@@ -350,26 +558,47 @@ async fn write_in_groups(
     use std::sync::atomic::Ordering::Relaxed;
     let mut group = Vec::with_capacity(GROUP_ROWS_MAX);
     let mut gathering = Gathering::of(&store);
-    while gathering.next(&mut requests, &mut group).await {
-        let rows: Vec<&Row> = group.iter().map(|write| &*write.row).collect();
+    let mut closing = false;
+    while !closing && gathering.next(&mut requests, &mut group).await {
+        if let Some(close) = group.iter().position(|write| matches!(write.change, Change::Close)) {
+            closing = true;
+            // Whoever comes after it is told that the ledger is closed, by the drop of what it waits for.
+            group.truncate(close);
+        }
+        let changes: Vec<&Change> = group.iter().map(|write| &write.change).collect();
+        if changes.is_empty() {
+            continue;
+        }
         let began = Instant::now();
-        let result = commit(&mut store, &url, &rows).await;
+        let result = commit(&mut store, &url, &changes).await;
         crate::metrics::committed(group.len(), began.elapsed());
         counts.commits.fetch_add(1, Relaxed);
         counts.rows.fetch_add(group.len() as u64, Relaxed);
-        for write in group.drain(..) {
-            // A caller that was dropped meanwhile has nothing to learn; its row is written all the same.
-            let _ = write.done.send(result.clone());
+        // A caller that was dropped meanwhile has nothing to learn; its row is written all the same.
+        match result {
+            Ok(written) => {
+                for (write, written) in group.drain(..).zip(written) {
+                    let _ = write.done.send(Ok(written));
+                }
+            }
+            Err(error) => {
+                for write in group.drain(..) {
+                    let _ = write.done.send(Err(error.clone()));
+                }
+            }
         }
     }
     either!(store, store => store.close());
 }
 
-async fn commit(store: &mut Store, url: &str, rows: &[&Row]) -> Result<(), LedgerError> {
+async fn commit(store: &mut Store, url: &str, changes: &[&Change]) -> Result<Vec<Written>, LedgerError> {
     let mut wait = COMMIT_WAIT;
     let mut tries = 0;
     loop {
-        let Err(failure) = either!(&mut *store, store => store.write(rows)) else { return Ok(()) };
+        let failure = match either!(&mut *store, store => store.write(changes)) {
+            Ok(written) => return Ok(written),
+            Err(failure) => failure,
+        };
         tries += 1;
         if failure.again == Again::No || tries >= COMMIT_TRIES_MAX {
             return Err(failure.meaning);
@@ -377,10 +606,8 @@ async fn commit(store: &mut Store, url: &str, rows: &[&Row]) -> Result<(), Ledge
         tracing::warn!(error = %failure.meaning, tries, "ledger commit failed; trying again");
         tokio::time::sleep(wait).await;
         wait *= 2;
-        if failure.again == Again::Anew
-            && let Ok(fresh) = Store::open(url).await
-        {
-            *store = fresh;
+        if failure.again == Again::Anew {
+            store.open_again(url).await?;
         }
     }
 }
@@ -416,6 +643,22 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
                     let same = either!(&mut store, store => store.same_digest(&scope, &digest));
                     let _ = answer.send(same);
                 }
+                Ask::SameContent { scope, contents, answer } => {
+                    let same = either!(&mut store, store => store.same_content(&scope, &contents));
+                    let _ = answer.send(same);
+                }
+                Ask::Metadata { name, answer } => {
+                    let found = either!(&mut store, store => store.metadata(&name));
+                    let _ = answer.send(found);
+                }
+                Ask::MetadataUnder { prefix, answer } => {
+                    let found = either!(&mut store, store => store.metadata_under(&prefix));
+                    let _ = answer.send(found);
+                }
+                Ask::RenameScope { from, to, answer } => {
+                    let renamed = either!(&mut store, store => store.rename_scope(&from, &to));
+                    let _ = answer.send(renamed);
+                }
                 Ask::WriteBatch { batch, answer } => {
                     let written = either!(&mut store, store => store.write_batch(&batch));
                     let _ = answer.send(written);
@@ -438,7 +681,7 @@ async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, u
 async fn look_up(
     store: &mut Store,
     url: &str,
-    keys: &[(&Scope, &JobId)],
+    keys: &[(&Scope, &JobId, Step)],
 ) -> Result<Vec<Option<Row>>, LedgerError> {
     let mut wait = COMMIT_WAIT;
     let mut tries = 0;
@@ -451,29 +694,27 @@ async fn look_up(
         }
         tokio::time::sleep(wait).await;
         wait *= 2;
-        if let Ok(fresh) = Store::open(url).await {
-            *store = fresh;
-        }
+        store.open_again(url).await?;
     }
 }
 
-/// What is known of some jobs?
+/// What is known of some steps?
 struct LookUp {
     scope: Scope,
-    ids: Vec<JobId>,
+    steps: Vec<(JobId, Step)>,
     answer: oneshot::Sender<Result<Vec<Option<Row>>, LedgerError>>,
 }
 
 async fn answer_look_ups(store: &mut Store, url: &str, look_ups: Vec<LookUp>) {
     let mut keys = Vec::new();
     for asked in &look_ups {
-        keys.extend(asked.ids.iter().map(|id| (&asked.scope, id)));
+        keys.extend(asked.steps.iter().map(|(id, step)| (&asked.scope, id, *step)));
     }
     match look_up(store, url, &keys).await {
         Ok(rows) => {
             let mut rows = rows.into_iter();
-            for LookUp { ids, answer, .. } in look_ups {
-                let _ = answer.send(Ok(rows.by_ref().take(ids.len()).collect()));
+            for LookUp { steps, answer, .. } in look_ups {
+                let _ = answer.send(Ok(rows.by_ref().take(steps.len()).collect()));
             }
         }
         Err(error) => {

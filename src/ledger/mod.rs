@@ -1,23 +1,29 @@
-//! The ledger: what is known of every job, written down before and after each call.
+//! The ledger: what is known of every step of every job, written down before and after each call.
 //!
-//! Duty: to answer what became of a job, and to make an attempt or an outcome durable before it returns. Many
-//! jobs' writes share one flush. Never: a PIN, a JWE, or anything of a request but its fingerprint.
+//! Duty: to answer what became of a step, and to make an attempt or an outcome durable before it returns. Many
+//! jobs' writes share one flush. Never: a PIN, a JWE, or anything of a request but a digest of its content.
 //!
-//! Guarantees: once [`Ledger::write`] returns, the row survives a crash; a row that says *issued* is never
-//! changed again; a database of a newer embosser is left alone.
+//! Guarantees: a write is a compare-and-set. It takes effect only if the row still is what the writer knew, and else
+//! answers what the row has become, so that nothing is done on the strength of what is no longer true. Once it is
+//! written, the row survives a crash. A row that says *issued* is never changed again, but for the note beside it. A
+//! database of a newer embosser is left alone; one that is deleted or replaced while it is in use is noticed. Who
+//! calls for an account holds its [`Lease`].
 
 mod group;
+mod lease;
 mod postgres;
+mod schema;
 mod sqlite;
 mod store;
 
 use std::sync::Arc;
 
 use crate::clock::Time;
-use crate::job::{Batch, Fingerprint, Generation, Job, JobId};
+use crate::job::{Batch, Content, Generation, Job, JobId, PinMark, Step};
 use crate::outcome::{Card, Ended, Outcome, Refusal};
 
 pub use group::Ledger;
+pub use lease::{Holder, Lease, LeaseError, Leased};
 
 /// Whose cards: live or test, at which host, for which connected account. A trial with a test key must never
 /// make a live run believe that its rows are done.
@@ -69,24 +75,32 @@ pub enum Kind {
     Refused,
 }
 
-impl Kind {
-    /// As it stands in the ledger.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Begun => "begun",
-            Self::Issued => "issued",
-            Self::Refused => "refused",
-        }
+/// How often a row was written; 0 is no row at all. What a writer knew is told by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// There is no row.
+    pub const NONE: Self = Self(0);
+
+    /// The next one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
     }
 }
 
-/// One job's row: always written whole.
+/// One step's row: always written whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Whose card.
     pub scope: Scope,
     /// Which job.
     pub id: JobId,
+    /// Which of its steps.
+    pub step: Step,
+    /// How often it was written.
+    pub version: Version,
     /// Of which batch.
     pub batch: Batch,
     /// Its row in the manifest, if it came from one.
@@ -94,7 +108,9 @@ pub struct Row {
     /// Its `row_id` there.
     pub row_id: Option<String>,
     /// What was asked for.
-    pub fingerprint: Fingerprint,
+    pub content: Content,
+    /// Which ciphertext of a PIN was sent with it, if one was.
+    pub pin: Option<PinMark>,
     /// How far it has come.
     pub state: State,
     /// Which idempotency key is in use.
@@ -107,6 +123,8 @@ pub struct Row {
     pub attempts: u32,
     /// Stripe's id of the deciding request.
     pub request_id: Option<String>,
+    /// What a reader must know beside it: what a later upload wanted differently, for instance.
+    pub note: Option<String>,
     /// When this row was written.
     pub written: Time,
 }
@@ -118,18 +136,30 @@ impl Row {
         Self {
             scope: scope.clone(),
             id: job.id.clone(),
+            step: job.step(),
+            version: Version::NONE,
             batch: job.batch.clone(),
             row: job.place.as_ref().map(|place| place.row),
             row_id: job.place.as_ref().and_then(|place| place.row_id.clone()),
-            fingerprint: job.fingerprint(),
+            content: job.content(),
+            pin: job.pin.as_ref().map(PinMark::of),
             state,
             generation: Generation::FIRST,
             key_began: None,
             attempted: None,
             attempts: 0,
             request_id: None,
+            note: None,
             written: now,
         }
+    }
+
+    /// Whether it stands at the same place of the same batch: then a database's indexes need no change.
+    fn stands_like(&self, other: &Self) -> bool {
+        self.batch == other.batch
+            && self.row == other.row
+            && self.row_id == other.row_id
+            && self.content == other.content
     }
 
     /// The row as an end, for results and answers; a begun row's end is not known.
@@ -143,7 +173,13 @@ impl Row {
             State::Issued(card) => Outcome::Issued(card.clone()),
             State::Refused(refusal) => Outcome::Refused(refusal.clone()),
         };
-        Ended { outcome, attempts: self.attempts, request_id: self.request_id.clone(), recorded_before: true }
+        Ended {
+            outcome,
+            attempts: self.attempts,
+            request_id: self.request_id.clone(),
+            recorded_before: true,
+            note: self.note.clone(),
+        }
     }
 }
 
@@ -179,6 +215,64 @@ pub struct BatchCounts {
     pub unresolved: u64,
     /// When the latest row was written.
     pub latest: Option<Time>,
+}
+
+/// An attempt that was recorded: only who holds this may make its call.
+#[derive(Debug)]
+#[must_use]
+pub struct Recorded {
+    row: Box<Row>,
+}
+
+impl Recorded {
+    /// The row as it was recorded.
+    #[must_use]
+    pub fn row(&self) -> &Row {
+        &self.row
+    }
+
+    /// The row as it is known, giving up the right to call.
+    #[must_use]
+    pub fn into_row(self) -> Box<Row> {
+        self.row
+    }
+}
+
+/// What came of recording an attempt.
+#[derive(Debug)]
+#[must_use]
+pub enum Begin {
+    /// It is recorded.
+    Recorded(Recorded),
+    /// The row is no longer what it was known as: this is what it is now. Nothing was written.
+    Changed(Option<Box<Row>>),
+}
+
+/// What came of recording an end.
+#[derive(Debug)]
+#[must_use]
+pub enum Conclude {
+    /// It is recorded; the row as it is now.
+    Written(Box<Row>),
+    /// The row is no longer what it was known as: this is what it is now. Nothing was written.
+    Changed(Option<Box<Row>>),
+}
+
+/// A step of some job that asks for a certain content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SameContent {
+    /// What it asks for.
+    pub content: Content,
+    /// Which job.
+    pub id: JobId,
+    /// Of which batch.
+    pub batch: Batch,
+    /// Its `row_id` there.
+    pub row_id: Option<String>,
+    /// Whether there is a card, or one may come to be.
+    pub kind: Kind,
+    /// When it was last written.
+    pub written: Time,
 }
 
 /// How many rows of a batch were written after a moment, by what they say now.
@@ -234,6 +328,9 @@ pub enum LedgerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It is not the database that was opened.
+    #[error("ledger {0} was deleted or replaced while it was in use; put it back and run again")]
+    Replaced(String),
     /// Any other failure of the database.
     #[error("ledger {ledger}: {reason}")]
     Database {

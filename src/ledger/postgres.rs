@@ -2,59 +2,56 @@
 //!
 //! The same table and the same rules as in SQLite; a group travels as one `json_to_recordset` statement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions, Connection, Row as _};
 
 use super::group::display_name;
-use super::store::{self, Again, COLUMNS, Columns, Failure, VERSION};
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, WrittenCounts};
+use super::schema::{self, VERSION};
+use super::store::{self, Again, COLUMNS, Change, Columns, Failure, Written};
+use super::{
+    Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step, WrittenCounts,
+};
+use crate::job::Content;
 
 /// Serialises migrations of workers that start together; any number that no other program of the database uses.
 const MIGRATION_LOCK: i64 = 0x656d_626f_7373;
+/// Under which name the database's own identity stands: another one is another ledger.
+const IDENTITY: &str = "identity";
 
-const SCHEMA: [&str; 3] = [
-    "CREATE TABLE jobs (
-        scope TEXT NOT NULL, job_id TEXT NOT NULL, batch TEXT NOT NULL, row_number BIGINT NOT NULL, row_id TEXT,
-        fingerprint TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('begun', 'issued', 'refused')),
-        generation BIGINT NOT NULL, key_began_ms BIGINT, attempted_ms BIGINT, attempts BIGINT NOT NULL,
-        card_id TEXT, last4 TEXT, exp_month BIGINT, exp_year BIGINT,
-        error_code TEXT, error_message TEXT, request_id TEXT, written_ms BIGINT NOT NULL,
-        PRIMARY KEY (scope, job_id))",
-    "CREATE INDEX jobs_by_batch ON jobs (scope, batch, row_number, job_id COLLATE \"C\")",
-    "CREATE TABLE batches (
-        scope TEXT NOT NULL, batch TEXT NOT NULL, digest TEXT, manifest_rows BIGINT NOT NULL,
-        began_ms BIGINT NOT NULL, PRIMARY KEY (scope, batch))",
-];
-
-// A row that says issued is final: the guard at the end keeps any late writer off it.
-const WRITE: &str = "INSERT INTO jobs (scope, job_id, batch, row_number, row_id, fingerprint, state, generation,
-        key_began_ms, attempted_ms, attempts, card_id, last4, exp_month, exp_year, error_code, error_message,
-        request_id, written_ms)
-    SELECT scope, job_id, batch, row_number, row_id, fingerprint, state, generation, key_began_ms, attempted_ms,
-        attempts, card_id, last4, exp_month, exp_year, error_code, error_message, request_id, written_ms
-    FROM json_to_recordset($1::json) AS written (scope TEXT, job_id TEXT, batch TEXT, row_number BIGINT,
-        row_id TEXT, fingerprint TEXT, state TEXT, generation BIGINT, key_began_ms BIGINT, attempted_ms BIGINT,
-        attempts BIGINT, card_id TEXT, last4 TEXT, exp_month BIGINT, exp_year BIGINT, error_code TEXT,
-        error_message TEXT, request_id TEXT, written_ms BIGINT)
-    ON CONFLICT (scope, job_id) DO UPDATE SET batch = excluded.batch, row_number = excluded.row_number,
-        row_id = excluded.row_id, fingerprint = excluded.fingerprint, state = excluded.state,
-        generation = excluded.generation, key_began_ms = excluded.key_began_ms,
-        attempted_ms = excluded.attempted_ms, attempts = excluded.attempts, card_id = excluded.card_id,
-        last4 = excluded.last4, exp_month = excluded.exp_month, exp_year = excluded.exp_year,
-        error_code = excluded.error_code, error_message = excluded.error_message,
-        request_id = excluded.request_id, written_ms = excluded.written_ms
-    WHERE jobs.state <> 'issued'";
+/// Writes rows, each if the one that is there has the version before; answers which were written. A row that says
+/// issued is final, whoever writes.
+const WRITE: &str = "WITH wanted AS (SELECT * FROM json_to_recordset($1::json) AS written (scope TEXT, job_id TEXT,
+        step TEXT, version BIGINT, batch TEXT, row_number BIGINT, row_id TEXT, content TEXT, pin TEXT, state TEXT,
+        generation BIGINT, key_began_ms BIGINT, attempted_ms BIGINT, attempts BIGINT, output TEXT, error_code TEXT,
+        error_message TEXT, request_id TEXT, note TEXT, written_ms BIGINT)),
+    changed AS (UPDATE steps SET version = wanted.version, batch = wanted.batch, row_number = wanted.row_number,
+        row_id = wanted.row_id, content = wanted.content, pin = wanted.pin, state = wanted.state,
+        generation = wanted.generation, key_began_ms = wanted.key_began_ms, attempted_ms = wanted.attempted_ms,
+        attempts = wanted.attempts, output = wanted.output, error_code = wanted.error_code,
+        error_message = wanted.error_message, request_id = wanted.request_id, note = wanted.note,
+        written_ms = wanted.written_ms
+        FROM wanted WHERE wanted.version > 1 AND steps.scope = wanted.scope AND steps.job_id = wanted.job_id
+            AND steps.step = wanted.step AND steps.version = wanted.version - 1 AND steps.state <> 'done'
+        RETURNING steps.scope, steps.job_id, steps.step),
+    made AS (INSERT INTO steps (scope, job_id, step, version, batch, row_number, row_id, content, pin, state,
+            generation, key_began_ms, attempted_ms, attempts, output, error_code, error_message, request_id, note,
+            written_ms)
+        SELECT scope, job_id, step, version, batch, row_number, row_id, content, pin, state, generation,
+            key_began_ms, attempted_ms, attempts, output, error_code, error_message, request_id, note, written_ms
+        FROM wanted WHERE version = 1
+        ON CONFLICT (scope, job_id, step) DO NOTHING RETURNING scope, job_id, step)
+    SELECT scope, job_id, step FROM changed UNION ALL SELECT scope, job_id, step FROM made";
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
         j.latest_ms AS latest_ms
-    FROM (SELECT scope, batch, count(*) FILTER (WHERE state = 'issued') AS issued,
+    FROM (SELECT scope, batch, count(*) FILTER (WHERE state = 'done') AS issued,
             count(*) FILTER (WHERE state = 'refused') AS refused,
             count(*) FILTER (WHERE state = 'begun') AS unresolved, max(written_ms) AS latest_ms
-          FROM jobs GROUP BY scope, batch) j
+          FROM steps GROUP BY scope, batch) j
         FULL OUTER JOIN batches b ON b.scope = j.scope AND b.batch = j.batch
     ORDER BY coalesce(j.latest_ms, b.began_ms) DESC";
 
@@ -62,85 +59,234 @@ const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.bat
 pub(super) struct Postgres {
     connection: PgConnection,
     name: String,
+    identity: String,
+}
+
+/// A connection, before anything is known of the tables.
+pub(super) async fn connect(url: &str) -> Result<PgConnection, LedgerError> {
+    let name = display_name(url);
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|error| LedgerError::Address { url: name.clone(), reason: error.to_string() })?
+        .application_name("embosser")
+        .disable_statement_logging();
+    options.connect().await.map_err(|error| meaning(&name, &error))
 }
 
 impl Postgres {
     /// Connects, making the tables where they are missing.
     pub(super) async fn open(url: &str) -> Result<Self, LedgerError> {
-        let name = display_name(url);
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|error| LedgerError::Address { url: name.clone(), reason: error.to_string() })?
-            .application_name("embosser")
-            .disable_statement_logging();
-        let connection = options.connect().await.map_err(|error| meaning(&name, &error))?;
-        let mut postgres = Self { connection, name };
+        let connection = connect(url).await?;
+        let mut postgres = Self { connection, name: display_name(url), identity: String::new() };
         postgres.migrate().await?;
+        postgres.identity = postgres.metadata(IDENTITY).await?.unwrap_or_default();
         Ok(postgres)
+    }
+
+    /// Connects again, to the same database.
+    pub(super) async fn open_again(&self, url: &str) -> Result<Self, LedgerError> {
+        let again = Self::open(url).await?;
+        if again.identity != self.identity {
+            return Err(LedgerError::Replaced(self.name.clone()));
+        }
+        Ok(again)
     }
 
     async fn migrate(&mut self) -> Result<(), LedgerError> {
         let name = self.name.clone();
-        let told = |error: sqlx::Error| meaning(&name, &error);
-        let mut transaction = self.connection.begin().await.map_err(told)?;
+        let to_error = |error: sqlx::Error| meaning(&name, &error);
+        let mut transaction = self.connection.begin().await.map_err(to_error)?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
             .bind(MIGRATION_LOCK)
             .execute(&mut *transaction)
             .await
-            .map_err(told)?;
+            .map_err(to_error)?;
         sqlx::query("CREATE TABLE IF NOT EXISTS embosser_ledger (version BIGINT NOT NULL)")
             .execute(&mut *transaction)
             .await
-            .map_err(told)?;
+            .map_err(to_error)?;
         let found: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM embosser_ledger")
             .fetch_one(&mut *transaction)
             .await
-            .map_err(told)?;
+            .map_err(to_error)?;
         let found = found.unwrap_or(0);
         if found > VERSION {
             return Err(LedgerError::Newer { ledger: name, found, known: VERSION });
         }
         if found < VERSION {
-            for statement in SCHEMA {
-                sqlx::query(statement).execute(&mut *transaction).await.map_err(told)?;
+            for statement in schema::of_postgres(found) {
+                sqlx::query(sqlx::AssertSqlSafe(statement))
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(to_error)?;
             }
+            sqlx::query("INSERT INTO metadata (name, value) VALUES ($1, $2)")
+                .bind(IDENTITY)
+                .bind(format!("{:032x}", rand::random::<u128>()))
+                .execute(&mut *transaction)
+                .await
+                .map_err(to_error)?;
             sqlx::query("INSERT INTO embosser_ledger (version) VALUES ($1)")
                 .bind(VERSION)
                 .execute(&mut *transaction)
                 .await
-                .map_err(told)?;
+                .map_err(to_error)?;
         }
-        transaction.commit().await.map_err(told)
+        transaction.commit().await.map_err(to_error)
     }
 
-    pub(super) async fn write(&mut self, rows: &[&Row]) -> Result<(), Failure> {
-        let documents: Vec<store::Document<'_>> = latest_of_each(rows).map(store::document).collect();
+    /// Rows in rounds of one statement, which may not touch a row twice; then what else there is.
+    pub(super) async fn write(&mut self, changes: &[&Change]) -> Result<Vec<Written>, Failure> {
+        let mut all: Vec<Option<Written>> = vec![None; changes.len()];
+        let mut left: Vec<usize> = (0..changes.len()).collect();
+        while !left.is_empty() {
+            let mut round: Vec<(usize, &Row)> = Vec::new();
+            let mut keys = HashSet::new();
+            let mut later = Vec::new();
+            for index in left {
+                match changes[index] {
+                    Change::Step { row, .. } if keys.insert((&row.scope, &row.id, row.step)) => {
+                        round.push((index, row));
+                    }
+                    Change::Step { .. } => later.push(index),
+                    other => {
+                        self.write_other(other).await.map_err(|error| failure(&self.name, &error))?;
+                        all[index] = Some(Written::Done);
+                    }
+                }
+            }
+            self.write_round(&round, &mut all).await?;
+            left = later;
+        }
+        Ok(all.into_iter().map(|written| written.unwrap_or(Written::Changed(None))).collect())
+    }
+
+    async fn write_round(
+        &mut self,
+        round: &[(usize, &Row)],
+        all: &mut [Option<Written>],
+    ) -> Result<(), Failure> {
+        if round.is_empty() {
+            return Ok(());
+        }
+        let documents: Vec<store::Document<'_>> = round.iter().map(|(_, row)| store::document(row)).collect();
         let document = serde_json::to_string(&documents).expect("strings and integers always serialise");
-        let written = sqlx::query(WRITE).bind(document).execute(&mut self.connection).await;
-        written.map(|_| ()).map_err(|error| failure(&self.name, &error))
+        let written = sqlx::query_as::<_, (String, String, String)>(WRITE)
+            .bind(document)
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(|error| failure(&self.name, &error))?;
+        let written: HashSet<(&str, &str, &str)> =
+            written.iter().map(|(scope, id, step)| (scope.as_str(), id.as_str(), step.as_str())).collect();
+        let is_written =
+            |row: &Row| written.contains(&(row.scope.as_str(), row.id.as_str(), row.step.word()));
+        let unwritten: Vec<&(usize, &Row)> = round.iter().filter(|(_, row)| !is_written(row)).collect();
+        for (index, row) in round {
+            if is_written(row) {
+                all[*index] = Some(Written::Done);
+            }
+        }
+        if !unwritten.is_empty() {
+            let keys: Vec<_> = unwritten.iter().map(|(_, row)| (&row.scope, &row.id, row.step)).collect();
+            let found = self.look_up(&keys).await;
+            let found = found.map_err(|meaning| Failure { meaning, again: Again::No })?;
+            for ((index, row), found) in unwritten.into_iter().zip(found) {
+                all[*index] = Some(Written::of_found(row, found));
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_other(&mut self, change: &Change) -> Result<(), sqlx::Error> {
+        match change {
+            Change::Step { .. } | Change::Close => Ok(()),
+            Change::Note { scope, id, step, note } => {
+                let update = "UPDATE steps SET note = $4 WHERE scope = $1 AND job_id = $2 AND step = $3";
+                let update = sqlx::query(update).bind(scope.as_str()).bind(id.as_str()).bind(step.word());
+                update.bind(note).execute(&mut self.connection).await.map(|_| ())
+            }
+            Change::Metadata { name, value } => {
+                let insert = "INSERT INTO metadata (name, value) VALUES ($1, $2)
+                    ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+                sqlx::query(insert).bind(name).bind(value).execute(&mut self.connection).await.map(|_| ())
+            }
+        }
     }
 
     pub(super) async fn look_up(
         &mut self,
-        wanted: &[(&Scope, &JobId)],
+        wanted: &[(&Scope, &JobId, Step)],
     ) -> Result<Vec<Option<Row>>, LedgerError> {
-        let keys: Vec<[&str; 2]> = wanted.iter().map(|(scope, id)| [scope.as_str(), id.as_str()]).collect();
+        let keys: Vec<[&str; 3]> =
+            wanted.iter().map(|(scope, id, step)| [scope.as_str(), id.as_str(), step.word()]).collect();
         let document = serde_json::to_string(&keys).expect("strings always serialise");
         let select = format!(
             "SELECT {COLUMNS} FROM json_array_elements($1::json) AS wanted
-             JOIN jobs ON jobs.scope = wanted->>0 AND jobs.job_id = wanted->>1"
+             JOIN steps ON steps.scope = wanted->>0 AND steps.job_id = wanted->>1 AND steps.step = wanted->>2"
         );
         let raw = sqlx::query(sqlx::AssertSqlSafe(select))
             .bind(document)
             .fetch_all(&mut self.connection)
             .await
             .map_err(|error| meaning(&self.name, &error))?;
-        let mut found: HashMap<(Scope, JobId), Row> = HashMap::with_capacity(raw.len());
+        let mut found: HashMap<(Scope, JobId, Step), Row> = HashMap::with_capacity(raw.len());
         for row in &raw {
             let row = store::row_from(Answer { row, next: 0 }, &self.name)?;
-            found.insert((row.scope.clone(), row.id.clone()), row);
+            found.insert((row.scope.clone(), row.id.clone(), row.step), row);
         }
-        let of = |(scope, id): &(&Scope, &JobId)| found.get(&((*scope).clone(), (*id).clone())).cloned();
+        let of = |(scope, id, step): &(&Scope, &JobId, Step)| {
+            found.get(&((*scope).clone(), (*id).clone(), *step)).cloned()
+        };
         Ok(wanted.iter().map(of).collect())
+    }
+
+    pub(super) async fn same_content(
+        &mut self,
+        scope: &Scope,
+        contents: &[Content],
+    ) -> Result<Vec<SameContent>, LedgerError> {
+        let contents: Vec<String> = contents.iter().map(|content| content.to_hex()).collect();
+        let select = "SELECT content, job_id, batch, row_id, state, written_ms FROM steps
+            WHERE scope = $1 AND content = ANY($2) AND state <> 'refused'";
+        let raw = sqlx::query(select)
+            .bind(scope.as_str())
+            .bind(contents)
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(|error| meaning(&self.name, &error))?;
+        raw.iter().map(|row| store::same_content_from(Answer { row, next: 0 }, &self.name)).collect()
+    }
+
+    pub(super) async fn metadata(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
+        let found = sqlx::query_scalar("SELECT value FROM metadata WHERE name = $1").bind(name);
+        found.fetch_optional(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
+    }
+
+    /// The values of all names that begin so; a name's `%` and `_` are letters.
+    pub(super) async fn metadata_under(&mut self, prefix: &str) -> Result<Vec<String>, LedgerError> {
+        let select = "SELECT value FROM metadata WHERE substr(name, 1, length($1)) = $1 ORDER BY name";
+        let found = sqlx::query_scalar(select).bind(prefix);
+        found.fetch_all(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
+    }
+
+    /// Gives every row of one scope another one.
+    pub(super) async fn rename_scope(&mut self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
+        let name = self.name.clone();
+        let to_error = |error: sqlx::Error| meaning(&name, &error);
+        let mut transaction = self.connection.begin().await.map_err(to_error)?;
+        for update in [
+            "UPDATE steps SET scope = $2 WHERE scope = $1 AND NOT EXISTS (SELECT 1 FROM steps AS other
+                WHERE other.scope = $2 AND other.job_id = steps.job_id AND other.step = steps.step)",
+            "UPDATE batches SET scope = $2 WHERE scope = $1 AND NOT EXISTS (SELECT 1 FROM batches AS other
+                WHERE other.scope = $2 AND other.batch = batches.batch)",
+        ] {
+            sqlx::query(update)
+                .bind(from.as_str())
+                .bind(to.as_str())
+                .execute(&mut *transaction)
+                .await
+                .map_err(to_error)?;
+        }
+        transaction.commit().await.map_err(to_error)
     }
 
     pub(super) async fn batch_page(
@@ -152,7 +298,7 @@ impl Postgres {
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
-            "SELECT {COLUMNS} FROM jobs WHERE scope = $1 AND batch = $2
+            "SELECT {COLUMNS} FROM steps WHERE scope = $1 AND batch = $2
              AND (row_number, job_id COLLATE \"C\") > ($3, $4) AND ($6::text IS NULL OR state = $6)
              ORDER BY row_number, job_id COLLATE \"C\" LIMIT $5"
         );
@@ -192,7 +338,7 @@ impl Postgres {
         batch: &Batch,
         after_ms: i64,
     ) -> Result<WrittenCounts, LedgerError> {
-        let select = "SELECT state, count(*) FROM jobs
+        let select = "SELECT state, count(*) FROM steps
             WHERE scope = $1 AND batch = $2 AND written_ms > $3 GROUP BY state";
         let raw = sqlx::query(select)
             .bind(scope.as_str())
@@ -229,15 +375,6 @@ impl Postgres {
         // Nothing is pending: every write was committed before its caller was told.
         let _ = self.connection.close().await;
     }
-}
-
-/// A job's latest row only: one statement may not touch a row twice. A job writes twice into one group if whoever
-/// waited for its first write was cancelled.
-fn latest_of_each<'r>(rows: &[&'r Row]) -> impl Iterator<Item = &'r Row> {
-    let latest: HashMap<(&Scope, &JobId), usize> =
-        rows.iter().enumerate().map(|(index, row)| ((&row.scope, &row.id), index)).collect();
-    let numbered = rows.iter().enumerate();
-    numbered.filter(move |(index, row)| latest[&(&row.scope, &row.id)] == *index).map(|(_, row)| *row)
 }
 
 /// One row of an answer.
@@ -279,11 +416,11 @@ fn failure(ledger: &str, error: &sqlx::Error) -> Failure {
 }
 
 /// Says in the operator's terms what an error means, by its SQLSTATE.
-fn meaning(ledger: &str, error: &sqlx::Error) -> LedgerError {
+pub(super) fn meaning(ledger: &str, error: &sqlx::Error) -> LedgerError {
     match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
         Some("25006") => LedgerError::ReadOnly(ledger.into()),
         Some("53100") => LedgerError::Full(ledger.into()),
-        Some("55P03") => LedgerError::Locked(ledger.into()),
+        Some("55P03" | "40P01" | "40001") => LedgerError::Locked(ledger.into()),
         _ => store::database(ledger, error.to_string()),
     }
 }

@@ -3,61 +3,55 @@
 //! Write-ahead log with `synchronous=FULL`: every commit is flushed before it returns, and readers never wait for
 //! the writer. Its calls block, so each connection has a thread of its own (see [`super::group`]).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, ToSql, TransactionBehavior, ffi};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction, TransactionBehavior, ffi};
 
-use super::store::{self, Again, COLUMNS, Columns, Failure, VERSION};
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, Scope, State, WrittenCounts};
+use super::schema::{self, VERSION};
+use super::store::{self, Again, COLUMNS, Change, Columns, Failure, Touches, Written};
+use super::{
+    Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step, WrittenCounts,
+};
+use crate::job::Content;
 
 /// How long another process may hold the file before we give up: longer than any of our own commits.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Statements that stay prepared: all that this file has.
-const STATEMENTS_PREPARED: usize = 16;
+const STATEMENTS_PREPARED: usize = 24;
 
-const SCHEMA: [&str; 3] = [
-    "CREATE TABLE jobs (
-        scope TEXT NOT NULL, job_id TEXT NOT NULL, batch TEXT NOT NULL, row_number INTEGER NOT NULL, row_id TEXT,
-        fingerprint TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('begun', 'issued', 'refused')),
-        generation INTEGER NOT NULL, key_began_ms INTEGER, attempted_ms INTEGER, attempts INTEGER NOT NULL,
-        card_id TEXT, last4 TEXT, exp_month INTEGER, exp_year INTEGER,
-        error_code TEXT, error_message TEXT, request_id TEXT, written_ms INTEGER NOT NULL,
-        PRIMARY KEY (scope, job_id)) WITHOUT ROWID",
-    "CREATE INDEX jobs_by_batch ON jobs (scope, batch, row_number, job_id)",
-    "CREATE TABLE batches (
-        scope TEXT NOT NULL, batch TEXT NOT NULL, digest TEXT, manifest_rows INTEGER NOT NULL,
-        began_ms INTEGER NOT NULL, PRIMARY KEY (scope, batch)) WITHOUT ROWID",
-];
+/// A step's first row. Changes nothing if there is one.
+const INSERT: &str =
+    "INSERT INTO steps (scope, job_id, step, version, batch, row_number, row_id, content, pin, state,
+        generation, key_began_ms, attempted_ms, attempts, output, error_code, error_message, request_id, note,
+        written_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+    ON CONFLICT (scope, job_id, step) DO NOTHING";
 
-/// Writes a row whole. One that says issued is final: the guard at the end keeps any late writer off it.
-const UPSERT: &str =
-    "INSERT INTO jobs (scope, job_id, batch, row_number, row_id, fingerprint, state, generation,
-        key_began_ms, attempted_ms, attempts, card_id, last4, exp_month, exp_year, error_code, error_message,
-        request_id, written_ms)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
-    ON CONFLICT (scope, job_id) DO UPDATE SET batch = excluded.batch, row_number = excluded.row_number,
-        row_id = excluded.row_id, fingerprint = excluded.fingerprint, state = excluded.state,
-        generation = excluded.generation, key_began_ms = excluded.key_began_ms,
-        attempted_ms = excluded.attempted_ms, attempts = excluded.attempts, card_id = excluded.card_id,
-        last4 = excluded.last4, exp_month = excluded.exp_month, exp_year = excluded.exp_year,
-        error_code = excluded.error_code, error_message = excluded.error_message,
-        request_id = excluded.request_id, written_ms = excluded.written_ms
-    WHERE jobs.state <> 'issued'";
+/// A row as it is to be, if it has the version before. One that says issued is final, whoever writes.
+const UPDATE: &str =
+    "UPDATE steps SET version = ?4, batch = ?5, row_number = ?6, row_id = ?7, content = ?8, pin = ?9,
+        state = ?10, generation = ?11, key_began_ms = ?12, attempted_ms = ?13, attempts = ?14, output = ?15,
+        error_code = ?16, error_message = ?17, request_id = ?18, note = ?19, written_ms = ?20
+    WHERE scope = ?1 AND job_id = ?2 AND step = ?3 AND version = ?4 - 1 AND state <> 'done'";
 
-/// Says how a job ended whose row is there already and, as most are, about the same content: what [`UPSERT`] would do,
-/// for less, as no column of the index is touched. Changes no row if there is none such.
-const END: &str = "UPDATE jobs SET state = ?7, generation = ?8, key_began_ms = ?9, attempted_ms = ?10,
-        attempts = ?11, card_id = ?12, last4 = ?13, exp_month = ?14, exp_year = ?15, error_code = ?16,
-        error_message = ?17, request_id = ?18, written_ms = ?19
-    WHERE scope = ?1 AND job_id = ?2 AND state <> 'issued'
-        AND batch = ?3 AND row_number = ?4 AND row_id IS ?5 AND fingerprint = ?6";
+/// The same of a row whose batch, place and content stay: for less, as no column of an index is touched. (They are
+/// named once, so that the statement takes the same values.)
+const UPDATE_STATE: &str = "UPDATE steps SET version = ?4, pin = ?9, state = ?10, generation = ?11,
+        key_began_ms = ?12, attempted_ms = ?13, attempts = ?14, output = ?15, error_code = ?16, error_message = ?17,
+        request_id = ?18, note = ?19, written_ms = ?20
+    WHERE scope = ?1 AND job_id = ?2 AND step = ?3 AND version = ?4 - 1 AND state <> 'done'
+        AND batch = ?5 AND row_number = ?6 AND row_id IS ?7 AND content = ?8";
+
+const SET_METADATA: &str = "INSERT INTO metadata (name, value) VALUES (?1, ?2)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
         j.latest_ms AS latest_ms
-    FROM (SELECT scope, batch, sum(state = 'issued') AS issued, sum(state = 'refused') AS refused,
-            sum(state = 'begun') AS unresolved, max(written_ms) AS latest_ms FROM jobs GROUP BY scope, batch) j
+    FROM (SELECT scope, batch, sum(state = 'done') AS issued, sum(state = 'refused') AS refused,
+            sum(state = 'begun') AS unresolved, max(written_ms) AS latest_ms FROM steps GROUP BY scope, batch) j
         FULL OUTER JOIN batches b ON b.scope = j.scope AND b.batch = j.batch
     ORDER BY coalesce(j.latest_ms, b.began_ms) DESC";
 
@@ -66,7 +60,13 @@ pub(super) struct Sqlite {
     connection: Connection,
     name: String,
     look_up: String,
+    file: PathBuf,
+    /// Which file that was when it was opened.
+    identity: Option<Identity>,
 }
+
+/// Which file a path names: its device and its number there.
+type Identity = (u64, u64);
 
 impl Sqlite {
     /// Opens the file, making it and its tables where they are missing.
@@ -84,16 +84,18 @@ impl Sqlite {
             Ok(connection)
         };
         let connection = connect().map_err(|error| meaning(&name, &error))?;
-        let look_up = format!("SELECT {COLUMNS} FROM jobs WHERE scope = ?1 AND job_id = ?2");
-        let mut sqlite = Self { connection, name, look_up };
+        let look_up = format!("SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND job_id = ?2 AND step = ?3");
+        let file = file_of(url);
+        let identity = identity_of(&file);
+        let mut sqlite = Self { connection, name, look_up, file, identity };
         sqlite.migrate()?;
         Ok(sqlite)
     }
 
     fn migrate(&mut self) -> Result<(), LedgerError> {
         let name = self.name.clone();
-        let told = |error: rusqlite::Error| meaning(&name, &error);
-        let found = version(&self.connection).map_err(told)?;
+        let to_error = |error: rusqlite::Error| meaning(&name, &error);
+        let found = version(&self.connection).map_err(to_error)?;
         if found > VERSION {
             return Err(LedgerError::Newer { ledger: name, found, known: VERSION });
         }
@@ -103,51 +105,80 @@ impl Sqlite {
         // IMMEDIATE, and asked again inside: of two processes that start at once, the second finds the tables made.
         let make = |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if version(&transaction)? < 1 {
-                for statement in SCHEMA {
-                    transaction.execute(statement, [])?;
+            let found = version(&transaction)?;
+            if found < VERSION {
+                for statement in schema::of_sqlite(found) {
+                    transaction.execute(&statement, [])?;
                 }
                 transaction.pragma_update(None, "user_version", VERSION)?;
             }
             transaction.commit()
         };
-        make(&mut self.connection).map_err(told)
+        make(&mut self.connection).map_err(to_error)
     }
 
-    pub(super) fn write(&mut self, rows: &[&Row]) -> Result<(), Failure> {
+    /// Whether the path still names the file that was opened. Who deletes or replaces it takes the ledger away: SQLite
+    /// would go on with the old file, which nobody finds any more.
+    pub(super) fn is_in_place(&self) -> Result<(), LedgerError> {
+        if self.identity.is_some() && identity_of(&self.file) != self.identity {
+            return Err(LedgerError::Replaced(self.name.clone()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(&mut self, changes: &[&Change]) -> Result<Vec<Written>, Failure> {
+        self.is_in_place().map_err(|meaning| Failure { meaning, again: Again::No })?;
+        let mut all = Vec::with_capacity(changes.len());
         let mut write = || {
+            all.clear();
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            {
-                let mut end = transaction.prepare_cached(END)?;
-                let mut upsert = transaction.prepare_cached(UPSERT)?;
-                for row in rows {
-                    let document = store::document(row);
-                    let values = values(&document);
-                    if row.state == State::Begun || end.execute(values)? == 0 {
-                        upsert.execute(values)?;
-                    }
-                }
+            for change in changes {
+                all.push(write_one(&transaction, change, &self.look_up, &self.name)?);
             }
-            transaction.commit()
+            transaction.commit()?;
+            Ok(())
         };
-        write().map_err(|error| failure(&self.name, &error))
+        let written = write();
+        written.map(|()| all).map_err(|error| match error {
+            Unwritten::Database(error) => failure(&self.name, &error),
+            Unwritten::Row(meaning) => Failure { meaning, again: Again::No },
+        })
     }
 
-    pub(super) fn look_up(&mut self, keys: &[(&Scope, &JobId)]) -> Result<Vec<Option<Row>>, LedgerError> {
-        let told = |error: rusqlite::Error| meaning(&self.name, &error);
+    pub(super) fn look_up(
+        &mut self,
+        keys: &[(&Scope, &JobId, Step)],
+    ) -> Result<Vec<Option<Row>>, LedgerError> {
+        self.is_in_place()?;
+        let to_error = |error: rusqlite::Error| meaning(&self.name, &error);
         // One view of the file for all of them, opened once.
-        let transaction = self.connection.unchecked_transaction().map_err(told)?;
+        let transaction = self.connection.unchecked_transaction().map_err(to_error)?;
         let mut found = Vec::with_capacity(keys.len());
         {
-            let mut select = transaction.prepare_cached(&self.look_up).map_err(told)?;
-            for (scope, id) in keys {
-                let mut rows = select.query((scope.as_str(), id.as_str())).map_err(told)?;
-                let row = rows.next().map_err(told)?;
+            let mut select = transaction.prepare_cached(&self.look_up).map_err(to_error)?;
+            for (scope, id, step) in keys {
+                let mut rows = select.query((scope.as_str(), id.as_str(), step.word())).map_err(to_error)?;
+                let row = rows.next().map_err(to_error)?;
                 found.push(row.map(|row| store::row_from(Answer::of(row), &self.name)).transpose()?);
             }
         }
-        transaction.commit().map_err(told)?;
+        transaction.commit().map_err(to_error)?;
         Ok(found)
+    }
+
+    pub(super) fn same_content(
+        &mut self,
+        scope: &Scope,
+        contents: &[Content],
+    ) -> Result<Vec<SameContent>, LedgerError> {
+        let select = "SELECT content, job_id, batch, row_id, state, written_ms FROM steps
+            WHERE scope = ?1 AND content = ?2 AND state <> 'refused'";
+        let mut all = Vec::new();
+        for content in contents {
+            let values: [&dyn ToSql; 2] = [&scope.as_str(), &content.to_hex()];
+            all.extend(self.all(select, &values, |columns, name| store::same_content_from(columns, name))?);
+        }
+        Ok(all)
     }
 
     pub(super) fn batch_page(
@@ -159,7 +190,7 @@ impl Sqlite {
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
-            "SELECT {COLUMNS} FROM jobs WHERE scope = ?1 AND batch = ?2
+            "SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND batch = ?2
              AND (row_number, job_id) > (?3, ?4) AND (?6 IS NULL OR state = ?6) ORDER BY row_number, job_id LIMIT ?5"
         );
         let after_id = after.1.map_or("", JobId::as_str);
@@ -187,7 +218,7 @@ impl Sqlite {
         batch: &Batch,
         after_ms: i64,
     ) -> Result<WrittenCounts, LedgerError> {
-        let select = "SELECT state, count(*) FROM jobs
+        let select = "SELECT state, count(*) FROM steps
             WHERE scope = ?1 AND batch = ?2 AND written_ms > ?3 GROUP BY state";
         let mut counts = WrittenCounts::default();
         self.all(select, &[&scope.as_str(), &batch.as_str(), &after_ms], |columns, name| {
@@ -213,8 +244,35 @@ impl Sqlite {
         Ok(())
     }
 
+    pub(super) fn metadata(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
+        let select = "SELECT value FROM metadata WHERE name = ?1";
+        let found = self.connection.query_row(select, [name], |row| row.get(0)).optional();
+        found.map_err(|error| meaning(&self.name, &error))
+    }
+
+    /// The values of all names that begin so; a name's `%` and `_` are letters.
+    pub(super) fn metadata_under(&mut self, prefix: &str) -> Result<Vec<String>, LedgerError> {
+        let select = "SELECT value FROM metadata WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name";
+        self.all(select, &[&prefix], |mut columns, name| {
+            columns.text().map(Option::unwrap_or_default).map_err(|reason| store::database(name, reason))
+        })
+    }
+
+    /// Gives every row of one scope another one.
+    pub(super) fn rename_scope(&mut self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
+        let rename = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for table in ["steps", "batches"] {
+                let update = format!("UPDATE OR IGNORE {table} SET scope = ?2 WHERE scope = ?1");
+                transaction.execute(&update, [from.as_str(), to.as_str()])?;
+            }
+            transaction.commit()
+        };
+        rename(&mut self.connection).map_err(|error| meaning(&self.name, &error))
+    }
+
     pub(super) fn close(self) {
-        // Nothing is pending: every write was committed. Closing folds the write-ahead log into the file.
+        // Nothing is pending: every write was committed. Who closes last folds the write-ahead log into the file.
         let _ = self.connection.close();
     }
 
@@ -225,15 +283,84 @@ impl Sqlite {
         values: &[&dyn ToSql],
         mut read: impl FnMut(Answer<'_, '_>, &str) -> Result<T, LedgerError>,
     ) -> Result<Vec<T>, LedgerError> {
-        let told = |error: rusqlite::Error| meaning(&self.name, &error);
-        let mut statement = self.connection.prepare_cached(select).map_err(told)?;
-        let mut rows = statement.query(values).map_err(told)?;
+        let to_error = |error: rusqlite::Error| meaning(&self.name, &error);
+        let mut statement = self.connection.prepare_cached(select).map_err(to_error)?;
+        let mut rows = statement.query(values).map_err(to_error)?;
         let mut all = Vec::new();
-        while let Some(row) = rows.next().map_err(told)? {
+        while let Some(row) = rows.next().map_err(to_error)? {
             all.push(read(Answer::of(row), &self.name)?);
         }
         Ok(all)
     }
+}
+
+/// Why a group was not written.
+enum Unwritten {
+    Database(rusqlite::Error),
+    /// A row that is in the way cannot be read.
+    Row(LedgerError),
+}
+
+impl From<rusqlite::Error> for Unwritten {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+fn write_one(
+    transaction: &Transaction<'_>,
+    change: &Change,
+    look_up: &str,
+    name: &str,
+) -> Result<Written, Unwritten> {
+    match change {
+        Change::Step { row, touches } => {
+            let document = store::document(row);
+            let values = values(&document);
+            let mut changed = 0;
+            if row.version.0 == 1 {
+                changed = transaction.prepare_cached(INSERT)?.execute(values)?;
+            } else if *touches == Touches::State {
+                changed = transaction.prepare_cached(UPDATE_STATE)?.execute(values)?;
+            }
+            if changed == 0 && row.version.0 > 1 {
+                changed = transaction.prepare_cached(UPDATE)?.execute(values)?;
+            }
+            if changed > 0 {
+                return Ok(Written::Done);
+            }
+            let mut select = transaction.prepare_cached(look_up)?;
+            let mut rows = select.query((document.scope, document.job_id, document.step))?;
+            let found = rows.next()?.map(|found| store::row_from(Answer::of(found), name)).transpose();
+            Ok(Written::of_found(row, found.map_err(Unwritten::Row)?))
+        }
+        Change::Note { scope, id, step, note } => {
+            let update = "UPDATE steps SET note = ?4 WHERE scope = ?1 AND job_id = ?2 AND step = ?3";
+            let values: [&dyn ToSql; 4] = [&scope.as_str(), &id.as_str(), &step.word(), note];
+            transaction.prepare_cached(update)?.execute(values)?;
+            Ok(Written::Done)
+        }
+        Change::Metadata { name, value } => {
+            transaction.prepare_cached(SET_METADATA)?.execute([name, value])?;
+            Ok(Written::Done)
+        }
+        Change::Close => Ok(Written::Done),
+    }
+}
+
+/// The file that an address names, without its query.
+pub(super) fn file_of(url: &str) -> PathBuf {
+    let path = url.strip_prefix("sqlite:").unwrap_or(url);
+    let path = path.strip_prefix("//").unwrap_or(path);
+    let path = path.split('?').next().unwrap_or(path);
+    percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned().into()
+}
+
+#[cfg(unix)]
+fn identity_of(file: &std::path::Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// SQLite's own form of the address: a URI, whose query (`mode=ro`) it understands itself. An absolute path gets the
@@ -249,27 +376,28 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// A row's values, numbered as in [`UPSERT`] and [`END`].
-fn values<'d>(row: &'d store::Document<'_>) -> [&'d dyn ToSql; 19] {
+/// A row's values, numbered as in [`INSERT`].
+fn values<'d>(row: &'d store::Document<'_>) -> [&'d dyn ToSql; 20] {
     [
         &row.scope,
         &row.job_id,
+        &row.step,
+        &row.version,
         &row.batch,
         &row.row_number,
         &row.row_id,
-        &row.fingerprint,
+        &row.content,
+        &row.pin,
         &row.state,
         &row.generation,
         &row.key_began_ms,
         &row.attempted_ms,
         &row.attempts,
-        &row.card_id,
-        &row.last4,
-        &row.exp_month,
-        &row.exp_year,
+        &row.output,
         &row.error_code,
         &row.error_message,
         &row.request_id,
+        &row.note,
         &row.written_ms,
     ]
 }
@@ -325,15 +453,16 @@ mod tests {
 
     #[test]
     fn every_form_of_an_address_names_its_file_and_no_other() {
-        for (url, uri) in [
-            ("sqlite://embosser.db", "file:embosser.db"),
-            ("sqlite:embosser.db", "file:embosser.db"),
-            ("sqlite://a/b.db?mode=ro", "file:a/b.db?mode=ro"),
-            ("sqlite:///var/lib/a.db", "file:///var/lib/a.db"),
-            ("sqlite:////var/lib/a.db", "file:////var/lib/a.db"),
-            ("sqlite:/var/lib/a%20b.db", "file:///var/lib/a%20b.db"),
+        for (url, uri, file) in [
+            ("sqlite://embosser.db", "file:embosser.db", "embosser.db"),
+            ("sqlite:embosser.db", "file:embosser.db", "embosser.db"),
+            ("sqlite://a/b.db?mode=ro", "file:a/b.db?mode=ro", "a/b.db"),
+            ("sqlite:///var/lib/a.db", "file:///var/lib/a.db", "/var/lib/a.db"),
+            ("sqlite:////var/lib/a.db", "file:////var/lib/a.db", "//var/lib/a.db"),
+            ("sqlite:/var/lib/a%20b.db", "file:///var/lib/a%20b.db", "/var/lib/a b.db"),
         ] {
             assert_eq!(uri_of(url), uri);
+            assert_eq!(file_of(url), std::path::Path::new(file));
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a#b.db");

@@ -1,71 +1,149 @@
 //! What both databases have in common: one table's columns, a row's values in them, and back.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{BatchCounts, LedgerError, Row, Scope, State, WrittenCounts};
+use super::{BatchCounts, Kind, LedgerError, Row, SameContent, Scope, State, Version, WrittenCounts};
 use crate::clock::Time;
-use crate::job::{Batch, Fingerprint, Generation, JobId};
+use crate::job::{Batch, Content, Generation, JobId, PinMark, Step};
 use crate::outcome::{Card, Refusal};
 
-/// The newest schema this embosser knows. Version n is made from n-1 by the n-th step of each database's file.
-pub(super) const VERSION: i64 = 1;
+/// The columns that [`row_from`] reads, in a SELECT over `steps`.
+pub(super) const COLUMNS: &str = "steps.scope, steps.job_id, steps.step, steps.version, steps.batch, \
+    steps.row_number, steps.row_id, steps.content, steps.pin, steps.state, steps.generation, steps.key_began_ms, \
+    steps.attempted_ms, steps.attempts, steps.output, steps.error_code, steps.error_message, steps.request_id, \
+    steps.note, steps.written_ms";
 
-/// The columns that [`row_from`] reads, in a SELECT over `jobs`.
-pub(super) const COLUMNS: &str = "jobs.scope, jobs.job_id, jobs.batch, jobs.row_number, jobs.row_id, \
-    jobs.fingerprint, jobs.state, jobs.generation, jobs.key_began_ms, jobs.attempted_ms, jobs.attempts, \
-    jobs.card_id, jobs.last4, jobs.exp_month, jobs.exp_year, jobs.error_code, jobs.error_message, \
-    jobs.request_id, jobs.written_ms";
+/// One change of the ledger.
+pub(super) enum Change {
+    /// A row is written, if the one that is there has the version before.
+    Step {
+        /// As it is to be; its version is the one after what its writer knew.
+        row: Box<Row>,
+        /// Whether only its state differs from what its writer knew: then no index is touched.
+        touches: Touches,
+    },
+    /// A note is put beside a row, or taken away.
+    Note { scope: Scope, id: JobId, step: Step, note: Option<String> },
+    /// A name is given a value.
+    Metadata { name: String, value: String },
+    /// Nothing more is written: the connection is to be closed.
+    Close,
+}
+
+/// How much of a row a change touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touches {
+    /// Its state, and no column of an index.
+    State,
+    /// All of it.
+    Whole,
+}
+
+/// What came of a change.
+#[derive(Debug, Clone)]
+pub(super) enum Written {
+    /// It took effect.
+    Done,
+    /// The row is not what it was known as; this is what it is.
+    Changed(Option<Box<Row>>),
+}
+
+impl Written {
+    /// What a row that is there now says of a change that found no row of the version before. A change whose answer was
+    /// lost is tried again, and then finds what it has written itself.
+    pub(super) fn of_found(wanted: &Row, found: Option<Row>) -> Self {
+        match found {
+            Some(found) if found == *wanted => Self::Done,
+            found => Self::Changed(found.map(Box::new)),
+        }
+    }
+}
 
 /// One row's values, borrowed; names are the columns'.
 #[derive(Serialize)]
 pub(super) struct Document<'a> {
     pub(super) scope: &'a str,
     pub(super) job_id: &'a str,
+    pub(super) step: &'a str,
+    pub(super) version: i64,
     pub(super) batch: &'a str,
     pub(super) row_number: i64,
     pub(super) row_id: Option<&'a str>,
-    pub(super) fingerprint: String,
+    pub(super) content: String,
+    pub(super) pin: Option<String>,
     pub(super) state: &'a str,
     pub(super) generation: i64,
     pub(super) key_began_ms: Option<i64>,
     pub(super) attempted_ms: Option<i64>,
     pub(super) attempts: i64,
-    pub(super) card_id: Option<&'a str>,
-    pub(super) last4: Option<&'a str>,
-    pub(super) exp_month: Option<i64>,
-    pub(super) exp_year: Option<i64>,
+    pub(super) output: Option<String>,
     pub(super) error_code: Option<&'a str>,
     pub(super) error_message: Option<&'a str>,
     pub(super) request_id: Option<&'a str>,
+    pub(super) note: Option<&'a str>,
     pub(super) written_ms: i64,
+}
+
+/// A card as an output. What other operations yield has members of its own.
+#[derive(Serialize, Deserialize)]
+struct CardOutput<'a> {
+    id: std::borrow::Cow<'a, str>,
+    last4: Option<std::borrow::Cow<'a, str>>,
+    exp_month: Option<u32>,
+    exp_year: Option<u32>,
+}
+
+impl Kind {
+    /// As it stands in the ledger.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Issued => "done",
+            Self::Refused => "refused",
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        [Self::Begun, Self::Issued, Self::Refused].into_iter().find(|kind| kind.word() == word)
+    }
 }
 
 /// A row's values as both databases store them.
 pub(super) fn document(row: &Row) -> Document<'_> {
-    let (state, card, refusal) = match &row.state {
-        State::Begun => ("begun", None, None),
-        State::Issued(card) => ("issued", Some(card), None),
-        State::Refused(refusal) => ("refused", None, Some(refusal)),
+    let (kind, card, refusal) = match &row.state {
+        State::Begun => (Kind::Begun, None, None),
+        State::Issued(card) => (Kind::Issued, Some(card), None),
+        State::Refused(refusal) => (Kind::Refused, None, Some(refusal)),
     };
+    let output = card.map(|card| {
+        let output = CardOutput {
+            id: card.id.as_str().into(),
+            last4: Some(card.last4.as_str().into()),
+            exp_month: Some(card.exp_month),
+            exp_year: Some(card.exp_year),
+        };
+        serde_json::to_string(&output).expect("strings and integers always serialise")
+    });
     Document {
         scope: row.scope.as_str(),
         job_id: row.id.as_str(),
+        step: row.step.word(),
+        version: i64::try_from(row.version.0).unwrap_or(i64::MAX),
         batch: row.batch.as_str(),
         row_number: row.row.and_then(|number| i64::try_from(number).ok()).unwrap_or(0),
         row_id: row.row_id.as_deref(),
-        fingerprint: row.fingerprint.to_hex(),
-        state,
+        content: row.content.to_hex(),
+        pin: row.pin.map(PinMark::to_hex),
+        state: kind.word(),
         generation: i64::from(row.generation.0),
         key_began_ms: row.key_began.map(Time::unix_ms),
         attempted_ms: row.attempted.map(Time::unix_ms),
         attempts: i64::from(row.attempts),
-        card_id: card.map(|card| card.id.as_str()),
-        last4: card.map(|card| card.last4.as_str()),
-        exp_month: card.map(|card| i64::from(card.exp_month)),
-        exp_year: card.map(|card| i64::from(card.exp_year)),
+        output,
         error_code: refusal.map(|refusal| refusal.code.as_ref()),
         error_message: refusal.map(|refusal| refusal.message.as_str()),
         request_id: row.request_id.as_deref(),
+        note: row.note.as_deref(),
         written_ms: row.written.unix_ms(),
     }
 }
@@ -106,49 +184,82 @@ fn read_row(columns: &mut impl Columns, job: &mut String) -> Result<Row, Unreada
     let small = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
     let scope = columns.text()?.unwrap_or_default();
     *job = columns.text()?.unwrap_or_default();
+    let step = columns.text()?.as_deref().and_then(Step::of_word);
+    let version = columns.number()?.and_then(|version| u64::try_from(version).ok());
     let batch = columns.text()?.unwrap_or_default();
     let row = columns.number()?.and_then(|row| u64::try_from(row).ok()).filter(|row| *row > 0);
     let row_id = columns.text()?;
-    let fingerprint = fingerprint_from(&columns.text()?.unwrap_or_default());
-    let state = columns.text()?;
+    let content = columns.text()?.as_deref().and_then(Content::of_hex);
+    let pin = columns.text()?.as_deref().and_then(PinMark::of_hex);
+    let kind = columns.text()?.as_deref().and_then(Kind::of_word);
     let generation = small(columns.number()?).map(Generation);
     let key_began = columns.number()?.map(Time::from_unix_ms);
     let attempted = columns.number()?.map(Time::from_unix_ms);
     let attempts = small(columns.number()?).unwrap_or(0);
-    let (card_id, last4) = (columns.text()?, columns.text()?);
-    let (exp_month, exp_year) = (small(columns.number()?), small(columns.number()?));
+    let output = columns.text()?;
     let (code, message) = (columns.text()?, columns.text()?);
     let request_id = columns.text()?;
+    let note = columns.text()?;
     let written = Time::from_unix_ms(columns.number()?.unwrap_or(0));
-    let state = match state.as_deref() {
-        Some("begun") => State::Begun,
-        Some("issued") => State::Issued(Card {
-            id: card_id.ok_or_else(|| damaged("issued without a card"))?,
-            last4: last4.unwrap_or_default(),
-            exp_month: exp_month.unwrap_or(0),
-            exp_year: exp_year.unwrap_or(0),
-        }),
-        Some("refused") => State::Refused(Refusal {
+    let state = match kind {
+        Some(Kind::Begun) => State::Begun,
+        Some(Kind::Issued) => {
+            let output = output.ok_or_else(|| damaged("issued without a card"))?;
+            State::Issued(card_from(&output).ok_or_else(|| damaged("its output is no card"))?)
+        }
+        Some(Kind::Refused) => State::Refused(Refusal {
             code: code.unwrap_or_default().into(),
             message: message.unwrap_or_default(),
         }),
-        _ => return Err(damaged("unknown state")),
+        None => return Err(damaged("unknown state")),
     };
     Ok(Row {
         scope: Scope(scope.into()),
         id: JobId::new(job.clone()).map_err(|error| damaged(&format!("its id {error}")))?,
+        step: step.ok_or_else(|| damaged("unknown step"))?,
+        version: Version(version.ok_or_else(|| damaged("its version is not a number"))?),
         batch: Batch::new(batch).map_err(|error| damaged(&format!("its batch {error}")))?,
         row,
         row_id,
-        fingerprint: fingerprint.ok_or_else(|| damaged("its fingerprint is not 64 hexadecimal digits"))?,
+        content: content.ok_or_else(|| damaged("its content is not 32 hexadecimal digits"))?,
+        pin,
         state,
         generation: generation.ok_or_else(|| damaged("its generation is not a number"))?,
         key_began,
         attempted,
         attempts,
         request_id,
+        note,
         written,
     })
+}
+
+fn card_from(output: &str) -> Option<Card> {
+    let CardOutput { id, last4, exp_month, exp_year } = serde_json::from_str(output).ok()?;
+    Some(Card {
+        id: id.into_owned(),
+        last4: last4.unwrap_or_default().into_owned(),
+        exp_month: exp_month.unwrap_or(0),
+        exp_year: exp_year.unwrap_or(0),
+    })
+}
+
+/// A step with a certain content, from the columns content, `job_id`, batch, `row_id`, state, `written_ms`.
+pub(super) fn same_content_from(mut columns: impl Columns, ledger: &str) -> Result<SameContent, LedgerError> {
+    let mut read =
+        || -> Result<Option<SameContent>, String> {
+            let content = columns.text()?.as_deref().and_then(Content::of_hex);
+            let id = columns.text()?.and_then(|id| JobId::new(id).ok());
+            let batch = columns.text()?.and_then(|batch| Batch::new(batch).ok());
+            let row_id = columns.text()?;
+            let kind = columns.text()?.as_deref().and_then(Kind::of_word);
+            let written = Time::from_unix_ms(columns.number()?.unwrap_or(0));
+            Ok((|| {
+                Some(SameContent { content: content?, id: id?, batch: batch?, row_id, kind: kind?, written })
+            })())
+        };
+    let read = read().map_err(|reason| database(ledger, reason))?;
+    read.ok_or_else(|| database(ledger, "a row that embosser cannot have written".into()))
 }
 
 /// A batch's line of counts, from the columns of the databases' `COUNTS` statements.
@@ -167,12 +278,12 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
 
 /// Adds one line of counts by state: the state, and how many rows.
 pub(super) fn count_written(counts: &mut WrittenCounts, mut columns: impl Columns) -> Result<(), String> {
-    let state = columns.text()?;
+    let kind = columns.text()?.as_deref().and_then(Kind::of_word);
     let rows = columns.number()?.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0);
-    match state.as_deref() {
-        Some("issued") => counts.issued = rows,
-        Some("refused") => counts.refused = rows,
-        _ => counts.begun = rows,
+    match kind {
+        Some(Kind::Issued) => counts.issued = rows,
+        Some(Kind::Refused) => counts.refused = rows,
+        Some(Kind::Begun) | None => counts.begun = rows,
     }
     Ok(())
 }
@@ -180,17 +291,6 @@ pub(super) fn count_written(counts: &mut WrittenCounts, mut columns: impl Column
 /// A failure in the database's own words.
 pub(super) fn database(ledger: &str, reason: String) -> LedgerError {
     LedgerError::Database { ledger: ledger.into(), reason }
-}
-
-fn fingerprint_from(text: &str) -> Option<Fingerprint> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(Fingerprint(bytes))
 }
 
 /// What a database failed at, in the operator's terms, and whether it may go well another time.

@@ -1,18 +1,22 @@
-//! The line that every job goes down once: admit → pace → key → verify → create → record.
+//! The line that every job goes down once.
 //!
-//! [`Line::carry`] is the whole of it. It lets one job of an id through at a time (`in_hand`); what to do next is decided
-//! in [`course`], and `passage` does it. The order of writes is always: attempt recorded, call made, outcome recorded, caller
-//! told.
+//! [`Line::carry`] is the one entrance; [`carry`] shows the whole way on one screen. It lets one job of an id through at a
+//! time (`in_hand`); what to do next is decided in [`decision`], anew after each wait. The order of writes is always:
+//! attempt recorded, call made, outcome recorded, caller told.
 
-pub mod course;
+mod carry;
+pub mod decision;
 pub mod gate;
 mod in_hand;
-mod passage;
-mod reconcile;
+mod lease;
+mod look;
+mod refusals;
+mod vet;
 
-use std::sync::atomic::AtomicU32;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -20,20 +24,31 @@ use tracing::Instrument as _;
 
 use crate::clock::Clock;
 use crate::config::RetryConfig;
-use crate::job::Job;
+use crate::job::{Job, JobId, Step};
 use crate::jwe::KeyReader;
-use crate::ledger::{Ledger, LedgerError, Row, Scope, State};
+use crate::ledger::{Holder, LeaseError, Ledger, LedgerError, Row, Scope, Version};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::Pace;
 use crate::stripe::Client;
-use course::{Course, Rules};
+use decision::{Rules, Sighting};
 use gate::Gate;
 use in_hand::{Hold, InHand};
-use passage::{Passage, Stop};
+use lease::LineLease;
+use look::Looks;
+use refusals::Refusals;
+use vet::Batches;
 
-/// 403s in a row, with no card between them, after which the key is taken to lack the permission altogether.
-const FORBIDDEN_MAX: u32 = 5;
+pub use lease::LeaseUse;
+pub use refusals::OnSameRefusals;
+
+/// Most rows with unknown ends that are remembered from one visit to the next: a bound on memory. For one that is not, the
+/// wait for the end of its calls begins again.
+const SIGHTINGS_MAX: usize = 100_000;
+
+/// How long a server or a worker keeps the account's lease without work: jobs that come now and then do not pay for it each
+/// time, and another process does not wait long.
+pub const LEASE_IDLE: Duration = Duration::from_secs(2);
 
 /// Whether cards are looked for before the first call, for when the ledger may have been lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +57,15 @@ pub enum LookFirst {
     No,
     /// It may not be.
     Yes,
+}
+
+/// Whether a batch that the ledger does not know is looked for at Stripe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vet {
+    /// A few of its jobs are.
+    Yes,
+    /// None: the ledger is all there is.
+    No,
 }
 
 /// Why the whole line stopped.
@@ -53,6 +77,12 @@ pub enum Halt {
     /// Outcomes can no longer be recorded.
     #[error("{0}")]
     Ledger(String),
+    /// Stripe refuses every card alike.
+    #[error("Stripe refuses every card alike, so no further row was tried: {0}")]
+    SameRefusals(String),
+    /// Stripe never answered at all.
+    #[error("{0}")]
+    Unreachable(String),
 }
 
 /// What the line is made of.
@@ -73,6 +103,12 @@ pub struct Parts {
     pub rules: Rules,
     /// Whether to look before the first call.
     pub look_first: LookFirst,
+    /// Whether to look for batches that the ledger does not know.
+    pub vet: Vet,
+    /// How long the account's lease is kept without work.
+    pub lease_idle: Duration,
+    /// Equal refusals in a row after which no further job is spent, and what happens then.
+    pub same_refusals: (u32, OnSameRefusals),
 }
 
 /// The line. One per account; shared by all its jobs.
@@ -80,7 +116,13 @@ pub struct Line {
     parts: Parts,
     keys: KeyReader,
     in_hand: InHand,
-    forbidden: AtomicU32,
+    lease: LineLease,
+    looks: Looks,
+    batches: Batches,
+    refusals: Refusals,
+    sightings: Mutex<HashMap<(JobId, Step), (Version, Sighting)>>,
+    /// Whether Stripe ever answered.
+    answered: AtomicBool,
     halted: Mutex<Option<Halt>>,
     /// Cancelled when the line stops taking jobs; waits between attempts end at once.
     stopping: CancellationToken,
@@ -88,13 +130,16 @@ pub struct Line {
 
 /// How a job goes down the line.
 #[derive(Default)]
-struct Way<'w> {
-    /// What it passes before its first call of this run.
-    gate: Option<&'w Gate>,
-    /// Cancelled when it is to go back to where it came from.
-    recall: Option<&'w CancellationToken>,
-    /// It will not be called for any more, and this is why.
-    given_up: Option<Refusal>,
+pub struct Options<'o> {
+    /// What it passes before its first call of this run: shut, it waits there; called off, it is refused `cancelled`
+    /// unless it has begun, now or in an earlier run.
+    pub gate: Option<&'o Gate>,
+    /// Cancelled when it is to go back to where it came from: a call under way ends, no other begins, and the job ends as if
+    /// the line had stopped.
+    pub recall: Option<&'o CancellationToken>,
+    /// It will not be called for any more, and this is why: it is answered with its card if it has one, by a look at
+    /// Stripe if a call was begun for it, and else with this refusal.
+    pub given_up: Option<Refusal>,
 }
 
 /// A job that the line has taken in: it may be carried now.
@@ -119,23 +164,65 @@ impl Admitted {
     }
 }
 
+impl From<Job> for Admitted {
+    fn from(job: Job) -> Self {
+        Self { job: Box::new(job), found: None }
+    }
+}
+
+impl From<Box<Job>> for Admitted {
+    fn from(job: Box<Job>) -> Self {
+        Self { job, found: None }
+    }
+}
+
 /// What was found of a job that is in one hand only.
 struct Found {
     hold: Hold,
     known: Result<Option<Box<Row>>, LedgerError>,
 }
 
+/// Why a job could not go on.
+enum Stop {
+    /// The line halted, and says why.
+    Halted,
+    /// The line stops, or the job was recalled.
+    Closed,
+    /// The ledger does not serve.
+    Ledger(LedgerError),
+    /// The account's lease can neither be had nor be waited for.
+    Lease(String),
+}
+
+impl From<LedgerError> for Stop {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
 impl Line {
     /// A line of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let lease = LineLease::new(
+            parts.ledger.clone(),
+            parts.scope.clone(),
+            parts.clock.clone(),
+            parts.pace.clone(),
+            parts.lease_idle,
+        );
         Self {
-            parts,
             keys: KeyReader::default(),
             in_hand: InHand::default(),
-            forbidden: AtomicU32::new(0),
+            lease,
+            looks: Looks::default(),
+            batches: Batches::default(),
+            refusals: Refusals::new(parts.same_refusals.0),
+            sightings: Mutex::default(),
+            answered: AtomicBool::new(false),
             halted: Mutex::new(None),
             stopping: CancellationToken::new(),
+            parts,
         }
     }
 
@@ -168,47 +255,70 @@ impl Line {
         self.halted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn halt_with(&self, halt: Halt) {
+    /// Stops it, and says why.
+    pub fn halt_with(&self, halt: Halt) {
         let mut halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner);
-        if halted.is_none() {
-            tracing::error!(reason = %halt, "the line stops");
-            *halted = Some(halt);
+        let is_first = halted.is_none();
+        if is_first {
+            *halted = Some(halt.clone());
         }
         drop(halted);
+        if is_first {
+            tracing::error!(reason = %halt, "the line stops");
+        }
         self.stop();
     }
 
-    /// Takes a job down the line to its end. The same id twice at once is carried one after the other, so that the
-    /// second meets the first one's record. `None` if the line stopped before anything was begun for it.
-    pub fn carry(&self, job: impl Into<Box<Job>>) -> impl Future<Output = Option<Ended>> + Send {
-        self.carry_in_turn(job.into(), Way::default())
+    /// Whether Stripe ever answered a call of this line.
+    #[must_use]
+    pub fn was_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
-    /// As [`Self::carry`], but the job begins only while the gate is open; called off, it is refused `cancelled`
-    /// unless it has begun, now or in an earlier run.
-    pub async fn carry_through(&self, gate: &Gate, job: Job) -> Option<Ended> {
-        self.carry_in_turn(job.into(), Way { gate: Some(gate), ..Way::default() }).await
+    fn has_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// As [`Self::carry`], until it is recalled: then a call under way ends, no other begins, and the job ends as if
-    /// the line had stopped.
-    pub async fn carry_until(&self, recall: &CancellationToken, job: Job) -> Option<Ended> {
-        self.carry_in_turn(job.into(), Way { recall: Some(recall), ..Way::default() }).await
+    /// The sentence that Stripe repeats to every job, while it does and jobs wait for that.
+    #[must_use]
+    pub fn repeated_refusal(&self) -> Option<String> {
+        self.refusals.repeated()
     }
 
-    /// Answers a job that will not be called for any more: with its card if it has one, by a look at Stripe if a call
-    /// was begun for it, and else with this refusal. `None` if it was recalled, or the line stopped meanwhile.
-    pub async fn close_off(&self, recall: &CancellationToken, job: Job, refusal: Refusal) -> Option<Ended> {
-        let way = Way { recall: Some(recall), given_up: Some(refusal), gate: None };
-        self.carry_in_turn(job.into(), way).await
+    /// The other process that calls for this account, while this one waits for it.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<Holder> {
+        self.lease.blocked_by()
+    }
+
+    /// Takes the account's lease for as long as the answer is held, whatever jobs there are; waits while another process
+    /// has it. None if the line stops meanwhile.
+    pub async fn hold_lease(&self) -> Option<LeaseUse> {
+        match self.lease.take(&self.stopping).await {
+            Ok(lease) => Some(lease),
+            Err(stop) => {
+                self.note(stop);
+                None
+            }
+        }
+    }
+
+    /// The same without waiting: who has it, if it is another process.
+    ///
+    /// # Errors
+    /// If it can neither be had nor be told who has it.
+    pub async fn try_lease(&self) -> Result<Result<LeaseUse, Holder>, LeaseError> {
+        self.lease.try_take().await
     }
 
     /// Takes jobs in and asks what is known of them, all in one question; for who has several at once.
     pub async fn admit(&self, jobs: Vec<Box<Job>>) -> Vec<Admitted> {
         let stage = metrics::Stage::begin("admit");
         let held: Vec<_> = jobs.into_iter().map(|job| (self.in_hand.try_take(&job.id), job)).collect();
-        let asked: Vec<_> =
-            held.iter().filter_map(|(hold, job)| hold.as_ref().map(|_| job.id.clone())).collect();
+        let asked: Vec<_> = held
+            .iter()
+            .filter_map(|(hold, job)| hold.as_ref().map(|_| (job.id.clone(), job.step())))
+            .collect();
         let count = asked.len();
         let mut known = match self.parts.ledger.look_up_all(&self.parts.scope, asked).await {
             Ok(rows) => Ok(rows.into_iter()),
@@ -226,33 +336,40 @@ impl Line {
         admitted.collect()
     }
 
-    /// As [`Self::carry`], of a job that was taken in.
-    pub fn carry_admitted(&self, admitted: Admitted) -> impl Future<Output = Option<Ended>> + Send {
-        self.carry_in_span(admitted, Way::default())
+    /// Takes a job down the line to its end. The same id twice at once is carried one after the other, so that the
+    /// second meets the first one's record. `None` if the line stopped, or the job was recalled, before anything was begun
+    /// for it.
+    pub fn carry<'c>(
+        &'c self,
+        job: impl Into<Admitted>,
+        options: Options<'c>,
+    ) -> impl Future<Output = Option<Ended>> + Send + 'c {
+        let admitted = job.into();
+        async move {
+            let job = &admitted.job;
+            let span = tracing::info_span!("job", job = %job.id, batch = %job.batch);
+            // In its place: the span's future would be moved into another of its size.
+            let carried = std::pin::pin!(self.carry_in_hand(admitted, options));
+            carried.instrument(span).await
+        }
     }
 
-    fn carry_in_turn(&self, job: Box<Job>, way: Way<'_>) -> impl Future<Output = Option<Ended>> + Send {
-        self.carry_in_span(Admitted { job, found: None }, way)
-    }
-
-    async fn carry_in_span(&self, admitted: Admitted, way: Way<'_>) -> Option<Ended> {
-        let job = &admitted.job;
-        let span = tracing::info_span!("job", job = %job.id, batch = %job.batch);
-        // In its place: the span's future would be moved into another of its size.
-        let carried = std::pin::pin!(self.carry_in_hand(admitted, way));
-        carried.instrument(span).await
-    }
-
-    async fn carry_in_hand(&self, Admitted { job, found }: Admitted, way: Way<'_>) -> Option<Ended> {
+    async fn carry_in_hand(&self, Admitted { job, found }: Admitted, options: Options<'_>) -> Option<Ended> {
         let in_flight = metrics::InFlight::begin();
         let Found { hold, known } = match found {
             Some(found) => found,
             None => self.find(&job).await,
         };
-        let ended = self.carry_alone(job, known, way).await;
+        let ended = match known {
+            Ok(known) => carry::carry(self, job, known, options).await,
+            Err(error) => {
+                self.halt_with(Halt::Ledger(error.to_string()));
+                None
+            }
+        };
         drop(hold);
         if let Some(ended) = &ended {
-            tell(ended, in_flight.elapsed());
+            log_end(ended, in_flight.elapsed());
             in_flight.ended(ended);
         }
         ended
@@ -262,69 +379,60 @@ impl Line {
     async fn find(&self, job: &Job) -> Found {
         let hold = self.in_hand.take(&job.id).await;
         let stage = metrics::Stage::begin("admit");
-        let known = self.parts.ledger.look_up(&self.parts.scope, &job.id).await;
+        let known = self.look_up(job).await;
         stage.ended();
         Found { hold, known: known.map(|row| row.map(Box::new)) }
     }
 
-    async fn carry_alone(
-        &self,
-        job: Box<Job>,
-        known: Result<Option<Box<Row>>, LedgerError>,
-        way: Way<'_>,
-    ) -> Option<Ended> {
-        let known = match known {
-            Ok(known) => known,
-            Err(error) => {
-                self.halt_with(Halt::Ledger(error.to_string()));
-                return None;
-            }
-        };
-        if let Some(row) = &known {
-            // What was refused made no card, so it may come again with other content. Nothing else may.
-            if row.fingerprint != job.fingerprint() && !matches!(row.state, State::Refused(_)) {
-                return Some(conflict(row));
-            }
-            let closed = way.given_up.is_some() && matches!(row.state, State::Refused(_));
-            if closed || matches!(row.state, State::Issued(_)) {
-                return Some(row.ended());
-            }
+    async fn look_up(&self, job: &Job) -> Result<Option<Row>, LedgerError> {
+        let asked = vec![(job.id.clone(), job.step())];
+        let rows = self.parts.ledger.look_up_all(&self.parts.scope, asked).await?;
+        Ok(rows.into_iter().next().flatten())
+    }
+
+    /// What the whole line must know of why a job stopped.
+    fn note(&self, stop: Stop) {
+        match stop {
+            Stop::Ledger(error) => self.halt_with(Halt::Ledger(error.to_string())),
+            Stop::Lease(reason) => self.halt_with(Halt::Ledger(reason)),
+            Stop::Halted | Stop::Closed => {}
         }
-        let look_first = self.parts.look_first == LookFirst::Yes;
-        let mut course = Course::resume(known.as_deref(), look_first, self.parts.rules);
-        if let Some(refusal) = way.given_up {
-            course.give_up(refusal);
-        }
-        let begun_before = known.as_ref().is_some_and(|row| row.state == State::Begun);
-        drop(known);
-        let mut passage = Passage {
-            line: self,
-            gate: way.gate.filter(|_| !begun_before),
-            recall: way.recall,
-            attempts_before: course.attempts(),
-            job,
-            course,
-            request_id: None,
-            latest: Refusal::own("interrupted", "the run was stopped; run it again"),
-            tries: 0,
-            began: Instant::now(),
-            paced: Duration::ZERO,
-        };
-        match passage.through().await {
-            Ok(ended) => Some(ended),
-            Err(stop) => {
-                if let Stop::Ledger(error) = stop {
-                    self.halt_with(Halt::Ledger(error.to_string()));
-                }
-                // A job for which no call was ever begun has not started: it is as if it had not been taken.
-                (begun_before || passage.course.attempts() > 0).then(|| passage.unresolved())
+    }
+
+    fn sightings(&self) -> MutexGuard<'_, HashMap<(JobId, Step), (Version, Sighting)>> {
+        self.sightings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this process remembers of a row of this version.
+    fn sighting(&self, row: &Row) -> Option<Sighting> {
+        let sightings = self.sightings();
+        let (version, sighting) = sightings.get(&(row.id.clone(), row.step))?;
+        (*version == row.version).then_some(*sighting)
+    }
+
+    /// Remembers what is known of a row whose end is not, or forgets it.
+    fn remember(&self, job: &Job, seen: Option<(Version, Sighting)>) {
+        let mut sightings = self.sightings();
+        match seen {
+            Some(seen) if sightings.len() < SIGHTINGS_MAX => {
+                sightings.insert((job.id.clone(), job.step()), seen);
+            }
+            Some(_) => {}
+            None if sightings.is_empty() => {}
+            None => {
+                sightings.remove(&(job.id.clone(), job.step()));
             }
         }
     }
 }
 
+/// What a reader must know beside a recorded card that is not wholly what a job asks for.
+pub(crate) fn note_beside(job: &Job, row: &Row) -> Option<String> {
+    carry::note_of(job, row, None)
+}
+
 /// The one line that the log has of each job.
-fn tell(ended: &Ended, took: Duration) {
+fn log_end(ended: &Ended, took: Duration) {
     let code = match &ended.outcome {
         Outcome::Issued(_) => "",
         Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => refusal.code.as_ref(),
@@ -338,21 +446,4 @@ fn tell(ended: &Ended, took: Duration) {
         request_id = ended.request_id.as_deref().unwrap_or(""),
         "job ended"
     );
-}
-
-/// The refusal of a job whose id was begun with other content.
-pub(crate) fn conflict(row: &Row) -> Ended {
-    let message = match &row.state {
-        State::Issued(card) => format!("this job id already has card {}, made with other content", card.id),
-        State::Begun | State::Refused(_) => "this job id was begun with other content".to_owned(),
-    };
-    Ended {
-        outcome: Outcome::Refused(Refusal::own(
-            "job_conflict",
-            message + "; use another row_id for another card",
-        )),
-        attempts: row.attempts,
-        request_id: None,
-        recorded_before: false,
-    }
 }

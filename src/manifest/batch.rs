@@ -1,29 +1,13 @@
 //! A manifest's rows as the jobs of one batch.
 
-use crate::job::{Batch, Job, JobId, NameError, Place};
-use crate::ledger::{BatchRow, Ledger, LedgerError, Scope};
+use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::recognise::Recognition;
 use super::{CheckReport, Row};
+use crate::job::{Batch, Content, Job, JobId, NameError, Place};
 
-/// Why a batch cannot be begun.
-#[derive(Debug, thiserror::Error)]
-pub enum BatchError {
-    /// Its rows were issued under another name: they would be new jobs.
-    #[error(
-        "these rows were issued before as batch {other:?}; as batch {batch:?} they would all get second cards"
-    )]
-    IssuedAs {
-        /// The name it was to have.
-        batch: String,
-        /// The name it had.
-        other: String,
-    },
-    /// The ledger does not serve.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-/// Whether the same rows may be issued under another name, for second cards.
+/// Whether rows that are known under other ids may be issued again, for second cards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecondCards {
     /// No: it is taken for a mistake.
@@ -38,30 +22,88 @@ pub fn digest_of(report: &CheckReport) -> Option<String> {
     report.digest.map(|digest| crate::job::Fingerprint(digest).to_hex())
 }
 
-/// Records the batch in the ledger, after a look for the same rows under another name.
-///
-/// # Errors
-/// If there are such rows, or the ledger cannot be written.
-pub async fn note(ledger: &Ledger, row: BatchRow, second: SecondCards) -> Result<(), BatchError> {
-    if let (Some(digest), SecondCards::Refused) = (&row.digest, second) {
-        let scope: &Scope = &row.scope;
-        let same = ledger.batches_with_digest(scope, digest).await?;
-        // The batch that has the name already is the same batch, whatever else had these rows.
-        if !same.iter().any(|name| name == row.batch.as_str())
-            && let Some(other) = same.into_iter().next()
-        {
-            return Err(BatchError::IssuedAs { batch: row.batch.to_string(), other });
-        }
-    }
-    Ok(ledger.write_batch(row).await?)
+/// What a whole manifest that was issued under another name is refused with.
+#[must_use]
+pub fn issued_as(batch: &Batch, other: &Batch) -> String {
+    let (batch, other) = (batch.as_str(), other.as_str());
+    format!(
+        "these rows were issued before as batch {other:?}; as batch {batch:?} they would all get second cards"
+    )
 }
 
-/// The job of a row.
+/// What the rows of a batch are called, each in its turn.
 ///
-/// # Errors
-/// If batch and `row_id` together make no job id.
-pub fn job_of(row: Row, batch: &Batch) -> Result<Job, NameError> {
-    let id = JobId::of_row(batch, row.row_id.as_deref(), row.number)?;
-    let place = Place { row: row.number, row_id: row.row_id };
-    Ok(Job::new(id, batch.clone(), Some(place), row.card, row.pin))
+/// A row with a `row_id` is called by that. One without is called by what it asks for, and by how many rows before it ask for
+/// the same: so a row that is put in at the top, or left out, changes no other row's name.
+#[derive(Debug)]
+pub struct RowNames {
+    batch: Batch,
+    seen: HashMap<Content, u32>,
+}
+
+impl RowNames {
+    /// For a batch's rows from the first.
+    #[must_use]
+    pub fn new(batch: Batch) -> Self {
+        Self { batch, seen: HashMap::new() }
+    }
+
+    /// The id of the next row.
+    ///
+    /// # Errors
+    /// If batch and `row_id` together make no job id.
+    pub fn id_of(&mut self, row: &Row, content: Content) -> Result<JobId, NameError> {
+        /// Digits of the content: two rows of a batch that share them by chance would be one job, which is one in 2^32
+        /// for a batch of a hundred thousand rows.
+        const DIGITS: usize = 16;
+        if let Some(row_id) = &row.row_id {
+            return JobId::of_row(&self.batch, row_id);
+        }
+        let count = self.seen.entry(content).or_default();
+        *count += 1;
+        let name = &content.to_hex()[..DIGITS];
+        match *count {
+            1 => JobId::of_row(&self.batch, &format!("#{name}")),
+            count => JobId::of_row(&self.batch, &format!("#{name}-{count}")),
+        }
+    }
+}
+
+/// Makes the jobs of a batch of its rows, in their order.
+#[derive(Debug)]
+pub struct Jobs {
+    batch: Batch,
+    names: RowNames,
+    recognition: Arc<Recognition>,
+}
+
+impl Jobs {
+    /// For a batch's rows from the first; those that are known under other ids get these.
+    #[must_use]
+    pub fn new(batch: Batch, recognition: Arc<Recognition>) -> Self {
+        Self { names: RowNames::new(batch.clone()), batch, recognition }
+    }
+
+    /// The batch.
+    #[must_use]
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// The job of the next row.
+    ///
+    /// # Errors
+    /// If batch and `row_id` together make no job id.
+    pub fn job_of(&mut self, row: Row) -> Result<Job, NameError> {
+        let content = row.card.content();
+        let mut id = self.names.id_of(&row, content)?;
+        let recognised = self.recognition.of_row(row.number);
+        if let Some(recognised) = recognised {
+            id = recognised.id.clone();
+        }
+        let place = Place { row: row.number, row_id: row.row_id };
+        let mut job = Job::new(id, self.batch.clone(), Some(place), row.card, row.pin);
+        job.note = recognised.map(super::recognise::Recognised::note);
+        Ok(job)
+    }
 }

@@ -1,7 +1,7 @@
 //! A manifest: a CSV whose columns are Stripe's parameters in bracket form, plus `row_id`.
 //!
-//! Read as a stream, row by row, from its file each time; never held whole. Every problem names its line and
-//! column. Never: a PIN or a JWE in a problem, or in memory after it was read: buffers are wiped.
+//! Read as a stream, row by row, from its file each time; never held whole. Whoever issues it reads what was checked
+//! ([`snapshot`]). Every problem names its line and column. Never: a PIN or a JWE in a problem, or in memory after it was read: buffers are wiped.
 
 pub mod batch;
 mod blocks;
@@ -10,14 +10,16 @@ mod header;
 mod marks;
 mod names;
 mod plan;
+pub mod recognise;
 mod records;
 mod rows;
+pub mod snapshot;
 mod split;
 mod stream;
 mod sweep;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -27,6 +29,7 @@ use crate::pin::PinJwe;
 use header::{Column, Header};
 use plan::Plan;
 use records::Records;
+use snapshot::{Snapshot, Source};
 
 pub use checker::Checker;
 pub use rows::Rows;
@@ -38,6 +41,8 @@ const CELL_BYTES_MAX: usize = 20_000;
 const PROBLEMS_MAX: usize = 1000;
 /// The column that names a row.
 const ROW_ID: &str = "row_id";
+/// The code of the problem that a file cannot be read on.
+const UNREADABLE: &str = "unreadable";
 /// So much is looked at to tell text from what is not.
 const START_BYTES: u64 = 4096;
 /// Longest `row_id`, in bytes, so that it makes a job id together with a batch's name.
@@ -78,7 +83,7 @@ impl ManifestError {
     pub fn into_problems(self) -> Vec<Problem> {
         let (code, reason) = match self {
             Self::Header { problems, .. } => return problems,
-            Self::Read { source, .. } => ("unreadable", source.to_string()),
+            Self::Read { source, .. } => (UNREADABLE, source.to_string()),
             Self::Shape { reason, .. } => ("not_a_manifest", reason),
         };
         vec![Problem { line: 1, row: 0, column: String::new(), code, reason, suggestion: None }]
@@ -143,6 +148,15 @@ pub struct InvalidRow {
     pub problems: Vec<Problem>,
 }
 
+impl InvalidRow {
+    /// Why nothing after it can be read, if that is what is wrong: then it is no row, but the end of the file as far as
+    /// it is known.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&str> {
+        self.problems.iter().find(|problem| problem.code == UNREADABLE).map(|problem| problem.reason.as_str())
+    }
+}
+
 /// What to find out besides problems.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CheckOptions {
@@ -176,6 +190,8 @@ pub struct CheckReport {
 #[derive(Debug)]
 pub struct Manifest {
     path: PathBuf,
+    /// What the file is held to; none: it is read as it is.
+    snapshot: Option<Snapshot>,
     columns: Vec<Column>,
     /// What is wrong with the header; empty unless the rows are only to be checked.
     header_problems: Vec<Problem>,
@@ -194,18 +210,34 @@ impl Manifest {
         Self::inspect(path)?.sound()
     }
 
+    /// As [`Self::open`], of what the snapshot is of: check and rows read what it saw, or fail.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if the file changed meanwhile.
+    pub fn open_held(snapshot: Snapshot) -> Result<Self, ManifestError> {
+        let path = snapshot.path().to_owned();
+        let source =
+            snapshot.open_at(0).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
+        let mut manifest = Self::of_start(&path, Source::Snapshot(source))?;
+        manifest.snapshot = Some(snapshot);
+        manifest.sound()
+    }
+
     /// As [`Self::open`], but for a check: the rows can be checked though the header has problems, all but those of a
     /// PIN in the clear.
     ///
     /// # Errors
     /// If it is no manifest, or a column holds PINs in the clear.
     pub fn inspect(path: &Path) -> Result<Self, ManifestError> {
-        let mut file = open(path)?;
+        Self::of_start(path, Source::File(open(path)?))
+    }
+
+    fn of_start(path: &Path, mut source: Source) -> Result<Self, ManifestError> {
         let mut start = Vec::new();
         let read = |source| ManifestError::Read { path: path.into(), source };
-        file.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(read)?;
+        source.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(read)?;
         header::sniff(&start).map_err(|reason| ManifestError::Shape { path: path.into(), reason })?;
-        let mut records = Records::new(start.as_slice().chain(file));
+        let mut records = Records::new(start.as_slice().chain(source));
         let header = header::read(&mut records, path)?;
         Self::of_header(path, header, (records.offset(), records.line()))
     }
@@ -216,7 +248,7 @@ impl Manifest {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
         let plan = Plan::of(&columns);
-        Ok(Self { path: path.into(), columns, header_problems: problems, rows_at, plan })
+        Ok(Self { path: path.into(), snapshot: None, columns, header_problems: problems, rows_at, plan })
     }
 
     /// The same, but every row goes the long way: what the fast ones are held against.
@@ -240,9 +272,23 @@ impl Manifest {
     /// If the file cannot be opened again.
     pub fn rows(&self) -> Result<Rows<'_>, ManifestError> {
         let read = |source| ManifestError::Read { path: self.path.clone(), source };
-        let mut records = Records::new(open(&self.path)?);
+        let source = match &self.snapshot {
+            Some(snapshot) => Source::Snapshot(snapshot.open_at(0).map_err(read)?),
+            None => Source::File(open(&self.path)?),
+        };
+        let mut records = Records::new(source);
         records.next().map_err(read)?;
         Ok(Rows::new(self, records, 0))
+    }
+
+    /// Its bytes from this one on.
+    fn source_at(&self, offset: u64) -> io::Result<Source> {
+        if let Some(snapshot) = &self.snapshot {
+            return snapshot.open_at(offset).map(Source::Snapshot);
+        }
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Source::File(file))
     }
 
     /// Reads every row and tells every problem, of which the report keeps the first.

@@ -1,25 +1,25 @@
 //! Rows as jobs will need them, or all that keeps a row from being one.
 
-use std::fs::File;
 use std::io::{self, Read};
 
 use crate::card::{CardRequest, FieldProblem};
 
 use super::header::Holds;
 use super::records::{Flaw, RECORD_BYTES_MAX, Record, Records};
-use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row};
+use super::snapshot::Source;
+use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, UNREADABLE};
 
 /// The rows of a manifest.
 pub struct Rows<'m> {
     manifest: &'m Manifest,
-    records: Records<File>,
+    records: Records<Source>,
     number: u64,
     ended: bool,
 }
 
 impl<'m> Rows<'m> {
     /// The rows of records, after so many others.
-    pub(super) fn new(manifest: &'m Manifest, records: Records<File>, before: u64) -> Self {
+    pub(super) fn new(manifest: &'m Manifest, records: Records<Source>, before: u64) -> Self {
         Self { manifest, records, number: before, ended: false }
     }
 }
@@ -203,7 +203,7 @@ fn unreadable(line: u64, number: u64, error: &io::Error) -> InvalidRow {
         line,
         row: number,
         column: String::new(),
-        code: "unreadable",
+        code: UNREADABLE,
         reason: format!("the file cannot be read on from here: {error}"),
         suggestion: None,
     };

@@ -5,8 +5,6 @@
 //! from that block on. Memory is bounded by three rounds of [`ROUND_BLOCKS`] blocks each, one being read, one judged and
 //! one added up, and the names.
 
-use std::fs::File;
-use std::io::{Seek as _, SeekFrom};
 use std::num::NonZeroU64;
 
 use memchr::memchr_iter;
@@ -19,6 +17,7 @@ use super::marks::Marks;
 use super::names::Hasher;
 use super::plan::{Good, Plan};
 use super::records::{Record, Records};
+use super::snapshot::Source;
 use super::split::{Scratch, Split};
 use super::{InvalidRow, Manifest};
 
@@ -93,7 +92,7 @@ enum Ended {
 }
 
 impl Round {
-    fn read(&mut self, blocks: &mut Blocks<File>) {
+    fn read(&mut self, blocks: &mut Blocks<Source>) {
         self.slots.resize_with(ROUND_BLOCKS, Slot::default);
         (self.filled, self.last) = (0, None);
         for slot in &mut self.slots {
@@ -151,15 +150,10 @@ impl Manifest {
         mut at: (u64, u64),
         checker: &mut Checker,
         added: &mut dyn FnMut(&mut Checker),
-    ) -> std::io::Result<Option<Records<File>>> {
-        let open = |offset| {
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(offset))?;
-            std::io::Result::Ok(file)
-        };
-        let file = open(at.0)?;
-        let file_bytes = file.metadata()?.len();
-        let mut blocks = Blocks::new(file, at.0);
+    ) -> std::io::Result<Option<Records<Source>>> {
+        let source = self.source_at(at.0)?;
+        let file_bytes = source.length()?;
+        let mut blocks = Blocks::new(source, at.0);
         let judge = Judge { manifest: self, plan, hasher: checker.hasher(), digests: checker.digests() };
         // While one round is judged, the one before it is added up and the one after it is read.
         let mut rounds: [Round; 3] = Default::default();
@@ -180,7 +174,7 @@ impl Manifest {
             });
             match ended {
                 Some(Ended::AtEnd) => return Ok(None),
-                Some(Ended::Odd(offset)) => return Ok(Some(Records::within(open(offset)?, at.1))),
+                Some(Ended::Odd(offset)) => return Ok(Some(Records::within(self.source_at(offset)?, at.1))),
                 None => rounds.rotate_left(1),
             }
         }

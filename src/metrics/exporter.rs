@@ -56,6 +56,7 @@ impl Exporter {
     #[must_use]
     pub fn render(&self) -> String {
         self.process.collect();
+        super::log_dropped(crate::logging::dropped());
         self.handle.render()
     }
 

@@ -63,7 +63,7 @@ metrics! {
     RECONCILIATIONS, "embosser_reconciliations_total", Counter, ["verdict"],
         "Looks for a job's card at Stripe: found, absent or failed.";
     STRIPE_REQUEST, "embosser_stripe_request_duration_seconds", Seconds, ["operation", "status"],
-        "Requests to Stripe: operation create_card, list_cards or pin_key; status 2xx to 5xx, or none without an answer.";
+        "Requests to Stripe: operation create_card, list_cards, get_card, get_account or pin_key; status 2xx to 5xx, or none without an answer.";
     RATE_LIMITED, "embosser_stripe_rate_limited_total", Counter, ["reason"],
         "429s of Stripe's limiters, by the reason they give.";
     KEY_FAILURES, "embosser_pin_key_failures_total", Counter, [],
@@ -110,6 +110,8 @@ metrics! {
         "Acknowledgements that came too late; their jobs come again and are recognised.";
     UNCONFIRMED, "embosser_amqp_publishes_unconfirmed_total", Counter, [],
         "Publishes without a confirm, which were published again.";
+    LOG_DROPPED, "embosser_log_lines_dropped_total", Counter, [],
+        "Lines of the log that were dropped, as nobody read them as fast as they came.";
     BUILD, "embosser_build_info", Gauge, ["version"],
         "1; the label says which embosser this is.";
 }
@@ -137,6 +139,7 @@ const FROM_START: &[(&str, &[Labels])] = &[
             &[("outcome", "unresolved"), ("code", "api_key_rejected")],
             &[("outcome", "unresolved"), ("code", "rate_limited")],
             &[("outcome", "unresolved"), ("code", "stripe_unreachable")],
+            &[("outcome", "unresolved"), ("code", "held_up")],
             &[("outcome", "unresolved"), ("code", "still_running")],
             &[("outcome", "unresolved"), ("code", "stripe_error")],
             &[("outcome", "unresolved"), ("code", "no_answer")],
@@ -154,7 +157,15 @@ const FROM_START: &[(&str, &[Labels])] = &[
             &[("reason", "no_answer")],
         ],
     ),
-    (RECONCILIATIONS, &[&[("verdict", "found")], &[("verdict", "absent")], &[("verdict", "failed")]]),
+    (
+        RECONCILIATIONS,
+        &[
+            &[("verdict", "found")],
+            &[("verdict", "other")],
+            &[("verdict", "absent")],
+            &[("verdict", "failed")],
+        ],
+    ),
     (
         RATE_LIMITED,
         &[
@@ -348,6 +359,11 @@ pub fn pace(health: &Health) {
     metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(health.circuit != CircuitState::Closed)));
 }
 
+/// So many lines of the log were dropped, ever.
+pub(crate) fn log_dropped(lines: u64) {
+    metrics::counter!(LOG_DROPPED).absolute(lines);
+}
+
 /// So many messages wait in a queue.
 pub(crate) fn queue(queue: &'static str, messages: u32) {
     metrics::gauge!(QUEUE, "queue" => queue).set(f64::from(messages));
@@ -429,7 +445,7 @@ mod tests {
     #[test]
     fn every_code_of_an_unresolved_job_is_there_from_the_start() {
         let codes = from_start(JOBS, "code");
-        let line = concat!(include_str!("../line/mod.rs"), include_str!("../line/passage.rs"));
+        let line = concat!(include_str!("../line/mod.rs"), include_str!("../line/carry.rs"));
         let pieces = ["latest = Refusal::own(\"", "latest: Refusal::own(\""];
         let told: Vec<&str> = pieces
             .iter()

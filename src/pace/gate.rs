@@ -50,8 +50,37 @@ pub(super) struct Call {
     granted: Instant,
 }
 
+/// What an operator should hear of. The gate is asked and told under a lock, and the log may be slow: so it is said
+/// once the lock is released.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Notice {
+    SlowingDown { per_second: f64, pause: Duration },
+    FewerAtOnce { concurrency: usize },
+    DoesNotAnswer { wait: Duration, cause: String },
+}
+
+impl Notice {
+    pub(super) fn say(self) {
+        match self {
+            Self::SlowingDown { per_second, pause } => {
+                let pause_seconds = pause.as_secs_f64();
+                tracing::warn!(per_second, pause_seconds, "Stripe limits; slowing down");
+            }
+            Self::FewerAtOnce { concurrency } => {
+                tracing::warn!(concurrency, "Stripe limits calls in flight; fewer at once");
+            }
+            Self::DoesNotAnswer { wait, cause } => {
+                let wait_seconds = wait.as_secs_f64();
+                tracing::warn!(wait_seconds, cause, "Stripe does not answer; waiting");
+            }
+        }
+    }
+}
+
 /// The pace's state.
 pub(super) struct Gate {
+    /// To be said once the lock is released.
+    notices: Vec<Notice>,
     limits: Limits,
     turns: Spacing,
     permits: Spacing,
@@ -77,6 +106,7 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(limits: Limits, concurrency: usize, now: Instant) -> Self {
         Self {
+            notices: Vec::new(),
             limits,
             turns: Spacing::new(limits, TURN_LATE_MAX, now),
             permits: Spacing::new(limits, PERMIT_LATE_MAX, now),
@@ -186,7 +216,7 @@ impl Gate {
     /// The preparation failed: the key could not be had.
     pub(super) fn turn_failed(&mut self, probe: Probe, now: Instant) {
         self.prepared = self.prepared.saturating_sub(1);
-        self.failed(probe, now);
+        self.failed("no key", probe, now);
     }
 
     /// Whoever watches the time for the gate woke so much later than it wanted to.
@@ -226,7 +256,7 @@ impl Gate {
                 self.circuit.answered();
                 self.window.limited(call.number);
                 if let Some(concurrency) = self.crowd.limited(call.beside, now) {
-                    tracing::warn!(concurrency, "Stripe limits calls in flight; fewer at once");
+                    self.notices.push(Notice::FewerAtOnce { concurrency });
                 }
             }
             Answered::Limited(
@@ -238,13 +268,13 @@ impl Gate {
                 self.circuit.answered();
                 self.slow_down(call, now);
             }
-            Answered::Failed => self.failed(probe, now),
+            Answered::Failed(cause) => self.failed(&cause, probe, now),
         }
     }
 
-    fn failed(&mut self, probe: Probe, now: Instant) {
+    fn failed(&mut self, cause: &str, probe: Probe, now: Instant) {
         if let Some(wait) = self.circuit.failed(probe == Probe::Yes, now) {
-            tracing::warn!(wait_seconds = wait.as_secs_f64(), "Stripe does not answer; waiting");
+            self.notices.push(Notice::DoesNotAnswer { wait, cause: cause.to_owned() });
         }
     }
 
@@ -253,9 +283,18 @@ impl Gate {
         let left = self.window.limited(call.number).unwrap_or(now);
         let Some(pause) = self.adapt.limited(left, now, &self.window) else { return };
         let per_second = self.adapt.current();
-        tracing::warn!(per_second, pause_seconds = pause.as_secs_f64(), "Stripe limits; slowing down");
-        let until = now + pause;
+        self.notices.push(Notice::SlowingDown { per_second, pause });
+        self.pause_until(now + pause);
+    }
+
+    /// Nobody goes before then.
+    pub(super) fn pause_until(&mut self, until: Instant) {
         self.paused_until = Some(self.paused_until.map_or(until, |already| already.max(until)));
+    }
+
+    /// What is to be said since the last time.
+    pub(super) fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
     }
 
     /// What the pace is at this moment; the queues are not known here.

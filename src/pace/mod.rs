@@ -39,14 +39,14 @@ const CONCURRENCY_DEFAULT: std::ops::RangeInclusive<usize> = 16..=512;
 pub struct Closed;
 
 /// How a call ended, for the pace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answered {
     /// The limiters let it through.
     Accepted,
     /// A limiter turned it away.
     Limited(LimitReason),
-    /// Stripe could not be reached or is in trouble.
-    Failed,
+    /// Stripe could not be reached or is in trouble, and how that showed.
+    Failed(String),
 }
 
 /// Whether Stripe is taken to be there.
@@ -161,6 +161,13 @@ impl Pace {
     /// No more turns; jobs that wait for one are told. Permits still come to those that have theirs.
     pub fn close(&self) {
         self.room.close();
+    }
+
+    /// No call before so much time has passed: those of another process may still count in Stripe's second.
+    pub fn hold(&self, rest: Duration) {
+        if !rest.is_zero() {
+            self.room.hold(Instant::now() + rest);
+        }
     }
 
     /// What the pace is at this moment.

@@ -53,7 +53,7 @@ impl Server {
 
     fn call(&mut self, at: f64, random: &mut StdRng) -> Answered {
         if self.down.contains(&at) {
-            return Answered::Failed;
+            return Answered::Failed("down".into());
         }
         let counts = self.counts;
         let old = |first: &f64| match counts {
@@ -218,7 +218,7 @@ impl Run {
                     let (times, takes) = match answered {
                         Answered::Accepted => (&mut log.through, self.server.latency),
                         Answered::Limited(_) => (&mut log.limited, Duration::from_millis(5)),
-                        Answered::Failed => (&mut log.failed, Duration::from_millis(1)),
+                        Answered::Failed(_) => (&mut log.failed, Duration::from_millis(1)),
                     };
                     times.push(at);
                     later(&mut events, now + takes, Event::Answer(call, probe, answered));

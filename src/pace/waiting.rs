@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::gate::{Gate, May, Probe};
+use super::gate::{Gate, May, Notice, Probe};
 use super::{Closed, Health, Permit};
 
 /// What all turns and permits of a pace share.
@@ -122,6 +122,10 @@ impl Room {
         state.turns.clear();
     }
 
+    pub(super) fn hold(&self, until: Instant) {
+        self.shared.change(|gate| gate.pause_until(until));
+    }
+
     pub(super) fn health(&self) -> Health {
         let state = self.shared.state();
         let waiting = state.turns.iter().filter(|turn| !turn.is_closed()).count();
@@ -155,9 +159,13 @@ impl Shared {
 
     /// Tells the gate something, and lets through whoever may go now.
     pub(super) fn change(self: &Arc<Self>, change: impl FnOnce(&mut Gate)) {
-        let mut state = self.state();
-        change(&mut state.gate);
-        self.serve(&mut state);
+        let notices = {
+            let mut state = self.state();
+            change(&mut state.gate);
+            self.serve(&mut state);
+            state.gate.notices()
+        };
+        notices.into_iter().for_each(Notice::say);
     }
 
     /// Lets through whoever may go now, and wakes the thread if it would sleep too long.

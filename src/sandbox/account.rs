@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Faults;
 use super::asked::{Asked, last_part};
 use super::told::Told;
 use super::world::World;
+use super::{Faults, Forced, KeyEndpoint};
 
 /// A card that was made, as tests judge it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct IssuedCard {
     /// Its id.
     pub id: String,
+    /// The Stripe account that it belongs to.
+    pub account: String,
     /// Whose it is.
     pub cardholder: Option<String>,
     /// `metadata[embosser_job]`.
@@ -78,32 +80,46 @@ pub struct Seen {
 
 /// What is told to those who judge from outside, under `/_sandbox/`.
 pub(super) fn control(world: &mut World, asked: &Asked) -> Told {
-    let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
-    let told = match (asked.method.as_str(), last_part(&asked.path)) {
-        ("GET", "account") => serde_json::to_value(world.account()).unwrap_or_default(),
-        ("GET", "requests") => serde_json::to_value(world.seen()).unwrap_or_default(),
-        ("POST", "rotate") => {
-            world.rotate_key();
-            json!({"ok": true})
-        }
-        ("POST", "advance") => {
-            world.advance(Duration::from_secs_f64(body["seconds"].as_f64().unwrap_or(0.0).max(0.0)));
-            json!({"ok": true})
-        }
-        ("POST", "rate") => {
-            let whole = |name: &str| body[name].as_u64().and_then(|limit| usize::try_from(limit).ok());
+    match (asked.method.as_str(), last_part(&asked.path)) {
+        ("GET", "account") => Told::new(200, &serde_json::to_value(world.account()).unwrap_or_default()),
+        ("GET", "requests") => Told::new(200, &serde_json::to_value(world.seen()).unwrap_or_default()),
+        ("POST", order) => match steer(world, order, &asked.body) {
+            Ok(()) => Told::new(200, &json!({"ok": true})),
+            Err(reason) => Told::new(400, &json!({"error": reason})),
+        },
+        _ => Told::new(404, &json!({"error": format!("GET account, requests; POST {ORDERS}")})),
+    }
+}
+
+/// What can be ordered.
+const ORDERS: &str = "rotate, advance, list_lag, rate, faults, force, key_endpoint";
+
+fn steer(world: &mut World, order: &str, body: &[u8]) -> Result<(), String> {
+    match order {
+        "rotate" => world.rotate_key(),
+        "advance" => world.advance(seconds(body)?),
+        "list_lag" => world.options.list_lag = seconds(body)?,
+        "rate" => {
+            let rates: Value = read(body)?;
+            let whole = |name: &str| rates[name].as_u64().and_then(|limit| usize::try_from(limit).ok());
             world.options.endpoint_per_second = whole("endpoint");
             world.options.account_per_second = whole("account");
-            json!({"ok": true})
         }
-        ("POST", "faults") => match serde_json::from_value::<Faults>(body) {
-            Ok(faults) => {
-                world.set_faults(faults);
-                json!({"ok": true})
-            }
-            Err(error) => return Told::new(400, &json!({"error": error.to_string()})),
-        },
-        _ => return Told::new(404, &json!({"error": "account, requests, rotate, advance, rate, faults"})),
-    };
-    Told::new(200, &told)
+        "faults" => world.set_faults(read::<Faults>(body)?),
+        "force" => world.options.answer_all = read::<Option<Forced>>(body)?,
+        "key_endpoint" => world.set_key_endpoint(read::<KeyEndpoint>(body)?),
+        _ => return Err(format!("there is no {order}; there are {ORDERS}")),
+    }
+    Ok(())
+}
+
+fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+/// The time that `{"seconds": N}` names.
+fn seconds(body: &[u8]) -> Result<Duration, String> {
+    let named: Value = read(body)?;
+    let seconds = named["seconds"].as_f64().ok_or("a time is {\"seconds\": N}")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

@@ -1,6 +1,7 @@
 //! The cards that were made, as Stripe's objects, and how they are found and changed.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -11,6 +12,8 @@ use crate::card::CardRequest;
 #[derive(Default)]
 pub(super) struct Cards {
     cards: Vec<Value>,
+    /// When each was made, by the sandbox's clock: lists show it a while after that.
+    made_at: Vec<Duration>,
     by_id: HashMap<(String, String), usize>,
     by_account: HashMap<String, Vec<usize>>,
     by_cardholder: HashMap<(String, String), Vec<usize>>,
@@ -20,6 +23,7 @@ pub(super) struct Cards {
 pub(super) struct Making<'a> {
     pub(super) account: &'a str,
     pub(super) created: u64,
+    pub(super) made_at: Duration,
     pub(super) livemode: bool,
     pub(super) metadata: Map<String, Value>,
 }
@@ -51,6 +55,7 @@ impl Cards {
         }
         let index = self.cards.len();
         self.cards.push(card);
+        self.made_at.push(making.made_at);
         let account = making.account.to_owned();
         self.by_id.insert((account.clone(), id), index);
         self.by_account.entry(account.clone()).or_default().push(index);
@@ -82,8 +87,13 @@ impl Cards {
         Ok(&self.cards[index])
     }
 
-    /// A page of cards, the newest first.
-    pub(super) fn list(&self, account: &str, query: &[(String, String)]) -> Result<Value, Fault> {
+    /// A page of cards, the newest first, of those that were made by then; none if no time is that early.
+    pub(super) fn list(
+        &self,
+        account: &str,
+        query: &[(String, String)],
+        made_by: Option<Duration>,
+    ) -> Result<Value, Fault> {
         let given = |name: &str| query.iter().find(|(path, _)| path == name).map(|(_, value)| value.as_str());
         let limit = match given("limit") {
             None => 10,
@@ -102,14 +112,19 @@ impl Cards {
             .flatten()
             .rev()
             .copied()
+            .filter(|index| made_by.is_some_and(|made_by| self.made_at[*index] <= made_by))
             .filter(|index| after.is_none_or(|after| *index < after))
             .filter(|index| before.is_none_or(|before| *index > before))
             .map(|index| &self.cards[index])
             .filter(|card| query.iter().all(|(path, value)| matches(card, path, value)));
-        let page: Vec<&Value> = matching.by_ref().take(limit).collect();
-        let more = matching.next().is_some();
-        Ok(json!({"object": "list", "url": "/v1/issuing/cards", "has_more": more, "data": page}))
+        let data: Vec<&Value> = matching.by_ref().take(limit).collect();
+        Ok(page(&data, matching.next().is_some()))
     }
+}
+
+/// A page of a list of cards.
+pub(super) fn page(data: &[&Value], has_more: bool) -> Value {
+    json!({"object": "list", "url": "/v1/issuing/cards", "has_more": has_more, "data": data})
 }
 
 fn matches(card: &Value, path: &str, value: &str) -> bool {

@@ -9,6 +9,19 @@ use serde_json::{Value, json};
 /// that were encrypted beforehand.
 const DEMO_KEY: &str = include_str!("demo_key.pem");
 
+/// How the key endpoint is, while the API works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyEndpoint {
+    /// It serves the key.
+    #[default]
+    Up,
+    /// It answers 503.
+    Unavailable,
+    /// It takes requests and does not answer.
+    Silent,
+}
+
 /// The present key.
 pub(super) struct Keys {
     number: u32,

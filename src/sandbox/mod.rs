@@ -8,6 +8,9 @@ mod account;
 mod asked;
 mod cardholders;
 mod cards;
+mod faults;
+mod forced;
+mod identity;
 mod keys;
 mod limits;
 mod memory;
@@ -34,6 +37,9 @@ use told::{Cut, Told};
 use world::World;
 
 pub use account::{Account, Counts, IssuedCard, Seen};
+pub use faults::Faults;
+pub use forced::{Calls, Forced};
+pub use keys::KeyEndpoint;
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -57,14 +63,22 @@ pub struct Options {
     pub seed: u64,
     /// What goes wrong, and how often.
     pub faults: Faults,
-    /// How much longer a call takes that meets the fault of that name.
+    /// How the key endpoint is.
+    pub key_endpoint: KeyEndpoint,
+    /// What calls are answered, whatever they ask for; none: each gets its own answer.
+    pub answer_all: Option<Forced>,
+    /// How much longer a call takes that meets the fault of that name, by the sandbox's clock.
     pub delay: Duration,
+    /// How long a new card is missing from lists; by its id it is there at once.
+    pub list_lag: Duration,
     /// How long an idempotency key is remembered.
     pub idempotency_window: Duration,
     /// The only API key that is accepted; none: every secret or restricted one.
     pub api_key: Option<String>,
     /// Whether the key may create and change.
     pub may_write: bool,
+    /// Whether the key may ask whose it is (`GET /v1/account`); many restricted keys may not.
+    pub may_read_account: bool,
     /// The cardholders that exist besides those that are made; none: every `ich_…`.
     pub cardholders: Option<HashSet<String>>,
 }
@@ -80,41 +94,17 @@ impl Default for Options {
             latency: Duration::ZERO,
             seed: 1,
             faults: Faults::default(),
+            key_endpoint: KeyEndpoint::Up,
+            answer_all: None,
             delay: Duration::from_secs(2),
+            list_lag: Duration::ZERO,
             idempotency_window: Duration::from_secs(24 * 3600),
             api_key: None,
             may_write: true,
+            may_read_account: true,
             cardholders: None,
         }
     }
-}
-
-/// Probabilities, 0 to 1, that a create call meets a fault.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Faults {
-    /// 500, saved under the key, and no card.
-    pub error_before: f64,
-    /// The card is made; the answer, saved under the key, is 500.
-    pub error_after: f64,
-    /// The connection is cut and nothing is done.
-    pub drop_before: f64,
-    /// The card is made and saved; the connection is cut.
-    pub drop_after: f64,
-    /// 409 as for a key that is in use, and nothing is done.
-    pub conflict: f64,
-    /// 429 that is not a limiter's, and nothing is done.
-    pub lock_timeout: f64,
-    /// The key rotates right after it was served.
-    pub rotate: f64,
-    /// An HTML page instead of an answer, and nothing is done.
-    pub html: f64,
-    /// The call takes longer, by [`Options::delay`].
-    pub delay: f64,
-    /// The card is made and saved; the connection is cut in the middle of the answer.
-    pub half_body: f64,
-    /// The card is made and saved; the answer is 200 with nothing in it.
-    pub empty: f64,
 }
 
 /// A running sandbox.
@@ -186,7 +176,8 @@ impl Sandbox {
         self.world().rotate_key();
     }
 
-    /// Moves its clock ahead: idempotency keys grow old.
+    /// Moves its clock ahead: idempotency keys grow old, new cards come into lists, and calls under way end when their
+    /// time is over.
     pub fn advance(&self, by: Duration) {
         self.world().advance(by);
     }
@@ -194,6 +185,38 @@ impl Sandbox {
     /// Other faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world().set_faults(faults);
+    }
+
+    /// What calls are answered from now on, whatever they ask for; none: each gets its own answer again.
+    pub fn force(&self, answer: Option<Forced>) {
+        self.world().options.answer_all = answer;
+    }
+
+    /// How the key endpoint is from now on; who waits for a silent one is cut off.
+    pub fn set_key_endpoint(&self, key_endpoint: KeyEndpoint) {
+        self.world().set_key_endpoint(key_endpoint);
+    }
+
+    /// How much longer calls take from now on that meet the fault `delay`.
+    pub fn set_delay(&self, delay: Duration) {
+        self.world().options.delay = delay;
+    }
+
+    /// Calls under way.
+    #[must_use]
+    pub fn executing(&self) -> usize {
+        self.world().executing()
+    }
+
+    /// Gives a cardholder of `acct_sandbox` so many cards that no job asked for: long lists to look through. The account
+    /// of what was done does not count them.
+    pub fn stock(&self, cardholder: &str, count: usize) {
+        self.world().stock(cardholder, count);
+    }
+
+    /// How long a new card is missing from lists from now on.
+    pub fn set_list_lag(&self, list_lag: Duration) {
+        self.world().options.list_lag = list_lag;
     }
 
     /// Stops it; connections are cut.
@@ -243,7 +266,10 @@ async fn answer(
         authorization: header("authorization"),
         idempotency_key: header("idempotency-key"),
         version: header("stripe-version"),
-        account: header("stripe-account").unwrap_or_default(),
+        account: identity::account_of(
+            header("stripe-account").as_deref(),
+            header("authorization").as_deref(),
+        ),
         body,
     };
     // On a task of its own: a client that hangs up does not stop what was begun.
@@ -261,8 +287,12 @@ async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
     let mut execution = match begun {
         world::Begun::Told(told) => return told,
         world::Begun::Execute(execution) => execution,
+        world::Begun::Silent(changed) => {
+            changed.notified().await;
+            return None;
+        }
     };
-    tokio::time::sleep(execution.latency).await;
+    pass(&world, execution.latency).await;
     let pin = match execution.jwe.take() {
         None => Ok(None),
         Some((jwe, kid, key)) => {
@@ -272,6 +302,28 @@ async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
         }
     };
     lock().finish(&asked, *execution, pin)
+}
+
+/// Waits for so long by the sandbox's clock: a test that moves it ahead makes a long call end at once.
+async fn pass(world: &Mutex<World>, time: Duration) {
+    let lock = || world.lock().unwrap_or_else(PoisonError::into_inner);
+    let (until, changed) = {
+        let world = lock();
+        (world.now() + time, world.changed.clone())
+    };
+    loop {
+        // Listening begins before the look at the clock, so that no change between the two is missed.
+        let mut change = std::pin::pin!(changed.notified());
+        change.as_mut().enable();
+        let left = until.saturating_sub(lock().now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            () = change => {}
+        }
+    }
 }
 
 fn response(told: Told) -> Result<Response<axum::body::Body>, Infallible> {

@@ -72,6 +72,11 @@ impl Fault {
         Self { status, kind, code, param: None, message: message.into(), reason: None }
     }
 
+    /// Stripe's own failure: what was asked for may have been done.
+    pub(super) fn backend() -> Self {
+        Self::of(500, "api_error", None, "Sorry! There was an error while talking to one of our backends.")
+    }
+
     /// A key whose first call is still running.
     pub(super) fn in_use() -> Self {
         let message = "There is currently another in-progress request using this Idempotent Key.";

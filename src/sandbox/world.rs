@@ -4,6 +4,7 @@
 //! validation answers draws none, so that the n-th execution meets the same fault in each run with one seed.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssl::pkey::Private;
@@ -11,15 +12,18 @@ use openssl::rsa::Rsa;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
 use super::account::{Account, IssuedCard, Seen};
 use super::asked::{Asked, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
 use super::cards::{Cards, Making};
-use super::keys::Keys;
+use super::faults::{ListMishap, Mishap};
+use super::forced::{Calls, Forced};
+use super::keys::{KeyEndpoint, Keys};
 use super::limits::Limits;
 use super::memory::{Memory, Remembered};
 use super::told::{Cut, Fault, Told};
-use super::{Faults, Options, cardholders};
+use super::{Faults, Options, cardholders, cards, identity};
 use crate::card::{CardRequest, FieldProblem};
 
 /// Requests that are remembered one by one.
@@ -28,6 +32,8 @@ const REQUESTS_MAX: usize = 100_000;
 pub(super) enum Begun {
     /// The answer; none cuts the connection.
     Told(Option<Told>),
+    /// No answer, until something changes.
+    Silent(Arc<Notify>),
     /// To be executed.
     Execute(Box<Execution>),
 }
@@ -50,23 +56,11 @@ enum Effect {
     Update { id: String, pairs: Vec<(String, String)> },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mishap {
-    ErrorBefore,
-    ErrorAfter,
-    DropBefore,
-    DropAfter,
-    Conflict,
-    LockTimeout,
-    Html,
-    Delay,
-    HalfBody,
-    Empty,
-}
-
 /// The sandbox's state.
 pub(super) struct World {
     pub(super) options: Options,
+    /// Tells calls under way that the clock or a switch was moved.
+    pub(super) changed: Arc<Notify>,
     began: Instant,
     ahead: Duration,
     dice: StdRng,
@@ -85,6 +79,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(options: Options) -> Self {
         Self {
+            changed: Arc::new(Notify::new()),
             began: Instant::now(),
             ahead: Duration::ZERO,
             dice: StdRng::seed_from_u64(options.seed),
@@ -116,6 +111,12 @@ impl World {
 
     pub(super) fn advance(&mut self, by: Duration) {
         self.ahead += by;
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn set_key_endpoint(&mut self, key_endpoint: KeyEndpoint) {
+        self.options.key_endpoint = key_endpoint;
+        self.changed.notify_waiters();
     }
 
     pub(super) fn set_faults(&mut self, faults: Faults) {
@@ -126,8 +127,14 @@ impl World {
     pub(super) fn begin(&mut self, asked: &Asked) -> Begun {
         let seen = self.see(asked);
         if asked.path == "/v1/keys" {
-            let document = self.keys_document();
-            return Begun::Told(self.told(asked, seen, document));
+            return match self.options.key_endpoint {
+                KeyEndpoint::Up => {
+                    let document = self.keys_document();
+                    Begun::Told(self.told(asked, seen, document))
+                }
+                KeyEndpoint::Unavailable => Begun::Told(self.told(asked, seen, Told::page(503))),
+                KeyEndpoint::Silent => Begun::Silent(self.changed.clone()),
+            };
         }
         let decided = self.decide(asked, seen);
         match decided {
@@ -148,6 +155,9 @@ impl World {
     fn decide(&mut self, asked: &Asked, seen: usize) -> Result<Begun, Fault> {
         self.limit(asked)?;
         self.authenticate(asked)?;
+        if let Some(forced) = self.forced(Calls::All) {
+            return Ok(Begun::Told(self.told_by_force(asked, seen, &forced)));
+        }
         let pairs = || -> Vec<(String, String)> {
             url::form_urlencoded::parse(asked.query.as_bytes()).into_owned().collect()
         };
@@ -160,10 +170,14 @@ impl World {
             ("POST", path) if is_one_of(CARDS, path) => {
                 return self.begin_effect(asked, seen, Self::updating);
             }
-            ("GET", CARDS) => self.cards.list(&asked.account, &pairs())?,
+            ("GET", CARDS) => self.list(asked, &pairs())?,
             ("GET", path) if is_one_of(CARDS, path) => {
                 self.cards.find(&asked.account, last_part(path))?.clone()
             }
+            ("GET", "/v1/account") if !self.options.may_read_account => {
+                return Err(may_not("rak_accounts_kyc_basic_read"));
+            }
+            ("GET", "/v1/account") => identity::object(&asked.account, self.unix_seconds()),
             ("POST", CARDHOLDERS) => self.make_cardholder(asked)?,
             ("GET", path) if is_one_of(CARDHOLDERS, path) => {
                 let id = last_part(path);
@@ -176,6 +190,18 @@ impl World {
             }
         };
         Ok(Begun::Told(self.told(asked, seen, Told::new(200, &answer))))
+    }
+
+    /// A page of cards, or what goes wrong with it.
+    fn list(&mut self, asked: &Asked, query: &[(String, String)]) -> Result<Value, Fault> {
+        match self.options.faults.draw_for_list(&mut self.dice) {
+            Some(ListMishap::Error) => Err(Fault::backend()),
+            Some(ListMishap::EmptyPage) => Ok(cards::page(&[], true)),
+            None => {
+                let made_by = self.now().checked_sub(self.options.list_lag);
+                self.cards.list(&asked.account, query, made_by)
+            }
+        }
     }
 
     fn limit(&mut self, asked: &Asked) -> Result<(), Fault> {
@@ -204,11 +230,25 @@ impl World {
             return Err(Fault::of(401, "invalid_request_error", None, message));
         }
         if asked.method == "POST" && !self.options.may_write {
-            let message = "The provided key does not have the required permissions for this endpoint. Having the \
-                           'rak_issuing_card_write' permission would allow this request to continue.";
-            return Err(Fault::of(403, "invalid_request_error", Some("more_permissions_required"), message));
+            return Err(may_not("rak_issuing_card_write"));
         }
         Ok(())
+    }
+
+    fn forced(&self, calls: Calls) -> Option<Forced> {
+        self.options.answer_all.clone().filter(|forced| forced.calls == calls)
+    }
+
+    fn told_by_force(&mut self, asked: &Asked, seen: usize, forced: &Forced) -> Option<Told> {
+        if asked.method == "POST" && forced.calls == Calls::All && asked.path == CARDS {
+            self.account.creates += 1;
+        }
+        let told = forced.told(asked, self.requests);
+        if let (true, Some(key)) = (forced.saved, &asked.idempotency_key) {
+            let name = (asked.account.clone(), key.clone());
+            self.memory.ends(name, asked.parameters(), told.clone(), self.now());
+        }
+        self.told(asked, seen, told)
     }
 
     /// Memory, validation and the draw of a fault, and then execution.
@@ -230,8 +270,11 @@ impl World {
                 }
             }
         }
+        if let Some(forced) = self.forced(Calls::Changes) {
+            return Ok(Begun::Told(self.told_by_force(asked, seen, &forced)));
+        }
         let (effect, jwe) = of(self, asked)?;
-        let mishap = self.draw();
+        let mishap = self.options.faults.draw(&mut self.dice);
         match mishap {
             Some(Mishap::DropBefore) => return Ok(Begun::Told(None)),
             Some(Mishap::Conflict) => return Err(Fault::in_use()),
@@ -283,23 +326,6 @@ impl World {
         Ok((Effect::Update { id, pairs }, jwe))
     }
 
-    fn draw(&mut self) -> Option<Mishap> {
-        let faults = self.options.faults;
-        let chances = [
-            (faults.error_before, Mishap::ErrorBefore),
-            (faults.error_after, Mishap::ErrorAfter),
-            (faults.drop_before, Mishap::DropBefore),
-            (faults.drop_after, Mishap::DropAfter),
-            (faults.conflict, Mishap::Conflict),
-            (faults.lock_timeout, Mishap::LockTimeout),
-            (faults.html, Mishap::Html),
-            (faults.delay, Mishap::Delay),
-            (faults.half_body, Mishap::HalfBody),
-            (faults.empty, Mishap::Empty),
-        ];
-        chances.into_iter().find(|(chance, _)| self.dice.random_bool(*chance)).map(|(_, mishap)| mishap)
-    }
-
     /// The effect, what is saved, and the answer.
     pub(super) fn finish(
         &mut self,
@@ -310,8 +336,7 @@ impl World {
         self.limits.ends(&asked.account, &asked.endpoint());
         self.executing -= 1;
         let Execution { effect, mishap, seen, .. } = execution;
-        let message = "Sorry! There was an error while talking to one of our backends.";
-        let failed = Fault::of(500, "api_error", None, message).told();
+        let failed = Fault::backend().told();
         let name = asked.idempotency_key.clone().map(|key| (asked.account.clone(), key));
         let told = match (mishap, pin) {
             (Some(Mishap::ErrorBefore), _) => failed,
@@ -355,12 +380,14 @@ impl World {
                 let making = Making {
                     account: &asked.account,
                     created: self.unix_seconds(),
+                    made_at: self.now(),
                     livemode: livemode(asked),
                     metadata,
                 };
                 let object = self.cards.make(&card, making);
                 self.account.cards.push(IssuedCard {
                     id: object["id"].as_str().unwrap_or_default().to_owned(),
+                    account: asked.account.clone(),
                     cardholder: card.cardholder.clone(),
                     job: object["metadata"]["embosser_job"].as_str().map(str::to_owned),
                     pin,
@@ -393,7 +420,30 @@ impl World {
         Ok(object)
     }
 
-    fn now(&self) -> Duration {
+    /// Cards that no job asked for.
+    pub(super) fn stock(&mut self, cardholder: &str, count: usize) {
+        let pairs = [("cardholder", cardholder), ("currency", "eur"), ("type", "virtual")];
+        let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
+        let card = CardRequest::from_pairs(pairs.into()).expect("these three parameters make a card");
+        for _ in 0..count {
+            let making = Making {
+                account: identity::OF_ANY_KEY,
+                created: self.unix_seconds(),
+                made_at: self.now(),
+                livemode: false,
+                metadata: Map::new(),
+            };
+            self.cards.make(&card, making);
+        }
+    }
+
+    /// Calls under way.
+    pub(super) fn executing(&self) -> usize {
+        self.executing
+    }
+
+    /// Time since the start, moved ahead as tests wish.
+    pub(super) fn now(&self) -> Duration {
         self.began.elapsed() + self.ahead
     }
 
@@ -433,6 +483,15 @@ impl World {
         }
         Some(told)
     }
+}
+
+/// What a key without a permission is answered.
+fn may_not(permission: &str) -> Fault {
+    let message = format!(
+        "The provided key does not have the required permissions for this endpoint. Having the '{permission}' \
+         permission would allow this request to continue."
+    );
+    Fault::of(403, "invalid_request_error", Some("more_permissions_required"), &message)
 }
 
 /// A problem as Stripe words it.

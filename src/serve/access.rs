@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -80,20 +81,21 @@ pub enum TokensError {
     Empty(String),
 }
 
+#[derive(Clone)]
 struct Token {
     name: String,
     roles: HashSet<Role>,
     hash: [u8; 32],
 }
 
-/// The tokens that are known.
-pub struct Tokens(Vec<Token>);
+/// The tokens that are known; they may be read anew while requests come.
+pub struct Tokens(RwLock<Arc<[Token]>>);
 
 impl Tokens {
     /// None: whoever can reach the server may do everything.
     #[must_use]
     pub fn none() -> Self {
-        Self(Vec::new())
+        Self(RwLock::new(Arc::from([])))
     }
 
     /// Reads them from a file, a line each; empty lines and those that begin with `#` are left out.
@@ -116,25 +118,40 @@ impl Tokens {
             }
             tokens.push(token);
         }
-        if tokens.is_empty() { Err(TokensError::Empty(file)) } else { Ok(Self(tokens)) }
+        if tokens.is_empty() { Err(TokensError::Empty(file)) } else { Ok(Self(RwLock::new(tokens.into()))) }
+    }
+
+    /// Reads the file anew; requests from now on are held against what is in it. Answers how many there are.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; then the tokens stay as they are.
+    pub fn read_anew(&self, path: &Path) -> Result<usize, TokensError> {
+        let new = Self::read(path)?.known();
+        let count = new.len();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(count)
+    }
+
+    fn known(&self) -> Arc<[Token]> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether there are none, so that only this machine may be served.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.0.is_empty()
+        self.known().is_empty()
     }
 
     /// The token's entry. Every entry is compared, whichever matches.
-    fn find(&self, presented: &str) -> Option<&Token> {
+    fn find(&self, presented: &str) -> Option<Token> {
         if presented.len() > TOKEN_BYTES_MAX {
             return None;
         }
         let hash: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
         let mut found = None;
-        for token in &self.0 {
+        for token in &*self.known() {
             if openssl::memcmp::eq(&token.hash, &hash) {
-                found = Some(token);
+                found = Some(token.clone());
             }
         }
         found
@@ -276,7 +293,7 @@ mod tests {
         std::fs::write(&file, format!("# who\n\n{line}\n")).unwrap();
         let tokens = Tokens::read(&file).unwrap();
         assert!(!line.contains(token.as_str()));
-        let roles = &tokens.find(&token).unwrap().roles;
+        let roles = tokens.find(&token).unwrap().roles;
         assert!(roles.contains(&Role::Submit) && roles.contains(&Role::Read));
         assert!(!roles.contains(&Role::Operate));
         assert!(tokens.find(&other).is_none());

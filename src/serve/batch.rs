@@ -13,11 +13,8 @@ use crate::job;
 use crate::line::gate::{Gate, Standing};
 use crate::manifest::CheckReport;
 use crate::manifest::batch::digest_of;
-use crate::outcome::{Ended, Outcome};
+use crate::outcome::Ended;
 use crate::tally::{Counts, Tally};
-
-/// Conflicts of one batch that are kept with their reasons: the ledger holds the job they are in conflict with.
-const CONFLICTS_MAX: usize = 1000;
 
 /// A batch that this process received.
 pub(super) struct Batch {
@@ -42,17 +39,6 @@ struct Course {
     meter: Meter,
     /// Whether all of its jobs are in a queue, where no gate is.
     out_of_reach: bool,
-    /// Rows refused because their job has other content already: the ledger keeps the job as it was.
-    conflicts: Vec<Conflict>,
-}
-
-/// A row whose job has other content already.
-#[derive(Debug, Clone)]
-pub(super) struct Conflict {
-    pub(super) row: u64,
-    pub(super) row_id: Option<String>,
-    pub(super) job: String,
-    pub(super) ended: Ended,
 }
 
 impl Batch {
@@ -65,7 +51,6 @@ impl Batch {
             latest: received,
             meter: Meter::default(),
             out_of_reach: false,
-            conflicts: Vec::new(),
         };
         Self {
             name,
@@ -109,25 +94,12 @@ impl Batch {
     }
 
     /// A row has ended.
-    pub(super) fn row_ended(
-        &self,
-        row: u64,
-        row_id: Option<String>,
-        job: &str,
-        ended: Ended,
-        pin: bool,
-        now: Time,
-    ) {
-        self.tally.add(&ended);
+    pub(super) fn row_ended(&self, ended: &Ended, pin: bool, now: Time) {
+        self.tally.add(ended);
         {
             let mut course = self.course();
             course.latest = now;
             course.pins_left -= u64::from(pin).min(course.pins_left);
-            let conflict =
-                matches!(&ended.outcome, Outcome::Refused(refusal) if refusal.code == "job_conflict");
-            if conflict && course.conflicts.len() < CONFLICTS_MAX {
-                course.conflicts.push(Conflict { row, row_id, job: job.to_owned(), ended });
-            }
         }
         self.touch();
     }
@@ -196,10 +168,6 @@ impl Batch {
         self.gate.stand(standing);
         self.touch();
         Ok(())
-    }
-
-    pub(super) fn conflicts(&self) -> Vec<Conflict> {
-        self.course().conflicts.clone()
     }
 
     /// Told of each change.

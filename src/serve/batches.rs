@@ -17,7 +17,6 @@ use crate::job;
 use crate::ledger::{BatchCounts, BatchRow};
 use crate::line::gate::Standing;
 use crate::manifest::CheckReport;
-use crate::manifest::batch::{BatchError, SecondCards, note};
 
 /// Ended batches whose history is kept; the ledger knows the others.
 const ENDED_KEPT: usize = 100;
@@ -66,7 +65,6 @@ impl Registry {
         server: &Server,
         name: job::Batch,
         report: &CheckReport,
-        second: SecondCards,
     ) -> Result<(Arc<Batch>, Begun), Problem> {
         let _alone = self.beginning.lock().await;
         let received = server.clock().now();
@@ -90,13 +88,7 @@ impl Registry {
             rows: batch.rows(),
             began: received,
         };
-        note(server.views(), row, second).await.map_err(|error| match error {
-            BatchError::IssuedAs { .. } => Problem::new(
-                Kind::IssuedBefore,
-                format!("{error}. Upload them under that name, or with second_cards=true if that is wanted"),
-            ),
-            BatchError::Ledger(error) => Problem::from(error),
-        })?;
+        server.views().write_batch(row).await?;
         let mut batches = self.batches();
         batches.insert(batch.name.to_string(), batch.clone());
         forget_oldest(&mut batches);

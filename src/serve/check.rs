@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 
 use super::held::{Budget, Full, Held, Holding, Share};
 use crate::job::{Batch, JobId};
+use crate::ledger::LedgerError;
+use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::manifest::{
     CheckOptions, CheckReport, Checker, InvalidRow, Manifest, ManifestError, Problem, Row,
 };
@@ -45,6 +47,8 @@ pub(super) struct Checked {
     pub(super) report: CheckReport,
     /// The rows, if there is nothing wrong with any and they are to be issued.
     pub(super) held: Option<Held>,
+    /// Which rows are known under other names.
+    pub(super) recognition: Recognition,
 }
 
 /// Why an upload could not be read to its end.
@@ -60,6 +64,8 @@ pub(super) enum Stopped {
     Full,
     #[error(transparent)]
     NoManifest(ManifestError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 impl From<Full> for Stopped {
@@ -116,6 +122,7 @@ pub(super) fn check(
     pieces: mpsc::Receiver<Piece>,
     batch: Option<&Batch>,
     purpose: Purpose,
+    mut recogniser: Option<Recogniser>,
     budget: &Arc<Budget>,
     rows_max: u64,
 ) -> Result<Checked, Stopped> {
@@ -125,19 +132,21 @@ pub(super) fn check(
     };
     let shared = Rc::new(RefCell::new(Shared { holding, stopped: None }));
     let source = Source { pieces, piece: Bytes::new(), ended: false, shared: shared.clone() };
-    let verdict = rows(source, batch, &shared, &mut budget.share(), rows_max);
+    let verdict = rows(source, batch, recogniser.as_mut(), &shared, &mut budget.share(), rows_max);
     // A stopped source looks like an unreadable row to the csv reader: the reason comes first.
     if let Some(stopped) = shared.borrow_mut().stopped.take() {
         return Err(stopped);
     }
     let report = verdict?;
     let holding = shared.borrow_mut().holding.take();
-    Ok(Checked { report, held: holding.map(Holding::finish).transpose()? })
+    let recognition = recogniser.map(Recogniser::finish).transpose()?.unwrap_or_default();
+    Ok(Checked { report, held: holding.map(Holding::finish).transpose()?, recognition })
 }
 
 fn rows(
     source: Source,
     batch: Option<&Batch>,
+    mut recogniser: Option<&mut Recogniser>,
     shared: &RefCell<Shared>,
     names: &mut Share,
     rows_max: u64,
@@ -161,6 +170,9 @@ fn rows(
             None => Ok(row),
         });
         checker.add(&row);
+        if let Some(recogniser) = &mut recogniser {
+            recogniser.add(&row)?;
+        }
         if checker.rows() > rows_max {
             return Err(Stopped::TooManyRows(rows_max));
         }
@@ -180,7 +192,7 @@ fn rows(
 
 /// A row whose batch and `row_id` make a job id.
 fn with_job_id(row: Row, batch: &Batch) -> Result<Row, InvalidRow> {
-    let Err(error) = JobId::of_row(batch, row.row_id.as_deref(), row.number) else { return Ok(row) };
+    let Err(error) = JobId::of_row(batch, row.row_id.as_deref().unwrap_or("#")) else { return Ok(row) };
     let Row { number, line, row_id, .. } = row;
     let problem = Problem {
         line,

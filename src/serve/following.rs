@@ -117,10 +117,11 @@ impl Following {
         };
         let Some(id) = event.id.clone() else { return };
         self.job_ended(&id);
-        let of_batch = event.batch.as_ref().and_then(|batch| lock(&self.waiting).batches.get(batch).cloned());
-        if let Some(outstanding) = of_batch {
-            let (row, row_id) = (event.row.unwrap_or(0), event.row_id.clone());
-            outstanding.ended(&id, row, row_id, event.into_ended(), now);
+        // By its id alone: a row that is known from another batch has that one's name.
+        let batches: Vec<_> = lock(&self.waiting).batches.values().cloned().collect();
+        let ended = event.into_ended();
+        for outstanding in batches {
+            outstanding.ended(&id, &ended, now);
         }
     }
 
@@ -158,10 +159,10 @@ impl Outstanding {
     }
 
     /// A row has ended; told twice, it counts once.
-    fn ended(&self, id: &str, row: u64, row_id: Option<String>, ended: Ended, now: Time) {
+    fn ended(&self, id: &str, ended: &Ended, now: Time) {
         let Some(pin) = lock(&self.rows).get(&digest(id)).copied() else { return };
         // Counted before it is missing from what is left: who waits for nothing to be left reads the counts then.
-        self.batch.row_ended(row, row_id, id, ended, pin, now);
+        self.batch.row_ended(ended, pin, now);
         self.take(id);
     }
 
@@ -196,19 +197,14 @@ impl Outstanding {
     async fn look(&self, server: &Server, queue: &Queue, before: Time) -> Result<(), String> {
         let mut after = None;
         loop {
-            let page = server.views().batch_page(&queue.scope, &self.batch.name, after, None, PAGE).await;
+            let page =
+                server.views().batch_page(queue.scope.now(), &self.batch.name, after, None, PAGE).await;
             let page = page.map_err(|error| error.to_string())?;
             let Some(last) = page.last() else { return Ok(()) };
             after = Some((last.row.unwrap_or(0), last.id.clone()));
             for row in page.iter().filter(|row| row.written > before && row.state != State::Begun) {
                 let ended = Ended { recorded_before: false, ..row.ended() };
-                self.ended(
-                    row.id.as_str(),
-                    row.row.unwrap_or(0),
-                    row.row_id.clone(),
-                    ended,
-                    queue.clock.now(),
-                );
+                self.ended(row.id.as_str(), &ended, queue.clock.now());
             }
         }
     }
@@ -248,7 +244,7 @@ async fn look_for_jobs(server: Server, queue: Arc<Queue>, mut jobs: Vec<(String,
         let mut left = Vec::new();
         for (id, before) in jobs {
             let row = match JobId::new(id.as_str()) {
-                Ok(id) => server.views().look_up(&queue.scope, &id).await.ok().flatten(),
+                Ok(id) => server.views().look_up(queue.scope.now(), &id).await.ok().flatten(),
                 Err(_) => None,
             };
             if row.is_some_and(|row| row.state != State::Begun && Some(row.written) != before) {

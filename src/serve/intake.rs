@@ -1,7 +1,7 @@
 //! Where jobs go: down the line in this process, or to RabbitMQ for a worker. All that the rest of the server knows of
 //! either.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,9 @@ use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::job::Job;
 use crate::ledger::Scope;
-use crate::line::Line;
+use crate::line::{Line, Options};
+use crate::manifest::batch::Jobs;
+use crate::manifest::recognise::Recognition;
 use crate::pace::CircuitState;
 
 /// Where jobs go.
@@ -33,7 +35,7 @@ pub struct Queue {
     /// To the broker.
     pub publisher: Publisher,
     /// Whose cards the worker makes.
-    pub scope: Scope,
+    pub scope: WorkerScope,
     /// The time.
     pub clock: Clock,
     /// Calls a second that the worker is taken to make, for estimates.
@@ -51,7 +53,12 @@ impl Queue {
     ///
     /// # Errors
     /// Why the broker cannot be reached.
-    pub async fn open(broker: &Broker, scope: Scope, clock: Clock, per_second: f64) -> Result<Self, String> {
+    pub async fn open(
+        broker: &Broker,
+        scope: WorkerScope,
+        clock: Clock,
+        per_second: f64,
+    ) -> Result<Self, String> {
         let publisher = Publisher::new(broker.clone(), "embosser serve");
         publisher.connect().await?;
         // One for each server: every one of them hears every event.
@@ -70,12 +77,40 @@ impl Queue {
     }
 }
 
+/// Whose cards a worker makes: it asks Stripe which account its key belongs to, and the ledger that both use has the answer.
+pub struct WorkerScope {
+    /// Until the worker has written it.
+    former: Scope,
+    known: OnceLock<Scope>,
+}
+
+impl WorkerScope {
+    /// Nothing is known of the account.
+    #[must_use]
+    pub fn unknown(former: Scope) -> Self {
+        Self { former, known: OnceLock::new() }
+    }
+
+    /// It is known.
+    pub fn is(&self, scope: Scope) {
+        let _ = self.known.set(scope);
+    }
+
+    /// As far as it is known.
+    #[must_use]
+    pub fn now(&self) -> &Scope {
+        self.known.get().unwrap_or(&self.former)
+    }
+}
+
 /// How it is with whoever calls Stripe.
 pub(super) struct Health {
     pub(super) configured_per_second: f64,
     pub(super) current_per_second: f64,
     pub(super) in_flight: usize,
     pub(super) stripe_down: bool,
+    /// What all jobs wait for, if they do.
+    pub(super) waits_for: Option<String>,
     /// Why nothing is issued any more.
     pub(super) stopped: Option<String>,
 }
@@ -84,7 +119,7 @@ impl Intake {
     pub(super) fn scope(&self) -> &Scope {
         match self {
             Self::Line(line) => &line.parts().scope,
-            Self::Queue(queue) => &queue.scope,
+            Self::Queue(queue) => queue.scope.now(),
         }
     }
 
@@ -112,6 +147,12 @@ impl Intake {
                     current_per_second: health.current_per_second,
                     in_flight: health.in_flight,
                     stripe_down: health.circuit != CircuitState::Closed,
+                    waits_for: line
+                        .repeated_refusal()
+                        .map(|sentence| format!("Stripe says of every card: {sentence}"))
+                        .or_else(|| {
+                            line.waits_for().map(|holder| format!("{holder} calls for this account"))
+                        }),
                     stopped: line.halt().map(|halt| halt.to_string()),
                 }
             }
@@ -121,6 +162,7 @@ impl Intake {
                 current_per_second: queue.per_second,
                 in_flight: 0,
                 stripe_down: false,
+                waits_for: None,
                 stopped: queue.following.lost(),
             },
         }
@@ -144,10 +186,11 @@ impl Intake {
     }
 
     /// Takes a batch to its end.
-    pub(super) async fn run(&self, server: Server, batch: Arc<Batch>, held: Held) {
+    pub(super) async fn run(&self, server: Server, batch: Arc<Batch>, held: Held, recognition: Recognition) {
+        let jobs = Jobs::new(batch.name.clone(), Arc::new(recognition));
         match self {
-            Self::Line(line) => run::run(server, line, batch, held).await,
-            Self::Queue(queue) => publish::run(server, queue, batch, held).await,
+            Self::Line(line) => run::run(server, line, batch, held, jobs).await,
+            Self::Queue(queue) => publish::run(server, queue, batch, held, jobs).await,
         }
     }
 
@@ -164,7 +207,7 @@ impl Intake {
                 let line = line.clone();
                 server.tasks().spawn(async move {
                     // The ledger has its end, if it came to one.
-                    let _ = line.carry(job).await;
+                    let _ = line.carry(job, Options::default()).await;
                     drop(under_way);
                 });
                 Ok(())

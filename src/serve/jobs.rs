@@ -58,6 +58,8 @@ pub(super) struct JobView {
     pub(super) attempts: u32,
     /// Stripe's id of the request that decided it.
     pub(super) request_id: Option<String>,
+    /// What a reader must know beside it.
+    pub(super) note: Option<String>,
 }
 
 impl JobView {
@@ -72,19 +74,22 @@ impl JobView {
             message: None,
             attempts: 0,
             request_id: None,
+            note: None,
         }
     }
 }
 
 impl From<RowView> for JobView {
     fn from(row: RowView) -> Self {
-        let RowView { job, outcome, card_id, last4, expiry, code, message, attempts, request_id, .. } = row;
+        let RowView {
+            job, outcome, card_id, last4, expiry, code, message, attempts, request_id, note, ..
+        } = row;
         let state = match outcome {
             OutcomeWord::Issued => JobState::Issued,
             OutcomeWord::Refused => JobState::Refused,
             OutcomeWord::Unresolved => JobState::Unresolved,
         };
-        Self { id: job, state, card_id, last4, expiry, code, message, attempts, request_id }
+        Self { id: job, state, card_id, last4, expiry, code, message, attempts, request_id, note }
     }
 }
 
@@ -125,11 +130,12 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
     let different = || Problem::new(Kind::Conflict, "this id has a job with other content; use another id");
     let known = server.views().look_up(server.scope(), &job.id).await?;
     if let Some(row) = &known {
-        if row.fingerprint != job.fingerprint() && !matches!(row.state, State::Refused(_)) {
+        if !job.asks_for(row.content) && !matches!(row.state, State::Refused(_)) {
             return Err(different());
         }
         if matches!(row.state, State::Issued(_)) {
-            return Ok(Sent::Known(RowView::of_row(row).into()));
+            let note = crate::line::note_beside(&job, row);
+            return Ok(Sent::Known(RowView { note, ..RowView::of_row(row) }.into()));
         }
     }
     let view = JobView::waiting(&job.id);

@@ -125,6 +125,18 @@ impl Server {
         self.0.parts.intake.stop();
     }
 
+    /// Reads the file of tokens anew. If it cannot be used, those that are known stay.
+    pub fn reload_tokens(&self) {
+        let Some(file) = &self.0.parts.config.tokens_file else {
+            tracing::info!("SIGHUP: there is no http.tokens_file to read anew; going on");
+            return;
+        };
+        match self.tokens().read_anew(file) {
+            Ok(tokens) => tracing::info!(tokens, "SIGHUP: http.tokens_file was read anew"),
+            Err(error) => tracing::error!(%error, "SIGHUP: the tokens stay as they were"),
+        }
+    }
+
     fn router(&self) -> Router {
         let (router, document) = api::router(openapi::Document::openapi()).split_for_parts();
         let router = router

@@ -1,7 +1,7 @@
 //! A batch's way to RabbitMQ: every row that was held, published once, and followed to its end by its result event.
 //!
-//! What the ledger says was issued before is not published again. Never: a write to the jobs of the ledger. Between this
-//! process and the worker only the worker knows what has begun.
+//! What the ledger says was issued before is not published again. Never: a write to the jobs of the ledger, but for the
+//! note beside a card. Between this process and the worker only the worker knows what has begun.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +21,10 @@ use crate::broker::publisher::NotTaken;
 use crate::clock::Time;
 use crate::job::Job;
 use crate::ledger::State;
-use crate::line::conflict;
 use crate::line::gate::{Passed, Standing};
+use crate::line::note_beside;
+use crate::manifest::batch::Jobs;
+use crate::outcome::Ended;
 use crate::worker::send::Outgoing;
 
 /// Publishes that wait for their confirm at once.
@@ -31,8 +33,8 @@ const UNCONFIRMED_MAX: usize = 256;
 const FULL_WAIT: Duration = Duration::from_millis(500);
 
 /// Publishes the batch and follows it to its end.
-pub(super) async fn run(server: Server, queue: &Arc<Queue>, batch: Arc<Batch>, held: Held) {
-    let reason = sampled(&batch, publish_and_follow(&server, queue, &batch, held)).await.err();
+pub(super) async fn run(server: Server, queue: &Arc<Queue>, batch: Arc<Batch>, held: Held, named: Jobs) {
+    let reason = sampled(&batch, publish_and_follow(&server, queue, &batch, held, named)).await.err();
     if let Some(reason) = &reason {
         tracing::warn!(batch = %batch.name, reason, "a batch is interrupted");
     }
@@ -54,9 +56,10 @@ async fn publish_and_follow(
     queue: &Arc<Queue>,
     batch: &Arc<Batch>,
     held: Held,
+    named: Jobs,
 ) -> Result<(), String> {
     let outstanding = queue.following.batch(batch);
-    let done = publish_and_wait(server, queue, batch, held, &outstanding).await;
+    let done = publish_and_wait(server, queue, batch, held, named, &outstanding).await;
     queue.following.leave(&outstanding);
     done
 }
@@ -66,13 +69,14 @@ async fn publish_and_wait(
     queue: &Arc<Queue>,
     batch: &Arc<Batch>,
     held: Held,
+    named: Jobs,
     outstanding: &Arc<Outstanding>,
 ) -> Result<(), String> {
     let counts = server.views().counts().await.map_err(|error| error.to_string())?;
     // The batch's latest row before it began, by the worker's own clock: clocks that differ do not matter then.
     let before = counts
         .iter()
-        .find(|counts| counts.batch == batch.name.as_str() && counts.scope == queue.scope.as_str())
+        .find(|counts| counts.batch == batch.name.as_str() && counts.scope == queue.scope.now().as_str())
         .and_then(|counts| counts.latest)
         .unwrap_or(Time::from_unix_ms(i64::MIN));
     let publishing = Arc::new(Publishing {
@@ -83,10 +87,7 @@ async fn publish_and_wait(
         taken: AtomicU64::new(0),
     });
     let (jobs, incoming) = mpsc::channel(ROWS_AHEAD);
-    let reader = tokio::task::spawn_blocking({
-        let name = batch.name.clone();
-        move || read(held, &name, &jobs)
-    });
+    let reader = tokio::task::spawn_blocking(move || read(held, named, &jobs));
     let published = tokio::select! {
         published = publish_all(&publishing, incoming) => published,
         () = queue.stopping.cancelled() => Err("the server was stopped".to_owned()),
@@ -137,18 +138,24 @@ async fn publish_all(publishing: &Arc<Publishing>, mut incoming: mpsc::Receiver<
 impl Publishing {
     async fn publish(&self, job: Job) -> Result<(), String> {
         let Self { server, queue, batch, outstanding, taken } = self;
-        let known = server.views().look_up(&queue.scope, &job.id).await.map_err(|error| error.to_string())?;
-        let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
+        let known =
+            server.views().look_up(queue.scope.now(), &job.id).await.map_err(|error| error.to_string())?;
         let (id, pin) = (job.id.clone(), job.pin.is_some());
         if let Some(known) = &known {
-            let same = known.fingerprint == job.fingerprint();
             let ended = match &known.state {
-                State::Issued(_) if same => Some(known.ended()),
-                State::Issued(_) | State::Begun if !same => Some(conflict(known)),
-                State::Issued(_) | State::Begun | State::Refused(_) => None,
+                State::Issued(_) => {
+                    let note = note_beside(&job, known);
+                    if note != known.note {
+                        let noted =
+                            server.views().annotate(&known.scope, &known.id, known.step, note.clone()).await;
+                        noted.map_err(|error| error.to_string())?;
+                    }
+                    Some(Ended { note, ..known.ended() })
+                }
+                State::Begun | State::Refused(_) => None,
             };
             if let Some(ended) = ended {
-                batch.row_ended(row, row_id, id.as_str(), ended, pin, queue.clock.now());
+                batch.row_ended(&ended, pin, queue.clock.now());
                 taken.fetch_add(1, Ordering::Relaxed);
                 return Ok(());
             }
@@ -185,7 +192,7 @@ pub(super) async fn take(
     under_way: impl Send + 'static,
 ) -> Result<(), Problem> {
     let id = job.id.clone();
-    let before = server.views().look_up(&queue.scope, &id).await?.map(|row| row.written);
+    let before = server.views().look_up(queue.scope.now(), &id).await?.map(|row| row.written);
     queue.following.job(&id, before, Box::new(under_way));
     let outgoing = Outgoing::of(job);
     let published = tokio::time::timeout(server.limits().idle_max, outgoing.publish(&queue.publisher)).await;

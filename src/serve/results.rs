@@ -12,7 +12,6 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Server;
-use super::batch::Conflict;
 use super::problem::{Kind as Wrong, Problem};
 use crate::job::{self, JobId};
 use crate::ledger::{Kind, Row};
@@ -97,11 +96,13 @@ pub(super) struct RowView {
     pub(super) attempts: u32,
     /// Stripe's id of the request that decided it.
     pub(super) request_id: Option<String>,
+    /// What a reader must know beside it: what a later upload wanted differently, for instance.
+    pub(super) note: Option<String>,
 }
 
 impl RowView {
     pub(super) fn of(row: Option<u64>, row_id: Option<String>, job: &str, ended: Ended) -> Self {
-        let Ended { outcome, attempts, request_id, .. } = ended;
+        let Ended { outcome, attempts, request_id, note, .. } = ended;
         let word = match &outcome {
             Outcome::Issued(_) => OutcomeWord::Issued,
             Outcome::Refused(_) => OutcomeWord::Refused,
@@ -125,18 +126,12 @@ impl RowView {
             message,
             attempts,
             request_id,
+            note,
         }
     }
 
     pub(super) fn of_row(row: &Row) -> Self {
         Self::of(row.row, row.row_id.clone(), row.id.as_str(), row.ended())
-    }
-}
-
-impl From<Conflict> for RowView {
-    fn from(conflict: Conflict) -> Self {
-        let Conflict { row, row_id, job, ended } = conflict;
-        Self::of(Some(row), row_id, &job, ended)
     }
 }
 
@@ -173,7 +168,6 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
         return Err(Problem::new(Wrong::BadRequest, format!("`limit` is from 1 to {ROWS_MAX}")));
     }
     let after = query.after.as_deref().map(place_of).transpose()?;
-    let first = after.is_none();
     // One more than asked for tells whether there are more.
     let mut found = server
         .views()
@@ -182,17 +176,8 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next = found.last().filter(|_| more).map(cursor);
-    let mut rows: Vec<RowView> = Vec::new();
-    if first && query.outcome == Some(OutcomeWord::Refused) {
-        rows.extend(conflicts(server, batch).into_iter().map(RowView::from));
-    }
-    rows.extend(found.iter().map(RowView::of_row));
+    let rows = found.iter().map(RowView::of_row).collect();
     Ok(RowsView { rows, next })
-}
-
-/// Rows that the ledger does not hold, because their job has other content there.
-fn conflicts(server: &Server, batch: &job::Batch) -> Vec<Conflict> {
-    server.batches().get(batch.as_str()).map(|batch| batch.conflicts()).unwrap_or_default()
 }
 
 /// All rows as CSV, read while they are sent.
@@ -244,12 +229,10 @@ async fn send_pages(
             .map_err(|_| "the client takes nothing any more".to_owned())
     };
     let text = |error: std::io::Error| error.to_string();
-    let conflicts = conflicts(server, batch);
     send(results::record(&results::COLUMNS).map_err(text)?).await?;
     let mut after = None;
     loop {
-        // A conflict hides the job it is in conflict with, so all rows are read and chosen from here if there are any.
-        let only = outcome.filter(|_| conflicts.is_empty()).map(Kind::from);
+        let only = outcome.map(Kind::from);
         let rows = server
             .views()
             .batch_page(server.scope(), batch, after.take(), only, PAGE_ROWS)
@@ -259,16 +242,13 @@ async fn send_pages(
         after = Some((last.row.unwrap_or(0), last.id.clone()));
         let mut page = Vec::new();
         for row in &rows {
-            let conflict = conflicts.iter().find(|conflict| conflict.job == row.id.as_str());
-            let ended = conflict.map_or_else(|| row.ended(), |conflict| conflict.ended.clone());
-            if outcome.is_some_and(|outcome| RowView::of(None, None, "", ended.clone()).outcome != outcome) {
-                continue;
-            }
+            let ended = row.ended();
             let line = Line {
                 row: row.row.unwrap_or(0),
                 row_id: row.row_id.as_deref(),
                 job_id: row.id.as_str(),
                 ended: &ended,
+                scope: server.scope().as_str(),
             };
             page.extend(results::record(&line.cells()).map_err(text)?);
         }

@@ -10,9 +10,9 @@ use super::Server;
 use super::batch::Batch;
 use super::held::Held;
 use crate::job::Job;
-use crate::line::Line;
+use crate::line::{Line, Options};
 use crate::manifest::Manifest;
-use crate::manifest::batch::job_of;
+use crate::manifest::batch::Jobs;
 
 /// Rows between the reader and the line: the reader is far faster.
 pub(super) const ROWS_AHEAD: usize = 8;
@@ -23,12 +23,9 @@ const WAITING_MAX: usize = 16;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Carries the batch to its end.
-pub(super) async fn run(server: Server, line: &Arc<Line>, batch: Arc<Batch>, held: Held) {
+pub(super) async fn run(server: Server, line: &Arc<Line>, batch: Arc<Batch>, held: Held, jobs: Jobs) {
     let (rows, incoming) = mpsc::channel(ROWS_AHEAD);
-    let reader = tokio::task::spawn_blocking({
-        let name = batch.name.clone();
-        move || read(held, &name, &rows)
-    });
+    let reader = tokio::task::spawn_blocking(move || read(held, jobs, &rows));
     sampled(&batch, carry(&server, line, &batch, incoming)).await;
     let read = reader.await.unwrap_or_else(|_| Err("the held rows could not be read".into()));
     let left = batch.rows().saturating_sub(batch.counts().ended());
@@ -73,14 +70,13 @@ async fn carry(server: &Server, line: &Arc<Line>, batch: &Arc<Batch>, mut incomi
         let Some((place, job)) = next else { break };
         let (server, line, batch) = (server.clone(), line.clone(), batch.clone());
         carried.spawn(async move {
-            let id = job.id.clone();
-            let (row, row_id) = job.place.clone().map_or((0, None), |place| (place.row, place.row_id));
             let pin = job.pin.is_some();
-            let end = line.carry_through(&batch.gate, job).await;
+            let through = Options { gate: Some(&batch.gate), ..Options::default() };
+            let end = line.carry(job, through).await;
             drop(place);
             // The line stopped before it began: it is as if it had never come.
             let Some(end) = end else { return };
-            batch.row_ended(row, row_id, id.as_str(), end, pin, server.clock().now());
+            batch.row_ended(&end, pin, server.clock().now());
         });
     }
     carried.close();
@@ -88,13 +84,13 @@ async fn carry(server: &Server, line: &Arc<Line>, batch: &Arc<Batch>, mut incomi
 }
 
 /// Makes jobs of the held rows; blocks.
-pub(super) fn read(held: Held, batch: &crate::job::Batch, jobs: &mpsc::Sender<Job>) -> Result<(), String> {
-    let name = std::path::Path::new(batch.as_str());
-    let rows = Manifest::read(name, held.into_reader()).map_err(|error| error.to_string())?.rows();
+pub(super) fn read(held: Held, mut named: Jobs, jobs: &mpsc::Sender<Job>) -> Result<(), String> {
+    let name = std::path::PathBuf::from(named.batch().as_str());
+    let rows = Manifest::read(&name, held.into_reader()).map_err(|error| error.to_string())?.rows();
     for row in rows {
         // Every row was checked when it came.
         let row = row.map_err(|row| format!("the held row {} can no longer be read", row.number))?;
-        let job = job_of(row, batch).map_err(|error| error.to_string())?;
+        let job = named.job_of(row).map_err(|error| error.to_string())?;
         if jobs.blocking_send(job).is_err() {
             break;
         }

@@ -6,6 +6,7 @@ use axum::http::header;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
 
@@ -15,6 +16,8 @@ use super::limits::{LINGER, PIECES_WAITING};
 use super::problem::{Kind, Problem};
 use crate::job::Batch;
 use crate::manifest::CheckReport;
+use crate::manifest::batch::SecondCards;
+use crate::manifest::recognise::Recogniser;
 
 /// Parameters of an upload.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
@@ -27,6 +30,13 @@ pub(super) struct UploadQuery {
     pub(super) name: Option<String>,
     /// `true` if the same rows were issued under another name, and every row is to get a second card.
     pub(super) second_cards: Option<bool>,
+}
+
+impl UploadQuery {
+    /// Whether rows that are known under other names are to be issued again.
+    pub(super) fn second(&self) -> SecondCards {
+        if self.second_cards == Some(true) { SecondCards::Wanted } else { SecondCards::Refused }
+    }
 }
 
 /// An upload that was read and checked.
@@ -64,7 +74,7 @@ pub(super) async fn receive(
         Some("text/csv" | "application/csv") => {
             let batch = name_of(query.name.as_deref(), purpose)?;
             let mut body = Body::of(server, request.into_body().into_data_stream());
-            let checked = receive_body(server, &mut body, batch.clone(), purpose).await;
+            let checked = receive_body(server, &mut body, batch.clone(), purpose, query.second()).await;
             if checked.is_err() {
                 body.linger().await;
             }
@@ -152,11 +162,14 @@ struct Checking {
 }
 
 impl Checking {
-    fn begin(server: &Server, batch: Option<Batch>, purpose: Purpose) -> Self {
+    fn begin(server: &Server, batch: Option<Batch>, purpose: Purpose, second: SecondCards) -> Self {
         let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
         let (budget, rows_max) = (server.budget().clone(), server.limits().rows_max);
-        let verdict =
-            tokio::task::spawn_blocking(move || check(incoming, batch.as_ref(), purpose, &budget, rows_max));
+        let recogniser = batch.clone().filter(|_| second == SecondCards::Refused).map(|batch| {
+            Recogniser::new(server.views().clone(), server.scope().clone(), batch, Handle::current())
+        });
+        let checking = move || check(incoming, batch.as_ref(), purpose, recogniser, &budget, rows_max);
+        let verdict = tokio::task::spawn_blocking(checking);
         Self { pieces, verdict, rows_max }
     }
 
@@ -181,6 +194,7 @@ impl Checking {
             }
             Stopped::Full => Problem::new(Kind::TooLarge, stopped.to_string()),
             Stopped::NoManifest(error) => Problem::new(Kind::InvalidManifest, without_path(&error)),
+            Stopped::Ledger(error) => Problem::from(error),
         })
     }
 }
@@ -196,8 +210,9 @@ async fn receive_body(
     body: &mut Body,
     batch: Option<Batch>,
     purpose: Purpose,
+    second: SecondCards,
 ) -> Result<Checked, Problem> {
-    let checking = Checking::begin(server, batch, purpose);
+    let checking = Checking::begin(server, batch, purpose, second);
     while let Some(bytes) = body.next().await? {
         if !checking.add(bytes).await {
             break;
@@ -224,7 +239,7 @@ async fn receive_form(
         let stem =
             std::path::Path::new(&file_name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let batch = name_of(query.name.as_deref().or(stem.as_deref()), purpose)?;
-        let checking = Checking::begin(server, batch.clone(), purpose);
+        let checking = Checking::begin(server, batch.clone(), purpose, query.second());
         let mut bytes_left = limits.upload_bytes_max;
         let mut wanted = true;
         loop {

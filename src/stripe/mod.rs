@@ -1,12 +1,14 @@
-//! Stripe over HTTP: the PIN key, card creation, and the list of a cardholder's cards.
+//! Stripe over HTTP: the PIN key, card creation, and questions: a cardholder's cards, one card, the account.
 //!
 //! Duty: to make one call and say what its answer means. Never: to repeat a call by itself, to follow a redirect
 //! (the API key would travel), or to let the key or a body into a log.
 
-pub(crate) mod answer;
+mod answer;
 mod connect;
+pub(crate) mod error;
 mod outgoing;
 mod peer;
+mod read;
 mod warm;
 mod wire;
 
@@ -23,28 +25,42 @@ use crate::config::{StripeConfig, seconds};
 use crate::outcome::Card;
 use crate::wipe::Wiped;
 use connect::{Connector, Proxies};
-use outgoing::Outgoing;
+use outgoing::{Departed, Outgoing, Stayed};
 use peer::Peer;
 use warm::Warm;
 use wire::{Reply, Silence};
 
-pub use answer::{Answer, LimitReason, Listed};
+pub use answer::Answer;
+pub use error::LimitReason;
+pub use outgoing::Leave;
+pub use read::{AccountAnswer, CardAnswer, Listed};
 pub use warm::Slot;
 
 /// Who calls.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("embosser/", env!("CARGO_PKG_VERSION")));
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const CARDS_PATH: &str = "/v1/issuing/cards";
 /// Room for every header of a call, so that none makes the map grow.
 const HEADERS: usize = 8;
 
 /// Whether a key moves real money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// `sk_live_…` or `rk_live_…`.
+    /// Any key whose prefix does not prove that it is a test key: `sk_live_…`, and `sk_org…`, which tells neither.
     Live,
-    /// Anything else.
+    /// `sk_test_…`, `rk_test_…` and the like.
     Test,
+}
+
+impl Mode {
+    /// Of a key.
+    #[must_use]
+    pub fn of(api_key: &SecretString) -> Self {
+        let (kind, rest) = api_key.expose_secret().trim_start().split_once('_').unwrap_or_default();
+        let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase());
+        if is_kind && rest.starts_with("test_") { Self::Test } else { Self::Live }
+    }
 }
 
 /// Why no client could be made.
@@ -62,7 +78,8 @@ pub enum ClientError {
     },
     /// A live key, and an address that is not Stripe's.
     #[error(
-        "a live key is only ever sent to https://*.stripe.com, not to {0}; use a test key, or unset stripe.api_url"
+        "a live key is only ever sent to https://*.stripe.com, not to {0}; use a test key (sk_test_…, rk_test_…: any other \
+         counts as live), or unset stripe.api_url"
     )]
     LiveKeyElsewhere(String),
     /// The key, the account or the version has characters that no header can carry.
@@ -127,7 +144,7 @@ impl Client {
     pub fn new(config: &StripeConfig, api_key: &SecretString) -> Result<Self, ClientError> {
         let api_url = address("api_url", &config.api_url)?;
         let key_url = address("key_url", &config.key_url)?;
-        let mode = mode_of(api_key);
+        let mode = Mode::of(api_key);
         if mode == Mode::Live {
             for url in [&api_url, &key_url] {
                 if !is_stripes(url) {
@@ -136,7 +153,7 @@ impl Client {
             }
         }
         let mut cards_url = api_url.clone();
-        cards_url.set_path(&format!("{}/v1/issuing/cards", api_url.path().trim_end_matches('/')));
+        cards_url.set_path(&format!("{}{CARDS_PATH}", api_url.path().trim_end_matches('/')));
         let proxies = if is_loopback(&api_url) { Proxies::None } else { Proxies::OfEnvironment };
         let tls = tls([&api_url, &key_url].iter().any(|url| url.scheme() == "https"))?;
         let connector = Connector::new(tls, proxies, seconds(config.connect_timeout_seconds));
@@ -161,8 +178,13 @@ impl Client {
     /// The API's host and port, as the ledger's scope names it.
     #[must_use]
     pub fn host(&self) -> String {
-        let host = self.cards.url.host_str().unwrap_or("");
-        self.cards.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+        host_of(&self.cards.url)
+    }
+
+    /// The host and port where PIN keys are fetched.
+    #[must_use]
+    pub fn key_host(&self) -> String {
+        host_of(&self.key.url)
     }
 
     /// Fetches the key that PINs must be encrypted under at this moment: the endpoint's document as it came.
@@ -188,8 +210,11 @@ impl Client {
         self.warm.slot().await
     }
 
-    /// Makes one create call, in its place. `body` is wiped once it is no longer needed; `leaves` is called when it is
-    /// about to be written to a connection, and never if it is not.
+    /// Makes one create call, in its place. `body` is wiped once it is no longer needed.
+    ///
+    /// `leaves` is called when the body is about to be written to a connection, and never if it is not. On
+    /// [`Leave::Stay`] none of it is written, so the call has no effect, and the answer is [`Answer::HeldBack`]. A call
+    /// that nobody waits for any more (its future was dropped) does not leave if it had not left by then.
     ///
     /// # Panics
     /// If the idempotency key has characters that no header can carry.
@@ -198,19 +223,24 @@ impl Client {
         _slot: Slot<'_>,
         idempotency_key: &str,
         body: Wiped,
-        leaves: impl FnOnce() + Send + 'static,
+        leaves: impl FnOnce() -> Leave + Send + 'static,
     ) -> Answer {
-        let mut request = Box::new(Request::new(Outgoing::new(Bytes::from_owner(body), leaves)));
+        let (outgoing, departures) = Outgoing::new(Bytes::from_owner(body), leaves);
+        let mut request = Box::new(Request::new(outgoing));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.cards.path.clone();
         *request.headers_mut() = self.headers.clone();
         let key = HeaderValue::from_str(idempotency_key).expect("it is made of letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
         request.headers_mut().insert(CONTENT_TYPE, FORM);
-        match self.send("create_card", &self.cards, request).await {
-            Err(Silence::NotSent(reason)) => Answer::NotSent(reason),
-            Err(Silence::NoAnswer(reason)) => Answer::no_answer(reason),
-            Ok(Reply { status, headers, body }) => answer::of_create(status, &headers, body),
+        let reply = self.send("create_card", &self.cards, request).await;
+        match (reply, departures.end()) {
+            // Whatever a server says to a request that it has not got.
+            (_, Departed::No(Stayed::HeldBack)) => Answer::HeldBack,
+            (Err(Silence::NotSent(reason)), _)
+            | (Err(Silence::NoAnswer(reason)), Departed::No(Stayed::NeverAsked)) => Answer::NotSent(reason),
+            (Err(Silence::NoAnswer(reason)), Departed::Yes) => Answer::Unknown { reason, trouble: true },
+            (Ok(Reply { status, headers, body }), _) => answer::of_create(status, &headers, body),
         }
     }
 
@@ -235,17 +265,42 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
+        match self.get("list_cards", &url).await {
+            Err(reason) => Listed::Failed { reason, limited: None, key_rejected: false, is_definite: false },
+            Ok(Reply { status, headers, body }) => read::of_list(status, &headers, body),
+        }
+    }
+
+    /// One card.
+    pub async fn card(&self, id: &str) -> CardAnswer {
+        let mut url = self.cards.url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(id);
+        }
+        match self.get("get_card", &url).await {
+            Err(reason) => CardAnswer::Failed(reason),
+            Ok(Reply { status, headers, body }) => read::of_card(status, &headers, body),
+        }
+    }
+
+    /// Whose account the key is of; with a connected account configured, that one's.
+    pub async fn account(&self) -> AccountAnswer {
+        let mut url = self.cards.url.clone();
+        let base = url.path().strip_suffix(CARDS_PATH).unwrap_or_default();
+        url.set_path(&format!("{base}/v1/account"));
+        match self.get("get_account", &url).await {
+            Err(reason) => AccountAnswer::Failed(reason),
+            Ok(Reply { status, headers, body }) => read::of_account(status, &headers, body),
+        }
+    }
+
+    /// Asks the API something.
+    async fn get(&self, operation: &'static str, url: &url::Url) -> Result<Reply, String> {
         let mut request = Box::new(Request::new(Outgoing::default()));
-        let failed = |reason| Listed::Failed { reason, limited: None, key_rejected: false };
-        match url[url::Position::BeforePath..].parse() {
-            Ok(path) => *request.uri_mut() = path,
-            Err(_) => return failed("the list's address is too long".into()),
-        }
+        let path = url[url::Position::BeforePath..].parse();
+        *request.uri_mut() = path.map_err(|_| "the address of what is asked for is too long".to_owned())?;
         *request.headers_mut() = self.headers.clone();
-        match self.send("list_cards", &self.cards, request).await {
-            Err(silence) => failed(silence.reason()),
-            Ok(Reply { status, headers, body }) => answer::of_list(status, &headers, body),
-        }
+        self.send(operation, &self.cards, request).await.map_err(Silence::reason)
     }
 
     async fn send(
@@ -290,6 +345,16 @@ pub struct ListedCard {
     pub card: Card,
     /// Its `metadata[embosser_job]`.
     pub job: Option<String>,
+    /// Its `metadata[embosser_batch]`.
+    pub batch: Option<String>,
+    /// Its `type`: `virtual` or `physical`.
+    pub kind: Option<String>,
+    /// Its currency, in small letters.
+    pub currency: Option<String>,
+    /// Its cardholder's id, `ich_…`.
+    pub cardholder: Option<String>,
+    /// `active`, `inactive` or `canceled`.
+    pub status: Option<String>,
 }
 
 fn address(option: &'static str, value: &str) -> Result<url::Url, ClientError> {
@@ -299,6 +364,11 @@ fn address(option: &'static str, value: &str) -> Result<url::Url, ClientError> {
         return Err(wrong("it needs http:// or https:// and a host".into()));
     }
     Ok(url)
+}
+
+fn host_of(url: &url::Url) -> String {
+    let host = url.host_str().unwrap_or("");
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn is_stripes(url: &url::Url) -> bool {
@@ -313,11 +383,6 @@ fn is_loopback(url: &url::Url) -> bool {
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
     }
-}
-
-fn mode_of(api_key: &SecretString) -> Mode {
-    let key = api_key.expose_secret();
-    if key.starts_with("sk_live") || key.starts_with("rk_live") { Mode::Live } else { Mode::Test }
 }
 
 /// What TLS trusts: the system's certificate authorities; none where nothing speaks TLS, as reading them takes a while.
@@ -351,4 +416,81 @@ fn headers(config: &StripeConfig, api_key: &SecretString) -> Result<HeaderMap, C
         headers.insert(HeaderName::from_static("stripe-account"), account);
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_live_unless_its_prefix_proves_that_it_is_a_test_key() {
+        let mode = |key: &str| Mode::of(&key.to_owned().into());
+        for key in ["sk_test_1", "rk_test_1", "pk_test_1", "\nsk_test_1"] {
+            assert_eq!(mode(key), Mode::Test, "{key}");
+        }
+        for key in [
+            "sk_live_1",
+            "rk_live_1",
+            "sk_org_1",
+            "sk_org_test_1",
+            "test_1",
+            "_test_1",
+            "sk1_test_1",
+            "sk_tests",
+            "",
+        ] {
+            assert_eq!(mode(key), Mode::Live, "{key}");
+        }
+    }
+
+    /// A server that answers each request with its own path, as an account's id.
+    async fn asked(api_url_path: &str) -> (Client, tokio::task::JoinHandle<Vec<String>>) {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api_url = format!("http://{}{api_url_path}", listener.local_addr().unwrap());
+        let config = StripeConfig { key_url: api_url.clone(), api_url, ..StripeConfig::default() };
+        let client = Client::new(&config, &"sk_test_1".to_owned().into()).unwrap();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let (mut asked, mut line) = (Vec::new(), String::new());
+            while asked.len() < 2 {
+                line.clear();
+                stream.read_line(&mut line).await.unwrap();
+                if line.starts_with("GET ") {
+                    asked.push(line.split(' ').nth(1).unwrap().to_owned());
+                }
+                if line == "\r\n" {
+                    // An account and a card in one: each reads what it is asked for.
+                    let id = if asked.len() == 1 { "acct_1" } else { "ic_1" };
+                    let body = format!("{{\"id\":\"{id}\"}}");
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                    stream.get_mut().write_all((head + &body).as_bytes()).await.unwrap();
+                }
+            }
+            line.clear();
+            while stream.read_line(&mut line).await.is_ok_and(|read| read > 2) {
+                line.clear();
+            }
+            stream
+                .get_mut()
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n{\"id\":\"ic_1\"}")
+                .await
+                .unwrap();
+            asked
+        });
+        (client, server)
+    }
+
+    #[tokio::test]
+    async fn the_account_and_a_card_are_asked_for_where_the_api_is() {
+        for base in ["", "/stand-in/"] {
+            let (client, server) = asked(base).await;
+            assert_eq!(client.account().await, AccountAnswer::Is("acct_1".into()));
+            assert!(matches!(client.card("ic_1/../x").await, CardAnswer::Found(_)));
+            let base = base.trim_end_matches('/');
+            let expected = [format!("{base}/v1/account"), format!("{base}/v1/issuing/cards/ic_1%2F..%2Fx")];
+            assert_eq!(server.await.unwrap(), expected);
+        }
+    }
 }

@@ -241,6 +241,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::super::connect::Proxies;
+    use super::super::outgoing::Leave;
     use super::super::wire;
     use super::*;
 
@@ -339,7 +340,8 @@ mod tests {
         const LONG: usize = 32 << 20;
         let (peer, counts) = server(Does::AnswersEarly).await;
         for _ in 0..3 {
-            let mut request = Box::new(Request::new(Outgoing::new(vec![b'x'; LONG].into(), || ())));
+            let (outgoing, _departures) = Outgoing::new(vec![b'x'; LONG].into(), || Leave::Go);
+            let mut request = Box::new(Request::new(outgoing));
             *request.method_mut() = http::Method::POST;
             let reply = wire::call(&peer, request, Duration::from_secs(30)).await.ok().unwrap();
             assert_eq!(reply.body.unwrap(), "ok");

@@ -11,6 +11,7 @@ use super::settle::{Settlement, settlement};
 use crate::clock::Time;
 use crate::job::Job;
 use crate::ledger::State;
+use crate::line::Options;
 use crate::metrics;
 use crate::outcome::Ended;
 
@@ -35,10 +36,7 @@ pub(super) async fn job(worker: &Worker, hand: &Hand, letter: &Letter) -> Settle
     if let Some(ended) = refused_before(worker, &job, &envelope).await {
         return settlement(named, Some(&ended), None);
     }
-    let ended = match given_up {
-        Some(given_up) => worker.line.close_off(hand.recalled(), job, given_up.refusal()).await,
-        None => worker.line.carry_until(hand.recalled(), job).await,
-    };
+    let ended = worker.line.carry(job, recallable(hand, given_up)).await;
     settlement(named, ended.as_ref(), hand.back())
 }
 
@@ -68,10 +66,15 @@ pub(super) async fn dead(worker: &Worker, hand: &Hand, letter: &Letter) -> Settl
         Some(State::Begun) => Settlement::GiveUp(given_up),
         None | Some(State::Issued(_) | State::Refused(_)) => {
             let named = Named::of(&job);
-            let ended = worker.line.close_off(hand.recalled(), job, given_up.refusal()).await;
+            let ended = worker.line.carry(job, recallable(hand, Some(given_up))).await;
             settlement(named, ended.as_ref(), hand.back())
         }
     }
+}
+
+/// Until the hand is recalled; not called for any more if it was given up.
+fn recallable(hand: &Hand, given_up: Option<GivenUp>) -> Options<'_> {
+    Options { recall: Some(hand.recalled()), given_up: given_up.map(GivenUp::refusal), gate: None }
 }
 
 fn read(worker: &Worker, letter: &Letter, envelope: &Envelope, now: Time) -> Result<Job, Box<NoJob>> {

@@ -153,6 +153,12 @@ impl ResultEvent {
             }
             (_, _, None) => Outcome::Refused(Refusal::own("unknown", "the event gives no reason")),
         };
-        Ended { outcome, attempts: self.attempts, request_id: self.request_id, recorded_before: false }
+        Ended {
+            outcome,
+            attempts: self.attempts,
+            request_id: self.request_id,
+            recorded_before: false,
+            note: None,
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::clock::Time;
 use crate::intake::document::{self, Problem, Rule, Wrong};
 use crate::job::{Job, Place};
 use crate::outcome::Refusal;
-use crate::stripe::answer::scrub;
+use crate::stripe::error::scrub;
 
 /// What came with the message, outside its body.
 #[derive(Debug, Clone, Default)]

@@ -176,7 +176,13 @@ mod tests {
     use crate::outcome::{Card, Refusal};
 
     fn of(outcome: Outcome, back: Option<Back>) -> Settlement {
-        let ended = Ended { outcome, attempts: 2, request_id: Some("req".into()), recorded_before: false };
+        let ended = Ended {
+            outcome,
+            attempts: 2,
+            request_id: Some("req".into()),
+            recorded_before: false,
+            note: None,
+        };
         settlement(Named::default(), Some(&ended), back)
     }
 

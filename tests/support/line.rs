@@ -9,8 +9,8 @@ use embosser::config::{PaceConfig, RetryConfig};
 use embosser::encrypt::encrypt_pin;
 use embosser::job::{Batch, Job, JobId};
 use embosser::ledger::{Ledger, Scope};
-use embosser::line::course::Rules;
-use embosser::line::{Line, LookFirst, Parts};
+use embosser::line::decision::Rules;
+use embosser::line::{Line, LookFirst, OnSameRefusals, Parts, Vet};
 use embosser::outcome::{Card, Ended, Outcome, Refusal};
 use embosser::pace::Pace;
 use embosser::sandbox::Sandbox;
@@ -18,7 +18,9 @@ use embosser::sandbox::Sandbox;
 use super::client_of;
 
 /// How long these lines believe a call may go on running: the sandbox's calls end at once.
-pub const CALL_LIFETIME: Duration = Duration::from_millis(300);
+pub const CALLS_LAST: Duration = Duration::from_millis(300);
+/// How long they believe a card may be missing from lists.
+pub const LISTS_LAG: Duration = Duration::from_millis(100);
 
 /// A line with its ledger in `directory`; a second one on the same directory is the process started again.
 pub async fn line_in(directory: &Path, sandbox: &Sandbox, clock: &Clock, look_first: LookFirst) -> Line {
@@ -32,8 +34,11 @@ pub async fn line_in(directory: &Path, sandbox: &Sandbox, clock: &Clock, look_fi
         scope: Scope::new("test", "sandbox", None),
         clock: clock.clone(),
         retry,
-        rules: Rules { call_lifetime: CALL_LIFETIME, ..Rules::default() },
+        rules: Rules { call_lasts: CALLS_LAST, lists_lag: LISTS_LAG, ..Rules::default() },
         look_first,
+        vet: Vet::No,
+        lease_idle: Duration::ZERO,
+        same_refusals: (1000, OnSameRefusals::Wait),
     })
 }
 

@@ -3,6 +3,7 @@
 
 pub mod browser;
 pub mod certificates;
+pub mod issuing;
 pub mod line;
 pub mod postgres;
 pub mod proxy;
@@ -12,6 +13,7 @@ pub mod scene;
 pub mod secrets;
 pub mod serve;
 pub mod strict;
+pub mod time;
 pub mod verdict;
 
 use std::collections::BTreeMap;
@@ -101,6 +103,13 @@ impl Program {
             ("EMBOSSER__STRIPE__API_URL", sandbox.api_url()),
             ("EMBOSSER__STRIPE__KEY_URL", sandbox.key_url()),
             ("STRIPE_API_KEY", "sk_test_of_the_tests".to_owned()),
+            // The sandbox's calls end soon and its lists lag by nothing, unless a test has them slower: a look for a card
+            // that was not made need not wait as long as with Stripe.
+            ("EMBOSSER__STRIPE__CALL_SECONDS_MAX", "2".to_owned()),
+            ("EMBOSSER__STRIPE__LIST_LAG_SECONDS", "0.5".to_owned()),
+            // The ledger's default place is the test's own, and no port is waited for.
+            ("XDG_STATE_HOME", directory.display().to_string()),
+            ("EMBOSSER__WORKER__LISTEN", "127.0.0.1:0".to_owned()),
         ];
         Self {
             directory: directory.to_owned(),

@@ -41,9 +41,7 @@ impl Scene {
     }
 
     pub fn program(&self) -> Program {
-        Program::new(self.directory.path(), &self.sandbox)
-            .with("EMBOSSER__RABBITMQ__URL", &self.rabbit.url())
-            .with("EMBOSSER__HTTP__LISTEN", "127.0.0.1:0")
+        Program::new(self.directory.path(), &self.sandbox).with("EMBOSSER__RABBITMQ__URL", &self.rabbit.url())
     }
 
     pub fn worker(&self, rate: &str) -> Running {

@@ -62,7 +62,8 @@ impl Served {
             text
         });
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
         let Some(url) = line.split_whitespace().find(|word| word.starts_with("http://")) else {
             let _ = child.wait();
             panic!("it does not serve: {line} {}", log.join().unwrap());

@@ -12,8 +12,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::job::{Batch, JobId};
-use crate::line::{Admitted, Line};
-use crate::manifest::batch::job_of;
+use crate::ledger::Scope;
+use crate::line::{Admitted, Line, Options};
+use crate::manifest::batch::Jobs;
 use crate::manifest::{InvalidRow, Manifest};
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::results::{self, Results};
@@ -42,6 +43,8 @@ const CARRIED_MAX: usize = 4096;
 pub(super) struct Carried {
     /// Rows that were taken.
     pub(super) taken: u64,
+    /// Why not all rows were read, if so.
+    pub(super) cut: Option<String>,
     /// Whether the results file is whole.
     pub(super) written: std::io::Result<()>,
 }
@@ -50,7 +53,7 @@ pub(super) struct Carried {
 pub(super) async fn carry_all(
     line: Arc<Line>,
     manifest: Arc<Manifest>,
-    batch: Batch,
+    jobs: Jobs,
     results: Results,
     tally: Arc<Tally>,
     bar: ProgressBar,
@@ -63,10 +66,11 @@ pub(super) async fn carry_all(
     let (rows, mut incoming) = mpsc::channel(1);
     let reader = {
         let (line, runtime) = (line.clone(), Handle::current());
-        std::thread::spawn(move || take_in(&manifest, &line, &batch, at_once, &runtime, &rows))
+        std::thread::spawn(move || take_in(&manifest, &line, jobs, at_once, &runtime, &rows))
     };
     let (ended, endings) = mpsc::channel::<RowEnded>(CARRIED_MAX);
-    let writer = std::thread::spawn(move || write_results(results, endings));
+    let scope = line.parts().scope.clone();
+    let writer = std::thread::spawn(move || write_results(results, &scope, endings));
     let carried = Arc::new(Semaphore::new(CARRIED_MAX));
     let waiting = Arc::new(Semaphore::new(waiting_max));
     let mut taken: u64 = 0;
@@ -97,7 +101,7 @@ pub(super) async fn carry_all(
                 let (row, row_id) =
                     job.job().place.clone().map_or((0, None), |place| (place.row, place.row_id));
                 let job_id = Some(job.job().id.clone());
-                let end = line.carry_admitted(job.waiting_in(place)).await;
+                let end = line.carry(job.waiting_in(place), Options::default()).await;
                 drop(room);
                 let Some(end) = end else { return };
                 tally.add(&end);
@@ -112,8 +116,8 @@ pub(super) async fn carry_all(
         .await
         .map_err(|error| error.to_string())?
         .map_err(|_| "the results writer failed".to_owned())?;
-    reader.join().map_err(|_| "the manifest's reader failed".to_owned())??;
-    Ok(Carried { taken, written })
+    let cut = reader.join().map_err(|_| "the manifest's reader failed".to_owned())??;
+    Ok(Carried { taken, cut, written })
 }
 
 /// Some rows of the manifest.
@@ -134,46 +138,56 @@ struct RowEnded {
     ended: Ended,
 }
 
-/// Reads the rows and has the line take them in, some at a time: what is known of them is one question then.
+/// Reads the rows and has the line take them in, some at a time: what is known of them is one question then. Answers
+/// why it ended before the last one, if it did.
 fn take_in(
     manifest: &Manifest,
     line: &Line,
-    batch: &Batch,
+    mut named: Jobs,
     at_once: usize,
     runtime: &Handle,
     taken: &mpsc::Sender<Rows>,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let mut read = manifest.rows().map_err(|error| error.to_string())?;
     loop {
         let mut some = Rows::default();
         let mut jobs = Vec::with_capacity(at_once);
+        let mut cut = None;
         for row in read.by_ref().take(at_once) {
             match row {
-                Err(invalid) => some.refused.push(refused_row(&invalid, batch)),
+                Err(invalid) => match invalid.unreadable() {
+                    Some(reason) => cut = Some(reason.to_owned()),
+                    None => some.refused.push(refused_row(&invalid, named.batch())),
+                },
                 Ok(row) => {
                     let line = row.line;
-                    jobs.push(Box::new(job_of(row, batch).map_err(|error| {
+                    jobs.push(Box::new(named.job_of(row).map_err(|error| {
                         format!("line {line}: batch and row_id together make a job id that {error}")
                     })?));
                 }
             }
         }
         if jobs.is_empty() && some.refused.is_empty() {
-            return Ok(());
+            return Ok(cut);
         }
         some.jobs = runtime.block_on(line.admit(jobs));
-        if taken.blocking_send(some).is_err() {
-            return Ok(());
+        if taken.blocking_send(some).is_err() || cut.is_some() {
+            return Ok(cut);
         }
     }
 }
 
-fn write_results(mut results: Results, mut endings: mpsc::Receiver<RowEnded>) -> std::io::Result<()> {
+fn write_results(
+    mut results: Results,
+    scope: &Scope,
+    mut endings: mpsc::Receiver<RowEnded>,
+) -> std::io::Result<()> {
     let mut some = Vec::with_capacity(WRITTEN_AT_ONCE);
     while endings.blocking_recv_many(&mut some, WRITTEN_AT_ONCE) > 0 {
         for RowEnded { row, row_id, job_id, ended } in some.drain(..) {
             let job_id = job_id.as_ref().map_or("", JobId::as_str);
-            let line = results::Line { row, row_id: row_id.as_deref(), job_id, ended: &ended };
+            let (row_id, scope) = (row_id.as_deref(), scope.as_str());
+            let line = results::Line { row, row_id, job_id, ended: &ended, scope };
             results.append(&line)?;
         }
         // At a high rate a row ends every few microseconds, and to wake this thread for each would cost as much.
@@ -186,7 +200,8 @@ fn refused_row(invalid: &InvalidRow, batch: &Batch) -> RowEnded {
     let (code, message) = invalid.problems.first().map_or(("invalid", "invalid".to_owned()), |problem| {
         (problem.code, format!("line {}, column {}: {}", problem.line, problem.column, problem.reason))
     });
-    let job_id = JobId::of_row(batch, invalid.row_id.as_deref(), invalid.number);
+    let name = invalid.row_id.clone().unwrap_or_else(|| format!("row {}", invalid.number));
+    let job_id = JobId::of_row(batch, &name);
     RowEnded {
         row: invalid.number,
         row_id: invalid.row_id.clone(),
@@ -196,6 +211,7 @@ fn refused_row(invalid: &InvalidRow, batch: &Batch) -> RowEnded {
             attempts: 0,
             request_id: None,
             recorded_before: false,
+            note: None,
         },
     }
 }

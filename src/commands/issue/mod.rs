@@ -1,6 +1,7 @@
 //! `embosser issue MANIFEST`: every row becomes exactly one card; run again to resume.
 
 mod carry;
+pub(crate) mod earlier;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -12,17 +13,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use secrecy::SecretString;
 
 use super::Exit;
-use super::connect::{Connected, connect};
+use super::connect::{FIRST_CONTACT_MAX, Patience, ScopeError, connect};
+use super::signals::{HangUp, StopSignals, print, say};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::job::Batch;
-use crate::ledger::{BatchRow, Ledger, Scope};
-use crate::line::course::Rules;
-use crate::line::{Halt, Line, LookFirst, Parts};
-use crate::manifest::batch::{self, BatchError, SecondCards, digest_of};
+use crate::config::{Config, place};
+use crate::ledger::{BatchRow, Ledger};
+use crate::line::decision::Rules;
+use crate::line::{Halt, LEASE_IDLE, LeaseUse, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::manifest::batch::{Jobs, digest_of};
 use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
-use crate::pace::Pace;
+use crate::pace::{CircuitState, Pace};
 use crate::results::Results;
 use crate::stripe::{Client, Mode};
 use crate::tally::{Counts, Tally};
@@ -34,22 +35,22 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// Options of `embosser issue`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The manifest: a CSV with a header row.
+    /// The manifest: a CSV with a header row; - is standard input.
     pub manifest: PathBuf,
     /// Issue against a built-in stand-in for Stripe; no account needed, no card is real.
     #[arg(long)]
     pub sandbox: bool,
-    /// Where to write the results [default: the manifest's name with .results.csv].
+    /// Where to write the results [default: the manifest's name with .results.csv, or .sandbox.results.csv].
     #[arg(long, value_name = "FILE")]
     pub results: Option<PathBuf>,
-    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: sqlite://embosser.db].
+    /// Where outcomes are recorded: sqlite://FILE or postgres://… [default: ledger.url, or the user's own place].
     #[arg(long, value_name = "URL")]
     pub ledger: Option<String>,
     /// Names the batch: with a row's id it names the job [default: the manifest's name].
     #[arg(long)]
     pub batch: Option<String>,
     /// Calls per second, for the endpoint and the account.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
     /// Most calls in flight.
     #[arg(long, value_name = "N")]
@@ -61,11 +62,17 @@ pub struct Args {
     #[arg(long)]
     pub reconcile_first: bool,
     /// Serve Prometheus metrics on this address while it runs, at /metrics.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = super::arguments::address)]
     pub metrics: Option<SocketAddr>,
     /// Issue the valid rows of a manifest that has invalid ones.
     #[arg(long)]
     pub skip_invalid: bool,
+    /// Issue rows again that were issued before under other names: second cards.
+    #[arg(long)]
+    pub second_cards: bool,
+    /// End at once if another process calls for this account, instead of waiting until it ends.
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// Issues the manifest.
@@ -83,9 +90,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     if let Some(ledger) = &args.ledger {
         config.ledger.url.clone_from(ledger);
     }
-    let config = config.checked().map_err(|error| error.to_string())?;
-    let batch = batch_name(&args)?;
-    let manifest = Arc::new(Manifest::open(&args.manifest).map_err(|error| error.to_string())?);
+    let mut config = config.checked().map_err(|error| error.to_string())?;
+    config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    say(&format!("ledger: {}", place::shown(&config.ledger.url)));
+    let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
+    let manifest = super::manifest::open(&args.manifest).await?;
     let report = check(&manifest).await?;
     if report.invalid_rows > 0 && !args.skip_invalid {
         super::check::print_problems(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
@@ -94,54 +103,84 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             report.invalid_rows, report.rows
         ));
     }
-    let mut config = config;
-    let Connected { client, scope, sandbox } = connect(args.sandbox, &mut config, api_key).await?;
-    if !confirm(&args, &config, &client, &report)? {
+    let connected = connect(args.sandbox, &mut config, api_key).await?;
+    if !confirm(&args, &config, &connected.client, &report)? {
         return Err("nothing was issued".into());
     }
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
-    let clock = Clock::system();
-    note_batch(&args, &ledger, &scope, &batch, &report, &clock).await?;
-    let results_path = args.results.clone().unwrap_or_else(|| args.manifest.with_extension("results.csv"));
-    let results = Results::create(&results_path)
-        .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
     let exporter = args.metrics.map(|_| Exporter::install()).transpose()?;
     let pace = Pace::start(&config.pace);
     if let (Some(exporter), Some(listen)) = (&exporter, args.metrics) {
         exporter.serve(listen, pace.clone()).await.map_err(|error| format!("--metrics {listen}: {error}"))?;
     }
+    let patience = Patience::Bounded(config.retry.attempts_max);
+    let scope = match connected.scope(&ledger, &pace, patience).await {
+        Ok(scope) => scope,
+        Err(ScopeError::Unusable(reason)) => return Err(reason),
+        Err(ScopeError::Unreachable(reason)) => {
+            say(&format!("stopped: {reason}"));
+            ledger.close().await;
+            return Ok(Exit::Unfinished);
+        }
+    };
+    let clock = Clock::system();
     let line = Arc::new(Line::new(Parts {
-        client,
+        client: connected.client.clone(),
         pace,
         ledger: ledger.clone(),
-        scope,
-        clock,
+        scope: scope.clone(),
+        clock: clock.clone(),
         retry: config.retry.clone(),
-        rules: Rules::default(),
+        rules: Rules::of(&config.stripe),
         look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
+        vet: Vet::Yes,
+        lease_idle: LEASE_IDLE,
+        same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Stop),
     }));
-    stop_on_ctrl_c(line.clone());
+    let stopped = line.clone();
+    tokio::spawn(StopSignals::listen(HangUp::Stops)?.obey(move || stopped.stop()));
+    // From here on, what the ledger says is changed by nobody else.
+    let Some(lease) = hold_lease(&line, &args).await? else { return Ok(Exit::Unfinished) };
+    let recognition = if args.second_cards {
+        Arc::default()
+    } else {
+        earlier::recognise(&ledger, &scope, &batch, &manifest).await?
+    };
+    earlier::tell(&recognition, say);
+    // A rehearsal has a file of its own.
+    let ending = if args.sandbox { "sandbox.results.csv" } else { "results.csv" };
+    let of_manifest = || super::manifest::results_of(&args.manifest, &batch, ending);
+    let results_path = args.results.clone().unwrap_or_else(of_manifest);
+    if !args.reconcile_first && !args.sandbox {
+        earlier::hold_results_against(&ledger, &scope, &results_path).await?;
+    }
+    let results = Results::create(&results_path, scope.as_str())
+        .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
+    let row = BatchRow {
+        scope,
+        batch: batch.clone(),
+        digest: digest_of(&report),
+        rows: report.rows,
+        began: clock.now(),
+    };
+    ledger.write_batch(row).await.map_err(|error| error.to_string())?;
+    tokio::spawn(end_if_never_answered(line.clone(), connected.host().to_owned()));
     let tally = Arc::new(Tally::default());
     let bar = progress(report.rows, tally.clone());
     let began = Instant::now();
     // A task of its own, so that the rows and what becomes of them stay on the runtime's threads.
-    let carried = tokio::spawn(carry_all(line.clone(), manifest, batch, results, tally.clone(), bar.clone()));
+    let jobs = Jobs::new(batch, recognition);
+    let carried = tokio::spawn(carry_all(line.clone(), manifest, jobs, results, tally.clone(), bar.clone()));
     let carried = carried.await.map_err(|error| error.to_string())??;
     bar.finish_and_clear();
     let exit = summary(&line, &report, &tally, &carried, began.elapsed(), &results_path);
+    drop(lease);
+    drop(line);
     ledger.close().await;
-    if let Some(sandbox) = sandbox {
+    if let Some(sandbox) = connected.sandbox {
         sandbox.stop().await;
     }
     Ok(exit)
-}
-
-fn batch_name(args: &Args) -> Result<Batch, String> {
-    let name = match &args.batch {
-        Some(name) => name.clone(),
-        None => args.manifest.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
-    };
-    Batch::new(name).map_err(|error| format!("the batch's name {error}; pass --batch NAME"))
 }
 
 async fn check(manifest: &Arc<Manifest>) -> Result<CheckReport, String> {
@@ -181,47 +220,42 @@ fn confirm(args: &Args, config: &Config, client: &Client, report: &CheckReport) 
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Records the batch, and stops a manifest that was issued under another name: its rows would be new jobs.
-async fn note_batch(
-    args: &Args,
-    ledger: &Ledger,
-    scope: &Scope,
-    batch: &Batch,
-    report: &CheckReport,
-    clock: &Clock,
-) -> Result<(), String> {
-    let row = BatchRow {
-        scope: scope.clone(),
-        batch: batch.clone(),
-        digest: digest_of(report),
-        rows: report.rows,
-        began: clock.now(),
-    };
-    let second = if args.batch.is_some() { SecondCards::Wanted } else { SecondCards::Refused };
-    batch::note(ledger, row, second).await.map_err(|error| match &error {
-        BatchError::IssuedAs { batch, other } => format!(
-            "{error}. Pass --batch {other:?} to go on with that batch, or --batch {batch:?} if second cards are wanted"
-        ),
-        BatchError::Ledger(error) => error.to_string(),
-    })
+/// The account's lease for the whole run; none if the run was stopped while it waited.
+async fn hold_lease(line: &Line, args: &Args) -> Result<Option<LeaseUse>, String> {
+    match line.try_lease().await.map_err(|error| error.to_string())? {
+        Ok(lease) => Ok(Some(lease)),
+        Err(holder) if args.no_wait => Err(format!(
+            "{holder} calls for this account; nothing was issued. Run it again when that one has ended"
+        )),
+        Err(holder) => {
+            say(&format!("waiting: {holder} calls for this account"));
+            let lease = line.hold_lease().await;
+            if let (None, Some(halt)) = (&lease, line.halt()) {
+                return Err(format!("stopped: {halt}"));
+            }
+            Ok(lease)
+        }
+    }
+}
+
+/// Whoever cannot be reached at all is not waited for without end.
+async fn end_if_never_answered(line: Arc<Line>, host: String) {
+    tokio::select! {
+        () = tokio::time::sleep(FIRST_CONTACT_MAX) => {}
+        () = line.stopped() => return,
+    }
+    if !line.was_answered() && line.parts().pace.health().circuit != CircuitState::Closed {
+        let seconds = FIRST_CONTACT_MAX.as_secs();
+        let reason =
+            format!("{host} never answered in {seconds} s; look at the network and at stripe.api_url");
+        line.halt_with(Halt::Unreachable(reason));
+    }
 }
 
 /// How far a run has come, for the progress bar.
 fn words(tally: &Tally) -> String {
     let Counts { issued, refused, retried, .. } = tally.counts();
     format!("{issued} issued, {refused} refused, {retried} retried")
-}
-
-fn stop_on_ctrl_c(line: Arc<Line>) {
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            eprintln!("\nstopping: calls in flight are finished (Ctrl-C again to stop at once)");
-            line.stop();
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(i32::from(Exit::Unfinished.code()));
-            }
-        }
-    });
 }
 
 fn progress(rows: u64, tally: Arc<Tally>) -> ProgressBar {
@@ -250,7 +284,7 @@ fn progress(rows: u64, tally: Arc<Tally>) -> ProgressBar {
             if shown.is_finished() {
                 return;
             }
-            eprintln!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), words(&tally));
+            say(&format!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), words(&tally)));
         }
     });
     bar
@@ -266,7 +300,7 @@ fn summary(
 ) -> Exit {
     let counts = tally.counts();
     let left = report.rows.saturating_sub(counts.ended());
-    println!(
+    print(&format!(
         "{} rows in {:.1} s: {} issued ({} of them before), {} refused, {} unresolved, {} retried.",
         report.rows,
         took.as_secs_f64(),
@@ -275,32 +309,35 @@ fn summary(
         counts.refused,
         counts.unresolved,
         counts.retried
-    );
+    ));
     if let Err(error) = &carried.written {
-        eprintln!(
+        say(&format!(
             "the results could not be written to {} ({error}); `embosser results` has them",
             results.display()
-        );
+        ));
     } else {
-        println!("Results: {}", results.display());
+        print(&format!("Results: {}", results.display()));
     }
     if let Some(halt) = line.halt() {
-        eprintln!("stopped: {halt}");
+        say(&format!("stopped: {halt}"));
         let new = counts.issued.saturating_sub(counts.recorded);
         if matches!(halt, Halt::Key(_)) && new == 0 {
             return Exit::Unusable;
         }
     }
+    if let Some(reason) = &carried.cut {
+        say(&format!("stopped: {reason}"));
+    }
     if left > 0 || counts.unresolved > 0 {
-        eprintln!(
+        say(&format!(
             "{} rows are not finished ({} were taken). Run the same command again to go on: finished rows are not \
              issued twice.",
             left + counts.unresolved,
             carried.taken
-        );
+        ));
         return Exit::Unfinished;
     }
-    if carried.written.is_err() {
+    if carried.written.is_err() || carried.cut.is_some() {
         return Exit::Unfinished;
     }
     if counts.refused > 0 { Exit::Refused } else { Exit::Success }

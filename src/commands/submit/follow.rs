@@ -13,6 +13,8 @@ use crate::job::Batch;
 use crate::results::{self, Results};
 use crate::worker::event::{ResultEvent, ResultOutcome};
 
+/// Whose cards they are is known to the worker alone.
+const SCOPE: &str = "";
 /// Between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -51,7 +53,7 @@ impl Following {
         rows: u64,
         results_path: &Path,
     ) -> Result<Self, String> {
-        let results = Results::create(results_path)
+        let results = Results::create(results_path, SCOPE)
             .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
         let keys = [ResultOutcome::Issued, ResultOutcome::Refused]
             .map(|outcome| ResultEvent::routing_key_of(outcome, Some(batch.as_str())));
@@ -71,8 +73,9 @@ impl Following {
         })
     }
 
-    /// Waits until every row has ended.
-    pub(super) async fn until_all_ended(mut self) -> Result<Exit, String> {
+    /// Waits until every row that was published has ended.
+    pub(super) async fn until_all_ended(mut self, published: u64) -> Result<Exit, String> {
+        self.rows = published;
         let shown = tokio::spawn(show(self.rows, self.counts.clone()));
         let followed = tokio::select! {
             // Only the end of all drops this half way: an event that was acknowledged must not be lost.
@@ -81,6 +84,7 @@ impl Following {
         };
         shown.abort();
         let Some(followed) = followed else {
+            self.results.finish().map_err(|error| format!("{}: {error}", self.results_path.display()))?;
             eprintln!(
                 "stopped waiting; the jobs go on. Run the same command again for the results: nothing is issued twice"
             );
@@ -134,7 +138,7 @@ impl Following {
         self.refused += u64::from(event.outcome == ResultOutcome::Refused);
         let row_id = event.row_id.clone();
         let ended = event.into_ended();
-        let line = results::Line { row, row_id: row_id.as_deref(), job_id: &id, ended: &ended };
+        let line = results::Line { row, row_id: row_id.as_deref(), job_id: &id, ended: &ended, scope: SCOPE };
         self.results.append(&line).map_err(|error| format!("{}: {error}", self.results_path.display()))
     }
 }

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::locate;
 use crate::job::Batch;
 use crate::line::gate::Standing;
-use crate::manifest::batch::SecondCards;
+use crate::manifest::batch::issued_as;
 use crate::serve::access::{Operate, Read, Submit};
 use crate::serve::batches::{Begun, no_batch};
 use crate::serve::check::Purpose;
@@ -103,13 +103,18 @@ pub(super) async fn begin_batch(
         return Err(Problem::new(Kind::Internal, "the upload was checked but not held"));
     };
     server.ready()?;
-    let second = if query.second_cards == Some(true) { SecondCards::Wanted } else { SecondCards::Refused };
-    let (batch, begun) = server.batches().begin(&server, name, &upload.checked.report, second).await?;
+    let recognition = upload.checked.recognition;
+    if let Some(other) = recognition.is_wholly(&name) {
+        let detail = issued_as(&name, other);
+        let way_out = "Upload them under that name, or with second_cards=true if that is wanted";
+        return Err(Problem::new(Kind::IssuedBefore, format!("{detail}. {way_out}")));
+    }
+    let (batch, begun) = server.batches().begin(&server, name, &upload.checked.report).await?;
     if begun == Begun::Now {
         tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
         let (server, batch) = (server.clone(), batch.clone());
         let tasks = server.tasks().clone();
-        tasks.spawn(async move { server.clone().intake().run(server, batch, held).await });
+        tasks.spawn(async move { server.clone().intake().run(server, batch, held, recognition).await });
     }
     let view = batch.view(server.pace_per_second(), server.clock().now());
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();

@@ -25,6 +25,8 @@ pub(super) struct ServerView {
     pub(super) in_flight: usize,
     /// Whether Stripe is taken to be down.
     pub(super) stripe_down: bool,
+    /// What all jobs wait for, if they do: what Stripe says of every card, or another process that calls for this account.
+    pub(super) waits_for: Option<String>,
     /// Why nothing is issued any more, if that is so.
     pub(super) stopped: Option<String>,
     /// Largest upload, in bytes.
@@ -55,6 +57,7 @@ pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<S
         pace_per_second: health.current_per_second,
         in_flight: health.in_flight,
         stripe_down: health.stripe_down,
+        waits_for: health.waits_for,
         stopped: health.stopped,
         upload_bytes_max: limits.upload_bytes_max,
         rows_max: limits.rows_max,

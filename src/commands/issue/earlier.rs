@@ -1,0 +1,128 @@
+//! What an earlier run left behind: rows that are known under other names, and a results file that knows more than the
+//! ledger.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use crate::job::{Batch, JobId, Step};
+use crate::ledger::{Ledger, Scope, State};
+use crate::manifest::Manifest;
+use crate::manifest::batch::issued_as;
+use crate::manifest::recognise::{Recogniser, Recognition};
+use crate::results::read_back;
+
+/// Rows that are told one by one; the others are counted.
+const TOLD_MAX: usize = 10;
+/// Jobs that are asked about in one question.
+const ASKED_AT_ONCE: usize = 512;
+
+/// Which rows of the manifest are known under other ids.
+///
+/// # Errors
+/// A sentence for the operator, if they all are, under one other name; or if the ledger cannot be read.
+pub(crate) async fn recognise(
+    ledger: &Ledger,
+    scope: &Scope,
+    batch: &Batch,
+    manifest: &Arc<Manifest>,
+) -> Result<Arc<Recognition>, String> {
+    let (manifest, runtime) = (manifest.clone(), Handle::current());
+    let mut recogniser = Recogniser::new(ledger.clone(), scope.clone(), batch.clone(), runtime);
+    let recognising = move || {
+        for row in manifest.rows().map_err(|error| error.to_string())? {
+            recogniser.add(&row).map_err(|error| error.to_string())?;
+        }
+        recogniser.finish().map_err(|error| error.to_string())
+    };
+    let recognition = tokio::task::spawn_blocking(recognising).await.map_err(|error| error.to_string())??;
+    if let Some(other) = recognition.is_wholly(batch) {
+        return Err(format!(
+            "{}. Nothing was issued. Pass --batch {:?} to go on with that batch, or --second-cards if second cards are \
+             wanted",
+            issued_as(batch, other),
+            other.as_str()
+        ));
+    }
+    Ok(Arc::new(recognition))
+}
+
+/// Says which rows are known under other names, before anything is issued.
+pub(crate) fn tell(recognition: &Recognition, say: fn(&str)) {
+    if recognition.is_empty() {
+        return;
+    }
+    say(&format!(
+        "{} of {} rows are known under other names; they keep the cards they have, and get no second ones:",
+        recognition.len(),
+        recognition.rows
+    ));
+    for recognised in recognition.rows_in_order().into_iter().take(TOLD_MAX) {
+        let name = recognised.row_id.as_ref().map(|row_id| format!(" ({row_id})")).unwrap_or_default();
+        say(&format!("  row {}{name}: {}", recognised.row, recognised.note()));
+    }
+    if recognition.len() > TOLD_MAX {
+        say(&format!("  and {} more, which stand in the results", recognition.len() - TOLD_MAX));
+    }
+    say("  (--second-cards issues them all again)");
+}
+
+/// Holds an earlier run's results file against the ledger: cards that only the file knows were issued with another ledger.
+///
+/// # Errors
+/// A sentence for the operator, if there are any.
+pub(super) async fn hold_results_against(ledger: &Ledger, scope: &Scope, path: &Path) -> Result<(), String> {
+    let to_error = |error: std::io::Error| format!("results file {}: {error}", path.display());
+    // A pipe or a device holds nothing.
+    if !path.is_file() {
+        return Ok(());
+    }
+    let Some(earlier) = read_back(path).map_err(to_error)? else { return Ok(()) };
+    let scopes: Vec<Scope> = {
+        let counts = ledger.counts().await.map_err(|error| error.to_string())?;
+        let mut scopes: Vec<_> = counts.iter().map(|counts| Scope::of_ledger(&counts.scope)).collect();
+        scopes.push(scope.clone());
+        scopes.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        scopes.dedup();
+        scopes
+    };
+    let (mut unknown, mut example) = (0_u64, None);
+    let mut page: Vec<(JobId, String)> = Vec::new();
+    let mut rows = earlier;
+    loop {
+        let next = rows.next().transpose().map_err(to_error)?;
+        let is_last = next.is_none();
+        // A rehearsal's cards, or another account's, are no matter of this run.
+        if let Some(row) = next.filter(|row| row.scope.is_empty() || row.scope == scope.as_str())
+            && let (Some(card), Ok(id)) = (row.card_id, JobId::new(row.job_id))
+        {
+            page.push((id, card));
+        }
+        if page.len() >= ASKED_AT_ONCE || is_last && !page.is_empty() {
+            let mut known = vec![false; page.len()];
+            for scope in &scopes {
+                let asked = page.iter().map(|(id, _)| (id.clone(), Step::CreateCard)).collect();
+                let rows = ledger.look_up_all(scope, asked).await.map_err(|error| error.to_string())?;
+                for (known, row) in known.iter_mut().zip(rows) {
+                    *known |= row.is_some_and(|row| matches!(row.state, State::Issued(_) | State::Begun));
+                }
+            }
+            for ((id, card), _) in page.drain(..).zip(known).filter(|(_, known)| !known) {
+                unknown += 1;
+                example.get_or_insert((id, card));
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    let Some((id, card)) = example else { return Ok(()) };
+    Err(format!(
+        "{} names {unknown} cards that the ledger {} does not know (job {id}: {card}), so this is not the ledger they were \
+         issued with; nothing was issued. Pass that one as --ledger, or --reconcile-first to look for each row's card at \
+         Stripe, or --results another file",
+        path.display(),
+        ledger.name()
+    ))
+}

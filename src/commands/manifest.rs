@@ -1,0 +1,54 @@
+//! The manifest that a command is given: a file, or standard input, held to what it is now.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::job::Batch;
+use crate::manifest::Manifest;
+use crate::manifest::snapshot::Snapshot;
+
+/// What stands for standard input.
+const STANDARD_INPUT: &str = "-";
+
+/// Opens it; whatever is read of it later is what it holds now.
+///
+/// # Errors
+/// A sentence for the operator.
+pub async fn open(path: &Path) -> Result<Arc<Manifest>, String> {
+    let path = path.to_owned();
+    let opening = move || {
+        let snapshot = if path == Path::new(STANDARD_INPUT) {
+            Snapshot::held(Path::new("standard input"), std::io::stdin().lock())?
+        } else {
+            Snapshot::of(&path)?
+        };
+        Manifest::open_held(snapshot)
+    };
+    let opened = tokio::task::spawn_blocking(opening).await.map_err(|error| error.to_string())?;
+    opened.map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// Its batch: the name that was given, or the file's.
+///
+/// # Errors
+/// If there is neither, or it can be no batch's.
+pub fn batch_of(path: &Path, named: Option<&str>) -> Result<Batch, String> {
+    let name = match named {
+        Some(name) => name.to_owned(),
+        None if path == Path::new(STANDARD_INPUT) => {
+            return Err("standard input has no name: pass --batch NAME, the same each time".into());
+        }
+        None => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
+    };
+    Batch::new(name).map_err(|error| format!("the batch's name {error}; pass --batch NAME"))
+}
+
+/// Where its results go if nothing else is said: beside the file, or in the current folder under the batch's name.
+#[must_use]
+pub fn results_of(path: &Path, batch: &Batch, ending: &str) -> PathBuf {
+    if path == Path::new(STANDARD_INPUT) {
+        // A name is not to lead into another folder.
+        return format!("{}.{ending}", batch.as_str().replace('/', "_")).into();
+    }
+    path.with_extension(ending)
+}

@@ -1,0 +1,129 @@
+//! What each value may be. An error says the whole range, so that nobody tries twice.
+
+use super::{Config, ConfigError};
+
+/// Calls a second that can be asked for: far more than Stripe or one machine has.
+pub const PER_SECOND_MAX: f64 = 100_000.0;
+
+impl Config {
+    /// Holds every value against its range.
+    ///
+    /// # Errors
+    /// Names the first option that is out of its range.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        let positive = [
+            ("pace.endpoint_per_second", self.pace.endpoint_per_second, PER_SECOND_MAX),
+            ("pace.account_per_second", self.pace.account_per_second, PER_SECOND_MAX),
+            ("stripe.connect_timeout_seconds", self.stripe.connect_timeout_seconds, 3600.0),
+            ("stripe.total_timeout_seconds", self.stripe.total_timeout_seconds, 3600.0),
+            ("retry.elapsed_seconds_max", self.retry.elapsed_seconds_max, 82_800.0),
+            ("retry.backoff_seconds_min", self.retry.backoff_seconds_min, 3600.0),
+            ("retry.backoff_seconds_max", self.retry.backoff_seconds_max, 3600.0),
+            ("worker.drain_seconds", self.worker.drain_seconds, 3600.0),
+            // Both below RabbitMQ's consumer timeout, 30 minutes, after which it takes its deliveries back.
+            ("worker.job_seconds_max", self.worker.job_seconds_max, 900.0),
+            ("worker.held_seconds_max", self.worker.held_seconds_max, 900.0),
+            ("worker.watchdog_seconds", self.worker.watchdog_seconds, 3600.0),
+            // Below the 23 hours for which Stripe's idempotency keys are trusted.
+            ("pin.max_age_seconds", self.pin.max_age_seconds, 82_799.0),
+            ("http.header_seconds_max", self.http.header_seconds_max, 3600.0),
+            ("http.idle_seconds_max", self.http.idle_seconds_max, 3600.0),
+        ];
+        for (key, value, max) in positive {
+            if !above_zero_up_to(value, max) {
+                let reason = format!("must be above 0 and up to {}", grouped(max));
+                return Err(ConfigError::Value { key, value: value.to_string(), reason });
+            }
+        }
+        for (key, value) in [
+            ("stripe.call_seconds_max", self.stripe.call_seconds_max),
+            ("stripe.list_lag_seconds", self.stripe.list_lag_seconds),
+        ] {
+            // What is not a number is in no range.
+            if !(0.1..=3600.0).contains(&value) {
+                let reason = "must be from 0.1 to 3,600".into();
+                return Err(ConfigError::Value { key, value: value.to_string(), reason });
+            }
+        }
+        let whole = [
+            ("stripe.same_refusals_max", self.stripe.same_refusals_max.into(), 10_000),
+            ("retry.attempts_max", self.retry.attempts_max.into(), u64::from(u32::MAX)),
+            ("http.upload_mib_max", self.http.upload_mib_max, 65_536),
+            ("http.rows_max", self.http.rows_max, 100_000_000),
+            ("http.held_mib_max", self.http.held_mib_max, 65_536),
+            // Each upload is checked on a thread of its own, of which there are 512.
+            ("http.uploads_max", self.http.uploads_max as u64, 384),
+            ("rabbitmq.jobs_max", self.rabbitmq.jobs_max.into(), 100_000_000),
+            ("worker.message_kib_max", self.worker.message_kib_max, 16_384),
+        ];
+        for (key, value, max) in whole {
+            if value == 0 || value > max {
+                #[expect(clippy::cast_precision_loss, reason = "each is far below 2^53")]
+                let reason = format!("must be from 1 to {}", grouped(max as f64));
+                return Err(ConfigError::Value { key, value: value.to_string(), reason });
+            }
+        }
+        self.checked_names()?;
+        Ok(self)
+    }
+
+    fn checked_names(&self) -> Result<(), ConfigError> {
+        /// 255 bytes of AMQP, less what the longest queue's name adds.
+        const PREFIX_BYTES_MAX: usize = 64;
+        // Queue names are short strings of AMQP, and stand in log lines and on command lines.
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let prefix = &self.rabbitmq.prefix;
+        if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.bytes().all(fine) {
+            let reason = "must be 1 to 64 letters, digits, and . _ -".into();
+            return Err(ConfigError::Value { key: "rabbitmq.prefix", value: prefix.clone(), reason });
+        }
+        if self.stripe.account_id.as_deref().is_some_and(|id| !is_account_id(id)) {
+            // It may be a key that was put in the wrong place.
+            let (key, value) = ("stripe.account_id", "(not shown)".into());
+            let reason = "must be an account's id, like acct_1Abc".into();
+            return Err(ConfigError::Value { key, value, reason });
+        }
+        Ok(())
+    }
+}
+
+/// Whether a number is in such a range; what is not a number is not.
+#[must_use]
+pub fn above_zero_up_to(value: f64, max: f64) -> bool {
+    value > 0.0 && value <= max
+}
+
+/// A whole number as people write it: 100,000.
+#[must_use]
+pub fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Whether this can be an account's id.
+fn is_account_id(text: &str) -> bool {
+    /// Longer than any of Stripe's ids.
+    const BYTES_MAX: usize = 64;
+    text.len() <= BYTES_MAX
+        && text.strip_prefix("acct_").is_some_and(|rest| {
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn numbers_are_written_as_people_write_them() {
+        let written = [1.0, 384.0, 3600.0, 82_799.0, 100_000.0, 100_000_000.0].map(grouped);
+        assert_eq!(written, ["1", "384", "3,600", "82,799", "100,000", "100,000,000"]);
+    }
+}

@@ -1,0 +1,69 @@
+//! The ledger's tables, and how a ledger of an earlier version becomes one of this.
+//!
+//! Version 1 knew jobs with one step, a card, and overwrote their rows. Version 2 knows the steps of a job, each with a
+//! version number for the compare-and-set, a digest of what is asked for, and an output of any kind. An embosser that
+//! knows version 1 only refuses a ledger of version 2; one that runs while it is brought to version 2 halts at its next
+//! write, before it calls.
+
+/// The newest version this embosser knows.
+pub(super) const VERSION: i64 = 2;
+
+/// What makes version 2 of nothing. `INTEGER` is `BIGINT` to PostgreSQL, `KEYS` what each database orders ids by.
+fn tables(integer: &str, key_order: &str, without_rowid: &str) -> Vec<String> {
+    vec![
+        format!(
+            "CREATE TABLE steps (
+            scope TEXT NOT NULL, job_id TEXT NOT NULL, step TEXT NOT NULL, version {integer} NOT NULL,
+            batch TEXT NOT NULL, row_number {integer} NOT NULL, row_id TEXT, content TEXT NOT NULL, pin TEXT,
+            state TEXT NOT NULL CHECK (state IN ('begun', 'done', 'refused')),
+            generation {integer} NOT NULL, key_began_ms {integer}, attempted_ms {integer}, attempts {integer} NOT NULL,
+            output TEXT, error_code TEXT, error_message TEXT, request_id TEXT, note TEXT,
+            written_ms {integer} NOT NULL, PRIMARY KEY (scope, job_id, step)){without_rowid}"
+        ),
+        format!("CREATE INDEX steps_by_batch ON steps (scope, batch, row_number, job_id{key_order})"),
+        "CREATE INDEX steps_by_content ON steps (scope, content)".to_owned(),
+        format!(
+            "CREATE TABLE IF NOT EXISTS batches (
+            scope TEXT NOT NULL, batch TEXT NOT NULL, digest TEXT, manifest_rows {integer} NOT NULL,
+            began_ms {integer} NOT NULL, PRIMARY KEY (scope, batch)){without_rowid}"
+        ),
+        format!("CREATE TABLE metadata (name TEXT PRIMARY KEY, value TEXT NOT NULL){without_rowid}"),
+    ]
+}
+
+/// What makes version 2 of version 1.
+fn from_version_1(json_object: &str) -> [String; 3] {
+    [
+        format!(
+            "INSERT INTO steps (scope, job_id, step, version, batch, row_number, row_id, content, state, generation,
+                key_began_ms, attempted_ms, attempts, output, error_code, error_message, request_id, written_ms)
+            SELECT scope, job_id, 'create_card', 1, batch, row_number, row_id, substr(fingerprint, 1, 32),
+                CASE state WHEN 'issued' THEN 'done' ELSE state END, generation, key_began_ms, attempted_ms, attempts,
+                CASE WHEN card_id IS NOT NULL THEN {json_object} END,
+                error_code, error_message, request_id, written_ms
+            FROM jobs"
+        ),
+        "DROP INDEX IF EXISTS jobs_by_batch".to_owned(),
+        "DROP TABLE jobs".to_owned(),
+    ]
+}
+
+/// The statements that bring an SQLite ledger of this version to the newest.
+pub(super) fn of_sqlite(found: i64) -> Vec<String> {
+    let mut statements = tables("INTEGER", "", " WITHOUT ROWID");
+    if found == 1 {
+        let card = "json_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)";
+        statements.extend(from_version_1(card));
+    }
+    statements
+}
+
+/// The statements that bring a ledger in PostgreSQL of this version to the newest.
+pub(super) fn of_postgres(found: i64) -> Vec<String> {
+    let mut statements = tables("BIGINT", " COLLATE \"C\"", "");
+    if found == 1 {
+        let card = "json_build_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)::text";
+        statements.extend(from_version_1(card));
+    }
+    statements
+}

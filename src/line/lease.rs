@@ -1,0 +1,214 @@
+//! The account's lease, for as long as this line has work: taken with the first job, given up a while after the last.
+//!
+//! Who finds it held by another process waits, and says by whom. Between two jobs that follow closely it is kept, so that
+//! neither pays for it. Whether it still is ours is asked before each attempt is recorded.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Stop;
+use crate::clock::Clock;
+use crate::ledger::{Holder, Lease, LeaseError, Leased, Ledger, Scope};
+use crate::pace::Pace;
+
+/// Between two questions whether the other has given it up.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+/// Longest such wait.
+const ASK_EVERY_MAX: Duration = Duration::from_secs(2);
+
+/// The lease of a line's account. Clones share it.
+#[derive(Clone)]
+pub(super) struct LineLease {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    ledger: Ledger,
+    scope: Scope,
+    clock: Clock,
+    pace: Pace,
+    /// How long it is kept without work.
+    idle: Duration,
+    /// Jobs that need it.
+    users: AtomicUsize,
+    /// Whether it is held: told before `users` is looked at, as each user counts itself before it looks here.
+    held: AtomicBool,
+    lease: tokio::sync::Mutex<Option<Lease>>,
+    blocked_by: Mutex<Option<Holder>>,
+}
+
+/// One job's need of it. Dropped, it is needed by one less.
+#[must_use]
+pub struct LeaseUse {
+    shared: Arc<Shared>,
+}
+
+impl LineLease {
+    pub(super) fn new(ledger: Ledger, scope: Scope, clock: Clock, pace: Pace, idle: Duration) -> Self {
+        let shared = Shared {
+            ledger,
+            scope,
+            clock,
+            pace,
+            idle,
+            users: AtomicUsize::new(0),
+            held: AtomicBool::new(false),
+            lease: tokio::sync::Mutex::new(None),
+            blocked_by: Mutex::new(None),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Waits for the lease, for as long as another process holds it, or until work stops.
+    pub(super) async fn take(&self, stop: &CancellationToken) -> Result<LeaseUse, Stop> {
+        self.shared.users.fetch_add(1, Ordering::SeqCst);
+        let used = LeaseUse { shared: self.shared.clone() };
+        self.assure(stop).await?;
+        Ok(used)
+    }
+
+    /// Makes sure that it still is ours; waits for it again if it was lost.
+    pub(super) async fn assure(&self, stop: &CancellationToken) -> Result<(), Stop> {
+        if self.shared.held.load(Ordering::SeqCst) && self.is_surely_ours() {
+            return Ok(());
+        }
+        tokio::select! {
+            assured = self.acquire() => assured,
+            () = stop.cancelled() => Err(Stop::Closed),
+        }
+    }
+
+    fn is_surely_ours(&self) -> bool {
+        // Held by somebody who asks or acquires: then that must be waited for.
+        let Ok(lease) = self.shared.lease.try_lock() else { return false };
+        lease.as_ref().is_some_and(Lease::is_surely_ours)
+    }
+
+    async fn acquire(&self) -> Result<(), Stop> {
+        let shared = &self.shared;
+        let mut lease = shared.lease.lock().await;
+        if let Some(ours) = lease.as_ref() {
+            if ours.is_ours().await {
+                return Ok(());
+            }
+            tracing::warn!("the account's lease was lost; waiting for it again");
+        }
+        *lease = None;
+        shared.held.store(false, Ordering::SeqCst);
+        let mut wait = ASK_EVERY;
+        loop {
+            match shared.ledger.lease(&shared.scope, &shared.clock).await {
+                Ok(Leased::Ours(ours)) => {
+                    shared.blocked(None);
+                    shared.pace.hold(ours.calls_from());
+                    *lease = Some(ours);
+                    shared.held.store(true, Ordering::SeqCst);
+                    drop(lease);
+                    self.watch_idleness();
+                    return Ok(());
+                }
+                Ok(Leased::HeldBy(holder)) => shared.blocked(Some(*holder)),
+                Err(LeaseError::Ledger(error)) => return Err(Stop::Ledger(error)),
+                Err(error @ LeaseError::File { .. }) => return Err(Stop::Lease(error.to_string())),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(ASK_EVERY_MAX);
+        }
+    }
+
+    /// Who holds it, if that is another process for which this one waits.
+    pub(super) fn blocked_by(&self) -> Option<Holder> {
+        self.shared.blocked_by.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One try, without waiting.
+    pub(super) async fn try_take(&self) -> Result<Result<LeaseUse, Holder>, LeaseError> {
+        let shared = &self.shared;
+        shared.users.fetch_add(1, Ordering::SeqCst);
+        let used = LeaseUse { shared: shared.clone() };
+        let mut lease = shared.lease.lock().await;
+        if let Some(ours) = lease.as_ref()
+            && ours.is_ours().await
+        {
+            return Ok(Ok(used));
+        }
+        match shared.ledger.lease(&shared.scope, &shared.clock).await? {
+            Leased::Ours(ours) => {
+                shared.pace.hold(ours.calls_from());
+                *lease = Some(ours);
+                shared.held.store(true, Ordering::SeqCst);
+                drop(lease);
+                self.watch_idleness();
+                Ok(Ok(used))
+            }
+            Leased::HeldBy(holder) => Ok(Err(*holder)),
+        }
+    }
+
+    /// Gives it up once nobody has needed it for a while.
+    fn watch_idleness(&self) {
+        let shared = Arc::downgrade(&self.shared);
+        let idle = self.shared.idle;
+        if idle.is_zero() {
+            return;
+        }
+        tokio::spawn(async move {
+            let mut rested = false;
+            loop {
+                tokio::time::sleep(idle / 2).await;
+                let Some(shared) = shared.upgrade() else { return };
+                if shared.users.load(Ordering::SeqCst) > 0 {
+                    rested = false;
+                } else if !rested {
+                    rested = true;
+                } else if shared.give_up().await {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+impl Shared {
+    fn blocked(&self, holder: Option<Holder>) {
+        let mut blocked_by = self.blocked_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *blocked_by != holder;
+        blocked_by.clone_from(&holder);
+        drop(blocked_by);
+        if let Some(holder) = holder.filter(|_| is_news) {
+            tracing::warn!(%holder, "another process calls for this account; waiting until it ends");
+        }
+    }
+
+    /// Whether it was given up, as nobody needs it.
+    async fn give_up(&self) -> bool {
+        let mut lease = self.lease.lock().await;
+        self.held.store(false, Ordering::SeqCst);
+        if self.users.load(Ordering::SeqCst) > 0 {
+            self.held.store(lease.is_some(), Ordering::SeqCst);
+            return false;
+        }
+        *lease = None;
+        true
+    }
+}
+
+impl Drop for LeaseUse {
+    fn drop(&mut self) {
+        let last = self.shared.users.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last
+            && self.shared.idle.is_zero()
+            && let Ok(mut lease) = self.shared.lease.try_lock()
+        {
+            self.shared.held.store(false, Ordering::SeqCst);
+            if self.shared.users.load(Ordering::SeqCst) == 0 {
+                *lease = None;
+            } else {
+                self.shared.held.store(lease.is_some(), Ordering::SeqCst);
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The results CSV: one line per row of the manifest, of the same form wherever it is written.
+//!
+//! What the ledger already knew is written too, so after a resumed run the file is complete.
+
+mod earlier;
+mod file;
+
+use std::borrow::Cow;
+use std::io;
+
+use crate::outcome::{Ended, Outcome};
+
+pub use earlier::{Earlier, EarlierRow, read_back};
+pub use file::Results;
+
+/// The columns, in order. Files of the first form end with `request_id`.
+pub const COLUMNS: [&str; 13] = [
+    "row",
+    "row_id",
+    "job_id",
+    "outcome",
+    "card_id",
+    "last4",
+    "expiry",
+    "attempts",
+    "error_code",
+    "error_message",
+    "request_id",
+    "note",
+    "scope",
+];
+
+/// One row's line.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// The data row's number in the manifest, from 1.
+    pub row: u64,
+    /// Its `row_id`, if it has one.
+    pub row_id: Option<&'a str>,
+    /// Its job.
+    pub job_id: &'a str,
+    /// What became of it.
+    pub ended: &'a Ended,
+    /// Whose cards: the ledger's scope. Empty where only somebody else knows: `submit` publishes to whatever worker
+    /// there is.
+    pub scope: &'a str,
+}
+
+impl Line<'_> {
+    /// The line's cells, none of which a spreadsheet would run.
+    #[must_use]
+    pub fn cells(&self) -> [Cow<'_, str>; 13] {
+        let (card, refusal) = match &self.ended.outcome {
+            Outcome::Issued(card) => (Some(card), None),
+            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
+        };
+        [
+            self.row.to_string().into(),
+            neutral(self.row_id.unwrap_or("")),
+            neutral(self.job_id),
+            self.ended.outcome.word().into(),
+            card.map_or("".into(), |card| neutral(&card.id)),
+            card.map_or("".into(), |card| neutral(&card.last4)),
+            card.map_or("".into(), |card| format!("{:02}/{}", card.exp_month, card.exp_year).into()),
+            self.ended.attempts.to_string().into(),
+            refusal.map_or("".into(), |refusal| neutral(&refusal.code)),
+            refusal.map_or("".into(), |refusal| neutral(&refusal.message)),
+            neutral(self.ended.request_id.as_deref().unwrap_or("")),
+            neutral(self.ended.note.as_deref().unwrap_or("")),
+            neutral(self.scope),
+        ]
+    }
+}
+
+/// Whether cards of this scope are real.
+fn is_live(scope: &str) -> bool {
+    scope.split(':').next() == Some("live")
+}
+
+/// Whether a spreadsheet would run the text, but for apostrophes before it.
+fn is_formula(text: &str) -> bool {
+    text.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r'])
+}
+
+/// A cell that begins like a formula gets an apostrophe (owasp.org, CSV injection).
+fn neutral(text: &str) -> Cow<'_, str> {
+    if is_formula(text) { format!("'{text}").into() } else { text.into() }
+}
+
+/// The text that was made a neutral cell.
+fn as_it_was(cell: &str) -> &str {
+    if is_formula(cell) { cell.strip_prefix('\'').unwrap_or(cell) } else { cell }
+}
+
+/// One CSV line.
+///
+/// # Errors
+/// Never in practice: writing to memory.
+pub fn record(cells: &[impl AsRef<str>]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    record_into(&mut bytes, cells)?;
+    Ok(bytes)
+}
+
+fn record_into(bytes: &mut Vec<u8>, cells: &[impl AsRef<str>]) -> io::Result<()> {
+    /// Longer than most lines; the writer's own buffer is made anew for each.
+    const LINE_BYTES: usize = 256;
+    let mut writer = csv::WriterBuilder::new().buffer_capacity(LINE_BYTES).from_writer(bytes);
+    writer.write_record(cells.iter().map(AsRef::as_ref)).map_err(io::Error::other)?;
+    writer.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_no_formula_and_is_read_back_as_it_was() {
+        for text in ["", "r1", "=1+1", "'=1+1", "''@x", "-", "it's", "'quoted'", "\t", "+353 1"] {
+            let cell = neutral(text);
+            assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell}");
+            assert_eq!(as_it_was(&cell), text);
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What Stripe's answers to questions mean: a page of cards, one card, the account.
+//!
+//! Questions change nothing, so here a failure proves nothing: neither that a card is there nor that none is.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::ListedCard;
+use super::error::{ErrorObject, LimitReason, limit_reason, told};
+use crate::outcome::Card;
+
+/// One page of cards.
+#[derive(Debug)]
+pub enum Listed {
+    /// The page.
+    Page {
+        /// Its cards.
+        cards: Vec<ListedCard>,
+        /// Whether more follow. A page that says so has at least one card.
+        more: bool,
+    },
+    /// It could not be had; nothing is proven by that.
+    Failed {
+        /// Why.
+        reason: String,
+        /// The limiter that turned it away, if one did.
+        limited: Option<LimitReason>,
+        /// Whether the API key was not accepted.
+        key_rejected: bool,
+        /// Whether Stripe said no, and would say so again.
+        is_definite: bool,
+    },
+}
+
+/// What came of asking for one card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CardAnswer {
+    /// It is there.
+    Found(Box<ListedCard>),
+    /// This account has no such card.
+    Missing,
+    /// The key may not read it, or Stripe refuses otherwise.
+    Forbidden(String),
+    /// 401: the key is not accepted.
+    KeyRejected(String),
+    /// A limiter's 429.
+    Limited(LimitReason),
+    /// It could not be had; nothing is proven by that.
+    Failed(String),
+}
+
+/// Whose account the key is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountAnswer {
+    /// This one's, `acct_…`.
+    Is(String),
+    /// The key may not ask, or Stripe refuses otherwise.
+    Forbidden(String),
+    /// 401: the key is not accepted.
+    KeyRejected(String),
+    /// A limiter's 429.
+    Limited(LimitReason),
+    /// It could not be had.
+    Failed(String),
+}
+
+#[derive(Deserialize)]
+pub(super) struct CardBody {
+    pub(super) id: String,
+    #[serde(default)]
+    last4: String,
+    #[serde(default)]
+    exp_month: u32,
+    #[serde(default)]
+    exp_year: u32,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    currency: Option<String>,
+    status: Option<String>,
+    cardholder: Option<Cardholder>,
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+/// Whole, or by its id only.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Cardholder {
+    Id(String),
+    Whole { id: String },
+}
+
+/// Only the entries that are ours are read.
+#[derive(Deserialize, Default)]
+struct Metadata {
+    embosser_job: Option<String>,
+    embosser_batch: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ListBody {
+    data: Vec<CardBody>,
+    #[serde(default)]
+    has_more: bool,
+}
+
+#[derive(Deserialize)]
+struct AccountBody {
+    id: String,
+}
+
+impl From<CardBody> for ListedCard {
+    fn from(body: CardBody) -> Self {
+        Self {
+            card: Card { id: body.id, last4: body.last4, exp_month: body.exp_month, exp_year: body.exp_year },
+            job: body.metadata.embosser_job,
+            batch: body.metadata.embosser_batch,
+            kind: body.kind,
+            currency: body.currency,
+            cardholder: body.cardholder.map(|cardholder| match cardholder {
+                Cardholder::Id(id) | Cardholder::Whole { id } => id,
+            }),
+            status: body.status,
+        }
+    }
+}
+
+/// What is not the answer that was asked for.
+enum Not {
+    Missing(String),
+    Forbidden(String),
+    KeyRejected(String),
+    Limited(LimitReason),
+    Failed(String),
+}
+
+/// What an error answer to a question means. A definite no is one that Stripe itself gives: a proxy's page is none.
+fn of_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Not {
+    let error = ErrorObject::read(body);
+    let told = told(status, error.as_ref());
+    match status {
+        StatusCode::UNAUTHORIZED => Not::KeyRejected(told),
+        StatusCode::TOO_MANY_REQUESTS => {
+            limit_reason(headers, error.as_ref()).map_or(Not::Failed(told), Not::Limited)
+        }
+        StatusCode::CONFLICT | StatusCode::FAILED_DEPENDENCY => Not::Failed(told),
+        _ if error.is_none() => Not::Failed(told),
+        StatusCode::NOT_FOUND => Not::Missing(told),
+        status if status.is_client_error() => Not::Forbidden(told),
+        _ => Not::Failed(told),
+    }
+}
+
+/// The meaning of a list call's answer.
+pub(super) fn of_list(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> Listed {
+    let failed = |reason: String, limited, key_rejected| Listed::Failed {
+        reason,
+        limited,
+        key_rejected,
+        is_definite: false,
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(reason) => return failed(format!("the list broke off: {reason}"), None, false),
+    };
+    if status.is_success() {
+        return match serde_json::from_slice::<ListBody>(&body) {
+            // Where more are promised and none are there, how to go on is not known, and that was not the end.
+            Ok(list) if list.has_more && list.data.is_empty() => {
+                failed("a page of the list is empty, though more are to follow".into(), None, false)
+            }
+            Ok(list) => Listed::Page {
+                cards: list.data.into_iter().map(ListedCard::from).collect(),
+                more: list.has_more,
+            },
+            // JSON that is no list will be none the next time; anything else may be a proxy's page.
+            Err(_) => Listed::Failed {
+                reason: format!("{status}, but no list in the answer"),
+                limited: None,
+                key_rejected: false,
+                is_definite: serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok(),
+            },
+        };
+    }
+    match of_error(status, headers, &body) {
+        Not::KeyRejected(reason) => failed(reason, None, true),
+        Not::Limited(limit) => failed(format!("Stripe limits: {}", limit.word()), Some(limit), false),
+        Not::Missing(reason) | Not::Forbidden(reason) => {
+            Listed::Failed { reason, limited: None, key_rejected: false, is_definite: true }
+        }
+        Not::Failed(reason) => failed(reason, None, false),
+    }
+}
+
+/// The meaning of the answer to a question for one card.
+pub(super) fn of_card(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> CardAnswer {
+    let body = match body {
+        Ok(body) => body,
+        Err(reason) => return CardAnswer::Failed(format!("the answer broke off: {reason}")),
+    };
+    if status.is_success() {
+        return match serde_json::from_slice::<CardBody>(&body) {
+            Ok(card) if card.id.starts_with("ic_") => CardAnswer::Found(Box::new(card.into())),
+            _ => CardAnswer::Failed(format!("{status}, but no card in the answer")),
+        };
+    }
+    match of_error(status, headers, &body) {
+        Not::Missing(_) => CardAnswer::Missing,
+        Not::Forbidden(reason) => CardAnswer::Forbidden(reason),
+        Not::KeyRejected(reason) => CardAnswer::KeyRejected(reason),
+        Not::Limited(limit) => CardAnswer::Limited(limit),
+        Not::Failed(reason) => CardAnswer::Failed(reason),
+    }
+}
+
+/// The meaning of the answer to a question for the account.
+pub(super) fn of_account(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Result<Bytes, String>,
+) -> AccountAnswer {
+    let body = match body {
+        Ok(body) => body,
+        Err(reason) => return AccountAnswer::Failed(format!("the answer broke off: {reason}")),
+    };
+    if status.is_success() {
+        return match serde_json::from_slice::<AccountBody>(&body) {
+            Ok(account) if account.id.starts_with("acct_") => AccountAnswer::Is(account.id),
+            // JSON that is no account will be none the next time; anything else may be a proxy's page.
+            _ if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok() => {
+                AccountAnswer::Forbidden(format!("{status}, but no account in the answer"))
+            }
+            _ => AccountAnswer::Failed(format!("{status}, but no account in the answer")),
+        };
+    }
+    match of_error(status, headers, &body) {
+        Not::Missing(reason) | Not::Forbidden(reason) => AccountAnswer::Forbidden(reason),
+        // Whoever has no such page says so in a form of his own.
+        Not::Failed(reason) if matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
+            AccountAnswer::Forbidden(reason)
+        }
+        Not::KeyRejected(reason) => AccountAnswer::KeyRejected(reason),
+        Not::Limited(limit) => AccountAnswer::Limited(limit),
+        Not::Failed(reason) => AccountAnswer::Failed(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ERROR: &str = r#"{"error":{"type":"invalid_request_error","message":"no"}}"#;
+    const CARD: &str = r#"{"id":"ic_1","type":"virtual","currency":"eur","status":"active","last4":"4242",
+        "exp_month":1,"exp_year":2030,"cardholder":{"id":"ich_1","name":"A B"},
+        "metadata":{"embosser_job":"b/1","embosser_batch":"b","other":"x"}}"#;
+
+    fn status(code: u16) -> StatusCode {
+        StatusCode::from_u16(code).unwrap()
+    }
+
+    fn list(code: u16, body: &str) -> Listed {
+        of_list(status(code), &HeaderMap::new(), Ok(Bytes::from(body.to_owned())))
+    }
+
+    fn card(code: u16, body: &str) -> CardAnswer {
+        of_card(status(code), &HeaderMap::new(), Ok(Bytes::from(body.to_owned())))
+    }
+
+    fn account(code: u16, body: &str) -> AccountAnswer {
+        of_account(status(code), &HeaderMap::new(), Ok(Bytes::from(body.to_owned())))
+    }
+
+    #[test]
+    fn an_empty_page_with_more_to_follow_is_not_the_end() {
+        assert!(matches!(list(200, r#"{"data":[],"has_more":true}"#), Listed::Failed { .. }));
+        assert!(matches!(list(200, r#"{"data":[],"has_more":false}"#), Listed::Page { more: false, .. }));
+        let page = format!(r#"{{"data":[{CARD}],"has_more":true}}"#);
+        assert!(matches!(list(200, &page), Listed::Page { more: true, cards } if cards.len() == 1));
+        for body in ["", "{}", "<html>", r#"{"data":{}}"#] {
+            assert!(matches!(list(200, body), Listed::Failed { .. }), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_listed_card_says_whose_it_is_and_what_it_is() {
+        let CardAnswer::Found(found) = card(200, CARD) else { panic!("found") };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!((found.job, found.batch), (some("b/1"), some("b")));
+        assert_eq!((found.kind, found.currency), (some("virtual"), some("eur")));
+        assert_eq!((found.cardholder, found.status), (some("ich_1"), some("active")));
+        let by_id = CARD.replace(r#"{"id":"ich_1","name":"A B"}"#, r#""ich_1""#);
+        assert!(matches!(card(200, &by_id), CardAnswer::Found(found) if found.cardholder == some("ich_1")));
+        assert!(matches!(card(200, r#"{"id":"ic_1"}"#), CardAnswer::Found(found) if found.kind.is_none()));
+    }
+
+    #[test]
+    fn only_stripes_own_404_means_that_a_card_is_missing() {
+        assert_eq!(card(404, ERROR), CardAnswer::Missing);
+        for (code, body) in
+            [(404, "<html>"), (200, "{}"), (500, ERROR), (424, ERROR), (409, ERROR), (302, "")]
+        {
+            assert!(matches!(card(code, body), CardAnswer::Failed(_)), "{code} {body}");
+        }
+        assert!(matches!(card(403, ERROR), CardAnswer::Forbidden(_)));
+        assert!(matches!(card(401, ERROR), CardAnswer::KeyRejected(_)));
+    }
+
+    #[test]
+    fn an_account_is_named_or_it_is_said_why_not() {
+        assert_eq!(account(200, r#"{"id":"acct_1","object":"account"}"#), AccountAnswer::Is("acct_1".into()));
+        for code in [400, 402, 403, 404] {
+            assert!(matches!(account(code, ERROR), AccountAnswer::Forbidden(_)), "{code}");
+        }
+        assert!(matches!(account(401, ERROR), AccountAnswer::KeyRejected(_)));
+        for (code, body) in [(403, "<html>"), (200, "{}"), (500, ERROR), (424, ERROR), (429, ERROR)] {
+            assert!(matches!(account(code, body), AccountAnswer::Failed(_)), "{code} {body}");
+        }
+        let headers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("stripe-rate-limited-reason"),
+            http::HeaderValue::from_static("global-rate"),
+        )]);
+        let limited = of_account(status(429), &headers, Ok(Bytes::new()));
+        assert_eq!(limited, AccountAnswer::Limited(LimitReason::GlobalRate));
+    }
+}

@@ -1,0 +1,61 @@
+//! Promise: a ledger that does not know a batch asks Stripe before it issues it, and one that knows it for one account
+//! does not take another account's cards for issued.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use embosser::sandbox::Options;
+use support::issuing::{Issuing, ended, issue, said};
+use support::time::A_DAY;
+use support::{Program, expect_exit, one_card_each, write_manifest};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_manifest_from_another_folder_with_another_ledger_makes_no_second_cards() {
+    let issuing = Issuing::with(Options::default()).await;
+    let expected = issuing.manifest(40).await;
+    expect_exit(&ended(issue(&issuing.program(), "200", &[])).await, 0);
+    // The keys are forgotten: only the cards themselves tell.
+    issuing.pass(A_DAY, 25 * 3600);
+    let elsewhere = issuing.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::copy(issuing.path("cards.csv"), elsewhere.join("cards.csv")).unwrap();
+    let program = Program { directory: elsewhere, ..issuing.program() }
+        .with("EMBOSSER__LEDGER__URL", &issuing.ledger("other.db"));
+    let again = ended(issue(&program, "200", &[])).await;
+    one_card_each(&issuing.sandbox.account(), &expected);
+    expect_exit(&again, 0);
+    issuing.results_are_true("elsewhere/cards.results.csv");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_accounts_key_on_the_same_ledger_issues_for_that_account_anew() {
+    let issuing = Issuing::with(Options::default()).await;
+    let expected = issuing.manifest(30).await;
+    let of = |account: &str| issuing.program().with("STRIPE_API_KEY", &format!("sk_test_{account}_1"));
+    for (account, name) in [("acct_A", "a.results.csv"), ("acct_B", "b.results.csv")] {
+        let output = ended(issue(&of(account), "200", &["--results", name])).await;
+        expect_exit(&output, 0);
+        assert!(said(&output).contains("30 issued (0 of them before)"), "{}", said(&output));
+        let mut made = issuing.sandbox.account();
+        made.cards.retain(|card| card.account == account);
+        one_card_each(&made, &expected);
+        let ids: Vec<_> = issuing.results(name).into_values().map(|(_, card)| card).collect();
+        assert!(ids.iter().all(|id| made.cards.iter().any(|card| &card.id == id)), "{account}: {ids:?}");
+    }
+    // Each account's rows are still known.
+    for account in ["acct_A", "acct_B"] {
+        let output = ended(issue(&of(account), "200", &[])).await;
+        assert!(said(&output).contains("30 issued (30 of them before)"), "{account}: {}", said(&output));
+    }
+    assert_eq!(issuing.sandbox.counts().cards, 60);
+}
+
+/// A key that may not ask whose it is works all the same; the account can be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_may_not_name_its_account_issues_with_the_configured_one() {
+    let issuing = Issuing::with(Options { may_read_account: false, ..Options::default() }).await;
+    let expected = write_manifest(&issuing.path("cards.csv"), &issuing.sandbox, 10).await;
+    let program = issuing.program().with("EMBOSSER__STRIPE__ACCOUNT_ID", "acct_sandbox");
+    expect_exit(&ended(issue(&program, "200", &[])).await, 0);
+    one_card_each(&issuing.sandbox.account(), &expected);
+}
