@@ -162,6 +162,9 @@ mod tests {
         clock.set(-86_400_000);
         assert!(clock.moment().since(earlier) >= Duration::from_secs(10));
         clock.set(2 * 86_400_000);
-        assert!(clock.moment().since(earlier) >= Duration::from_secs(86_400), "set ahead, or asleep: who knows");
+        assert!(
+            clock.moment().since(earlier) >= Duration::from_secs(86_400),
+            "set ahead, or asleep: who knows"
+        );
     }
 }

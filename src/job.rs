@@ -235,7 +235,9 @@ impl Step {
     /// The step of that word.
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
-        [Self::CreateCardholder, Self::CreateCard, Self::UpdateCard].into_iter().find(|step| step.word() == word)
+        [Self::CreateCardholder, Self::CreateCard, Self::UpdateCard]
+            .into_iter()
+            .find(|step| step.word() == word)
     }
 }
 

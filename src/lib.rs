@@ -8,6 +8,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod encrypt;
+pub mod intake;
 pub mod job;
 pub mod jwe;
 pub mod killpoint;

@@ -30,7 +30,8 @@ fn manifest_of_one_cardholder(issuing: &Issuing, rows: usize) -> Expected {
 async fn a_replayed_500_and_a_list_that_is_two_seconds_behind() {
     let faults = Faults { error_after: 1.0, ..Faults::default() };
     let list_lag = Duration::from_secs(2);
-    let issuing = Issuing::with(Options { faults, list_lag, latency: ALL_UNDER_WAY, ..Options::default() }).await;
+    let issuing =
+        Issuing::with(Options { faults, list_lag, latency: ALL_UNDER_WAY, ..Options::default() }).await;
     let expected = issuing.manifest(20).await;
     let program = issuing.program().with("EMBOSSER__STRIPE__LIST_LAG_SECONDS", "3");
     let output = ended(issue(&program, "200", &[])).await;

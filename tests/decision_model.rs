@@ -117,7 +117,9 @@ impl Stripe {
                 entry if now < entry.until => Answered::InUse,
                 Entry { saved: Saved::Card, .. } => Answered::Card(card()),
                 Entry { saved: Saved::Error, .. } => Answered::EndedBadly,
-                Entry { saved: Saved::Declined, .. } => Answered::No { refusal: refusal("declined"), replayed: true },
+                Entry { saved: Saved::Declined, .. } => {
+                    Answered::No { refusal: refusal("declined"), replayed: true }
+                }
             };
             return if heard { answer } else { Answered::Unknown };
         }
@@ -228,9 +230,10 @@ impl World {
             0 | 1 => self.now += dice.random_range(0..100),
             2 => self.now += dice.random_range(100..400),
             3 => self.now += dice.random_range(1..50) * HOUR,
-            4 => self.processes[dice.random_range(0..2)].wrong_by = *[0, 0, 30 * HOUR, -30 * HOUR, 3 * HOUR, -600]
-                .choose(dice)
-                .unwrap(),
+            4 => {
+                self.processes[dice.random_range(0..2)].wrong_by =
+                    *[0, 0, 30 * HOUR, -30 * HOUR, 3 * HOUR, -600].choose(dice).unwrap()
+            }
             5 => self.crash(dice.random_range(0..2)),
             6 => {
                 let who = dice.random_range(0..2);
@@ -387,7 +390,8 @@ impl World {
             Outcome::Refused(refusal) => State::Refused(refusal.clone()),
             Outcome::Unresolved(_) => panic!("a decision does not finish unresolved"),
         };
-        let is_known = self.processes[who].known.as_ref().is_some_and(|row| matches!(row.state, State::Issued(_)));
+        let is_known =
+            self.processes[who].known.as_ref().is_some_and(|row| matches!(row.state, State::Issued(_)));
         let now = self.moment(who);
         if !is_known {
             let row = self.row_of(who, state, now);

@@ -39,7 +39,10 @@ async fn every_refusal_is_told_by_its_code_and_costs_a_key_fetch_and_no_call() {
     let fetched_before = sandbox.account().key_fetches;
     let mut told = BTreeSet::new();
     for (number, (code, compact)) in cases.iter().enumerate() {
-        let ended = line.carry(job_with(&format!("batch/{number}"), compact.clone()), Carry::default()).await.unwrap();
+        let ended = line
+            .carry(job_with(&format!("batch/{number}"), compact.clone()), Carry::default())
+            .await
+            .unwrap();
         assert_eq!(refused(&ended).code, *code, "{compact:.300}");
         assert_eq!((ended.attempts, ended.request_id), (0, None), "{code}");
         told.insert(*code);

@@ -10,7 +10,9 @@ use std::process::Command;
 use embosser::card::CardRequest;
 use embosser::clock::{Clock, Time};
 use embosser::job::{Batch, Generation, Job, JobId, Step};
-use embosser::ledger::{BatchRow, Begin, Conclude, Kind, Leased, Ledger, LedgerError, Row, Scope, State, Version};
+use embosser::ledger::{
+    BatchRow, Begin, Conclude, Kind, Leased, Ledger, LedgerError, Row, Scope, State, Version,
+};
 use embosser::outcome::{Card, Refusal};
 use embosser::sandbox::{Options, Sandbox};
 use support::postgres::Postgres;
@@ -153,7 +155,9 @@ async fn one_of_many_who_know_the_same_is_heard(url: &str) {
     assert!(matches!(begun, Begin::Recorded(receipt) if Some(receipt.row()) == known.as_ref()));
     // An issued row is final, whoever knows its version.
     let done = Row { state: issued(), ..known.clone().unwrap() };
-    let Conclude::Written(done) = ledger.conclude(done, known.as_ref()).await.unwrap() else { panic!("written") };
+    let Conclude::Written(done) = ledger.conclude(done, known.as_ref()).await.unwrap() else {
+        panic!("written")
+    };
     for state in [State::Begun, refused()] {
         let over = ledger.conclude(Row { state, ..(*done).clone() }, Some(&done)).await.unwrap();
         assert!(matches!(over, Conclude::Changed(Some(found)) if found == done));
@@ -276,7 +280,9 @@ async fn a_postgresql_that_restarts_costs_no_row() {
 /// What a ledger of the first version says after it was opened by this one.
 async fn says_what_it_said(ledger: &Ledger, id: &str, refused_id: &str, begun_id: &str) {
     let scope = Scope::new("test", "127.0.0.1:18099", None);
-    let row = async |id: &str| ledger.look_up(&scope, &JobId::new(id).unwrap()).await.unwrap().expect("it is there");
+    let row = async |id: &str| {
+        ledger.look_up(&scope, &JobId::new(id).unwrap()).await.unwrap().expect("it is there")
+    };
     let State::Issued(card) = row(id).await.state else { panic!("issued") };
     assert!(card.id.starts_with("ic_sandbox") && card.last4.len() == 4 && card.exp_year == 2030, "{card:?}");
     let refused = row(refused_id).await;

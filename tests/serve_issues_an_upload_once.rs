@@ -272,7 +272,8 @@ async fn a_row_that_changed_after_its_card_was_made_keeps_it_and_says_so() {
     let view = served.until_ended("staff").await;
     assert_eq!((&view["issued"], &view["refused"]), (&json!(10), &json!(0)), "the card's truth stands");
     let rows = served.get("/v1/batches/staff/rows").await.expect(200).json();
-    let noted: Vec<_> = rows["rows"].as_array().unwrap().iter().filter(|row| !row["note"].is_null()).collect();
+    let noted: Vec<_> =
+        rows["rows"].as_array().unwrap().iter().filter(|row| !row["note"].is_null()).collect();
     assert_eq!((noted.len(), &noted[0]["row_id"], &noted[0]["outcome"]), (1, &json!("r3"), &json!("issued")));
     assert!(noted[0]["note"].as_str().unwrap().contains("update_card"), "{noted:?}");
     let csv = served.get("/v1/batches/staff/results.csv").await.expect(200).text;

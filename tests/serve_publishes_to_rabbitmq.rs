@@ -70,7 +70,8 @@ async fn an_upload_is_published_and_followed_to_its_end() {
         "{view}"
     );
     let rows = served.get("/v1/batches/staff/rows").await.expect(200).json();
-    let noted: Vec<_> = rows["rows"].as_array().unwrap().iter().filter(|row| !row["note"].is_null()).collect();
+    let noted: Vec<_> =
+        rows["rows"].as_array().unwrap().iter().filter(|row| !row["note"].is_null()).collect();
     assert_eq!((noted.len(), &noted[0]["row_id"]), (1, &json!("r3")), "{noted:?}");
     assert_eq!(stage.sandbox.account().creates, creates + 1);
     let results = served.get("/v1/batches/staff/results.csv").await.expect(200).text;

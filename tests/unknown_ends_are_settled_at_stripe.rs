@@ -121,7 +121,8 @@ async fn the_same_job_with_other_content_keeps_its_card_and_is_told_so() {
     assert_eq!(issued(&ended).id, card.id, "the card is there, whatever is asked for now");
     assert!(ended.note.as_deref().is_some_and(|note| note.contains("not applied")), "{ended:?}");
     // That did not spoil the record.
-    let same = line.carry(job(&setting.sandbox, "batch/a", "eur", None).await, Carry::default()).await.unwrap();
+    let same =
+        line.carry(job(&setting.sandbox, "batch/a", "eur", None).await, Carry::default()).await.unwrap();
     assert_eq!(issued(&same).id, card.id);
     assert!(same.recorded_before && same.note.is_none());
     assert_eq!(setting.pins().len(), 1);

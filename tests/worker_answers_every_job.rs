@@ -90,8 +90,8 @@ async fn the_other_worker_takes_over_within_ten_seconds_and_within_the_limit() {
     expect_exit(&second.ended().await, 0);
 }
 
-/// Ten kinds of messages that are no jobs: a body, and the code it must be refused with.
-fn no_jobs() -> [(Vec<u8>, &'static str); 10] {
+/// Eleven kinds of messages that are no jobs: a body, and the code it must be refused with.
+fn no_jobs() -> [(Vec<u8>, &'static str); 11] {
     let job = |from: &str, to: &str| {
         let good = r#"{"id": "x", "batch": "bad", "operation": "create_card",
             "card": {"type": "virtual", "currency": "eur", "cardholder": "ich_1"}}"#;
@@ -107,6 +107,7 @@ fn no_jobs() -> [(Vec<u8>, &'static str); 10] {
         (job("\"batch\"", "\"priority\": 1, \"batch\""), "message_invalid"),
         (job("\"cardholder\"", "\"cardholdre\""), "unknown_parameter"),
         (job("\"batch\"", "\"stripe_account\": \"acct_other\", \"batch\""), "wrong_account"),
+        (job("\"type\"", "\"pin\": \"4711\", \"pin\": null, \"type\""), "message_invalid"),
         (vec![b' '; 200_000], "message_too_big"),
     ]
 }
@@ -147,7 +148,7 @@ async fn a_thousand_messages_that_are_no_jobs_are_refused_and_all_good_ones_issu
     }
     expect_exit(&submitting.ended().await, 0);
     let (mut codes, mut issued) = (BTreeMap::<String, usize>::new(), 0);
-    for _ in 0..1050 {
+    for _ in 0..1150 {
         let delivery = tokio::time::timeout(Duration::from_secs(60), listener.next()).await;
         let Ok(delivery) = delivery else {
             worker.signal(rustix::process::Signal::TERM);

@@ -259,7 +259,9 @@ async fn what_the_broker_gives_up_on_is_refused_or_found_at_stripe() {
     assert_eq!(scene.sandbox.counts().creates, 0);
     stopped(worker).await;
     // Begun, and its worker died when Stripe had answered: looked for, and found.
-    scene.publish(&job_with_pin(&scene, "begun").await, BasicProperties::default()).await;
+    // It says when it was published: its first worker finds it waiting and could not know otherwise.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    scene.publish(&job_with_pin(&scene, "begun").await, BasicProperties::default().with_timestamp(now)).await;
     let dying = scene.program().with("EMBOSSER_KILL_AT", "answered:1").spawn(&["worker"]);
     assert!(support::was_killed(&dying.ended().await));
     assert_eq!(scene.sandbox.counts().cards, 1);

@@ -4,6 +4,7 @@
 //! restart and a consumer may be missing, so a connection that failed is thrown away whole, and everything on it is
 //! built anew. Never: a password in a log or an error.
 
+pub mod follow;
 pub mod publisher;
 pub mod topology;
 
@@ -23,6 +24,34 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// Seconds of silence after which a connection is dead, where the address does not say.
 const HEARTBEAT_SECONDS: u16 = 10;
+
+/// Bound on one question to the broker: a connection can look well and be dead.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Waits for the broker's answer, but not for ever.
+///
+/// # Errors
+/// Why there is none.
+pub async fn asked<T>(question: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
+    tokio::time::timeout(ANSWER_MAX, question)
+        .await
+        .map_err(|_| "the broker does not answer".to_owned())?
+        .map_err(|error| reason(&error))
+}
+
+/// Why something failed, in words that hold nothing of a message.
+pub(crate) fn reason(error: &lapin::Error) -> String {
+    if is_unreadable(error) { UNREADABLE.to_owned() } else { error.to_string() }
+}
+
+/// Whether the AMQP library could not read what the broker sent. That ends the connection, and it is a message's doing: a
+/// short string that is not UTF-8, say.
+pub(crate) fn is_unreadable(error: &lapin::Error) -> bool {
+    matches!(error.kind(), lapin::ErrorKind::ParsingError(_))
+}
+
+/// What is said of it.
+const UNREADABLE: &str = "a message that the AMQP library cannot read (a property that is not UTF-8?)";
 
 /// The broker cannot be used as configured; trying again will not help.
 #[derive(Debug, thiserror::Error)]

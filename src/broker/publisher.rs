@@ -16,7 +16,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
-use super::{Backoff, Broker};
+use super::{Backoff, Broker, asked, reason};
 use crate::metrics;
 
 /// Longest wait for one confirm; a broker that is blocked confirms nothing.
@@ -74,7 +74,7 @@ impl Open {
         let idle = self.idle().pop();
         let channel = match idle {
             Some(channel) => channel,
-            None => confirming(&self.connection).await.map_err(|error| error.to_string())?,
+            None => confirming(&self.connection).await?,
         };
         Ok(Lane { channel, open: self, _free: free })
     }
@@ -95,9 +95,9 @@ impl Lane<'_> {
 }
 
 /// A channel on which messages are confirmed.
-async fn confirming(connection: &Connection) -> Result<Channel, lapin::Error> {
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+async fn confirming(connection: &Connection) -> Result<Channel, String> {
+    let channel = asked(connection.create_channel()).await?;
+    asked(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
 }
 
@@ -158,7 +158,7 @@ impl Publisher {
         let open = self.open.lock().await.take();
         if let Some(open) = open {
             open.free.close();
-            let _ = open.connection.close(200, "done".into()).await;
+            let _ = asked(open.connection.close(200, "done".into())).await;
         }
     }
 
@@ -170,9 +170,8 @@ impl Publisher {
             return Ok(open.clone());
         }
         let connection = self.broker.connect(&self.name).await?;
-        let failed = |error: lapin::Error| error.to_string();
-        let channel = confirming(&connection).await.map_err(failed)?;
-        self.broker.topology.ensure(&channel).await.map_err(failed)?;
+        self.broker.topology.ensure(&connection).await?;
+        let channel = confirming(&connection).await?;
         let opened = Arc::new(Open::new(connection, channel));
         if let Some(before) = open.replace(opened.clone()) {
             before.free.close();
@@ -202,7 +201,7 @@ impl Publisher {
         {
             open.free.close();
             tokio::spawn(async move {
-                let _ = open.connection.close(200, "broken".into()).await;
+                let _ = asked(open.connection.close(200, "broken".into())).await;
             });
         }
     }
@@ -221,7 +220,7 @@ async fn once(channel: &Channel, message: &Message<'_>) -> Result<Result<(), Not
     let confirmation = tokio::time::timeout(CONFIRM_MAX, confirming)
         .await
         .map_err(|_| "no confirm in time".to_owned())?
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| reason(&error))?;
     match confirmation {
         Confirmation::Ack(None) => Ok(Ok(())),
         Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Ok(Err(NotTaken::Unroutable)),

@@ -3,22 +3,35 @@
 //! ```text
 //! publisher → PREFIX.jobs → worker → PREFIX.results (topic exchange, key OUTCOME.BATCH)
 //!                 ↑  ╲ dead-letters → PREFIX.dead → worker
+//!                 │                        ╲ dead-letters → PREFIX.parked (nobody)
 //!                 └── PREFIX.retry.{1s,5s,30s,2m,10m} ← worker
 //! ```
 //! The jobs queue is a quorum queue with a single active consumer: one worker calls Stripe, the others stand by, so the
 //! rate limit holds by construction. It is bounded and rejects publishes when it is full: ciphertext does not
 //! pile up. A retry queue per wait, since messages expire only at a queue's head.
+//!
+//! What not even the worker that drains the dead letters comes to an end with (a message that its AMQP library cannot read
+//! kills each connection that it is delivered to) is parked: nobody takes it from there, somebody must look at it.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use lapin::{Channel, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
 
+use super::{ANSWER_MAX, asked, reason};
 use crate::config::RabbitmqConfig;
 
-/// Deliveries of one message after which the broker gives up on it. Not -1: RabbitMQ 3.10 then loses messages.
+/// Deliveries of one message after which the broker gives up on it, in the jobs queue and among the dead letters. Not -1: RabbitMQ 3.10 then loses messages.
 const DELIVERIES_MAX: i32 = 20;
+
+/// Most parked messages; the oldest makes room. Enough to see what they have in common, and 64 MiB of usual largest jobs.
+const PARKED_MAX: i64 = 500;
+/// How long a message stays parked: who comes back after a weekend still finds it. It may hold a PIN's ciphertext, so not
+/// longer.
+const PARKED_FOR: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// The rungs of the retry ladder: what they are called, and how long a job waits there.
 pub const RUNGS: [(&str, Duration); 5] = [
@@ -46,6 +59,8 @@ pub struct Topology {
     pub jobs: String,
     /// What the broker gave up on.
     pub dead: String,
+    /// What nobody could answer: bounded, and taken by nobody.
+    pub parked: String,
     /// The exchange of result events.
     pub results: String,
     prefix: String,
@@ -59,6 +74,7 @@ impl Topology {
         Self {
             jobs: format!("{prefix}.jobs"),
             dead: format!("{prefix}.dead"),
+            parked: format!("{prefix}.parked"),
             results: format!("{prefix}.results"),
             prefix,
             length_max: config.jobs_max,
@@ -84,19 +100,21 @@ impl Topology {
     #[must_use]
     pub fn queues(&self) -> Vec<String> {
         let rungs = (0..RUNGS.len()).map(|wait| self.rung(wait).0);
-        [self.jobs.clone(), self.dead.clone()].into_iter().chain(rungs).collect()
+        [self.jobs.clone(), self.dead.clone(), self.parked.clone()].into_iter().chain(rungs).collect()
     }
 
-    /// Makes what is missing, or only checks that it is there.
+    /// Makes what is missing, or only checks that it is there; on a channel of its own.
     ///
     /// # Errors
-    /// If something is missing, or is there but other than declared; the channel is gone then.
-    pub async fn ensure(&self, channel: &Channel) -> Result<(), lapin::Error> {
+    /// If something is missing, or is there but other than declared.
+    pub async fn ensure(&self, connection: &Connection) -> Result<(), String> {
+        self.parked_and_dead(connection).await?;
+        let channel = asked(connection.create_channel()).await?;
         let exchange =
             ExchangeDeclareOptions { durable: true, passive: self.passive(), ..Default::default() };
         let results = self.results.as_str().into();
-        channel.exchange_declare(results, ExchangeKind::Topic, exchange, FieldTable::default()).await?;
-        self.queue(channel, &self.dead, table([])).await?;
+        asked(channel.exchange_declare(results, ExchangeKind::Topic, exchange, FieldTable::default()))
+            .await?;
         let length = AMQPValue::LongLongInt(self.length_max.into());
         let jobs = [
             ("x-single-active-consumer", AMQPValue::Boolean(true)),
@@ -107,20 +125,52 @@ impl Topology {
             ("x-dead-letter-routing-key", text(&self.dead)),
             ("x-dead-letter-strategy", text("at-least-once")),
         ];
-        self.queue(channel, &self.jobs, table(jobs)).await?;
+        self.queue(&channel, &self.jobs, table(jobs)).await.map_err(|error| reason(&error))?;
         for wait in 0..RUNGS.len() {
             let (name, time) = self.rung(wait);
-            let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
             let rung = [
-                ("x-message-ttl", AMQPValue::LongLongInt(ms)),
+                ("x-message-ttl", milliseconds(time)),
                 ("x-overflow", text("reject-publish")),
                 ("x-dead-letter-exchange", text("")),
                 ("x-dead-letter-routing-key", text(&self.jobs)),
                 ("x-dead-letter-strategy", text("at-least-once")),
             ];
-            self.queue(channel, &name, table(rung)).await?;
+            self.queue(&channel, &name, table(rung)).await.map_err(|error| reason(&error))?;
         }
-        Ok(())
+        asked(channel.close(200, "declared".into())).await
+    }
+
+    /// The queue of the dead letters as it is declared now, or as an earlier embosser declared it: without a bound on
+    /// deliveries. That one serves, too, but nothing is ever parked out of it.
+    async fn parked_and_dead(&self, connection: &Connection) -> Result<(), String> {
+        let channel = asked(connection.create_channel()).await?;
+        let parked = [
+            ("x-max-length", AMQPValue::LongLongInt(PARKED_MAX)),
+            ("x-message-ttl", milliseconds(PARKED_FOR)),
+        ];
+        self.queue(&channel, &self.parked, table(parked)).await.map_err(|error| reason(&error))?;
+        let dead = [
+            ("x-delivery-limit", AMQPValue::LongInt(DELIVERIES_MAX)),
+            // Nothing bounds its length; at-least-once wants it so.
+            ("x-overflow", text("reject-publish")),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text(&self.parked)),
+            ("x-dead-letter-strategy", text("at-least-once")),
+        ];
+        match self.queue(&channel, &self.dead, table(dead)).await {
+            Ok(()) => asked(channel.close(200, "declared".into())).await,
+            Err(error) if is_otherwise(&error) => {
+                OF_BEFORE.call_once(|| {
+                    tracing::warn!(
+                        queue = self.dead,
+                        "the queue was declared by an earlier embosser and has no delivery limit; give it one, as \
+                         CHANGELOG.md tells"
+                    );
+                });
+                Ok(())
+            }
+            Err(error) => Err(reason(&error)),
+        }
     }
 
     fn passive(&self) -> bool {
@@ -129,8 +179,26 @@ impl Topology {
 
     async fn queue(&self, channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), lapin::Error> {
         let options = QueueDeclareOptions { durable: true, passive: self.passive(), ..Default::default() };
-        channel.queue_declare(name.into(), options, arguments).await.map(|_| ())
+        let declared =
+            tokio::time::timeout(ANSWER_MAX, channel.queue_declare(name.into(), options, arguments));
+        declared
+            .await
+            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+            .map(|_| ())
     }
+}
+
+/// So that it is told once, not at each connection.
+static OF_BEFORE: Once = Once::new();
+
+/// Whether a queue is there and has other arguments.
+fn is_otherwise(error: &lapin::Error) -> bool {
+    matches!(error.kind(), lapin::ErrorKind::ProtocolError(error)
+        if matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)))
+}
+
+fn milliseconds(time: Duration) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn text(value: &str) -> AMQPValue {

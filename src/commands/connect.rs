@@ -154,7 +154,9 @@ impl Connected {
             })
             .await
             else {
-                return Err(ScopeError::Unreachable("stopped before Stripe was asked whose key it is".into()));
+                return Err(ScopeError::Unreachable(
+                    "stopped before Stripe was asked whose key it is".into(),
+                ));
             };
             let reason = match answer {
                 AccountAnswer::Is(account) => return Ok(Some(account)),
@@ -166,7 +168,9 @@ impl Connected {
                     return Ok(None);
                 }
                 AccountAnswer::KeyRejected(reason) => {
-                    return Err(ScopeError::Unusable(format!("stopped: Stripe refuses the API key: {reason}")));
+                    return Err(ScopeError::Unusable(format!(
+                        "stopped: Stripe refuses the API key: {reason}"
+                    )));
                 }
                 AccountAnswer::Limited(reason) => format!("Stripe limits: {}", reason.word()),
                 AccountAnswer::Failed(reason) => reason,
@@ -187,7 +191,13 @@ impl Connected {
     }
 
     /// Rows from before accounts were part of the scope become this account's, if their cards are in it.
-    async fn adopt(&self, ledger: &Ledger, pace: &Pace, former: &Scope, scope: &Scope) -> Result<(), ScopeError> {
+    async fn adopt(
+        &self,
+        ledger: &Ledger,
+        pace: &Pace,
+        former: &Scope,
+        scope: &Scope,
+    ) -> Result<(), ScopeError> {
         let counts = ledger.counts().await?;
         let of_former: Vec<_> = counts.iter().filter(|counts| counts.scope == former.as_str()).collect();
         if of_former.is_empty() {
@@ -206,20 +216,35 @@ impl Connected {
                 });
                 match paced.await {
                     Some(CardAnswer::Found(_)) => {
-                        tracing::info!(from = former.as_str(), to = scope.as_str(), "rows of the ledger get their account");
+                        tracing::info!(
+                            from = former.as_str(),
+                            to = scope.as_str(),
+                            "rows of the ledger get their account"
+                        );
                         return Ok(ledger.rename_scope(former, scope).await?);
                     }
                     // Another account's.
                     Some(CardAnswer::Missing) => return Ok(()),
                     Some(CardAnswer::Limited(limit)) => {
-                        return Err(ScopeError::Unreachable(format!("Stripe limits: {}; run it again", limit.word())));
+                        return Err(ScopeError::Unreachable(format!(
+                            "Stripe limits: {}; run it again",
+                            limit.word()
+                        )));
                     }
-                    Some(CardAnswer::Failed(reason) | CardAnswer::Forbidden(reason) | CardAnswer::KeyRejected(reason)) => {
+                    Some(
+                        CardAnswer::Failed(reason)
+                        | CardAnswer::Forbidden(reason)
+                        | CardAnswer::KeyRejected(reason),
+                    ) => {
                         return Err(ScopeError::Unreachable(format!(
                             "whose the ledger's cards are could not be asked: {reason}; run it again"
                         )));
                     }
-                    None => return Err(ScopeError::Unreachable("stopped before Stripe was asked whose the ledger's cards are".into())),
+                    None => {
+                        return Err(ScopeError::Unreachable(
+                            "stopped before Stripe was asked whose the ledger's cards are".into(),
+                        ));
+                    }
                 }
             }
         }

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 
 use super::Exit;
+use crate::intake::document;
 use crate::worker::event::ResultEvent;
-use crate::worker::message::JobMessage;
 
 /// Options of `embosser schema`.
 #[derive(Debug, clap::Args)]
@@ -28,8 +28,8 @@ pub enum Of {
 /// If nobody reads it.
 pub fn run(args: &Args) -> Result<Exit, String> {
     let schema = match args.of {
-        Of::Job => schemars::schema_for!(JobMessage),
-        Of::Result => schemars::schema_for!(ResultEvent),
+        Of::Job => document::json_schema(),
+        Of::Result => schemars::schema_for!(ResultEvent).to_value(),
     };
     let mut out = std::io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, &schema).map_err(|error| error.to_string())?;

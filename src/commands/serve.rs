@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::connect::{Connected, Patience, connect};
 use super::signals::{HangUp, StopSignals, on_hang_up};
 use crate::broker::Broker;
-use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::config::{Config, JobsTo, place};
 use crate::ledger::{Ledger, Scope};
@@ -170,7 +168,8 @@ async fn line(
     look_first: LookFirst,
 ) -> Result<(Intake, Option<Sandbox>), String> {
     let pace = Pace::start(&config.pace);
-    let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
+    let scope =
+        connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
     let Connected { client, sandbox, .. } = connected;
     let line = Line::new(Parts {
         client,
@@ -191,19 +190,14 @@ async fn line(
 /// The queue of a worker with a key of this mode.
 async fn queue(config: &Config, mode: &'static str, ledger: &Ledger) -> Result<Intake, String> {
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
-    let publisher = Publisher::new(broker.clone(), "embosser serve");
-    publisher.connect().await.map_err(|error| format!("{}: {error}", broker.shown()))?;
     let api = url::Url::parse(&config.stripe.api_url).map_err(|error| format!("stripe.api_url: {error}"))?;
     let host = api.host_str().unwrap_or("");
     let host = api.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let account = config.stripe.account.as_deref().or(config.stripe.account_id.as_deref());
-    let queue = Arc::new(Queue {
-        publisher,
-        scope: WorkerScope::unknown(Scope::new(mode, &host, account)),
-        clock: Clock::system(),
-        per_second: config.pace.endpoint_per_second.min(config.pace.account_per_second),
-        stopping: CancellationToken::new(),
-    });
+    let scope = WorkerScope::unknown(Scope::new(mode, &host, account));
+    let per_second = config.pace.endpoint_per_second.min(config.pace.account_per_second);
+    let queue = Queue::open(&broker, scope, Clock::system(), per_second).await;
+    let queue = Arc::new(queue.map_err(|error| format!("{}: {error}", broker.shown()))?);
     if account.is_none() {
         learn_scope(&queue, ledger, mode, &host).await?;
     }

@@ -88,7 +88,8 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     if !confirm(&args, &broker, valid)? {
         return Err("nothing was published".into());
     }
-    let recognition = if args.second_cards { Arc::default() } else { recognise(&args, &config, &batch, &manifest).await? };
+    let recognition =
+        if args.second_cards { Arc::default() } else { recognise(&args, &config, &batch, &manifest).await? };
     let publisher = Arc::new(Publisher::new(broker.clone(), "embosser submit"));
     publisher.connect().await.map_err(|error| format!("{}: {error}", broker.shown()))?;
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, "results.csv");
@@ -99,7 +100,8 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     };
     let published = Arc::new(Published::default());
     let bar = progress(valid, &published);
-    let ended = publish_all(&publisher, manifest, Jobs::new(batch.clone(), recognition), &published, &bar).await;
+    let ended =
+        publish_all(&publisher, manifest, Jobs::new(batch.clone(), recognition), &published, &bar).await;
     bar.finish_and_clear();
     publisher.close().await;
     let cut = ended?;

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, RetryConfig, place, seconds};
 use crate::ledger::Ledger;
 use crate::line::decision::Rules;
-use crate::line::{LEASE_IDLE, Halt, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::line::{Halt, LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pace;
 use crate::worker::message::Terms;
@@ -56,7 +56,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let connected = connect(args.sandbox, &mut config, api_key).await?;
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
     let pace = Pace::start(&config.pace);
-    let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
+    let scope =
+        connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
     let Connected { client, sandbox, .. } = connected;
     let exporter = Exporter::install()?;
     exporter.sweep();

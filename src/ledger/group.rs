@@ -13,8 +13,8 @@ use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::store::{Again, Change, Touches, Written};
 use super::{
-    Batch, BatchCounts, BatchRow, Begin, Conclude, JobId, Kind, LedgerError, Recorded, Row, SameContent, Scope, Step,
-    Time, Version, WrittenCounts,
+    Batch, BatchCounts, BatchRow, Begin, Conclude, JobId, Kind, LedgerError, Recorded, Row, SameContent,
+    Scope, Step, Time, Version, WrittenCounts,
 };
 use crate::job::Content;
 
@@ -277,7 +277,8 @@ impl Ledger {
         known: Option<&Row>,
     ) -> Result<(Box<Row>, Written), LedgerError> {
         row.version = known.map_or(Version::NONE, |known| known.version).next();
-        let touches = if known.is_some_and(|known| known.stands_like(&row)) { Touches::State } else { Touches::Whole };
+        let touches =
+            if known.is_some_and(|known| known.stands_like(&row)) { Touches::State } else { Touches::Whole };
         let row = Box::new(row);
         let written = self.change(Change::Step { row: row.clone(), touches }).await?;
         Ok((row, written))

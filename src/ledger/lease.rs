@@ -67,8 +67,10 @@ impl Holder {
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let since = jiff::Timestamp::from_millisecond(self.since_ms)
-            .map_or_else(|_| "an unknown time".to_owned(), |since| since.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
+        let since = jiff::Timestamp::from_millisecond(self.since_ms).map_or_else(
+            |_| "an unknown time".to_owned(),
+            |since| since.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        );
         write!(
             formatter,
             "embosser {} (process {} on {}, since {since})",

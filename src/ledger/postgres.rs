@@ -11,7 +11,9 @@ use sqlx::{ConnectOptions, Connection, Row as _};
 use super::group::display_name;
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Failure, Written};
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step, WrittenCounts};
+use super::{
+    Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step, WrittenCounts,
+};
 use crate::job::Content;
 
 /// Serialises migrations of workers that start together; any number that no other program of the database uses.

@@ -62,8 +62,7 @@ pub(super) fn of_sqlite(found: i64) -> Vec<String> {
 pub(super) fn of_postgres(found: i64) -> Vec<String> {
     let mut statements = tables("BIGINT", " COLLATE \"C\"", "");
     if found == 1 {
-        let card =
-            "json_build_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)::text";
+        let card = "json_build_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)::text";
         statements.extend(from_version_1(card));
     }
     statements

@@ -11,7 +11,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction
 
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Failure, Touches, Written};
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step, WrittenCounts};
+use super::{
+    Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step, WrittenCounts,
+};
 use crate::job::Content;
 
 /// How long another process may hold the file before we give up: longer than any of our own commits.
@@ -20,14 +22,16 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_PREPARED: usize = 24;
 
 /// A step's first row. Changes nothing if there is one.
-const INSERT: &str = "INSERT INTO steps (scope, job_id, step, version, batch, row_number, row_id, content, pin, state,
+const INSERT: &str =
+    "INSERT INTO steps (scope, job_id, step, version, batch, row_number, row_id, content, pin, state,
         generation, key_began_ms, attempted_ms, attempts, output, error_code, error_message, request_id, note,
         written_ms)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
     ON CONFLICT (scope, job_id, step) DO NOTHING";
 
 /// A row as it is to be, if it has the version before. One that says issued is final, whoever writes.
-const UPDATE: &str = "UPDATE steps SET version = ?4, batch = ?5, row_number = ?6, row_id = ?7, content = ?8, pin = ?9,
+const UPDATE: &str =
+    "UPDATE steps SET version = ?4, batch = ?5, row_number = ?6, row_id = ?7, content = ?8, pin = ?9,
         state = ?10, generation = ?11, key_began_ms = ?12, attempted_ms = ?13, attempts = ?14, output = ?15,
         error_code = ?16, error_message = ?17, request_id = ?18, note = ?19, written_ms = ?20
     WHERE scope = ?1 AND job_id = ?2 AND step = ?3 AND version = ?4 - 1 AND state <> 'done'";

@@ -23,12 +23,7 @@ pub(super) enum Change {
         touches: Touches,
     },
     /// A note is put beside a row, or taken away.
-    Note {
-        scope: Scope,
-        id: JobId,
-        step: Step,
-        note: Option<String>,
-    },
+    Note { scope: Scope, id: JobId, step: Step, note: Option<String> },
     /// A name is given a value.
     Metadata { name: String, value: String },
     /// Nothing more is written: the connection is to be closed.
@@ -251,15 +246,18 @@ fn card_from(output: &str) -> Option<Card> {
 
 /// A step with a certain content, from the columns content, `job_id`, batch, `row_id`, state, `written_ms`.
 pub(super) fn same_content_from(mut columns: impl Columns, ledger: &str) -> Result<SameContent, LedgerError> {
-    let mut read = || -> Result<Option<SameContent>, String> {
-        let content = columns.text()?.as_deref().and_then(Content::of_hex);
-        let id = columns.text()?.and_then(|id| JobId::new(id).ok());
-        let batch = columns.text()?.and_then(|batch| Batch::new(batch).ok());
-        let row_id = columns.text()?;
-        let kind = columns.text()?.as_deref().and_then(Kind::of_word);
-        let written = Time::from_unix_ms(columns.number()?.unwrap_or(0));
-        Ok((|| Some(SameContent { content: content?, id: id?, batch: batch?, row_id, kind: kind?, written }))())
-    };
+    let mut read =
+        || -> Result<Option<SameContent>, String> {
+            let content = columns.text()?.as_deref().and_then(Content::of_hex);
+            let id = columns.text()?.and_then(|id| JobId::new(id).ok());
+            let batch = columns.text()?.and_then(|batch| Batch::new(batch).ok());
+            let row_id = columns.text()?;
+            let kind = columns.text()?.as_deref().and_then(Kind::of_word);
+            let written = Time::from_unix_ms(columns.number()?.unwrap_or(0));
+            Ok((|| {
+                Some(SameContent { content: content?, id: id?, batch: batch?, row_id, kind: kind?, written })
+            })())
+        };
     let read = read().map_err(|reason| database(ledger, reason))?;
     read.ok_or_else(|| database(ledger, "a row that embosser cannot have written".into()))
 }

@@ -223,7 +223,11 @@ impl<'l> Carried<'l> {
     /// Whether the job may be called for without a look, as far as its batch is known.
     async fn is_vetted(&mut self) -> Result<bool, Stop> {
         let parts = &self.line.parts;
-        if self.is_vetted || self.known.is_some() || parts.vet == Vet::No || parts.look_first == LookFirst::Yes {
+        if self.is_vetted
+            || self.known.is_some()
+            || parts.vet == Vet::No
+            || parts.look_first == LookFirst::Yes
+        {
             return Ok(true);
         }
         match vet::vet(self.line, &self.job, &self.recall).await? {
@@ -392,7 +396,8 @@ impl<'l> Carried<'l> {
         }
         self.decision.begin(decided);
         let stage = metrics::Stage::begin("record_attempt");
-        let begun = self.line.parts.ledger.begin(self.row(State::Begun, decided), self.known.as_deref()).await?;
+        let begun =
+            self.line.parts.ledger.begin(self.row(State::Begun, decided), self.known.as_deref()).await?;
         stage.ended();
         match begun {
             Begin::Recorded(recorded) => {
@@ -514,7 +519,8 @@ impl<'l> Carried<'l> {
                 (Answered::NoEffect, Paced::Failed(reason), Some(backoff))
             }
             Answer::HeldBack => {
-                self.latest = Refusal::own("held_up", "the call came too late after its decision; it is made anew");
+                self.latest =
+                    Refusal::own("held_up", "the call came too late after its decision; it is made anew");
                 self.decision.take_back();
                 drop(permit);
                 self.wait(backoff).await;
@@ -560,10 +566,16 @@ impl<'l> Carried<'l> {
         if meaning == Meaning::FinalAndLast && self.line.parts.same_refusals.1 == OnSameRefusals::Stop {
             self.line.halt_with(Halt::SameRefusals(refusal.message.clone()));
         } else if meaning == Meaning::FinalAndLast {
-            tracing::error!(reason = refusal.message, "Stripe refuses every job alike; jobs wait, and one tries");
+            tracing::error!(
+                reason = refusal.message,
+                "Stripe refuses every job alike; jobs wait, and one tries"
+            );
         }
         if meaning == Meaning::Repeated {
-            self.latest = Refusal { code: refusal.code, message: format!("Stripe says of every job: {}", refusal.message) };
+            self.latest = Refusal {
+                code: refusal.code,
+                message: format!("Stripe says of every job: {}", refusal.message),
+            };
             return Answered::NoEffect;
         }
         self.request_id = request_id;
@@ -585,7 +597,8 @@ impl<'l> Carried<'l> {
                 tracing::info!(verdict = word, "reconciled");
                 if let Some(again) = self.decision.looked(verdict, began) {
                     self.tries -= 1;
-                    let reason = "an earlier call may still be running, or its card not be in Stripe's lists yet";
+                    let reason =
+                        "an earlier call may still be running, or its card not be in Stripe's lists yet";
                     self.latest = Refusal::own("still_running", reason);
                     self.wait_until(again).await;
                 }
@@ -641,13 +654,16 @@ impl<'l> Carried<'l> {
         row.generation = self.decision.generation();
         row.attempts = self.decision.attempts();
         row.key_began = self.decision.key_began().or(known.and_then(|known| known.key_began));
-        row.attempted = if row.state == State::Begun { Some(now.wall) } else { known.and_then(|known| known.attempted) };
+        row.attempted =
+            if row.state == State::Begun { Some(now.wall) } else { known.and_then(|known| known.attempted) };
         match (&row.state, known.filter(|known| known.state == State::Begun)) {
             // As long as an earlier call may have made the card, it may have that call's PIN.
             (State::Begun, Some(known)) if self.decision.attempts() > 1 => row.pin = known.pin,
             (State::Begun, _) => {}
             // The end is of what was called for, whatever is asked for now.
-            (State::Issued(_) | State::Refused(_), Some(known)) => (row.pin, row.content) = (known.pin, known.content),
+            (State::Issued(_) | State::Refused(_), Some(known)) => {
+                (row.pin, row.content) = (known.pin, known.content)
+            }
             (State::Issued(_) | State::Refused(_), None) => row.pin = None,
         }
         row.note.clone_from(&self.note);

@@ -201,7 +201,10 @@ impl Decision {
                 decision.calls = if is_over {
                     Calls::Over { ended_by }
                 } else {
-                    Calls::Open { began: Began { wall, boot: now.boot, age: now.wall.since(wall), is_credible }, ended_by }
+                    Calls::Open {
+                        began: Began { wall, boot: now.boot, age: now.wall.since(wall), is_credible },
+                        ended_by,
+                    }
                 };
             }
             State::Refused(refusal) => {
@@ -271,7 +274,9 @@ impl Decision {
         self.attempts += 1;
         let began = match self.calls {
             Calls::Open { began, .. } => began,
-            Calls::None | Calls::Over { .. } => Began { wall: now.wall, boot: now.boot, age: Duration::ZERO, is_credible: true },
+            Calls::None | Calls::Over { .. } => {
+                Began { wall: now.wall, boot: now.boot, age: Duration::ZERO, is_credible: true }
+            }
         };
         let ended_by = now.boot.plus(self.rules.departs_within).plus(self.rules.call_lasts);
         self.calls = Calls::Open { began, ended_by };
@@ -294,7 +299,9 @@ impl Decision {
             Answered::EndedBadly => self.calls = Calls::Over { ended_by: now.boot },
             // The ledger knows that the call under this key was refused: then that is the one Stripe remembers, and it
             // made no card.
-            Answered::BodyDiffers if self.refused_before && self.before == Calls::None => self.next_generation(),
+            Answered::BodyDiffers if self.refused_before && self.before == Calls::None => {
+                self.next_generation()
+            }
             Answered::BodyDiffers => {
                 self.look_first = true;
                 // This call did nothing. The one that did is the one before it, or one of a lost ledger, which may
@@ -360,7 +367,9 @@ impl Decision {
     pub fn absence_counts_from(&self) -> Option<Boot> {
         match self.calls {
             Calls::None => None,
-            Calls::Open { ended_by, .. } | Calls::Over { ended_by } => Some(ended_by.plus(self.rules.lists_lag)),
+            Calls::Open { ended_by, .. } | Calls::Over { ended_by } => {
+                Some(ended_by.plus(self.rules.lists_lag))
+            }
         }
     }
 

@@ -210,13 +210,14 @@ async fn read(
     recalled: &CancellationToken,
     job: &Job,
 ) -> Result<Result<(), Unread>, Stop> {
-    let has = |listing: &Listing| {
-        listing.cards.iter().any(|card| card.job.as_deref() == Some(job.id.as_str()))
-    };
+    let has =
+        |listing: &Listing| listing.cards.iter().any(|card| card.job.as_deref() == Some(job.id.as_str()));
     let now = line.parts.clock.boot();
     let serves = |listing: &Listing| {
         has(listing)
-            || from.map_or(now.since(listing.began) < SERVES_FOR || !listing.is_whole, |from| listing.began >= from)
+            || from.map_or(now.since(listing.began) < SERVES_FOR || !listing.is_whole, |from| {
+                listing.began >= from
+            })
     };
     if !listing.as_ref().is_some_and(serves) {
         *listing = Some(Listing::new(line.parts.clock.boot()));

@@ -104,7 +104,8 @@ impl Refusals {
         state.count = if is_same { state.count + 1 } else { 1 };
         let was_open = state.open.take().is_some();
         let meaning = if state.count >= self.same_max {
-            state.open = Some(Open { until: Instant::now() + self.wait_min, wait: self.wait_min, is_tried: false });
+            state.open =
+                Some(Open { until: Instant::now() + self.wait_min, wait: self.wait_min, is_tried: false });
             Meaning::FinalAndLast
         } else {
             Meaning::Final

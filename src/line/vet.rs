@@ -44,12 +44,19 @@ impl Batches {
         if known.len() >= BATCHES_MAX {
             known.retain(|_, known| Arc::strong_count(known) > 1);
         }
-        known.entry(batch.clone()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Known::Sampled(0)))).clone()
+        known
+            .entry(batch.clone())
+            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Known::Sampled(0))))
+            .clone()
     }
 }
 
 /// Whether a job that the ledger does not know must be looked for first. Jobs of a batch that is being asked about wait.
-pub(super) async fn vet(line: &Line, job: &Job, recalled: &CancellationToken) -> Result<Result<bool, String>, Stop> {
+pub(super) async fn vet(
+    line: &Line,
+    job: &Job,
+    recalled: &CancellationToken,
+) -> Result<Result<bool, String>, Stop> {
     let of_batch = line.batches.of(&job.batch);
     let mut known = tokio::select! {
         known = of_batch.lock() => known,

@@ -26,7 +26,9 @@ pub fn digest_of(report: &CheckReport) -> Option<String> {
 #[must_use]
 pub fn issued_as(batch: &Batch, other: &Batch) -> String {
     let (batch, other) = (batch.as_str(), other.as_str());
-    format!("these rows were issued before as batch {other:?}; as batch {batch:?} they would all get second cards")
+    format!(
+        "these rows were issued before as batch {other:?}; as batch {batch:?} they would all get second cards"
+    )
 }
 
 /// What the rows of a batch are called, each in its turn.

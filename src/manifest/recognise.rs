@@ -93,7 +93,8 @@ impl Recognition {
     /// The other batch, if every row was issued before as one of it: then this is that batch under another name.
     #[must_use]
     pub fn is_wholly(&self, batch: &Batch) -> Option<&Batch> {
-        let of_other = |recognised: &Recognised| recognised.kind == Kind::Issued && recognised.batch != *batch;
+        let of_other =
+            |recognised: &Recognised| recognised.kind == Kind::Issued && recognised.batch != *batch;
         let first = self.by_row.values().min_by_key(|recognised| recognised.row)?;
         (self.by_row.len() as u64 == self.rows && self.by_row.values().all(of_other)).then_some(&first.batch)
     }
@@ -185,7 +186,10 @@ impl Recogniser {
         }
         let known = &self.known;
         self.unknown.extend(
-            unknown.into_iter().map(|(.., unknown)| unknown).filter(|unknown| known.contains_key(&unknown.content)),
+            unknown
+                .into_iter()
+                .map(|(.., unknown)| unknown)
+                .filter(|unknown| known.contains_key(&unknown.content)),
         );
         Ok(())
     }

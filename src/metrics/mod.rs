@@ -94,6 +94,8 @@ metrics! {
         "Rows that shared one commit.";
     QUEUE, "embosser_queue_messages", Gauge, ["queue"],
         "Messages that wait in a queue: jobs, or dead.";
+    PARKED, "embosser_parked_messages", Gauge, [],
+        "Messages that were put aside since nobody could answer them, not even as dead letters; somebody must look at them.";
     QUEUE_AGE, "embosser_queue_oldest_seconds", Gauge, [],
         "Age of the job that was taken last, which is the oldest of its queue; 0 when the queue is empty.";
     SETTLEMENTS, "embosser_settlements_total", Counter, ["settlement"],
@@ -159,7 +161,12 @@ const FROM_START: &[(&str, &[Labels])] = &[
     ),
     (
         RECONCILIATIONS,
-        &[&[("verdict", "found")], &[("verdict", "other")], &[("verdict", "absent")], &[("verdict", "failed")]],
+        &[
+            &[("verdict", "found")],
+            &[("verdict", "other")],
+            &[("verdict", "absent")],
+            &[("verdict", "failed")],
+        ],
     ),
     (
         RATE_LIMITED,
@@ -364,6 +371,11 @@ pub(crate) fn log_dropped(lines: u64) {
 /// So many messages wait in a queue.
 pub(crate) fn queue(queue: &'static str, messages: u32) {
     metrics::gauge!(QUEUE, "queue" => queue).set(f64::from(messages));
+}
+
+/// So many messages are parked.
+pub(crate) fn parked(messages: u32) {
+    metrics::gauge!(PARKED).set(f64::from(messages));
 }
 
 /// The oldest job of the queue is so old.

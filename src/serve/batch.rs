@@ -37,8 +37,6 @@ struct Course {
     pins_left: u64,
     latest: Time,
     meter: Meter,
-    /// What was counted elsewhere: by the ledger that a worker writes to.
-    elsewhere: Counts,
     /// Whether all of its jobs are in a queue, where no gate is.
     out_of_reach: bool,
 }
@@ -52,7 +50,6 @@ impl Batch {
             pins_left: report.pins,
             latest: received,
             meter: Meter::default(),
-            elsewhere: Counts::default(),
             out_of_reach: false,
         };
         Self {
@@ -81,26 +78,7 @@ impl Batch {
 
     /// How many rows have ended how.
     pub(super) fn counts(&self) -> Counts {
-        let elsewhere = self.course().elsewhere;
-        self.tally.counts().plus(elsewhere)
-    }
-
-    /// Those of them that ended in this process.
-    pub(super) fn own_counts(&self) -> Counts {
         self.tally.counts()
-    }
-
-    /// What a worker has written so far.
-    pub(super) fn elsewhere(&self, counts: Counts, now: Time) {
-        {
-            let mut course = self.course();
-            if counts == course.elsewhere {
-                return;
-            }
-            course.elsewhere = counts;
-            course.latest = now;
-        }
-        self.touch();
     }
 
     /// All of its jobs are in a queue, but for so many that were called off before.

@@ -1,15 +1,18 @@
 //! Where jobs go: down the line in this process, or to RabbitMQ for a worker. All that the rest of the server knows of
 //! either.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::batch::Batch;
+use super::following::{self, Following};
 use super::held::Held;
 use super::problem::Problem;
 use super::{publish, run};
+use crate::broker::Broker;
+use crate::broker::follow::Follower;
 use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::job::Job;
@@ -39,6 +42,39 @@ pub struct Queue {
     pub per_second: f64,
     /// Cancelled when nothing is published any more.
     pub stopping: CancellationToken,
+    /// Who waits for what becomes of jobs.
+    pub(super) following: Following,
+    /// Who hears it, until the server begins.
+    follower: Mutex<Option<Follower>>,
+}
+
+impl Queue {
+    /// That of a worker for this scope, which is taken to make so many calls a second.
+    ///
+    /// # Errors
+    /// Why the broker cannot be reached.
+    pub async fn open(
+        broker: &Broker,
+        scope: WorkerScope,
+        clock: Clock,
+        per_second: f64,
+    ) -> Result<Self, String> {
+        let publisher = Publisher::new(broker.clone(), "embosser serve");
+        publisher.connect().await?;
+        // One for each server: every one of them hears every event.
+        let name = broker.topology.following(&format!("serve-{:016x}", rand::random::<u64>()));
+        let mut follower = Follower::new(broker.clone(), "embosser serve: following", name, vec!["#".into()]);
+        follower.connect().await?;
+        Ok(Self {
+            publisher,
+            scope,
+            clock,
+            per_second,
+            stopping: CancellationToken::new(),
+            following: Following::default(),
+            follower: Mutex::new(Some(follower)),
+        })
+    }
 }
 
 /// Whose cards a worker makes: it asks Stripe which account its key belongs to, and the ledger that both use has the answer.
@@ -114,7 +150,9 @@ impl Intake {
                     waits_for: line
                         .repeated_refusal()
                         .map(|sentence| format!("Stripe says of every card: {sentence}"))
-                        .or_else(|| line.waits_for().map(|holder| format!("{holder} calls for this account"))),
+                        .or_else(|| {
+                            line.waits_for().map(|holder| format!("{holder} calls for this account"))
+                        }),
                     stopped: line.halt().map(|halt| halt.to_string()),
                 }
             }
@@ -125,8 +163,17 @@ impl Intake {
                 in_flight: 0,
                 stripe_down: false,
                 waits_for: None,
-                stopped: None,
+                stopped: queue.following.lost(),
             },
+        }
+    }
+
+    /// The server begins.
+    pub(super) fn begin(&self, server: &Server) {
+        let Self::Queue(queue) = self else { return };
+        let follower = queue.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(follower) = follower {
+            server.tasks().spawn(following::follow(server.clone(), queue.clone(), follower));
         }
     }
 

@@ -12,48 +12,16 @@ use axum::extract::Request;
 use axum::http::header;
 use futures_util::StreamExt as _;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::Server;
 use super::limits::{JOB_BYTES_MAX, JOBS_MAX};
 use super::problem::{Kind, Problem, Wrong};
 use super::results::{OutcomeWord, RowView};
-use crate::card::CardRequest;
-use crate::clock::Time;
-use crate::job::{Batch, Fingerprint, Job, JobId};
+use crate::intake::document;
+use crate::job::{Fingerprint, Job, JobId};
 use crate::ledger::State;
-
-/// The batch of jobs that name none.
-const BATCH_USUAL: &str = "jobs";
-/// Members of a job.
-const MEMBERS: [&str; 6] = ["id", "batch", "operation", "deadline", "stripe_account", "card"];
-/// The one operation there is.
-const OPERATION: &str = "create_card";
-
-/// A job: one card to create.
-#[derive(ToSchema)]
-#[allow(dead_code, reason = "the schema of what is read by hand, so that no error quotes a value")]
-pub(super) struct JobRequest {
-    /// Names the job for ever: one id, one card.
-    #[schema(min_length = 1, max_length = 255, example = "payroll/4711")]
-    id: String,
-    /// The batch it is counted under; `jobs` if absent.
-    #[schema(min_length = 1, max_length = 255)]
-    batch: Option<String>,
-    /// What to do: `create_card`, which is also meant if it is absent.
-    #[schema(pattern = "^create_card$")]
-    operation: Option<String>,
-    /// The connected account it is for; it must be the one that this server acts for.
-    stripe_account: Option<String>,
-    /// After this moment the PIN is not used any more.
-    #[schema(format = DateTime, example = "2031-01-01T00:00:00Z")]
-    deadline: Option<String>,
-    /// What Stripe is asked for: the parameters of its card creation, under its names.
-    #[schema(value_type = Object, example = json!({"cardholder": "ich_1", "type": "virtual", "currency": "eur"}))]
-    card: Value,
-}
 
 /// How a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -113,7 +81,9 @@ impl JobView {
 
 impl From<RowView> for JobView {
     fn from(row: RowView) -> Self {
-        let RowView { job, outcome, card_id, last4, expiry, code, message, attempts, request_id, note, .. } = row;
+        let RowView {
+            job, outcome, card_id, last4, expiry, code, message, attempts, request_id, note, ..
+        } = row;
         let state = match outcome {
             OutcomeWord::Issued => JobState::Issued,
             OutcomeWord::Refused => JobState::Refused,
@@ -155,7 +125,7 @@ pub(super) enum Sent {
 
 /// Takes a job in.
 pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Problem> {
-    let job = decode(read(server, request).await?, server.account())?;
+    let job = decode(&read(server, request).await?, server.account())?;
     server.ready()?;
     let different = || Problem::new(Kind::Conflict, "this id has a job with other content; use another id");
     let known = server.views().look_up(server.scope(), &job.id).await?;
@@ -225,101 +195,27 @@ async fn read(server: &Server, request: Request) -> Result<Zeroizing<Vec<u8>>, P
     }
 }
 
-fn decode(body: Zeroizing<Vec<u8>>, account: Option<&str>) -> Result<Job, Problem> {
-    let mut value: Value = serde_json::from_slice(&body).map_err(|error| {
-        // The error's own words would be safe for syntax only.
-        let (line, column) = (error.line(), error.column());
-        Problem::new(Kind::BadRequest, format!("the job is not JSON (line {line}, column {column})"))
-    })?;
-    let job = match &value {
-        Value::Object(members) => job_of(members, account),
-        _ => Err(vec![wrong("", "a job is an object")]),
-    };
-    wipe(&mut value);
-    job.map_err(|problems| {
-        Problem::new(Kind::InvalidJob, "the job is invalid; nothing was issued").with(problems)
+fn decode(body: &[u8], account: Option<&str>) -> Result<Job, Problem> {
+    document::decode(body, account).map_err(|no| match no.wrong {
+        document::Wrong::NotJson { line, column } => {
+            Problem::new(Kind::BadRequest, format!("the job is not JSON (line {line}, column {column})"))
+        }
+        document::Wrong::Follows => Problem::new(Kind::BadRequest, "something follows the job"),
+        document::Wrong::Invalid(problems) => {
+            Problem::new(Kind::InvalidJob, "the job is invalid; nothing was issued")
+                .with(problems.into_iter().map(Wrong::from).collect())
+        }
     })
 }
 
-fn job_of(members: &Map<String, Value>, account: Option<&str>) -> Result<Job, Vec<Wrong>> {
-    let mut problems: Vec<Wrong> = members
-        .keys()
-        .filter(|member| !MEMBERS.contains(&member.as_str()))
-        .map(|_| {
-            wrong(
-                "",
-                "a job has the members id, batch, operation, deadline, stripe_account and card, and no other",
-            )
-        })
-        .take(1)
-        .collect();
-    let mut text = |member: &str| match members.get(member) {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(_) => {
-            problems.push(wrong(member, "is a text"));
-            None
-        }
-    };
-    let (id, batch, deadline) = (text("id"), text("batch"), text("deadline"));
-    let (operation, of_account) = (text("operation"), text("stripe_account"));
-    if operation.is_some_and(|operation| operation != OPERATION) {
-        problems.push(wrong("operation", "is create_card"));
-    }
-    if of_account.is_some() && of_account.as_deref() != account {
-        problems.push(wrong("stripe_account", "is not the account that this server acts for"));
-    }
-    let id = id.map(JobId::new).transpose();
-    let batch = Batch::new(batch.unwrap_or_else(|| BATCH_USUAL.to_owned()));
-    let deadline = deadline.map(|text| text.parse::<jiff::Timestamp>()).transpose();
-    let card = match members.get("card") {
-        Some(card @ Value::Object(_)) => CardRequest::from_json(card)
-            .map_err(|fields| problems.extend(fields.into_iter().map(Wrong::from)))
-            .ok(),
-        _ => {
-            problems.push(wrong("card", "is required, an object with Stripe's parameters"));
-            None
-        }
-    };
-    match &id {
-        Ok(Some(_)) => {}
-        Ok(None) => problems.push(wrong("id", "is required")),
-        Err(error) => problems.push(wrong("id", &error.to_string())),
-    }
-    if let Err(error) = &batch {
-        problems.push(wrong("batch", &error.to_string()));
-    }
-    if deadline.is_err() {
-        problems.push(wrong("deadline", "is a time as RFC 3339 writes it, such as 2031-01-01T00:00:00Z"));
-    }
-    match (id, batch, deadline, card) {
-        (Ok(Some(id)), Ok(batch), Ok(deadline), Some(card)) if problems.is_empty() => {
-            let mut job = Job::new(id, batch, None, card, None);
-            job.deadline = deadline.map(|moment| Time::from_unix_ms(moment.as_millisecond()));
-            Ok(job)
-        }
-        _ => Err(problems),
-    }
-}
-
-fn wrong(member: &str, reason: &str) -> Wrong {
-    Wrong {
-        line: None,
-        row: None,
-        column: member.to_owned(),
-        code: "invalid".into(),
-        reason: reason.to_owned(),
-        suggestion: None,
-    }
-}
-
-/// Wipes every text of the JSON.
-fn wipe(value: &mut Value) {
-    match value {
-        Value::String(text) => text.zeroize(),
-        Value::Array(items) => items.iter_mut().for_each(wipe),
-        Value::Object(members) => members.values_mut().for_each(wipe),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+impl From<document::Problem> for Wrong {
+    fn from(problem: document::Problem) -> Self {
+        let document::Problem { of, path, reason, suggestion } = problem;
+        let code = match of {
+            document::Rule::Job | document::Rule::Account => "invalid",
+            document::Rule::Card(code) => code,
+        };
+        Self { line: None, row: None, column: path, code: code.into(), reason, suggestion }
     }
 }
 
@@ -328,7 +224,7 @@ mod tests {
     use super::*;
 
     fn said(json: &str) -> String {
-        match decode(Zeroizing::new(json.as_bytes().to_vec()), None) {
+        match decode(json.as_bytes(), None) {
             Ok(job) => format!("{} in {}", job.id, job.batch),
             Err(problem) => serde_json::to_string(&problem).unwrap(),
         }

@@ -13,6 +13,7 @@ mod check;
 mod connection;
 mod events;
 mod extract;
+mod following;
 mod held;
 mod history;
 pub mod intake;
@@ -112,6 +113,7 @@ impl Server {
 
     /// Serves until [`Self::stop`], and then until everything under way has ended.
     pub async fn run(&self, listener: TcpListener) {
+        self.intake().begin(self);
         connection::serve(listener, self.router(), self.0.limits, self.0.stopping.clone()).await;
         self.0.tasks.close();
         self.0.tasks.wait().await;

@@ -5,7 +5,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use crate::card::schema::json_schema;
+use crate::intake::document;
 
 use super::problem::{Problem, Wrong};
 
@@ -47,14 +47,16 @@ impl Modify for Tokens {
 /// by the table that the program itself goes by.
 pub(super) fn whole(mut document: utoipa::openapi::OpenApi) -> Value {
     with_problems(&mut document);
-    let mut document = serde_json::to_value(document).expect("the document is plain data");
-    let mut card = json_schema();
+    let mut whole = serde_json::to_value(document).expect("the document is plain data");
+    let mut job = document::json_schema();
     // OpenAPI 3.1 schemas are of this dialect anyway.
-    card.as_object_mut().expect("a card is an object").remove("$schema");
-    let schemas = &mut document["components"]["schemas"];
+    job.as_object_mut().expect("a job is an object").remove("$schema");
+    let card = job["properties"]["card"].take();
+    job["properties"]["card"] = json!({"$ref": "#/components/schemas/Card"});
+    let schemas = &mut whole["components"]["schemas"];
     schemas["Card"] = card;
-    schemas["JobRequest"]["properties"]["card"] = json!({"$ref": "#/components/schemas/Card"});
-    document
+    schemas["Job"] = job;
+    whole
 }
 
 fn with_problems(document: &mut utoipa::openapi::OpenApi) {

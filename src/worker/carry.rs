@@ -6,13 +6,14 @@ use super::Worker;
 use super::event::Named;
 use super::hand::Hand;
 use super::letter::{GivenUp, Letter};
-use super::message::{self, NoJob};
+use super::message::{self, Envelope, NoJob};
 use super::settle::{Settlement, settlement};
 use crate::clock::Time;
 use crate::job::Job;
 use crate::ledger::State;
 use crate::line::Options;
 use crate::metrics;
+use crate::outcome::Ended;
 
 /// How much before its time a job may come from the ladder: two machines' clocks are not one.
 const EARLY_MAX: Duration = Duration::from_millis(500);
@@ -20,21 +21,22 @@ const EARLY_MAX: Duration = Duration::from_millis(500);
 /// A job from the jobs queue.
 pub(super) async fn job(worker: &Worker, hand: &Hand, letter: &Letter) -> Settlement {
     let now = worker.line.parts().clock.now();
-    let early = letter.early(now);
-    if early > EARLY_MAX {
-        return Settlement::Early(early);
-    }
-    let job = match read(worker, letter, now) {
+    let envelope = letter.envelope(now);
+    let job = match read(worker, letter, &envelope, now) {
         Ok(job) => job,
         Err(no) => return refused(&no),
     };
+    let given_up = letter.given_up().or_else(|| expired(&job, &envelope, now));
+    let early = letter.early(now);
+    if given_up.is_none() && early > EARLY_MAX {
+        return Settlement::Early(early);
+    }
     hand.handed_over().await;
     let named = Named::of(&job);
-    let expired = job.deadline.is_some_and(|deadline| now > deadline).then_some(GivenUp::Expired);
-    let ended = match letter.given_up().or(expired) {
-        Some(given_up) => worker.line.carry(job, recallable(hand, Some(given_up))).await,
-        None => worker.line.carry(job, recallable(hand, None)).await,
-    };
+    if let Some(ended) = refused_before(worker, &job, &envelope).await {
+        return settlement(named, Some(&ended), None);
+    }
+    let ended = worker.line.carry(job, recallable(hand, given_up)).await;
     settlement(named, ended.as_ref(), hand.back())
 }
 
@@ -44,7 +46,8 @@ pub(super) async fn job(worker: &Worker, hand: &Hand, letter: &Letter) -> Settle
 /// Stripe, which is the active worker's to do: it goes back there by the ladder, without its ciphertext.
 pub(super) async fn dead(worker: &Worker, hand: &Hand, letter: &Letter) -> Settlement {
     let parts = worker.line.parts();
-    let job = match read(worker, letter, parts.clock.now()) {
+    let now = parts.clock.now();
+    let job = match read(worker, letter, &letter.envelope(now), now) {
         Ok(job) => job,
         Err(no) => return refused(&no),
     };
@@ -52,8 +55,11 @@ pub(super) async fn dead(worker: &Worker, hand: &Hand, letter: &Letter) -> Settl
     tracing::warn!(job = %job.id, code = %given_up.refusal().code, "the broker gave up on a job");
     let known = match parts.ledger.look_up(&parts.scope, &job.id).await {
         Ok(known) => known,
-        // The session ends with the line, which meets the same.
-        Err(_) => return Settlement::HandBack,
+        // The session begins anew once the ledger answers.
+        Err(_) => {
+            hand.fail();
+            return Settlement::HandBack;
+        }
     };
     metrics::dead_letter();
     match known.map(|row| row.state) {
@@ -71,12 +77,30 @@ fn recallable(hand: &Hand, given_up: Option<GivenUp>) -> Options<'_> {
     Options { recall: Some(hand.recalled()), given_up: given_up.map(GivenUp::refusal), gate: None }
 }
 
-fn read(worker: &Worker, letter: &Letter, now: Time) -> Result<Job, Box<NoJob>> {
-    let envelope = letter.envelope();
-    if let Some(published) = envelope.published {
+fn read(worker: &Worker, letter: &Letter, envelope: &Envelope, now: Time) -> Result<Job, Box<NoJob>> {
+    if let Some(published) = letter.stamped(now) {
         metrics::queue_age(now.since(published));
     }
-    message::job_of(&letter.body, &envelope, &worker.terms, now)
+    message::job_of(&letter.body, envelope, &worker.terms)
+}
+
+/// Whether it is too late for the job.
+fn expired(job: &Job, envelope: &Envelope, now: Time) -> Option<GivenUp> {
+    let late = job.deadline.is_some_and(|deadline| now > deadline);
+    let unknown = job.pin.is_some() && envelope.published.is_none();
+    late.then_some(if unknown { GivenUp::AgeUnknown } else { GivenUp::Expired })
+}
+
+/// The refusal that another copy of the job was answered with after this one had been published: then this copy ends so, too.
+/// A sender that was told "refused" sends the job again, and that one may be issued.
+async fn refused_before(worker: &Worker, job: &Job, envelope: &Envelope) -> Option<Ended> {
+    let parts = worker.line.parts();
+    // A ledger that does not answer halts the line, which asks it next.
+    let row = parts.ledger.look_up(&parts.scope, &job.id).await.ok().flatten()?;
+    let State::Refused(refusal) = &row.state else { return None };
+    let by_queue = matches!(refusal.code.as_ref(), "poison" | "expired");
+    let before = envelope.published.is_none_or(|published| published <= row.written);
+    (by_queue && before).then(|| row.ended())
 }
 
 /// A message that is no job is refused on its first delivery.

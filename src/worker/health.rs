@@ -24,7 +24,11 @@ pub fn router(line: Arc<Line>, ready: Arc<Ready>, exporter: &Exporter) -> Router
         let (ledger, halted) = (ledger_answers(&line).await, line.halt().is_some());
         let is_ready = broker && consumer && ledger && !halted;
         let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (code, Json(json!({ "ready": is_ready, "broker": broker, "consumer": consumer, "ledger": ledger })))
+        let reason = line.halt().map(|halt| halt.to_string()).or_else(|| ready.reason());
+        let parts = json!({
+            "ready": is_ready, "broker": broker, "consumer": consumer, "ledger": ledger, "reason": reason,
+        });
+        (code, Json(parts))
     };
     Router::new()
         .route("/healthz", get(|| async { Json(json!({ "ok": true })) }))

@@ -12,6 +12,7 @@ use lapin::{Acker, BasicProperties};
 use zeroize::Zeroizing;
 
 use super::message::Envelope;
+use crate::broker::topology::RUNGS;
 use crate::clock::Time;
 use crate::outcome::Refusal;
 use crate::trace::PARENT_HEADER;
@@ -20,7 +21,8 @@ use crate::trace::PARENT_HEADER;
 const WAITS_HEADER: &str = "embosser-waits";
 /// Before when it must not be tried again, in milliseconds since the Unix epoch.
 const NOT_BEFORE_HEADER: &str = "embosser-not-before";
-/// When it was first seen, in milliseconds since the Unix epoch, if its sender does not say when it was published.
+/// When it was published at the earliest, in milliseconds since the Unix epoch, where its sender does not say so or cannot
+/// be believed; 0 if that is not known.
 const SEEN_HEADER: &str = "embosser-seen";
 /// It will not be called for any more, and this is the code to refuse it with.
 const GIVEN_UP_HEADER: &str = "embosser-given-up";
@@ -32,8 +34,16 @@ pub(crate) const ROW_ID_HEADER: &str = "embosser-row-id";
 /// A trace's context has 55 bytes in its version 00; a longer header is none.
 const PARENT_BYTES_MAX: usize = 64;
 
-/// Timestamps beyond this, in the year 5138 as seconds, are milliseconds: some senders' clocks are.
-const SECONDS_MAX: u64 = 100_000_000_000;
+/// Timestamps from here on are milliseconds: as seconds they would lie in the year 5138. Some senders' clocks tell these.
+const MILLISECONDS_MIN: u64 = 100_000_000_000;
+/// And from here on microseconds,
+const MICROSECONDS_MIN: u64 = 100_000_000_000_000;
+/// and from here on nanoseconds.
+const NANOSECONDS_MIN: u64 = 100_000_000_000_000_000;
+/// How far a sender's clock may be ahead of ours: as far as clocks that are kept right differ.
+const AHEAD_MAX: Duration = Duration::from_secs(5);
+/// Longest wait that a message may ask for: that of the ladder's longest rung. embosser itself asks for no longer one.
+const EARLY_MAX: Duration = RUNGS[RUNGS.len() - 1].1;
 
 /// A delivery.
 pub(super) struct Letter {
@@ -43,6 +53,8 @@ pub(super) struct Letter {
     pub(super) acker: Acker,
     properties: BasicProperties,
     headers: FieldTable,
+    /// After when it must have been published, by what was seen of its queue.
+    published_after: Option<Time>,
 }
 
 /// Why a job is not called for any more.
@@ -52,6 +64,8 @@ pub(super) enum GivenUp {
     Poison,
     /// It has waited too long.
     Expired,
+    /// Nobody knows how old its PIN is.
+    AgeUnknown,
 }
 
 impl GivenUp {
@@ -59,6 +73,15 @@ impl GivenUp {
         match self {
             Self::Poison => "poison",
             Self::Expired => "expired",
+            Self::AgeUnknown => "age_unknown",
+        }
+    }
+
+    /// The code of its refusal.
+    fn code(self) -> &'static str {
+        match self {
+            Self::Poison => "poison",
+            Self::Expired | Self::AgeUnknown => "expired",
         }
     }
 
@@ -69,29 +92,44 @@ impl GivenUp {
                 "the broker delivered the job many times and it never came to an end; send it again"
             }
             Self::Expired => "the job waited past its deadline; send it again, with the PIN encrypted anew",
+            Self::AgeUnknown => {
+                "nothing says when the job was published, so its PIN may be of any age; set the AMQP property timestamp \
+                 (by a clock that is right), and send it again with the PIN encrypted anew"
+            }
         };
-        Refusal::own(self.word(), reason)
+        Refusal::own(self.code(), reason)
     }
 }
 
 impl Letter {
-    pub(super) fn open(delivery: Delivery) -> Self {
+    /// `published_after`: see [`super::marks`].
+    pub(super) fn open(delivery: Delivery, published_after: Option<Time>) -> Self {
         let Delivery { data, properties, acker, .. } = delivery;
         let headers = properties.headers().clone().unwrap_or_default();
-        Self { body: Zeroizing::new(data), acker, properties, headers }
+        Self { body: Zeroizing::new(data), acker, properties, headers, published_after }
     }
 
     /// What the job is judged by besides its body.
-    pub(super) fn envelope(&self) -> Envelope {
-        let stamped = self.properties.timestamp().and_then(|stamp| {
-            let ms = if stamp > SECONDS_MAX { stamp } else { stamp.saturating_mul(1000) };
-            i64::try_from(ms).ok()
-        });
+    pub(super) fn envelope(&self, now: Time) -> Envelope {
         Envelope {
-            published: stamped.or_else(|| self.number(SEEN_HEADER)).map(Time::from_unix_ms),
+            published: self.published(now),
             row: self.number(ROW_HEADER).and_then(|row| u64::try_from(row).ok()),
             row_id: self.text(ROW_ID_HEADER),
         }
+    }
+
+    /// When it was published, as its sender says, if that can be believed.
+    pub(super) fn stamped(&self, now: Time) -> Option<Time> {
+        let stamp = self.properties.timestamp().as_ref().map(|stamp| milliseconds(*stamp))?;
+        believed(Time::from_unix_ms(stamp), now)
+    }
+
+    /// When it was published at the earliest: by its sender, by the worker that had it before, or by when its queue was
+    /// empty. Where several of them know, the earliest holds.
+    fn published(&self, now: Time) -> Option<Time> {
+        let seen = self.number(SEEN_HEADER).and_then(|seen| believed(Time::from_unix_ms(seen), now));
+        let said = self.stamped(now).into_iter().chain(seen).min();
+        said.or_else(|| self.published_after.and_then(|moment| believed(moment, now)))
     }
 
     /// What came with it beside its properties.
@@ -104,16 +142,19 @@ impl Letter {
         self.number(WAITS_HEADER).and_then(|waits| usize::try_from(waits).ok()).unwrap_or(0)
     }
 
-    /// How long it still has to wait.
+    /// How long it still has to wait. What a sender asks for is cut short: a job must not be put away for years, its PIN
+    /// with it.
     pub(super) fn early(&self, now: Time) -> Duration {
         self.number(NOT_BEFORE_HEADER)
-            .map_or(Duration::ZERO, |not_before| Time::from_unix_ms(not_before).since(now))
+            .map_or(Duration::ZERO, |not_before| Time::from_unix_ms(not_before).since(now).min(EARLY_MAX))
     }
 
     /// Whether it was given up before.
     pub(super) fn given_up(&self) -> Option<GivenUp> {
         let word = self.text(GIVEN_UP_HEADER)?;
-        [GivenUp::Poison, GivenUp::Expired].into_iter().find(|given_up| given_up.word() == word)
+        [GivenUp::Poison, GivenUp::Expired, GivenUp::AgeUnknown]
+            .into_iter()
+            .find(|given_up| given_up.word() == word)
     }
 
     /// Why the broker gave up on it, by its latest note.
@@ -149,8 +190,10 @@ impl Letter {
         };
         put(WAITS_HEADER, i64::try_from(waits).unwrap_or(i64::MAX));
         put(NOT_BEFORE_HEADER, not_before.unix_ms());
-        if self.properties.timestamp().is_none() {
-            put(SEEN_HEADER, self.number(SEEN_HEADER).unwrap_or(now.unix_ms()));
+        let published = self.published(now);
+        // A time that is ahead today is not ahead for ever: whoever gets this next must not come to believe it.
+        if self.stamped(now).is_none() || published != self.stamped(now) {
+            put(SEEN_HEADER, published.map_or(0, Time::unix_ms));
         }
         if let Some(row) = self.number(ROW_HEADER) {
             put(ROW_HEADER, row);
@@ -195,10 +238,108 @@ impl Letter {
     }
 }
 
+/// An AMQP timestamp is in seconds; by its size it is told when a sender's is not.
+fn milliseconds(stamp: u64) -> i64 {
+    let ms = match stamp {
+        0..MILLISECONDS_MIN => stamp * 1000,
+        MILLISECONDS_MIN..MICROSECONDS_MIN => stamp,
+        MICROSECONDS_MIN..NANOSECONDS_MIN => stamp / 1000,
+        NANOSECONDS_MIN.. => stamp / 1_000_000,
+    };
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// A moment that lies ahead says nothing, lest it lengthen a PIN's life.
+fn believed(moment: Time, now: Time) -> Option<Time> {
+    (moment <= now.plus(AHEAD_MAX)).then(|| moment.min(now))
+}
+
 fn text(table: &FieldTable, name: &str) -> Option<String> {
     match table.inner().get(name)? {
         AMQPValue::LongString(text) => Some(text.to_string()),
         AMQPValue::ShortString(text) => Some(text.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_unix_ms(1_800_000_000_000);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn letter(stamp: Option<u64>, headers: &[(&str, i64)], published_after: Option<Time>) -> Letter {
+        let mut table = FieldTable::default();
+        for (name, number) in headers {
+            table.insert((*name).into(), AMQPValue::LongLongInt(*number));
+        }
+        let mut properties = BasicProperties::default().with_headers(table);
+        if let Some(stamp) = stamp {
+            properties = properties.with_timestamp(stamp);
+        }
+        let mut delivery = Delivery::mock(1, "".into(), "jobs".into(), false, Vec::new());
+        delivery.properties = properties;
+        Letter::open(delivery, published_after)
+    }
+
+    fn published(stamp: Option<u64>, headers: &[(&str, i64)], after: Option<Time>) -> Option<i64> {
+        letter(stamp, headers, after).envelope(NOW).published.map(Time::unix_ms)
+    }
+
+    #[test]
+    fn a_timestamp_is_read_in_whatever_unit_it_is() {
+        let old = 1_799_999_000;
+        for unit in [1, 1_000, 1_000_000, 1_000_000_000] {
+            assert_eq!(published(Some(old * unit), &[], None), Some(1_799_999_000_000), "{unit}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_lies_ahead_is_no_time_and_a_little_skew_is_now() {
+        let ahead = |seconds: u64| published(Some(1_800_000_000 + seconds), &[], None);
+        assert_eq!(ahead(3), Some(NOW.unix_ms()));
+        assert_eq!(ahead(6), None);
+        assert_eq!(published(Some(u64::MAX), &[], None), None);
+        assert_eq!(published(Some(4_102_444_800), &[(SEEN_HEADER, 4_102_444_800_000)], None), None);
+    }
+
+    #[test]
+    fn without_a_time_it_came_after_its_queue_was_empty_or_nobody_knows() {
+        let empty = Time::from_unix_ms(NOW.unix_ms() - 2000);
+        assert_eq!(published(None, &[], Some(empty)), Some(empty.unix_ms()));
+        assert_eq!(published(None, &[], None), None);
+        assert_eq!(published(None, &[], Some(NOW.plus(HOUR))), None, "a clock was set back");
+        assert_eq!(published(Some(1_700_000_000), &[], Some(empty)), Some(1_700_000_000_000));
+    }
+
+    #[test]
+    fn on_the_ladder_a_job_grows_old_whatever_its_sender_said() {
+        let empty = Time::from_unix_ms(NOW.unix_ms() - 2000);
+        let later = NOW.plus(HOUR * 2);
+        for (stamp, after, known) in [
+            (None, Some(empty), empty.unix_ms()),
+            (None, None, 0),
+            (Some(1_800_003_600), Some(empty), empty.unix_ms()),
+            (Some(1_800_003_600), None, 0),
+            (Some(1_799_999_999), None, 1_799_999_999_000),
+        ] {
+            let again = letter(stamp, &[], after).again(1, NOW, NOW, None);
+            let mut delivery = Delivery::mock(2, "".into(), "jobs".into(), false, Vec::new());
+            delivery.properties = again;
+            // The queue was empty meanwhile: this one was not in it.
+            let again = Letter::open(delivery, Some(later));
+            assert_eq!(
+                again.envelope(later).published.map(Time::unix_ms),
+                Some(known),
+                "{stamp:?} {after:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_sender_puts_a_job_away_for_longer_than_the_longest_rung() {
+        let letter = letter(None, &[(NOT_BEFORE_HEADER, 4_102_444_800_000)], None);
+        assert_eq!(letter.early(NOW), Duration::from_secs(600));
     }
 }

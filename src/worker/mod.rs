@@ -1,24 +1,29 @@
 //! The worker: jobs from RabbitMQ, down the same line that `issue` uses, and answered.
 //!
-//! [`session`] is one connection's life: consume, [`carry`], [`settle`]. This file begins sessions for as long as the
-//! worker runs. What was in hand when a session broke is the broker's again, which delivers it here or to another
+//! [`session`] is one connection's life: consume, [`carry`], [`settle`]; [`dead`] is that of the dead letters. This file
+//! begins sessions for as long as the worker runs. What was in hand when a session broke is the broker's again, which delivers it here or to another
 //! worker: a job that still runs is waited for, one that has ended is answered from the ledger, and one whose end is
 //! unknown goes on under the same idempotency key.
 
 mod carry;
+mod dead;
+mod deliveries;
 pub mod event;
 mod hand;
 pub mod health;
 pub(crate) mod letter;
+mod marks;
 pub mod message;
+mod notebook;
 mod outage;
 pub mod send;
 mod session;
 mod settle;
+mod subscription;
 mod watchdog;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -29,20 +34,41 @@ use crate::broker::{Backoff, Broker};
 use crate::config::{WorkerConfig, seconds};
 use crate::line::{Halt, Line};
 use crate::metrics;
+use marks::Marks;
 use message::Terms;
-use session::End;
+use notebook::Notebook;
+use session::{End, Window};
+use subscription::Lost;
 
 /// A session that lived so long was a good one: the next is begun without much waiting.
 const SESSION_GOOD: Duration = Duration::from_secs(60);
+/// Wait after a message that kills the connection was delivered: short, because only so many deliveries make the broker move
+/// it away, and every other job waits for that.
+const UNREADABLE_WAIT: Duration = Duration::from_millis(200);
+/// So many times in a row. A queue that was declared by others may have no delivery limit; then the waits grow as usual.
+const UNREADABLE_MAX: u32 = 60;
+/// Longest that a write to the ledger may take before it counts as one that cannot be made.
+const RECORD_MAX: Duration = Duration::from_secs(10);
 
 /// Whether the worker can work, for its readiness.
 #[derive(Debug, Default)]
 pub struct Ready {
     connected: AtomicBool,
     consuming: AtomicBool,
+    reason: Mutex<Option<String>>,
 }
 
 impl Ready {
+    fn because(&self, reason: Option<String>) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Why it does not consume, if it does not and knows.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);
     }
@@ -80,6 +106,9 @@ pub struct Worker {
     /// The tasks of all deliveries, of lost sessions too.
     tasks: TaskTracker,
     ready: Arc<Ready>,
+    notebook: Notebook,
+    /// When the jobs queue was empty.
+    marks: Marks,
 }
 
 impl Worker {
@@ -87,6 +116,8 @@ impl Worker {
     #[must_use]
     pub fn new(line: Arc<Line>, broker: Broker, terms: Terms, config: &WorkerConfig) -> Self {
         let publisher = Publisher::new(broker.clone(), "embosser worker: publishing");
+        let notebook = Notebook::new(line.parts().ledger.clone(), line.parts().scope.clone());
+        let marks = Marks::new(&broker.topology.jobs, notebook.clone());
         Self {
             line,
             broker,
@@ -97,7 +128,18 @@ impl Worker {
             silent_max: seconds(config.watchdog_seconds),
             tasks: TaskTracker::new(),
             ready: Arc::default(),
+            notebook,
+            marks,
         }
+    }
+
+    /// Whether outcomes can be recorded. A worker that cannot would take jobs and hand them back, until the broker gave up
+    /// on them.
+    async fn can_record(&self) -> Result<(), String> {
+        tokio::time::timeout(RECORD_MAX, self.notebook.probe_write())
+            .await
+            .map_err(|_| "the ledger does not answer; no job is taken until it can be written to".to_owned())?
+            .map_err(|error| format!("{error}; no job is taken until it can be written to"))
     }
 
     /// Its readiness.
@@ -113,34 +155,51 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Halt> {
         let worker = Arc::new(self);
         worker.ready.consuming(false);
+        let dead_letters = tokio::spawn(dead::run(worker.clone(), stop.clone()));
         let mut backoff = Backoff::default();
+        let (mut window, mut unreadable) = (Window::Wide, 0);
         loop {
             let began = std::time::Instant::now();
-            let end = session::session(&worker, &stop).await;
+            let end = session::session(&worker, window, &stop).await;
             worker.ready.consuming(false);
             worker.ready.connected(false);
-            match end {
+            let lost = match end {
                 End::Stopped => break,
-                End::Broken(reason) => {
-                    metrics::reconnected();
-                    if began.elapsed() > SESSION_GOOD {
-                        backoff = Backoff::default();
-                    }
-                    let wait = backoff.wait();
-                    tracing::warn!(
-                        reason,
-                        wait_seconds = wait.as_secs_f64(),
-                        "not consuming; beginning anew"
-                    );
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = stop.cancelled() => break,
-                    }
-                }
+                End::Broken(lost) => lost,
+            };
+            metrics::reconnected();
+            if began.elapsed() > SESSION_GOOD {
+                backoff = Backoff::default();
+            }
+            if matches!(lost, Lost::Unreadable) {
+                window = Window::One;
+            }
+            let wait = wait_after(&lost, &mut unreadable, &mut backoff);
+            worker.ready.because(Some(lost.to_string()));
+            tracing::warn!(reason = %lost, wait_seconds = wait.as_secs_f64(), "not consuming; beginning anew");
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => break,
             }
         }
         worker.line.stop();
+        let _ = tokio::time::timeout(worker.drain, dead_letters).await;
         worker.publisher.close().await;
         worker.line.halt().map_or(Ok(()), Err)
+    }
+}
+
+/// How long to wait after a session that was lost; `unreadable` counts those in a row that a message killed.
+fn wait_after(lost: &Lost, unreadable: &mut u32, backoff: &mut Backoff) -> Duration {
+    match lost {
+        Lost::Unreadable if *unreadable < UNREADABLE_MAX => {
+            *unreadable += 1;
+            UNREADABLE_WAIT
+        }
+        Lost::Unreadable => backoff.wait(),
+        Lost::Other(_) => {
+            *unreadable = 0;
+            backoff.wait()
+        }
     }
 }

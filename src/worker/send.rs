@@ -8,8 +8,8 @@ use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::letter::{ROW_HEADER, ROW_ID_HEADER};
-use super::message::{JobMessage, Operation};
 use crate::broker::publisher::{Message, NotTaken, Publisher};
+use crate::intake::document::{JobDocument, Operation};
 use crate::job::{Job, JobId};
 use crate::trace;
 
@@ -39,16 +39,16 @@ impl Outgoing {
             card["pin"] = serde_json::json!({ "encrypted_number": pin.expose() });
         }
         let deadline = job.deadline.and_then(|time| jiff::Timestamp::from_millisecond(time.unix_ms()).ok());
-        let message = JobMessage {
+        let document = JobDocument {
             id: job.id.to_string(),
-            batch: job.batch.to_string(),
-            operation: Operation::CreateCard,
+            batch: Some(job.batch.to_string()),
+            operation: Some(Operation::CreateCard),
             deadline: deadline.map(|time| time.to_string()),
             stripe_account: None,
             card: card.into(),
         };
         let mut body = Zeroizing::new(Vec::with_capacity(4096));
-        serde_json::to_writer(&mut *body, &message).expect("a job is plain strings and numbers");
+        serde_json::to_writer(&mut *body, &document).expect("a job is plain strings and numbers");
         Self { id: job.id, headers, body }
     }
 

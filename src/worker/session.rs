@@ -3,38 +3,30 @@
 //! Guarantees: a session that lost anything (the connection, the channel, the consumer, a queue) ends as a whole, and
 //! nothing of it begins another call: its deliveries come again, here or at another worker. Calls under way end.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::Connection;
 use lapin::message::Delivery;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Connection, Consumer};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
+use super::Worker;
+use super::deliveries::{self, Of};
 use super::hand::{Back, Hand};
-use super::letter::Letter;
+use super::marks::{self, Pending, Seen};
 use super::outage::{Change, Outage, Taking};
+use super::subscription::{Lost, Subscription};
 use super::watchdog::{self, Look};
-use super::{Worker, carry};
+use crate::broker::asked;
 use crate::metrics;
 use crate::pace::CircuitState;
-use crate::trace;
 
 /// Jobs in hand: what the pace takes in this time, which covers Stripe's slow answers.
 const IN_HAND: Duration = Duration::from_secs(4);
 /// Bounds of that number. lapin buffers without bound, so this is the only backpressure.
 const IN_HAND_COUNT: std::ops::RangeInclusive<usize> = 16..=300;
-/// Dead letters in hand: they cost a question to the ledger each.
-const DEAD_IN_HAND: u16 = 20;
 /// Between two looks at the queue and at Stripe's state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Bound on one question to the broker.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Bound on the wait for an empty hand before it is filled in another way; longer than a call to Stripe may take.
 const EMPTIED_MAX: Duration = Duration::from_secs(45);
 
@@ -43,89 +35,89 @@ pub(super) enum End {
     /// The worker was told to stop, or the line halted.
     Stopped,
     /// Something was lost.
-    Broken(String),
+    Broken(Lost),
+}
+
+/// How many messages are delivered before one is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Window {
+    /// As many as the pace can use.
+    Wide,
+    /// One. Among those that come again is one that kills the connection, and each time it does that counts as a delivery
+    /// of all that are in hand: the good ones must not be given up on with it.
+    One,
 }
 
 struct Session {
     worker: Arc<Worker>,
     connection: Connection,
-    channel: Channel,
-    consumer: Consumer,
-    dead: Consumer,
+    jobs: Subscription,
     hand: Hand,
     lost: CancellationToken,
     outage: Outage,
+    window: Window,
+    /// What the latest look found of the queue, until it holds.
+    pending: Pending,
+    /// When consuming began.
+    began: Instant,
     /// When something was delivered last.
     latest: Instant,
 }
 
-pub(super) async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> End {
+pub(super) async fn session(worker: &Arc<Worker>, window: Window, stop: &CancellationToken) -> End {
     let opening = tokio::select! {
-        opening = open(worker) => opening,
+        opening = open(worker, window) => opening,
         () = stop.cancelled() => return End::Stopped,
     };
     let mut session = match opening {
         Ok(session) => session,
-        Err(reason) => return End::Broken(reason),
+        Err(reason) => return End::Broken(reason.into()),
     };
     worker.ready.consuming(true);
+    worker.ready.because(None);
     tracing::info!(broker = worker.broker.shown(), "consuming");
     match session.consume(stop).await {
         Ok(()) => {
             session.drain().await;
             End::Stopped
         }
-        Err(reason) => {
+        Err(lost) => {
             session.lose();
-            End::Broken(reason)
+            End::Broken(lost)
         }
     }
 }
 
-async fn open(worker: &Arc<Worker>) -> Result<Session, String> {
-    let failed = |error: lapin::Error| error.to_string();
+async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
     let connection = worker.broker.connect("embosser worker: consuming").await?;
     worker.ready.connected(true);
     let topology = &worker.broker.topology;
-    let channel = connection.create_channel().await.map_err(failed)?;
-    topology.ensure(&channel).await.map_err(failed)?;
+    topology.ensure(&connection).await?;
     worker.publisher.connect().await?;
-    let of_dead = connection.create_channel().await.map_err(failed)?;
-    let dead = subscribe(&of_dead, &topology.dead, DEAD_IN_HAND).await?;
+    worker.can_record().await?;
+    worker.marks.read().await?;
     let outage = Outage::none(worker.held_max);
-    let consumer = subscribe(&channel, &topology.jobs, in_hand_max(worker, outage.taking())).await?;
+    let in_hand_max = in_hand_max(worker, outage.taking(), window);
+    let jobs = Subscription::begin(&connection, &topology.jobs, in_hand_max).await?;
     let lost = CancellationToken::new();
     Ok(Session {
         worker: worker.clone(),
         connection,
-        channel,
-        consumer,
-        dead,
+        jobs,
         hand: Hand::new(&lost),
         lost,
         outage,
+        window,
+        pending: Pending::default(),
+        began: Instant::now(),
         latest: Instant::now(),
     })
 }
 
-/// Waits for the broker's answer, but not for ever: a connection can look well and be dead.
-async fn asked<T>(question: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
-    tokio::time::timeout(ANSWER_MAX, question)
-        .await
-        .map_err(|_| "the broker does not answer".to_owned())?
-        .map_err(|error| error.to_string())
-}
-
-async fn subscribe(channel: &Channel, queue: &str, in_hand_max: u16) -> Result<Consumer, String> {
-    asked(channel.basic_qos(in_hand_max, BasicQosOptions::default())).await?;
-    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    asked(channel.basic_consume(queue.into(), "".into(), options, arguments)).await
-}
-
-fn in_hand_max(worker: &Worker, taking: Taking) -> u16 {
-    match taking {
-        Taking::One => 1,
-        Taking::All => {
+fn in_hand_max(worker: &Worker, taking: Taking, window: Window) -> u16 {
+    match (taking, window) {
+        (Taking::One, _) | (_, Window::One) => 1,
+        (Taking::All, Window::Wide) => {
             let per_second = worker.line.parts().pace.health().configured_per_second;
             let wanted = crate::pace::whole(per_second * IN_HAND.as_secs_f64());
             u16::try_from(wanted.clamp(*IN_HAND_COUNT.start(), *IN_HAND_COUNT.end())).unwrap_or(u16::MAX)
@@ -133,103 +125,87 @@ fn in_hand_max(worker: &Worker, taking: Taking) -> u16 {
     }
 }
 
-fn given(delivery: Option<Result<Delivery, lapin::Error>>) -> Result<Delivery, String> {
-    match delivery {
-        Some(Ok(delivery)) => Ok(delivery),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err("the consumer was cancelled: its queue is gone, or its connection".into()),
-    }
-}
-
 impl Session {
     /// Ok once the worker is to stop; else what was lost.
-    async fn consume(&mut self, stop: &CancellationToken) -> Result<(), String> {
+    async fn consume(&mut self, stop: &CancellationToken) -> Result<(), Lost> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let worker = self.worker.clone();
         loop {
             let failed = self.hand.failed().clone();
             tokio::select! {
+                // In this order: a look begins only when no delivery waits to be taken.
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = worker.line.stopped() => return Ok(()),
-                () = failed.cancelled() => return Err("a job's task panicked".into()),
-                delivery = self.consumer.next() => {
-                    let delivery = given(delivery)?;
+                () = failed.cancelled() => return Err(Lost::Other("a delivery was not settled".into())),
+                delivery = self.jobs.next() => {
+                    let delivery = delivery?;
                     self.latest = Instant::now();
-                    self.take(delivery, Of::Jobs);
-                }
-                delivery = self.dead.next() => {
-                    let delivery = given(delivery)?;
-                    self.take(delivery, Of::Dead);
+                    let widen = self.window == Window::One && !delivery.redelivered;
+                    self.take(delivery);
+                    if widen {
+                        // All that came again has come.
+                        self.window = Window::Wide;
+                        self.take_otherwise(Change::Resume, stop).await?;
+                    }
                 }
                 _ = look.tick() => {
+                    self.worker.marks.hold(std::mem::take(&mut self.pending)).await?;
                     self.look().await?;
                     let answers = worker.line.parts().pace.health().circuit == CircuitState::Closed;
                     match self.outage.look(answers, Instant::now()) {
                         Change::Stay => {}
-                        change @ (Change::Park | Change::Resume) => self.take_otherwise(change, stop).await?,
+                        change @ (Change::Park | Change::Resume) => {
+                            tell(change);
+                            self.take_otherwise(change, stop).await?;
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Gives a delivery its task.
-    fn take(&self, delivery: Delivery, of: Of) {
-        let (worker, hand) = (self.worker.clone(), self.hand.clone());
-        let letter = Letter::open(delivery);
-        let topology = &self.worker.broker.topology;
-        let queue = match of {
-            Of::Jobs => &topology.jobs,
-            Of::Dead => &topology.dead,
-        };
-        let span = trace::delivered(&self.worker.broker, queue, letter.headers(), letter.body.len());
-        let task = async move {
-            let settled = AssertUnwindSafe(async {
-                let settlement = match of {
-                    Of::Jobs => carry::job(&worker, &hand, &letter).await,
-                    Of::Dead => carry::dead(&worker, &hand, &letter).await,
-                };
-                worker.settle(&hand, settlement, letter).await;
-            });
-            if settled.catch_unwind().await.is_err() {
-                hand.fail();
-            }
-        };
-        self.worker.tasks.spawn(self.hand.tasks().track_future(task.instrument(span)));
+    fn take(&self, delivery: Delivery) {
+        let published_after = self.worker.marks.published_after(delivery.redelivered);
+        deliveries::take(&self.worker, &self.hand, delivery, Of::Jobs, published_after);
     }
 
-    /// Asks the broker how the queues stand, and whether it knows of a consumer.
-    async fn look(&self) -> Result<(), String> {
-        let topology = &self.worker.broker.topology;
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        let ask =
-            |queue: &str| asked(self.channel.queue_declare(queue.into(), passive, FieldTable::default()));
-        let (dead, jobs) = (ask(&topology.dead).await?, ask(&topology.jobs).await?);
-        metrics::queue("dead", dead.message_count());
+    /// Asks the broker how the jobs queue stands, and whether it knows of a consumer.
+    async fn look(&mut self) -> Result<(), String> {
+        let asked = self.worker.line.parts().clock.now();
+        let jobs = self.jobs.look(&self.worker.broker.topology.jobs).await?;
         metrics::queue("jobs", jobs.message_count());
         if jobs.message_count() == 0 {
             metrics::queue_age(Duration::ZERO);
         }
+        self.pending = marks::found(Seen {
+            asked,
+            messages: jobs.message_count(),
+            consumers: jobs.consumer_count(),
+            active: self.hand.is_active(),
+            in_hand: self.worker.tasks.len(),
+            consuming: self.began.elapsed(),
+        });
         let look = Look {
             messages: jobs.message_count(),
             consumers: jobs.consumer_count(),
-            room: self.hand.tasks().len() < in_hand_max(&self.worker, self.outage.taking()).into(),
+            room: self.hand.tasks().len() < self.in_hand_max().into(),
             active: self.hand.is_active(),
             silent: self.latest.elapsed(),
         };
         watchdog::bites(look, self.worker.silent_max).map_or(Ok(()), |why| Err(why.into()))
     }
 
+    fn in_hand_max(&self) -> u16 {
+        in_hand_max(&self.worker, self.outage.taking(), self.window)
+    }
+
     /// Empties the hand, and takes as many jobs as is right now.
     async fn take_otherwise(&mut self, change: Change, stop: &CancellationToken) -> Result<(), String> {
         if change == Change::Park {
-            tracing::warn!("Stripe does not answer; the jobs in hand wait, and one at a time tries");
             self.hand.recall(Back::Ladder);
-        } else {
-            tracing::info!("Stripe answers again");
         }
-        self.cancel().await?;
+        self.jobs.cancel().await?;
         self.hand.tasks().close();
         tokio::select! {
             () = self.hand.tasks().wait() => {}
@@ -238,14 +214,8 @@ impl Session {
         }
         self.hand = Hand::new(&self.lost);
         self.latest = Instant::now();
-        let in_hand_max = in_hand_max(&self.worker, self.outage.taking());
-        self.consumer = subscribe(&self.channel, &self.worker.broker.topology.jobs, in_hand_max).await?;
-        Ok(())
-    }
-
-    /// Takes nothing more.
-    async fn cancel(&self) -> Result<(), String> {
-        asked(self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default())).await
+        self.pending = Pending::default();
+        self.jobs.renew(self.in_hand_max()).await
     }
 
     /// The connection, or something on it, is gone, and with it the right to settle anything.
@@ -262,7 +232,7 @@ impl Session {
     async fn drain(&mut self) {
         let began = Instant::now();
         self.hand.recall(Back::Queue);
-        let _ = self.cancel().await;
+        let _ = self.jobs.cancel().await;
         self.worker.tasks.close();
         let rest = self.worker.drain.saturating_sub(began.elapsed());
         if tokio::time::timeout(rest, self.worker.tasks.wait()).await.is_err() {
@@ -273,9 +243,12 @@ impl Session {
     }
 }
 
-/// Which queue a delivery is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Of {
-    Jobs,
-    Dead,
+fn tell(change: Change) {
+    match change {
+        Change::Park => {
+            tracing::warn!("Stripe does not answer; the jobs in hand wait, and one at a time tries");
+        }
+        Change::Resume => tracing::info!("Stripe answers again"),
+        Change::Stay => {}
+    }
 }

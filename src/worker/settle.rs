@@ -13,9 +13,9 @@ use super::Worker;
 use super::event::{Named, ResultEvent};
 use super::hand::{Back, Hand};
 use super::letter::{GivenUp, Letter};
-use super::message;
 use crate::broker::publisher::{Message, NotTaken};
 use crate::broker::topology::{RUNG_PARKED, RUNGS};
+use crate::intake::document;
 use crate::killpoint;
 use crate::metrics;
 use crate::outcome::{Ended, Outcome};
@@ -97,7 +97,7 @@ impl Worker {
             Settlement::GiveUp(given_up) => {
                 let properties = letter.again(0, now, now, Some(given_up));
                 // It was read as a job a moment ago.
-                let body = message::without_pin(&letter.body).unwrap_or_default();
+                let body = document::without_pin(&letter.body).unwrap_or_default();
                 self.put_on_ladder(0, &body, properties).await;
                 "given_up"
             }

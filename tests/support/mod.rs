@@ -8,6 +8,7 @@ pub mod line;
 pub mod postgres;
 pub mod proxy;
 pub mod rabbit;
+pub mod raw_amqp;
 pub mod scene;
 pub mod secrets;
 pub mod serve;

@@ -224,9 +224,9 @@ fn confirm(args: &Args, config: &Config, client: &Client, report: &CheckReport) 
 async fn hold_lease(line: &Line, args: &Args) -> Result<Option<LeaseUse>, String> {
     match line.try_lease().await.map_err(|error| error.to_string())? {
         Ok(lease) => Ok(Some(lease)),
-        Err(holder) if args.no_wait => {
-            Err(format!("{holder} calls for this account; nothing was issued. Run it again when that one has ended"))
-        }
+        Err(holder) if args.no_wait => Err(format!(
+            "{holder} calls for this account; nothing was issued. Run it again when that one has ended"
+        )),
         Err(holder) => {
             say(&format!("waiting: {holder} calls for this account"));
             let lease = line.hold_lease().await;
@@ -246,7 +246,8 @@ async fn end_if_never_answered(line: Arc<Line>, host: String) {
     }
     if !line.was_answered() && line.parts().pace.health().circuit != CircuitState::Closed {
         let seconds = FIRST_CONTACT_MAX.as_secs();
-        let reason = format!("{host} never answered in {seconds} s; look at the network and at stripe.api_url");
+        let reason =
+            format!("{host} never answered in {seconds} s; look at the network and at stripe.api_url");
         line.halt_with(Halt::Unreachable(reason));
     }
 }

@@ -1,7 +1,4 @@
 //! Following a batch to its end by its result events, into a results file.
-//!
-//! The events wait in a queue of the batch's own, made before its jobs are published, so that none is missed; it outlives
-//! a lost connection, and goes away an hour after the last who followed it.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,19 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, Consumer};
-
 use super::super::Exit;
-use crate::broker::{Backoff, Broker};
+use crate::broker::Broker;
+use crate::broker::follow::{Follower, Heard};
 use crate::job::Batch;
 use crate::results::{self, Results};
 use crate::worker::event::{ResultEvent, ResultOutcome};
 
-/// How long the queue of events outlives whoever followed it, in milliseconds.
-const KEPT_MS: i64 = 3_600_000;
 /// Whose cards they are is known to the worker alone.
 const SCOPE: &str = "";
 /// Between two lines of progress.
@@ -44,7 +35,7 @@ async fn show(rows: u64, counts: Arc<Counts>) {
 
 /// A batch that is followed.
 pub(super) struct Following {
-    broker: Broker,
+    follower: Follower,
     batch: Batch,
     rows: u64,
     results: Results,
@@ -52,7 +43,6 @@ pub(super) struct Following {
     seen: HashSet<String>,
     refused: u64,
     counts: Arc<Counts>,
-    consumer: Option<(Connection, Consumer)>,
 }
 
 impl Following {
@@ -65,10 +55,14 @@ impl Following {
     ) -> Result<Self, String> {
         let results = Results::create(results_path, SCOPE)
             .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
-        let consumer = Some(subscribe(&broker, batch).await?);
+        let keys = [ResultOutcome::Issued, ResultOutcome::Refused]
+            .map(|outcome| ResultEvent::routing_key_of(outcome, Some(batch.as_str())));
+        let queue = broker.topology.following(batch.as_str());
+        let mut follower = Follower::new(broker, "embosser submit: following", queue, keys.into());
+        follower.connect().await?;
         let (batch, results_path) = (batch.clone(), results_path.to_owned());
         Ok(Self {
-            broker,
+            follower,
             batch,
             rows,
             results,
@@ -76,7 +70,6 @@ impl Following {
             seen: HashSet::new(),
             refused: 0,
             counts: Arc::default(),
-            consumer,
         })
     }
 
@@ -100,9 +93,7 @@ impl Following {
         followed?;
         let issued = self.seen.len() as u64 - self.refused;
         self.results.finish().map_err(|error| format!("{}: {error}", self.results_path.display()))?;
-        if let Some((connection, _)) = self.consumer {
-            let _ = connection.close(200, "done".into()).await;
-        }
+        self.follower.close().await;
         println!("{} rows ended: {issued} issued, {} refused.", self.rows, self.refused);
         println!("Results: {}", self.results_path.display());
         Ok(if self.refused > 0 { Exit::Refused } else { Exit::Success })
@@ -120,25 +111,20 @@ impl Following {
 
     /// The next event, over a new connection where the old one was lost.
     async fn next(&mut self) -> ResultEvent {
-        let mut backoff = Backoff::default();
         loop {
-            if let Some((_, consumer)) = &mut self.consumer {
-                if let Some(Ok(delivery)) = consumer.next().await {
-                    let event = serde_json::from_slice(&delivery.data);
-                    let _ = delivery.acker.ack(BasicAckOptions::default()).await;
-                    match event {
-                        Ok(event) => return event,
-                        Err(_) => continue,
+            match self.follower.next().await {
+                Heard::Event(event) => {
+                    if let Ok(event) = serde_json::from_slice(&event) {
+                        return event;
                     }
                 }
-                self.consumer = None;
-            }
-            match subscribe(&self.broker, &self.batch).await {
-                Ok(consumer) => self.consumer = Some(consumer),
-                Err(reason) => {
+                Heard::Lost(reason) => {
                     tracing::warn!(reason, "the results cannot be followed; trying again");
-                    tokio::time::sleep(backoff.wait()).await;
                 }
+                Heard::Again => {}
+                Heard::Anew => tracing::warn!(
+                    "the broker lost the queue of results; if this does not come to its end, run the same command again"
+                ),
             }
         }
     }
@@ -155,38 +141,4 @@ impl Following {
         let line = results::Line { row, row_id: row_id.as_deref(), job_id: &id, ended: &ended, scope: SCOPE };
         self.results.append(&line).map_err(|error| format!("{}: {error}", self.results_path.display()))
     }
-}
-
-async fn subscribe(broker: &Broker, batch: &Batch) -> Result<(Connection, Consumer), String> {
-    let failed = |error: lapin::Error| error.to_string();
-    let connection = broker.connect("embosser submit: following").await?;
-    let channel = connection.create_channel().await.map_err(failed)?;
-    let topology = &broker.topology;
-    topology.ensure(&channel).await.map_err(failed)?;
-    let queue = topology.following(batch.as_str());
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-expires".into(), AMQPValue::LongLongInt(KEPT_MS));
-    let options = QueueDeclareOptions { durable: true, ..Default::default() };
-    channel.queue_declare(queue.as_str().into(), options, arguments).await.map_err(failed)?;
-    for outcome in [ResultOutcome::Issued, ResultOutcome::Refused] {
-        let key = ResultEvent::routing_key_of(outcome, Some(batch.as_str()));
-        let bound = channel.queue_bind(
-            queue.as_str().into(),
-            topology.results.as_str().into(),
-            key.as_str().into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        bound.await.map_err(failed)?;
-    }
-    let consumer = channel
-        .basic_consume(
-            queue.as_str().into(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
-        .await
-        .map_err(failed)?;
-    Ok((connection, consumer))
 }

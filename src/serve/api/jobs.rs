@@ -9,14 +9,14 @@ use super::locate;
 use crate::serve::Server;
 use crate::serve::access::{Read, Submit};
 use crate::serve::extract::Path;
-use crate::serve::jobs::{self, JobRequest, JobView, Sent};
+use crate::serve::jobs::{self, JobView, Sent};
 use crate::serve::problem::Problem;
 
 /// Send one job.
 ///
 /// Its id names the card for ever: however often it is sent, it gets one card.
 #[utoipa::path(
-    post, path = "/v1/jobs", tag = "jobs", request_body = JobRequest, security(("token" = ["submit"])),
+    post, path = "/v1/jobs", tag = "jobs", request_body(content = ref("#/components/schemas/Job")), security(("token" = ["submit"])),
     responses(
         (status = 200, body = JobView, description = "It has its card already"),
         (status = 202, body = JobView, description = "It waits for its call",

@@ -1,0 +1,154 @@
+//! Following results by their events, in a queue of one's own.
+//!
+//! The queue is made before the first job is published, so that no event is missed; it outlives a lost connection, and goes
+//! away an hour after the last who followed it. If it is gone when the connection is back (the broker lost it, or the hour
+//! went by), that is told: events may have been missed.
+
+use futures_util::StreamExt as _;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Connection, Consumer};
+
+use super::{Backoff, Broker, asked, reason};
+
+/// How long the queue of events outlives whoever followed it, in milliseconds.
+const KEPT_MS: i64 = 3_600_000;
+/// Events that come before one was acknowledged: the only bound on what waits in memory.
+const IN_HAND_MAX: u16 = 256;
+
+/// Who follows.
+pub struct Follower {
+    broker: Broker,
+    name: &'static str,
+    queue: String,
+    keys: Vec<String>,
+    open: Option<(Connection, Consumer)>,
+    backoff: Backoff,
+}
+
+/// What was heard.
+#[derive(Debug)]
+pub enum Heard {
+    /// An event.
+    Event(Vec<u8>),
+    /// The connection was lost, and why; it is being made again.
+    Lost(String),
+    /// It is there again, and nothing was missed.
+    Again,
+    /// It is there again, with a queue that was made anew: events may have been missed.
+    Anew,
+}
+
+impl Follower {
+    /// One who listens to these routing keys; `name` is the connection's.
+    #[must_use]
+    pub fn new(broker: Broker, name: &'static str, queue: String, keys: Vec<String>) -> Self {
+        Self { broker, name, queue, keys, open: None, backoff: Backoff::default() }
+    }
+
+    /// Makes the queue, and listens.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub async fn connect(&mut self) -> Result<(), String> {
+        self.subscribe().await.map(|_| ())
+    }
+
+    /// The next event, or what became of the connection; for ever.
+    ///
+    /// Not to be dropped half way by who goes on afterwards: an event that was acknowledged would be lost.
+    pub async fn next(&mut self) -> Heard {
+        if let Some((_, consumer)) = &mut self.open {
+            let lost = match consumer.next().await {
+                Some(Ok(delivery)) => {
+                    self.backoff = Backoff::default();
+                    let _ = delivery.acker.ack(BasicAckOptions::default()).await;
+                    return Heard::Event(delivery.data);
+                }
+                Some(Err(error)) => reason(&error),
+                None => "the queue of results is gone".to_owned(),
+            };
+            if let Some((connection, _)) = self.open.take() {
+                tokio::spawn(async move {
+                    let _ = asked(connection.close(200, "something on it was lost".into())).await;
+                });
+            }
+            return Heard::Lost(lost);
+        }
+        tokio::time::sleep(self.backoff.wait()).await;
+        match self.subscribe().await {
+            Ok(Queue::Kept) => Heard::Again,
+            Ok(Queue::Made) => Heard::Anew,
+            Err(lost) => Heard::Lost(lost),
+        }
+    }
+
+    /// Follows no more.
+    pub async fn close(self) {
+        if let Some((connection, _)) = self.open {
+            let _ = asked(connection.close(200, "done".into())).await;
+        }
+    }
+
+    /// Follows no more, and wants no queue any more.
+    pub async fn forget(self) {
+        if let Some((connection, _)) = self.open {
+            let delete = async {
+                let channel = asked(connection.create_channel()).await?;
+                asked(channel.queue_delete(self.queue.as_str().into(), QueueDeleteOptions::default())).await
+            };
+            // It goes away by itself, too.
+            let _ = delete.await;
+            let _ = asked(connection.close(200, "done".into())).await;
+        }
+    }
+
+    async fn subscribe(&mut self) -> Result<Queue, String> {
+        let connection = self.broker.connect(self.name).await?;
+        let topology = &self.broker.topology;
+        topology.ensure(&connection).await?;
+        let found = self.is_there(&connection).await;
+        let channel = asked(connection.create_channel()).await?;
+        let queue = self.queue.as_str();
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(KEPT_MS));
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        asked(channel.queue_declare(queue.into(), options, arguments)).await?;
+        for key in &self.keys {
+            let (results, key) = (topology.results.as_str().into(), key.as_str().into());
+            let bound = channel.queue_bind(
+                queue.into(),
+                results,
+                key,
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            asked(bound).await?;
+        }
+        asked(channel.basic_qos(IN_HAND_MAX, BasicQosOptions::default())).await?;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = asked(channel.basic_consume(queue.into(), "".into(), options, arguments)).await?;
+        self.open = Some((connection, consumer));
+        Ok(if found { Queue::Kept } else { Queue::Made })
+    }
+
+    /// On a channel of its own, which does not survive the answer that there is none.
+    async fn is_there(&self, connection: &Connection) -> bool {
+        let Ok(channel) = asked(connection.create_channel()).await else { return false };
+        let passive = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+        let found =
+            asked(channel.queue_declare(self.queue.as_str().into(), passive, FieldTable::default())).await;
+        let _ = asked(channel.close(200, "looked".into())).await;
+        found.is_ok()
+    }
+}
+
+/// What became of the queue meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Kept,
+    Made,
+}

@@ -1,0 +1,384 @@
+//! A job as a JSON document: what a sender writes, and how it becomes a [`Job`].
+//!
+//! Every problem is found, each with the path of what is wrong and a way out. Never: a value of the document in an error,
+//! since any of them could be a PIN; a member's name is told only if it looks like a name. A member that stands there twice
+//! is refused: readers differ in which of the two they take, and each is looked at for a PIN in clear.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::tree::{Repeated, Syntax, Tree, Wiped, wipe};
+use crate::card::{CardRequest, FieldProblem};
+use crate::clock::Time;
+use crate::job::{Batch, Job, JobId};
+
+/// The batch of jobs that name none.
+const BATCH_USUAL: &str = "jobs";
+/// Members of a job.
+const MEMBERS: [&str; 6] = ["id", "batch", "operation", "deadline", "stripe_account", "card"];
+/// The one operation there is.
+const OPERATION: &str = "create_card";
+/// Longest name of a member that is told: longer than any of Stripe's, shorter than a piece of ciphertext that says anything.
+const NAME_CHARACTERS_MAX: usize = 40;
+/// Most repeated members that are told one by one.
+const REPEATED_TOLD_MAX: usize = 10;
+
+/// One card to create, as JSON.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, inline)]
+pub struct JobDocument {
+    /// Names the job for ever: one id, one card. 1 to 255 bytes.
+    #[schemars(length(min = 1, max = 255))]
+    pub id: String,
+    /// The batch it is counted under; `jobs` if absent. 1 to 255 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub batch: Option<String>,
+    /// What to do; `create_card` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    /// After this moment the job must not be begun any more, and its PIN not be used; RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub deadline: Option<String>,
+    /// The connected account it is for; it must be the one that embosser acts for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stripe_account: Option<String>,
+    /// Stripe's parameters of card creation, nested as in its documentation.
+    #[schemars(schema_with = "card_schema")]
+    pub card: CardJson,
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Operation {
+    /// Create a card.
+    CreateCard,
+}
+
+/// A card's JSON. One of its texts is a PIN's ciphertext, so all are wiped when it is dropped, and none is shown.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct CardJson(Value);
+
+impl From<Value> for CardJson {
+    fn from(card: Value) -> Self {
+        Self(card)
+    }
+}
+
+impl Drop for CardJson {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+impl fmt::Debug for CardJson {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("CardJson(redacted)")
+    }
+}
+
+fn card_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut schema = crate::card::schema::json_schema();
+    // It stands inside another document, which says these.
+    if let Some(members) = schema.as_object_mut() {
+        members.remove("$schema");
+    }
+    schema.try_into().expect("the card's schema is an object")
+}
+
+/// The schema of a job's document, for the queue and for HTTP.
+#[must_use]
+pub fn json_schema() -> Value {
+    schemars::schema_for!(JobDocument).to_value()
+}
+
+/// What is wrong with one member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Of which rule.
+    pub of: Rule,
+    /// Where: a member of the job, a parameter of the card in Stripe's bracket form, or the path of a repeated member with
+    /// dots. Empty: the whole.
+    pub path: String,
+    /// What is wrong, to be read after the path.
+    pub reason: String,
+    /// A near match.
+    pub suggestion: Option<String>,
+}
+
+/// Whose rule a document breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// A job's.
+    Job,
+    /// That of the account which is acted for.
+    Account,
+    /// The card's parameters', with their own code.
+    Card(&'static str),
+}
+
+/// Why a document is no job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is not JSON from here on.
+    NotJson {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+    },
+    /// Something stands after the job.
+    Follows,
+    /// It is JSON, and these are wrong with it; never empty.
+    Invalid(Vec<Problem>),
+}
+
+/// A document that is no job, and as much of its name as could be read.
+#[derive(Debug)]
+pub struct NoJob {
+    /// Its id, if it has one.
+    pub id: Option<String>,
+    /// Its batch, if it has one.
+    pub batch: Option<String>,
+    /// What is wrong with it.
+    pub wrong: Wrong,
+}
+
+/// Reads a document, for the connected account that is acted for, if any.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn decode(body: &[u8], account: Option<&str>) -> Result<Job, Box<NoJob>> {
+    let mut tree = Tree::parse(body).map_err(|syntax| {
+        let wrong = match syntax {
+            Syntax::At { line, column } => Wrong::NotJson { line, column },
+            Syntax::Follows => Wrong::Follows,
+        };
+        Box::new(NoJob { id: None, batch: None, wrong })
+    })?;
+    let repeated = repeated(std::mem::take(&mut tree.repeated));
+    let Value::Object(members) = &tree.root.0 else {
+        let wrong = Wrong::Invalid(vec![problem("", "a job is a JSON object")]);
+        return Err(Box::new(NoJob { id: None, batch: None, wrong }));
+    };
+    job_of(members, repeated, account).map_err(|problems| {
+        let name = |member: &str| members.get(member)?.as_str().filter(|name| JobId::new(*name).is_ok());
+        let (id, batch) = (name("id").map(ToOwned::to_owned), name("batch").map(ToOwned::to_owned));
+        Box::new(NoJob { id, batch, wrong: Wrong::Invalid(problems) })
+    })
+}
+
+/// The same job without its PIN, for one that will not be called for any more. None if it is no object.
+#[must_use]
+pub fn without_pin(body: &[u8]) -> Option<Vec<u8>> {
+    let mut tree = Tree::parse(body).ok()?;
+    if let Some(Value::Object(card)) = tree.root.0.as_object_mut()?.get_mut("card")
+        && let Some(pin) = card.remove("pin")
+    {
+        drop(Wiped(pin));
+    }
+    serde_json::to_vec(&tree.root.0).ok()
+}
+
+fn problem(path: &str, reason: &str) -> Problem {
+    Problem { of: Rule::Job, path: path.to_owned(), reason: reason.to_owned(), suggestion: None }
+}
+
+impl From<FieldProblem> for Problem {
+    fn from(problem: FieldProblem) -> Self {
+        let FieldProblem { path, code, reason, suggestion } = problem;
+        Self { of: Rule::Card(code), path, reason, suggestion }
+    }
+}
+
+fn job_of(
+    members: &Map<String, Value>,
+    mut problems: Vec<Problem>,
+    account: Option<&str>,
+) -> Result<Job, Vec<Problem>> {
+    let unknown = members.keys().filter(|member| !MEMBERS.contains(&member.as_str()));
+    problems.extend(unknown.map(|member| {
+        let all = "a job has id, batch, operation, deadline, stripe_account and card, and nothing else";
+        problem(told(member), all)
+    }));
+    let mut text = |member: &str| match members.get(member) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(text.as_str()),
+        Some(_) => {
+            problems.push(problem(member, "has the wrong type; it is a text"));
+            None
+        }
+    };
+    let (id, batch, operation) = (text("id"), text("batch"), text("operation"));
+    let (of_account, deadline) = (text("stripe_account"), text("deadline"));
+    if id.is_none() && members.get("id").is_none_or(Value::is_null) {
+        problems.push(problem("id", "is missing"));
+    }
+    let mut read = |member: &str, error: String| problems.push(problem(member, &error));
+    let id = id.and_then(|id| JobId::new(id).map_err(|error| read("id", error.to_string())).ok());
+    let batch = Batch::new(batch.unwrap_or(BATCH_USUAL));
+    let batch = batch.map_err(|error| read("batch", error.to_string())).ok();
+    if operation.is_some_and(|operation| operation != OPERATION) {
+        read("operation", format!("there is only {OPERATION}"));
+    }
+    let deadline = deadline.map(str::parse::<jiff::Timestamp>).transpose();
+    let deadline =
+        deadline.map_err(|_| read("deadline", "is not a time such as 2031-01-31T12:00:00Z".into())).ok();
+    if of_account.is_some() && of_account != account {
+        let reason = "is not the account that embosser acts for";
+        problems.push(Problem { of: Rule::Account, ..problem("stripe_account", reason) });
+    }
+    let card = match members.get("card") {
+        Some(card @ Value::Object(_)) => CardRequest::from_json(card)
+            .map_err(|fields| problems.extend(fields.into_iter().map(Problem::from)))
+            .ok(),
+        None | Some(Value::Null) => {
+            problems.push(problem("card", "is missing"));
+            None
+        }
+        Some(_) => {
+            problems.push(problem("card", "has the wrong type; it is an object with Stripe's parameters"));
+            None
+        }
+    };
+    match (id, batch, deadline, card) {
+        (Some(id), Some(batch), Some(deadline), Some(card)) if problems.is_empty() => {
+            let mut job = Job::new(id, batch, None, card, None);
+            job.deadline = deadline.map(|moment| Time::from_unix_ms(moment.as_millisecond()));
+            Ok(job)
+        }
+        _ => Err(problems),
+    }
+}
+
+/// What is wrong about members that stand there twice: that they do, and a PIN in clear in any of them.
+fn repeated(members: Vec<Repeated>) -> Vec<Problem> {
+    let (mut problems, mut pins, more) = (Vec::new(), Vec::new(), members.len() > REPEATED_TOLD_MAX);
+    for Repeated { path, earlier } in members {
+        let shown: Vec<&str> = path.iter().map(|segment| told(segment)).collect();
+        let told = problem(&shown.join("."), "stands there twice; give each member once");
+        if problems.len() < REPEATED_TOLD_MAX && !problems.contains(&told) {
+            problems.push(told);
+        }
+        if path.first().is_some_and(|member| member == "card")
+            && let Err(found) = CardRequest::from_json(&within(&path[1..], earlier).0)
+        {
+            let of_pin =
+                |problem: &FieldProblem| problem.code == "pin_in_clear" || problem.path.starts_with("pin");
+            pins.extend(found.into_iter().filter(of_pin).map(Problem::from));
+        }
+    }
+    if more {
+        problems.push(problem("", "more members stand there twice"));
+    }
+    pins.truncate(REPEATED_TOLD_MAX);
+    problems.extend(pins);
+    problems
+}
+
+/// The value alone, in objects of these names.
+fn within(names: &[String], mut value: Wiped) -> Wiped {
+    let inner = std::mem::take(&mut value.0);
+    let nest = |inner, name: &String| Value::Object(Map::from_iter([(name.clone(), inner)]));
+    Wiped(names.iter().rev().fold(inner, nest))
+}
+
+/// A member's name if it is like one. What is not may be a value that came to stand in a name's place.
+fn told(name: &str) -> &str {
+    let of_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    let index = name.len() <= 3 && name.bytes().all(|byte| byte.is_ascii_digit());
+    let fine = begins && name.len() <= NAME_CHARACTERS_MAX && name.chars().all(of_name) || index;
+    if fine { name } else { "(a member whose name is not told)" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(body: &str) -> (Option<String>, Vec<Problem>) {
+        let no = decode(body.as_bytes(), None).unwrap_err();
+        match no.wrong {
+            Wrong::Invalid(problems) => (no.id, problems),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_stands_there_twice_is_refused_with_its_path() {
+        for (body, path) in [
+            (r#"{"id": "a", "id": "b", "card": {"type": "virtual", "currency": "eur"}}"#, "id"),
+            (
+                r#"{"id": "a", "card": {"type": "virtual", "currency": "eur", "type": "virtual"}}"#,
+                "card.type",
+            ),
+            (
+                r#"{"id": "a", "card": {"type": "virtual", "currency": "eur", "metadata": {"a": "1", "a": "2"}}}"#,
+                "card.metadata.a",
+            ),
+            (
+                r#"{"id": "a", "card": {"type": "virtual", "currency": "eur",
+                    "spending_controls": {"spending_limits": [{"amount": 1, "amount": 2, "interval": "daily"}]}}}"#,
+                "card.spending_controls.spending_limits.0.amount",
+            ),
+            (r#"{"id": "a", "card": {}, "card": {"type": "virtual", "currency": "eur"}}"#, "card"),
+        ] {
+            let (id, problems) = wrong(body);
+            assert!(id.is_some());
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert_eq!((problems[0].of, problems[0].path.as_str()), (Rule::Job, path));
+            assert!(problems[0].reason.contains("stands there twice"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_pin_in_clear_is_found_in_whichever_copy_it_stands() {
+        let card = r#""type": "virtual", "currency": "eur""#;
+        for copies in [
+            r#""pin": "4711", "pin": null"#,
+            r#""pin": {"number": "4711"}, "pin": {}"#,
+            r#""pin": {}, "pin": {"number": "4711"}"#,
+            r#""pin": {"number": "4711", "number": null}"#,
+            r#""pin": "4711", "pin": null, "pin": null"#,
+        ] {
+            let (_, problems) = wrong(&format!(r#"{{"id": "a", "card": {{{card}, {copies}}}}}"#));
+            assert!(problems[0].reason.contains("twice"), "{problems:?}");
+            assert!(
+                problems.iter().any(|problem| problem.of == Rule::Card("pin_in_clear")),
+                "{copies}: {problems:?}"
+            );
+            assert!(!format!("{problems:?}").contains("4711"));
+        }
+        let (_, problems) =
+            wrong(&format!(r#"{{"id": "a", "card": {{"pin": "4711"}}, "card": {{{card}}}}}"#));
+        assert!(problems.iter().any(|problem| problem.of == Rule::Card("pin_in_clear")), "{problems:?}");
+    }
+
+    #[test]
+    fn every_problem_is_told_and_no_value() {
+        let (_, problems) = wrong(
+            r#"{"4711": 1, "prio": 2, "id": 4711, "batch": "", "operation": "burn4711", "deadline": "4711",
+                "stripe_account": "acct_4711", "card": {"type": "virtuel4711"}}"#,
+        );
+        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        for path in ["prio", "id", "batch", "operation", "deadline", "stripe_account", "type", "currency"] {
+            assert!(paths.contains(&path), "{path}: {problems:?}");
+        }
+        assert!(!format!("{problems:?}").contains("4711"), "{problems:?}");
+    }
+
+    #[test]
+    fn absent_and_null_are_the_same() {
+        let body = r#"{"id": "a", "batch": null, "operation": null, "deadline": null, "stripe_account": null,
+            "card": {"type": "virtual", "currency": "eur"}}"#;
+        let job = decode(body.as_bytes(), None).unwrap();
+        assert_eq!((job.batch.as_str(), job.deadline), ("jobs", None));
+    }
+}

@@ -1,0 +1,265 @@
+//! What becomes of published jobs, heard by their result events: one queue of events for the whole server.
+//!
+//! Every published job is answered with an event, whatever became of it: a row that is refused again, a conflict and one
+//! that was issued long ago change nothing in the ledger, and are heard of all the same. Events may have been missed only
+//! where the broker lost the queue; then the ledger is looked at, and what it cannot tell ends after a time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+
+use super::Server;
+use super::batch::Batch;
+use super::intake::Queue;
+use crate::broker::follow::{Follower, Heard};
+use crate::clock::Time;
+use crate::job::JobId;
+use crate::ledger::State;
+use crate::outcome::Ended;
+use crate::worker::event::ResultEvent;
+
+/// Between two looks at the ledger once events may have been missed; never more often than a look takes, ten times over.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the ledger may show nothing new before what is left is given up: longer than the ladder's longest rung.
+const MISSED_MAX: Duration = Duration::from_secs(15 * 60);
+/// Rows of one look at the ledger.
+const PAGE: u32 = 500;
+
+/// Who waits for events.
+#[derive(Default)]
+pub(super) struct Following {
+    waiting: Mutex<Waiting>,
+    /// Why nothing is heard, if that is so.
+    lost: Mutex<Option<String>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    batches: HashMap<String, Arc<Outstanding>>,
+    jobs: HashMap<String, Alone>,
+}
+
+/// A job that was sent alone.
+struct Alone {
+    /// When its row in the ledger had been written when it was published.
+    before: Option<Time>,
+    /// Dropped when it has ended.
+    under_way: Box<dyn Send>,
+}
+
+/// A batch's rows that were published and have not ended.
+pub(super) struct Outstanding {
+    batch: Arc<Batch>,
+    /// By a digest of their id, a third of its size: whether they have a PIN.
+    rows: Mutex<HashMap<u128, bool>>,
+    /// How often events may have been missed.
+    missed: watch::Sender<u32>,
+    /// How many are left.
+    left: watch::Sender<usize>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is an insertion or a removal; a panic elsewhere cannot leave it half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn digest(id: &str) -> u128 {
+    let digest = Sha256::digest(id.as_bytes());
+    digest[..16].iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+}
+
+impl Following {
+    /// Why nothing is heard, if that is so.
+    pub(super) fn lost(&self) -> Option<String> {
+        lock(&self.lost).clone()
+    }
+
+    /// Waits for events of a batch from now on.
+    pub(super) fn batch(&self, batch: &Arc<Batch>) -> Arc<Outstanding> {
+        let outstanding = Arc::new(Outstanding {
+            batch: batch.clone(),
+            rows: Mutex::default(),
+            missed: watch::Sender::new(0),
+            left: watch::Sender::new(0),
+        });
+        lock(&self.waiting).batches.insert(batch.name.to_string(), outstanding.clone());
+        outstanding
+    }
+
+    /// The batch has ended.
+    pub(super) fn leave(&self, outstanding: &Arc<Outstanding>) {
+        let name = outstanding.batch.name.as_str();
+        let batches = &mut lock(&self.waiting).batches;
+        if batches.get(name).is_some_and(|other| Arc::ptr_eq(other, outstanding)) {
+            batches.remove(name);
+        }
+    }
+
+    /// Keeps `under_way` until the job's event comes. To be called before the job is published.
+    pub(super) fn job(&self, id: &JobId, before: Option<Time>, under_way: Box<dyn Send>) {
+        lock(&self.waiting).jobs.insert(id.to_string(), Alone { before, under_way });
+    }
+
+    /// The job was not published, or has ended.
+    pub(super) fn job_ended(&self, id: &str) {
+        let ended = lock(&self.waiting).jobs.remove(id);
+        // Its drop takes a lock of others.
+        drop(ended.map(|alone| alone.under_way));
+    }
+
+    fn hear(&self, event: &[u8], now: Time) {
+        let Ok(event) = serde_json::from_slice::<ResultEvent>(event) else {
+            tracing::warn!("a result event cannot be read; it is of another version");
+            return;
+        };
+        let Some(id) = event.id.clone() else { return };
+        self.job_ended(&id);
+        // By its id alone: a row that is known from another batch has that one's name.
+        let batches: Vec<_> = lock(&self.waiting).batches.values().cloned().collect();
+        let ended = event.into_ended();
+        for outstanding in batches {
+            outstanding.ended(&id, &ended, now);
+        }
+    }
+
+    fn missed(&self, server: &Server, queue: &Arc<Queue>) {
+        let waiting = lock(&self.waiting);
+        for outstanding in waiting.batches.values() {
+            outstanding.missed.send_modify(|times| *times += 1);
+        }
+        let jobs: Vec<_> = waiting.jobs.iter().map(|(id, alone)| (id.clone(), alone.before)).collect();
+        drop(waiting);
+        if !jobs.is_empty() {
+            tokio::spawn(look_for_jobs(server.clone(), queue.clone(), jobs));
+        }
+    }
+}
+
+impl Outstanding {
+    /// A row is about to be published.
+    pub(super) fn add(&self, id: &JobId, pin: bool) {
+        let mut rows = lock(&self.rows);
+        rows.insert(digest(id.as_str()), pin);
+        self.left.send_replace(rows.len());
+    }
+
+    /// It was not published after all.
+    pub(super) fn remove(&self, id: &JobId) {
+        self.take(id.as_str());
+    }
+
+    fn take(&self, id: &str) -> Option<bool> {
+        let mut rows = lock(&self.rows);
+        let pin = rows.remove(&digest(id));
+        self.left.send_replace(rows.len());
+        pin
+    }
+
+    /// A row has ended; told twice, it counts once.
+    fn ended(&self, id: &str, ended: &Ended, now: Time) {
+        let Some(pin) = lock(&self.rows).get(&digest(id)).copied() else { return };
+        // Counted before it is missing from what is left: who waits for nothing to be left reads the counts then.
+        self.batch.row_ended(ended, pin, now);
+        self.take(id);
+    }
+
+    /// Waits until nothing is left of what was published.
+    pub(super) async fn all_ended(&self, server: &Server, queue: &Queue, before: Time) -> Result<(), String> {
+        let (mut left, mut missed) = (self.left.subscribe(), self.missed.subscribe());
+        tokio::select! {
+            _ = left.wait_for(|left| *left == 0) => return Ok(()),
+            _ = missed.wait_for(|times| *times > 0) => {}
+        }
+        let (mut latest, mut count) = (Instant::now(), *left.borrow());
+        while count > 0 {
+            let began = Instant::now();
+            self.look(server, queue, before).await?;
+            let now = *left.borrow_and_update();
+            if now != count {
+                (latest, count) = (Instant::now(), now);
+            }
+            if latest.elapsed() > MISSED_MAX {
+                return Err(format!(
+                    "the broker lost its queue of results, and the ledger does not tell what became of {count} rows; \
+                     upload the same file again"
+                ));
+            }
+            let wait = LOOK_EVERY.max(began.elapsed() * 10);
+            let _ = tokio::time::timeout(wait, left.wait_for(|left| *left == 0)).await;
+        }
+        Ok(())
+    }
+
+    /// What the ledger knows of them since the batch began.
+    async fn look(&self, server: &Server, queue: &Queue, before: Time) -> Result<(), String> {
+        let mut after = None;
+        loop {
+            let page =
+                server.views().batch_page(queue.scope.now(), &self.batch.name, after, None, PAGE).await;
+            let page = page.map_err(|error| error.to_string())?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some((last.row.unwrap_or(0), last.id.clone()));
+            for row in page.iter().filter(|row| row.written > before && row.state != State::Begun) {
+                let ended = Ended { recorded_before: false, ..row.ended() };
+                self.ended(row.id.as_str(), &ended, queue.clock.now());
+            }
+        }
+    }
+}
+
+/// Hears events for as long as the server runs.
+pub(super) async fn follow(server: Server, queue: Arc<Queue>, mut follower: Follower) {
+    let following = &queue.following;
+    loop {
+        let heard = tokio::select! {
+            heard = follower.next() => heard,
+            // What is heard after this concerns nobody any more.
+            () = queue.stopping.cancelled() => break,
+        };
+        match heard {
+            Heard::Event(event) => following.hear(&event, queue.clock.now()),
+            Heard::Lost(reason) => {
+                tracing::warn!(reason, "the broker is away; no jobs are taken");
+                *lock(&following.lost) = Some(format!("RabbitMQ is away: {reason}"));
+            }
+            again @ (Heard::Again | Heard::Anew) => {
+                tracing::info!("the broker is there again");
+                *lock(&following.lost) = None;
+                if matches!(again, Heard::Anew) {
+                    following.missed(&server, &queue);
+                }
+            }
+        }
+    }
+    follower.forget().await;
+}
+
+/// Gives back the places of jobs whose events may have been missed, once the ledger tells their end, or after a time.
+async fn look_for_jobs(server: Server, queue: Arc<Queue>, mut jobs: Vec<(String, Option<Time>)>) {
+    let began = Instant::now();
+    while !jobs.is_empty() && began.elapsed() < MISSED_MAX {
+        let mut left = Vec::new();
+        for (id, before) in jobs {
+            let row = match JobId::new(id.as_str()) {
+                Ok(id) => server.views().look_up(queue.scope.now(), &id).await.ok().flatten(),
+                Err(_) => None,
+            };
+            if row.is_some_and(|row| row.state != State::Begun && Some(row.written) != before) {
+                queue.following.job_ended(&id);
+            } else {
+                left.push((id, before));
+            }
+        }
+        jobs = left;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = queue.stopping.cancelled() => return,
+        }
+    }
+    for (id, _) in jobs {
+        queue.following.job_ended(&id);
+    }
+}

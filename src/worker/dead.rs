@@ -1,0 +1,95 @@
+//! What the broker gave up on, taken by every worker, active or not, on a connection of its own: a dead letter that kills
+//! the connection must not touch the jobs. One at a time, so that a letter costs no other one a delivery.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lapin::Connection;
+use tokio_util::sync::CancellationToken;
+
+use super::deliveries::{self, Of};
+use super::hand::{Back, Hand};
+use super::subscription::{Lost, Subscription};
+use super::{SESSION_GOOD, Worker, wait_after};
+use crate::broker::{Backoff, asked};
+use crate::metrics;
+
+/// Dead letters in hand.
+const IN_HAND_MAX: u16 = 1;
+/// Between two looks at how many wait, and are parked.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Drains the dead letters until the worker is told to stop, or the line halts.
+pub(super) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
+    let (mut backoff, mut unreadable) = (Backoff::default(), 0);
+    loop {
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = session(&worker, &stop) => ended,
+            () = worker.line.stopped() => return,
+        };
+        let Err(lost) = ended else { return };
+        if began.elapsed() > SESSION_GOOD {
+            backoff = Backoff::default();
+        }
+        let wait = wait_after(&lost, &mut unreadable, &mut backoff);
+        tracing::warn!(reason = %lost, wait_seconds = wait.as_secs_f64(), "not taking dead letters; beginning anew");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => return,
+            () = worker.line.stopped() => return,
+        }
+    }
+}
+
+async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> Result<(), Lost> {
+    let opening = tokio::select! {
+        opening = open(worker) => opening,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let (connection, mut letters) = opening?;
+    let lost = CancellationToken::new();
+    let hand = Hand::new(&lost);
+    let ended = take(worker, &mut letters, &hand, stop).await;
+    hand.recall(Back::Queue);
+    if ended.is_ok() {
+        let _ = letters.cancel().await;
+        hand.tasks().close();
+        let _ = tokio::time::timeout(worker.drain, hand.tasks().wait()).await;
+    }
+    lost.cancel();
+    let _ = asked(connection.close(200, "done".into())).await;
+    ended
+}
+
+async fn open(worker: &Worker) -> Result<(Connection, Subscription), String> {
+    let connection = worker.broker.connect("embosser worker: dead letters").await?;
+    let topology = &worker.broker.topology;
+    topology.ensure(&connection).await?;
+    worker.can_record().await?;
+    let letters = Subscription::begin(&connection, &topology.dead, IN_HAND_MAX).await?;
+    Ok((connection, letters))
+}
+
+async fn take(
+    worker: &Arc<Worker>,
+    letters: &mut Subscription,
+    hand: &Hand,
+    stop: &CancellationToken,
+) -> Result<(), Lost> {
+    let topology = &worker.broker.topology;
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = worker.line.stopped() => return Ok(()),
+            () = hand.failed().cancelled() => return Err(Lost::Other("a dead letter was not settled".into())),
+            delivery = letters.next() => deliveries::take(worker, hand, delivery?, Of::Dead, None),
+            _ = look.tick() => {
+                metrics::queue("dead", letters.look(&topology.dead).await?.message_count());
+                metrics::parked(letters.look(&topology.parked).await?.message_count());
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! When the jobs queue was last known to be empty: what says how old a job can be whose sender does not.
+//!
+//! A message that comes for the first time was published after its queue was last empty; one that comes again, after its
+//! queue was last empty and nothing of it was in anybody's hands. Both moments are kept where the next worker finds them.
+//!
+//! Guarantees: a moment is used only for what was certainly delivered after the broker was asked. Its answer and its
+//! deliveries come one after the other on one channel; what came before the answer may still wait to be taken, so the
+//! moment holds from the next time on that nothing waits.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::notebook::Notebook;
+use crate::clock::Time;
+
+/// Between two writes of the same moment: a restarted worker then takes a job for so much older.
+const KEPT_EVERY: Duration = Duration::from_secs(20);
+/// How long a worker must have consumed before nobody else can hold deliveries: one that was told to stop gives its own back
+/// within `worker.drain_seconds`, and the broker notices a dead one by its heartbeats.
+const ALONE_AFTER: Duration = Duration::from_secs(90);
+
+/// What is known to have been before a message was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Moment {
+    /// No message waited.
+    Empty,
+    /// No message waited, and none was in hand.
+    Settled,
+}
+
+impl Moment {
+    fn name(self, queue: &str) -> String {
+        match self {
+            Self::Empty => format!("{queue}.empty"),
+            Self::Settled => format!("{queue}.settled"),
+        }
+    }
+}
+
+/// What the broker and the session say of the queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// When the broker was asked.
+    pub(super) asked: Time,
+    /// Messages that wait to be delivered.
+    pub(super) messages: u32,
+    /// Consumers that the broker knows of. A broker whose queue has no leader answers with none, and no messages.
+    pub(super) consumers: u32,
+    /// Whether this worker is the one that is given messages.
+    pub(super) active: bool,
+    /// Deliveries in this worker's hands, of lost connections too.
+    pub(super) in_hand: usize,
+    /// For how long this connection has been consuming.
+    pub(super) consuming: Duration,
+}
+
+/// The moments of one queue.
+pub(super) struct Marks {
+    queue: String,
+    notebook: Notebook,
+    known: Mutex<HashMap<Moment, Known>>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    at: Time,
+    kept: Option<Instant>,
+}
+
+/// What was seen at the latest look and does not hold yet.
+#[derive(Debug, Default)]
+pub(super) struct Pending(Vec<(Moment, Time)>);
+
+impl Marks {
+    pub(super) fn new(queue: &str, notebook: Notebook) -> Self {
+        Self { queue: queue.to_owned(), notebook, known: Mutex::default() }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Moment, Known>> {
+        // Every change is a plain assignment.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what the worker before knew.
+    pub(super) async fn read(&self) -> Result<(), String> {
+        for moment in [Moment::Empty, Moment::Settled] {
+            if let Some(at) = self.notebook.marked(&moment.name(&self.queue)).await? {
+                self.known().entry(moment).or_insert(Known { at, kept: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// After when a delivery was published; none if that is not known.
+    pub(super) fn published_after(&self, redelivered: bool) -> Option<Time> {
+        let moment = if redelivered { Moment::Settled } else { Moment::Empty };
+        self.known().get(&moment).map(|known| known.at)
+    }
+
+    /// What was seen before holds now: nothing that came before it waits to be taken any more.
+    pub(super) async fn hold(&self, pending: Pending) -> Result<(), String> {
+        for (moment, at) in pending.0 {
+            let due = {
+                let mut known = self.known();
+                let kept = known.get(&moment).and_then(|known| known.kept);
+                known.insert(moment, Known { at, kept });
+                kept.is_none_or(|kept| kept.elapsed() >= KEPT_EVERY)
+            };
+            if due {
+                self.notebook.mark(&moment.name(&self.queue), at).await?;
+                self.known().insert(moment, Known { at, kept: Some(Instant::now()) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which moments a look has found.
+pub(super) fn found(seen: Seen) -> Pending {
+    if seen.messages > 0 || seen.consumers == 0 {
+        return Pending::default();
+    }
+    let ours = seen.active || seen.consumers == 1;
+    let settled = ours && seen.in_hand == 0 && seen.consuming >= ALONE_AFTER;
+    let settled = settled.then_some((Moment::Settled, seen.asked));
+    Pending(std::iter::once((Moment::Empty, seen.asked)).chain(settled).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Time = Time::from_unix_ms(1000);
+    const QUIET: Seen =
+        Seen { asked: AT, messages: 0, consumers: 1, active: false, in_hand: 0, consuming: ALONE_AFTER };
+
+    #[test]
+    fn a_queue_is_empty_only_if_a_broker_that_serves_it_says_so() {
+        assert_eq!(found(QUIET).0, [(Moment::Empty, AT), (Moment::Settled, AT)]);
+        assert_eq!(found(Seen { in_hand: 3, ..QUIET }).0, [(Moment::Empty, AT)]);
+        assert!(found(Seen { messages: 1, ..QUIET }).0.is_empty());
+        assert!(found(Seen { consumers: 0, ..QUIET }).0.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_settled_while_another_worker_may_hold_something() {
+        for seen in [
+            Seen { consumers: 2, ..QUIET },
+            Seen { in_hand: 1, ..QUIET },
+            Seen { consuming: Duration::from_secs(1), ..QUIET },
+        ] {
+            assert_eq!(found(seen).0, [(Moment::Empty, AT)], "{seen:?}");
+        }
+        assert_eq!(found(Seen { consumers: 2, active: true, ..QUIET }).0.len(), 2);
+    }
+}
