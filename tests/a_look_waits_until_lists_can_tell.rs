@@ -90,7 +90,8 @@ async fn twenty_unknown_ends_of_one_cardholder_share_a_listing() {
     one_card_each(&issuing.sandbox.account(), &expected);
     expect_exit(&output, 0);
     let lists = issuing.lists();
-    assert!(lists <= 300, "{lists} lists of 121 pages in all: {}", said(&output));
+    // One to see whether the batch was issued from elsewhere, one for the rows, and one for those that came a second later.
+    assert!(lists <= 4 * 121, "{lists} lists of 121 pages in all: {}", said(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]
