@@ -294,7 +294,7 @@ async fn a_message_that_comes_back_shows_nothing_of_a_pin_at_trace_level() {
     let connection = broker.connect("test").await.unwrap();
     // A classic queue in place of the jobs queue: a quorum queue that is deleted under a publisher is an error of the broker's.
     let channel = connection.create_channel().await.unwrap();
-    broker.topology.ensure(&channel).await.unwrap();
+    broker.topology.ensure(&connection).await.unwrap();
     let jobs = broker.topology.jobs.as_str();
     channel.queue_delete(jobs.into(), QueueDeleteOptions::default()).await.unwrap();
     let classic = QueueDeclareOptions { durable: true, ..Default::default() };

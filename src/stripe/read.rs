@@ -314,7 +314,10 @@ mod tests {
         }
         assert!(matches!(account(401, ERROR), AccountAnswer::KeyRejected(_)));
         for (code, body) in [(200, "{}"), (404, "<html>"), (405, "no")] {
-            assert!(matches!(account(code, body), AccountAnswer::Forbidden(_)), "{code} {body}: no such question");
+            assert!(
+                matches!(account(code, body), AccountAnswer::Forbidden(_)),
+                "{code} {body}: no such question"
+            );
         }
         for (code, body) in [(403, "<html>"), (200, "<html>"), (500, ERROR), (424, ERROR), (429, ERROR)] {
             assert!(matches!(account(code, body), AccountAnswer::Failed(_)), "{code} {body}");
