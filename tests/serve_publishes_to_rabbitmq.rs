@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use embosser::sandbox::{Options, Sandbox};
 use serde_json::json;
 use support::rabbit::Rabbit;
@@ -13,7 +15,7 @@ use support::{Program, Running, one_card_each, write_manifest};
 struct Stage {
     directory: tempfile::TempDir,
     sandbox: Sandbox,
-    _rabbit: Rabbit,
+    rabbit: Rabbit,
     worker: Program,
     server: Program,
 }
@@ -26,7 +28,7 @@ async fn stage() -> Stage {
     let worker = program();
     // The server has no key: it is the worker that calls Stripe.
     let server = program().with("EMBOSSER__HTTP__JOBS_TO", "rabbitmq_test").with("STRIPE_API_KEY", "");
-    Stage { worker, server, directory, sandbox, _rabbit: rabbit }
+    Stage { worker, server, directory, sandbox, rabbit }
 }
 
 fn work(stage: &Stage, rate: &str) -> Running {
@@ -118,4 +120,80 @@ async fn killed_at_both_ends_and_uploaded_again_each_row_has_one_card() {
     let view = served.until_ended("staff").await;
     assert_eq!((&view["state"], &view["issued"]), (&json!("finished"), &json!(200)), "{view}");
     one_card_each(&stage.sandbox.account(), &expected);
+}
+
+/// A row that is refused a second time is not written to the ledger again: only its event tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_refused_again_end_their_batch_and_single_jobs_give_back_their_places() {
+    let stage = stage().await;
+    let file = stage.directory.path().join("staff.csv");
+    write_manifest(&file, &stage.sandbox, 10).await;
+    let served = Served::start(&stage.server, &["--rate", "100"]);
+    let json_type = [("content-type", "application/json")];
+    let job = json!({"id": "late", "deadline": "2020-01-01T00:00:00Z",
+        "card": {"type": "virtual", "currency": "eur"}});
+    for time in ["first", "again"] {
+        served.upload_file(&file).await.expect(202);
+        served.ask(reqwest::Method::POST, "/v1/jobs", &json_type, job.to_string().into()).await.expect(202);
+        // Until its PINs are too old for the worker that comes then.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let worker = stage.worker.clone().with("EMBOSSER__PIN__MAX_AGE_SECONDS", "1").spawn(&["worker"]);
+        let view = served.until_ended("staff").await;
+        // Every fifth row has no PIN.
+        assert_eq!(
+            (&view["state"], &view["issued"], &view["refused"]),
+            (&json!("finished"), &json!(2), &json!(8)),
+            "{time}: {view}"
+        );
+        let began = Instant::now();
+        loop {
+            let view = served.get("/v1/jobs/late").await.expect(200).json();
+            if view["state"] == "refused" {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "{time}: its place is not given back: {view}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        worker.killed().await;
+    }
+    assert_eq!(served.stopped().await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_broker_is_away_it_is_not_ready_and_takes_nothing() {
+    let mut stage = stage().await;
+    let file = stage.directory.path().join("staff.csv");
+    write_manifest(&file, &stage.sandbox, 10).await;
+    let served = Served::start(&stage.server, &["--rate", "100"]);
+    let ready = async |wanted: u16| {
+        let began = Instant::now();
+        loop {
+            let answer = served.get("/readyz").await;
+            if answer.status == wanted {
+                return answer.text;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{}", answer.text);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    ready(200).await;
+    stage.rabbit.kill();
+    assert!(ready(503).await.contains("RabbitMQ is away"));
+    let began = Instant::now();
+    let json_type = [("content-type", "application/json")];
+    let job = || json!({"id": "a", "card": {"type": "virtual", "currency": "eur"}}).to_string().into_bytes();
+    let post = async || served.ask(reqwest::Method::POST, "/v1/jobs", &json_type, job()).await;
+    post().await.expect(503);
+    served.upload_file(&file).await.expect(503);
+    assert!(began.elapsed() < Duration::from_secs(2), "they are answered at once");
+    let view = served.get("/v1/server").await.expect(200).json();
+    assert!(view["stopped"].as_str().is_some_and(|why| why.contains("RabbitMQ")), "{view}");
+    stage.rabbit.start_again().await;
+    ready(200).await;
+    post().await.expect(202);
+    served.upload_file(&file).await.expect(202);
+    let worker = work(&stage, "100");
+    assert_eq!(served.until_ended("staff").await["issued"], json!(10));
+    worker.killed().await;
+    assert_eq!(served.stopped().await.0, Some(0));
 }

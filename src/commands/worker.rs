@@ -54,7 +54,16 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     tracing::info!("ledger: {}", place::shown(&config.ledger.url));
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
     let connected = connect(args.sandbox, &mut config, api_key).await?;
-    let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
+    let ledger = match Ledger::open(&config.ledger.url).await {
+        Ok(ledger) => ledger,
+        Err(error) if error.may_pass() => {
+            if let Some(sandbox) = connected.sandbox {
+                sandbox.stop().await;
+            }
+            return Ok(again(&error));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
     let pace = Pace::start(&config.pace);
     let scope =
         connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
@@ -100,12 +109,15 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     match ended {
         Ok(()) => Ok(Exit::Success),
         Err(halt @ (Halt::Key(_) | Halt::SameRefusals(_))) => Err(format!("stopped: {halt}")),
-        // A database may come back: whoever looks after this process is to start it again.
-        Err(halt @ (Halt::Ledger(_) | Halt::Unreachable(_))) => {
-            eprintln!("embosser: stopped: {halt}");
-            Ok(Exit::Unfinished)
-        }
+        Err(halt @ (Halt::Ledger(_) | Halt::Unreachable(_))) => Ok(again(&halt)),
     }
+}
+
+/// What stopped it may pass, as a database that is away does: whoever looks after this process is to start it again. It takes
+/// no job before its ledger could be written to, so that this costs no job a delivery.
+fn again(reason: &dyn std::fmt::Display) -> Exit {
+    eprintln!("embosser: stopped: {reason}");
+    Exit::Unfinished
 }
 
 fn stop_on_signal() -> Result<CancellationToken, String> {

@@ -343,3 +343,16 @@ pub enum LedgerError {
     #[error("the ledger is closed")]
     Closed,
 }
+
+impl LedgerError {
+    /// Whether it may serve another time: then whoever waits for it is to try again, else somebody must look.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Locked(_) | Self::ReadOnly(_) | Self::Full(_) | Self::Database { .. } | Self::Closed => {
+                true
+            }
+            Self::Address { .. } | Self::Newer { .. } | Self::Damaged { .. } | Self::Replaced(_) => false,
+        }
+    }
+}

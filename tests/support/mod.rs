@@ -92,6 +92,7 @@ pub fn one_card_each(account: &Account, expected: &Expected) {
 }
 
 /// `embosser`, in a directory of its own, against a sandbox.
+#[derive(Clone)]
 pub struct Program {
     pub directory: PathBuf,
     pub environment: Vec<(String, String)>,

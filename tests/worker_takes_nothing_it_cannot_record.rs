@@ -1,0 +1,85 @@
+//! Promise: a worker whose ledger cannot be written to takes no job, says so, and goes on by itself once it can; how it ends
+//! tells whoever starts it whether to start it again.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use embosser::sandbox::Options;
+use lapin::BasicProperties;
+use serde_json::{Value, json};
+use support::proxy::Proxy;
+use support::scene::{ONE_AT_A_TIME, Scene};
+use support::{expect_exit, free_port, http_client};
+
+async fn until_ready(listen: u16, wanted: bool) -> Value {
+    let began = Instant::now();
+    loop {
+        if let Ok(answer) = http_client().get(format!("http://127.0.0.1:{listen}/readyz")).send().await {
+            let ready = answer.status().is_success();
+            let parts: Value = answer.json().await.unwrap();
+            // The reason comes with the first try.
+            if ready == wanted
+                && (ready || parts["reason"].as_str().is_some_and(|why| why.contains("ledger")))
+            {
+                return parts;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{parts}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "no answer");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_ledger_can_only_be_read_jobs_stay_in_their_queue_and_none_becomes_poison() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    let mut listener = scene.listen().await;
+    let proxy = Proxy::before(scene.rabbit.port()).await;
+    let (listen, ledger) = (free_port(), scene.directory.path().join("jobs.db"));
+    let program = scene
+        .program()
+        .with("EMBOSSER__RABBITMQ__URL", &scene.rabbit.url_by(proxy.port()))
+        .with("EMBOSSER__LEDGER__URL", &format!("sqlite://{}", ledger.display()))
+        .with("EMBOSSER__WORKER__LISTEN", &format!("127.0.0.1:{listen}"));
+    let worker = program.spawn(&["worker"]);
+    until_ready(listen, true).await;
+    // Somebody else writes, and does not come to an end.
+    let other = rusqlite::Connection::open(&ledger).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    proxy.cut();
+    let parts = until_ready(listen, false).await;
+    assert_eq!(parts["consumer"], json!(false), "{parts}");
+    for number in 0..10 {
+        let card = json!({"cardholder": "ich_1", "type": "virtual", "currency": "eur"});
+        let job = json!({"id": format!("job{number}"), "card": card});
+        scene.publish(job.to_string().as_bytes(), BasicProperties::default()).await;
+    }
+    // Longer than between two tries.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(scene.messages(&scene.broker().topology.jobs).await, Some(10), "none is taken");
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    for _ in 0..10 {
+        let event = listener.event().await;
+        assert!(event.card.is_some(), "{event:?}");
+    }
+    worker.signal(rustix::process::Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_it_ends_says_whether_to_start_it_again() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    let with = |ledger: &str| scene.program().with("EMBOSSER__LEDGER__URL", ledger);
+    // A database that is not there yet may come: 3, as the unit of deploy/systemd restarts.
+    let away = format!("postgres://nobody@127.0.0.1:{}/embosser", free_port());
+    expect_exit(&with(&away).run(&["worker"]).await, 3);
+    // An address that is none stays so: 2, which it does not restart.
+    expect_exit(&with("mysql://db/embosser").run(&["worker"]).await, 2);
+    let unit = include_str!("../deploy/systemd/embosser-worker.service");
+    assert!(unit.contains("Restart=on-failure\n") && unit.contains("RestartPreventExitStatus=2\n"));
+}
