@@ -60,28 +60,46 @@ async fn a_design_that_is_not_there() {
     everybody_is_answered(forced, "No such personalization_design").await;
 }
 
+/// An outage is waited out with few calls, and its cause is told; when it ends, the same run makes every card.
+async fn an_outage_is_waited_out(forced: Forced, cause: &str) {
+    const ROWS: usize = 60;
+    let issuing = Issuing::with(Options::default()).await;
+    let expected = issuing.manifest(ROWS).await;
+    issuing.sandbox.force(Some(forced));
+    let running = issue(&issuing.program(), "100", &[]);
+    issuing.until("calls that failed", |sandbox| sandbox.counts().creates >= 8).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let creates = issuing.sandbox.counts().creates;
+    assert!(creates <= 60, "{creates} calls");
+    assert_eq!(issuing.sandbox.counts().cards, 0);
+    issuing.sandbox.force(None);
+    let output = ended(running).await;
+    expect_exit(&output, 0);
+    assert!(said(&output).contains(cause), "{}", said(&output));
+    one_card_each(&issuing.sandbox.account(), &expected);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn something_outside_stripe_that_failed() {
     let forced = Forced::error(424, "api_error", None, "An external dependency failed");
-    everybody_is_answered(forced, "424").await;
+    an_outage_is_waited_out(forced, "424").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_429_of_no_limiter() {
     let forced = Forced::error(429, "invalid_request_error", Some("lock_timeout"), "This object is locked");
-    everybody_is_answered(forced, "429").await;
+    an_outage_is_waited_out(forced, "429").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_500_with_stripes_error_object() {
     let message = "An unknown error occurred";
-    let forced = Forced { saved: true, ..Forced::error(500, "api_error", None, message) };
-    everybody_is_answered(forced, "500").await;
+    an_outage_is_waited_out(Forced::error(500, "api_error", None, message), "500").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_500_without_an_error_object() {
-    everybody_is_answered(Forced { status: 500, ..Forced::default() }, "500").await;
+    an_outage_is_waited_out(Forced { status: 500, ..Forced::default() }, "500").await;
 }
 
 /// The key endpoint is another host than the API: jobs without a PIN need nothing of it.
@@ -97,16 +115,18 @@ async fn a_key_endpoint_that_is_down_stops_only_jobs_with_a_pin_and_is_named() {
         (format!("http://{dead}/v1/keys"), dead, "refused"),
     ];
     for (url, host, cause) in endpoints {
-        let program = issuing
-            .program()
-            .with("EMBOSSER__STRIPE__KEY_URL", &url)
-            .with("EMBOSSER__RETRY__ATTEMPTS_MAX", "3")
-            .with("EMBOSSER__RETRY__ELAPSED_SECONDS_MAX", "5");
-        let output = ended(issue(&program, "200", &[])).await;
+        let program = issuing.program().with("EMBOSSER__STRIPE__KEY_URL", &url);
+        let running = issue(&program, "200", &[]);
+        let without_pin = expected.values().filter(|pin| pin.is_none()).count();
+        issuing
+            .until("a card for each row without a PIN", |sandbox| sandbox.counts().cards == without_pin)
+            .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        running.signal(rustix::process::Signal::INT);
+        let output = ended(running).await;
         expect_exit(&output, 3);
         let said = said(&output);
         assert!(said.contains(&host) && said.to_lowercase().contains(cause), "{host}, {cause}: {said}");
-        let without_pin = expected.values().filter(|pin| pin.is_none()).count();
         assert_eq!(issuing.sandbox.counts().cards, without_pin, "{said}");
     }
     issuing.sandbox.set_key_endpoint(KeyEndpoint::Up);

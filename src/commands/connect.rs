@@ -55,8 +55,8 @@ impl From<crate::ledger::LedgerError> for ScopeError {
 /// For how long an account is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// So often at most, and until [`FIRST_CONTACT_MAX`] has passed.
-    Bounded(u32),
+    /// So often at most, and no longer than that.
+    Bounded(u32, Duration),
     /// For ever: a server waits for Stripe.
     Unbounded,
 }
@@ -175,8 +175,8 @@ impl Connected {
                 AccountAnswer::Limited(reason) => format!("Stripe limits: {}", reason.word()),
                 AccountAnswer::Failed(reason) => reason,
             };
-            if let Patience::Bounded(tries_max) = patience
-                && (tries >= tries_max || began.elapsed() > FIRST_CONTACT_MAX)
+            if let Patience::Bounded(tries_max, time_max) = patience
+                && (tries >= tries_max || began.elapsed() > time_max)
             {
                 return Err(ScopeError::Unreachable(format!(
                     "{} never answered ({reason}); nothing was issued. Look at the network and at stripe.api_url, then run \

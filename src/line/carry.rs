@@ -23,7 +23,7 @@ use crate::killpoint;
 use crate::ledger::{Begin, Conclude, Recorded, Row, State};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
-use crate::pace::{Answered as Paced, Pass, Permit, Turn, Waited};
+use crate::pace::{Answered as Paced, CircuitState, Pass, Permit, Turn, Waited};
 use crate::stripe::{Answer, Leave, Slot};
 use crate::wipe::Wiped;
 
@@ -261,8 +261,12 @@ impl<'l> Carried<'l> {
         if self.job.pin.is_none() {
             return Ok(Some(None));
         }
-        let line = self.line;
-        Ok(self.while_all_wait(line.parts.pace.key_endpoint().ready()).await?.map(Some))
+        let endpoint = self.line.parts.pace.key_endpoint();
+        if endpoint.state() != CircuitState::Closed {
+            // Rows without a PIN that come after it must not wait for its place.
+            self.job.waiting = None;
+        }
+        Ok(self.while_all_wait(endpoint.ready()).await?.map(Some))
     }
 
     /// Waits for what holds up all jobs alike. One that can be handed back to where it came from waits no longer than a

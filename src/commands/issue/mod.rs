@@ -16,7 +16,7 @@ use super::Exit;
 use super::connect::{FIRST_CONTACT_MAX, Patience, ScopeError, connect};
 use super::signals::{HangUp, StopSignals, print, say};
 use crate::clock::Clock;
-use crate::config::{Config, place};
+use crate::config::{Config, place, seconds};
 use crate::ledger::{BatchRow, Ledger};
 use crate::line::decision::Rules;
 use crate::line::{Halt, LEASE_IDLE, LeaseUse, Line, LookFirst, OnSameRefusals, Parts, Vet};
@@ -113,7 +113,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     if let (Some(exporter), Some(listen)) = (&exporter, args.metrics) {
         exporter.serve(listen, pace.clone()).await.map_err(|error| format!("--metrics {listen}: {error}"))?;
     }
-    let patience = Patience::Bounded(config.retry.attempts_max);
+    let patience_max = FIRST_CONTACT_MAX.min(seconds(config.retry.elapsed_seconds_max));
+    let patience = Patience::Bounded(config.retry.attempts_max, patience_max);
     let scope = match connected.scope(&ledger, &pace, patience).await {
         Ok(scope) => scope,
         Err(ScopeError::Unusable(reason)) => return Err(reason),
