@@ -109,15 +109,22 @@ impl Carried<'_> {
     /// The way of every job.
     async fn through(&mut self) -> Result<Ended, Stop> {
         loop {
+            // An end needs no lease: it is recorded if its row still is as it is known, whoever calls meanwhile.
+            if let Next::Finish(outcome) = self.decision.next(self.now()) {
+                match self.conclude(outcome).await? {
+                    Some(ended) => return Ok(ended),
+                    None => continue,
+                }
+            }
+            if self.is_stopped() {
+                return Err(Stop::Closed);
+            }
+            if self.is_spent() {
+                return Ok(self.unresolved());
+            }
             self.hold_lease().await?;
             match self.decision.next(self.now()) {
-                Next::Finish(outcome) => {
-                    if let Some(ended) = self.conclude(outcome).await? {
-                        return Ok(ended);
-                    }
-                }
-                _ if self.is_stopped() => return Err(Stop::Closed),
-                _ if self.is_spent() => return Ok(self.unresolved()),
+                Next::Finish(_) => {}
                 // On the heap, and only for as long as it takes: a job that waits is small, and many wait.
                 Next::Look => Box::pin(self.look()).await?,
                 Next::Call(_) => {

@@ -82,8 +82,8 @@ impl LineLease {
     }
 
     fn is_surely_ours(&self) -> bool {
-        // Held by somebody who asks or acquires: then that must be waited for.
-        let Ok(lease) = self.shared.lease.try_lock() else { return false };
+        // Somebody asks just now: whoever finds it lost, or gives it up, says so before.
+        let Ok(lease) = self.shared.lease.try_lock() else { return self.shared.held.load(Ordering::SeqCst) };
         lease.as_ref().is_some_and(Lease::is_surely_ours)
     }
 
