@@ -176,7 +176,8 @@ impl Rollout {
             reconcile_first: false,
             metrics: None,
             skip_invalid: false,
-            second_cards: false,
+            // Every rollout asks for the same cards.
+            second_cards: true,
             no_wait: false,
         };
         Self { name: name.to_owned(), args, config, rows }

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Config, place, seconds};
 use crate::ledger::{BatchRow, Ledger};
 use crate::line::decision::Rules;
-use crate::line::{Halt, LEASE_IDLE, LeaseUse, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::line::{Halt, LeaseUse, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::manifest::batch::{Jobs, digest_of};
 use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
@@ -135,7 +135,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         rules: Rules::of(&config.stripe),
         look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
         vet: Vet::Yes,
-        lease_idle: LEASE_IDLE,
+        // It is held for the whole run, and no longer.
+        lease_idle: Duration::ZERO,
         same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Stop),
     }));
     let stopped = line.clone();
