@@ -231,6 +231,10 @@ async fn every_request_that_embosser_sends_holds_against_stripes_schema() {
     let mut used: BTreeMap<String, usize> = BTreeMap::new();
     let mut requests = 0;
     while let Ok(body) = told.try_recv() {
+        // A question (whose key it is, which cards there are) has no body.
+        if body.is_empty() {
+            continue;
+        }
         let request = nested(&body, schema);
         holds(&asked, &request);
         requests += 1;
