@@ -431,7 +431,8 @@ impl<'l> Carried<'l> {
         let waited = turn.permit().await;
         self.waited += began.elapsed();
         match waited {
-            Waited::Permit(permit) if !self.is_stopped() => {
+            // What is recorded is called for, though the line stops; a recalled job's call is somebody else's.
+            Waited::Permit(permit) if !self.recall.is_cancelled() => {
                 metrics::permit(began.elapsed());
                 Ok(Some(Departing { attempt, permit, slot }))
             }
