@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{Criterion, Throughput};
 use embosser::encrypt::encrypt_pin;
-use embosser::jwe::{PinKey, Scan, Verifier};
+use embosser::jwe::{PinKey, Verifier};
 use openssl::rsa::Rsa;
 
 const KID: &str = "issuing_pin_key_2026_11_01";
@@ -49,17 +49,15 @@ impl Case {
 
     /// The ways, the reference first. Each does it once and holds its result to be right.
     fn ways(&self) -> Vec<Way<'_>> {
-        let of = move |scan: Scan| {
-            let mut verifier = Verifier::new(scan);
+        let of = move || {
+            let mut verifier = Verifier::new();
             move || assert_eq!(verifier.verify(black_box(&self.compact), black_box(&self.key)), Ok(()))
         };
-        let scan = Scan::detect();
-        let mut inspector = Verifier::new(scan);
+        let mut inspector = Verifier::new();
         vec![
             ("josekit", Box::new(|| josekit_reads(black_box(&self.compact)))),
-            ("known_header", Box::new(of(scan))),
-            ("known_header_portable", Box::new(of(Scan::PORTABLE))),
-            ("header_never_seen", Box::new(move || of(scan)())),
+            ("known_header", Box::new(of())),
+            ("header_never_seen", Box::new(move || of()())),
             (
                 "inspect_known_header",
                 Box::new(move || {

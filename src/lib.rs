@@ -2,6 +2,8 @@
 //!
 //! One job goes down one line, once: intake → admit → pace → key → verify → create → record → settle.
 
+#![forbid(unsafe_code)]
+
 pub mod broker;
 pub mod card;
 pub mod clock;

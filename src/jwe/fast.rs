@@ -4,8 +4,8 @@
 //! It only ever says yes. Whatever it does not say yes to goes through [`super::plain`], which decides and names the
 //! reason; that the two agree on every input is tested in `tests/jwe_agreement.rs`.
 
+use super::alphabet::{SEXTETS, count_outside};
 use super::known::{HEADER_CHARACTERS_MAX, Known};
-use super::scan::Scan;
 use super::{CIPHERTEXT_BYTES, ENCRYPTED_KEY_BYTES, IV_BYTES, PinKey, Refusal, TAG_BYTES, header, plain};
 use crate::pin::JWE_CHARACTERS_MAX;
 
@@ -28,9 +28,8 @@ pub(super) const fn characters(bytes: usize) -> usize {
 /// Tells whether a JWE can be the encrypted PIN that Stripe expects, and remembers the headers it accepted.
 ///
 /// For one thread; [`super::verify`] and [`super::inspect`] keep one for each.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Verifier {
-    scan: Scan,
     /// Of the key that was verified against last.
     of_key: Known,
     /// Of any key, for [`Self::inspect`].
@@ -40,8 +39,8 @@ pub struct Verifier {
 impl Verifier {
     /// One that knows no header yet.
     #[must_use]
-    pub const fn new(scan: Scan) -> Self {
-        Self { scan, of_key: Known::new(), of_any: Known::new() }
+    pub const fn new() -> Self {
+        Self { of_key: Known::new(), of_any: Known::new() }
     }
 
     /// As [`super::verify`].
@@ -50,8 +49,8 @@ impl Verifier {
     /// The first check that fails.
     #[inline]
     pub fn verify(&mut self, compact: &str, key: &PinKey) -> Result<(), Refusal> {
-        match self.of_key.find(self.scan, key.kid(), compact.as_bytes()) {
-            Some(header) if is_sound_under(self.scan, &compact.as_bytes()[header..], key) => Ok(()),
+        match self.of_key.find(key.kid(), compact.as_bytes()) {
+            Some(header) if is_sound_under(&compact.as_bytes()[header..], key) => Ok(()),
             Some(_) => plain::verify(compact, key),
             None => self.verify_new_header(compact, key),
         }
@@ -63,8 +62,8 @@ impl Verifier {
     /// The first check that fails.
     #[inline]
     pub fn inspect(&mut self, compact: &str) -> Result<(), Refusal> {
-        match self.of_any.find(self.scan, "", compact.as_bytes()) {
-            Some(header) if is_sound(self.scan, &compact.as_bytes()[header..]) => Ok(()),
+        match self.of_any.find("", compact.as_bytes()) {
+            Some(header) if is_sound(&compact.as_bytes()[header..]) => Ok(()),
             Some(_) => plain::inspect(compact),
             None => self.inspect_new_header(compact),
         }
@@ -73,15 +72,15 @@ impl Verifier {
     /// Whether [`Self::inspect`] finds nothing wrong with these bytes.
     #[inline]
     pub(super) fn finds_sound(&mut self, compact: &[u8]) -> bool {
-        let known = self.of_any.find(self.scan, "", compact);
-        known.is_some_and(|header| is_sound(self.scan, &compact[header..]))
+        let known = self.of_any.find("", compact);
+        known.is_some_and(|header| is_sound(&compact[header..]))
             || std::str::from_utf8(compact).is_ok_and(|compact| self.inspect(compact).is_ok())
     }
 
     #[cold]
     fn verify_new_header(&mut self, compact: &str, key: &PinKey) -> Result<(), Refusal> {
         if let Some((header, rest)) = at_first_dot(compact)
-            && is_sound_under(self.scan, rest, key)
+            && is_sound_under(rest, key)
             && accepts(header, |kid| kid == key.kid())
         {
             self.of_key.learn(header.as_bytes());
@@ -93,7 +92,7 @@ impl Verifier {
     #[cold]
     fn inspect_new_header(&mut self, compact: &str) -> Result<(), Refusal> {
         if let Some((header, rest)) = at_first_dot(compact)
-            && is_sound(self.scan, rest)
+            && is_sound(rest)
             && accepts(header, |_| true)
         {
             self.of_any.learn(header.as_bytes());
@@ -115,33 +114,33 @@ fn accepts(segment: &str, kid_fits: impl FnOnce(&str) -> bool) -> bool {
 
 /// Whether this is `.encrypted_key.iv.ciphertext.tag`, canonical, and below the key's modulus.
 #[inline]
-fn is_sound_under(scan: Scan, rest: &[u8], key: &PinKey) -> bool {
+fn is_sound_under(rest: &[u8], key: &PinKey) -> bool {
     let modulus = key.modulus_text();
     rest.len() == 1 + modulus.len() + TAIL_CHARACTERS
         && is_below(&rest[1..=modulus.len()], modulus.as_bytes())
-        && is_canonical(scan, rest)
+        && is_canonical(rest)
 }
 
 /// Whether this is `.encrypted_key.iv.ciphertext.tag`, canonical, the encrypted key as long as some key's modulus.
 #[inline]
-fn is_sound(scan: Scan, rest: &[u8]) -> bool {
+fn is_sound(rest: &[u8]) -> bool {
     const LENGTHS: std::ops::RangeInclusive<usize> =
         characters(*ENCRYPTED_KEY_BYTES.start())..=characters(*ENCRYPTED_KEY_BYTES.end());
     rest.len().checked_sub(1 + TAIL_CHARACTERS).is_some_and(|length| LENGTHS.contains(&length))
-        && is_canonical(scan, rest)
+        && is_canonical(rest)
 }
 
 /// Whether the dots are where the lengths put them, with base64url between them whose last characters set no bit
 /// that no byte has. A dot is not of the alphabet, so with the four that are in their places all else is.
 #[inline]
-fn is_canonical(scan: Scan, rest: &[u8]) -> bool {
+fn is_canonical(rest: &[u8]) -> bool {
     const DOTS: usize = 4;
     let Some((front, tail)) = rest.split_last_chunk::<TAIL_CHARACTERS>() else { return false };
     let Some((b'.', encrypted_key)) = front.split_first() else { return false };
     let (iv, ciphertext, tag) = (&tail[1..23], &tail[24..46], &tail[47..69]);
     let dots = tail[0] == b'.' && tail[23] == b'.' && tail[46] == b'.';
     dots && [encrypted_key, iv, ciphertext, tag].into_iter().all(ends_canonically)
-        && scan.strangers(rest) == DOTS
+        && count_outside(rest) == DOTS
 }
 
 /// Whether the last character's bits beyond the last byte are zero, and the length is one that bytes encode to.
@@ -163,15 +162,3 @@ fn is_below(text: &[u8], modulus: &[u8]) -> bool {
     let differing = text.iter().zip(modulus).find(|(left, right)| left != right);
     differing.is_some_and(|(left, right)| SEXTETS[usize::from(*left)] < SEXTETS[usize::from(*right)])
 }
-
-/// The six bits of each character of the alphabet; all eight for every other byte.
-const SEXTETS: [u8; 256] = {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut table = [0xFF; 256];
-    let mut bits = 0;
-    while bits < 64 {
-        table[alphabet[bits as usize] as usize] = bits;
-        bits += 1;
-    }
-    table
-};

@@ -7,7 +7,7 @@ pub mod batch;
 mod blocks;
 mod checker;
 mod header;
-mod marks;
+mod delimiters;
 mod names;
 mod plan;
 pub mod recognise;

@@ -26,10 +26,10 @@ impl Scratch {
     }
 }
 
-/// A record without quotes, as the marks behind its cells.
+/// A record without quotes, as the delimiters behind its cells.
 pub(super) struct PlainRecord<'b> {
     start: usize,
-    marks: &'b [u32],
+    delimiters: &'b [u32],
     /// Where its last cell ends: before the line feed, or the carriage return before that.
     end: usize,
 }
@@ -37,8 +37,8 @@ pub(super) struct PlainRecord<'b> {
 impl PlainRecord<'_> {
     #[inline]
     pub(super) fn cell<'b>(&self, bytes: &'b [u8], at: usize) -> &'b [u8] {
-        let start = if at == 0 { self.start } else { self.marks[at - 1] as usize + 1 };
-        let end = if at + 1 == self.marks.len() { self.end } else { self.marks[at] as usize };
+        let start = if at == 0 { self.start } else { self.delimiters[at - 1] as usize + 1 };
+        let end = if at + 1 == self.delimiters.len() { self.end } else { self.delimiters[at] as usize };
         &bytes[start..end]
     }
 }
@@ -47,7 +47,7 @@ impl PlainRecord<'_> {
 pub(super) struct Split<'b> {
     pub(super) bytes: &'b [u8],
     /// Places of the commas, quotes and line feeds that are not passed yet.
-    pub(super) marks: &'b [u32],
+    pub(super) delimiters: &'b [u32],
     pub(super) has_returns: bool,
     pub(super) at: usize,
     /// Quotes that stood where they should.
@@ -62,8 +62,8 @@ impl<'b> Split<'b> {
     /// The next mark's place and the mark.
     #[inline]
     fn next_mark(&mut self) -> Option<(usize, u8)> {
-        let (place, rest) = self.marks.split_first()?;
-        self.marks = rest;
+        let (place, rest) = self.delimiters.split_first()?;
+        self.delimiters = rest;
         let place = *place as usize;
         Some((place, self.bytes[place]))
     }
@@ -88,24 +88,24 @@ impl<'b> Split<'b> {
     /// The record that begins here, if it has this many cells, none with quotes, and a line's end; it is not passed yet.
     #[inline]
     pub(super) fn plain_record(&self, cells: usize) -> Option<PlainRecord<'b>> {
-        let marks = self.marks.get(..cells)?;
-        let (last, others) = marks.split_last()?;
+        let delimiters = self.delimiters.get(..cells)?;
+        let (last, others) = delimiters.split_last()?;
         let is = |place: u32, mark: u8| self.bytes[place as usize] == mark;
         if !is(*last, b'\n') || !others.iter().all(|place| is(*place, b',')) {
             return None;
         }
         let last = *last as usize;
         let end = if last > self.at && self.bytes[last - 1] == b'\r' { last - 1 } else { last };
-        Some(PlainRecord { start: self.at, marks, end })
+        Some(PlainRecord { start: self.at, delimiters, end })
     }
 
     /// Passes such a record.
     #[inline]
     pub(super) fn pass(&mut self, record: &PlainRecord<'_>) {
-        let (passed, rest) = self.marks.split_at(record.marks.len());
+        let (passed, rest) = self.delimiters.split_at(record.delimiters.len());
         self.at = passed.last().map_or(self.at, |last| *last as usize + 1);
         self.returns += self.at - 1 - record.end;
-        self.marks = rest;
+        self.delimiters = rest;
         self.lines += 1;
     }
 

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::blocks::{Block, Blocks, Cut};
 use super::checker::Checker;
-use super::marks::Marks;
+use super::delimiters::Delimiters;
 use super::names::Hasher;
 use super::plan::{Good, Plan};
 use super::records::{Record, Records};
@@ -70,7 +70,7 @@ struct Judge<'m> {
 #[derive(Default)]
 struct Slot {
     block: Block,
-    marks: Marks,
+    delimiters: Delimiters,
     judged: Judged,
 }
 
@@ -193,24 +193,24 @@ impl Judge<'_> {
 
 impl Slot {
     fn judge(&mut self, judge: &Judge<'_>) {
-        let Self { block, marks, judged } = self;
+        let Self { block, delimiters, judged } = self;
         judged.rows.clear();
         judged.invalid.clear();
         judged.digested.clear();
         judged.lines = 0;
-        judged.odd = judged.judge(block, marks, judge).is_none();
+        judged.odd = judged.judge(block, delimiters, judge).is_none();
     }
 }
 
 impl Judged {
     /// Judges every row; nothing if the block is not as well-formed as it must be.
-    fn judge(&mut self, block: &Block, marks: &mut Marks, judge: &Judge<'_>) -> Option<()> {
+    fn judge(&mut self, block: &Block, delimiters: &mut Delimiters, judge: &Judge<'_>) -> Option<()> {
         let Judge { manifest, plan, hasher, digests } = judge;
         let bytes = block.bytes();
         simdutf8::basic::from_utf8(bytes).ok()?;
-        marks.find(bytes);
-        let (has_returns, marks) = (marks.has_returns(), marks.places());
-        let mut split = Split { bytes, marks, has_returns, at: 0, quotes: 0, returns: 0, lines: 0 };
+        delimiters.find(bytes);
+        let (has_returns, delimiters) = (delimiters.has_returns(), delimiters.places());
+        let mut split = Split { bytes, delimiters, has_returns, at: 0, quotes: 0, returns: 0, lines: 0 };
         let columns = manifest.columns.len();
         while split.skip_blank_lines() {
             let line = split.lines;
