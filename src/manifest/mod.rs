@@ -6,8 +6,8 @@
 pub mod batch;
 mod blocks;
 mod checker;
-mod header;
 mod delimiters;
+mod header;
 mod names;
 mod plan;
 pub mod recognise;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::asked::{Asked, last_part};
-use super::told::Told;
+use super::request::{ApiRequest, last_part};
+use super::response::ApiResponse;
 use super::world::World;
 use super::{Faults, Forced, KeyEndpoint};
 
@@ -79,15 +79,17 @@ pub struct Seen {
 }
 
 /// What is told to those who judge from outside, under `/_sandbox/`.
-pub(super) fn control(world: &mut World, asked: &Asked) -> Told {
-    match (asked.method.as_str(), last_part(&asked.path)) {
-        ("GET", "account") => Told::new(200, &serde_json::to_value(world.account()).unwrap_or_default()),
-        ("GET", "requests") => Told::new(200, &serde_json::to_value(world.seen()).unwrap_or_default()),
-        ("POST", order) => match steer(world, order, &asked.body) {
-            Ok(()) => Told::new(200, &json!({"ok": true})),
-            Err(reason) => Told::new(400, &json!({"error": reason})),
+pub(super) fn control(world: &mut World, request: &ApiRequest) -> ApiResponse {
+    match (request.method.as_str(), last_part(&request.path)) {
+        ("GET", "account") => {
+            ApiResponse::new(200, &serde_json::to_value(world.account()).unwrap_or_default())
+        }
+        ("GET", "requests") => ApiResponse::new(200, &serde_json::to_value(world.seen()).unwrap_or_default()),
+        ("POST", order) => match steer(world, order, &request.body) {
+            Ok(()) => ApiResponse::new(200, &json!({"ok": true})),
+            Err(reason) => ApiResponse::new(400, &json!({"error": reason})),
         },
-        _ => Told::new(404, &json!({"error": format!("GET account, requests; POST {ORDERS}")})),
+        _ => ApiResponse::new(404, &json!({"error": format!("GET account, requests; POST {ORDERS}")})),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::told::Fault;
+use super::response::Fault;
 use crate::card::CardRequest;
 
 /// Every account's cards.
@@ -31,25 +31,25 @@ pub(super) struct Making<'a> {
 impl Cards {
     /// Makes a card of a request; answers its object.
     pub(super) fn make(&mut self, request: &CardRequest, making: Making<'_>) -> &Value {
-        let asked = request.to_json();
+        let request = request.to_json();
         let id = format!("ic_sandbox{:08}", self.cards.len() + 1);
         let cardholder = request.cardholder.clone().unwrap_or_else(|| "ich_sandbox_nobody".into());
         let mut card = json!({
             "id": id, "object": "issuing.card", "brand": "Visa", "cancellation_reason": null,
             "cardholder": super::cardholders::object(&cardholder, making.created, making.livemode),
-            "created": making.created, "currency": asked["currency"],
-            "exp_month": asked["exp_month"].as_u64().unwrap_or(8),
-            "exp_year": asked["exp_year"].as_u64().unwrap_or(2030),
+            "created": making.created, "currency": request["currency"],
+            "exp_month": request["exp_month"].as_u64().unwrap_or(8),
+            "exp_year": request["exp_year"].as_u64().unwrap_or(2030),
             "last4": format!("{:04}", (self.cards.len() + 1) % 10_000),
-            "latest_fraud_warning": null, "lifecycle_controls": lifecycle(&asked),
+            "latest_fraud_warning": null, "lifecycle_controls": lifecycle(&request),
             "livemode": making.livemode, "metadata": making.metadata, "replaced_by": null,
-            "replacement_for": asked["replacement_for"], "replacement_reason": asked["replacement_reason"],
-            "second_line": asked["second_line"], "shipping": shipping(&asked["shipping"]),
-            "spending_controls": controls(&asked["spending_controls"], &asked["currency"]),
-            "status": asked["status"].as_str().unwrap_or("inactive"), "type": asked["type"], "wallets": wallets(),
+            "replacement_for": request["replacement_for"], "replacement_reason": request["replacement_reason"],
+            "second_line": request["second_line"], "shipping": shipping(&request["shipping"]),
+            "spending_controls": controls(&request["spending_controls"], &request["currency"]),
+            "status": request["status"].as_str().unwrap_or("inactive"), "type": request["type"], "wallets": wallets(),
         });
         for name in ["financial_account", "personalization_design"] {
-            if let Some(given) = asked.get(name).filter(|given| !given.is_null()) {
+            if let Some(given) = request.get(name).filter(|given| !given.is_null()) {
                 card[name] = given.clone();
             }
         }
@@ -176,14 +176,14 @@ fn change(card: &mut Value, path: &str, value: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn lifecycle(asked: &Value) -> Value {
-    let count = &asked["lifecycle_controls"]["cancel_after"]["payment_count"];
+fn lifecycle(request: &Value) -> Value {
+    let count = &request["lifecycle_controls"]["cancel_after"]["payment_count"];
     if count.is_null() { Value::Null } else { json!({"cancel_after": {"payment_count": count}}) }
 }
 
-fn controls(asked: &Value, currency: &Value) -> Value {
-    let list = |name: &str| asked.get(name).cloned().unwrap_or(Value::Null);
-    let limits: Vec<Value> = asked["spending_limits"]
+fn controls(request: &Value, currency: &Value) -> Value {
+    let list = |name: &str| request.get(name).cloned().unwrap_or(Value::Null);
+    let limits: Vec<Value> = request["spending_limits"]
         .as_array()
         .into_iter()
         .flatten()
@@ -201,20 +201,20 @@ fn controls(asked: &Value, currency: &Value) -> Value {
     })
 }
 
-fn shipping(asked: &Value) -> Value {
-    if asked.is_null() {
+fn shipping(request: &Value) -> Value {
+    if request.is_null() {
         return Value::Null;
     }
     json!({
         "address": {
-            "city": asked["address"]["city"], "country": asked["address"]["country"],
-            "line1": asked["address"]["line1"], "line2": asked["address"]["line2"],
-            "postal_code": asked["address"]["postal_code"], "state": asked["address"]["state"],
+            "city": request["address"]["city"], "country": request["address"]["country"],
+            "line1": request["address"]["line1"], "line2": request["address"]["line2"],
+            "postal_code": request["address"]["postal_code"], "state": request["address"]["state"],
         },
-        "address_validation": null, "carrier": null, "customs": asked["customs"], "eta": null, "name": asked["name"],
-        "phone_number": asked["phone_number"], "require_signature": asked["require_signature"],
-        "service": asked["service"].as_str().unwrap_or("standard"), "status": "pending", "tracking_number": null,
-        "tracking_url": null, "type": asked["type"].as_str().unwrap_or("individual"),
+        "address_validation": null, "carrier": null, "customs": request["customs"], "eta": null, "name": request["name"],
+        "phone_number": request["phone_number"], "require_signature": request["require_signature"],
+        "service": request["service"].as_str().unwrap_or("standard"), "status": "pending", "tracking_number": null,
+        "tracking_url": null, "type": request["type"].as_str().unwrap_or("individual"),
     })
 }
 

@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use super::asked::Asked;
-use super::told::Told;
+use super::request::ApiRequest;
+use super::response::ApiResponse;
 
 /// What calls are answered, whatever they ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -57,9 +57,9 @@ impl Forced {
     }
 
     /// The answer to this request, the sandbox's n-th.
-    pub(super) fn told(&self, asked: &Asked, number: u64) -> Told {
-        let Some(kind) = &self.kind else { return Told::new(self.status, &json!({})) };
-        let pairs = asked.pairs();
+    pub(super) fn response(&self, request: &ApiRequest, number: u64) -> ApiResponse {
+        let Some(kind) = &self.kind else { return ApiResponse::new(self.status, &json!({})) };
+        let pairs = request.pairs();
         let given = |name: &str| {
             let pair = pairs.iter().find(|(path, _)| path == name);
             pair.map_or("none", |(_, value)| value.as_str())
@@ -75,6 +75,6 @@ impl Forced {
                 error[name] = value.as_str().into();
             }
         }
-        Told::new(self.status, &json!({ "error": error }))
+        ApiResponse::new(self.status, &json!({ "error": error }))
     }
 }

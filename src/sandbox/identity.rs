@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::asked::api_key_of;
+use super::request::api_key_of;
 
 /// The account of every key that names none.
 pub(super) const OF_ANY_KEY: &str = "acct_sandbox";

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::told::{Fault, Told};
+use super::response::{ApiResponse, Fault};
 
 /// What a request asks for, as far as one differs from another: no PIN is kept.
 pub(super) type Parameters = [u8; 32];
 
 enum Saved {
     Running { request: Parameters },
-    Ended { request: Parameters, told: Told, at: Duration },
+    Ended { request: Parameters, response: ApiResponse, at: Duration },
 }
 
 /// By account and key.
@@ -23,7 +23,7 @@ pub(super) enum Remembered {
     /// Nothing: it is new.
     Nothing,
     /// The saved answer.
-    Replay(Told),
+    Replay(ApiResponse),
     /// It may not be made.
     Refused(Fault),
 }
@@ -41,10 +41,12 @@ impl Memory {
         if expired {
             self.0.remove(name);
         }
-        let (same, told) = match self.0.get(name) {
+        let (same, response) = match self.0.get(name) {
             None => return Remembered::Nothing,
             Some(Saved::Running { request: saved }) => (*saved == request, None),
-            Some(Saved::Ended { request: saved, told, .. }) => (*saved == request, Some(told.clone())),
+            Some(Saved::Ended { request: saved, response, .. }) => {
+                (*saved == request, Some(response.clone()))
+            }
         };
         if !same {
             let message = format!(
@@ -54,11 +56,11 @@ impl Memory {
             );
             return Remembered::Refused(Fault::of(400, "idempotency_error", None, &message));
         }
-        let Some(mut told) = told else {
+        let Some(mut response) = response else {
             return Remembered::Refused(Fault::in_use());
         };
-        told.headers.push(("idempotent-replayed", "true".into()));
-        Remembered::Replay(told)
+        response.headers.push(("idempotent-replayed", "true".into()));
+        Remembered::Replay(response)
     }
 
     pub(super) fn begins(&mut self, name: (String, String), request: Parameters) {
@@ -69,7 +71,13 @@ impl Memory {
         self.0.remove(name);
     }
 
-    pub(super) fn ends(&mut self, name: (String, String), request: Parameters, told: Told, at: Duration) {
-        self.0.insert(name, Saved::Ended { request, told, at });
+    pub(super) fn ends(
+        &mut self,
+        name: (String, String),
+        request: Parameters,
+        response: ApiResponse,
+        at: Duration,
+    ) {
+        self.0.insert(name, Saved::Ended { request, response, at });
     }
 }

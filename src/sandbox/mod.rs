@@ -5,7 +5,6 @@
 //! What it answers to is in [`world`]; this file is the server around it.
 
 mod account;
-mod asked;
 mod cardholders;
 mod cards;
 mod faults;
@@ -14,7 +13,8 @@ mod identity;
 mod keys;
 mod limits;
 mod memory;
-mod told;
+mod request;
+mod response;
 mod world;
 
 use std::collections::HashSet;
@@ -32,8 +32,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use asked::Asked;
-use told::{Cut, Told};
+use request::ApiRequest;
+use response::{ApiResponse, Cut};
 use world::World;
 
 pub use account::{Account, Counts, IssuedCard, Seen};
@@ -259,7 +259,7 @@ async fn answer(
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(axum::body::Body::new(body), BODY_BYTES_MAX).await.map_err(|_| Gone)?;
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let asked = Asked {
+    let request = ApiRequest {
         method: head.method.as_str().to_owned(),
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or("").to_owned(),
@@ -273,19 +273,19 @@ async fn answer(
         body,
     };
     // On a task of its own: a client that hangs up does not stop what was begun.
-    let told = tokio::spawn(act(world, asked)).await.map_err(|_| Gone)?;
-    let Some(told) = told else { return Err(Gone) };
-    Ok(response(told).unwrap_or_else(|never| match never {}))
+    let response = tokio::spawn(act(world, request)).await.map_err(|_| Gone)?;
+    let Some(response) = response else { return Err(Gone) };
+    Ok(http_response(response).unwrap_or_else(|never| match never {}))
 }
 
-async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
+async fn act(world: Arc<Mutex<World>>, request: ApiRequest) -> Option<ApiResponse> {
     let lock = || world.lock().unwrap_or_else(PoisonError::into_inner);
-    if asked.path.starts_with("/_sandbox/") {
-        return Some(account::control(&mut lock(), &asked));
+    if request.path.starts_with("/_sandbox/") {
+        return Some(account::control(&mut lock(), &request));
     }
-    let begun = lock().begin(&asked);
+    let begun = lock().begin(&request);
     let mut execution = match begun {
-        world::Begun::Told(told) => return told,
+        world::Begun::Answered(response) => return response,
         world::Begun::Execute(execution) => execution,
         world::Begun::Silent(changed) => {
             changed.notified().await;
@@ -301,7 +301,7 @@ async fn act(world: Arc<Mutex<World>>, asked: Asked) -> Option<Told> {
                 .unwrap_or_else(|_| Err("could not be decrypted".into()))
         }
     };
-    lock().finish(&asked, *execution, pin)
+    lock().finish(&request, *execution, pin)
 }
 
 /// Waits for so long by the sandbox's clock: a test that moves it ahead makes a long call end at once.
@@ -326,14 +326,14 @@ async fn pass(world: &Mutex<World>, time: Duration) {
     }
 }
 
-fn response(told: Told) -> Result<Response<axum::body::Body>, Infallible> {
-    let body = match told.cut {
-        Cut::Whole => axum::body::Body::from(Bytes::from(told.body)),
-        Cut::HalfWay => half_of(&told.body),
+fn http_response(answer: ApiResponse) -> Result<Response<axum::body::Body>, Infallible> {
+    let body = match answer.cut {
+        Cut::Whole => axum::body::Body::from(Bytes::from(answer.body)),
+        Cut::HalfWay => half_of(&answer.body),
     };
     let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(told.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in told.headers {
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in answer.headers {
         if let Ok(value) = value.parse() {
             response.headers_mut().insert(name, value);
         }

@@ -15,14 +15,14 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use super::account::{Account, IssuedCard, Seen};
-use super::asked::{Asked, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
 use super::cards::{Cards, Making};
 use super::faults::{ListMishap, Mishap};
 use super::forced::{Calls, Forced};
 use super::keys::{KeyEndpoint, Keys};
 use super::limits::Limits;
 use super::memory::{Memory, Remembered};
-use super::told::{Cut, Fault, Told};
+use super::request::{ApiRequest, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
+use super::response::{ApiResponse, Cut, Fault};
 use super::{Faults, Options, cardholders, cards, identity};
 use crate::card::{CardRequest, FieldProblem};
 
@@ -31,7 +31,7 @@ const REQUESTS_MAX: usize = 100_000;
 /// What was decided on arrival.
 pub(super) enum Begun {
     /// The answer; none cuts the connection.
-    Told(Option<Told>),
+    Answered(Option<ApiResponse>),
     /// No answer, until something changes.
     Silent(Arc<Notify>),
     /// To be executed.
@@ -124,89 +124,91 @@ impl World {
     }
 
     /// Everything up to execution, in Stripe's order.
-    pub(super) fn begin(&mut self, asked: &Asked) -> Begun {
-        let seen = self.see(asked);
-        if asked.path == "/v1/keys" {
+    pub(super) fn begin(&mut self, request: &ApiRequest) -> Begun {
+        let seen = self.see(request);
+        if request.path == "/v1/keys" {
             return match self.options.key_endpoint {
                 KeyEndpoint::Up => {
                     let document = self.keys_document();
-                    Begun::Told(self.told(asked, seen, document))
+                    Begun::Answered(self.respond(request, seen, document))
                 }
-                KeyEndpoint::Unavailable => Begun::Told(self.told(asked, seen, Told::page(503))),
+                KeyEndpoint::Unavailable => {
+                    Begun::Answered(self.respond(request, seen, ApiResponse::page(503)))
+                }
                 KeyEndpoint::Silent => Begun::Silent(self.changed.clone()),
             };
         }
-        let decided = self.decide(asked, seen);
+        let decided = self.decide(request, seen);
         match decided {
             Ok(begun) => begun,
-            Err(fault) => Begun::Told(self.told(asked, seen, fault.told())),
+            Err(fault) => Begun::Answered(self.respond(request, seen, fault.response())),
         }
     }
 
-    fn keys_document(&mut self) -> Told {
+    fn keys_document(&mut self) -> ApiResponse {
         self.account.key_fetches += 1;
-        let told = Told::new(200, &self.keys.document());
+        let response = ApiResponse::new(200, &self.keys.document());
         if self.dice.random_bool(self.options.faults.rotate) {
             self.keys.rotate();
         }
-        told
+        response
     }
 
-    fn decide(&mut self, asked: &Asked, seen: usize) -> Result<Begun, Fault> {
-        self.limit(asked)?;
-        self.authenticate(asked)?;
+    fn decide(&mut self, request: &ApiRequest, seen: usize) -> Result<Begun, Fault> {
+        self.limit(request)?;
+        self.authenticate(request)?;
         if let Some(forced) = self.forced(Calls::All) {
-            return Ok(Begun::Told(self.told_by_force(asked, seen, &forced)));
+            return Ok(Begun::Answered(self.forced_response(request, seen, &forced)));
         }
         let pairs = || -> Vec<(String, String)> {
-            url::form_urlencoded::parse(asked.query.as_bytes()).into_owned().collect()
+            url::form_urlencoded::parse(request.query.as_bytes()).into_owned().collect()
         };
-        let answer = match (asked.method.as_str(), asked.path.as_str()) {
+        let answer = match (request.method.as_str(), request.path.as_str()) {
             ("POST", CARDS) => {
                 self.account.creates += 1;
                 self.account.arrivals.push(self.began.elapsed().as_secs_f64());
-                return self.begin_effect(asked, seen, Self::making);
+                return self.begin_effect(request, seen, Self::making);
             }
             ("POST", path) if is_one_of(CARDS, path) => {
-                return self.begin_effect(asked, seen, Self::updating);
+                return self.begin_effect(request, seen, Self::updating);
             }
-            ("GET", CARDS) => self.list(asked, &pairs())?,
+            ("GET", CARDS) => self.list(request, &pairs())?,
             ("GET", path) if is_one_of(CARDS, path) => {
-                self.cards.find(&asked.account, last_part(path))?.clone()
+                self.cards.find(&request.account, last_part(path))?.clone()
             }
             ("GET", "/v1/account") if !self.options.may_read_account => {
                 return Err(may_not("rak_accounts_kyc_basic_read"));
             }
-            ("GET", "/v1/account") => identity::object(&asked.account, self.unix_seconds()),
-            ("POST", CARDHOLDERS) => self.make_cardholder(asked)?,
+            ("GET", "/v1/account") => identity::object(&request.account, self.unix_seconds()),
+            ("POST", CARDHOLDERS) => self.make_cardholder(request)?,
             ("GET", path) if is_one_of(CARDHOLDERS, path) => {
                 let id = last_part(path);
-                self.cardholder_exists(&asked.account, id, "cardholder")?;
-                cardholders::object(id, self.unix_seconds(), livemode(asked))
+                self.cardholder_exists(&request.account, id, "cardholder")?;
+                cardholders::object(id, self.unix_seconds(), livemode(request))
             }
             _ => {
-                let message = format!("Unrecognized request URL ({}: {}).", asked.method, asked.path);
+                let message = format!("Unrecognized request URL ({}: {}).", request.method, request.path);
                 return Err(Fault::of(404, "invalid_request_error", None, &message));
             }
         };
-        Ok(Begun::Told(self.told(asked, seen, Told::new(200, &answer))))
+        Ok(Begun::Answered(self.respond(request, seen, ApiResponse::new(200, &answer))))
     }
 
     /// A page of cards, or what goes wrong with it.
-    fn list(&mut self, asked: &Asked, query: &[(String, String)]) -> Result<Value, Fault> {
+    fn list(&mut self, request: &ApiRequest, query: &[(String, String)]) -> Result<Value, Fault> {
         match self.options.faults.draw_for_list(&mut self.dice) {
             Some(ListMishap::Error) => Err(Fault::backend()),
             Some(ListMishap::EmptyPage) => Ok(cards::page(&[], true)),
             None => {
                 let made_by = self.now().checked_sub(self.options.list_lag);
-                self.cards.list(&asked.account, query, made_by)
+                self.cards.list(&request.account, query, made_by)
             }
         }
     }
 
-    fn limit(&mut self, asked: &Asked) -> Result<(), Fault> {
+    fn limit(&mut self, request: &ApiRequest) -> Result<(), Fault> {
         let asked_at = Instant::now();
-        let limited = self.limits.ask(&self.options, &asked.account, &asked.endpoint(), asked_at);
+        let limited = self.limits.ask(&self.options, &request.account, &request.endpoint(), asked_at);
         limited.map_err(|reason| {
             self.account.limited += 1;
             *self.account.limited_by.entry(reason.to_owned()).or_default() += 1;
@@ -218,8 +220,8 @@ impl World {
         })
     }
 
-    fn authenticate(&self, asked: &Asked) -> Result<(), Fault> {
-        let key = asked.authorization.as_deref().and_then(api_key_of);
+    fn authenticate(&self, request: &ApiRequest) -> Result<(), Fault> {
+        let key = request.authorization.as_deref().and_then(api_key_of);
         let accepted = match (&key, &self.options.api_key) {
             (Some(key), Some(only)) => key == only,
             (Some(key), None) => key.starts_with("sk_") || key.starts_with("rk_"),
@@ -229,7 +231,7 @@ impl World {
             let message = "Invalid API Key provided";
             return Err(Fault::of(401, "invalid_request_error", None, message));
         }
-        if asked.method == "POST" && !self.options.may_write {
+        if request.method == "POST" && !self.options.may_write {
             return Err(may_not("rak_issuing_card_write"));
         }
         Ok(())
@@ -239,44 +241,44 @@ impl World {
         self.options.answer_all.clone().filter(|forced| forced.calls == calls)
     }
 
-    fn told_by_force(&mut self, asked: &Asked, seen: usize, forced: &Forced) -> Option<Told> {
-        if asked.method == "POST" && forced.calls == Calls::All && asked.path == CARDS {
+    fn forced_response(&mut self, request: &ApiRequest, seen: usize, forced: &Forced) -> Option<ApiResponse> {
+        if request.method == "POST" && forced.calls == Calls::All && request.path == CARDS {
             self.account.creates += 1;
         }
-        let told = forced.told(asked, self.requests);
-        if let (true, Some(key)) = (forced.saved, &asked.idempotency_key) {
-            let name = (asked.account.clone(), key.clone());
-            self.memory.ends(name, asked.parameters(), told.clone(), self.now());
+        let response = forced.response(request, self.requests);
+        if let (true, Some(key)) = (forced.saved, &request.idempotency_key) {
+            let name = (request.account.clone(), key.clone());
+            self.memory.ends(name, request.parameters(), response.clone(), self.now());
         }
-        self.told(asked, seen, told)
+        self.respond(request, seen, response)
     }
 
     /// Memory, validation and the draw of a fault, and then execution.
     fn begin_effect(
         &mut self,
-        asked: &Asked,
+        request: &ApiRequest,
         seen: usize,
-        of: fn(&mut Self, &Asked) -> Result<Wanted, Fault>,
+        of: fn(&mut Self, &ApiRequest) -> Result<Wanted, Fault>,
     ) -> Result<Begun, Fault> {
-        let name = asked.idempotency_key.clone().map(|key| (asked.account.clone(), key));
+        let name = request.idempotency_key.clone().map(|key| (request.account.clone(), key));
         if let Some(name) = &name {
             let (now, window) = (self.now(), self.options.idempotency_window);
-            match self.memory.ask(name, asked.parameters(), now, window) {
+            match self.memory.ask(name, request.parameters(), now, window) {
                 Remembered::Nothing => {}
                 Remembered::Refused(fault) => return Err(fault),
-                Remembered::Replay(told) => {
+                Remembered::Replay(response) => {
                     self.account.replays += 1;
-                    return Ok(Begun::Told(self.told(asked, seen, told)));
+                    return Ok(Begun::Answered(self.respond(request, seen, response)));
                 }
             }
         }
         if let Some(forced) = self.forced(Calls::Changes) {
-            return Ok(Begun::Told(self.told_by_force(asked, seen, &forced)));
+            return Ok(Begun::Answered(self.forced_response(request, seen, &forced)));
         }
-        let (effect, jwe) = of(self, asked)?;
+        let (effect, jwe) = of(self, request)?;
         let mishap = self.options.faults.draw(&mut self.dice);
         match mishap {
-            Some(Mishap::DropBefore) => return Ok(Begun::Told(None)),
+            Some(Mishap::DropBefore) => return Ok(Begun::Answered(None)),
             Some(Mishap::Conflict) => return Err(Fault::in_use()),
             Some(Mishap::LockTimeout) => {
                 // A 429 that is no limiter's: it has no reason header.
@@ -284,13 +286,15 @@ impl World {
                                process is currently accessing it.";
                 return Err(Fault::of(429, "invalid_request_error", Some("lock_timeout"), message));
             }
-            Some(Mishap::Html) => return Ok(Begun::Told(self.told(asked, seen, Told::page(502)))),
+            Some(Mishap::Html) => {
+                return Ok(Begun::Answered(self.respond(request, seen, ApiResponse::page(502))));
+            }
             _ => {}
         }
         if let Some(name) = name {
-            self.memory.begins(name, asked.parameters());
+            self.memory.begins(name, request.parameters());
         }
-        self.limits.begins(&asked.account, &asked.endpoint());
+        self.limits.begins(&request.account, &request.endpoint());
         self.executing += 1;
         self.account.at_once_max = self.account.at_once_max.max(self.executing);
         let delay = if mishap == Some(Mishap::Delay) { self.options.delay } else { Duration::ZERO };
@@ -303,25 +307,25 @@ impl World {
         })))
     }
 
-    fn making(&mut self, asked: &Asked) -> Result<Wanted, Fault> {
+    fn making(&mut self, request: &ApiRequest) -> Result<Wanted, Fault> {
         // What embosser itself adds, its users may not give: the table of parameters leaves it out.
         let (metadata, others): (Vec<_>, Vec<_>) =
-            asked.pairs().into_iter().partition(|(path, _)| path.starts_with("metadata["));
+            request.pairs().into_iter().partition(|(path, _)| path.starts_with("metadata["));
         let metadata = entries(metadata)?;
         let mut card = CardRequest::from_pairs(others).map_err(|problems| {
             problems.first().map_or_else(|| Fault::invalid(None, "", "Invalid request"), told_of)
         })?;
         if let Some(cardholder) = &card.cardholder {
-            self.cardholder_exists(&asked.account, cardholder, "cardholder")?;
+            self.cardholder_exists(&request.account, cardholder, "cardholder")?;
         }
         let jwe = card.take_pin().map(|pin| pin.expose().to_owned());
         Ok((Effect::Make { card, metadata }, jwe))
     }
 
-    fn updating(&mut self, asked: &Asked) -> Result<Wanted, Fault> {
-        let id = last_part(&asked.path).to_owned();
-        self.cards.find(&asked.account, &id)?;
-        let pairs = asked.pairs();
+    fn updating(&mut self, request: &ApiRequest) -> Result<Wanted, Fault> {
+        let id = last_part(&request.path).to_owned();
+        self.cards.find(&request.account, &id)?;
+        let pairs = request.pairs();
         let jwe = pairs.iter().find(|(path, _)| path == crate::card::PIN).map(|(_, jwe)| jwe.clone());
         Ok((Effect::Update { id, pairs }, jwe))
     }
@@ -329,16 +333,16 @@ impl World {
     /// The effect, what is saved, and the answer.
     pub(super) fn finish(
         &mut self,
-        asked: &Asked,
+        request: &ApiRequest,
         execution: Execution,
         pin: Result<Option<String>, String>,
-    ) -> Option<Told> {
-        self.limits.ends(&asked.account, &asked.endpoint());
+    ) -> Option<ApiResponse> {
+        self.limits.ends(&request.account, &request.endpoint());
         self.executing -= 1;
         let Execution { effect, mishap, seen, .. } = execution;
-        let failed = Fault::backend().told();
-        let name = asked.idempotency_key.clone().map(|key| (asked.account.clone(), key));
-        let told = match (mishap, pin) {
+        let failed = Fault::backend().response();
+        let name = request.idempotency_key.clone().map(|key| (request.account.clone(), key));
+        let response = match (mishap, pin) {
             (Some(Mishap::ErrorBefore), _) => failed,
             (_, Err(reason)) => {
                 // Validation: it is not saved.
@@ -346,54 +350,57 @@ impl World {
                     self.memory.forgets(name);
                 }
                 let fault = Fault::invalid(None, crate::card::PIN, format!("The encrypted PIN {reason}."));
-                return self.told(asked, seen, fault.told());
+                return self.respond(request, seen, fault.response());
             }
             (mishap, Ok(pin)) => {
-                let told = self.effect(asked, effect, pin);
-                if mishap == Some(Mishap::ErrorAfter) { failed } else { told }
+                let response = self.effect(request, effect, pin);
+                if mishap == Some(Mishap::ErrorAfter) { failed } else { response }
             }
         };
         if let Some(name) = name {
-            self.memory.ends(name, asked.parameters(), told.clone(), self.now());
+            self.memory.ends(name, request.parameters(), response.clone(), self.now());
         }
         match mishap {
             Some(Mishap::DropAfter) => None,
-            Some(Mishap::Empty) => self.told(asked, seen, Told::nothing()),
-            Some(Mishap::HalfBody) => self.told(asked, seen, Told { cut: Cut::HalfWay, ..told }),
-            _ => self.told(asked, seen, told),
+            Some(Mishap::Empty) => self.respond(request, seen, ApiResponse::nothing()),
+            Some(Mishap::HalfBody) => {
+                self.respond(request, seen, ApiResponse { cut: Cut::HalfWay, ..response })
+            }
+            _ => self.respond(request, seen, response),
         }
     }
 
-    fn effect(&mut self, asked: &Asked, effect: Effect, pin: Option<String>) -> Told {
+    fn effect(&mut self, request: &ApiRequest, effect: Effect, pin: Option<String>) -> ApiResponse {
         match effect {
             Effect::Update { id, pairs } => {
-                let updated = self.cards.update(&asked.account, &id, &pairs);
-                let told = updated.map_or_else(|fault| fault.told(), |card| Told::new(200, card));
-                if let (200, Some(pin)) = (told.status, pin)
+                let updated = self.cards.update(&request.account, &id, &pairs);
+                let response =
+                    updated.map_or_else(|fault| fault.response(), |card| ApiResponse::new(200, card));
+                if let (200, Some(pin)) = (response.status, pin)
                     && let Some(card) = self.account.cards.iter_mut().find(|card| card.id == id)
                 {
                     card.pin = Some(pin);
                 }
-                told
+                response
             }
             Effect::Make { card, metadata } => {
                 let making = Making {
-                    account: &asked.account,
+                    account: &request.account,
                     created: self.unix_seconds(),
                     made_at: self.now(),
-                    livemode: livemode(asked),
+                    livemode: livemode(request),
                     metadata,
                 };
                 let object = self.cards.make(&card, making);
                 self.account.cards.push(IssuedCard {
                     id: object["id"].as_str().unwrap_or_default().to_owned(),
-                    account: asked.account.clone(),
+                    account: request.account.clone(),
                     cardholder: card.cardholder.clone(),
                     job: object["metadata"]["embosser_job"].as_str().map(str::to_owned),
                     pin,
-                    idempotency_key: asked.idempotency_key.clone(),
+                    idempotency_key: request.idempotency_key.clone(),
                 });
-                Told::new(200, object)
+                ApiResponse::new(200, object)
             }
         }
     }
@@ -407,15 +414,15 @@ impl World {
         if made || known { Ok(()) } else { Err(Fault::missing("issuing cardholder", param, id)) }
     }
 
-    fn make_cardholder(&mut self, asked: &Asked) -> Result<Value, Fault> {
-        let pairs = asked.pairs();
+    fn make_cardholder(&mut self, request: &ApiRequest) -> Result<Value, Fault> {
+        let pairs = request.pairs();
         let given = |name: &str| pairs.iter().find(|(path, _)| path == name).map(|(_, value)| value.clone());
         let name = given("name").ok_or_else(|| {
             Fault::invalid(Some("parameter_missing"), "name", "Missing required param: name.")
         })?;
         let id = format!("ich_sandbox{:08}", self.made_cardholders.len() + 1);
-        self.made_cardholders.insert((asked.account.clone(), id.clone()));
-        let mut object = cardholders::object(&id, self.unix_seconds(), livemode(asked));
+        self.made_cardholders.insert((request.account.clone(), id.clone()));
+        let mut object = cardholders::object(&id, self.unix_seconds(), livemode(request));
         object["name"] = name.into();
         Ok(object)
     }
@@ -453,7 +460,7 @@ impl World {
         (since + self.ahead).as_secs()
     }
 
-    fn see(&mut self, asked: &Asked) -> usize {
+    fn see(&mut self, request: &ApiRequest) -> usize {
         self.requests += 1;
         if self.seen.len() == REQUESTS_MAX {
             self.seen.pop_front();
@@ -461,27 +468,32 @@ impl World {
         }
         self.seen.push_back(Seen {
             ms: self.began.elapsed().as_secs_f64() * 1000.0,
-            method: asked.method.clone(),
-            path: asked.path.clone(),
+            method: request.method.clone(),
+            path: request.path.clone(),
             status: None,
-            idempotency_key: asked.idempotency_key.clone(),
+            idempotency_key: request.idempotency_key.clone(),
         });
         self.forgotten + self.seen.len() - 1
     }
 
     /// An answer on its way, with the headers that every answer has.
-    fn told(&mut self, asked: &Asked, seen: usize, mut told: Told) -> Option<Told> {
+    fn respond(
+        &mut self,
+        request: &ApiRequest,
+        seen: usize,
+        mut response: ApiResponse,
+    ) -> Option<ApiResponse> {
         if let Some(seen) = seen.checked_sub(self.forgotten).and_then(|index| self.seen.get_mut(index)) {
-            seen.status = Some(told.status);
+            seen.status = Some(response.status);
         }
-        told.headers.push(("request-id", format!("req_sandbox{:08}", self.requests)));
-        if let Some(version) = &asked.version {
-            told.headers.push(("stripe-version", version.clone()));
+        response.headers.push(("request-id", format!("req_sandbox{:08}", self.requests)));
+        if let Some(version) = &request.version {
+            response.headers.push(("stripe-version", version.clone()));
         }
-        if let Some(key) = &asked.idempotency_key {
-            told.headers.push(("idempotency-key", key.clone()));
+        if let Some(key) = &request.idempotency_key {
+            response.headers.push(("idempotency-key", key.clone()));
         }
-        Some(told)
+        Some(response)
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) const CARDS: &str = "/v1/issuing/cards";
 pub(super) const CARDHOLDERS: &str = "/v1/issuing/cardholders";
 
 /// A request, read.
-pub(super) struct Asked {
+pub(super) struct ApiRequest {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) query: String,
@@ -22,7 +22,7 @@ pub(super) struct Asked {
     pub(super) body: Bytes,
 }
 
-impl Asked {
+impl ApiRequest {
     /// The endpoint as limiters know it: with a card's id made general, and the account before it.
     pub(super) fn endpoint(&self) -> String {
         let path = if is_one_of(CARDS, &self.path) {
@@ -63,8 +63,8 @@ pub(super) fn last_part(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or("")
 }
 
-pub(super) fn livemode(asked: &Asked) -> bool {
-    asked.authorization.as_deref().and_then(api_key_of).is_some_and(|key| key.contains("_live_"))
+pub(super) fn livemode(request: &ApiRequest) -> bool {
+    request.authorization.as_deref().and_then(api_key_of).is_some_and(|key| key.contains("_live_"))
 }
 
 /// The key of `Bearer KEY`, or of `Basic`, where it is the user.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// An answer.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct ApiResponse {
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: String,
@@ -19,7 +19,7 @@ pub(super) enum Cut {
     HalfWay,
 }
 
-impl Told {
+impl ApiResponse {
     pub(super) fn new(status: u16, body: &Value) -> Self {
         let headers = vec![("content-type", "application/json".to_owned())];
         Self { status, headers, body: body.to_string(), cut: Cut::Whole }
@@ -83,7 +83,7 @@ impl Fault {
         Self::of(409, "invalid_request_error", Some("idempotency_key_in_use"), message)
     }
 
-    pub(super) fn told(&self) -> Told {
+    pub(super) fn response(&self) -> ApiResponse {
         let mut error = json!({"type": self.kind, "message": self.message});
         if let Some(code) = self.code {
             error["code"] = code.into();
@@ -93,8 +93,8 @@ impl Fault {
         if let Some(param) = &self.param {
             error["param"] = param.as_str().into();
         }
-        let mut told = Told::new(self.status, &json!({ "error": error }));
-        told.headers.extend(self.reason.map(|reason| ("stripe-rate-limited-reason", reason.to_owned())));
-        told
+        let mut response = ApiResponse::new(self.status, &json!({ "error": error }));
+        response.headers.extend(self.reason.map(|reason| ("stripe-rate-limited-reason", reason.to_owned())));
+        response
     }
 }
