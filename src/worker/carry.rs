@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Worker;
+use super::delivery::{Delivery, GivenUp};
 use super::event::Named;
 use super::hand::Hand;
-use super::letter::{GivenUp, Letter};
 use super::message::{self, Envelope, NoJob};
 use super::settle::{Settlement, settlement};
 use crate::clock::Time;
@@ -19,15 +19,15 @@ use crate::outcome::Ended;
 const EARLY_MAX: Duration = Duration::from_millis(500);
 
 /// A job from the jobs queue.
-pub(super) async fn job(worker: &Worker, hand: &Hand, letter: &Letter) -> Settlement {
+pub(super) async fn job(worker: &Worker, hand: &Hand, delivery: &Delivery) -> Settlement {
     let now = worker.line.parts().clock.now();
-    let envelope = letter.envelope(now);
-    let job = match read(worker, letter, &envelope, now) {
+    let envelope = delivery.envelope(now);
+    let job = match read(worker, delivery, &envelope, now) {
         Ok(job) => job,
         Err(no) => return refused(&no),
     };
-    let given_up = letter.given_up().or_else(|| expired(&job, &envelope, now));
-    let early = letter.early(now);
+    let given_up = delivery.given_up().or_else(|| expired(&job, &envelope, now));
+    let early = delivery.early(now);
     if given_up.is_none() && early > EARLY_MAX {
         return Settlement::Early(early);
     }
@@ -44,14 +44,14 @@ pub(super) async fn job(worker: &Worker, hand: &Hand, letter: &Letter) -> Settle
 ///
 /// The ledger is asked first. A job that was never attempted is refused; one whose attempt began must be looked for at
 /// Stripe, which is the active worker's to do: it goes back there by the ladder, without its ciphertext.
-pub(super) async fn dead(worker: &Worker, hand: &Hand, letter: &Letter) -> Settlement {
+pub(super) async fn dead(worker: &Worker, hand: &Hand, delivery: &Delivery) -> Settlement {
     let parts = worker.line.parts();
     let now = parts.clock.now();
-    let job = match read(worker, letter, &letter.envelope(now), now) {
+    let job = match read(worker, delivery, &delivery.envelope(now), now) {
         Ok(job) => job,
         Err(no) => return refused(&no),
     };
-    let given_up = letter.died_of();
+    let given_up = delivery.died_of();
     tracing::warn!(job = %job.id, code = %given_up.refusal().code, "the broker gave up on a job");
     let known = match parts.ledger.look_up(&parts.scope, &job.id).await {
         Ok(known) => known,
@@ -77,11 +77,11 @@ fn recallable(hand: &Hand, given_up: Option<GivenUp>) -> Options<'_> {
     Options { recall: Some(hand.recalled()), given_up: given_up.map(GivenUp::refusal), gate: None }
 }
 
-fn read(worker: &Worker, letter: &Letter, envelope: &Envelope, now: Time) -> Result<Job, Box<NoJob>> {
-    if let Some(published) = letter.stamped(now) {
+fn read(worker: &Worker, delivery: &Delivery, envelope: &Envelope, now: Time) -> Result<Job, Box<NoJob>> {
+    if let Some(published) = delivery.stamped(now) {
         metrics::queue_age(now.since(published));
     }
-    message::job_of(&letter.body, envelope, &worker.terms)
+    message::job_of(&delivery.body, envelope, &worker.terms)
 }
 
 /// Whether it is too late for the job.

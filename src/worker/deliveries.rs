@@ -7,8 +7,8 @@ use futures_util::FutureExt as _;
 use lapin::message::Delivery;
 use tracing::Instrument as _;
 
+use super::delivery::Delivery;
 use super::hand::Hand;
-use super::letter::Letter;
 use super::{Worker, carry};
 use crate::clock::Time;
 use crate::trace;
@@ -28,22 +28,22 @@ pub(super) fn take(
     of: Of,
     published_after: Option<Time>,
 ) {
-    let letter = Letter::open(delivery, published_after);
+    let delivery = Delivery::open(delivery, published_after);
     let topology = &worker.broker.topology;
     let queue = match of {
         Of::Jobs => &topology.jobs,
         Of::Dead => &topology.dead,
     };
-    let span = trace::delivered(&worker.broker, queue, letter.headers(), letter.body.len());
+    let span = trace::delivered(&worker.broker, queue, delivery.headers(), delivery.body.len());
     let task = {
         let (worker, hand) = (worker.clone(), hand.clone());
         async move {
             let settled = AssertUnwindSafe(async {
                 let settlement = match of {
-                    Of::Jobs => carry::job(&worker, &hand, &letter).await,
-                    Of::Dead => carry::dead(&worker, &hand, &letter).await,
+                    Of::Jobs => carry::job(&worker, &hand, &delivery).await,
+                    Of::Dead => carry::dead(&worker, &hand, &delivery).await,
                 };
-                worker.settle(&hand, settlement, letter).await;
+                worker.settle(&hand, settlement, delivery).await;
             });
             if settled.catch_unwind().await.is_err() {
                 hand.fail();

@@ -8,10 +8,10 @@
 mod carry;
 mod dead;
 mod deliveries;
+pub(crate) mod delivery;
 pub mod event;
 mod hand;
 pub mod health;
-pub(crate) mod letter;
 mod marks;
 pub mod message;
 mod notebook;

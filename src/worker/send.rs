@@ -7,7 +7,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
-use super::letter::{ROW_HEADER, ROW_ID_HEADER};
+use super::delivery::{ROW_HEADER, ROW_ID_HEADER};
 use crate::broker::publisher::{Message, NotTaken, Publisher};
 use crate::intake::document::{JobDocument, Operation};
 use crate::job::{Job, JobId};

@@ -10,9 +10,9 @@ use lapin::{Acker, BasicProperties};
 use zeroize::Zeroizing;
 
 use super::Worker;
+use super::delivery::{Delivery, GivenUp};
 use super::event::{Named, ResultEvent};
 use super::hand::{Back, Hand};
-use super::letter::{GivenUp, Letter};
 use crate::broker::publisher::{Message, NotTaken};
 use crate::broker::topology::{RUNG_PARKED, RUNGS};
 use crate::intake::document;
@@ -62,50 +62,50 @@ pub(super) fn settlement(named: Named, ended: Option<&Ended>, back: Option<Back>
 
 impl Worker {
     /// Does it, unless the connection is lost meanwhile: then the message comes again, and its job is known.
-    pub(super) async fn settle(&self, hand: &Hand, settlement: Settlement, letter: Letter) {
+    pub(super) async fn settle(&self, hand: &Hand, settlement: Settlement, delivery: Delivery) {
         tokio::select! {
             biased;
             () = hand.lost().cancelled() => metrics::ack_lost(),
-            () = self.settle_now(settlement, letter) => {}
+            () = self.settle_now(settlement, delivery) => {}
         }
     }
 
-    async fn settle_now(&self, settlement: Settlement, letter: Letter) {
+    async fn settle_now(&self, settlement: Settlement, delivery: Delivery) {
         let now = self.line.parts().clock.now();
         let word = match settlement {
             Settlement::Answer(event) => {
-                self.tell(&event, &letter).await;
+                self.tell(&event, &delivery).await;
                 "answered"
             }
             Settlement::Retry => {
-                let waits = letter.waits();
-                let properties = letter.again(waits + 1, now.plus(self.rung(waits).1), now, None);
-                self.put_on_ladder(waits, &letter.body, properties).await;
+                let waits = delivery.waits();
+                let properties = delivery.again(waits + 1, now.plus(self.rung(waits).1), now, None);
+                self.put_on_ladder(waits, &delivery.body, properties).await;
                 "retried"
             }
             Settlement::Park => {
-                let properties = letter.again(letter.waits(), now, now, None);
-                self.put_on_ladder(RUNG_PARKED, &letter.body, properties).await;
+                let properties = delivery.again(delivery.waits(), now, now, None);
+                self.put_on_ladder(RUNG_PARKED, &delivery.body, properties).await;
                 "parked"
             }
             Settlement::Early(rest) => {
                 let rung = RUNGS.iter().rposition(|(_, wait)| *wait <= rest).unwrap_or(0);
-                let properties = letter.again(letter.waits(), now.plus(rest), now, None);
-                self.put_on_ladder(rung, &letter.body, properties).await;
+                let properties = delivery.again(delivery.waits(), now.plus(rest), now, None);
+                self.put_on_ladder(rung, &delivery.body, properties).await;
                 "early"
             }
             Settlement::GiveUp(given_up) => {
-                let properties = letter.again(0, now, now, Some(given_up));
+                let properties = delivery.again(0, now, now, Some(given_up));
                 // It was read as a job a moment ago.
-                let body = document::without_pin(&letter.body).unwrap_or_default();
+                let body = document::without_pin(&delivery.body).unwrap_or_default();
                 self.put_on_ladder(0, &body, properties).await;
                 "given_up"
             }
-            Settlement::HandBack => return hand_back(&letter.acker).await,
+            Settlement::HandBack => return hand_back(&delivery.acker).await,
         };
         metrics::settled(word);
         killpoint::pass("told");
-        ack(&letter.acker).await;
+        ack(&delivery.acker).await;
         killpoint::pass("acknowledged");
     }
 
@@ -114,13 +114,13 @@ impl Worker {
     }
 
     /// Publishes the event until the broker has it.
-    async fn tell(&self, event: &ResultEvent, letter: &Letter) {
+    async fn tell(&self, event: &ResultEvent, delivery: &Delivery) {
         let body = Zeroizing::new(serde_json::to_vec(event).expect("an event is plain strings and numbers"));
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_type("embosser.result".into())
             .with_message_id(event.id.as_deref().unwrap_or_default().into());
-        if let Some(correlation) = letter.correlation() {
+        if let Some(correlation) = delivery.correlation() {
             properties = properties.with_correlation_id(correlation.as_str().into());
         }
         let key = event.routing_key();

@@ -2,11 +2,10 @@
 //!
 //! Of its properties only those are carried on that mean something here. The broker's own notes on dead-lettering must
 //! not be: it takes a message that has them for one that goes in circles, and drops it
-//! (rabbitmq.com/docs/dlx, "Dead-Letter Cycles"). Nor may the sender's user id, which is not ours.
+//! (rabbitmq.com/docs/dlx, "Dead-Delivery Cycles"). Nor may the sender's user id, which is not ours.
 
 use std::time::Duration;
 
-use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Acker, BasicProperties};
 use zeroize::Zeroizing;
@@ -46,7 +45,7 @@ const AHEAD_MAX: Duration = Duration::from_secs(5);
 const EARLY_MAX: Duration = RUNGS[RUNGS.len() - 1].1;
 
 /// A delivery.
-pub(super) struct Letter {
+pub(super) struct Delivery {
     /// What it says; wiped when it is dropped.
     pub(super) body: Zeroizing<Vec<u8>>,
     /// What is told to the broker in the end.
@@ -101,10 +100,10 @@ impl GivenUp {
     }
 }
 
-impl Letter {
+impl Delivery {
     /// `published_after`: see [`super::marks`].
-    pub(super) fn open(delivery: Delivery, published_after: Option<Time>) -> Self {
-        let Delivery { data, properties, acker, .. } = delivery;
+    pub(super) fn open(delivery: lapin::message::Delivery, published_after: Option<Time>) -> Self {
+        let lapin::message::Delivery { data, properties, acker, .. } = delivery;
         let headers = properties.headers().clone().unwrap_or_default();
         Self { body: Zeroizing::new(data), acker, properties, headers, published_after }
     }
@@ -269,7 +268,7 @@ mod tests {
     const NOW: Time = Time::from_unix_ms(1_800_000_000_000);
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn letter(stamp: Option<u64>, headers: &[(&str, i64)], published_after: Option<Time>) -> Letter {
+    fn delivery(stamp: Option<u64>, headers: &[(&str, i64)], published_after: Option<Time>) -> Delivery {
         let mut table = FieldTable::default();
         for (name, number) in headers {
             table.insert((*name).into(), AMQPValue::LongLongInt(*number));
@@ -280,11 +279,11 @@ mod tests {
         }
         let mut delivery = Delivery::mock(1, "".into(), "jobs".into(), false, Vec::new());
         delivery.properties = properties;
-        Letter::open(delivery, published_after)
+        Delivery::open(delivery, published_after)
     }
 
     fn published(stamp: Option<u64>, headers: &[(&str, i64)], after: Option<Time>) -> Option<i64> {
-        letter(stamp, headers, after).envelope(NOW).published.map(Time::unix_ms)
+        delivery(stamp, headers, after).envelope(NOW).published.map(Time::unix_ms)
     }
 
     #[test]
@@ -324,11 +323,11 @@ mod tests {
             (Some(1_800_003_600), None, 0),
             (Some(1_799_999_999), None, 1_799_999_999_000),
         ] {
-            let again = letter(stamp, &[], after).again(1, NOW, NOW, None);
+            let again = delivery(stamp, &[], after).again(1, NOW, NOW, None);
             let mut delivery = Delivery::mock(2, "".into(), "jobs".into(), false, Vec::new());
             delivery.properties = again;
             // The queue was empty meanwhile: this one was not in it.
-            let again = Letter::open(delivery, Some(later));
+            let again = Delivery::open(delivery, Some(later));
             assert_eq!(
                 again.envelope(later).published.map(Time::unix_ms),
                 Some(known),
@@ -339,7 +338,7 @@ mod tests {
 
     #[test]
     fn no_sender_puts_a_job_away_for_longer_than_the_longest_rung() {
-        let letter = letter(None, &[(NOT_BEFORE_HEADER, 4_102_444_800_000)], None);
-        assert_eq!(letter.early(NOW), Duration::from_secs(600));
+        let delivery = delivery(None, &[(NOT_BEFORE_HEADER, 4_102_444_800_000)], None);
+        assert_eq!(delivery.early(NOW), Duration::from_secs(600));
     }
 }
