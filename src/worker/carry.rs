@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Worker;
 use super::delivery::{Delivery, GivenUp};
 use super::event::Named;
-use super::hand::Hand;
+use super::in_flight::InFlight;
 use super::message::{self, Envelope, NoJob};
 use super::settle::{Settlement, settlement};
 use crate::clock::Time;
@@ -19,7 +19,7 @@ use crate::outcome::Ended;
 const EARLY_MAX: Duration = Duration::from_millis(500);
 
 /// A job from the jobs queue.
-pub(super) async fn job(worker: &Worker, hand: &Hand, delivery: &Delivery) -> Settlement {
+pub(super) async fn job(worker: &Worker, in_flight: &InFlight, delivery: &Delivery) -> Settlement {
     let now = worker.line.parts().clock.now();
     let envelope = delivery.envelope(now);
     let job = match read(worker, delivery, &envelope, now) {
@@ -31,20 +31,20 @@ pub(super) async fn job(worker: &Worker, hand: &Hand, delivery: &Delivery) -> Se
     if given_up.is_none() && early > EARLY_MAX {
         return Settlement::Early(early);
     }
-    hand.handed_over().await;
+    in_flight.handed_over().await;
     let named = Named::of(&job);
     if let Some(ended) = refused_before(worker, &job, &envelope).await {
         return settlement(named, Some(&ended), None);
     }
-    let ended = worker.line.carry(job, recallable(hand, given_up)).await;
-    settlement(named, ended.as_ref(), hand.back())
+    let ended = worker.line.carry(job, recallable(in_flight, given_up)).await;
+    settlement(named, ended.as_ref(), in_flight.back())
 }
 
 /// What the broker gave up on: after so many deliveries, or past its time to live.
 ///
 /// The ledger is asked first. A job that was never attempted is refused; one whose attempt began must be looked for at
 /// Stripe, which is the active worker's to do: it goes back there by the ladder, without its ciphertext.
-pub(super) async fn dead(worker: &Worker, hand: &Hand, delivery: &Delivery) -> Settlement {
+pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Delivery) -> Settlement {
     let parts = worker.line.parts();
     let now = parts.clock.now();
     let job = match read(worker, delivery, &delivery.envelope(now), now) {
@@ -57,7 +57,7 @@ pub(super) async fn dead(worker: &Worker, hand: &Hand, delivery: &Delivery) -> S
         Ok(known) => known,
         // The session begins anew once the ledger answers.
         Err(_) => {
-            hand.fail();
+            in_flight.fail();
             return Settlement::HandBack;
         }
     };
@@ -66,15 +66,15 @@ pub(super) async fn dead(worker: &Worker, hand: &Hand, delivery: &Delivery) -> S
         Some(State::Begun) => Settlement::GiveUp(given_up),
         None | Some(State::Issued(_) | State::Refused(_)) => {
             let named = Named::of(&job);
-            let ended = worker.line.carry(job, recallable(hand, Some(given_up))).await;
-            settlement(named, ended.as_ref(), hand.back())
+            let ended = worker.line.carry(job, recallable(in_flight, Some(given_up))).await;
+            settlement(named, ended.as_ref(), in_flight.back())
         }
     }
 }
 
-/// Until the hand is recalled; not called for any more if it was given up.
-fn recallable(hand: &Hand, given_up: Option<GivenUp>) -> Options<'_> {
-    Options { recall: Some(hand.recalled()), given_up: given_up.map(GivenUp::refusal), gate: None }
+/// Until the jobs in flight are recalled; not called for any more if it was given up.
+fn recallable(in_flight: &InFlight, given_up: Option<GivenUp>) -> Options<'_> {
+    Options { recall: Some(in_flight.recalled()), given_up: given_up.map(GivenUp::refusal), gate: None }
 }
 
 fn read(worker: &Worker, delivery: &Delivery, envelope: &Envelope, now: Time) -> Result<Job, Box<NoJob>> {

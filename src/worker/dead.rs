@@ -8,13 +8,13 @@ use lapin::Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::deliveries::{self, Of};
-use super::hand::{Back, Hand};
+use super::in_flight::{Back, InFlight};
 use super::subscription::{Lost, Subscription};
 use super::{SESSION_GOOD, Worker, wait_after};
 use crate::broker::{Backoff, asked};
 use crate::metrics;
 
-/// Dead letters in hand.
+/// Dead letters in flight.
 const IN_HAND_MAX: u16 = 1;
 /// Between two looks at how many wait, and are parked.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -49,13 +49,13 @@ async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> Result<(), L
     };
     let (connection, mut letters) = opening?;
     let lost = CancellationToken::new();
-    let hand = Hand::new(&lost);
-    let ended = take(worker, &mut letters, &hand, stop).await;
-    hand.recall(Back::Queue);
+    let in_flight = InFlight::new(&lost);
+    let ended = take(worker, &mut letters, &in_flight, stop).await;
+    in_flight.recall(Back::Queue);
     if ended.is_ok() {
         let _ = letters.cancel().await;
-        hand.tasks().close();
-        let _ = tokio::time::timeout(worker.drain, hand.tasks().wait()).await;
+        in_flight.tasks().close();
+        let _ = tokio::time::timeout(worker.drain, in_flight.tasks().wait()).await;
     }
     lost.cancel();
     let _ = asked(connection.close(200, "done".into())).await;
@@ -74,7 +74,7 @@ async fn open(worker: &Worker) -> Result<(Connection, Subscription), String> {
 async fn take(
     worker: &Arc<Worker>,
     letters: &mut Subscription,
-    hand: &Hand,
+    in_flight: &InFlight,
     stop: &CancellationToken,
 ) -> Result<(), Lost> {
     let topology = &worker.broker.topology;
@@ -84,8 +84,8 @@ async fn take(
             biased;
             () = stop.cancelled() => return Ok(()),
             () = worker.line.stopped() => return Ok(()),
-            () = hand.failed().cancelled() => return Err(Lost::Other("a dead letter was not settled".into())),
-            delivery = letters.next() => deliveries::take(worker, hand, delivery?, Of::Dead, None),
+            () = in_flight.failed().cancelled() => return Err(Lost::Other("a dead letter was not settled".into())),
+            delivery = letters.next() => deliveries::take(worker, in_flight, delivery?, Of::Dead, None),
             _ = look.tick() => {
                 metrics::queue("dead", letters.look(&topology.dead).await?.message_count());
                 metrics::parked(letters.look(&topology.parked).await?.message_count());

@@ -8,7 +8,7 @@ use lapin::message::Delivery;
 use tracing::Instrument as _;
 
 use super::delivery::Delivery;
-use super::hand::Hand;
+use super::in_flight::InFlight;
 use super::{Worker, carry};
 use crate::clock::Time;
 use crate::trace;
@@ -23,7 +23,7 @@ pub(super) enum Of {
 /// Gives a delivery its task. `published_after`: see [`super::marks`].
 pub(super) fn take(
     worker: &Arc<Worker>,
-    hand: &Hand,
+    in_flight: &InFlight,
     delivery: Delivery,
     of: Of,
     published_after: Option<Time>,
@@ -36,19 +36,19 @@ pub(super) fn take(
     };
     let span = trace::delivered(&worker.broker, queue, delivery.headers(), delivery.body.len());
     let task = {
-        let (worker, hand) = (worker.clone(), hand.clone());
+        let (worker, in_flight) = (worker.clone(), in_flight.clone());
         async move {
             let settled = AssertUnwindSafe(async {
                 let settlement = match of {
-                    Of::Jobs => carry::job(&worker, &hand, &delivery).await,
-                    Of::Dead => carry::dead(&worker, &hand, &delivery).await,
+                    Of::Jobs => carry::job(&worker, &in_flight, &delivery).await,
+                    Of::Dead => carry::dead(&worker, &in_flight, &delivery).await,
                 };
-                worker.settle(&hand, settlement, delivery).await;
+                worker.settle(&in_flight, settlement, delivery).await;
             });
             if settled.catch_unwind().await.is_err() {
-                hand.fail();
+                in_flight.fail();
             }
         }
     };
-    worker.tasks.spawn(hand.tasks().track_future(task.instrument(span)));
+    worker.tasks.spawn(in_flight.tasks().track_future(task.instrument(span)));
 }

@@ -25,7 +25,7 @@ const ALONE_AFTER: Duration = Duration::from_secs(90);
 enum Moment {
     /// No message waited.
     Empty,
-    /// No message waited, and none was in hand.
+    /// No message waited, and none was in flight.
     Settled,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Seen {
     /// Whether this worker is the one that is given messages.
     pub(super) active: bool,
     /// Deliveries in this worker's hands, of lost connections too.
-    pub(super) in_hand: usize,
+    pub(super) in_flight: usize,
     /// For how long this connection has been consuming.
     pub(super) consuming: Duration,
 }
@@ -122,7 +122,7 @@ pub(super) fn found(seen: Seen) -> Pending {
         return Pending::default();
     }
     let ours = seen.active || seen.consumers == 1;
-    let settled = ours && seen.in_hand == 0 && seen.consuming >= ALONE_AFTER;
+    let settled = ours && seen.in_flight == 0 && seen.consuming >= ALONE_AFTER;
     let settled = settled.then_some((Moment::Settled, seen.asked));
     Pending(std::iter::once((Moment::Empty, seen.asked)).chain(settled).collect())
 }
@@ -133,12 +133,12 @@ mod tests {
 
     const AT: Time = Time::from_unix_ms(1000);
     const QUIET: Seen =
-        Seen { asked: AT, messages: 0, consumers: 1, active: false, in_hand: 0, consuming: ALONE_AFTER };
+        Seen { asked: AT, messages: 0, consumers: 1, active: false, in_flight: 0, consuming: ALONE_AFTER };
 
     #[test]
     fn a_queue_is_empty_only_if_a_broker_that_serves_it_says_so() {
         assert_eq!(found(QUIET).0, [(Moment::Empty, AT), (Moment::Settled, AT)]);
-        assert_eq!(found(Seen { in_hand: 3, ..QUIET }).0, [(Moment::Empty, AT)]);
+        assert_eq!(found(Seen { in_flight: 3, ..QUIET }).0, [(Moment::Empty, AT)]);
         assert!(found(Seen { messages: 1, ..QUIET }).0.is_empty());
         assert!(found(Seen { consumers: 0, ..QUIET }).0.is_empty());
     }
@@ -147,7 +147,7 @@ mod tests {
     fn nothing_is_settled_while_another_worker_may_hold_something() {
         for seen in [
             Seen { consumers: 2, ..QUIET },
-            Seen { in_hand: 1, ..QUIET },
+            Seen { in_flight: 1, ..QUIET },
             Seen { consuming: Duration::from_secs(1), ..QUIET },
         ] {
             assert_eq!(found(seen).0, [(Moment::Empty, AT)], "{seen:?}");

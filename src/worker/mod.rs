@@ -1,7 +1,7 @@
 //! The worker: jobs from RabbitMQ, down the same line that `issue` uses, and answered.
 //!
 //! [`session`] is one connection's life: consume, [`carry`], [`settle`]; [`dead`] is that of the dead letters. This file
-//! begins sessions for as long as the worker runs. What was in hand when a session broke is the broker's again, which delivers it here or to another
+//! begins sessions for as long as the worker runs. What was in flight when a session broke is the broker's again, which delivers it here or to another
 //! worker: a job that still runs is waited for, one that has ended is answered from the ledger, and one whose end is
 //! unknown goes on under the same idempotency key.
 
@@ -10,8 +10,8 @@ mod dead;
 mod deliveries;
 pub(crate) mod delivery;
 pub mod event;
-mod hand;
 pub mod health;
+mod in_flight;
 mod marks;
 pub mod message;
 mod notebook;

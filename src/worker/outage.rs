@@ -1,8 +1,8 @@
 //! How many jobs are taken while Stripe is down: a pure state machine, time is an input.
 //!
-//! While Stripe does not answer, what is in hand waits in the line, and nothing more comes since the hand is full. If
-//! it lasts, all that is in hand waits on the ladder, and one job at a time is taken, to try: so not every job of the
-//! queue is marched round the ladder. The consumer stays on the queue as long as jobs are in hand, because the worker
+//! While Stripe does not answer, what is in flight waits in the line, and nothing more comes since the prefetch is used up. If
+//! it lasts, all that is in flight waits on the ladder, and one job at a time is taken, to try: so not every job of the
+//! queue is marched round the ladder. The consumer stays on the queue as long as jobs are in flight, because the worker
 //! that takes over must not find this one still calling.
 
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(super) enum Taking {
 pub(super) enum Change {
     /// Nothing.
     Stay,
-    /// Put what is in hand on the ladder, and take one job.
+    /// Put what is in flight on the ladder, and take one job.
     Park,
     /// Take as many as the pace can use.
     Resume,

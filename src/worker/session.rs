@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use super::deliveries::{self, Of};
-use super::hand::{Back, Hand};
+use super::in_flight::{Back, InFlight};
 use super::marks::{self, Pending, Seen};
 use super::outage::{Change, Outage, Taking};
 use super::subscription::{Lost, Subscription};
@@ -21,13 +21,13 @@ use crate::broker::asked;
 use crate::metrics;
 use crate::pace::CircuitState;
 
-/// Jobs in hand: what the pace takes in this time, which covers Stripe's slow answers.
+/// Jobs in flight: what the pace takes in this time, which covers Stripe's slow answers.
 const IN_HAND: Duration = Duration::from_secs(4);
 /// Bounds of that number. lapin buffers without bound, so this is the only backpressure.
 const IN_HAND_COUNT: std::ops::RangeInclusive<usize> = 16..=300;
 /// Between two looks at the queue and at Stripe's state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Bound on the wait for an empty hand before it is filled in another way; longer than a call to Stripe may take.
+/// Bound on the wait until nothing is in flight, before the prefetch is used in another way; longer than a call to Stripe may take.
 const EMPTIED_MAX: Duration = Duration::from_secs(45);
 
 /// Why a session ended.
@@ -44,7 +44,7 @@ pub(super) enum Window {
     /// As many as the pace can use.
     Wide,
     /// One. Among those that come again is one that kills the connection, and each time it does that counts as a delivery
-    /// of all that are in hand: the good ones must not be given up on with it.
+    /// of all that are in flight: the good ones must not be given up on with it.
     One,
 }
 
@@ -52,7 +52,7 @@ struct Session {
     worker: Arc<Worker>,
     connection: Connection,
     jobs: Subscription,
-    hand: Hand,
+    in_flight: InFlight,
     lost: CancellationToken,
     outage: Outage,
     window: Window,
@@ -97,14 +97,14 @@ async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
     worker.can_record().await?;
     worker.marks.read().await?;
     let outage = Outage::none(worker.held_max);
-    let in_hand_max = in_hand_max(worker, outage.taking(), window);
-    let jobs = Subscription::begin(&connection, &topology.jobs, in_hand_max).await?;
+    let prefetch = prefetch(worker, outage.taking(), window);
+    let jobs = Subscription::begin(&connection, &topology.jobs, prefetch).await?;
     let lost = CancellationToken::new();
     Ok(Session {
         worker: worker.clone(),
         connection,
         jobs,
-        hand: Hand::new(&lost),
+        in_flight: InFlight::new(&lost),
         lost,
         outage,
         window,
@@ -114,7 +114,7 @@ async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
     })
 }
 
-fn in_hand_max(worker: &Worker, taking: Taking, window: Window) -> u16 {
+fn prefetch(worker: &Worker, taking: Taking, window: Window) -> u16 {
     match (taking, window) {
         (Taking::One, _) | (_, Window::One) => 1,
         (Taking::All, Window::Wide) => {
@@ -131,7 +131,7 @@ impl Session {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let worker = self.worker.clone();
         loop {
-            let failed = self.hand.failed().clone();
+            let failed = self.in_flight.failed().clone();
             tokio::select! {
                 // In this order: a look begins only when no delivery waits to be taken.
                 biased;
@@ -167,7 +167,7 @@ impl Session {
 
     fn take(&self, delivery: Delivery) {
         let published_after = self.worker.marks.published_after(delivery.redelivered);
-        deliveries::take(&self.worker, &self.hand, delivery, Of::Jobs, published_after);
+        deliveries::take(&self.worker, &self.in_flight, delivery, Of::Jobs, published_after);
     }
 
     /// Asks the broker how the jobs queue stands, and whether it knows of a consumer.
@@ -182,45 +182,45 @@ impl Session {
             asked,
             messages: jobs.message_count(),
             consumers: jobs.consumer_count(),
-            active: self.hand.is_active(),
-            in_hand: self.worker.tasks.len(),
+            active: self.in_flight.is_active(),
+            in_flight: self.worker.tasks.len(),
             consuming: self.began.elapsed(),
         });
         let look = Look {
             messages: jobs.message_count(),
             consumers: jobs.consumer_count(),
-            room: self.hand.tasks().len() < self.in_hand_max().into(),
-            active: self.hand.is_active(),
+            room: self.in_flight.tasks().len() < self.prefetch().into(),
+            active: self.in_flight.is_active(),
             silent: self.latest.elapsed(),
         };
         watchdog::bites(look, self.worker.silent_max).map_or(Ok(()), |why| Err(why.into()))
     }
 
-    fn in_hand_max(&self) -> u16 {
-        in_hand_max(&self.worker, self.outage.taking(), self.window)
+    fn prefetch(&self) -> u16 {
+        prefetch(&self.worker, self.outage.taking(), self.window)
     }
 
-    /// Empties the hand, and takes as many jobs as is right now.
+    /// Waits until nothing is in flight, and takes as many jobs as is right now.
     async fn take_otherwise(&mut self, change: Change, stop: &CancellationToken) -> Result<(), String> {
         if change == Change::Park {
-            self.hand.recall(Back::Ladder);
+            self.in_flight.recall(Back::Ladder);
         }
         self.jobs.cancel().await?;
-        self.hand.tasks().close();
+        self.in_flight.tasks().close();
         tokio::select! {
-            () = self.hand.tasks().wait() => {}
-            () = tokio::time::sleep(EMPTIED_MAX) => return Err("jobs in hand do not end".into()),
+            () = self.in_flight.tasks().wait() => {}
+            () = tokio::time::sleep(EMPTIED_MAX) => return Err("jobs in flight do not end".into()),
             () = stop.cancelled() => return Ok(()),
         }
-        self.hand = Hand::new(&self.lost);
+        self.in_flight = InFlight::new(&self.lost);
         self.latest = Instant::now();
         self.pending = Pending::default();
-        self.jobs.renew(self.in_hand_max()).await
+        self.jobs.renew(self.prefetch()).await
     }
 
     /// The connection, or something on it, is gone, and with it the right to settle anything.
     fn lose(self) {
-        self.hand.recall(Back::Queue);
+        self.in_flight.recall(Back::Queue);
         self.lost.cancel();
         tokio::spawn(async move {
             let _ = asked(self.connection.close(200, "something on it was lost".into())).await;
@@ -231,7 +231,7 @@ impl Session {
     /// find this worker still calling.
     async fn drain(&mut self) {
         let began = Instant::now();
-        self.hand.recall(Back::Queue);
+        self.in_flight.recall(Back::Queue);
         let _ = self.jobs.cancel().await;
         self.worker.tasks.close();
         let rest = self.worker.drain.saturating_sub(began.elapsed());
@@ -246,7 +246,7 @@ impl Session {
 fn tell(change: Change) {
     match change {
         Change::Park => {
-            tracing::warn!("Stripe does not answer; the jobs in hand wait, and one at a time tries");
+            tracing::warn!("Stripe does not answer; the jobs in flight wait, and one at a time tries");
         }
         Change::Resume => tracing::info!("Stripe answers again"),
         Change::Stay => {}

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::Worker;
 use super::delivery::{Delivery, GivenUp};
 use super::event::{Named, ResultEvent};
-use super::hand::{Back, Hand};
+use super::in_flight::{Back, InFlight};
 use crate::broker::publisher::{Message, NotTaken};
 use crate::broker::topology::{RUNG_PARKED, RUNGS};
 use crate::intake::document;
@@ -22,7 +22,7 @@ use crate::outcome::{Ended, Outcome};
 
 /// First wait before publishing again what the broker does not take (somebody's results queue is full); doubles.
 const NOT_TAKEN_WAIT: Duration = Duration::from_millis(250);
-/// Longest such wait. Meanwhile the delivery keeps its place in hand, which is what pushes back on the jobs queue.
+/// Longest such wait. Meanwhile the delivery stays unacknowledged, which is what pushes back on the jobs queue.
 const NOT_TAKEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What becomes of a delivery.
@@ -62,10 +62,10 @@ pub(super) fn settlement(named: Named, ended: Option<&Ended>, back: Option<Back>
 
 impl Worker {
     /// Does it, unless the connection is lost meanwhile: then the message comes again, and its job is known.
-    pub(super) async fn settle(&self, hand: &Hand, settlement: Settlement, delivery: Delivery) {
+    pub(super) async fn settle(&self, in_flight: &InFlight, settlement: Settlement, delivery: Delivery) {
         tokio::select! {
             biased;
-            () = hand.lost().cancelled() => metrics::ack_lost(),
+            () = in_flight.lost().cancelled() => metrics::ack_lost(),
             () = self.settle_now(settlement, delivery) => {}
         }
     }

@@ -52,19 +52,15 @@ pub(super) struct Subscription {
 
 impl Subscription {
     /// Subscribes; so many deliveries come before one must be settled.
-    pub(super) async fn begin(
-        connection: &Connection,
-        queue: &str,
-        in_hand_max: u16,
-    ) -> Result<Self, String> {
+    pub(super) async fn begin(connection: &Connection, queue: &str, prefetch: u16) -> Result<Self, String> {
         let channel = asked(connection.create_channel()).await?;
-        let consumer = consume(&channel, queue, in_hand_max).await?;
+        let consumer = consume(&channel, queue, prefetch).await?;
         Ok(Self { channel, consumer, queue: queue.to_owned() })
     }
 
     /// Subscribes again after [`Self::cancel`].
-    pub(super) async fn renew(&mut self, in_hand_max: u16) -> Result<(), String> {
-        self.consumer = consume(&self.channel, &self.queue, in_hand_max).await?;
+    pub(super) async fn renew(&mut self, prefetch: u16) -> Result<(), String> {
+        self.consumer = consume(&self.channel, &self.queue, prefetch).await?;
         Ok(())
     }
 
@@ -102,8 +98,8 @@ impl Subscription {
     }
 }
 
-async fn consume(channel: &Channel, queue: &str, in_hand_max: u16) -> Result<Consumer, String> {
-    asked(channel.basic_qos(in_hand_max, BasicQosOptions::default())).await?;
+async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<Consumer, String> {
+    asked(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
     asked(channel.basic_consume(queue.into(), "".into(), options, arguments)).await
 }

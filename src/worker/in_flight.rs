@@ -21,9 +21,9 @@ pub(super) enum Back {
     Ladder,
 }
 
-/// The jobs in hand.
+/// The jobs in flight: delivered, and not settled yet.
 #[derive(Clone)]
-pub(super) struct Hand(Arc<Shared>);
+pub(super) struct InFlight(Arc<Shared>);
 
 struct Shared {
     recall: CancellationToken,
@@ -34,7 +34,7 @@ struct Shared {
     tasks: TaskTracker,
 }
 
-impl Hand {
+impl InFlight {
     /// An empty one, on a connection that is not lost.
     pub(super) fn new(lost: &CancellationToken) -> Self {
         Self(Arc::new(Shared {
@@ -78,7 +78,7 @@ impl Hand {
         &self.0.failed
     }
 
-    /// The tasks of the jobs in hand.
+    /// The tasks of the jobs in flight.
     pub(super) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
     }
