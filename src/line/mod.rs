@@ -1,13 +1,13 @@
 //! The line that every job goes down once.
 //!
 //! [`Line::carry`] is the one entrance; [`carry`] shows the whole way on one screen. It lets one job of an id through at a
-//! time (`in_hand`); what to do next is decided in [`decision`], anew after each wait. The order of writes is always:
+//! time (`job_locks`); what to do next is decided in [`decision`], anew after each wait. The order of writes is always:
 //! attempt recorded, call made, outcome recorded, caller told.
 
 mod carry;
 pub mod decision;
 pub mod gate;
-mod in_hand;
+mod job_locks;
 mod lease;
 mod look;
 mod refusals;
@@ -33,7 +33,7 @@ use crate::pace::Pace;
 use crate::stripe::Client;
 use decision::{Rules, Sighting};
 use gate::Gate;
-use in_hand::{Hold, InHand};
+use job_locks::{JobLock, JobLocks};
 use lease::LineLease;
 use look::Looks;
 use refusals::Refusals;
@@ -115,7 +115,7 @@ pub struct Parts {
 pub struct Line {
     parts: Parts,
     keys: KeyReader,
-    in_hand: InHand,
+    locks: JobLocks,
     lease: LineLease,
     looks: Looks,
     batches: Batches,
@@ -146,7 +146,7 @@ pub struct Options<'o> {
 #[must_use]
 pub struct Admitted {
     job: Box<Job>,
-    /// None if another job of its id was in hand: what is known of it will be asked when its turn has come.
+    /// None if another job of its id was on the line: what is known of it will be asked when its turn has come.
     found: Option<Found>,
 }
 
@@ -176,9 +176,9 @@ impl From<Box<Job>> for Admitted {
     }
 }
 
-/// What was found of a job that is in one hand only.
+/// What was found of a job that is locked.
 struct Found {
-    hold: Hold,
+    lock: JobLock,
     known: Result<Option<Box<Row>>, LedgerError>,
 }
 
@@ -214,7 +214,7 @@ impl Line {
         );
         Self {
             keys: KeyReader::default(),
-            in_hand: InHand::default(),
+            locks: JobLocks::default(),
             lease,
             looks: Looks::default(),
             batches: Batches::default(),
@@ -315,10 +315,10 @@ impl Line {
     /// Takes jobs in and asks what is known of them, all in one question; for who has several at once.
     pub async fn admit(&self, jobs: Vec<Box<Job>>) -> Vec<Admitted> {
         let stage = metrics::Stage::begin("admit");
-        let held: Vec<_> = jobs.into_iter().map(|job| (self.in_hand.try_take(&job.id), job)).collect();
+        let held: Vec<_> = jobs.into_iter().map(|job| (self.locks.try_take(&job.id), job)).collect();
         let asked: Vec<_> = held
             .iter()
-            .filter_map(|(hold, job)| hold.as_ref().map(|_| (job.id.clone(), job.step())))
+            .filter_map(|(lock, job)| lock.as_ref().map(|_| (job.id.clone(), job.step())))
             .collect();
         let count = asked.len();
         let mut known = match self.parts.ledger.look_up_all(&self.parts.scope, asked).await {
@@ -330,8 +330,8 @@ impl Line {
             Ok(rows) => Ok(rows.next().flatten().map(Box::new)),
             Err(error) => Err(error.clone()),
         };
-        let admitted = held.into_iter().map(|(hold, job)| {
-            let found = hold.map(|hold| Found { hold, known: known_of_next() });
+        let admitted = held.into_iter().map(|(lock, job)| {
+            let found = lock.map(|lock| Found { lock, known: known_of_next() });
             Admitted { job, found }
         });
         admitted.collect()
@@ -350,14 +350,14 @@ impl Line {
             let job = &admitted.job;
             let span = tracing::info_span!("job", job = %job.id, batch = %job.batch);
             // In its place: the span's future would be moved into another of its size.
-            let carried = std::pin::pin!(self.carry_in_hand(admitted, options));
+            let carried = std::pin::pin!(self.carry_locked(admitted, options));
             carried.instrument(span).await
         }
     }
 
-    async fn carry_in_hand(&self, Admitted { job, found }: Admitted, options: Options<'_>) -> Option<Ended> {
+    async fn carry_locked(&self, Admitted { job, found }: Admitted, options: Options<'_>) -> Option<Ended> {
         let in_flight = metrics::InFlight::begin();
-        let Found { hold, known } = match found {
+        let Found { lock, known } = match found {
             Some(found) => found,
             None => self.find(&job).await,
         };
@@ -368,7 +368,7 @@ impl Line {
                 None
             }
         };
-        drop(hold);
+        drop(lock);
         if let Some(ended) = &ended {
             log_end(ended, in_flight.elapsed());
             in_flight.ended(ended);
@@ -378,11 +378,11 @@ impl Line {
 
     /// Takes a job in when its turn has come.
     async fn find(&self, job: &Job) -> Found {
-        let hold = self.in_hand.take(&job.id).await;
+        let lock = self.locks.take(&job.id).await;
         let stage = metrics::Stage::begin("admit");
         let known = self.look_up(job).await;
         stage.ended();
-        Found { hold, known: known.map(|row| row.map(Box::new)) }
+        Found { lock, known: known.map(|row| row.map(Box::new)) }
     }
 
     async fn look_up(&self, job: &Job) -> Result<Option<Row>, LedgerError> {
