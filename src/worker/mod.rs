@@ -12,9 +12,8 @@ pub(crate) mod delivery;
 pub mod event;
 pub mod health;
 mod in_flight;
-mod marks;
+mod last_empty;
 pub mod message;
-mod notebook;
 mod outage;
 pub mod send;
 mod session;
@@ -34,9 +33,8 @@ use crate::broker::{Backoff, Broker};
 use crate::config::{WorkerConfig, seconds};
 use crate::line::{Halt, Line};
 use crate::metrics;
-use marks::Marks;
+use last_empty::LastEmpty;
 use message::Terms;
-use notebook::Notebook;
 use session::{End, Window};
 use subscription::Lost;
 
@@ -106,9 +104,8 @@ pub struct Worker {
     /// The tasks of all deliveries, of lost sessions too.
     tasks: TaskTracker,
     ready: Arc<Ready>,
-    notebook: Notebook,
     /// When the jobs queue was empty.
-    marks: Marks,
+    last_empty: LastEmpty,
 }
 
 impl Worker {
@@ -116,8 +113,8 @@ impl Worker {
     #[must_use]
     pub fn new(line: Arc<Line>, broker: Broker, terms: Terms, config: &WorkerConfig) -> Self {
         let publisher = Publisher::new(broker.clone(), "embosser worker: publishing");
-        let notebook = Notebook::new(line.parts().ledger.clone(), line.parts().scope.clone());
-        let marks = Marks::new(&broker.topology.jobs, notebook.clone());
+        let parts = line.parts();
+        let last_empty = LastEmpty::new(&broker.topology.jobs, parts.ledger.clone(), parts.scope.clone());
         Self {
             line,
             broker,
@@ -128,15 +125,14 @@ impl Worker {
             silent_max: seconds(config.watchdog_seconds),
             tasks: TaskTracker::new(),
             ready: Arc::default(),
-            notebook,
-            marks,
+            last_empty,
         }
     }
 
     /// Whether outcomes can be recorded. A worker that cannot would take jobs and hand them back, until the broker gave up
     /// on them.
     async fn can_record(&self) -> Result<(), String> {
-        tokio::time::timeout(RECORD_MAX, self.notebook.probe_write())
+        tokio::time::timeout(RECORD_MAX, self.line.parts().ledger.probe_write())
             .await
             .map_err(|_| "the ledger does not answer; no job is taken until it can be written to".to_owned())?
             .map_err(|error| format!("{error}; no job is taken until it can be written to"))

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Worker;
 use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
-use super::marks::{self, Pending, Seen};
+use super::last_empty::{self, Pending, Seen};
 use super::outage::{Change, Outage, Taking};
 use super::subscription::{Lost, Subscription};
 use super::watchdog::{self, Look};
@@ -95,7 +95,7 @@ async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
     topology.ensure(&connection).await?;
     worker.publisher.connect().await?;
     worker.can_record().await?;
-    worker.marks.read().await?;
+    worker.last_empty.read().await?;
     let outage = Outage::none(worker.held_max);
     let prefetch = prefetch(worker, outage.taking(), window);
     let jobs = Subscription::begin(&connection, &topology.jobs, prefetch).await?;
@@ -150,7 +150,7 @@ impl Session {
                     }
                 }
                 _ = look.tick() => {
-                    self.worker.marks.hold(std::mem::take(&mut self.pending)).await?;
+                    self.worker.last_empty.hold(std::mem::take(&mut self.pending)).await?;
                     self.look().await?;
                     let answers = worker.line.parts().pace.health().circuit == CircuitState::Closed;
                     match self.outage.look(answers, Instant::now()) {
@@ -166,7 +166,7 @@ impl Session {
     }
 
     fn take(&self, delivery: Delivery) {
-        let published_after = self.worker.marks.published_after(delivery.redelivered);
+        let published_after = self.worker.last_empty.published_after(delivery.redelivered);
         deliveries::take(&self.worker, &self.in_flight, delivery, Of::Jobs, published_after);
     }
 
@@ -178,7 +178,7 @@ impl Session {
         if jobs.message_count() == 0 {
             metrics::queue_age(Duration::ZERO);
         }
-        self.pending = marks::found(Seen {
+        self.pending = last_empty::found(Seen {
             asked,
             messages: jobs.message_count(),
             consumers: jobs.consumer_count(),

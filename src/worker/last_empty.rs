@@ -1,7 +1,7 @@
 //! When the jobs queue was last known to be empty: what says how old a job can be whose sender does not.
 //!
 //! A message that comes for the first time was published after its queue was last empty; one that comes again, after its
-//! queue was last empty and nothing of it was in anybody's hands. Both moments are kept where the next worker finds them.
+//! queue was last empty and nothing of it was in flight. Both moments are kept where the next worker finds them.
 //!
 //! Guarantees: a moment is used only for what was certainly delivered after the broker was asked. Its answer and its
 //! deliveries come one after the other on one channel; what came before the answer may still wait to be taken, so the
@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::notebook::Notebook;
 use crate::clock::Time;
+use crate::ledger::{Ledger, Scope};
 
 /// Between two writes of the same moment: a restarted worker then takes a job for so much older.
 const KEPT_EVERY: Duration = Duration::from_secs(20);
@@ -49,16 +49,17 @@ pub(super) struct Seen {
     pub(super) consumers: u32,
     /// Whether this worker is the one that is given messages.
     pub(super) active: bool,
-    /// Deliveries in this worker's hands, of lost connections too.
+    /// Deliveries in flight in this worker, of lost connections too.
     pub(super) in_flight: usize,
     /// For how long this connection has been consuming.
     pub(super) consuming: Duration,
 }
 
 /// The moments of one queue.
-pub(super) struct Marks {
+pub(super) struct LastEmpty {
     queue: String,
-    notebook: Notebook,
+    ledger: Ledger,
+    scope: Scope,
     known: Mutex<HashMap<Moment, Known>>,
 }
 
@@ -72,9 +73,9 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Pending(Vec<(Moment, Time)>);
 
-impl Marks {
-    pub(super) fn new(queue: &str, notebook: Notebook) -> Self {
-        Self { queue: queue.to_owned(), notebook, known: Mutex::default() }
+impl LastEmpty {
+    pub(super) fn new(queue: &str, ledger: Ledger, scope: Scope) -> Self {
+        Self { queue: queue.to_owned(), ledger, scope, known: Mutex::default() }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Moment, Known>> {
@@ -85,7 +86,8 @@ impl Marks {
     /// Reads what the worker before knew.
     pub(super) async fn read(&self) -> Result<(), String> {
         for moment in [Moment::Empty, Moment::Settled] {
-            if let Some(at) = self.notebook.marked(&moment.name(&self.queue)).await? {
+            let found = self.ledger.marked(&self.scope, &moment.name(&self.queue)).await;
+            if let Some(at) = found.map_err(|error| error.to_string())? {
                 self.known().entry(moment).or_insert(Known { at, kept: None });
             }
         }
@@ -108,7 +110,8 @@ impl Marks {
                 kept.is_none_or(|kept| kept.elapsed() >= KEPT_EVERY)
             };
             if due {
-                self.notebook.mark(&moment.name(&self.queue), at).await?;
+                let kept = self.ledger.mark(&self.scope, &moment.name(&self.queue), at).await;
+                kept.map_err(|error| error.to_string())?;
                 self.known().insert(moment, Known { at, kept: Some(Instant::now()) });
             }
         }
