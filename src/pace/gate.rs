@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::adapt::Adapt;
 use super::circuit::{Circuit, Look};
-use super::crowd::Crowd;
+use super::concurrency::ConcurrencyLimit;
 use super::preparation::Preparation;
 use super::spacing::Spacing;
 use super::window::Window;
@@ -87,7 +87,7 @@ pub(super) struct Gate {
     permits: Spacing,
     window: Window,
     adapt: Adapt,
-    crowd: Crowd,
+    concurrency: ConcurrencyLimit,
     circuit: Circuit,
     preparation: Preparation,
     paused_until: Option<Instant>,
@@ -113,7 +113,7 @@ impl Gate {
             permits: Spacing::new(limits, PERMIT_LATE_MAX, now),
             window: Window::default(),
             adapt: Adapt::new(limits.strictest()),
-            crowd: Crowd::new(concurrency, now),
+            concurrency: ConcurrencyLimit::new(concurrency, now),
             circuit: Circuit::default(),
             preparation: Preparation::new(concurrency),
             paused_until: None,
@@ -166,7 +166,7 @@ impl Gate {
             return later(until);
         }
         self.adapted(now);
-        if self.in_flight >= self.crowd.limit() {
+        if self.in_flight >= self.concurrency.limit() {
             return later(stale_from);
         }
         if let Err(from) = self.window.room(self.adapt.current(), now) {
@@ -259,7 +259,7 @@ impl Gate {
             Answered::Limited(LimitReason::GlobalConcurrency | LimitReason::EndpointConcurrency) => {
                 self.circuit.answered();
                 self.window.limited(call.number);
-                if let Some(concurrency) = self.crowd.limited(call.beside, now) {
+                if let Some(concurrency) = self.concurrency.limited(call.beside, now) {
                     self.notices.push(Notice::FewerAtOnce { concurrency });
                 }
             }
@@ -307,7 +307,7 @@ impl Gate {
             configured_per_second: self.limits.strictest(),
             current_per_second: self.adapt.current(),
             used_per_second: self.window.in_last_second(now),
-            concurrency: self.crowd.limit(),
+            concurrency: self.concurrency.limit(),
             in_flight: self.in_flight,
             preparing: self.prepared,
             waiting: 0,
@@ -324,7 +324,7 @@ impl Gate {
     /// Time alone may have raised the rate and the concurrency.
     fn adapted(&mut self, now: Instant) {
         self.adapt.tick(now);
-        self.crowd.tick(self.in_flight, now);
+        self.concurrency.tick(self.in_flight, now);
         self.turns.adapt(self.adapt.current(), now);
         self.permits.adapt(self.adapt.current(), now);
     }

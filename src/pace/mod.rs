@@ -12,7 +12,7 @@
 mod adapt;
 mod breaker;
 mod circuit;
-mod crowd;
+mod concurrency;
 mod gate;
 mod preparation;
 #[cfg(test)]

@@ -15,7 +15,7 @@ const TRIAL: Duration = Duration::from_secs(3);
 
 /// The bound on calls in flight.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct ConcurrencyLimit {
     configured: usize,
     limit: usize,
     /// The limit before the step that is on trial.
@@ -25,7 +25,7 @@ pub(super) struct Crowd {
     changed: Instant,
 }
 
-impl Crowd {
+impl ConcurrencyLimit {
     pub(super) fn new(configured: usize, now: Instant) -> Self {
         Self { configured, limit: configured, proven: configured, step: 1, wait: WAIT_MIN, changed: now }
     }
@@ -82,13 +82,13 @@ mod tests {
     #[test]
     fn it_falls_to_what_was_in_flight_and_rises_again_in_growing_steps() {
         let start = Instant::now();
-        let mut crowd = Crowd::new(100, start);
-        assert_eq!(crowd.limited(4, start), Some(4));
-        assert_eq!(crowd.limited(7, start), None, "an answer from before is no news");
+        let mut limit = ConcurrencyLimit::new(100, start);
+        assert_eq!(limit.limited(4, start), Some(4));
+        assert_eq!(limit.limited(7, start), None, "an answer from before is no news");
         let mut seconds = 0;
-        while crowd.limit() < 100 {
+        while limit.limit() < 100 {
             seconds += 1;
-            crowd.tick(crowd.limit(), start + Duration::from_secs(seconds));
+            limit.tick(limit.limit(), start + Duration::from_secs(seconds));
         }
         assert!((15..60).contains(&seconds), "{seconds}");
     }
@@ -96,14 +96,14 @@ mod tests {
     #[test]
     fn a_limit_that_stays_is_asked_less_and_less_often() {
         let (mut now, mut turned_away) = (Instant::now(), 0);
-        let mut crowd = Crowd::new(100, now);
-        crowd.limited(4, now);
+        let mut limit = ConcurrencyLimit::new(100, now);
+        limit.limited(4, now);
         for _ in 0..600 {
             now += Duration::from_secs(1);
-            crowd.tick(crowd.limit(), now);
-            if crowd.limit() > 4 {
+            limit.tick(limit.limit(), now);
+            if limit.limit() > 4 {
                 turned_away += 1;
-                crowd.limited(4, now);
+                limit.limited(4, now);
             }
         }
         assert!((8..16).contains(&turned_away), "{turned_away}");
@@ -112,10 +112,10 @@ mod tests {
     #[test]
     fn a_bound_that_nobody_reaches_does_not_rise() {
         let start = Instant::now();
-        let mut crowd = Crowd::new(100, start);
-        crowd.limited(4, start);
-        crowd.tick(2, start + Duration::from_secs(3600));
-        assert_eq!(crowd.limit(), 4);
-        assert_eq!(crowd.limited(0, start), Some(1), "never to nothing");
+        let mut limit = ConcurrencyLimit::new(100, start);
+        limit.limited(4, start);
+        limit.tick(2, start + Duration::from_secs(3600));
+        assert_eq!(limit.limit(), 4);
+        assert_eq!(limit.limited(0, start), Some(1), "never to nothing");
     }
 }
