@@ -5,11 +5,11 @@
 
 mod answer;
 mod connect;
+mod connection_limit;
 pub(crate) mod error;
 mod outgoing;
 mod peer;
 mod read;
-mod warm;
 mod wire;
 
 use std::sync::Arc;
@@ -25,16 +25,16 @@ use crate::config::{StripeConfig, seconds};
 use crate::outcome::Card;
 use crate::wipe::Wiped;
 use connect::{Connector, Proxies};
+use connection_limit::ConnectionLimit;
 use outgoing::{Departed, Outgoing, Stayed};
 use peer::Peer;
-use warm::Warm;
 use wire::{Reply, Silence};
 
 pub use answer::Answer;
+pub use connection_limit::Slot;
 pub use error::LimitReason;
 pub use outgoing::Leave;
 pub use read::{AccountAnswer, CardAnswer, Listed};
-pub use warm::Slot;
 
 /// Who calls.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("embosser/", env!("CARGO_PKG_VERSION")));
@@ -93,7 +93,7 @@ pub enum ClientError {
 /// The connections, with the account's credentials.
 #[derive(Clone)]
 pub struct Client {
-    warm: Arc<Warm>,
+    connections: Arc<ConnectionLimit>,
     cards: Endpoint,
     key: Endpoint,
     /// What a call may take, its connection included.
@@ -160,7 +160,7 @@ impl Client {
         let cards = Endpoint::of("api_url", cards_url, &connector, None)?;
         let key = Endpoint::of("key_url", key_url, &connector, Some(&cards))?;
         Ok(Self {
-            warm: Arc::new(Warm::new()),
+            connections: Arc::new(ConnectionLimit::new()),
             cards,
             key,
             total: seconds(config.total_timeout_seconds),
@@ -207,7 +207,7 @@ impl Client {
 
     /// Waits for a call's place, a moment at most: before its permit, as a permit is for a call that leaves at once.
     pub async fn slot(&self) -> Slot<'_> {
-        self.warm.slot().await
+        self.connections.slot().await
     }
 
     /// Makes one create call, in its place. `body` is wiped once it is no longer needed.

@@ -13,13 +13,13 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// So many are always there: the line cost a twentieth more with twice as many, and a third more with no bound.
-const FEW: usize = 32;
+const CONNECTIONS_MIN: usize = 32;
 /// How long a call waits for one of them at least, and half of how long it does at most: longer than a hundred calls take
 /// that a server on the same machine answers at once, and nothing beside Stripe's answer.
-const MOMENT: Duration = Duration::from_millis(10);
+const WAIT: Duration = Duration::from_millis(10);
 
 /// Counts the calls under way.
-pub(super) struct Warm {
+pub(super) struct ConnectionLimit {
     free: Semaphore,
     all: AtomicUsize,
     /// Calls that had to wait, ever.
@@ -33,17 +33,17 @@ pub(super) struct Warm {
 
 /// A call's place. Dropped, it goes to the next.
 #[must_use]
-pub struct Slot<'w> {
-    warm: &'w Warm,
+pub struct Slot<'l> {
+    limit: &'l ConnectionLimit,
     /// There until it is dropped.
-    taken: Option<SemaphorePermit<'w>>,
+    taken: Option<SemaphorePermit<'l>>,
 }
 
-impl Warm {
+impl ConnectionLimit {
     pub(super) fn new() -> Self {
         Self {
-            free: Semaphore::new(FEW),
-            all: AtomicUsize::new(FEW),
+            free: Semaphore::new(CONNECTIONS_MIN),
+            all: AtomicUsize::new(CONNECTIONS_MIN),
             came: AtomicUsize::new(0),
             went: AtomicUsize::new(0),
             attended: AtomicBool::new(false),
@@ -59,23 +59,23 @@ impl Warm {
                 self.free.acquire().await.expect("nobody closes the semaphore")
             }
         };
-        Slot { warm: self, taken: Some(taken) }
+        Slot { limit: self, taken: Some(taken) }
     }
 
     /// Gives a place that was not there before to everybody who has waited in vain, until nobody waits.
-    async fn attend(warm: Weak<Self>) {
+    async fn attend(limit: Weak<Self>) {
         let mut came_before = 0_usize;
         loop {
-            tokio::time::sleep(MOMENT).await;
-            let Some(warm) = warm.upgrade() else { return };
-            let went = warm.went.load(Ordering::SeqCst);
+            tokio::time::sleep(WAIT).await;
+            let Some(limit) = limit.upgrade() else { return };
+            let went = limit.went.load(Ordering::SeqCst);
             // They go in the order in which they came, so these were there at the last look. Who came since and gave up
             // is taken for one of them, which then waits until the next look.
             let in_vain = came_before.saturating_sub(went);
-            warm.all.fetch_add(in_vain, Ordering::Relaxed);
-            warm.free.add_permits(in_vain);
-            came_before = warm.came.load(Ordering::SeqCst);
-            if came_before == went && !warm.is_needed_again() {
+            limit.all.fetch_add(in_vain, Ordering::Relaxed);
+            limit.free.add_permits(in_vain);
+            came_before = limit.came.load(Ordering::SeqCst);
+            if came_before == went && !limit.is_needed_again() {
                 return;
             }
         }
@@ -90,21 +90,22 @@ impl Warm {
 
     /// Whether one was taken out, as half of them lie idle.
     fn shrinks(&self) -> bool {
-        let less = |all: usize| (all > FEW && self.free.available_permits() > all / 2).then(|| all - 1);
+        let less =
+            |all: usize| (all > CONNECTIONS_MIN && self.free.available_permits() > all / 2).then(|| all - 1);
         self.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 }
 
 /// Somebody waits for a place.
-struct Waits<'w>(&'w Warm);
+struct Waits<'l>(&'l ConnectionLimit);
 
-impl<'w> Waits<'w> {
-    fn begin(warm: &'w Arc<Warm>) -> Self {
-        warm.came.fetch_add(1, Ordering::SeqCst);
-        if !warm.attended.swap(true, Ordering::SeqCst) {
-            tokio::spawn(Warm::attend(Arc::downgrade(warm)));
+impl<'l> Waits<'l> {
+    fn begin(limit: &'l Arc<ConnectionLimit>) -> Self {
+        limit.came.fetch_add(1, Ordering::SeqCst);
+        if !limit.attended.swap(true, Ordering::SeqCst) {
+            tokio::spawn(ConnectionLimit::attend(Arc::downgrade(limit)));
         }
-        Self(warm)
+        Self(limit)
     }
 }
 
@@ -116,7 +117,7 @@ impl Drop for Waits<'_> {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        if let Some(taken) = self.taken.take_if(|_| self.warm.shrinks()) {
+        if let Some(taken) = self.taken.take_if(|_| self.limit.shrinks()) {
             taken.forget();
         }
     }
@@ -127,70 +128,70 @@ mod tests {
     use super::*;
 
     /// So many calls at once, and how many of them waited in vain.
-    async fn calls(warm: &Arc<Warm>, count: usize) -> (Vec<Slot<'_>>, usize) {
-        let before = warm.all.load(Ordering::Relaxed);
-        let slots = futures_util::future::join_all((0..count).map(|_| warm.slot())).await;
-        (slots, warm.all.load(Ordering::Relaxed) - before)
+    async fn calls(limit: &Arc<ConnectionLimit>, count: usize) -> (Vec<Slot<'_>>, usize) {
+        let before = limit.all.load(Ordering::Relaxed);
+        let slots = futures_util::future::join_all((0..count).map(|_| limit.slot())).await;
+        (slots, limit.all.load(Ordering::Relaxed) - before)
     }
 
     #[tokio::test]
     async fn calls_to_a_slow_server_wait_in_vain_once() {
-        let warm = Arc::new(Warm::new());
-        let (slots, in_vain) = calls(&warm, 10 * FEW).await;
-        assert_eq!(in_vain, 9 * FEW);
-        let (more, in_vain) = calls(&warm, 1).await;
+        let limit = Arc::new(ConnectionLimit::new());
+        let (slots, in_vain) = calls(&limit, 10 * CONNECTIONS_MIN).await;
+        assert_eq!(in_vain, 9 * CONNECTIONS_MIN);
+        let (more, in_vain) = calls(&limit, 1).await;
         assert_eq!(in_vain, 1, "all the others are under way");
         drop(slots);
-        let (others, in_vain) = calls(&warm, 5 * FEW).await;
+        let (others, in_vain) = calls(&limit, 5 * CONNECTIONS_MIN).await;
         assert_eq!(in_vain, 0, "as many as lately, or half");
         drop((more, others));
     }
 
     #[tokio::test]
     async fn a_place_that_comes_free_goes_to_who_waits() {
-        let warm = Arc::new(Warm::new());
-        let (mut slots, in_vain) = calls(&warm, FEW).await;
+        let limit = Arc::new(ConnectionLimit::new());
+        let (mut slots, in_vain) = calls(&limit, CONNECTIONS_MIN).await;
         assert_eq!(in_vain, 0);
-        let (waiting, ()) = tokio::join!(warm.slot(), async { drop(slots.pop()) });
-        assert_eq!(warm.all.load(Ordering::Relaxed), FEW, "none was added");
+        let (waiting, ()) = tokio::join!(limit.slot(), async { drop(slots.pop()) });
+        assert_eq!(limit.all.load(Ordering::Relaxed), CONNECTIONS_MIN, "none was added");
         drop(waiting);
     }
 
     #[tokio::test]
     async fn who_stops_waiting_leaves_no_place_behind() {
-        let warm = Arc::new(Warm::new());
-        let (slots, _) = calls(&warm, FEW).await;
-        let gave_up = tokio::time::timeout(MOMENT / 2, calls(&warm, FEW)).await;
+        let limit = Arc::new(ConnectionLimit::new());
+        let (slots, _) = calls(&limit, CONNECTIONS_MIN).await;
+        let gave_up = tokio::time::timeout(WAIT / 2, calls(&limit, CONNECTIONS_MIN)).await;
         assert!(gave_up.is_err(), "no place within half a moment");
-        tokio::time::sleep(5 * MOMENT).await;
-        assert_eq!(warm.all.load(Ordering::Relaxed), FEW);
-        assert_eq!(Arc::weak_count(&warm), 0, "nor anybody who looks for them");
+        tokio::time::sleep(5 * WAIT).await;
+        assert_eq!(limit.all.load(Ordering::Relaxed), CONNECTIONS_MIN);
+        assert_eq!(Arc::weak_count(&limit), 0, "nor anybody who looks for them");
         drop(slots);
     }
 
     #[tokio::test]
     async fn nothing_runs_where_nobody_waits() {
-        let warm = Arc::new(Warm::new());
+        let limit = Arc::new(ConnectionLimit::new());
         for round in 1..=3 {
-            let all = warm.all.load(Ordering::Relaxed);
-            let (slots, in_vain) = calls(&warm, all + 1).await;
+            let all = limit.all.load(Ordering::Relaxed);
+            let (slots, in_vain) = calls(&limit, all + 1).await;
             assert_eq!(in_vain, 1, "looked after in round {round}, too");
-            while warm.attended.load(Ordering::SeqCst) {
-                tokio::time::sleep(MOMENT).await;
+            while limit.attended.load(Ordering::SeqCst) {
+                tokio::time::sleep(WAIT).await;
             }
-            assert_eq!(Arc::weak_count(&warm), 0, "the task has ended");
+            assert_eq!(Arc::weak_count(&limit), 0, "the task has ended");
             drop(slots);
         }
     }
 
     #[tokio::test]
     async fn after_a_slow_time_there_are_few_again() {
-        let warm = Arc::new(Warm::new());
-        drop(calls(&warm, 10 * FEW).await);
-        for _ in 0..10 * FEW {
-            drop(warm.slot().await);
+        let limit = Arc::new(ConnectionLimit::new());
+        drop(calls(&limit, 10 * CONNECTIONS_MIN).await);
+        for _ in 0..10 * CONNECTIONS_MIN {
+            drop(limit.slot().await);
         }
-        assert_eq!(warm.all.load(Ordering::Relaxed), FEW);
-        assert_eq!(warm.free.available_permits(), FEW);
+        assert_eq!(limit.all.load(Ordering::Relaxed), CONNECTIONS_MIN);
+        assert_eq!(limit.free.available_permits(), CONNECTIONS_MIN);
     }
 }
