@@ -120,7 +120,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         );
     }
     let exporter = Exporter::install()?;
-    exporter.sweep();
+    exporter.upkeep();
     let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
     // Whoever connects before it is known whose cards these are waits for a moment.
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;

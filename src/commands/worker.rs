@@ -69,7 +69,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
     let Connected { client, sandbox, .. } = connected;
     let exporter = Exporter::install()?;
-    exporter.sweep();
+    exporter.upkeep();
     let line = Arc::new(Line::new(Parts {
         client,
         pace,

@@ -2,7 +2,7 @@
 //!
 //! Whether a place is inside quotes is told by counting them from the block's start: even is outside. That is true of
 //! a file whose quotes stand only around cells and, doubled, within them. Whoever parses a block proves it of the
-//! block, or the file is read record by record from that block on ([`super::sweep`]).
+//! block, or the file is read record by record from that block on ([`super::parallel`]).
 
 use std::io::{self, Read};
 

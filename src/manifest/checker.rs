@@ -75,7 +75,7 @@ impl Checker {
 
     /// Rows with names of these hashes come next.
     pub(super) fn expect_names(&self, names: impl Iterator<Item = NonZeroU64>) {
-        self.names.warm(names.map(NonZeroU64::get));
+        self.names.prefetch(names.map(NonZeroU64::get));
     }
 
     /// Adds the next row, of which is known that it is right, and the hash of its name.

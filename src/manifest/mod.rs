@@ -9,6 +9,7 @@ mod checker;
 mod delimiters;
 mod header;
 mod names;
+mod parallel;
 mod plan;
 pub mod recognise;
 mod records;
@@ -16,7 +17,6 @@ mod rows;
 pub mod snapshot;
 mod split;
 mod stream;
-mod sweep;
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
@@ -350,7 +350,7 @@ impl Manifest {
         added: &mut dyn FnMut(&mut Checker),
     ) -> Result<Option<Rows<'_>>, ManifestError> {
         let Some(plan) = &self.plan else { return self.rows().map(Some) };
-        match self.sweep(plan, self.rows_at, checker, added) {
+        match self.check_blocks(plan, self.rows_at, checker, added) {
             Ok(rest) => Ok(rest.map(|records| Rows::new(self, records, checker.rows()))),
             Err(source) => Err(ManifestError::Read { path: self.path.clone(), source }),
         }

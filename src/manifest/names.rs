@@ -63,7 +63,7 @@ impl Names {
 
     /// Brings the places that these hashes will ask for into the processor's caches, all at once: asked one by one, each
     /// would be waited for.
-    pub(super) fn warm(&self, hashes: impl Iterator<Item = u64>) {
+    pub(super) fn prefetch(&self, hashes: impl Iterator<Item = u64>) {
         let seen = hashes.fold(0, |seen, hash| {
             let places = &self.0[part_of(hash)].places;
             seen ^ places.get(first_place(halves(hash), places.len())).map_or(0, |place| place.line)

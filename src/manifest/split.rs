@@ -1,6 +1,6 @@
 //! A block's records as cells: those without quotes where they stand, the others unescaped.
 //!
-//! Quotes and carriage returns are counted where they stand as they should, so that the sweep can prove that all do.
+//! Quotes and carriage returns are counted where they stand as they should, so that the check by blocks can prove that all do.
 
 use memchr::memchr_iter;
 

@@ -14,8 +14,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use super::{BUILD, FROM_START, Kind, METRICS, ROWS_BUCKETS, SECONDS_BUCKETS, pace};
 use crate::pace::Pace;
 
-/// Between two sweeps of recorded durations into their buckets, so that they take no more memory than that.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Between two moves of recorded durations into their buckets, so that they take no more memory than that.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Prometheus's text format (prometheus.io/docs/instrumenting/exposition_formats).
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -75,11 +75,11 @@ impl Exporter {
     }
 
     /// Keeps memory flat for as long as the process runs.
-    pub fn sweep(&self) {
+    pub fn upkeep(&self) {
         let handle = self.handle.clone();
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(SWEEP_EVERY).await;
+                tokio::time::sleep(UPKEEP_EVERY).await;
                 handle.run_upkeep();
             }
         });
@@ -93,7 +93,7 @@ impl Exporter {
         let listener = tokio::net::TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let router = self.router(Some(of));
-        self.sweep();
+        self.upkeep();
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(address)
     }

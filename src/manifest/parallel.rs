@@ -74,7 +74,7 @@ struct Slot {
     judged: Judged,
 }
 
-/// Blocks that go through the sweep together: read, then judged, then added up.
+/// Blocks that are checked together: read, then judged, then added up.
 #[derive(Default)]
 struct Round {
     slots: Vec<Slot>,
@@ -83,7 +83,7 @@ struct Round {
     last: Option<Cut>,
 }
 
-/// Why a sweep ends.
+/// Why the check by blocks ends.
 enum Ended {
     /// All was read.
     AtEnd,
@@ -110,7 +110,7 @@ impl Round {
         self.slots[..self.filled].par_iter_mut().for_each(|slot| slot.judge(judge));
     }
 
-    /// Adds its rows up; answers why the sweep ends, if it does.
+    /// Adds its rows up; answers why the check by blocks ends, if it does.
     fn add_to(
         &mut self,
         checker: &mut Checker,
@@ -144,7 +144,7 @@ impl Manifest {
     ///
     /// # Errors
     /// If the file cannot be opened again.
-    pub(super) fn sweep(
+    pub(super) fn check_blocks(
         &self,
         plan: &Plan,
         mut at: (u64, u64),
