@@ -1,7 +1,7 @@
 //! The log, on standard error: for people on a terminal, JSON elsewhere.
 //!
 //! Duty: to decide what is logged and to write it. Guarantees: of embosser's own events whatever `RUST_LOG` asks for; of
-//! what a library says only warnings and errors, and only from places that are known to print no payload ([`TOLD`]),
+//! what a library says only warnings and errors, and only from places that are known to print no payload ([`LOGGED`]),
 //! whatever `RUST_LOG` asks for. Logging never waits for whoever reads the log: a thread of its own writes, and what it
 //! has no room for is dropped and counted.
 
@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 /// Where libraries may log from, at warning and above: their source was read, and what these places print at those
 /// levels are their own words, addresses, error codes and sizes. A place that is not here is off. So is, above all,
 /// `lapin::returned_messages`, which prints the whole body of a returned message at warning.
-const TOLD: &[&str] = &[
+const LOGGED: &[&str] = &[
     "axum::serve",
     "h2",
     "hyper",
@@ -69,7 +69,7 @@ pub fn begin(usual: &str, #[cfg(feature = "otlp")] export: Option<&crate::trace:
     } else {
         lines.json().flatten_event(true).with_filter(filter).boxed()
     };
-    let payloadless = filter_fn(|event| may_be_told(event.target(), *event.level()));
+    let payloadless = filter_fn(|event| may_be_logged(event.target(), *event.level()));
     let subscriber = tracing_subscriber::registry().with(lines).with(payloadless);
     #[cfg(feature = "otlp")]
     let subscriber = subscriber.with(export.map(crate::trace::Export::layer));
@@ -127,8 +127,9 @@ fn is_within(target: &str, place: &str) -> bool {
     target.strip_prefix(place).is_some_and(|inside| inside.is_empty() || inside.starts_with("::"))
 }
 
-fn may_be_told(target: &str, level: Level) -> bool {
-    is_within(target, "embosser") || level <= Level::WARN && TOLD.iter().any(|place| is_within(target, place))
+fn may_be_logged(target: &str, level: Level) -> bool {
+    is_within(target, "embosser")
+        || level <= Level::WARN && LOGGED.iter().any(|place| is_within(target, place))
 }
 
 /// What `RUST_LOG` asks for, and what is wrong with it; directives that are wrong are left out.
@@ -159,8 +160,8 @@ fn check(directive: &str) -> Result<(), &'static str> {
     }
     directive.parse::<Directive>().map_err(|_| NO_LEVEL)?;
     let target = directive.split(['=', '[']).next().unwrap_or_default();
-    let is_told = |place: &&str| is_within(target, place) || is_within(place, target);
-    if target.is_empty() || is_within(target, "embosser") || TOLD.iter().any(is_told) {
+    let is_logged = |place: &&str| is_within(target, place) || is_within(place, target);
+    if target.is_empty() || is_within(target, "embosser") || LOGGED.iter().any(is_logged) {
         Ok(())
     } else if directive == target {
         Err("is no level (off, error, warn, info, debug, trace) and no place that is ever logged from")
@@ -199,13 +200,13 @@ mod tests {
                 "a_library_of_tomorrow",
                 "embosser_of_others",
             ] {
-                assert!(!may_be_told(target, level), "{target} at {level}");
+                assert!(!may_be_logged(target, level), "{target} at {level}");
             }
         }
         for target in ["hyper::proto::h1::io", "h2::codec::framed_write", "rustls::conn", "lapin::channel"] {
-            assert!(may_be_told(target, Level::WARN) && !may_be_told(target, Level::INFO), "{target}");
+            assert!(may_be_logged(target, Level::WARN) && !may_be_logged(target, Level::INFO), "{target}");
         }
-        assert!(may_be_told("embosser", Level::TRACE) && may_be_told("embosser::line", Level::TRACE));
+        assert!(may_be_logged("embosser", Level::TRACE) && may_be_logged("embosser::line", Level::TRACE));
     }
 
     #[test]
@@ -221,15 +222,18 @@ mod tests {
             let (_, wrong) = said(good);
             assert_eq!(wrong, "", "{good}");
         }
-        for (asked, told, used) in [
+        for (setting, complaint, used) in [
             ("loud", "is no level", EnvFilter::new(usual)),
             ("embosser=loud", "names no level", EnvFilter::new(usual)),
             ("embossr=debug", "never logged from", EnvFilter::new(usual)),
             ("debug,mio=info", "\"mio=info\" names a place", EnvFilter::new("debug")),
         ] {
-            let (filter, wrong) = said(asked);
-            assert!(wrong.contains(told) && wrong.contains("using") && wrong.contains(asked), "{wrong}");
-            assert_eq!(filter, used.to_string(), "{asked}");
+            let (filter, wrong) = said(setting);
+            assert!(
+                wrong.contains(complaint) && wrong.contains("using") && wrong.contains(setting),
+                "{wrong}"
+            );
+            assert_eq!(filter, used.to_string(), "{setting}");
         }
         let (_, wrong) = filter(None, usual);
         assert!(wrong.is_empty());

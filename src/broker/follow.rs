@@ -12,7 +12,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, Consumer};
 
-use super::{Backoff, Broker, asked, reason};
+use super::{Backoff, Broker, bounded, reason};
 
 /// How long the queue of events outlives whoever followed it, in milliseconds.
 const KEPT_MS: i64 = 3_600_000;
@@ -73,7 +73,7 @@ impl Follower {
             };
             if let Some((connection, _)) = self.open.take() {
                 tokio::spawn(async move {
-                    let _ = asked(connection.close(200, "something on it was lost".into())).await;
+                    let _ = bounded(connection.close(200, "something on it was lost".into())).await;
                 });
             }
             return Heard::Lost(lost);
@@ -89,7 +89,7 @@ impl Follower {
     /// Follows no more.
     pub async fn close(self) {
         if let Some((connection, _)) = self.open {
-            let _ = asked(connection.close(200, "done".into())).await;
+            let _ = bounded(connection.close(200, "done".into())).await;
         }
     }
 
@@ -97,12 +97,12 @@ impl Follower {
     pub async fn forget(self) {
         if let Some((connection, _)) = self.open {
             let delete = async {
-                let channel = asked(connection.create_channel()).await?;
-                asked(channel.queue_delete(self.queue.as_str().into(), QueueDeleteOptions::default())).await
+                let channel = bounded(connection.create_channel()).await?;
+                bounded(channel.queue_delete(self.queue.as_str().into(), QueueDeleteOptions::default())).await
             };
             // It goes away by itself, too.
             let _ = delete.await;
-            let _ = asked(connection.close(200, "done".into())).await;
+            let _ = bounded(connection.close(200, "done".into())).await;
         }
     }
 
@@ -111,12 +111,12 @@ impl Follower {
         let topology = &self.broker.topology;
         topology.ensure(&connection).await?;
         let found = self.is_there(&connection).await;
-        let channel = asked(connection.create_channel()).await?;
+        let channel = bounded(connection.create_channel()).await?;
         let queue = self.queue.as_str();
         let mut arguments = FieldTable::default();
         arguments.insert("x-expires".into(), AMQPValue::LongLongInt(KEPT_MS));
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        asked(channel.queue_declare(queue.into(), options, arguments)).await?;
+        bounded(channel.queue_declare(queue.into(), options, arguments)).await?;
         for key in &self.keys {
             let (results, key) = (topology.results.as_str().into(), key.as_str().into());
             let bound = channel.queue_bind(
@@ -126,22 +126,22 @@ impl Follower {
                 QueueBindOptions::default(),
                 FieldTable::default(),
             );
-            asked(bound).await?;
+            bounded(bound).await?;
         }
-        asked(channel.basic_qos(IN_HAND_MAX, BasicQosOptions::default())).await?;
+        bounded(channel.basic_qos(IN_HAND_MAX, BasicQosOptions::default())).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = asked(channel.basic_consume(queue.into(), "".into(), options, arguments)).await?;
+        let consumer = bounded(channel.basic_consume(queue.into(), "".into(), options, arguments)).await?;
         self.open = Some((connection, consumer));
         Ok(if found { Queue::Kept } else { Queue::Made })
     }
 
     /// On a channel of its own, which does not survive the answer that there is none.
     async fn is_there(&self, connection: &Connection) -> bool {
-        let Ok(channel) = asked(connection.create_channel()).await else { return false };
+        let Ok(channel) = bounded(connection.create_channel()).await else { return false };
         let passive = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
         let found =
-            asked(channel.queue_declare(self.queue.as_str().into(), passive, FieldTable::default())).await;
-        let _ = asked(channel.close(200, "looked".into())).await;
+            bounded(channel.queue_declare(self.queue.as_str().into(), passive, FieldTable::default())).await;
+        let _ = bounded(channel.close(200, "looked".into())).await;
         found.is_ok()
     }
 }

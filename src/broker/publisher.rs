@@ -16,7 +16,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
-use super::{Backoff, Broker, asked, reason};
+use super::{Backoff, Broker, bounded, reason};
 use crate::metrics;
 
 /// Longest wait for one confirm; a broker that is blocked confirms nothing.
@@ -96,8 +96,8 @@ impl Lane<'_> {
 
 /// A channel on which messages are confirmed.
 async fn confirming(connection: &Connection) -> Result<Channel, String> {
-    let channel = asked(connection.create_channel()).await?;
-    asked(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    let channel = bounded(connection.create_channel()).await?;
+    bounded(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
 }
 
@@ -158,7 +158,7 @@ impl Publisher {
         let open = self.open.lock().await.take();
         if let Some(open) = open {
             open.free.close();
-            let _ = asked(open.connection.close(200, "done".into())).await;
+            let _ = bounded(open.connection.close(200, "done".into())).await;
         }
     }
 
@@ -201,7 +201,7 @@ impl Publisher {
         {
             open.free.close();
             tokio::spawn(async move {
-                let _ = asked(open.connection.close(200, "broken".into())).await;
+                let _ = bounded(open.connection.close(200, "broken".into())).await;
             });
         }
     }

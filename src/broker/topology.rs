@@ -21,7 +21,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, Connection, ExchangeKind};
 
-use super::{ANSWER_MAX, asked, reason};
+use super::{ANSWER_MAX, bounded, reason};
 use crate::config::RabbitmqConfig;
 
 /// Deliveries of one message after which the broker gives up on it, in the jobs queue and among the dead letters. Not -1: RabbitMQ 3.10 then loses messages.
@@ -109,11 +109,11 @@ impl Topology {
     /// If something is missing, or is there but other than declared.
     pub async fn ensure(&self, connection: &Connection) -> Result<(), String> {
         self.parked_and_dead(connection).await?;
-        let channel = asked(connection.create_channel()).await?;
+        let channel = bounded(connection.create_channel()).await?;
         let exchange =
             ExchangeDeclareOptions { durable: true, passive: self.passive(), ..Default::default() };
         let results = self.results.as_str().into();
-        asked(channel.exchange_declare(results, ExchangeKind::Topic, exchange, FieldTable::default()))
+        bounded(channel.exchange_declare(results, ExchangeKind::Topic, exchange, FieldTable::default()))
             .await?;
         let length = AMQPValue::LongLongInt(self.length_max.into());
         let jobs = [
@@ -137,13 +137,13 @@ impl Topology {
             ];
             self.queue(&channel, &name, table(rung)).await.map_err(|error| reason(&error))?;
         }
-        asked(channel.close(200, "declared".into())).await
+        bounded(channel.close(200, "declared".into())).await
     }
 
     /// The queue of the dead letters as it is declared now, or as an earlier embosser declared it: without a bound on
     /// deliveries. That one serves, too, but nothing is ever parked out of it.
     async fn parked_and_dead(&self, connection: &Connection) -> Result<(), String> {
-        let channel = asked(connection.create_channel()).await?;
+        let channel = bounded(connection.create_channel()).await?;
         let parked = [
             ("x-max-length", AMQPValue::LongLongInt(PARKED_MAX)),
             ("x-message-ttl", milliseconds(PARKED_FOR)),
@@ -158,7 +158,7 @@ impl Topology {
             ("x-dead-letter-strategy", text("at-least-once")),
         ];
         match self.queue(&channel, &self.dead, table(dead)).await {
-            Ok(()) => asked(channel.close(200, "declared".into())).await,
+            Ok(()) => bounded(channel.close(200, "declared".into())).await,
             Err(error) if is_otherwise(&error) => {
                 OF_BEFORE.call_once(|| {
                     tracing::warn!(

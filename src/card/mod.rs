@@ -91,8 +91,9 @@ impl CardRequest {
             Ok(_) => Err(problems),
             Err(more) => {
                 // A member of the wrong type is there all the same.
-                let told = |problem: &FieldProblem| problems.iter().any(|known| known.path == problem.path);
-                let more: Vec<_> = more.into_iter().filter(|problem| !told(problem)).collect();
+                let is_known =
+                    |problem: &FieldProblem| problems.iter().any(|known| known.path == problem.path);
+                let more: Vec<_> = more.into_iter().filter(|problem| !is_known(problem)).collect();
                 problems.extend(more);
                 Err(problems)
             }

@@ -44,14 +44,14 @@ impl StopSignals {
         const TOGETHER: Duration = Duration::from_millis(500);
         let hung_up_first = tokio::select! {
             biased;
-            () = asked(&mut self.interrupt, &mut self.terminate) => false,
+            () = stop_signal(&mut self.interrupt, &mut self.terminate) => false,
             () = hung_up(self.hang_up.as_mut()) => true,
         };
         stop();
         say("\nstopping: calls in flight are finished (again to stop at once)");
         let stopped = Instant::now();
         loop {
-            asked(&mut self.interrupt, &mut self.terminate).await;
+            stop_signal(&mut self.interrupt, &mut self.terminate).await;
             if !hung_up_first || stopped.elapsed() > TOGETHER {
                 crate::logging::exit(Exit::Unfinished.code());
             }
@@ -77,7 +77,7 @@ fn of(kind: SignalKind) -> Result<Signal, String> {
     signal(kind).map_err(|error| format!("signals cannot be listened for: {error}"))
 }
 
-async fn asked(interrupt: &mut Signal, terminate: &mut Signal) {
+async fn stop_signal(interrupt: &mut Signal, terminate: &mut Signal) {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

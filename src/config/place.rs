@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The file's name, in whatever folder.
 const FILE: &str = "embosser.db";
 
-/// Why no ledger can be told.
+/// Why no ledger is named.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// There is no home to have it in.
@@ -160,15 +160,15 @@ mod tests {
     fn each_user_has_one_place_and_the_service_manager_says_another() {
         let folder = tempfile::tempdir().unwrap();
         let url = |variables: &[(&str, &str)]| url_in(folder.path(), variables, false).unwrap();
-        let home = ("HOME", "/home/a");
-        assert_eq!(url(&[home]), "sqlite:///home/a/.local/state/embosser/embosser.db");
+        let home = ("HOME", "/users/a");
+        assert_eq!(url(&[home]), "sqlite:///users/a/.local/state/embosser/embosser.db");
         assert_eq!(url(&[home, ("XDG_STATE_HOME", "/s")]), "sqlite:///s/embosser/embosser.db");
         assert_eq!(url(&[home, ("XDG_STATE_HOME", "s")]), url(&[home]), "a relative one is to be ignored");
         let unit = ("STATE_DIRECTORY", "/var/lib/embosser:/var/lib/other");
         assert_eq!(url(&[home, unit]), "sqlite:///var/lib/embosser/embosser.db");
         assert_eq!(url(&[("HOME", "/a?b%c")]), "sqlite:///a%3fb%25c/.local/state/embosser/embosser.db");
         let apple = url_in(folder.path(), &[home], true).unwrap();
-        assert_eq!(apple, "sqlite:///home/a/Library/Application Support/embosser/embosser.db");
+        assert_eq!(apple, "sqlite:///users/a/Library/Application Support/embosser/embosser.db");
         assert!(matches!(url_in(folder.path(), &[], false), Err(PlaceError::NoHome)));
     }
 
@@ -177,8 +177,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "").unwrap();
         let state = folder.path().to_str().unwrap();
-        let told = url_in(folder.path(), &[("HOME", "/home/a")], false).unwrap_err().to_string();
-        assert!(told.contains("--ledger sqlite://embosser.db") && told.contains("/home/a/.local"), "{told}");
+        let error = url_in(folder.path(), &[("HOME", "/users/a")], false).unwrap_err().to_string();
+        assert!(
+            error.contains("--ledger sqlite://embosser.db") && error.contains("/users/a/.local"),
+            "{error}"
+        );
         // Where the place is this very folder, as a unit's is, the file is the ledger.
         let unit = [("STATE_DIRECTORY", state)];
         assert!(url_in(folder.path(), &unit, false).is_ok());

@@ -24,7 +24,7 @@ const OPERATION: &str = "create_card";
 /// Longest name of a member that is told: longer than any of Stripe's, shorter than a piece of ciphertext that says anything.
 const NAME_CHARACTERS_MAX: usize = 40;
 /// Most repeated members that are told one by one.
-const REPEATED_TOLD_MAX: usize = 10;
+const REPEATED_SHOWN_MAX: usize = 10;
 
 /// One card to create, as JSON.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -206,7 +206,7 @@ fn job_of(
     let unknown = members.keys().filter(|member| !MEMBERS.contains(&member.as_str()));
     problems.extend(unknown.map(|member| {
         let all = "a job has id, batch, operation, deadline, stripe_account and card, and nothing else";
-        problem(told(member), all)
+        problem(shown(member), all)
     }));
     let mut text = |member: &str| match members.get(member) {
         None | Some(Value::Null) => None,
@@ -260,12 +260,12 @@ fn job_of(
 
 /// What is wrong about members that stand there twice: that they do, and a PIN in clear in any of them.
 fn repeated(members: Vec<Repeated>) -> Vec<Problem> {
-    let (mut problems, mut pins, more) = (Vec::new(), Vec::new(), members.len() > REPEATED_TOLD_MAX);
+    let (mut problems, mut pins, more) = (Vec::new(), Vec::new(), members.len() > REPEATED_SHOWN_MAX);
     for Repeated { path, earlier } in members {
-        let shown: Vec<&str> = path.iter().map(|segment| told(segment)).collect();
-        let told = problem(&shown.join("."), "stands there twice; give each member once");
-        if problems.len() < REPEATED_TOLD_MAX && !problems.contains(&told) {
-            problems.push(told);
+        let segments: Vec<&str> = path.iter().map(|segment| shown(segment)).collect();
+        let repeated = problem(&segments.join("."), "stands there twice; give each member once");
+        if problems.len() < REPEATED_SHOWN_MAX && !problems.contains(&repeated) {
+            problems.push(repeated);
         }
         if path.first().is_some_and(|member| member == "card")
             && let Err(found) = CardRequest::from_json(&within(&path[1..], earlier).0)
@@ -278,7 +278,7 @@ fn repeated(members: Vec<Repeated>) -> Vec<Problem> {
     if more {
         problems.push(problem("", "more members stand there twice"));
     }
-    pins.truncate(REPEATED_TOLD_MAX);
+    pins.truncate(REPEATED_SHOWN_MAX);
     problems.extend(pins);
     problems
 }
@@ -291,12 +291,12 @@ fn within(names: &[String], mut value: Wiped) -> Wiped {
 }
 
 /// A member's name if it is like one. What is not may be a value that came to stand in a name's place.
-fn told(name: &str) -> &str {
+fn shown(name: &str) -> &str {
     let of_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
     let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     let index = name.len() <= 3 && name.bytes().all(|byte| byte.is_ascii_digit());
     let fine = begins && name.len() <= NAME_CHARACTERS_MAX && name.chars().all(of_name) || index;
-    if fine { name } else { "(a member whose name is not told)" }
+    if fine { name } else { "(a member whose name is not shown)" }
 }
 
 #[cfg(test)]

@@ -613,12 +613,12 @@ async fn commit(store: &mut Store, url: &str, changes: &[&Change]) -> Result<Vec
 }
 
 async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, url: String) {
-    let mut asked = Vec::with_capacity(GROUP_ROWS_MAX);
+    let mut questions = Vec::with_capacity(GROUP_ROWS_MAX);
     let mut gathering = Gathering::of(&store);
-    while gathering.next(&mut requests, &mut asked).await {
-        let mut look_ups = Vec::with_capacity(asked.len());
+    while gathering.next(&mut requests, &mut questions).await {
+        let mut look_ups = Vec::with_capacity(questions.len());
         let mut closing = None;
-        for ask in asked.drain(..) {
+        for ask in questions.drain(..) {
             match ask {
                 Ask::LookUp(look_up) => look_ups.push(look_up),
                 Ask::Page { scope, batch, after, only, limit, answer } => {
@@ -707,8 +707,8 @@ struct LookUp {
 
 async fn answer_look_ups(store: &mut Store, url: &str, look_ups: Vec<LookUp>) {
     let mut keys = Vec::new();
-    for asked in &look_ups {
-        keys.extend(asked.steps.iter().map(|(id, step)| (&asked.scope, id, *step)));
+    for look_up in &look_ups {
+        keys.extend(look_up.steps.iter().map(|(id, step)| (&look_up.scope, id, *step)));
     }
     match look_up(store, url, &keys).await {
         Ok(rows) => {

@@ -288,9 +288,9 @@ async fn of_session(url: &str, scope: &Scope, clock: &Clock) -> Result<Leased, L
     let holder = Holder::this_process(clock);
     let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.now()));
     set_entry(&mut connection, &entry, &holder).await.map_err(to_error)?;
-    let (ask, asked) = mpsc::channel(1);
+    let (ask, questions) = mpsc::channel(1);
     let alive = Arc::new(Alive(Mutex::new(clock.boot())));
-    tokio::spawn(keep(connection, entry, holder.clone(), clock.clone(), alive.clone(), asked));
+    tokio::spawn(keep(connection, entry, holder.clone(), clock.clone(), alive.clone(), questions));
     let session = Session { ask, alive };
     Ok(Leased::Ours(Lease { kind: Kind::Session(session), clock: clock.clone(), holder, calls_from }))
 }
@@ -318,11 +318,11 @@ async fn keep(
     mut holder: Holder,
     clock: Clock,
     alive: Arc<Alive>,
-    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+    mut questions: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
     loop {
         let answer = tokio::select! {
-            asked = asked.recv() => match asked {
+            question = questions.recv() => match question {
                 Some(answer) => Some(answer),
                 None => break,
             },

@@ -798,8 +798,8 @@ async fn known_end(line: &Line, job: &Job, known: Option<&Row>, is_given_up: boo
 /// What a reader must know beside a card that is not wholly what is asked for now. `begun` is the row from before the card was
 /// known, if it was not.
 pub(super) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
-    let asked = begun.unwrap_or(row);
-    if !job.asks_for(asked.content) {
+    let called_for = begun.unwrap_or(row);
+    if !job.asks_for(called_for.content) {
         return Some(
             "the card was made with other content, and what is asked for now was not applied: change the card with              update_card, or use another row_id for another card"
                 .to_owned(),
@@ -808,7 +808,7 @@ pub(super) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<Strin
     // Of a card that was found, or that a ledger of the first version knows, no PIN is known.
     let is_known = begun.is_some() || row.version.0 > 1;
     let mark = job.pin.as_ref().map(PinMark::of);
-    (is_known && mark.is_some() && asked.pin != mark)
+    (is_known && mark.is_some() && called_for.pin != mark)
         .then(|| "the card keeps the PIN it was made with; a later one was not applied".to_owned())
 }
 

@@ -130,16 +130,16 @@ fn since(line: &Line, began: Time) -> Option<i64> {
 
 /// Whether what was found is what the job asks for.
 fn verdict(job: &Job, found: &ListedCard) -> Verdict {
-    let asked = [
+    let compared = [
         ("type", job.card.value("type"), found.kind.as_deref()),
         ("currency", job.card.value("currency"), found.currency.as_deref()),
         ("cardholder", job.card.cardholder.as_deref(), found.cardholder.as_deref()),
     ];
-    let differs: Vec<String> = asked
+    let differs: Vec<String> = compared
         .into_iter()
-        .filter_map(|(name, asked, has)| Some((name, asked?, has?)))
-        .filter(|(_, asked, has)| !asked.trim().eq_ignore_ascii_case(has))
-        .map(|(name, asked, has)| format!("its {name} is {has}, not {asked}"))
+        .filter_map(|(name, wanted, has)| Some((name, wanted?, has?)))
+        .filter(|(_, wanted, has)| !wanted.trim().eq_ignore_ascii_case(has))
+        .map(|(name, wanted, has)| format!("its {name} is {has}, not {wanted}"))
         .collect();
     if differs.is_empty() {
         Verdict::Found(found.card.clone())

@@ -316,12 +316,12 @@ impl Line {
     pub async fn admit(&self, jobs: Vec<Box<Job>>) -> Vec<Admitted> {
         let stage = metrics::Stage::begin("admit");
         let held: Vec<_> = jobs.into_iter().map(|job| (self.locks.try_take(&job.id), job)).collect();
-        let asked: Vec<_> = held
+        let steps: Vec<_> = held
             .iter()
             .filter_map(|(lock, job)| lock.as_ref().map(|_| (job.id.clone(), job.step())))
             .collect();
-        let count = asked.len();
-        let mut known = match self.parts.ledger.look_up_all(&self.parts.scope, asked).await {
+        let count = steps.len();
+        let mut known = match self.parts.ledger.look_up_all(&self.parts.scope, steps).await {
             Ok(rows) => Ok(rows.into_iter()),
             Err(error) => Err(error),
         };
@@ -386,8 +386,8 @@ impl Line {
     }
 
     async fn look_up(&self, job: &Job) -> Result<Option<Row>, LedgerError> {
-        let asked = vec![(job.id.clone(), job.step())];
-        let rows = self.parts.ledger.look_up_all(&self.parts.scope, asked).await?;
+        let steps = vec![(job.id.clone(), job.step())];
+        let rows = self.parts.ledger.look_up_all(&self.parts.scope, steps).await?;
         Ok(rows.into_iter().next().flatten())
     }
 

@@ -139,8 +139,8 @@ impl Checker {
     }
 
     /// Hands the problems over that were added since it was last called; they are kept no longer.
-    pub(super) fn hand_over(&mut self, told: &mut dyn FnMut(Problem)) {
-        self.report.problems.drain(..).for_each(told);
+    pub(super) fn hand_over(&mut self, each: &mut dyn FnMut(Problem)) {
+        self.report.problems.drain(..).for_each(each);
     }
 
     /// The report over all of them.

@@ -81,8 +81,9 @@ pub(super) fn read<R: Read>(records: &mut Records<R>, path: &Path) -> Result<Hea
         }
     }
     let header = columns(&names, record.line);
-    let told = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
-    if header.columns.iter().all(|column| column.holds == Holds::Nothing) && !header.problems.iter().any(told)
+    let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
+    if header.columns.iter().all(|column| column.holds == Holds::Nothing)
+        && !header.problems.iter().any(explains)
     {
         return Err(shape("the first line names no parameter of Stripe's; is the header row missing?"));
     }

@@ -318,24 +318,24 @@ impl Manifest {
         &self,
         options: &CheckOptions,
         progress: &dyn Fn(u64),
-        told: &mut dyn FnMut(Problem),
+        each: &mut dyn FnMut(Problem),
     ) -> Result<CheckReport, ManifestError> {
         /// Between two calls of `progress`, where rows are read one by one.
         const PROGRESS_ROWS: u64 = 10_000;
         let mut checker = Checker::handing_over(options);
         checker.add_header(&self.header_problems);
-        checker.hand_over(told);
+        checker.hand_over(each);
         let rows = if !self.header_problems.is_empty() {
             Some(self.rows()?)
         } else {
             self.check_fast(&mut checker, &mut |checker| {
-                checker.hand_over(told);
+                checker.hand_over(each);
                 progress(checker.rows());
             })?
         };
         for row in rows.into_iter().flatten() {
             checker.add(&row);
-            checker.hand_over(told);
+            checker.hand_over(each);
             if checker.rows().is_multiple_of(PROGRESS_ROWS) {
                 progress(checker.rows());
             }

@@ -451,13 +451,13 @@ mod tests {
         let codes = from_start(JOBS, "code");
         let line = concat!(include_str!("../line/mod.rs"), include_str!("../line/carry.rs"));
         let pieces = ["latest = Refusal::own(\"", "latest: Refusal::own(\""];
-        let told: Vec<&str> = pieces
+        let codes: Vec<&str> = pieces
             .iter()
             .flat_map(|piece| line.split(piece).skip(1))
             .map(|rest| rest.split('"').next().unwrap_or_default())
             .collect();
-        assert!(told.len() >= 10, "{told:?}");
-        for code in told {
+        assert!(codes.len() >= 10, "{codes:?}");
+        for code in codes {
             assert!(codes.contains(&code), "{code}");
         }
     }

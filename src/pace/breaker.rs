@@ -38,7 +38,7 @@ struct Named {
 pub struct Pass {
     shared: Arc<Shared>,
     is_probe: bool,
-    told: bool,
+    is_answered: bool,
 }
 
 impl Breaker {
@@ -86,7 +86,7 @@ impl Breaker {
     }
 
     fn pass(&self, is_probe: bool) -> Pass {
-        Pass { shared: self.shared.clone(), is_probe, told: false }
+        Pass { shared: self.shared.clone(), is_probe, is_answered: false }
     }
 }
 
@@ -131,7 +131,7 @@ impl Shared {
 impl Pass {
     /// The host answered.
     pub fn answered(mut self) {
-        self.told = true;
+        self.is_answered = true;
         let was_closed = {
             let mut circuit = self.shared.circuit();
             let was_closed = circuit.is_closed();
@@ -146,7 +146,7 @@ impl Pass {
 
     /// The host did not answer, or not with what it was asked for.
     pub fn failed(mut self, reason: &str) {
-        self.told = true;
+        self.is_answered = true;
         let (is_probe, now) = (self.is_probe, Instant::now().into_std());
         if let Some(wait) = self.shared.change(|circuit| circuit.failed(is_probe, now)) {
             self.shared.say_open(reason, wait);
@@ -156,7 +156,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.is_probe && !self.told {
+        if self.is_probe && !self.is_answered {
             let now = Instant::now().into_std();
             self.shared.change(|circuit| circuit.abandoned(now));
         }

@@ -287,8 +287,8 @@ mod tests {
             "my own notes, which are longer than the header would have been, so to say: yes they are, really";
         for foreign in [notes, "notes", "row,row_id,job_id"] {
             std::fs::write(&path, foreign).unwrap();
-            let told = Results::create(&path, TEST).err().unwrap().to_string();
-            assert!(told.contains("not an embosser results file"), "{told}");
+            let error = Results::create(&path, TEST).err().unwrap().to_string();
+            assert!(error.contains("not an embosser results file"), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), foreign);
         }
         let former = COLUMNS[..11].join(",") + "\n1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1\n";
@@ -312,8 +312,8 @@ mod tests {
         results.finish().unwrap();
         let before = std::fs::read(&path).unwrap();
         for scope in [TEST, "test:sandbox", ""] {
-            let told = Results::create(&path, scope).err().unwrap().to_string();
-            assert!(told.contains("LIVE") && told.contains("--results"), "{told}");
+            let error = Results::create(&path, scope).err().unwrap().to_string();
+            assert!(error.contains("LIVE") && error.contains("--results"), "{error}");
         }
         assert_eq!(std::fs::read(&path).unwrap(), before);
         assert!(Results::create(&path, LIVE).is_ok());

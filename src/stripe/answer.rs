@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::ListedCard;
-use super::error::{ErrorObject, LimitReason, header, limit_reason, told};
+use super::error::{ErrorObject, LimitReason, header, limit_reason, sentence_of};
 use super::read::CardBody;
 use crate::outcome::Refusal;
 
@@ -87,21 +87,25 @@ pub(super) fn of_create(status: StatusCode, headers: &HeaderMap, body: Result<By
         };
     }
     let error = body.ok().and_then(|body| ErrorObject::read(&body));
-    let told = told(status, error.as_ref());
+    let sentence = sentence_of(status, error.as_ref());
     match status {
-        StatusCode::UNAUTHORIZED => Answer::KeyRejected(told),
+        StatusCode::UNAUTHORIZED => Answer::KeyRejected(sentence),
         // One that is no limiter's says that Stripe is too busy with something: fewer calls help there, too.
         StatusCode::TOO_MANY_REQUESTS => limit_reason(headers, error.as_ref())
-            .map_or(Answer::Unknown { reason: told, trouble: true }, Answer::Limited),
-        StatusCode::CONFLICT => Answer::InUse(told),
+            .map_or(Answer::Unknown { reason: sentence, trouble: true }, Answer::Limited),
+        StatusCode::CONFLICT => Answer::InUse(sentence),
         status if status.is_server_error() || status == StatusCode::FAILED_DEPENDENCY => {
             // 424: something that Stripe itself depends on failed.
-            if replayed { Answer::EndedBadly(told) } else { Answer::Unknown { reason: told, trouble: true } }
+            if replayed {
+                Answer::EndedBadly(sentence)
+            } else {
+                Answer::Unknown { reason: sentence, trouble: true }
+            }
         }
         status if status.is_client_error() => {
-            of_client_error(status, headers, error, told, request_id, replayed)
+            of_client_error(status, headers, error, sentence, request_id, replayed)
         }
-        _ => Answer::Unknown { reason: told, trouble: error.is_none() },
+        _ => Answer::Unknown { reason: sentence, trouble: error.is_none() },
     }
 }
 
@@ -109,23 +113,23 @@ fn of_client_error(
     status: StatusCode,
     headers: &HeaderMap,
     error: Option<ErrorObject>,
-    told: String,
+    sentence: String,
     request_id: Option<String>,
     replayed: bool,
 ) -> Answer {
     let Some(error) = error else {
         // A proxy's page, or not Stripe at all.
-        return Answer::Unknown { reason: format!("{told} (not Stripe's error shape)"), trouble: true };
+        return Answer::Unknown { reason: format!("{sentence} (not Stripe's error shape)"), trouble: true };
     };
     if error.kind == "idempotency_error" {
         return if error.code.as_deref() == Some("idempotency_key_in_use") {
-            Answer::InUse(told)
+            Answer::InUse(sentence)
         } else {
             Answer::BodyDiffers
         };
     }
     if header(headers, "stripe-should-retry") == Some("true") {
-        return Answer::Unknown { reason: told, trouble: false };
+        return Answer::Unknown { reason: sentence, trouble: false };
     }
     let (refusal, same) = (error.refusal(status), error.same(status));
     if status == StatusCode::FORBIDDEN {

@@ -93,8 +93,8 @@ impl Service<Uri> for Route {
             return Box::pin(async move { Ok(tcp.oneshot(to).await?) });
         };
         if proxy.uri().scheme_str() != Some("http") {
-            let told = "a proxy must be http://HOST:PORT (it tunnels, so that TLS is with Stripe itself)";
-            return Box::pin(std::future::ready(Err(told.into())));
+            let message = "a proxy must be http://HOST:PORT (it tunnels, so that TLS is with Stripe itself)";
+            return Box::pin(std::future::ready(Err(message.into())));
         }
         let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
         if let Some(password) = proxy.basic_auth() {

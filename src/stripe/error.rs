@@ -103,7 +103,7 @@ impl ErrorObject {
 }
 
 /// A status and its explanation in one line.
-pub(super) fn told(status: StatusCode, error: Option<&ErrorObject>) -> String {
+pub(super) fn sentence_of(status: StatusCode, error: Option<&ErrorObject>) -> String {
     format!("{status}: {}", error.map_or_else(|| "no explanation".into(), ErrorObject::message))
 }
 

@@ -387,17 +387,17 @@ fn is_loopback(url: &url::Url) -> bool {
 
 /// What TLS trusts: the system's certificate authorities; none where nothing speaks TLS, as reading them takes a while.
 fn tls(needed: bool) -> Result<rustls::ClientConfig, ClientError> {
-    let told = |error: rustls::Error| ClientError::Tls(error.to_string());
+    let to_error = |error: rustls::Error| ClientError::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     // For every other TLS client of the process; a second call finds one installed.
     let _ = rustls::crypto::CryptoProvider::install_default((*provider).clone());
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(told)?;
+        .map_err(to_error)?;
     if !needed {
         return Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth());
     }
-    let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(told)?;
+    let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(to_error)?;
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
@@ -444,7 +444,7 @@ mod tests {
     }
 
     /// A server that answers each request with its own path, as an account's id.
-    async fn asked(api_url_path: &str) -> (Client, tokio::task::JoinHandle<Vec<String>>) {
+    async fn listed_under(api_url_path: &str) -> (Client, tokio::task::JoinHandle<Vec<String>>) {
         use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api_url = format!("http://{}{api_url_path}", listener.local_addr().unwrap());
@@ -485,7 +485,7 @@ mod tests {
     #[tokio::test]
     async fn the_account_and_a_card_are_asked_for_where_the_api_is() {
         for base in ["", "/stand-in/"] {
-            let (client, server) = asked(base).await;
+            let (client, server) = listed_under(base).await;
             assert_eq!(client.account().await, AccountAnswer::Is("acct_1".into()));
             assert!(matches!(client.card("ic_1/../x").await, CardAnswer::Found(_)));
             let base = base.trim_end_matches('/');

@@ -174,12 +174,12 @@ impl Shared {
     }
 
     async fn connect(&self) -> Result<Sender, String> {
-        let told = |error: &(dyn std::error::Error + 'static)| brief("cannot connect", error);
-        let stream = self.connector.connect(self.address.clone()).await.map_err(|error| told(&*error))?;
+        let to_error = |error: &(dyn std::error::Error + 'static)| brief("cannot connect", error);
+        let stream = self.connector.connect(self.address.clone()).await.map_err(|error| to_error(&*error))?;
         let sender = if stream.connected().is_negotiated_h2() {
-            Sender::Http2(self.multiplex(stream).await.map_err(|error| told(&error))?)
+            Sender::Http2(self.multiplex(stream).await.map_err(|error| to_error(&error))?)
         } else {
-            let (sender, connection) = http1::handshake(stream).await.map_err(|error| told(&error))?;
+            let (sender, connection) = http1::handshake(stream).await.map_err(|error| to_error(&error))?;
             tokio::spawn(connection);
             Sender::Http1(sender)
         };

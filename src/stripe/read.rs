@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::ListedCard;
-use super::error::{ErrorObject, LimitReason, limit_reason, told};
+use super::error::{ErrorObject, LimitReason, limit_reason, sentence_of};
 use crate::outcome::Card;
 
 /// One page of cards.
@@ -138,17 +138,17 @@ enum Not {
 /// What an error answer to a question means. A definite no is one that Stripe itself gives: a proxy's page is none.
 fn of_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Not {
     let error = ErrorObject::read(body);
-    let told = told(status, error.as_ref());
+    let sentence = sentence_of(status, error.as_ref());
     match status {
-        StatusCode::UNAUTHORIZED => Not::KeyRejected(told),
+        StatusCode::UNAUTHORIZED => Not::KeyRejected(sentence),
         StatusCode::TOO_MANY_REQUESTS => {
-            limit_reason(headers, error.as_ref()).map_or(Not::Failed(told), Not::Limited)
+            limit_reason(headers, error.as_ref()).map_or(Not::Failed(sentence), Not::Limited)
         }
-        StatusCode::CONFLICT | StatusCode::FAILED_DEPENDENCY => Not::Failed(told),
-        _ if error.is_none() => Not::Failed(told),
-        StatusCode::NOT_FOUND => Not::Missing(told),
-        status if status.is_client_error() => Not::Forbidden(told),
-        _ => Not::Failed(told),
+        StatusCode::CONFLICT | StatusCode::FAILED_DEPENDENCY => Not::Failed(sentence),
+        _ if error.is_none() => Not::Failed(sentence),
+        StatusCode::NOT_FOUND => Not::Missing(sentence),
+        status if status.is_client_error() => Not::Forbidden(sentence),
+        _ => Not::Failed(sentence),
     }
 }
 

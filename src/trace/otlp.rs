@@ -82,8 +82,10 @@ impl Export {
             .with_target(false)
             .with_level(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(|told| {
-                told.is_span() && *told.level() <= Level::INFO && told.target().starts_with("embosser")
+            .with_filter(filter_fn(|metadata| {
+                metadata.is_span()
+                    && *metadata.level() <= Level::INFO
+                    && metadata.target().starts_with("embosser")
             }))
     }
 

@@ -11,7 +11,7 @@ use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
 use super::subscription::{Lost, Subscription};
 use super::{SESSION_GOOD, Worker, wait_after};
-use crate::broker::{Backoff, asked};
+use crate::broker::{Backoff, bounded};
 use crate::metrics;
 
 /// Dead letters in flight.
@@ -58,7 +58,7 @@ async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> Result<(), L
         let _ = tokio::time::timeout(worker.drain, in_flight.tasks().wait()).await;
     }
     lost.cancel();
-    let _ = asked(connection.close(200, "done".into())).await;
+    let _ = bounded(connection.close(200, "done".into())).await;
     ended
 }
 

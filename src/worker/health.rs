@@ -39,6 +39,6 @@ pub fn router(line: Arc<Line>, ready: Arc<Ready>, exporter: &Exporter) -> Router
 async fn ledger_answers(line: &Line) -> bool {
     let nobody = JobId::new("readiness").expect("a word is an id");
     let parts = line.parts();
-    let asked = parts.ledger.look_up(&parts.scope, &nobody);
-    matches!(tokio::time::timeout(LEDGER_MAX, asked).await, Ok(Ok(_)))
+    let look_up = parts.ledger.look_up(&parts.scope, &nobody);
+    matches!(tokio::time::timeout(LEDGER_MAX, look_up).await, Ok(Ok(_)))
 }

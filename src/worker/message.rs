@@ -83,8 +83,8 @@ fn refusal(wrong: &Wrong) -> Refusal {
                 Rule::Account => "wrong_account",
                 Rule::Card(code) => code,
             });
-            let told: Vec<String> = problems.iter().map(sentence).collect();
-            Refusal::own(code, scrub(&told.join("; ")))
+            let sentences: Vec<String> = problems.iter().map(sentence).collect();
+            Refusal::own(code, scrub(&sentences.join("; ")))
         }
     }
 }

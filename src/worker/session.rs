@@ -17,7 +17,7 @@ use super::last_empty::{self, Pending, Seen};
 use super::outage::{Change, Outage, Taking};
 use super::subscription::{Lost, Subscription};
 use super::watchdog::{self, Look};
-use crate::broker::asked;
+use crate::broker::bounded;
 use crate::metrics;
 use crate::pace::CircuitState;
 
@@ -223,7 +223,7 @@ impl Session {
         self.in_flight.recall(Back::Queue);
         self.lost.cancel();
         tokio::spawn(async move {
-            let _ = asked(self.connection.close(200, "something on it was lost".into())).await;
+            let _ = bounded(self.connection.close(200, "something on it was lost".into())).await;
         });
     }
 
@@ -239,7 +239,7 @@ impl Session {
             tracing::warn!("not all calls ended in time; their jobs come again");
         }
         self.lost.cancel();
-        let _ = asked(self.connection.close(200, "done".into())).await;
+        let _ = bounded(self.connection.close(200, "done".into())).await;
     }
 }
 

@@ -11,7 +11,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer, Queue};
 
-use crate::broker::{asked, is_unreadable};
+use crate::broker::{bounded, is_unreadable};
 
 /// Bound on giving back what was buffered: it lies in this process's memory.
 const BUFFERED_MAX: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Subscribes; so many deliveries come before one must be settled.
     pub(super) async fn begin(connection: &Connection, queue: &str, prefetch: u16) -> Result<Self, String> {
-        let channel = asked(connection.create_channel()).await?;
+        let channel = bounded(connection.create_channel()).await?;
         let consumer = consume(&channel, queue, prefetch).await?;
         Ok(Self { channel, consumer, queue: queue.to_owned() })
     }
@@ -79,7 +79,7 @@ impl Subscription {
     /// Takes nothing more, and gives back what had come and was not taken yet: else it would wait, unsettled, for as long as
     /// the channel lives.
     pub(super) async fn cancel(&mut self) -> Result<(), String> {
-        asked(self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default())).await?;
+        bounded(self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default())).await?;
         let give_back = async {
             while let Some(Ok(delivery)) = self.consumer.next().await {
                 let options = BasicNackOptions { requeue: true, ..Default::default() };
@@ -94,12 +94,12 @@ impl Subscription {
     /// How a queue stands, on this channel: after every delivery that came before the answer.
     pub(super) async fn look(&self, queue: &str) -> Result<Queue, String> {
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        asked(self.channel.queue_declare(queue.into(), passive, FieldTable::default())).await
+        bounded(self.channel.queue_declare(queue.into(), passive, FieldTable::default())).await
     }
 }
 
 async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> Result<Consumer, String> {
-    asked(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    bounded(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    asked(channel.basic_consume(queue.into(), "".into(), options, arguments)).await
+    bounded(channel.basic_consume(queue.into(), "".into(), options, arguments)).await
 }
