@@ -23,7 +23,7 @@ pub struct StatusArgs {
     /// The ledger to read: sqlite://FILE or postgres://… [default: as for issue].
     #[arg(long, value_name = "URL")]
     pub ledger: Option<String>,
-    /// How to tell.
+    /// In which form to print.
     #[arg(long, value_enum, default_value = "text")]
     pub format: StatusFormat,
     /// That there is no ledger yet is no error.
@@ -31,7 +31,7 @@ pub struct StatusArgs {
     pub if_any: bool,
 }
 
-/// How `status` tells.
+/// In which form `status` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum StatusFormat {
     /// For people.
@@ -51,12 +51,12 @@ pub struct ResultsArgs {
     /// Whose cards, where several have a batch of this name: a scope as `status` names it, or its beginning.
     #[arg(long)]
     pub scope: Option<String>,
-    /// How to tell.
+    /// In which form to print.
     #[arg(long, value_enum, default_value = "csv")]
     pub format: ResultsFormat,
 }
 
-/// How `results` tells.
+/// In which form `results` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ResultsFormat {
     /// The lines of the results file.
@@ -135,14 +135,14 @@ pub async fn status(args: &StatusArgs, config: &Config) -> Result<Exit, String> 
     let wanted =
         counts.iter().filter(|counts| args.batch.as_ref().is_none_or(|batch| *batch == counts.batch));
     let mut out = BufWriter::new(io::stdout().lock());
-    let told = match args.format {
-        StatusFormat::Text => tell_text(wanted, &mut out),
-        StatusFormat::Json => tell_json(wanted, &mut out),
+    let written = match args.format {
+        StatusFormat::Text => write_text(wanted, &mut out),
+        StatusFormat::Json => write_json(wanted, &mut out),
     };
-    ended(told.and_then(|()| out.flush()).map_err(Untold::Written))
+    exit(written.and_then(|()| out.flush()).map_err(Unwritten::Output))
 }
 
-fn tell_text<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl Write) -> io::Result<()> {
+fn write_text<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl Write) -> io::Result<()> {
     for counts in counts {
         let rows = counts.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
         writeln!(
@@ -154,7 +154,7 @@ fn tell_text<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl W
     Ok(())
 }
 
-fn tell_json<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl Write) -> io::Result<()> {
+fn write_json<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl Write) -> io::Result<()> {
     let batches: Vec<_> = counts
         .map(|counts| BatchStatus {
             batch: &counts.batch,
@@ -179,10 +179,10 @@ pub async fn results(args: &ResultsArgs, config: &Config) -> Result<Exit, String
     let counts = ledger.counts().await.map_err(|error| error.to_string())?;
     let scope = scope_of(args, &counts)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let told = tell_rows(&ledger, &scope, &batch, args.format, &mut out).await;
-    let told = told.and_then(|()| out.flush().map_err(Untold::Written));
+    let written = write_rows(&ledger, &scope, &batch, args.format, &mut out).await;
+    let written = written.and_then(|()| out.flush().map_err(Unwritten::Output));
     ledger.close().await;
-    ended(told)
+    exit(written)
 }
 
 /// Whose batch it is: several scopes' rows are never mixed, since a rehearsal's cards are not real.
@@ -213,13 +213,13 @@ fn scope_of(args: &ResultsArgs, counts: &[BatchCounts]) -> Result<Scope, String>
     }
 }
 
-async fn tell_rows(
+async fn write_rows(
     ledger: &Ledger,
     scope: &Scope,
     batch: &Batch,
     format: ResultsFormat,
     out: &mut impl Write,
-) -> Result<(), Untold> {
+) -> Result<(), Unwritten> {
     match format {
         ResultsFormat::Csv => out.write_all(&results::record(&results::COLUMNS)?)?,
         ResultsFormat::Json => out.write_all(b"[")?,
@@ -229,18 +229,12 @@ async fn tell_rows(
         let page = ledger
             .batch_page(scope, batch, after.take(), None, PAGE_ROWS)
             .await
-            .map_err(|error| Untold::Unread(error.to_string()))?;
+            .map_err(|error| Unwritten::Ledger(error.to_string()))?;
         let Some(last) = page.last() else { break };
         after = Some((last.row.unwrap_or(0), last.id.clone()));
         for row in &page {
             let ended = row.ended();
-            let line = Line {
-                row: row.row.unwrap_or(0),
-                row_id: row.row_id.as_deref(),
-                job_id: row.id.as_str(),
-                ended: &ended,
-                scope: scope.as_str(),
-            };
+            let line = Line::of_row(row, &ended);
             match format {
                 ResultsFormat::Csv => out.write_all(&results::record(&line.cells())?)?,
                 ResultsFormat::Json => {
@@ -258,25 +252,25 @@ async fn tell_rows(
     Ok(())
 }
 
-/// Why something was not told to its end.
-enum Untold {
-    Unread(String),
-    Written(io::Error),
+/// Why something was not written to its end.
+enum Unwritten {
+    Ledger(String),
+    Output(io::Error),
 }
 
-impl From<io::Error> for Untold {
+impl From<io::Error> for Unwritten {
     fn from(error: io::Error) -> Self {
-        Self::Written(error)
+        Self::Output(error)
     }
 }
 
-fn ended(told: Result<(), Untold>) -> Result<Exit, String> {
-    match told {
+fn exit(written: Result<(), Unwritten>) -> Result<Exit, String> {
+    match written {
         Ok(()) => Ok(Exit::Success),
         // Whoever reads has read enough, as `head` does.
-        Err(Untold::Written(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Success),
-        Err(Untold::Written(error)) => Err(error.to_string()),
-        Err(Untold::Unread(reason)) => Err(reason),
+        Err(Unwritten::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Success),
+        Err(Unwritten::Output(error)) => Err(error.to_string()),
+        Err(Unwritten::Ledger(reason)) => Err(reason),
     }
 }
 

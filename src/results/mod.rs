@@ -8,6 +8,7 @@ mod file;
 use std::borrow::Cow;
 use std::io;
 
+use crate::ledger::Row;
 use crate::outcome::{Ended, Outcome};
 
 pub use earlier::{Earlier, EarlierRow, read_back};
@@ -46,7 +47,19 @@ pub struct Line<'a> {
     pub scope: &'a str,
 }
 
-impl Line<'_> {
+impl<'a> Line<'a> {
+    /// Of a row of the ledger, and its end.
+    #[must_use]
+    pub fn of_row(row: &'a Row, ended: &'a Ended) -> Self {
+        Self {
+            row: row.row.unwrap_or(0),
+            row_id: row.row_id.as_deref(),
+            job_id: row.id.as_str(),
+            ended,
+            scope: row.scope.as_str(),
+        }
+    }
+
     /// The line's cells, none of which a spreadsheet would run.
     #[must_use]
     pub fn cells(&self) -> [Cow<'_, str>; 13] {

@@ -34,7 +34,10 @@ const FULL_WAIT: Duration = Duration::from_millis(500);
 
 /// Publishes the batch and follows it to its end.
 pub(super) async fn run(server: Server, queue: &Arc<Queue>, batch: Arc<Batch>, held: Held, named: Jobs) {
-    let reason = sampled(&batch, publish_and_follow(&server, queue, &batch, held, named)).await.err();
+    let outstanding = queue.following.batch(&batch);
+    let followed = publish_and_follow(&server, queue, &batch, held, named, &outstanding);
+    let reason = sampled(&batch, followed).await.err();
+    queue.following.leave(&outstanding);
     if let Some(reason) = &reason {
         tracing::warn!(batch = %batch.name, reason, "a batch is interrupted");
     }
@@ -52,19 +55,6 @@ struct Publishing {
 }
 
 async fn publish_and_follow(
-    server: &Server,
-    queue: &Arc<Queue>,
-    batch: &Arc<Batch>,
-    held: Held,
-    named: Jobs,
-) -> Result<(), String> {
-    let outstanding = queue.following.batch(batch);
-    let done = publish_and_wait(server, queue, batch, held, named, &outstanding).await;
-    queue.following.leave(&outstanding);
-    done
-}
-
-async fn publish_and_wait(
     server: &Server,
     queue: &Arc<Queue>,
     batch: &Arc<Batch>,

@@ -243,13 +243,7 @@ async fn send_pages(
         let mut page = Vec::new();
         for row in &rows {
             let ended = row.ended();
-            let line = Line {
-                row: row.row.unwrap_or(0),
-                row_id: row.row_id.as_deref(),
-                job_id: row.id.as_str(),
-                ended: &ended,
-                scope: server.scope().as_str(),
-            };
+            let line = Line::of_row(row, &ended);
             page.extend(results::record(&line.cells()).map_err(text)?);
         }
         if !page.is_empty() {
