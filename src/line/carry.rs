@@ -801,7 +801,8 @@ pub(super) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<Strin
     let called_for = begun.unwrap_or(row);
     if !job.asks_for(called_for.content) {
         return Some(
-            "the card was made with other content, and what is asked for now was not applied: change the card with              update_card, or use another row_id for another card"
+            "the card exists, made with what was asked for first; the change was not applied: make it at Stripe, in the \
+             Dashboard or with update_card"
                 .to_owned(),
         );
     }

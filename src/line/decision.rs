@@ -379,8 +379,9 @@ impl Decision {
             Verdict::Found(card) => self.finished = Some(Outcome::Issued(card)),
             Verdict::Other { card, differs } => {
                 let message = format!(
-                    "card {card} at Stripe has this job's id and is not what is asked for ({differs}); look at it \
-                     there, and use another row_id for another card"
+                    "card {card} exists at Stripe under this id and is not what is asked for ({differs}), so none was made; \
+                     look at that card there, and if this one is wanted beside it, send it under an id that was not \
+                     used before"
                 );
                 self.finished = Some(Outcome::Refused(Refusal::own(CONFLICT, message)));
             }
