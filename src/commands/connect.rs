@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Config;
+use crate::config::{Config, PaceConfig};
 use crate::ledger::{Kind, Ledger, Scope, State};
 use crate::pace::{Answered as Paced, Pace, Waited};
 use crate::sandbox::{self, Sandbox};
@@ -97,6 +97,14 @@ pub async fn connect(
 }
 
 impl Connected {
+    /// The account's pace, which knows the hosts by name from its first call on.
+    #[must_use]
+    pub fn pace(&self, config: &PaceConfig) -> Pace {
+        let pace = Pace::start(config);
+        pace.name_hosts(&self.client.host(), &self.client.key_host());
+        pace
+    }
+
     /// Whose cards they are: the account that the key belongs to is asked for once and remembered in the ledger.
     ///
     /// # Errors

@@ -17,7 +17,6 @@ use crate::ledger::{Ledger, Scope};
 use crate::line::decision::Rules;
 use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
-use crate::pace::Pace;
 use crate::sandbox::Sandbox;
 use crate::serve::access::{Role, Tokens, new_token};
 use crate::serve::intake::{Intake, Queue, WorkerScope};
@@ -167,7 +166,7 @@ async fn line(
     ledger: Ledger,
     look_first: LookFirst,
 ) -> Result<(Intake, Option<Sandbox>), String> {
-    let pace = Pace::start(&config.pace);
+    let pace = connected.pace(&config.pace);
     let scope =
         connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
     let Connected { client, sandbox, .. } = connected;

@@ -16,7 +16,6 @@ use crate::ledger::Ledger;
 use crate::line::decision::Rules;
 use crate::line::{Halt, LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
-use crate::pace::Pace;
 use crate::worker::message::Terms;
 use crate::worker::{Worker, health};
 
@@ -64,7 +63,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         }
         Err(error) => return Err(error.to_string()),
     };
-    let pace = Pace::start(&config.pace);
+    let pace = connected.pace(&config.pace);
     let scope =
         connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
     let Connected { client, sandbox, .. } = connected;

@@ -204,7 +204,6 @@ impl Line {
     /// A line of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        parts.pace.name_hosts(&parts.client.host(), &parts.client.key_host());
         let lease = LineLease::new(
             parts.ledger.clone(),
             parts.scope.clone(),

@@ -23,7 +23,7 @@ use crate::line::{Halt, LeaseUse, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::manifest::batch::{Jobs, digest_of};
 use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
-use crate::pace::{CircuitState, Pace};
+use crate::pace::CircuitState;
 use crate::results::Results;
 use crate::stripe::{Client, Mode};
 use crate::tally::{Counts, Tally};
@@ -109,7 +109,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
     let exporter = args.metrics.map(|_| Exporter::install()).transpose()?;
-    let pace = Pace::start(&config.pace);
+    let pace = connected.pace(&config.pace);
     if let (Some(exporter), Some(listen)) = (&exporter, args.metrics) {
         exporter.serve(listen, pace.clone()).await.map_err(|error| format!("--metrics {listen}: {error}"))?;
     }
