@@ -1,0 +1,149 @@
+//! A job's end: as it is recorded, and as it is told.
+
+use super::Carried;
+use crate::clock::Moment;
+use crate::job::{Job, PinMark};
+use crate::killpoint;
+use crate::ledger::{Conclude, Row, State};
+use crate::line::{Halt, Line, Stop};
+use crate::metrics;
+use crate::outcome::{Ended, Outcome, Refusal};
+
+impl Carried<'_> {
+    /// The row as it is to be.
+    pub(super) fn row(&self, state: State, now: Moment) -> Row {
+        let known = self.known.as_deref();
+        let mut row = Row::of(&self.line.parts.scope, &self.job, state, now.wall);
+        row.generation = self.decision.generation();
+        row.attempts = self.decision.attempts();
+        row.key_began = self.decision.key_began().or(known.and_then(|known| known.key_began));
+        row.attempted =
+            if row.state == State::Begun { Some(now.wall) } else { known.and_then(|known| known.attempted) };
+        match (&row.state, known.filter(|known| known.state == State::Begun)) {
+            // As long as an earlier call may have made the card, it may have that call's PIN.
+            (State::Begun, Some(known)) if self.decision.attempts() > 1 => row.pin = known.pin,
+            (State::Begun, _) => {}
+            // The end is of what was called for, whatever is asked for now.
+            (State::Issued(_) | State::Refused(_), Some(known)) => {
+                (row.pin, row.content) = (known.pin, known.content)
+            }
+            (State::Issued(_) | State::Refused(_), None) => row.pin = None,
+        }
+        row.note.clone_from(&self.note);
+        row.request_id.clone_from(&self.request_id);
+        row
+    }
+
+    /// Records the end, and tells it; none if the row has changed meanwhile, so that all is decided anew.
+    pub(super) async fn conclude(&mut self, outcome: Outcome) -> Result<Option<Ended>, Stop> {
+        let state = match &outcome {
+            Outcome::Issued(card) => State::Issued(card.clone()),
+            Outcome::Refused(refusal) => State::Refused(refusal.clone()),
+            Outcome::Unresolved(_) => return Ok(Some(self.unresolved())),
+        };
+        if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Issued(_))) {
+            if row.state != state {
+                tracing::error!(job = %self.job.id, "two cards carry this job's id; the first one recorded is told");
+            }
+            return Ok(Some(Ended { note: joined(&self.job, self.note.take()), ..row.ended() }));
+        }
+        let now = self.now();
+        let mut row = self.row(state, now);
+        if matches!(row.state, State::Issued(_)) && self.note.is_none() {
+            row.note = note_of(&self.job, &row, self.known.as_deref());
+            self.note.clone_from(&row.note);
+        }
+        let stage = metrics::Stage::begin("record");
+        let concluded = self.line.parts.ledger.conclude(row, self.known.as_deref()).await?;
+        stage.ended();
+        match concluded {
+            Conclude::Written(row) => {
+                killpoint::pass("recorded");
+                self.known = Some(row);
+                Ok(Some(Ended {
+                    outcome,
+                    attempts: self.decision.attempts(),
+                    request_id: self.request_id.take(),
+                    recorded_before: false,
+                    note: joined(&self.job, self.note.take()),
+                }))
+            }
+            // A card that exists is told, whatever somebody else has recorded since.
+            Conclude::Changed(found) if matches!(outcome, Outcome::Issued(_)) => {
+                self.known = found;
+                Ok(None)
+            }
+            Conclude::Changed(found) => {
+                self.changed(found);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) fn unresolved(&self) -> Ended {
+        Ended {
+            outcome: Outcome::Unresolved(self.latest.clone()),
+            attempts: self.decision.attempts(),
+            request_id: self.request_id.clone(),
+            recorded_before: false,
+            note: joined(&self.job, self.note.clone()),
+        }
+    }
+
+    /// What was seen of a row whose end is not known counts at its next visit.
+    pub(super) fn remember(&self) {
+        let open = self.known.as_deref().filter(|row| row.state == State::Begun);
+        let seen = open.and_then(|row| Some((row.version, self.decision.sighting()?)));
+        self.line.remember(&self.job, seen);
+    }
+}
+
+/// The end that the ledger knows, if it does. What is wanted differently now is noted beside it.
+pub(super) async fn known_end(
+    line: &Line,
+    job: &Job,
+    known: Option<&Row>,
+    is_given_up: bool,
+) -> Option<Ended> {
+    let row = known?;
+    match &row.state {
+        State::Issued(_) => {
+            let note = note_of(job, row, None);
+            if note != row.note && !is_given_up {
+                let noted = line.parts.ledger.annotate(&row.scope, &row.id, row.step, note.clone()).await;
+                if let Err(error) = noted {
+                    line.halt_with(Halt::Ledger(error.to_string()));
+                }
+            }
+            Some(Ended { note: joined(job, note), ..row.ended() })
+        }
+        State::Refused(_) if is_given_up => Some(row.ended()),
+        State::Refused(_) | State::Begun => None,
+    }
+}
+
+/// What a reader must know beside a card that is not wholly what is asked for now. `begun` is the row from before the card was
+/// known, if it was not.
+pub(super) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
+    let called_for = begun.unwrap_or(row);
+    if !job.asks_for(called_for.content) {
+        return Some(
+            "the card exists, made with what was asked for first; the change was not applied: make it at Stripe, in the \
+             Dashboard or with update_card"
+                .to_owned(),
+        );
+    }
+    // Of a card that was found, or that a ledger of the first version knows, no PIN is known.
+    let is_known = begun.is_some() || row.version.0 > 1;
+    let mark = job.pin.as_ref().map(PinMark::of);
+    (is_known && mark.is_some() && called_for.pin != mark)
+        .then(|| "the card keeps the PIN it was made with; a later one was not applied".to_owned())
+}
+
+/// Both notes, if there are two.
+pub(super) fn joined(job: &Job, note: Option<String>) -> Option<String> {
+    match (&job.note, note) {
+        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+        (first, second) => second.or_else(|| first.clone()),
+    }
+}

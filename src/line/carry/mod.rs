@@ -1,0 +1,259 @@
+//! One job's whole way: decide, prepare, record, leave, be answered; as often as it takes, and then its end.
+//!
+//! Each stage takes what the one before it hands on, which only that one can make: a turn of the pace, a verified
+//! PIN, a recorded attempt, a permit. Nothing is decided before a wait and done after it: whatever was waited for, the
+//! decision is made anew, and the ledger records an attempt only if its row still is what the decision was made from.
+
+mod answer;
+mod attempt;
+mod end;
+mod wait;
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::decision::{Decision, Next, Verdict};
+use super::gate::Gate;
+use super::look::{Looked, look};
+use super::{LeaseUse, Line, LookFirst, Options, Stop, Vet, vet};
+use crate::clock::Moment;
+use crate::config::seconds;
+use crate::job::Job;
+use crate::killpoint;
+use crate::ledger::{Row, State};
+use crate::metrics;
+use crate::outcome::{Ended, Refusal};
+use end::known_end;
+
+pub(super) use end::note_of;
+
+/// A job on its way.
+struct Carried<'l> {
+    line: &'l Line,
+    job: Box<Job>,
+    /// What it passes before its first call of this run.
+    gate: Option<&'l Gate>,
+    recall: CancellationToken,
+    /// Whether it can go back to where it came from, and comes again.
+    is_handed_back: bool,
+    /// It will not be called for any more, and this is why.
+    given_up: Option<Refusal>,
+    /// The ledger's row, as it was last read or written.
+    known: Option<Box<Row>>,
+    decision: Decision,
+    lease: Option<LeaseUse>,
+    /// Whether its batch was asked about.
+    is_vetted: bool,
+    /// Whether an attempt was recorded in this run.
+    has_begun: bool,
+    note: Option<String>,
+    request_id: Option<String>,
+    /// Why the latest try did not end it; told if no try does.
+    latest: Refusal,
+    tries: u32,
+    began: Instant,
+    /// Of the time since, how much was spent waiting for the pace, or for what holds up all jobs alike.
+    waited: Duration,
+}
+
+/// Carries a job to its end. None if the line stopped, or the job was recalled, before anything was begun for it.
+pub(super) async fn carry(
+    line: &Line,
+    job: Box<Job>,
+    known: Option<Box<Row>>,
+    options: Options<'_>,
+) -> Option<Ended> {
+    if let Some(ended) = known_end(line, &job, known.as_deref(), options.given_up.is_some()).await {
+        return Some(ended);
+    }
+    let mut carried = Carried::begin(line, job, known, options);
+    let ended = carried.through().await;
+    carried.remember();
+    match ended {
+        Ok(ended) => Some(ended),
+        Err(stop) => {
+            line.note(stop);
+            // A job for which no call was ever begun has not started: it is as if it had not been taken.
+            (carried.decision.attempts() > 0).then(|| carried.unresolved())
+        }
+    }
+}
+
+impl Carried<'_> {
+    /// The way of every job.
+    async fn through(&mut self) -> Result<Ended, Stop> {
+        loop {
+            // An end needs no lease: it is recorded if its row still is as it is known, whoever calls meanwhile.
+            if let Next::Finish(outcome) = self.decision.next(self.now()) {
+                match self.conclude(outcome).await? {
+                    Some(ended) => return Ok(ended),
+                    None => continue,
+                }
+            }
+            if self.is_stopped() {
+                return Err(Stop::Closed);
+            }
+            if self.is_spent() {
+                return Ok(self.unresolved());
+            }
+            self.hold_lease().await?;
+            match self.decision.next(self.now()) {
+                Next::Finish(_) => {}
+                // On the heap, and only for as long as it takes: a job that waits is small, and many wait.
+                Next::Look => Box::pin(self.look()).await?,
+                Next::Call(_) => {
+                    let span = tracing::info_span!("attempt", attempt = self.decision.attempts() + 1);
+                    Box::pin(self.attempt()).instrument(span).await?;
+                }
+            }
+        }
+    }
+
+    /// One attempt: turn → ready → recorded → departing → called. Each may end it; then all is decided anew.
+    async fn attempt(&mut self) -> Result<(), Stop> {
+        if !self.is_vetted().await? {
+            return Ok(());
+        }
+        let Some(_may_try) = self.while_not_refused_alike().await? else { return Ok(()) };
+        let Some(pass) = self.key_pass().await? else { return Ok(()) };
+        let Some(turn) = self.turn().await? else { return Ok(()) };
+        killpoint::pass("paced");
+        let Some((turn, ready)) = self.prepare(turn, pass).await else { return Ok(()) };
+        killpoint::pass("verified");
+        let Some(attempt) = self.record(ready).await? else {
+            drop(turn);
+            return Ok(());
+        };
+        killpoint::pass("begun");
+        let Some(departing) = self.depart(turn, attempt).await? else { return Ok(()) };
+        let called = self.call(departing).await;
+        killpoint::pass("answered");
+        self.answered(called).await
+    }
+}
+
+impl<'l> Carried<'l> {
+    fn begin(line: &'l Line, job: Box<Job>, known: Option<Box<Row>>, options: Options<'l>) -> Self {
+        let Options { gate, recall, given_up } = options;
+        let decision = decide(line, &job, known.as_deref(), given_up.clone());
+        Self {
+            line,
+            gate,
+            recall: recall.cloned().unwrap_or_default(),
+            is_handed_back: recall.is_some(),
+            given_up,
+            decision,
+            lease: None,
+            is_vetted: false,
+            has_begun: false,
+            note: None,
+            known,
+            job,
+            request_id: None,
+            latest: Refusal::own("interrupted", "the run was stopped; run it again"),
+            tries: 0,
+            began: Instant::now(),
+            waited: Duration::ZERO,
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.line.parts.clock.moment()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.line.is_stopping() || self.recall.is_cancelled()
+    }
+
+    /// Whether it was tried as often or as long as it may be in one run, waits for the pace not counted.
+    fn is_spent(&self) -> bool {
+        let retry = &self.line.parts.retry;
+        let worked = self.began.elapsed().saturating_sub(self.waited);
+        self.tries >= retry.attempts_max || worked > seconds(retry.elapsed_seconds_max)
+    }
+
+    /// The ledger's row is not what it was known as: everything is decided anew from what it is.
+    fn changed(&mut self, found: Option<Box<Row>>) {
+        self.decision = decide(self.line, &self.job, found.as_deref(), self.given_up.clone());
+        self.known = found;
+        if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Issued(_))) {
+            self.note = note_of(&self.job, row, None);
+        }
+    }
+
+    /// Whether the job may be called for without a look, as far as its batch is known.
+    async fn is_vetted(&mut self) -> Result<bool, Stop> {
+        let parts = &self.line.parts;
+        if self.is_vetted
+            || self.known.is_some()
+            || parts.vet == Vet::No
+            || parts.look_first == LookFirst::Yes
+        {
+            return Ok(true);
+        }
+        match vet::vet(self.line, &self.job, &self.recall).await? {
+            Ok(is_elsewhere) => {
+                self.is_vetted = true;
+                if is_elsewhere {
+                    // It is looked for once; if it is not there, it is called for.
+                    self.decision.settle_first();
+                }
+                Ok(!is_elsewhere)
+            }
+            Err(reason) => {
+                self.tries += 1;
+                self.latest = Refusal::own("not_reconciled", reason);
+                self.wait(self.backoff()).await;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Looks for the job's card at Stripe.
+    async fn look(&mut self) -> Result<(), Stop> {
+        self.tries += 1;
+        let (key_began, from) = (self.decision.key_began(), self.decision.absence_counts_from());
+        match look(self.line, &self.job, key_began, from, &self.recall).await? {
+            Looked::Verdict(verdict, began) => {
+                let word = match verdict {
+                    Verdict::Found(_) => "found",
+                    Verdict::Other { .. } => "other",
+                    Verdict::Absent => "absent",
+                };
+                metrics::reconciled(word);
+                tracing::info!(verdict = word, "reconciled");
+                if let Some(again) = self.decision.looked(verdict, began) {
+                    self.tries -= 1;
+                    let reason =
+                        "an earlier call may still be running, or its card not be in Stripe's lists yet";
+                    self.latest = Refusal::own("still_running", reason);
+                    self.wait_until(again).await;
+                }
+            }
+            Looked::Failed(reason) => {
+                metrics::reconciled("failed");
+                self.latest = Refusal::own("not_reconciled", reason);
+                self.wait(self.backoff()).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is to be done with a job of which the ledger says this.
+fn decide(line: &Line, job: &Job, known: Option<&Row>, given_up: Option<Refusal>) -> Decision {
+    let look_first = line.parts.look_first == LookFirst::Yes;
+    let sighting = known.and_then(|row| line.sighting(row));
+    let now = line.parts.clock.moment();
+    let mut decision = Decision::resume(known, sighting, look_first, now, line.parts.rules);
+    // What was asked for first may have its card; what is asked for now cannot be known by the same key.
+    if known.is_some_and(|row| row.state == State::Begun && !job.asks_for(row.content)) {
+        decision.settle_first();
+    }
+    if let Some(refusal) = given_up {
+        decision.give_up(refusal);
+    }
+    decision
+}

@@ -1,0 +1,117 @@
+//! What a job waits for: the account's lease, what holds up all jobs alike, and the next try.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+
+use super::Carried;
+use crate::clock::Boot;
+use crate::config::seconds;
+use crate::line::Stop;
+use crate::line::refusals::Try;
+use crate::pace::{CircuitState, Pass};
+
+impl<'l> Carried<'l> {
+    /// The account's lease, which must be ours whenever something is decided.
+    pub(super) async fn hold_lease(&mut self) -> Result<(), Stop> {
+        let began = Instant::now();
+        match &self.lease {
+            Some(_) => tokio::select! {
+                assured = self.line.lease.assure(&self.line.stopping) => assured?,
+                () = self.recall.cancelled() => return Err(Stop::Closed),
+            },
+            None => {
+                let lease = tokio::select! {
+                    lease = self.line.lease.take(&self.line.stopping) => lease?,
+                    () = self.recall.cancelled() => return Err(Stop::Closed),
+                };
+                self.lease = Some(lease);
+            }
+        }
+        self.waited += began.elapsed();
+        Ok(())
+    }
+
+    /// Waits while Stripe refuses every job alike; then this one tries for all, for as long as the answer is held. None if
+    /// that took longer than a job may.
+    pub(super) async fn while_not_refused_alike(&mut self) -> Result<Option<Option<Try<'l>>>, Stop> {
+        let line = self.line;
+        self.while_all_wait(line.refusals.ready()).await
+    }
+
+    /// Leave to fetch the key, before the turn: whoever waits for the key endpoint keeps no turn from jobs without a PIN.
+    /// None if that took longer than a job may.
+    pub(super) async fn key_pass(&mut self) -> Result<Option<Option<Pass>>, Stop> {
+        if self.job.pin.is_none() {
+            return Ok(Some(None));
+        }
+        let endpoint = self.line.parts.pace.key_endpoint();
+        if endpoint.state() != CircuitState::Closed {
+            // Rows without a PIN that come after it must not wait for its place.
+            self.job.waiting = None;
+        }
+        Ok(self.while_all_wait(endpoint.ready()).await?.map(Some))
+    }
+
+    /// Waits for what holds up all jobs alike. One that can be handed back to where it came from waits no longer than a
+    /// job may take in one run; for any other the wait does not count.
+    pub(super) async fn while_all_wait<T>(
+        &mut self,
+        ready: impl Future<Output = T>,
+    ) -> Result<Option<T>, Stop> {
+        let began = Instant::now();
+        let left = async {
+            if !self.is_handed_back {
+                std::future::pending().await
+            }
+            let max = seconds(self.line.parts.retry.elapsed_seconds_max);
+            let worked = self.began.elapsed().saturating_sub(self.waited);
+            tokio::time::sleep(max.saturating_sub(worked) + Duration::from_millis(1)).await;
+        };
+        let waited = tokio::select! {
+            ready = ready => Some(ready),
+            () = left => None,
+            () = self.line.stopping.cancelled() => return Err(Stop::Closed),
+            () = self.recall.cancelled() => return Err(Stop::Closed),
+        };
+        if !self.is_handed_back {
+            self.waited += began.elapsed();
+        }
+        Ok(waited)
+    }
+
+    /// Until then, by a clock that counts sleep.
+    pub(super) async fn wait_until(&mut self, until: Boot) {
+        /// A sleep of the process's own timer may be longer by the time that the machine slept.
+        const LOOK_EVERY: Duration = Duration::from_secs(5);
+        // To the second, so that jobs that wait for nearly the same share one listing.
+        let until = until.up_to_the_second();
+        // Nobody else is held up, so the lease may go meanwhile.
+        self.lease = None;
+        let began = Instant::now();
+        loop {
+            let left = until.since(self.line.parts.clock.boot());
+            if left.is_zero() || self.is_stopped() {
+                break;
+            }
+            self.wait(left.min(LOOK_EVERY)).await;
+        }
+        self.waited += began.elapsed();
+    }
+
+    pub(super) async fn wait(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.line.stopping.cancelled() => {}
+            () = self.recall.cancelled() => {}
+        }
+    }
+
+    /// Doubling, with full jitter above half: many jobs that failed together do not come back together.
+    pub(super) fn backoff(&self) -> Duration {
+        let retry = &self.line.parts.retry;
+        let doubled = retry.backoff_seconds_min * f64::from(1u32 << self.tries.min(16));
+        let ceiling = doubled.min(retry.backoff_seconds_max);
+        seconds(ceiling * rand::rng().random_range(0.5..=1.0))
+    }
+}
