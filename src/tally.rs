@@ -65,18 +65,6 @@ impl Tally {
 }
 
 impl Counts {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            issued: self.issued + other.issued,
-            recorded: self.recorded + other.recorded,
-            refused: self.refused + other.refused,
-            unresolved: self.unresolved + other.unresolved,
-            retried: self.retried + other.retried,
-        }
-    }
-
     /// Rows that have ended, known or not.
     #[must_use]
     pub fn ended(&self) -> u64 {

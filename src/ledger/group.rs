@@ -7,21 +7,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
 
-use super::postgres::Postgres;
-use super::sqlite::Sqlite;
-use super::store::{Again, Change, Touches, Written};
-use super::{
-    Batch, BatchCounts, BatchRow, Begin, Conclude, JobId, Kind, LedgerError, Recorded, Row, SameContent,
-    Scope, Step, Time, Version, WrittenCounts,
-};
-use crate::job::Content;
+use super::database::{Runs, Store, either};
+use super::handle::CommitCounts;
+use super::store::{Again, Change, Written};
+use super::{JobId, LedgerError, Row, Scope, Step};
 
 /// Most rows in one commit. A bound on memory and on how long a reader of the database waits, not on speed.
 const GROUP_ROWS_MAX: usize = 1024;
 /// Writes or questions that may wait; beyond it the askers wait to ask, which is what pushes back on the intake.
-const WAITING_MAX: usize = 4096;
+pub(super) const WAITING_MAX: usize = 4096;
 /// Least time from one group's begin to the next one's, for each row of it. At thousands of rows a second it makes few
 /// large groups of many small ones, each of which would wake a thread and flush pages that the next one writes again;
 /// when fewer rows come in than that, groups are as small as a flush is short, and nobody waits.
@@ -35,483 +32,24 @@ const COMMIT_TRIES_MAX: u32 = 5;
 /// Wait before a commit is tried again; doubles.
 const COMMIT_WAIT: Duration = Duration::from_millis(200);
 
-/// A connection to either database.
-enum Store {
-    Sqlite(Sqlite),
-    Postgres(Postgres),
+/// A change, and who waits for it.
+pub(super) struct Write {
+    pub(super) change: Change,
+    pub(super) done: oneshot::Sender<Result<Written, LedgerError>>,
 }
 
-/// Calls the same method on whichever database it is.
-macro_rules! either {
-    ($store:expr, $inner:ident => $call:expr) => {
-        match $store {
-            Store::Sqlite($inner) => $call,
-            Store::Postgres($inner) => $call.await,
-        }
-    };
-}
-
-impl Store {
-    async fn open(url: &str) -> Result<Self, LedgerError> {
-        if url.starts_with("sqlite:") {
-            let of_task = url.to_owned();
-            let opened = tokio::task::spawn_blocking(move || Sqlite::open(&of_task)).await;
-            Ok(Self::Sqlite(opened.map_err(|_| LedgerError::Closed)??))
-        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Ok(Self::Postgres(Postgres::open(url).await?))
-        } else {
-            let url = display_name(url);
-            Err(LedgerError::Address { url, reason: "unknown kind of database".into() })
-        }
-    }
-
-    /// A new connection to the same database, if there is one to be had.
-    ///
-    /// # Errors
-    /// If it is another database.
-    async fn open_again(&mut self, url: &str) -> Result<(), LedgerError> {
-        let fresh = match self {
-            Self::Sqlite(sqlite) => match sqlite.is_in_place() {
-                Ok(()) => Self::open(url).await,
-                Err(replaced) => Err(replaced),
-            },
-            Self::Postgres(postgres) => postgres.open_again(url).await.map(Self::Postgres),
-        };
-        match fresh {
-            Ok(fresh) => *self = fresh,
-            Err(replaced @ LedgerError::Replaced(_)) => return Err(replaced),
-            // It is tried again, or what failed before is told.
-            Err(_) => {}
-        }
-        Ok(())
-    }
-}
-
-/// Where the server of a store runs.
-#[derive(Debug, Clone, Copy)]
-enum Runs {
-    /// On a thread of its own, since its calls block.
-    OnThread,
-    /// As a task.
-    AsTask,
-}
-
-impl Runs {
-    fn of(store: &Store) -> Self {
-        match store {
-            Store::Sqlite(_) => Self::OnThread,
-            Store::Postgres(_) => Self::AsTask,
-        }
-    }
-
-    fn run(self, name: &str, server: impl Future<Output = ()> + Send + 'static) {
-        match self {
-            Self::AsTask => drop(tokio::spawn(server)),
-            Self::OnThread => {
-                let runtime = tokio::runtime::Handle::current();
-                std::thread::Builder::new()
-                    .name(name.into())
-                    .spawn(move || runtime.block_on(server))
-                    .expect("a process that cannot start one thread cannot work");
-            }
-        }
-    }
-}
-
-/// A ledger's address without its password, for messages.
-pub(super) fn display_name(url: &str) -> String {
-    let Ok(mut parsed) = url::Url::parse(url) else { return url.split('@').next_back().unwrap_or("").into() };
-    if parsed.password().is_some() {
-        let _ = parsed.set_password(None);
-    }
-    parsed.to_string()
-}
-
-struct Write {
-    change: Change,
-    done: oneshot::Sender<Result<Written, LedgerError>>,
-}
-
-enum Ask {
+/// A question to the reading connection.
+pub(super) enum Question {
+    /// Of many jobs, answered in one go.
     LookUp(LookUp),
-    Page {
-        scope: Scope,
-        batch: Batch,
-        after: Option<(u64, JobId)>,
-        only: Option<Kind>,
-        limit: u32,
-        answer: oneshot::Sender<Result<Vec<Row>, LedgerError>>,
-    },
-    Counts {
-        answer: oneshot::Sender<Result<Vec<BatchCounts>, LedgerError>>,
-    },
-    WrittenAfter {
-        scope: Scope,
-        batch: Batch,
-        after: Time,
-        answer: oneshot::Sender<Result<WrittenCounts, LedgerError>>,
-    },
-    SameDigest {
-        scope: Scope,
-        digest: String,
-        answer: oneshot::Sender<Result<Vec<String>, LedgerError>>,
-    },
-    SameContent {
-        scope: Scope,
-        contents: Vec<Content>,
-        answer: oneshot::Sender<Result<Vec<SameContent>, LedgerError>>,
-    },
-    WriteBatch {
-        batch: Box<BatchRow>,
-        answer: oneshot::Sender<Result<(), LedgerError>>,
-    },
-    Metadata {
-        name: String,
-        answer: oneshot::Sender<Result<Option<String>, LedgerError>>,
-    },
-    MetadataUnder {
-        prefix: String,
-        answer: oneshot::Sender<Result<Vec<String>, LedgerError>>,
-    },
-    RenameScope {
-        from: Scope,
-        to: Scope,
-        answer: oneshot::Sender<Result<(), LedgerError>>,
-    },
-    Close {
-        answer: oneshot::Sender<()>,
-    },
+    /// Any other.
+    Any(AnyQuestion),
+    /// Nothing more is asked: the connection is to be closed.
+    Close(oneshot::Sender<()>),
 }
 
-/// The ledger, open. Clones share its two connections.
-#[derive(Clone)]
-pub struct Ledger {
-    writes: mpsc::Sender<Write>,
-    asks: mpsc::Sender<Ask>,
-    pub(super) url: Arc<str>,
-    name: Arc<str>,
-    commits: Arc<CommitCounts>,
-    /// Whether the writing connection is closed.
-    closed: watch::Receiver<bool>,
-}
-
-/// How many commits served how many rows; for metrics and benches.
-#[derive(Debug, Default)]
-pub struct CommitCounts {
-    /// Commits made.
-    pub commits: std::sync::atomic::AtomicU64,
-    /// Rows in them.
-    pub rows: std::sync::atomic::AtomicU64,
-}
-
-impl Ledger {
-    /// Opens `sqlite://FILE` or `postgres://…`, making its tables where they are missing.
-    ///
-    /// # Errors
-    /// Says why it cannot serve: locked, read-only, full, of a newer version, unreachable.
-    pub async fn open(url: &str) -> Result<Self, LedgerError> {
-        let writing = Store::open(url).await?;
-        // In memory every connection is a database of its own: then the one must do both.
-        let in_memory =
-            url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory"));
-        if in_memory {
-            let url = display_name(url);
-            return Err(LedgerError::Address { url, reason: "a ledger in memory records nothing".into() });
-        }
-        let reading = Store::open(url).await?;
-        let (writes, write_requests) = mpsc::channel(WAITING_MAX);
-        let (asks, ask_requests) = mpsc::channel(WAITING_MAX);
-        let name: Arc<str> = display_name(url).into();
-        let commits = Arc::new(CommitCounts::default());
-        let runs = Runs::of(&writing);
-        let (closing, closed) = watch::channel(false);
-        let writing = write_in_groups(writing, write_requests, url.to_owned(), commits.clone());
-        let writer = async move {
-            writing.await;
-            let _ = closing.send(true);
-        };
-        runs.run("ledger-writer", writer);
-        runs.run("ledger-reader", answer_in_groups(reading, ask_requests, url.to_owned()));
-        Ok(Self { writes, asks, url: url.into(), name, commits, closed })
-    }
-
-    /// The ledger's address, without its password.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Commits and rows so far.
-    #[must_use]
-    pub fn commits(&self) -> &CommitCounts {
-        &self.commits
-    }
-
-    /// Records an attempt, if the row still is as `known`; returns once it survives a crash.
-    ///
-    /// # Errors
-    /// If it could not be written; then no call may be made.
-    pub async fn begin(&self, row: Row, known: Option<&Row>) -> Result<Begin, LedgerError> {
-        let (row, written) = self.compare_and_set(row, known).await?;
-        Ok(match written {
-            Written::Done => Begin::Recorded(Recorded { row }),
-            Written::Changed(found) => Begin::Changed(found),
-        })
-    }
-
-    /// Records an end, if the row still is as `known`; returns once it survives a crash.
-    ///
-    /// # Errors
-    /// If it could not be written; then nothing may be told on the strength of it.
-    pub async fn conclude(&self, row: Row, known: Option<&Row>) -> Result<Conclude, LedgerError> {
-        let (row, written) = self.compare_and_set(row, known).await?;
-        Ok(match written {
-            Written::Done => Conclude::Written(row),
-            Written::Changed(found) => Conclude::Changed(found),
-        })
-    }
-
-    async fn compare_and_set(
-        &self,
-        mut row: Row,
-        known: Option<&Row>,
-    ) -> Result<(Box<Row>, Written), LedgerError> {
-        row.version = known.map_or(Version::NONE, |known| known.version).next();
-        let touches =
-            if known.is_some_and(|known| known.stands_like(&row)) { Touches::State } else { Touches::Whole };
-        let row = Box::new(row);
-        let written = self.change(Change::Step { row: row.clone(), touches }).await?;
-        Ok((row, written))
-    }
-
-    /// Puts a note beside a row, or takes it away.
-    ///
-    /// # Errors
-    /// If it could not be written.
-    pub async fn annotate(
-        &self,
-        scope: &Scope,
-        id: &JobId,
-        step: Step,
-        note: Option<String>,
-    ) -> Result<(), LedgerError> {
-        self.change(Change::Note { scope: scope.clone(), id: id.clone(), step, note }).await.map(|_| ())
-    }
-
-    /// Gives a name a value that outlives the process.
-    ///
-    /// # Errors
-    /// If it could not be written.
-    pub async fn set_metadata(
-        &self,
-        name: impl Into<String>,
-        value: impl Into<String>,
-    ) -> Result<(), LedgerError> {
-        self.change(Change::Metadata { name: name.into(), value: value.into() }).await.map(|_| ())
-    }
-
-    /// The value that a name was given.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn metadata(&self, name: &str) -> Result<Option<String>, LedgerError> {
-        self.ask(|answer| Ask::Metadata { name: name.into(), answer }).await?
-    }
-
-    /// Remembers which account a key belongs to; the key is told by a digest.
-    ///
-    /// # Errors
-    /// If it could not be written.
-    pub async fn remember_account(
-        &self,
-        mode: &str,
-        host: &str,
-        key_digest: &str,
-        account: &str,
-    ) -> Result<(), LedgerError> {
-        self.set_metadata(format!("account:{mode}:{host}:{key_digest}"), account).await
-    }
-
-    /// The account that a key was seen to belong to.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn account_of(
-        &self,
-        mode: &str,
-        host: &str,
-        key_digest: &str,
-    ) -> Result<Option<String>, LedgerError> {
-        self.metadata(&format!("account:{mode}:{host}:{key_digest}")).await
-    }
-
-    /// The accounts that any key for this host was seen to belong to.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn accounts(&self, mode: &str, host: &str) -> Result<Vec<String>, LedgerError> {
-        let prefix = format!("account:{mode}:{host}:");
-        let mut accounts = self.ask(|answer| Ask::MetadataUnder { prefix, answer }).await??;
-        accounts.sort_unstable();
-        accounts.dedup();
-        Ok(accounts)
-    }
-
-    /// Whether it can be written to, found out by a write.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub async fn probe_write(&self) -> Result<(), LedgerError> {
-        self.set_metadata("probe", "1").await
-    }
-
-    /// Remembers that something was so at a moment, by the time of day.
-    ///
-    /// # Errors
-    /// If it could not be written.
-    pub async fn mark(&self, scope: &Scope, name: &str, at: Time) -> Result<(), LedgerError> {
-        self.set_metadata(format!("mark:{}:{name}", scope.as_str()), at.unix_ms().to_string()).await
-    }
-
-    /// The moment of the latest [`Self::mark`] of that name.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn marked(&self, scope: &Scope, name: &str) -> Result<Option<Time>, LedgerError> {
-        let found = self.metadata(&format!("mark:{}:{name}", scope.as_str())).await?;
-        Ok(found.and_then(|ms| ms.parse().ok()).map(Time::from_unix_ms))
-    }
-
-    async fn change(&self, change: Change) -> Result<Written, LedgerError> {
-        let (done, written) = oneshot::channel();
-        self.writes.send(Write { change, done }).await.map_err(|_| LedgerError::Closed)?;
-        written.await.map_err(|_| LedgerError::Closed)?
-    }
-
-    /// What is known of a job's card.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn look_up(&self, scope: &Scope, id: &JobId) -> Result<Option<Row>, LedgerError> {
-        let rows = self.look_up_all(scope, vec![(id.clone(), Step::CreateCard)]).await?;
-        Ok(rows.into_iter().next().flatten())
-    }
-
-    /// What is known of each of these steps, in their order.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn look_up_all(
-        &self,
-        scope: &Scope,
-        steps: Vec<(JobId, Step)>,
-    ) -> Result<Vec<Option<Row>>, LedgerError> {
-        self.ask(|answer| Ask::LookUp(LookUp { scope: scope.clone(), steps, answer })).await?
-    }
-
-    /// The steps that ask for any of these contents and have a card, or may come to have one.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn same_content(
-        &self,
-        scope: &Scope,
-        contents: Vec<Content>,
-    ) -> Result<Vec<SameContent>, LedgerError> {
-        self.ask(|answer| Ask::SameContent { scope: scope.clone(), contents, answer }).await?
-    }
-
-    /// Gives every row of one scope another, but for those that the other has already.
-    ///
-    /// # Errors
-    /// If it could not be written.
-    pub async fn rename_scope(&self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
-        self.ask(|answer| Ask::RenameScope { from: from.clone(), to: to.clone(), answer }).await?
-    }
-
-    /// Up to `limit` of a batch's rows in the manifest's order, after the given row; only those of one kind, if one
-    /// is given.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn batch_page(
-        &self,
-        scope: &Scope,
-        batch: &Batch,
-        after: Option<(u64, JobId)>,
-        only: Option<Kind>,
-        limit: u32,
-    ) -> Result<Vec<Row>, LedgerError> {
-        self.ask(|answer| Ask::Page {
-            scope: scope.clone(),
-            batch: batch.clone(),
-            after,
-            only,
-            limit,
-            answer,
-        })
-        .await?
-    }
-
-    /// Every batch with its counts, the latest first.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn counts(&self) -> Result<Vec<BatchCounts>, LedgerError> {
-        self.ask(|answer| Ask::Counts { answer }).await?
-    }
-
-    /// How many of a batch's rows were written after a moment; for one who follows what others issue.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn written_after(
-        &self,
-        scope: &Scope,
-        batch: &Batch,
-        after: Time,
-    ) -> Result<WrittenCounts, LedgerError> {
-        self.ask(|answer| Ask::WrittenAfter { scope: scope.clone(), batch: batch.clone(), after, answer })
-            .await?
-    }
-
-    /// Names of the batches that were made from a manifest with this digest.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    pub async fn batches_with_digest(&self, scope: &Scope, digest: &str) -> Result<Vec<String>, LedgerError> {
-        self.ask(|answer| Ask::SameDigest { scope: scope.clone(), digest: digest.into(), answer }).await?
-    }
-
-    /// Records a batch's manifest.
-    ///
-    /// # Errors
-    /// If it could not be written.
-    pub async fn write_batch(&self, batch: BatchRow) -> Result<(), LedgerError> {
-        self.ask(|answer| Ask::WriteBatch { batch: Box::new(batch), answer }).await?
-    }
-
-    /// Closes both connections, once all that was to be written is; the last of them folds SQLite's write-ahead log into
-    /// its file, so that the file alone is the whole ledger. Later calls are refused.
-    pub async fn close(self) {
-        let Self { writes, asks, mut closed, .. } = self;
-        // The writer ends when it is told so, whoever still holds a clone.
-        let (done, _) = oneshot::channel();
-        let _ = writes.send(Write { change: Change::Close, done }).await;
-        // One after the other: of two that close at once each takes the other for one that stays.
-        let _ = closed.wait_for(|closed| *closed).await;
-        let (answer, answered) = oneshot::channel();
-        if asks.send(Ask::Close { answer }).await.is_ok() {
-            let _ = answered.await;
-        }
-    }
-
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, LedgerError> {
-        let (answer, answered) = oneshot::channel();
-        self.asks.send(ask(answer)).await.map_err(|_| LedgerError::Closed)?;
-        answered.await.map_err(|_| LedgerError::Closed)
-    }
-}
+/// What is to be done with the connection.
+pub(super) type AnyQuestion = Box<dyn for<'s> FnOnce(&'s mut Store) -> BoxFuture<'s, ()> + Send>;
 
 /// Takes what has come in as the next group, a while after the one before if that was large.
 struct Gathering {
@@ -549,7 +87,7 @@ impl Gathering {
     }
 }
 
-async fn write_in_groups(
+pub(super) async fn write_in_groups(
     mut store: Store,
     mut requests: mpsc::Receiver<Write>,
     url: String,
@@ -612,58 +150,17 @@ async fn commit(store: &mut Store, url: &str, changes: &[&Change]) -> Result<Vec
     }
 }
 
-async fn answer_in_groups(mut store: Store, mut requests: mpsc::Receiver<Ask>, url: String) {
+pub(super) async fn answer_in_groups(mut store: Store, mut incoming: mpsc::Receiver<Question>, url: String) {
     let mut questions = Vec::with_capacity(GROUP_ROWS_MAX);
     let mut gathering = Gathering::of(&store);
-    while gathering.next(&mut requests, &mut questions).await {
+    while gathering.next(&mut incoming, &mut questions).await {
         let mut look_ups = Vec::with_capacity(questions.len());
         let mut closing = None;
-        for ask in questions.drain(..) {
-            match ask {
-                Ask::LookUp(look_up) => look_ups.push(look_up),
-                Ask::Page { scope, batch, after, only, limit, answer } => {
-                    let after = after
-                        .as_ref()
-                        .map_or((-1, None), |(row, id)| (i64::try_from(*row).unwrap_or(i64::MAX), Some(id)));
-                    let limit = i64::from(limit);
-                    let page =
-                        either!(&mut store, store => store.batch_page(&scope, &batch, after, only, limit));
-                    let _ = answer.send(page);
-                }
-                Ask::Counts { answer } => {
-                    let counts = either!(&mut store, store => store.counts());
-                    let _ = answer.send(counts);
-                }
-                Ask::WrittenAfter { scope, batch, after, answer } => {
-                    let after_ms = after.unix_ms();
-                    let counts = either!(&mut store, store => store.written_after(&scope, &batch, after_ms));
-                    let _ = answer.send(counts);
-                }
-                Ask::SameDigest { scope, digest, answer } => {
-                    let same = either!(&mut store, store => store.same_digest(&scope, &digest));
-                    let _ = answer.send(same);
-                }
-                Ask::SameContent { scope, contents, answer } => {
-                    let same = either!(&mut store, store => store.same_content(&scope, &contents));
-                    let _ = answer.send(same);
-                }
-                Ask::Metadata { name, answer } => {
-                    let found = either!(&mut store, store => store.metadata(&name));
-                    let _ = answer.send(found);
-                }
-                Ask::MetadataUnder { prefix, answer } => {
-                    let found = either!(&mut store, store => store.metadata_under(&prefix));
-                    let _ = answer.send(found);
-                }
-                Ask::RenameScope { from, to, answer } => {
-                    let renamed = either!(&mut store, store => store.rename_scope(&from, &to));
-                    let _ = answer.send(renamed);
-                }
-                Ask::WriteBatch { batch, answer } => {
-                    let written = either!(&mut store, store => store.write_batch(&batch));
-                    let _ = answer.send(written);
-                }
-                Ask::Close { answer } => closing = Some(answer),
+        for question in questions.drain(..) {
+            match question {
+                Question::LookUp(look_up) => look_ups.push(look_up),
+                Question::Any(question) => question(&mut store).await,
+                Question::Close(answer) => closing = Some(answer),
             }
         }
         if !look_ups.is_empty() {
@@ -699,10 +196,10 @@ async fn look_up(
 }
 
 /// What is known of some steps?
-struct LookUp {
-    scope: Scope,
-    steps: Vec<(JobId, Step)>,
-    answer: oneshot::Sender<Result<Vec<Option<Row>>, LedgerError>>,
+pub(super) struct LookUp {
+    pub(super) scope: Scope,
+    pub(super) steps: Vec<(JobId, Step)>,
+    pub(super) answer: oneshot::Sender<Result<Vec<Option<Row>>, LedgerError>>,
 }
 
 async fn answer_look_ups(store: &mut Store, url: &str, look_ups: Vec<LookUp>) {

@@ -263,7 +263,7 @@ fn write_holder(file: &mut File, holder: &Holder) -> std::io::Result<()> {
 }
 
 async fn of_session(url: &str, scope: &Scope, clock: &Clock) -> Result<Leased, LeaseError> {
-    let name = super::group::display_name(url);
+    let name = super::database::display_name(url);
     let to_error = |error: sqlx::Error| postgres::meaning(&name, &error);
     let mut connection = postgres::connect(url).await?;
     let number = number_of(scope);

@@ -9,7 +9,9 @@
 //! database of a newer embosser is left alone; one that is deleted or replaced while it is in use is noticed. Who
 //! calls for an account holds its [`Lease`].
 
+mod database;
 mod group;
+mod handle;
 mod lease;
 mod postgres;
 mod schema;
@@ -22,7 +24,7 @@ use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, Job, JobId, PinMark, Step};
 use crate::outcome::{Card, Ended, Outcome, Refusal};
 
-pub use group::Ledger;
+pub use handle::Ledger;
 pub use lease::{Holder, Lease, LeaseError, Leased};
 
 /// Whose cards: live or test, at which host, for which connected account. A trial with a test key must never
@@ -273,17 +275,6 @@ pub struct SameContent {
     pub kind: Kind,
     /// When it was last written.
     pub written: Time,
-}
-
-/// How many rows of a batch were written after a moment, by what they say now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WrittenCounts {
-    /// Those that say issued.
-    pub issued: u64,
-    /// Those that say refused.
-    pub refused: u64,
-    /// Those whose end is not known.
-    pub begun: u64,
 }
 
 /// Why the ledger cannot serve. Shared by all the writes of one flush.

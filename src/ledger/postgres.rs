@@ -8,12 +8,10 @@ use std::str::FromStr;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions, Connection, Row as _};
 
-use super::group::display_name;
+use super::database::display_name;
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Failure, Written};
-use super::{
-    Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step, WrittenCounts,
-};
+use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
 use crate::job::Content;
 
 /// Serialises migrations of workers that start together; any number that no other program of the database uses.
@@ -320,39 +318,6 @@ impl Postgres {
         let raw = raw.map_err(|error| meaning(&self.name, &error))?;
         let read = |row| store::counts_from(Answer { row, next: 0 });
         raw.iter().map(read).collect::<Result<_, _>>().map_err(|reason| store::database(&self.name, reason))
-    }
-
-    pub(super) async fn same_digest(
-        &mut self,
-        scope: &Scope,
-        digest: &str,
-    ) -> Result<Vec<String>, LedgerError> {
-        let select = "SELECT batch FROM batches WHERE scope = $1 AND digest = $2 ORDER BY began_ms";
-        let same = sqlx::query_scalar(select).bind(scope.as_str()).bind(digest);
-        same.fetch_all(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
-    }
-
-    pub(super) async fn written_after(
-        &mut self,
-        scope: &Scope,
-        batch: &Batch,
-        after_ms: i64,
-    ) -> Result<WrittenCounts, LedgerError> {
-        let select = "SELECT state, count(*) FROM steps
-            WHERE scope = $1 AND batch = $2 AND written_ms > $3 GROUP BY state";
-        let raw = sqlx::query(select)
-            .bind(scope.as_str())
-            .bind(batch.as_str())
-            .bind(after_ms)
-            .fetch_all(&mut self.connection)
-            .await
-            .map_err(|error| meaning(&self.name, &error))?;
-        let mut counts = WrittenCounts::default();
-        for row in &raw {
-            store::count_written(&mut counts, Answer { row, next: 0 })
-                .map_err(|reason| store::database(&self.name, reason))?;
-        }
-        Ok(counts)
     }
 
     pub(super) async fn write_batch(&mut self, batch: &BatchRow) -> Result<(), LedgerError> {

@@ -11,9 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction
 
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Failure, Touches, Written};
-use super::{
-    Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step, WrittenCounts,
-};
+use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
 use crate::job::Content;
 
 /// How long another process may hold the file before we give up: longer than any of our own commits.
@@ -203,28 +201,6 @@ impl Sqlite {
         self.all(COUNTS, &[], |columns, name| {
             store::counts_from(columns).map_err(|reason| store::database(name, reason))
         })
-    }
-
-    pub(super) fn same_digest(&mut self, scope: &Scope, digest: &str) -> Result<Vec<String>, LedgerError> {
-        let select = "SELECT batch FROM batches WHERE scope = ?1 AND digest = ?2 ORDER BY began_ms";
-        self.all(select, &[&scope.as_str(), &digest], |mut columns, name| {
-            columns.text().map(Option::unwrap_or_default).map_err(|reason| store::database(name, reason))
-        })
-    }
-
-    pub(super) fn written_after(
-        &mut self,
-        scope: &Scope,
-        batch: &Batch,
-        after_ms: i64,
-    ) -> Result<WrittenCounts, LedgerError> {
-        let select = "SELECT state, count(*) FROM steps
-            WHERE scope = ?1 AND batch = ?2 AND written_ms > ?3 GROUP BY state";
-        let mut counts = WrittenCounts::default();
-        self.all(select, &[&scope.as_str(), &batch.as_str(), &after_ms], |columns, name| {
-            store::count_written(&mut counts, columns).map_err(|reason| store::database(name, reason))
-        })?;
-        Ok(counts)
     }
 
     pub(super) fn write_batch(&mut self, batch: &BatchRow) -> Result<(), LedgerError> {

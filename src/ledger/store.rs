@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BatchCounts, Kind, LedgerError, Row, SameContent, Scope, State, Version, WrittenCounts};
+use super::{BatchCounts, Kind, LedgerError, Row, SameContent, Scope, State, Version};
 use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, JobId, PinMark, Step};
 use crate::outcome::{Card, Refusal};
@@ -274,18 +274,6 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
         unresolved: whole(columns.number()?).unwrap_or(0),
         latest: columns.number()?.map(Time::from_unix_ms),
     })
-}
-
-/// Adds one line of counts by state: the state, and how many rows.
-pub(super) fn count_written(counts: &mut WrittenCounts, mut columns: impl Columns) -> Result<(), String> {
-    let kind = columns.text()?.as_deref().and_then(Kind::of_word);
-    let rows = columns.number()?.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0);
-    match kind {
-        Some(Kind::Issued) => counts.issued = rows,
-        Some(Kind::Refused) => counts.refused = rows,
-        Some(Kind::Begun) | None => counts.begun = rows,
-    }
-    Ok(())
 }
 
 /// A failure in the database's own words.

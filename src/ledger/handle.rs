@@ -1,0 +1,347 @@
+//! The ledger as others hold it: what can be written to it, and what can be asked of it.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::database::{Runs, Store, display_name, either};
+use super::group::{AnyQuestion, LookUp, Question, WAITING_MAX, Write, answer_in_groups, write_in_groups};
+use super::store::{Change, Touches, Written};
+use super::{
+    Batch, BatchCounts, BatchRow, Begin, Conclude, JobId, Kind, LedgerError, Recorded, Row, SameContent,
+    Scope, Step, Time, Version,
+};
+use crate::job::Content;
+
+/// The ledger, open. Clones share its two connections.
+#[derive(Clone)]
+pub struct Ledger {
+    writes: mpsc::Sender<Write>,
+    questions: mpsc::Sender<Question>,
+    pub(super) url: Arc<str>,
+    name: Arc<str>,
+    commits: Arc<CommitCounts>,
+    /// Whether the writing connection is closed.
+    closed: watch::Receiver<bool>,
+}
+
+/// How many commits served how many rows; for metrics and benches.
+#[derive(Debug, Default)]
+pub struct CommitCounts {
+    /// Commits made.
+    pub commits: std::sync::atomic::AtomicU64,
+    /// Rows in them.
+    pub rows: std::sync::atomic::AtomicU64,
+}
+
+impl Ledger {
+    /// Opens `sqlite://FILE` or `postgres://…`, making its tables where they are missing.
+    ///
+    /// # Errors
+    /// Says why it cannot serve: locked, read-only, full, of a newer version, unreachable.
+    pub async fn open(url: &str) -> Result<Self, LedgerError> {
+        let writing = Store::open(url).await?;
+        // In memory every connection is a database of its own: then the one must do both.
+        let in_memory =
+            url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory"));
+        if in_memory {
+            let url = display_name(url);
+            return Err(LedgerError::Address { url, reason: "a ledger in memory records nothing".into() });
+        }
+        let reading = Store::open(url).await?;
+        let (writes, write_requests) = mpsc::channel(WAITING_MAX);
+        let (questions, incoming) = mpsc::channel(WAITING_MAX);
+        let name: Arc<str> = display_name(url).into();
+        let commits = Arc::new(CommitCounts::default());
+        let runs = Runs::of(&writing);
+        let (closing, closed) = watch::channel(false);
+        let writing = write_in_groups(writing, write_requests, url.to_owned(), commits.clone());
+        let writer = async move {
+            writing.await;
+            let _ = closing.send(true);
+        };
+        runs.run("ledger-writer", writer);
+        runs.run("ledger-reader", answer_in_groups(reading, incoming, url.to_owned()));
+        Ok(Self { writes, questions, url: url.into(), name, commits, closed })
+    }
+
+    /// The ledger's address, without its password.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Commits and rows so far.
+    #[must_use]
+    pub fn commits(&self) -> &CommitCounts {
+        &self.commits
+    }
+
+    /// Records an attempt, if the row still is as `known`; returns once it survives a crash.
+    ///
+    /// # Errors
+    /// If it could not be written; then no call may be made.
+    pub async fn begin(&self, row: Row, known: Option<&Row>) -> Result<Begin, LedgerError> {
+        let (row, written) = self.compare_and_set(row, known).await?;
+        Ok(match written {
+            Written::Done => Begin::Recorded(Recorded { row }),
+            Written::Changed(found) => Begin::Changed(found),
+        })
+    }
+
+    /// Records an end, if the row still is as `known`; returns once it survives a crash.
+    ///
+    /// # Errors
+    /// If it could not be written; then nothing may be told on the strength of it.
+    pub async fn conclude(&self, row: Row, known: Option<&Row>) -> Result<Conclude, LedgerError> {
+        let (row, written) = self.compare_and_set(row, known).await?;
+        Ok(match written {
+            Written::Done => Conclude::Written(row),
+            Written::Changed(found) => Conclude::Changed(found),
+        })
+    }
+
+    async fn compare_and_set(
+        &self,
+        mut row: Row,
+        known: Option<&Row>,
+    ) -> Result<(Box<Row>, Written), LedgerError> {
+        row.version = known.map_or(Version::NONE, |known| known.version).next();
+        let touches =
+            if known.is_some_and(|known| known.stands_like(&row)) { Touches::State } else { Touches::Whole };
+        let row = Box::new(row);
+        let written = self.change(Change::Step { row: row.clone(), touches }).await?;
+        Ok((row, written))
+    }
+
+    /// Puts a note beside a row, or takes it away.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn annotate(
+        &self,
+        scope: &Scope,
+        id: &JobId,
+        step: Step,
+        note: Option<String>,
+    ) -> Result<(), LedgerError> {
+        self.change(Change::Note { scope: scope.clone(), id: id.clone(), step, note }).await.map(|_| ())
+    }
+
+    /// Gives a name a value that outlives the process.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn set_metadata(
+        &self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<(), LedgerError> {
+        self.change(Change::Metadata { name: name.into(), value: value.into() }).await.map(|_| ())
+    }
+
+    /// The value that a name was given.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn metadata(&self, name: &str) -> Result<Option<String>, LedgerError> {
+        let name = name.to_owned();
+        self.ask(move |store| Box::pin(async move { either!(store, store => store.metadata(&name)) })).await?
+    }
+
+    /// Remembers which account a key belongs to; the key is told by a digest.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn remember_account(
+        &self,
+        mode: &str,
+        host: &str,
+        key_digest: &str,
+        account: &str,
+    ) -> Result<(), LedgerError> {
+        self.set_metadata(format!("account:{mode}:{host}:{key_digest}"), account).await
+    }
+
+    /// The account that a key was seen to belong to.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn account_of(
+        &self,
+        mode: &str,
+        host: &str,
+        key_digest: &str,
+    ) -> Result<Option<String>, LedgerError> {
+        self.metadata(&format!("account:{mode}:{host}:{key_digest}")).await
+    }
+
+    /// The accounts that any key for this host was seen to belong to.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn accounts(&self, mode: &str, host: &str) -> Result<Vec<String>, LedgerError> {
+        let prefix = format!("account:{mode}:{host}:");
+        let mut accounts = self
+            .ask(move |store| Box::pin(async move { either!(store, store => store.metadata_under(&prefix)) }))
+            .await??;
+        accounts.sort_unstable();
+        accounts.dedup();
+        Ok(accounts)
+    }
+
+    /// Whether it can be written to, found out by a write.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn probe_write(&self) -> Result<(), LedgerError> {
+        self.set_metadata("probe", "1").await
+    }
+
+    /// Remembers that something was so at a moment, by the time of day.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn mark(&self, scope: &Scope, name: &str, at: Time) -> Result<(), LedgerError> {
+        self.set_metadata(format!("mark:{}:{name}", scope.as_str()), at.unix_ms().to_string()).await
+    }
+
+    /// The moment of the latest [`Self::mark`] of that name.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn marked(&self, scope: &Scope, name: &str) -> Result<Option<Time>, LedgerError> {
+        let found = self.metadata(&format!("mark:{}:{name}", scope.as_str())).await?;
+        Ok(found.and_then(|ms| ms.parse().ok()).map(Time::from_unix_ms))
+    }
+
+    async fn change(&self, change: Change) -> Result<Written, LedgerError> {
+        let (done, written) = oneshot::channel();
+        self.writes.send(Write { change, done }).await.map_err(|_| LedgerError::Closed)?;
+        written.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    /// What is known of a job's card.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn look_up(&self, scope: &Scope, id: &JobId) -> Result<Option<Row>, LedgerError> {
+        let rows = self.look_up_all(scope, vec![(id.clone(), Step::CreateCard)]).await?;
+        Ok(rows.into_iter().next().flatten())
+    }
+
+    /// What is known of each of these steps, in their order.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn look_up_all(
+        &self,
+        scope: &Scope,
+        steps: Vec<(JobId, Step)>,
+    ) -> Result<Vec<Option<Row>>, LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        let look_up = LookUp { scope: scope.clone(), steps, answer };
+        self.questions.send(Question::LookUp(look_up)).await.map_err(|_| LedgerError::Closed)?;
+        answered.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    /// The steps that ask for any of these contents and have a card, or may come to have one.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn same_content(
+        &self,
+        scope: &Scope,
+        contents: Vec<Content>,
+    ) -> Result<Vec<SameContent>, LedgerError> {
+        let scope = scope.clone();
+        self.ask(move |store| {
+            Box::pin(async move { either!(store, store => store.same_content(&scope, &contents)) })
+        })
+        .await?
+    }
+
+    /// Gives every row of one scope another, but for those that the other has already.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn rename_scope(&self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
+        let (from, to) = (from.clone(), to.clone());
+        self.ask(move |store| {
+            Box::pin(async move { either!(store, store => store.rename_scope(&from, &to)) })
+        })
+        .await?
+    }
+
+    /// Up to `limit` of a batch's rows in the manifest's order, after the given row; only those of one kind, if one
+    /// is given.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn batch_page(
+        &self,
+        scope: &Scope,
+        batch: &Batch,
+        after: Option<(u64, JobId)>,
+        only: Option<Kind>,
+        limit: u32,
+    ) -> Result<Vec<Row>, LedgerError> {
+        let (scope, batch, limit) = (scope.clone(), batch.clone(), i64::from(limit));
+        self.ask(move |store| {
+            Box::pin(async move {
+                let after = after
+                    .as_ref()
+                    .map_or((-1, None), |(row, id)| (i64::try_from(*row).unwrap_or(i64::MAX), Some(id)));
+                either!(store, store => store.batch_page(&scope, &batch, after, only, limit))
+            })
+        })
+        .await?
+    }
+
+    /// Every batch with its counts, the latest first.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn counts(&self) -> Result<Vec<BatchCounts>, LedgerError> {
+        self.ask(|store| Box::pin(async move { either!(store, store => store.counts()) })).await?
+    }
+
+    /// Records a batch's manifest.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn write_batch(&self, batch: BatchRow) -> Result<(), LedgerError> {
+        self.ask(move |store| Box::pin(async move { either!(store, store => store.write_batch(&batch)) }))
+            .await?
+    }
+
+    /// Closes both connections, once all that was to be written is; the last of them folds SQLite's write-ahead log into
+    /// its file, so that the file alone is the whole ledger. Later calls are refused.
+    pub async fn close(self) {
+        let Self { writes, questions, mut closed, .. } = self;
+        // The writer ends when it is told so, whoever still holds a clone.
+        let (done, _) = oneshot::channel();
+        let _ = writes.send(Write { change: Change::Close, done }).await;
+        // One after the other: of two that close at once each takes the other for one that stays.
+        let _ = closed.wait_for(|closed| *closed).await;
+        let (answer, answered) = oneshot::channel();
+        if questions.send(Question::Close(answer)).await.is_ok() {
+            let _ = answered.await;
+        }
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl for<'s> FnOnce(&'s mut Store) -> BoxFuture<'s, T> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        let question: AnyQuestion = Box::new(move |store| {
+            Box::pin(async move {
+                let _ = answer.send(question(store).await);
+            })
+        });
+        self.questions.send(Question::Any(question)).await.map_err(|_| LedgerError::Closed)?;
+        answered.await.map_err(|_| LedgerError::Closed)
+    }
+}
