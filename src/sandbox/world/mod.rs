@@ -3,28 +3,29 @@
 //! Faults are drawn from the seed, one draw for each call that would be executed: a call that a limiter, the memory or
 //! validation answers draws none, so that the n-th execution meets the same fault in each run with one seed.
 
+mod effect;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use openssl::pkey::Private;
-use openssl::rsa::Rsa;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
-use super::account::{Account, IssuedCard, Seen};
+use super::account::{Account, Seen};
 use super::cards::{Cards, Making};
-use super::faults::{ListMishap, Mishap};
+use super::faults::ListMishap;
 use super::forced::{Calls, Forced};
 use super::keys::{KeyEndpoint, Keys};
 use super::limits::Limits;
-use super::memory::{Memory, Remembered};
+use super::memory::Memory;
 use super::request::{ApiRequest, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
-use super::response::{ApiResponse, Cut, Fault};
+use super::response::{ApiResponse, Fault};
 use super::{Faults, Options, cardholders, cards, identity};
-use crate::card::{CardRequest, FieldProblem};
+use crate::card::CardRequest;
+use effect::Execution;
 
 /// Requests that are remembered one by one.
 const REQUESTS_MAX: usize = 100_000;
@@ -36,24 +37,6 @@ pub(super) enum Begun {
     Silent(Arc<Notify>),
     /// To be executed.
     Execute(Box<Execution>),
-}
-
-/// A call under way.
-pub(super) struct Execution {
-    pub(super) latency: Duration,
-    pub(super) jwe: Option<(String, String, Rsa<Private>)>,
-    effect: Effect,
-    mishap: Option<Mishap>,
-    seen: usize,
-}
-
-/// What a call is to do, and the JWE that it brings.
-type Wanted = (Effect, Option<String>);
-
-/// What a call is to do.
-enum Effect {
-    Make { card: CardRequest, metadata: Map<String, Value> },
-    Update { id: String, pairs: Vec<(String, String)> },
 }
 
 /// The sandbox's state.
@@ -253,158 +236,6 @@ impl World {
         self.respond(request, seen, response)
     }
 
-    /// Memory, validation and the draw of a fault, and then execution.
-    fn begin_effect(
-        &mut self,
-        request: &ApiRequest,
-        seen: usize,
-        of: fn(&mut Self, &ApiRequest) -> Result<Wanted, Fault>,
-    ) -> Result<Begun, Fault> {
-        let name = request.idempotency_key.clone().map(|key| (request.account.clone(), key));
-        if let Some(name) = &name {
-            let (now, window) = (self.now(), self.options.idempotency_window);
-            match self.memory.ask(name, request.parameters(), now, window) {
-                Remembered::Nothing => {}
-                Remembered::Refused(fault) => return Err(fault),
-                Remembered::Replay(response) => {
-                    self.account.replays += 1;
-                    return Ok(Begun::Answered(self.respond(request, seen, response)));
-                }
-            }
-        }
-        if let Some(forced) = self.forced(Calls::Changes) {
-            return Ok(Begun::Answered(self.forced_response(request, seen, &forced)));
-        }
-        let (effect, jwe) = of(self, request)?;
-        let mishap = self.options.faults.draw(&mut self.dice);
-        match mishap {
-            Some(Mishap::DropBefore) => return Ok(Begun::Answered(None)),
-            Some(Mishap::Conflict) => return Err(Fault::in_use()),
-            Some(Mishap::LockTimeout) => {
-                // A 429 that is no limiter's: it has no reason header.
-                let message = "This object cannot be accessed right now because another API request or Stripe \
-                               process is currently accessing it.";
-                return Err(Fault::of(429, "invalid_request_error", Some("lock_timeout"), message));
-            }
-            Some(Mishap::Html) => {
-                return Ok(Begun::Answered(self.respond(request, seen, ApiResponse::page(502))));
-            }
-            _ => {}
-        }
-        if let Some(name) = name {
-            self.memory.begins(name, request.parameters());
-        }
-        self.limits.begins(&request.account, &request.endpoint());
-        self.executing += 1;
-        self.account.at_once_max = self.account.at_once_max.max(self.executing);
-        let delay = if mishap == Some(Mishap::Delay) { self.options.delay } else { Duration::ZERO };
-        Ok(Begun::Execute(Box::new(Execution {
-            latency: self.options.latency + delay,
-            jwe: jwe.map(|jwe| (jwe, self.keys.kid(), self.keys.key())),
-            effect,
-            mishap,
-            seen,
-        })))
-    }
-
-    fn making(&mut self, request: &ApiRequest) -> Result<Wanted, Fault> {
-        // What embosser itself adds, its users may not give: the table of parameters leaves it out.
-        let (metadata, others): (Vec<_>, Vec<_>) =
-            request.pairs().into_iter().partition(|(path, _)| path.starts_with("metadata["));
-        let metadata = entries(metadata)?;
-        let mut card = CardRequest::from_pairs(others).map_err(|problems| {
-            problems.first().map_or_else(|| Fault::invalid(None, "", "Invalid request"), told_of)
-        })?;
-        if let Some(cardholder) = &card.cardholder {
-            self.cardholder_exists(&request.account, cardholder, "cardholder")?;
-        }
-        let jwe = card.take_pin().map(|pin| pin.expose().to_owned());
-        Ok((Effect::Make { card, metadata }, jwe))
-    }
-
-    fn updating(&mut self, request: &ApiRequest) -> Result<Wanted, Fault> {
-        let id = last_part(&request.path).to_owned();
-        self.cards.find(&request.account, &id)?;
-        let pairs = request.pairs();
-        let jwe = pairs.iter().find(|(path, _)| path == crate::card::PIN).map(|(_, jwe)| jwe.clone());
-        Ok((Effect::Update { id, pairs }, jwe))
-    }
-
-    /// The effect, what is saved, and the answer.
-    pub(super) fn finish(
-        &mut self,
-        request: &ApiRequest,
-        execution: Execution,
-        pin: Result<Option<String>, String>,
-    ) -> Option<ApiResponse> {
-        self.limits.ends(&request.account, &request.endpoint());
-        self.executing -= 1;
-        let Execution { effect, mishap, seen, .. } = execution;
-        let failed = Fault::backend().response();
-        let name = request.idempotency_key.clone().map(|key| (request.account.clone(), key));
-        let response = match (mishap, pin) {
-            (Some(Mishap::ErrorBefore), _) => failed,
-            (_, Err(reason)) => {
-                // Validation: it is not saved.
-                if let Some(name) = &name {
-                    self.memory.forgets(name);
-                }
-                let fault = Fault::invalid(None, crate::card::PIN, format!("The encrypted PIN {reason}."));
-                return self.respond(request, seen, fault.response());
-            }
-            (mishap, Ok(pin)) => {
-                let response = self.effect(request, effect, pin);
-                if mishap == Some(Mishap::ErrorAfter) { failed } else { response }
-            }
-        };
-        if let Some(name) = name {
-            self.memory.ends(name, request.parameters(), response.clone(), self.now());
-        }
-        match mishap {
-            Some(Mishap::DropAfter) => None,
-            Some(Mishap::Empty) => self.respond(request, seen, ApiResponse::nothing()),
-            Some(Mishap::HalfBody) => {
-                self.respond(request, seen, ApiResponse { cut: Cut::HalfWay, ..response })
-            }
-            _ => self.respond(request, seen, response),
-        }
-    }
-
-    fn effect(&mut self, request: &ApiRequest, effect: Effect, pin: Option<String>) -> ApiResponse {
-        match effect {
-            Effect::Update { id, pairs } => {
-                let updated = self.cards.update(&request.account, &id, &pairs);
-                let response =
-                    updated.map_or_else(|fault| fault.response(), |card| ApiResponse::new(200, card));
-                if let (200, Some(pin)) = (response.status, pin)
-                    && let Some(card) = self.account.cards.iter_mut().find(|card| card.id == id)
-                {
-                    card.pin = Some(pin);
-                }
-                response
-            }
-            Effect::Make { card, metadata } => {
-                let making = Making {
-                    account: &request.account,
-                    created: self.unix_seconds(),
-                    made_at: self.now(),
-                    livemode: livemode(request),
-                    metadata,
-                };
-                let object = self.cards.make(&card, making);
-                self.account.cards.push(IssuedCard {
-                    id: object["id"].as_str().unwrap_or_default().to_owned(),
-                    account: request.account.clone(),
-                    cardholder: card.cardholder.clone(),
-                    job: object["metadata"]["embosser_job"].as_str().map(str::to_owned),
-                    pin,
-                    idempotency_key: request.idempotency_key.clone(),
-                });
-                ApiResponse::new(200, object)
-            }
-        }
-    }
-
     fn cardholder_exists(&self, account: &str, id: &str, param: &str) -> Result<(), Fault> {
         let made = self.made_cardholders.contains(&(account.to_owned(), id.to_owned()));
         let known = match &self.options.cardholders {
@@ -504,37 +335,4 @@ fn may_not(permission: &str) -> Fault {
          permission would allow this request to continue."
     );
     Fault::of(403, "invalid_request_error", Some("more_permissions_required"), &message)
-}
-
-/// A problem as Stripe words it.
-fn told_of(problem: &FieldProblem) -> Fault {
-    let path = problem.path.as_str();
-    let (code, message) = match problem.code {
-        "unknown_parameter" => (Some("parameter_unknown"), format!("Received unknown parameter: {path}")),
-        "missing" => (Some("parameter_missing"), format!("Missing required param: {path}.")),
-        "wrong_type" | "not_an_integer" => {
-            (Some("parameter_invalid_integer"), format!("Invalid {path}: {}", problem.reason))
-        }
-        _ => (None, format!("Invalid {path}: {}", problem.reason)),
-    };
-    Fault::invalid(code, path, message)
-}
-
-fn entries(pairs: Vec<(String, String)>) -> Result<Map<String, Value>, Fault> {
-    const ENTRIES_MAX: usize = 50;
-    let mut entries = Map::new();
-    for (path, value) in pairs {
-        let key = path.strip_prefix("metadata[").and_then(|key| key.strip_suffix(']')).unwrap_or("");
-        if key.is_empty() || key.chars().count() > 40 || key.contains(['[', ']']) {
-            return Err(Fault::invalid(None, &path, "Metadata keys have 1 to 40 characters and no brackets"));
-        }
-        if value.chars().count() > 500 {
-            return Err(Fault::invalid(None, &path, "Metadata values have up to 500 characters"));
-        }
-        entries.insert(key.to_owned(), value.into());
-    }
-    if entries.len() > ENTRIES_MAX {
-        return Err(Fault::invalid(None, "metadata", "You can have up to 50 metadata keys"));
-    }
-    Ok(entries)
 }
