@@ -7,7 +7,8 @@
 //! hour between the 23 hours that a key is trusted and the 24 that it is kept, and shows no time of the past as future.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+mod stripe;
+
 use std::time::Duration;
 
 use embosser::card::CardRequest;
@@ -15,20 +16,17 @@ use embosser::clock::{Boot, Moment, Time};
 use embosser::job::{Batch, Generation, Job, JobId};
 use embosser::ledger::{Row, Scope, State, Version};
 use embosser::line::decision::{Answered, Decision, Next, Rules, Sighting, Verdict};
-use embosser::outcome::{Card, Outcome, Refusal};
+use embosser::outcome::{Outcome, Refusal};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use stripe::{Call, Saved, Stripe, call, card, refusal};
 
 const HOUR: i64 = 3600;
-/// How long Stripe remembers a key at least, in seconds.
-const REMEMBERED: i64 = 24 * HOUR;
 /// How long a key is trusted, in seconds.
 const TRUSTED: i64 = 23 * HOUR;
 /// How wrong a clock may be that nothing shows to be so.
 const UNSEEN_MAX: i64 = 50 * 60;
-/// How long a call may go on, on both sides of what clients wait; none as long as the rules allow.
-const CALLS_LAST: [i64; 8] = [0, 0, 1, 59, 61, 75, 81, 119];
 /// How long a card may be missing from lists.
 const LISTS_LAG: [i64; 6] = [0, 0, 2, 5, 30, 59];
 /// Steps of a history before all goes well.
@@ -45,111 +43,6 @@ enum Without {
     DistrustOfTheFuture,
     LookBeforeTheNextGeneration,
     Lease,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Saved {
-    Card,
-    Error,
-    Declined,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    body: u32,
-    saved: Saved,
-    at: i64,
-    until: i64,
-}
-
-/// Stripe, as far as one job meets it.
-#[derive(Debug, Default)]
-struct Stripe {
-    keys: BTreeMap<u32, Entry>,
-    /// When each card is made, and when lists have it.
-    cards: Vec<(i64, i64)>,
-}
-
-/// What befalls one call.
-#[derive(Debug, Clone, Copy)]
-enum Call {
-    /// Cut before Stripe did anything, or turned away without effect.
-    Lost { known: bool },
-    /// A 400 that is not saved.
-    Invalid,
-    /// It is executed, so long, with this end; and whether its answer is heard.
-    Executed { saved: Saved, makes_card: bool, lasts: i64, heard: bool },
-}
-
-fn call(dice: &mut StdRng) -> Call {
-    match dice.random_range(0..10) {
-        0 => Call::Lost { known: true },
-        1 => Call::Lost { known: false },
-        2 => Call::Invalid,
-        3 => Call::Executed { saved: Saved::Declined, makes_card: false, lasts: 0, heard: dice.random() },
-        4 | 5 => Call::Executed {
-            saved: Saved::Error,
-            makes_card: dice.random(),
-            lasts: *CALLS_LAST.choose(dice).unwrap(),
-            heard: dice.random(),
-        },
-        _ => Call::Executed {
-            saved: Saved::Card,
-            makes_card: true,
-            lasts: *CALLS_LAST.choose(dice).unwrap(),
-            heard: dice.random(),
-        },
-    }
-}
-
-impl Stripe {
-    fn create(&mut self, generation: Generation, body: u32, call: Call, lag: i64, now: i64) -> Answered {
-        let heard = match call {
-            Call::Lost { known: true } => return Answered::NoEffect,
-            Call::Lost { known: false } => return Answered::Unknown,
-            Call::Invalid => true,
-            Call::Executed { heard, .. } => heard,
-        };
-        self.keys.retain(|_, entry| now - entry.at < REMEMBERED);
-        if let Some(entry) = self.keys.get(&generation.0) {
-            let answer = match entry {
-                entry if entry.body != body => Answered::BodyDiffers,
-                entry if now < entry.until => Answered::InUse,
-                Entry { saved: Saved::Card, .. } => Answered::Card(card()),
-                Entry { saved: Saved::Error, .. } => Answered::EndedBadly,
-                Entry { saved: Saved::Declined, .. } => {
-                    Answered::No { refusal: refusal("declined"), replayed: true }
-                }
-            };
-            return if heard { answer } else { Answered::Unknown };
-        }
-        let Call::Executed { saved, makes_card, lasts, .. } = call else {
-            return Answered::No { refusal: refusal("invalid"), replayed: false };
-        };
-        let until = now + lasts;
-        self.keys.insert(generation.0, Entry { body, saved, at: now, until });
-        if makes_card {
-            self.cards.push((until, until + lag));
-        }
-        match saved {
-            _ if !heard || lasts > 0 => Answered::Unknown,
-            Saved::Card => Answered::Card(card()),
-            Saved::Declined => Answered::No { refusal: refusal("declined"), replayed: false },
-            Saved::Error => Answered::Unknown,
-        }
-    }
-
-    fn lists(&self, now: i64) -> bool {
-        self.cards.iter().any(|(_, listed)| *listed <= now)
-    }
-}
-
-fn card() -> Card {
-    Card { id: "ic_1".into(), last4: "4242".into(), exp_month: 1, exp_year: 2030 }
-}
-
-fn refusal(code: &'static str) -> Refusal {
-    Refusal::own(code, "no")
 }
 
 /// Where a process is between two of its steps.
