@@ -81,11 +81,13 @@ fn main() -> ExitCode {
     if let Some(export) = export {
         export.end();
     }
+    // As the log is written: whoever does not read it holds up no end.
+    let exit = ended.unwrap_or_else(|reason| {
+        logging::say(&format!("embosser: {reason}"));
+        Exit::Unusable
+    });
     logging::end();
-    match ended {
-        Ok(exit) => exit.into(),
-        Err(reason) => fail(&reason),
-    }
+    exit.into()
 }
 
 /// What is logged where `RUST_LOG` does not say: a line per job where nothing else is shown; a progress bar is not to be

@@ -21,7 +21,7 @@ use crate::sandbox::Sandbox;
 use crate::serve::access::{Role, Tokens, new_token};
 use crate::serve::intake::{Intake, Queue, WorkerScope};
 use crate::serve::{self, Server};
-use crate::stripe::Mode;
+use crate::stripe::{Mode, host_of};
 
 /// Options of `embosser serve`.
 #[derive(Debug, clap::Args)]
@@ -81,6 +81,11 @@ pub fn token(args: &TokenArgs) -> Result<Exit, String> {
 /// # Errors
 /// A sentence for the operator; nothing was served then.
 pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) -> Result<Exit, String> {
+    // From the first moment on: one that comes before there is anything to read anew must not end the process.
+    let (hung_up, mut hang_ups) = tokio::sync::mpsc::channel(1);
+    on_hang_up(move || {
+        let _ = hung_up.try_send(());
+    })?;
     if let Some(rate) = args.rate {
         config.pace.endpoint_per_second = rate;
         config.pace.account_per_second = rate;
@@ -143,7 +148,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let stopped = server.clone();
     tokio::spawn(StopSignals::listen(HangUp::SeenTo)?.obey(move || stopped.stop()));
     let reloaded = server.clone();
-    on_hang_up(move || reloaded.reload_tokens())?;
+    tokio::spawn(async move {
+        while hang_ups.recv().await.is_some() {
+            reloaded.reload_tokens();
+        }
+    });
     server.run(listener).await;
     if let Some(ledger) = ledger {
         ledger.close().await;
@@ -189,9 +198,7 @@ async fn line(
 /// The queue of a worker with a key of this mode.
 async fn queue(config: &Config, mode: &'static str, ledger: &Ledger) -> Result<Intake, String> {
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
-    let api = url::Url::parse(&config.stripe.api_url).map_err(|error| format!("stripe.api_url: {error}"))?;
-    let host = api.host_str().unwrap_or("");
-    let host = api.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let host = host_of(&config.stripe.api_url)?;
     let account = config.stripe.account.as_deref().or(config.stripe.account_id.as_deref());
     let scope = WorkerScope::unknown(Scope::new(mode, &host, account));
     let per_second = config.pace.endpoint_per_second.min(config.pace.account_per_second);

@@ -8,7 +8,7 @@ use super::Exit;
 use crate::config::Config;
 use crate::config::place::{PlaceError, existing_ledger_url};
 use crate::job::Batch;
-use crate::ledger::{BatchCounts, Ledger, Scope};
+use crate::ledger::{BatchCounts, Ledger, LedgerError, Scope};
 use crate::outcome::Outcome;
 use crate::results::{self, Line};
 
@@ -291,5 +291,9 @@ impl From<NotOpened> for String {
 
 async fn open(named: Option<&String>, config: &Config) -> Result<Ledger, NotOpened> {
     let url = existing_ledger_url(named.unwrap_or(&config.ledger.url)).map_err(NotOpened::Place)?;
-    Ledger::open(&url).await.map_err(|error| NotOpened::Ledger(error.to_string()))
+    match Ledger::open_existing(&url).await {
+        Ok(ledger) => Ok(ledger),
+        Err(LedgerError::Missing(ledger)) => Err(NotOpened::Place(PlaceError::Missing(ledger))),
+        Err(error) => Err(NotOpened::Ledger(error.to_string())),
+    }
 }

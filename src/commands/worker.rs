@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::connect::{Connected, Patience, connect};
-use super::signals::on_hang_up;
+use super::signals::{on_hang_up, say};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, RetryConfig, place, seconds};
@@ -41,6 +41,8 @@ pub struct Args {
 /// # Errors
 /// A sentence for the operator.
 pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) -> Result<Exit, String> {
+    // The end of a terminal, or somebody who takes it for a server that reads its configuration anew, ends no calls.
+    on_hang_up(|| tracing::info!("SIGHUP: nothing is read anew; going on"))?;
     if let Some(rate) = args.rate {
         config.pace.endpoint_per_second = rate;
         config.pace.account_per_second = rate;
@@ -76,7 +78,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         scope,
         clock: Clock::system(),
         retry: RetryConfig {
-            // What takes longer waits on the ladder, where it keeps no place in hand.
+            // What takes longer waits on the ladder, where it keeps no other one out.
             elapsed_seconds_max: config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max),
             ..config.retry.clone()
         },
@@ -107,24 +109,24 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     match ended {
         Ok(()) => Ok(Exit::Success),
-        Err(halt @ (Halt::Key(_) | Halt::SameRefusals(_))) => Err(format!("stopped: {halt}")),
-        Err(halt @ (Halt::Ledger(_) | Halt::Unreachable(_))) => Ok(again(&halt)),
+        Err(halt @ (Halt::Key(_) | Halt::SameRefusals(_) | Halt::Ledger { may_pass: false, .. })) => {
+            Err(format!("stopped: {halt}"))
+        }
+        Err(halt @ (Halt::Ledger { may_pass: true, .. } | Halt::Unreachable(_))) => Ok(again(&halt)),
     }
 }
 
 /// What stopped it may pass, as a database that is away does: whoever looks after this process is to start it again. It takes
 /// no job before its ledger could be written to, so that this costs no job a delivery.
 fn again(reason: &dyn std::fmt::Display) -> Exit {
-    eprintln!("embosser: stopped: {reason}");
+    say(&format!("embosser: stopped: {reason}"));
     Exit::Unfinished
 }
 
 fn stop_on_signal() -> Result<CancellationToken, String> {
-    // The end of a terminal, or somebody who takes it for a server that reads its configuration anew, ends no calls.
-    on_hang_up(|| tracing::info!("SIGHUP: nothing is read anew; going on"))?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let told = stop.clone();
+    let stopping = stop.clone();
     tokio::spawn(async move {
         for again in [false, true] {
             tokio::select! {
@@ -135,7 +137,7 @@ fn stop_on_signal() -> Result<CancellationToken, String> {
                 crate::logging::exit(Exit::Unfinished.code());
             }
             tracing::info!("stopping: calls in flight are finished");
-            told.cancel();
+            stopping.cancel();
         }
     });
     Ok(stop)

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::database::{Runs, Store, either};
 use super::handle::CommitCounts;
-use super::store::{Again, Change, Written};
+use super::store::{Again, Change, Commit, Written};
 use super::{JobId, LedgerError, Row, Scope, Step};
 
 /// Most rows in one commit. A bound on memory and on how long a reader of the database waits, not on speed.
@@ -48,8 +48,9 @@ pub(super) enum Question {
     Close(oneshot::Sender<()>),
 }
 
-/// What is to be done with the connection.
-pub(super) type AnyQuestion = Box<dyn for<'s> FnOnce(&'s mut Store) -> BoxFuture<'s, ()> + Send>;
+/// What is to be done with the connection; answers whether it went well.
+pub(super) type AnyQuestion =
+    Box<dyn for<'s> FnOnce(&'s mut Store) -> BoxFuture<'s, Result<(), LedgerError>> + Send>;
 
 /// Takes what has come in as the next group, a while after the one before if that was large.
 struct Gathering {
@@ -126,14 +127,15 @@ pub(super) async fn write_in_groups(
             }
         }
     }
-    either!(store, store => store.close());
+    store.close().await;
 }
 
 async fn commit(store: &mut Store, url: &str, changes: &[&Change]) -> Result<Vec<Written>, LedgerError> {
     let mut wait = COMMIT_WAIT;
     let mut tries = 0;
     loop {
-        let failure = match either!(&mut *store, store => store.write(changes)) {
+        let failure = match either!(&mut *store, store => store.write(changes, if tries == 0 { Commit::First } else { Commit::Again }))
+        {
             Ok(written) => return Ok(written),
             Err(failure) => failure,
         };
@@ -159,7 +161,12 @@ pub(super) async fn answer_in_groups(mut store: Store, mut incoming: mpsc::Recei
         for question in questions.drain(..) {
             match question {
                 Question::LookUp(look_up) => look_ups.push(look_up),
-                Question::Any(question) => question(&mut store).await,
+                Question::Any(question) => {
+                    // Whoever asked has been told; the next one is to find a connection that works.
+                    if let Err(LedgerError::Database { .. }) = question(&mut store).await {
+                        let _ = store.open_again(&url).await;
+                    }
+                }
                 Question::Close(answer) => closing = Some(answer),
             }
         }
@@ -167,7 +174,7 @@ pub(super) async fn answer_in_groups(mut store: Store, mut incoming: mpsc::Recei
             answer_look_ups(&mut store, &url, look_ups).await;
         }
         if let Some(answer) = closing {
-            either!(store, store => store.close());
+            store.close().await;
             let _ = answer.send(());
             return;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::database::{Runs, Store, display_name, either};
+use super::database::{Opening, Runs, Store, display_name, either};
 use super::group::{AnyQuestion, LookUp, Question, WAITING_MAX, Write, answer_in_groups, write_in_groups};
 use super::store::{Change, Touches, Written};
 use super::{
@@ -20,7 +20,7 @@ pub struct Ledger {
     writes: mpsc::Sender<Write>,
     questions: mpsc::Sender<Question>,
     pub(super) url: Arc<str>,
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     commits: Arc<CommitCounts>,
     /// Whether the writing connection is closed.
     closed: watch::Receiver<bool>,
@@ -41,15 +41,27 @@ impl Ledger {
     /// # Errors
     /// Says why it cannot serve: locked, read-only, full, of a newer version, unreachable.
     pub async fn open(url: &str) -> Result<Self, LedgerError> {
-        let writing = Store::open(url).await?;
-        // In memory every connection is a database of its own: then the one must do both.
+        Self::open_as(url, Opening::Making).await
+    }
+
+    /// Opens one that is there, and changes nothing by that.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if there is none, or none of this version.
+    pub async fn open_existing(url: &str) -> Result<Self, LedgerError> {
+        Self::open_as(url, Opening::Existing).await
+    }
+
+    async fn open_as(url: &str, opening: Opening) -> Result<Self, LedgerError> {
+        // In memory every connection would be a database of its own.
         let in_memory =
             url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory"));
         if in_memory {
             let url = display_name(url);
             return Err(LedgerError::Address { url, reason: "a ledger in memory records nothing".into() });
         }
-        let reading = Store::open(url).await?;
+        let writing = Store::open(url, opening).await?;
+        let reading = Store::open(url, opening).await?;
         let (writes, write_requests) = mpsc::channel(WAITING_MAX);
         let (questions, incoming) = mpsc::channel(WAITING_MAX);
         let name: Arc<str> = display_name(url).into();
@@ -147,7 +159,7 @@ impl Ledger {
     /// If the ledger cannot be read.
     pub async fn metadata(&self, name: &str) -> Result<Option<String>, LedgerError> {
         let name = name.to_owned();
-        self.ask(move |store| Box::pin(async move { either!(store, store => store.metadata(&name)) })).await?
+        self.ask(move |store| Box::pin(async move { either!(store, store => store.metadata(&name)) })).await
     }
 
     /// Remembers which account a key belongs to; the key is told by a digest.
@@ -185,7 +197,7 @@ impl Ledger {
         let prefix = format!("account:{mode}:{host}:");
         let mut accounts = self
             .ask(move |store| Box::pin(async move { either!(store, store => store.metadata_under(&prefix)) }))
-            .await??;
+            .await?;
         accounts.sort_unstable();
         accounts.dedup();
         Ok(accounts)
@@ -259,7 +271,7 @@ impl Ledger {
         self.ask(move |store| {
             Box::pin(async move { either!(store, store => store.same_content(&scope, &contents)) })
         })
-        .await?
+        .await
     }
 
     /// Gives every row of one scope another, but for those that the other has already.
@@ -267,11 +279,7 @@ impl Ledger {
     /// # Errors
     /// If it could not be written.
     pub async fn rename_scope(&self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
-        let (from, to) = (from.clone(), to.clone());
-        self.ask(move |store| {
-            Box::pin(async move { either!(store, store => store.rename_scope(&from, &to)) })
-        })
-        .await?
+        self.change(Change::RenameScope { from: from.clone(), to: to.clone() }).await.map(|_| ())
     }
 
     /// Up to `limit` of a batch's rows in the manifest's order, after the given row; only those of one kind, if one
@@ -296,7 +304,7 @@ impl Ledger {
                 either!(store, store => store.batch_page(&scope, &batch, after, only, limit))
             })
         })
-        .await?
+        .await
     }
 
     /// Every batch with its counts, the latest first.
@@ -304,7 +312,7 @@ impl Ledger {
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn counts(&self) -> Result<Vec<BatchCounts>, LedgerError> {
-        self.ask(|store| Box::pin(async move { either!(store, store => store.counts()) })).await?
+        self.ask(|store| Box::pin(async move { either!(store, store => store.counts()) })).await
     }
 
     /// Records a batch's manifest.
@@ -312,8 +320,7 @@ impl Ledger {
     /// # Errors
     /// If it could not be written.
     pub async fn write_batch(&self, batch: BatchRow) -> Result<(), LedgerError> {
-        self.ask(move |store| Box::pin(async move { either!(store, store => store.write_batch(&batch)) }))
-            .await?
+        self.change(Change::Batch(Box::new(batch))).await.map(|_| ())
     }
 
     /// Closes both connections, once all that was to be written is; the last of them folds SQLite's write-ahead log into
@@ -333,15 +340,18 @@ impl Ledger {
 
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl for<'s> FnOnce(&'s mut Store) -> BoxFuture<'s, T> + Send + 'static,
+        question: impl for<'s> FnOnce(&'s mut Store) -> BoxFuture<'s, Result<T, LedgerError>> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let question: AnyQuestion = Box::new(move |store| {
             Box::pin(async move {
-                let _ = answer.send(question(store).await);
+                let found = question(store).await;
+                let failure = found.as_ref().err().cloned();
+                let _ = answer.send(found);
+                failure.map_or(Ok(()), Err)
             })
         });
         self.questions.send(Question::Any(question)).await.map_err(|_| LedgerError::Closed)?;
-        answered.await.map_err(|_| LedgerError::Closed)
+        answered.await.map_err(|_| LedgerError::Closed)?
     }
 }

@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
+use super::database::{NoAnswer, in_time};
 use super::{Ledger, LedgerError, Scope, postgres, sqlite};
 use crate::clock::{Boot, Clock, Time};
 
@@ -28,6 +29,11 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// After so long without one the lease is not relied on before another has come; also the bound on one.
 const ALIVE_WITHIN: Duration = Duration::from_secs(5);
 
+/// Commands that call Stripe.
+const COMMANDS: [&str; 3] = ["issue", "serve", "worker"];
+/// This process, wherever its number is used again.
+static INSTANCE: LazyLock<u64> = LazyLock::new(rand::random);
+
 /// Who holds an account's lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -35,6 +41,9 @@ pub struct Holder {
     pub host: String,
     /// Which process there.
     pub process: u32,
+    /// Tells two processes of one number apart: in containers each is number 1.
+    #[serde(default)]
+    pub instance: u64,
     /// Which command it runs.
     pub command: String,
     /// Since when, in milliseconds since the Unix epoch.
@@ -46,19 +55,41 @@ pub struct Holder {
 
 impl Holder {
     fn this_process(clock: &Clock) -> Self {
-        let command = std::env::args().nth(1).unwrap_or_default();
+        // The first word is the command, unless options stand before it.
+        let command =
+            std::env::args().skip(1).find(|word| COMMANDS.contains(&word.as_str())).unwrap_or_default();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { host, process: std::process::id(), command, since_ms: clock.now().unix_ms(), ended_ms: None }
+        Self {
+            host,
+            process: std::process::id(),
+            instance: *INSTANCE,
+            command,
+            since_ms: clock.now().unix_ms(),
+            ended_ms: None,
+        }
+    }
+
+    fn unknown(clock: &Clock, host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            process: 0,
+            instance: 0,
+            command: String::new(),
+            since_ms: clock.now().unix_ms(),
+            ended_ms: None,
+        }
     }
 
     /// How long `next` is to wait before a call, so that this holder's last ones count no more.
     fn calls_count_for(&self, next: &Self, now: Time) -> Duration {
         // One's own calls are known to one's own pace.
-        if (&self.host, self.process) == (&next.host, next.process) {
+        if (&self.host, self.process, self.instance) == (&next.host, next.process, next.instance) {
             return Duration::ZERO;
         }
-        // Without an end it was killed, perhaps just now; an end in the future tells nothing.
-        match self.ended_ms.map(Time::from_unix_ms).filter(|ended| *ended <= now) {
+        // Without an end it was killed, perhaps just now; an end in the future, or by another machine's clock, tells nothing.
+        let ended =
+            self.ended_ms.map(Time::from_unix_ms).filter(|ended| *ended <= now && self.host == next.host);
+        match ended {
             Some(ended) => CALLS_COUNT.saturating_sub(now.since(ended)),
             None => CALLS_COUNT,
         }
@@ -67,6 +98,9 @@ impl Holder {
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.process == 0 {
+            return write!(formatter, "another embosser on {}", self.host);
+        }
         let since = jiff::Timestamp::from_millisecond(self.since_ms).map_or_else(
             |_| "an unknown time".to_owned(),
             |since| since.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
@@ -92,7 +126,10 @@ pub enum Leased {
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// The file beside the ledger.
-    #[error("{}: {reason}", path.display())]
+    #[error(
+        "the file {} keeps two processes from calling for one account at once, and cannot be used: {reason}",
+        path.display()
+    )]
     File {
         /// Which.
         path: PathBuf,
@@ -102,6 +139,12 @@ pub enum LeaseError {
     /// The database.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+impl From<NoAnswer> for LeaseError {
+    fn from(no_answer: NoAnswer) -> Self {
+        Self::Ledger(no_answer.into())
+    }
 }
 
 /// The right to call for an account, until it is dropped.
@@ -144,7 +187,7 @@ impl Ledger {
             let of_file = move || of_file(path, clock);
             tokio::task::spawn_blocking(of_file).await.map_err(|_| LedgerError::Closed)?
         } else {
-            of_session(&self.url, scope, clock).await
+            in_time(&self.name, of_session(&self.url, scope, clock)).await
         }
     }
 }
@@ -159,17 +202,12 @@ impl Lease {
     /// Whether it is still ours. A process that slept, or whose connection is gone, may have lost it.
     pub async fn is_ours(&self) -> bool {
         let Kind::Session(session) = &self.kind else { return true };
-        if self.clock.boot().since(session.last_alive()) < ALIVE_WITHIN {
-            return !session.ask.is_closed();
+        if self.is_surely_ours() {
+            return true;
         }
         let (answer, answered) = oneshot::channel();
-        if session.ask.send(answer).await.is_err() {
-            return false;
-        }
-        if !matches!(tokio::time::timeout(ALIVE_WITHIN, answered).await, Ok(Ok(()))) {
-            return false;
-        }
-        true
+        session.ask.send(answer).await.is_ok()
+            && matches!(tokio::time::timeout(ALIVE_WITHIN, answered).await, Ok(Ok(())))
     }
 
     /// Whether that needs no question.
@@ -209,7 +247,9 @@ impl Alive {
 
 /// The file whose lock is an account's lease.
 fn lock_file(url: &str, scope: &Scope) -> PathBuf {
-    let mut path = sqlite::file_of(url).into_os_string();
+    let file = sqlite::file_of(url);
+    // Two paths to one file are one lease.
+    let mut path = std::fs::canonicalize(&file).unwrap_or(file).into_os_string();
     path.push(format!(".{:016x}.lease", number_of(scope)));
     path.into()
 }
@@ -231,13 +271,8 @@ fn of_file(path: PathBuf, clock: Clock) -> Result<Leased, LeaseError> {
     match locked {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
-            let unknown = || Holder {
-                host: "this machine".into(),
-                process: 0,
-                command: String::new(),
-                since_ms: 0,
-                ended_ms: None,
-            };
+            // It has just taken it, and not yet said who it is.
+            let unknown = || Holder::unknown(&clock, "this machine");
             return Ok(Leased::HeldBy(Box::new(before.unwrap_or_else(unknown))));
         }
         Err(std::fs::TryLockError::Error(error)) => return Err(to_error(error)),
@@ -266,6 +301,9 @@ async fn of_session(url: &str, scope: &Scope, clock: &Clock) -> Result<Leased, L
     let name = super::database::display_name(url);
     let to_error = |error: sqlx::Error| postgres::meaning(&name, &error);
     let mut connection = postgres::connect(url).await?;
+    // A session whose client has vanished would keep the lock for as long as the server believes in its connection: there is
+    // a sign of life every second. Servers before version 14 do not know the setting and refuse it.
+    let _ = sqlx::query("SET idle_session_timeout = '15s'").execute(&mut connection).await;
     let number = number_of(scope);
     let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
         .bind(number)
@@ -281,9 +319,8 @@ async fn of_session(url: &str, scope: &Scope, clock: &Clock) -> Result<Leased, L
     let before: Option<Holder> = before.and_then(|before| serde_json::from_str(&before).ok());
     if !taken {
         let _ = connection.close().await;
-        let mut unknown = Holder::this_process(clock);
-        (unknown.host, unknown.process) = ("another machine".into(), 0);
-        return Ok(Leased::HeldBy(Box::new(before.unwrap_or(unknown))));
+        let unknown = || Holder::unknown(clock, "another machine");
+        return Ok(Leased::HeldBy(Box::new(before.unwrap_or_else(unknown))));
     }
     let holder = Holder::this_process(clock);
     let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.now()));
@@ -367,6 +404,10 @@ mod tests {
         assert_eq!(killed.calls_count_for(&ours, now), CALLS_COUNT);
         let own = Holder { process: ours.process, ..killed };
         assert_eq!(own.calls_count_for(&ours, now), Duration::ZERO);
+        let of_a_container = Holder { instance: ours.instance ^ 1, ..own };
+        assert_eq!(of_a_container.calls_count_for(&ours, now), CALLS_COUNT, "another process of one number");
+        let elsewhere = Holder { host: "another".into(), ..ended(5000) };
+        assert_eq!(elsewhere.calls_count_for(&ours, now), CALLS_COUNT, "by another machine's clock");
         assert!(ours.to_string().contains(&format!("process {}", ours.process)), "{ours}");
     }
 }

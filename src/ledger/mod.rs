@@ -42,6 +42,16 @@ impl Scope {
         })
     }
 
+    /// Whether it is of this host, and of this account if one is named.
+    #[must_use]
+    pub fn is_at(&self, host: &str, account: Option<&str>) -> bool {
+        let Some((_, place)) = self.0.split_once(':') else { return false };
+        match account {
+            Some(account) => place == format!("{host}:{account}"),
+            None => place.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')),
+        }
+    }
+
     /// One that was read from the ledger.
     #[must_use]
     pub fn of_ledger(text: &str) -> Self {
@@ -219,6 +229,14 @@ pub struct BatchCounts {
     pub latest: Option<Time>,
 }
 
+impl BatchCounts {
+    /// Rows that the ledger knows, whatever became of them.
+    #[must_use]
+    pub fn known(&self) -> u64 {
+        self.issued + self.refused + self.unresolved
+    }
+}
+
 /// An attempt that was recorded: only who holds this may make its call.
 #[derive(Debug)]
 #[must_use]
@@ -297,6 +315,22 @@ pub enum LedgerError {
     /// The disk is full.
     #[error("ledger {0}: the disk is full; make room, then run again")]
     Full(String),
+    /// There is none.
+    #[error("there is no ledger at {0}")]
+    Missing(String),
+    /// It was written by an earlier embosser, and whoever opened it changes nothing.
+    #[error(
+        "ledger {ledger} is of version {found}, and is read from version {known} on; `embosser issue`, `serve` or `worker` \
+         brings it there when it is next run"
+    )]
+    Older {
+        /// Which ledger.
+        ledger: String,
+        /// Its version.
+        found: i64,
+        /// The version that can be read.
+        known: i64,
+    },
     /// It was written by a newer embosser.
     #[error(
         "ledger {ledger} is of version {found}, this embosser knows up to {known}; use the newer embosser"
@@ -343,7 +377,12 @@ impl LedgerError {
             Self::Locked(_) | Self::ReadOnly(_) | Self::Full(_) | Self::Database { .. } | Self::Closed => {
                 true
             }
-            Self::Address { .. } | Self::Newer { .. } | Self::Damaged { .. } | Self::Replaced(_) => false,
+            Self::Address { .. }
+            | Self::Missing(_)
+            | Self::Older { .. }
+            | Self::Newer { .. }
+            | Self::Damaged { .. }
+            | Self::Replaced(_) => false,
         }
     }
 }

@@ -8,10 +8,10 @@ use std::str::FromStr;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions, Connection, Row as _};
 
-use super::database::display_name;
+use super::database::{Opening, display_name, in_time};
 use super::schema::{self, VERSION};
-use super::store::{self, Again, COLUMNS, Change, Columns, Failure, Written};
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
+use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Written};
+use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
 use crate::job::Content;
 
 /// Serialises migrations of workers that start together; any number that no other program of the database uses.
@@ -67,26 +67,48 @@ pub(super) async fn connect(url: &str) -> Result<PgConnection, LedgerError> {
         .map_err(|error| LedgerError::Address { url: name.clone(), reason: error.to_string() })?
         .application_name("embosser")
         .disable_statement_logging();
-    options.connect().await.map_err(|error| meaning(&name, &error))
+    in_time(&name, async { options.connect().await.map_err(|error| meaning(&name, &error)) }).await
 }
 
 impl Postgres {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Connects, making the tables where they are missing.
-    pub(super) async fn open(url: &str) -> Result<Self, LedgerError> {
+    pub(super) async fn open(url: &str, opening: Opening) -> Result<Self, LedgerError> {
         let connection = connect(url).await?;
         let mut postgres = Self { connection, name: display_name(url), identity: String::new() };
-        postgres.migrate().await?;
+        match opening {
+            Opening::Making => postgres.migrate().await?,
+            Opening::Existing => postgres.hold_version().await?,
+        }
         postgres.identity = postgres.metadata(IDENTITY).await?.unwrap_or_default();
         Ok(postgres)
     }
 
     /// Connects again, to the same database.
     pub(super) async fn open_again(&self, url: &str) -> Result<Self, LedgerError> {
-        let again = Self::open(url).await?;
+        let again = Self::open(url, Opening::Existing).await?;
         if again.identity != self.identity {
             return Err(LedgerError::Replaced(self.name.clone()));
         }
         Ok(again)
+    }
+
+    /// Holds it to be of this version, and changes nothing.
+    async fn hold_version(&mut self) -> Result<(), LedgerError> {
+        let to_error = |error: sqlx::Error| meaning(&self.name, &error);
+        let is_there: bool = sqlx::query_scalar("SELECT to_regclass('embosser_ledger') IS NOT NULL")
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(to_error)?;
+        let mut found = None;
+        if is_there {
+            let version = sqlx::query_scalar("SELECT max(version) FROM embosser_ledger");
+            found = version.fetch_one(&mut self.connection).await.map_err(to_error)?;
+        }
+        Opening::Existing.migrates(found.unwrap_or(0), &self.name).map(|_| ())
     }
 
     async fn migrate(&mut self) -> Result<(), LedgerError> {
@@ -107,10 +129,7 @@ impl Postgres {
             .await
             .map_err(to_error)?;
         let found = found.unwrap_or(0);
-        if found > VERSION {
-            return Err(LedgerError::Newer { ledger: name, found, known: VERSION });
-        }
-        if found < VERSION {
+        if Opening::Making.migrates(found, &name)? {
             for statement in schema::of_postgres(found) {
                 sqlx::query(sqlx::AssertSqlSafe(statement))
                     .execute(&mut *transaction)
@@ -133,7 +152,11 @@ impl Postgres {
     }
 
     /// Rows in rounds of one statement, which may not touch a row twice; then what else there is.
-    pub(super) async fn write(&mut self, changes: &[&Change]) -> Result<Vec<Written>, Failure> {
+    pub(super) async fn write(
+        &mut self,
+        changes: &[&Change],
+        commit: Commit,
+    ) -> Result<Vec<Written>, Failure> {
         let mut all: Vec<Option<Written>> = vec![None; changes.len()];
         let mut left: Vec<usize> = (0..changes.len()).collect();
         while !left.is_empty() {
@@ -152,7 +175,7 @@ impl Postgres {
                     }
                 }
             }
-            self.write_round(&round, &mut all).await?;
+            self.write_round(&round, &mut all, commit).await?;
             left = later;
         }
         Ok(all.into_iter().map(|written| written.unwrap_or(Written::Changed(None))).collect())
@@ -162,6 +185,7 @@ impl Postgres {
         &mut self,
         round: &[(usize, &Row)],
         all: &mut [Option<Written>],
+        commit: Commit,
     ) -> Result<(), Failure> {
         if round.is_empty() {
             return Ok(());
@@ -188,7 +212,7 @@ impl Postgres {
             let found = self.look_up(&keys).await;
             let found = found.map_err(|meaning| Failure { meaning, again: Again::No })?;
             for ((index, row), found) in unwritten.into_iter().zip(found) {
-                all[*index] = Some(Written::of_found(row, found));
+                all[*index] = Some(Written::of_found(row, found, commit));
             }
         }
         Ok(())
@@ -206,6 +230,32 @@ impl Postgres {
                 let insert = "INSERT INTO metadata (name, value) VALUES ($1, $2)
                     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
                 sqlx::query(insert).bind(name).bind(value).execute(&mut self.connection).await.map(|_| ())
+            }
+            Change::Batch(batch) => sqlx::query(
+                "INSERT INTO batches (scope, batch, digest, manifest_rows, began_ms) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (scope, batch) DO UPDATE SET digest = excluded.digest,
+                     manifest_rows = excluded.manifest_rows",
+            )
+            .bind(batch.scope.as_str())
+            .bind(batch.batch.as_str())
+            .bind(batch.digest.as_deref())
+            .bind(i64::try_from(batch.rows).unwrap_or(i64::MAX))
+            .bind(batch.began.unix_ms())
+            .execute(&mut self.connection)
+            .await
+            .map(|_| ()),
+            Change::RenameScope { from, to } => {
+                let mut transaction = self.connection.begin().await?;
+                for update in [
+                    "UPDATE steps SET scope = $2 WHERE scope = $1 AND NOT EXISTS (SELECT 1 FROM steps AS other
+                        WHERE other.scope = $2 AND other.job_id = steps.job_id AND other.step = steps.step)",
+                    "UPDATE batches SET scope = $2 WHERE scope = $1 AND NOT EXISTS (SELECT 1 FROM batches AS other
+                        WHERE other.scope = $2 AND other.batch = batches.batch)",
+                ] {
+                    let update = sqlx::query(update).bind(from.as_str()).bind(to.as_str());
+                    update.execute(&mut *transaction).await?;
+                }
+                transaction.commit().await
             }
         }
     }
@@ -266,27 +316,6 @@ impl Postgres {
         found.fetch_all(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
     }
 
-    /// Gives every row of one scope another one.
-    pub(super) async fn rename_scope(&mut self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
-        let name = self.name.clone();
-        let to_error = |error: sqlx::Error| meaning(&name, &error);
-        let mut transaction = self.connection.begin().await.map_err(to_error)?;
-        for update in [
-            "UPDATE steps SET scope = $2 WHERE scope = $1 AND NOT EXISTS (SELECT 1 FROM steps AS other
-                WHERE other.scope = $2 AND other.job_id = steps.job_id AND other.step = steps.step)",
-            "UPDATE batches SET scope = $2 WHERE scope = $1 AND NOT EXISTS (SELECT 1 FROM batches AS other
-                WHERE other.scope = $2 AND other.batch = batches.batch)",
-        ] {
-            sqlx::query(update)
-                .bind(from.as_str())
-                .bind(to.as_str())
-                .execute(&mut *transaction)
-                .await
-                .map_err(to_error)?;
-        }
-        transaction.commit().await.map_err(to_error)
-    }
-
     pub(super) async fn batch_page(
         &mut self,
         scope: &Scope,
@@ -318,22 +347,6 @@ impl Postgres {
         let raw = raw.map_err(|error| meaning(&self.name, &error))?;
         let read = |row| store::counts_from(Answer { row, next: 0 });
         raw.iter().map(read).collect::<Result<_, _>>().map_err(|reason| store::database(&self.name, reason))
-    }
-
-    pub(super) async fn write_batch(&mut self, batch: &BatchRow) -> Result<(), LedgerError> {
-        let written = sqlx::query(
-            "INSERT INTO batches (scope, batch, digest, manifest_rows, began_ms) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (scope, batch) DO UPDATE SET digest = excluded.digest,
-                 manifest_rows = excluded.manifest_rows",
-        )
-        .bind(batch.scope.as_str())
-        .bind(batch.batch.as_str())
-        .bind(batch.digest.as_deref())
-        .bind(i64::try_from(batch.rows).unwrap_or(i64::MAX))
-        .bind(batch.began.unix_ms())
-        .execute(&mut self.connection)
-        .await;
-        written.map(|_| ()).map_err(|error| meaning(&self.name, &error))
     }
 
     pub(super) async fn close(self) {

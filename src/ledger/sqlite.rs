@@ -9,9 +9,10 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction, TransactionBehavior, ffi};
 
+use super::database::Opening;
 use super::schema::{self, VERSION};
-use super::store::{self, Again, COLUMNS, Change, Columns, Failure, Touches, Written};
-use super::{Batch, BatchCounts, BatchRow, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
+use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Touches, Written};
+use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
 use crate::job::Content;
 
 /// How long another process may hold the file before we give up: longer than any of our own commits.
@@ -45,6 +46,10 @@ const UPDATE_STATE: &str = "UPDATE steps SET version = ?4, pin = ?9, state = ?10
 const SET_METADATA: &str = "INSERT INTO metadata (name, value) VALUES (?1, ?2)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
+const SET_BATCH: &str = "INSERT INTO batches (scope, batch, digest, manifest_rows, began_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (scope, batch) DO UPDATE SET digest = excluded.digest, manifest_rows = excluded.manifest_rows";
+
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
         j.latest_ms AS latest_ms
@@ -68,10 +73,12 @@ type Identity = (u64, u64);
 
 impl Sqlite {
     /// Opens the file, making it and its tables where they are missing.
-    pub(super) fn open(url: &str) -> Result<Self, LedgerError> {
+    pub(super) fn open(url: &str, opening: Opening) -> Result<Self, LedgerError> {
         let name = url.to_owned();
         let connect = || {
-            let connection = Connection::open_with_flags(uri_of(url), OpenFlags::default())?;
+            let mut flags = OpenFlags::default();
+            flags.set(OpenFlags::SQLITE_OPEN_CREATE, opening == Opening::Making);
+            let connection = Connection::open_with_flags(uri_of(url), flags)?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_PREPARED);
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
@@ -86,18 +93,15 @@ impl Sqlite {
         let file = file_of(url);
         let identity = identity_of(&file);
         let mut sqlite = Self { connection, name, look_up, file, identity };
-        sqlite.migrate()?;
+        sqlite.migrate(opening)?;
         Ok(sqlite)
     }
 
-    fn migrate(&mut self) -> Result<(), LedgerError> {
+    fn migrate(&mut self, opening: Opening) -> Result<(), LedgerError> {
         let name = self.name.clone();
         let to_error = |error: rusqlite::Error| meaning(&name, &error);
         let found = version(&self.connection).map_err(to_error)?;
-        if found > VERSION {
-            return Err(LedgerError::Newer { ledger: name, found, known: VERSION });
-        }
-        if found == VERSION {
+        if !opening.migrates(found, &name)? {
             return Ok(());
         }
         // IMMEDIATE, and asked again inside: of two processes that start at once, the second finds the tables made.
@@ -124,14 +128,14 @@ impl Sqlite {
         Ok(())
     }
 
-    pub(super) fn write(&mut self, changes: &[&Change]) -> Result<Vec<Written>, Failure> {
+    pub(super) fn write(&mut self, changes: &[&Change], commit: Commit) -> Result<Vec<Written>, Failure> {
         self.is_in_place().map_err(|meaning| Failure { meaning, again: Again::No })?;
         let mut all = Vec::with_capacity(changes.len());
         let mut write = || {
             all.clear();
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for change in changes {
-                all.push(write_one(&transaction, change, &self.look_up, &self.name)?);
+                all.push(write_one(&transaction, change, &self.look_up, &self.name, commit)?);
             }
             transaction.commit()?;
             Ok(())
@@ -203,23 +207,6 @@ impl Sqlite {
         })
     }
 
-    pub(super) fn write_batch(&mut self, batch: &BatchRow) -> Result<(), LedgerError> {
-        let insert = "INSERT INTO batches (scope, batch, digest, manifest_rows, began_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (scope, batch) DO UPDATE SET digest = excluded.digest,
-                 manifest_rows = excluded.manifest_rows";
-        let rows = i64::try_from(batch.rows).unwrap_or(i64::MAX);
-        let values = (
-            batch.scope.as_str(),
-            batch.batch.as_str(),
-            batch.digest.as_deref(),
-            rows,
-            batch.began.unix_ms(),
-        );
-        self.connection.execute(insert, values).map_err(|error| meaning(&self.name, &error))?;
-        Ok(())
-    }
-
     pub(super) fn metadata(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
         let select = "SELECT value FROM metadata WHERE name = ?1";
         let found = self.connection.query_row(select, [name], |row| row.get(0)).optional();
@@ -232,19 +219,6 @@ impl Sqlite {
         self.all(select, &[&prefix], |mut columns, name| {
             columns.text().map(Option::unwrap_or_default).map_err(|reason| store::database(name, reason))
         })
-    }
-
-    /// Gives every row of one scope another one.
-    pub(super) fn rename_scope(&mut self, from: &Scope, to: &Scope) -> Result<(), LedgerError> {
-        let rename = |connection: &mut Connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for table in ["steps", "batches"] {
-                let update = format!("UPDATE OR IGNORE {table} SET scope = ?2 WHERE scope = ?1");
-                transaction.execute(&update, [from.as_str(), to.as_str()])?;
-            }
-            transaction.commit()
-        };
-        rename(&mut self.connection).map_err(|error| meaning(&self.name, &error))
     }
 
     pub(super) fn close(self) {
@@ -288,6 +262,7 @@ fn write_one(
     change: &Change,
     look_up: &str,
     name: &str,
+    commit: Commit,
 ) -> Result<Written, Unwritten> {
     match change {
         Change::Step { row, touches } => {
@@ -308,7 +283,7 @@ fn write_one(
             let mut select = transaction.prepare_cached(look_up)?;
             let mut rows = select.query((document.scope, document.job_id, document.step))?;
             let found = rows.next()?.map(|found| store::row_from(Answer::of(found), name)).transpose();
-            Ok(Written::of_found(row, found.map_err(Unwritten::Row)?))
+            Ok(Written::of_found(row, found.map_err(Unwritten::Row)?, commit))
         }
         Change::Note { scope, id, step, note } => {
             let update = "UPDATE steps SET note = ?4 WHERE scope = ?1 AND job_id = ?2 AND step = ?3";
@@ -318,6 +293,20 @@ fn write_one(
         }
         Change::Metadata { name, value } => {
             transaction.prepare_cached(SET_METADATA)?.execute([name, value])?;
+            Ok(Written::Done)
+        }
+        Change::Batch(batch) => {
+            let rows = i64::try_from(batch.rows).unwrap_or(i64::MAX);
+            let values: [&dyn ToSql; 5] =
+                [&batch.scope.as_str(), &batch.batch.as_str(), &batch.digest, &rows, &batch.began.unix_ms()];
+            transaction.prepare_cached(SET_BATCH)?.execute(values)?;
+            Ok(Written::Done)
+        }
+        Change::RenameScope { from, to } => {
+            for table in ["steps", "batches"] {
+                let update = format!("UPDATE OR IGNORE {table} SET scope = ?2 WHERE scope = ?1");
+                transaction.execute(&update, [from.as_str(), to.as_str()])?;
+            }
             Ok(Written::Done)
         }
         Change::Close => Ok(Written::Done),
@@ -442,7 +431,9 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a#b.db");
-        Sqlite::open(&format!("sqlite://{}", path.display())).unwrap().close();
+        let url = format!("sqlite://{}", path.display());
+        assert!(Sqlite::open(&url, Opening::Existing).is_err() && !path.exists(), "nothing is made");
+        Sqlite::open(&url, Opening::Making).unwrap().close();
         assert!(path.exists() && !directory.path().join("a").exists());
     }
 }

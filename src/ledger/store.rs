@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BatchCounts, Kind, LedgerError, Row, SameContent, Scope, State, Version};
+use super::{BatchCounts, BatchRow, Kind, LedgerError, Row, SameContent, Scope, State, Version};
 use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, JobId, PinMark, Step};
 use crate::outcome::{Card, Refusal};
@@ -26,6 +26,10 @@ pub(super) enum Change {
     Note { scope: Scope, id: JobId, step: Step, note: Option<String> },
     /// A name is given a value.
     Metadata { name: String, value: String },
+    /// A batch's manifest is recorded.
+    Batch(Box<BatchRow>),
+    /// Every row of one scope gets another, but for those that the other has already.
+    RenameScope { from: Scope, to: Scope },
     /// Nothing more is written: the connection is to be closed.
     Close,
 }
@@ -39,6 +43,14 @@ pub(super) enum Touches {
     Whole,
 }
 
+/// Whether a group is committed for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Commit {
+    First,
+    /// It was tried before, and may have taken effect.
+    Again,
+}
+
 /// What came of a change.
 #[derive(Debug, Clone)]
 pub(super) enum Written {
@@ -49,11 +61,11 @@ pub(super) enum Written {
 }
 
 impl Written {
-    /// What a row that is there now says of a change that found no row of the version before. A change whose answer was
-    /// lost is tried again, and then finds what it has written itself.
-    pub(super) fn of_found(wanted: &Row, found: Option<Row>) -> Self {
+    /// What a row that is there now says of a change that found no row of the version before. A commit whose answer was
+    /// lost is tried again, and then finds what it has written itself; at the first try an equal row is another process's.
+    pub(super) fn of_found(wanted: &Row, found: Option<Row>, commit: Commit) -> Self {
         match found {
-            Some(found) if found == *wanted => Self::Done,
+            Some(found) if commit == Commit::Again && found == *wanted => Self::Done,
             found => Self::Changed(found.map(Box::new)),
         }
     }

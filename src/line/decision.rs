@@ -82,6 +82,8 @@ enum Calls {
     },
     /// The first of them ran to its end; whether it made a card must be looked up.
     Over {
+        /// When the key was first used, where that was not before the ledger knows.
+        began: Option<Began>,
         /// By when it has ended.
         ended_by: Boot,
     },
@@ -94,6 +96,8 @@ pub struct Sighting {
     pub ended_by: Boot,
     /// Whether the first call under its key is known to have run to its end.
     pub is_over: bool,
+    /// What was known of its key's age.
+    began: Option<Began>,
 }
 
 /// The next thing to do.
@@ -196,15 +200,18 @@ impl Decision {
                     .into_iter()
                     .flatten()
                     .all(|time| time <= now.wall);
-                let seen = Sighting { ended_by: now.boot.plus(rules.call_lasts), is_over: false };
-                let Sighting { ended_by, is_over } = sighting.unwrap_or(seen);
+                // Whoever recorded it may be about to call.
+                let ended_by = now.boot.plus(rules.departs_within).plus(rules.call_lasts);
+                let seen = Sighting { ended_by, is_over: false, began: None };
+                let Sighting { ended_by, is_over, began } = sighting.unwrap_or(seen);
+                let first = Began { wall, boot: now.boot, age: now.wall.since(wall), is_credible };
+                // What this process saw pass since it first knew of the key counts, whatever the time of day says now.
+                let began = began
+                    .map_or(first, |seen| Began { is_credible: seen.is_credible && is_credible, ..seen });
                 decision.calls = if is_over {
-                    Calls::Over { ended_by }
+                    Calls::Over { began: Some(began), ended_by }
                 } else {
-                    Calls::Open {
-                        began: Began { wall, boot: now.boot, age: now.wall.since(wall), is_credible },
-                        ended_by,
-                    }
+                    Calls::Open { began, ended_by }
                 };
             }
             State::Refused(refusal) => {
@@ -233,7 +240,8 @@ impl Decision {
     pub fn key_began(&self) -> Option<Time> {
         match self.calls {
             Calls::Open { began, .. } => Some(began.wall),
-            Calls::None | Calls::Over { .. } => None,
+            Calls::Over { began, .. } => began.map(|began| began.wall),
+            Calls::None => None,
         }
     }
 
@@ -242,8 +250,10 @@ impl Decision {
     pub fn sighting(&self) -> Option<Sighting> {
         match self.calls {
             Calls::None => None,
-            Calls::Open { ended_by, .. } => Some(Sighting { ended_by, is_over: false }),
-            Calls::Over { ended_by } => Some(Sighting { ended_by, is_over: true }),
+            Calls::Open { began, ended_by } => {
+                Some(Sighting { ended_by, is_over: false, began: Some(began) })
+            }
+            Calls::Over { began, ended_by } => Some(Sighting { ended_by, is_over: true, began }),
         }
     }
 
@@ -296,7 +306,7 @@ impl Decision {
             Answered::No { refusal, replayed } => self.refused(refusal, replayed, now),
             Answered::InUse => self.still_running(now),
             Answered::Unknown => {}
-            Answered::EndedBadly => self.calls = Calls::Over { ended_by: now.boot },
+            Answered::EndedBadly => self.over(now),
             // The ledger knows that the call under this key was refused: then that is the one Stripe remembers, and it
             // made no card.
             Answered::BodyDiffers if self.refused_before && self.before == Calls::None => {
@@ -313,6 +323,16 @@ impl Decision {
                 }
             }
         }
+    }
+
+    /// The first call under the key has ended. If none was known before this one, it was a lost ledger's, of any age.
+    fn over(&mut self, now: Moment) {
+        let began = match self.before {
+            Calls::Open { began, .. } => Some(began),
+            Calls::Over { began, .. } => began,
+            Calls::None => None,
+        };
+        self.calls = Calls::Over { began, ended_by: now.boot };
     }
 
     fn still_running(&mut self, now: Moment) {
@@ -334,10 +354,10 @@ impl Decision {
             (Calls::None, true) if self.refused_before => self.next_generation(),
             // The saved answer of a call that a lost ledger forgot: this key is spent, and a card can only be of a later
             // generation.
-            (Calls::None, true) => self.calls = Calls::Over { ended_by: now.boot },
+            (Calls::None, true) => self.over(now),
             // Ours is the call it speaks of; or a lost ledger's, then a later generation's card is found.
             (Calls::Open { .. } | Calls::Over { .. }, true) => {
-                self.calls = Calls::Over { ended_by: now.boot };
+                self.over(now);
                 self.refusal = Some(refusal);
             }
             // An earlier call's end is unknown and this one was turned away before it could tell.
@@ -367,7 +387,7 @@ impl Decision {
     pub fn absence_counts_from(&self) -> Option<Boot> {
         match self.calls {
             Calls::None => None,
-            Calls::Open { ended_by, .. } | Calls::Over { ended_by } => {
+            Calls::Open { ended_by, .. } | Calls::Over { ended_by, .. } => {
                 Some(ended_by.plus(self.rules.lists_lag))
             }
         }

@@ -18,6 +18,17 @@ use crate::pace::Pace;
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Longest such wait.
 const ASK_EVERY_MAX: Duration = Duration::from_secs(2);
+/// Questions in a row that the database may fail to answer, a restart of it for instance: some twelve seconds.
+const FAILURES_MAX: u32 = 8;
+
+/// Whether a lease was held since it was last asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It was.
+    AllTheTime,
+    /// It was taken just now: whatever was known before may have changed.
+    Anew,
+}
 
 /// The lease of a line's account. Clones share it.
 #[derive(Clone)]
@@ -36,6 +47,8 @@ struct Shared {
     users: AtomicUsize,
     /// Whether it is held: told before `users` is looked at, as each user counts itself before it looks here.
     held: AtomicBool,
+    /// Whether a task watches for its idleness.
+    watched: AtomicBool,
     lease: tokio::sync::Mutex<Option<Lease>>,
     blocked_by: Mutex<Option<Holder>>,
 }
@@ -56,6 +69,7 @@ impl LineLease {
             idle,
             users: AtomicUsize::new(0),
             held: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             lease: tokio::sync::Mutex::new(None),
             blocked_by: Mutex::new(None),
         };
@@ -70,10 +84,10 @@ impl LineLease {
         Ok(used)
     }
 
-    /// Makes sure that it still is ours; waits for it again if it was lost.
-    pub(super) async fn assure(&self, stop: &CancellationToken) -> Result<(), Stop> {
-        if self.shared.held.load(Ordering::SeqCst) && self.is_surely_ours() {
-            return Ok(());
+    /// Makes sure that it still is ours; waits for it again if it was lost. Answers whether it was held all the time.
+    pub(super) async fn assure(&self, stop: &CancellationToken) -> Result<Held, Stop> {
+        if self.is_surely_ours() {
+            return Ok(Held::AllTheTime);
         }
         tokio::select! {
             assured = self.acquire() => assured,
@@ -82,41 +96,60 @@ impl LineLease {
     }
 
     fn is_surely_ours(&self) -> bool {
-        // Somebody asks just now: whoever finds it lost, or gives it up, says so before.
-        let Ok(lease) = self.shared.lease.try_lock() else { return self.shared.held.load(Ordering::SeqCst) };
+        let held = || self.shared.held.load(Ordering::SeqCst);
+        if !held() {
+            return false;
+        }
+        // Whoever has the lock gives it up or asks about it, and says that it is not held before.
+        let Ok(lease) = self.shared.lease.try_lock() else { return held() };
         lease.as_ref().is_some_and(Lease::is_surely_ours)
     }
 
-    async fn acquire(&self) -> Result<(), Stop> {
+    async fn acquire(&self) -> Result<Held, Stop> {
         let shared = &self.shared;
         let mut lease = shared.lease.lock().await;
+        // Whoever comes now waits for the answer, and does not go on in the belief of before.
+        shared.held.store(false, Ordering::SeqCst);
         if let Some(ours) = lease.as_ref() {
             if ours.is_ours().await {
-                return Ok(());
+                shared.held.store(true, Ordering::SeqCst);
+                return Ok(Held::AllTheTime);
             }
             tracing::warn!("the account's lease was lost; waiting for it again");
         }
         *lease = None;
-        shared.held.store(false, Ordering::SeqCst);
-        let mut wait = ASK_EVERY;
+        // Whoever stops waiting is blocked by nobody any more.
+        let _blocked = Blocked(shared);
+        let (mut wait, mut failures) = (ASK_EVERY, 0);
         loop {
             match shared.ledger.lease(&shared.scope, &shared.clock).await {
                 Ok(Leased::Ours(ours)) => {
-                    shared.blocked(None);
-                    shared.pace.hold(ours.calls_from());
-                    *lease = Some(ours);
-                    shared.held.store(true, Ordering::SeqCst);
-                    drop(lease);
-                    self.watch_idleness();
-                    return Ok(());
+                    self.begin(&mut lease, ours);
+                    return Ok(Held::Anew);
                 }
-                Ok(Leased::HeldBy(holder)) => shared.blocked(Some(*holder)),
+                Ok(Leased::HeldBy(holder)) => {
+                    failures = 0;
+                    shared.blocked(Some(*holder));
+                }
+                Err(LeaseError::Ledger(error)) if error.may_pass() && failures < FAILURES_MAX => {
+                    failures += 1;
+                    tracing::warn!(%error, "the account's lease cannot be asked for; trying again");
+                }
                 Err(LeaseError::Ledger(error)) => return Err(Stop::Ledger(error)),
                 Err(error @ LeaseError::File { .. }) => return Err(Stop::Lease(error.to_string())),
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(ASK_EVERY_MAX);
         }
+    }
+
+    /// It is ours from now on.
+    fn begin(&self, place: &mut Option<Lease>, ours: Lease) {
+        let shared = &self.shared;
+        shared.pace.hold(ours.calls_from());
+        *place = Some(ours);
+        shared.held.store(true, Ordering::SeqCst);
+        self.watch_idleness();
     }
 
     /// Who holds it, if that is another process for which this one waits.
@@ -135,13 +168,11 @@ impl LineLease {
         {
             return Ok(Ok(used));
         }
+        shared.held.store(false, Ordering::SeqCst);
+        *lease = None;
         match shared.ledger.lease(&shared.scope, &shared.clock).await? {
             Leased::Ours(ours) => {
-                shared.pace.hold(ours.calls_from());
-                *lease = Some(ours);
-                shared.held.store(true, Ordering::SeqCst);
-                drop(lease);
-                self.watch_idleness();
+                self.begin(&mut lease, ours);
                 Ok(Ok(used))
             }
             Leased::HeldBy(holder) => Ok(Err(*holder)),
@@ -152,7 +183,7 @@ impl LineLease {
     fn watch_idleness(&self) {
         let shared = Arc::downgrade(&self.shared);
         let idle = self.shared.idle;
-        if idle.is_zero() {
+        if idle.is_zero() || self.shared.watched.swap(true, Ordering::SeqCst) {
             return;
         }
         tokio::spawn(async move {
@@ -192,7 +223,18 @@ impl Shared {
             return false;
         }
         *lease = None;
+        // Before the lock goes: whoever takes the lease next begins to watch anew.
+        self.watched.store(false, Ordering::SeqCst);
         true
+    }
+}
+
+/// Waits for another process to give the lease up.
+struct Blocked<'s>(&'s Shared);
+
+impl Drop for Blocked<'_> {
+    fn drop(&mut self) {
+        self.0.blocked(None);
     }
 }
 

@@ -5,7 +5,7 @@
 //! enough for him. A page that failed is where the next one goes on. A card counts whatever its status: one that was
 //! cancelled since is still the job's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{Halt, Line, Stop};
 use crate::clock::{Boot, Time};
 use crate::job::Job;
 use crate::pace::{Answered as Paced, Waited};
-use crate::stripe::{Listed, ListedCard};
+use crate::stripe::{ListFailure, Listed, ListedCard};
 
 /// Without a cardholder to filter by, cards made from this long before the first attempt on are looked through: it
 /// covers clocks that disagree by a day.
@@ -42,7 +42,10 @@ enum Of {
 /// What a listing found so far: only cards that embosser made.
 struct Listing {
     began: Boot,
-    cards: Vec<ListedCard>,
+    /// By their job: the oldest, as lists come newest first, and how many there are.
+    cards: HashMap<String, (ListedCard, usize)>,
+    /// The batches that they are of.
+    batches: HashSet<String>,
     after: Option<String>,
     pages: usize,
     is_whole: bool,
@@ -50,7 +53,29 @@ struct Listing {
 
 impl Listing {
     fn new(began: Boot) -> Self {
-        Self { began, cards: Vec::new(), after: None, pages: 0, is_whole: false }
+        let (cards, batches) = (HashMap::new(), HashSet::new());
+        Self { began, cards, batches, after: None, pages: 0, is_whole: false }
+    }
+
+    fn has(&self, job: &Job) -> bool {
+        self.cards.contains_key(job.id.as_str())
+    }
+
+    fn add(&mut self, page: Vec<ListedCard>) {
+        for card in page {
+            if let Some(batch) = &card.batch {
+                self.batches.insert(batch.clone());
+            }
+            let Some(job) = card.job.clone() else { continue };
+            let count = self.cards.get(&job).map_or(0, |(_, count)| *count) + 1;
+            self.cards.insert(job, (card, count));
+        }
+    }
+
+    /// Whether it has a card of the job's batch, or of the job itself.
+    fn of_batch(&self, job: &Job) -> OfBatch {
+        let is_found = self.batches.contains(job.batch.as_str()) || self.has(job);
+        if is_found { OfBatch::Found } else { OfBatch::Absent }
     }
 }
 
@@ -75,6 +100,10 @@ pub(super) enum OfBatch {
     Found,
     /// There are none among those that were looked at.
     Absent,
+    /// Stripe does not know the job's cardholder.
+    NoSuchCardholder,
+    /// Cards cannot be listed with this key.
+    Unreadable,
 }
 
 impl Looks {
@@ -110,13 +139,12 @@ pub(super) async fn look(
         return Ok(Looked::Failed(reason));
     }
     let listing = listing.as_ref().expect("it was read");
-    // Lists come newest first: the oldest is the job's own.
-    let mut found = listing.cards.iter().rev().filter(|card| card.job.as_deref() == Some(job.id.as_str()));
-    let Some(first) = found.next() else { return Ok(Looked::Verdict(Verdict::Absent, listing.began)) };
-    let more = found.count();
-    if more > 0 {
+    let Some((first, count)) = listing.cards.get(job.id.as_str()) else {
+        return Ok(Looked::Verdict(Verdict::Absent, listing.began));
+    };
+    if *count > 1 {
         // Never by embosser's rules: somebody copied the metadata, or Stripe forgot a key early.
-        tracing::error!(job = %job.id, cards = more + 1, "several cards carry this job's id");
+        tracing::error!(job = %job.id, cards = count, "several cards carry this job's id");
     }
     Ok(Looked::Verdict(verdict(job, first), listing.began))
 }
@@ -154,16 +182,14 @@ pub(super) async fn look_for_batch(
     job: &Job,
     recalled: &CancellationToken,
 ) -> Result<Result<OfBatch, String>, Stop> {
-    let of_batch = |cards: &[ListedCard]| {
-        let of_batch = |card: &ListedCard| {
-            card.batch.as_deref() == Some(job.batch.as_str()) || card.job.as_deref() == Some(job.id.as_str())
-        };
-        if cards.iter().any(of_batch) { OfBatch::Found } else { OfBatch::Absent }
-    };
     let Some(cardholder) = &job.card.cardholder else {
         return Ok(match page(line, &Of::Account(None), None, recalled).await? {
-            Listed::Page { cards, .. } => Ok(of_batch(&cards)),
-            Listed::Failed { reason, is_definite, .. } => Unread { reason, is_definite }.for_batch(),
+            Listed::Page { cards, .. } => {
+                let mut listing = Listing::new(line.parts.clock.boot());
+                listing.add(cards);
+                Ok(listing.of_batch(job))
+            }
+            Listed::Failed { reason, failure } => Unread { reason, failure }.for_batch(job),
         });
     };
     let of = Of::Cardholder(cardholder.clone());
@@ -174,30 +200,32 @@ pub(super) async fn look_for_batch(
         () = line.stopping.cancelled() => return Err(Stop::Closed),
     };
     if let Err(unread) = read(line, &of, None, &mut listing, recalled, job).await? {
-        return Ok(unread.for_batch());
+        return Ok(unread.for_batch(job));
     }
-    Ok(Ok(of_batch(&listing.as_ref().expect("it was read").cards)))
+    Ok(Ok(listing.as_ref().expect("it was read").of_batch(job)))
 }
 
 /// Why a listing is not whole.
 struct Unread {
     reason: String,
-    /// Stripe said no, and would say so again.
-    is_definite: bool,
+    failure: ListFailure,
 }
 
 impl Unread {
     /// What it means for a batch that the ledger does not know. A key that may not list cards cannot be helped by trying
     /// again.
-    fn for_batch(self) -> Result<OfBatch, String> {
-        if self.is_definite {
-            tracing::warn!(
-                reason = self.reason,
-                "the cards cannot be listed, so whether this batch was issued from another ledger is not known"
-            );
-            return Ok(OfBatch::Absent);
+    fn for_batch(self, job: &Job) -> Result<OfBatch, String> {
+        match self.failure {
+            ListFailure::Passing | ListFailure::Limited(_) | ListFailure::KeyRejected => Err(self.reason),
+            ListFailure::Refused if job.card.cardholder.is_some() => Ok(OfBatch::NoSuchCardholder),
+            ListFailure::Refused | ListFailure::Forbidden => {
+                tracing::warn!(
+                    reason = self.reason,
+                    "the cards cannot be listed, so whether this batch was issued from another ledger is not known"
+                );
+                Ok(OfBatch::Unreadable)
+            }
         }
-        Err(self.reason)
     }
 }
 
@@ -210,23 +238,19 @@ async fn read(
     recalled: &CancellationToken,
     job: &Job,
 ) -> Result<Result<(), Unread>, Stop> {
-    let has =
-        |listing: &Listing| listing.cards.iter().any(|card| card.job.as_deref() == Some(job.id.as_str()));
     let now = line.parts.clock.boot();
     let serves = |listing: &Listing| {
-        has(listing)
-            || from.map_or(now.since(listing.began) < SERVES_FOR || !listing.is_whole, |from| {
-                listing.began >= from
-            })
+        listing.has(job) || from.map_or(now.since(listing.began) < SERVES_FOR, |from| listing.began >= from)
     };
     if !listing.as_ref().is_some_and(serves) {
         *listing = Some(Listing::new(line.parts.clock.boot()));
     }
     let listing = listing.as_mut().expect("it was made if it was missing");
-    while !listing.is_whole && !has(listing) {
+    while !listing.is_whole && !listing.has(job) {
         if listing.pages >= PAGES_MAX {
             *listing = Listing::new(line.parts.clock.boot());
-            return Ok(Err(Unread { reason: "the list of cards does not end".into(), is_definite: false }));
+            let reason = "the list of cards does not end".into();
+            return Ok(Err(Unread { reason, failure: ListFailure::Passing }));
         }
         match page(line, of, listing.after.as_deref(), recalled).await? {
             Listed::Page { cards, more } => {
@@ -235,9 +259,9 @@ async fn read(
                     listing.after = Some(last.card.id.clone());
                 }
                 listing.is_whole = !more;
-                listing.cards.extend(cards.into_iter().filter(|card| card.job.is_some()));
+                listing.add(cards);
             }
-            Listed::Failed { reason, is_definite, .. } => return Ok(Err(Unread { reason, is_definite })),
+            Listed::Failed { reason, failure } => return Ok(Err(Unread { reason, failure })),
         }
     }
     Ok(Ok(()))
@@ -266,18 +290,22 @@ async fn page(
                 line.has_answered();
                 permit.answered(Paced::Accepted);
             }
-            Listed::Failed { limited: Some(reason), .. } => {
+            Listed::Failed { failure: ListFailure::Limited(reason), .. } => {
                 crate::metrics::rate_limited(reason.word());
                 permit.answered(Paced::Limited(*reason));
                 continue;
             }
-            Listed::Failed { key_rejected: true, reason, .. } => {
+            Listed::Failed { failure: ListFailure::KeyRejected, reason } => {
                 permit.answered(Paced::Accepted);
                 line.halt_with(Halt::Key(reason.clone()));
                 return Err(Stop::Halted);
             }
-            Listed::Failed { is_definite: true, .. } => permit.answered(Paced::Accepted),
-            Listed::Failed { reason, .. } => permit.answered(Paced::Failed(reason.clone())),
+            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {
+                permit.answered(Paced::Accepted);
+            }
+            Listed::Failed { failure: ListFailure::Passing, reason } => {
+                permit.answered(Paced::Failed(reason.clone()));
+            }
         }
         return Ok(listed);
     }

@@ -71,18 +71,29 @@ pub enum Vet {
 /// Why the whole line stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
-    /// Stripe does not accept the key, or it may not create cards.
+    /// Stripe does not accept the key.
     #[error("Stripe refuses the API key: {0}")]
     Key(String),
     /// Outcomes can no longer be recorded.
-    #[error("{0}")]
-    Ledger(String),
+    #[error("{reason}")]
+    Ledger {
+        /// Why.
+        reason: String,
+        /// Whether it may serve another time; else somebody must look.
+        may_pass: bool,
+    },
     /// Stripe refuses every card alike.
     #[error("Stripe refuses every card alike, so no further row was tried: {0}")]
     SameRefusals(String),
     /// Stripe never answered at all.
     #[error("{0}")]
     Unreachable(String),
+}
+
+impl From<&LedgerError> for Halt {
+    fn from(error: &LedgerError) -> Self {
+        Self::Ledger { reason: error.to_string(), may_pass: error.may_pass() }
+    }
 }
 
 /// What the line is made of.
@@ -363,7 +374,7 @@ impl Line {
         let ended = match known {
             Ok(known) => carry::carry(self, job, known, options).await,
             Err(error) => {
-                self.halt_with(Halt::Ledger(error.to_string()));
+                self.halt_with((&error).into());
                 None
             }
         };
@@ -393,8 +404,8 @@ impl Line {
     /// What the whole line must know of why a job stopped.
     fn note(&self, stop: Stop) {
         match stop {
-            Stop::Ledger(error) => self.halt_with(Halt::Ledger(error.to_string())),
-            Stop::Lease(reason) => self.halt_with(Halt::Ledger(reason)),
+            Stop::Ledger(error) => self.halt_with((&error).into()),
+            Stop::Lease(reason) => self.halt_with(Halt::Ledger { reason, may_pass: true }),
             Stop::Halted | Stop::Closed => {}
         }
     }
@@ -414,10 +425,12 @@ impl Line {
     fn remember(&self, job: &Job, seen: Option<(Version, Sighting)>) {
         let mut sightings = self.sightings();
         match seen {
-            Some(seen) if sightings.len() < SIGHTINGS_MAX => {
-                sightings.insert((job.id.clone(), job.step()), seen);
+            Some(seen) => {
+                let (room, key) = (sightings.len() < SIGHTINGS_MAX, (job.id.clone(), job.step()));
+                if room || sightings.contains_key(&key) {
+                    sightings.insert(key, seen);
+                }
             }
-            Some(_) => {}
             None if sightings.is_empty() => {}
             None => {
                 sightings.remove(&(job.id.clone(), job.step()));

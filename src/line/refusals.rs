@@ -24,6 +24,15 @@ pub enum OnSameRefusals {
     Wait,
 }
 
+/// Which call was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The one that tried for all.
+    Trial,
+    /// One that was under way.
+    UnderWay,
+}
+
 /// What a refusal is to its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
@@ -79,7 +88,7 @@ impl Refusals {
         state.open.as_ref().and(state.latest.as_ref()).map(|(_, sentence)| sentence.clone())
     }
 
-    /// A call succeeded, or was answered with anything that is no refusal of the same kind.
+    /// A card was made.
     pub(super) fn accepted(&self) {
         let mut state = self.state();
         if state.count == 0 && state.open.is_none() {
@@ -91,13 +100,15 @@ impl Refusals {
     }
 
     /// A call was refused. `same` is what equal refusals have in common.
-    pub(super) fn refused(&self, same: &str, sentence: &str) -> Meaning {
+    pub(super) fn refused(&self, same: &str, sentence: &str, whose: Whose) -> Meaning {
         let mut state = self.state();
         let is_same = state.latest.as_ref().is_some_and(|(latest, _)| latest == same);
         if is_same && let Some(open) = &mut state.open {
-            open.wait = (open.wait * 2).min(WAIT_MAX);
-            open.until = Instant::now() + open.wait;
-            open.is_tried = false;
+            // What was under way when it began tells nothing new.
+            if whose == Whose::Trial {
+                open.wait = (open.wait * 2).min(WAIT_MAX);
+                open.until = Instant::now() + open.wait;
+            }
             return Meaning::Repeated;
         }
         state.latest = Some((same.to_owned(), sentence.to_owned()));
@@ -164,23 +175,30 @@ mod tests {
     async fn equal_refusals_in_a_row_stop_the_spending_and_one_success_lets_all_go() {
         const SHORT: Duration = Duration::from_millis(50);
         let refusals = Refusals { wait_min: SHORT, ..Refusals::new(3) };
-        assert_eq!(refusals.refused("a", "A 1"), Meaning::Final);
-        assert_eq!(refusals.refused("b", "B"), Meaning::Final, "another one");
-        assert_eq!(refusals.refused("a", "A 2"), Meaning::Final);
-        assert_eq!(refusals.refused("a", "A 3"), Meaning::Final);
+        assert_eq!(refusals.refused("a", "A 1", Whose::UnderWay), Meaning::Final);
+        assert_eq!(refusals.refused("b", "B", Whose::UnderWay), Meaning::Final, "another one");
+        assert_eq!(refusals.refused("a", "A 2", Whose::UnderWay), Meaning::Final);
+        assert_eq!(refusals.refused("a", "A 3", Whose::UnderWay), Meaning::Final);
         refusals.accepted();
         for _ in 0..2 {
-            assert_eq!(refusals.refused("a", "A 4"), Meaning::Final);
+            assert_eq!(refusals.refused("a", "A 4", Whose::UnderWay), Meaning::Final);
         }
         assert_eq!(refusals.repeated(), None);
-        assert_eq!(refusals.refused("a", "A 5"), Meaning::FinalAndLast);
+        assert_eq!(refusals.refused("a", "A 5", Whose::UnderWay), Meaning::FinalAndLast);
         assert_eq!(refusals.repeated().as_deref(), Some("A 5"));
-        assert_eq!(refusals.refused("a", "A 6"), Meaning::Repeated, "one that was under way");
+        for _ in 0..10 {
+            assert_eq!(
+                refusals.refused("a", "A 6", Whose::UnderWay),
+                Meaning::Repeated,
+                "one that was under way"
+            );
+        }
         let began = Instant::now();
         let first = refusals.ready().await.expect("one may try");
         assert!(began.elapsed() >= SHORT);
+        assert!(began.elapsed() < 8 * SHORT, "those under way made nobody wait longer");
         assert!(tokio::time::timeout(4 * SHORT, refusals.ready()).await.is_err(), "and no other meanwhile");
-        assert_eq!(refusals.refused("a", "A 7"), Meaning::Repeated);
+        assert_eq!(refusals.refused("a", "A 7", Whose::Trial), Meaning::Repeated);
         drop(first);
         let second = refusals.ready().await.expect("again after a while");
         refusals.accepted();

@@ -13,16 +13,16 @@ use super::look::{OfBatch, look_for_batch};
 use super::{Line, Stop};
 use crate::job::{Batch, Job};
 
-/// Jobs of an unknown batch that are looked for.
-const SAMPLES: u32 = 3;
-/// Most batches that are remembered: a bound on memory. One that is forgotten is asked about again.
+/// Most batches that are remembered: a bound on memory. For one that is not, the ledger is asked again.
 const BATCHES_MAX: usize = 10_000;
 
-/// How far a batch is known.
+/// How far a batch is known. The ledger remembers it, as its rows alone do not tell whether others are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
-    /// So many of its jobs were looked for, and nothing of it was found.
-    Sampled(u32),
+enum Known {
+    /// The ledger was not asked.
+    Unasked,
+    /// So many of its jobs came, and nothing of it was found at Stripe.
+    Absent(u32),
     /// What the ledger says of it can be relied on.
     Trusted,
     /// Its cards are at Stripe, and the ledger does not know them: look for each job first.
@@ -46,9 +46,50 @@ impl Batches {
         }
         known
             .entry(batch.clone())
-            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Known::Sampled(0))))
+            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Known::Unasked)))
             .clone()
     }
+}
+
+impl Known {
+    fn word(self) -> String {
+        match self {
+            Self::Absent(jobs) => format!("absent:{jobs}"),
+            Self::Unasked | Self::Trusted => "trusted".to_owned(),
+            Self::Elsewhere => "elsewhere".to_owned(),
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        match word {
+            "trusted" => Some(Self::Trusted),
+            "elsewhere" => Some(Self::Elsewhere),
+            other => other.strip_prefix("absent:")?.parse().ok().map(Self::Absent),
+        }
+    }
+
+    /// What the ledger says of a batch.
+    async fn read(line: &Line, batch: &Batch) -> Result<Self, Stop> {
+        let parts = &line.parts;
+        if let Some(known) =
+            parts.ledger.metadata(&name(line, batch)).await?.as_deref().and_then(Self::of_word)
+        {
+            return Ok(known);
+        }
+        // Rows without that word are of an embosser that looked for none: they were begun with this ledger.
+        let has_rows = !parts.ledger.batch_page(&parts.scope, batch, None, None, 1).await?.is_empty();
+        Ok(if has_rows { Self::Trusted } else { Self::Absent(0) })
+    }
+
+    /// Before anything of the batch is recorded, so that whoever goes on with it knows.
+    async fn write(self, line: &Line, batch: &Batch) -> Result<(), Stop> {
+        Ok(line.parts.ledger.set_metadata(name(line, batch), self.word()).await?)
+    }
+}
+
+/// Under which name the ledger keeps it.
+fn name(line: &Line, batch: &Batch) -> String {
+    format!("batch:{}:{batch}", line.parts.scope.as_str())
 }
 
 /// Whether a job that the ledger does not know must be looked for first. Jobs of a batch that is being asked about wait.
@@ -63,30 +104,38 @@ pub(super) async fn vet(
         () = recalled.cancelled() => return Err(Stop::Closed),
         () = line.stopping.cancelled() => return Err(Stop::Closed),
     };
-    let samples = match *known {
-        Known::Trusted => return Ok(Ok(false)),
+    if *known == Known::Unasked {
+        *known = Known::read(line, &job.batch).await?;
+    }
+    let jobs = match *known {
+        Known::Trusted | Known::Unasked => return Ok(Ok(false)),
         Known::Elsewhere => return Ok(Ok(true)),
-        Known::Sampled(samples) => samples,
+        Known::Absent(jobs) => jobs + 1,
     };
-    let parts = &line.parts;
-    if samples == 0 && !parts.ledger.batch_page(&parts.scope, &job.batch, None, None, 1).await?.is_empty() {
-        *known = Known::Trusted;
+    // The first, the second, the fourth and so on: some of them near the begin, where a former run began, and some far on.
+    if !jobs.is_power_of_two() {
+        *known = Known::Absent(jobs);
         return Ok(Ok(false));
     }
-    match look_for_batch(line, job, recalled).await? {
-        Ok(OfBatch::Found) => {
-            tracing::warn!(
-                batch = %job.batch,
-                ledger = parts.ledger.name(),
-                "cards of this batch are at Stripe, and this ledger does not know them; every job is looked for first"
-            );
-            *known = Known::Elsewhere;
-            Ok(Ok(true))
-        }
-        Ok(OfBatch::Absent) => {
-            *known = if samples + 1 >= SAMPLES { Known::Trusted } else { Known::Sampled(samples + 1) };
-            Ok(Ok(false))
-        }
-        Err(reason) => Ok(Err(reason)),
+    let found = match look_for_batch(line, job, recalled).await? {
+        Ok(found) => found,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let (now, is_elsewhere) = match found {
+        OfBatch::Found => (Known::Elsewhere, true),
+        OfBatch::Absent => (Known::Absent(jobs), false),
+        // It tells nothing of the batch: the next one is looked for instead.
+        OfBatch::NoSuchCardholder => return Ok(Ok(false)),
+        OfBatch::Unreadable => (Known::Trusted, false),
+    };
+    now.write(line, &job.batch).await?;
+    *known = now;
+    if is_elsewhere {
+        tracing::warn!(
+            batch = %job.batch,
+            ledger = line.parts.ledger.name(),
+            "cards of this batch are at Stripe, and this ledger does not know them; every job is looked for first"
+        );
     }
+    Ok(Ok(is_elsewhere))
 }

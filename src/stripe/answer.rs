@@ -63,6 +63,8 @@ pub enum Answer {
         reason: String,
         /// Whether Stripe itself seems to be in trouble (counts towards pausing the line).
         trouble: bool,
+        /// Whether somebody answered at all.
+        heard: bool,
     },
 }
 
@@ -73,16 +75,20 @@ pub(super) fn of_create(status: StatusCode, headers: &HeaderMap, body: Result<By
         header(headers, "idempotent-replayed").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     if status.is_success() {
         return match body {
-            Err(reason) => {
-                Answer::Unknown { reason: format!("the answer broke off: {reason}"), trouble: false }
-            }
+            Err(reason) => Answer::Unknown {
+                reason: format!("the answer broke off: {reason}"),
+                trouble: false,
+                heard: true,
+            },
             Ok(body) => match serde_json::from_slice::<CardBody>(&body) {
                 Ok(card) if card.id.starts_with("ic_") => {
                     Answer::Issued { card: Box::new(card.into()), request_id, replayed }
                 }
-                _ => {
-                    Answer::Unknown { reason: format!("{status}, but no card in the answer"), trouble: true }
-                }
+                _ => Answer::Unknown {
+                    reason: format!("{status}, but no card in the answer"),
+                    trouble: true,
+                    heard: true,
+                },
             },
         };
     }
@@ -92,20 +98,20 @@ pub(super) fn of_create(status: StatusCode, headers: &HeaderMap, body: Result<By
         StatusCode::UNAUTHORIZED => Answer::KeyRejected(sentence),
         // One that is no limiter's says that Stripe is too busy with something: fewer calls help there, too.
         StatusCode::TOO_MANY_REQUESTS => limit_reason(headers, error.as_ref())
-            .map_or(Answer::Unknown { reason: sentence, trouble: true }, Answer::Limited),
+            .map_or(Answer::Unknown { reason: sentence, trouble: true, heard: true }, Answer::Limited),
         StatusCode::CONFLICT => Answer::InUse(sentence),
         status if status.is_server_error() || status == StatusCode::FAILED_DEPENDENCY => {
             // 424: something that Stripe itself depends on failed.
             if replayed {
                 Answer::EndedBadly(sentence)
             } else {
-                Answer::Unknown { reason: sentence, trouble: true }
+                Answer::Unknown { reason: sentence, trouble: true, heard: true }
             }
         }
         status if status.is_client_error() => {
             of_client_error(status, headers, error, sentence, request_id, replayed)
         }
-        _ => Answer::Unknown { reason: sentence, trouble: error.is_none() },
+        _ => Answer::Unknown { reason: sentence, trouble: error.is_none(), heard: true },
     }
 }
 
@@ -119,7 +125,11 @@ fn of_client_error(
 ) -> Answer {
     let Some(error) = error else {
         // A proxy's page, or not Stripe at all.
-        return Answer::Unknown { reason: format!("{sentence} (not Stripe's error shape)"), trouble: true };
+        return Answer::Unknown {
+            reason: format!("{sentence} (not Stripe's error shape)"),
+            trouble: true,
+            heard: true,
+        };
     };
     if error.kind == "idempotency_error" {
         return if error.code.as_deref() == Some("idempotency_key_in_use") {
@@ -129,7 +139,7 @@ fn of_client_error(
         };
     }
     if header(headers, "stripe-should-retry") == Some("true") {
-        return Answer::Unknown { reason: sentence, trouble: false };
+        return Answer::Unknown { reason: sentence, trouble: false, heard: true };
     }
     let (refusal, same) = (error.refusal(status), error.same(status));
     if status == StatusCode::FORBIDDEN {

@@ -34,7 +34,7 @@ pub use answer::Answer;
 pub use connection_limit::Slot;
 pub use error::LimitReason;
 pub use outgoing::Leave;
-pub use read::{AccountAnswer, CardAnswer, Listed};
+pub use read::{AccountAnswer, CardAnswer, ListFailure, Listed};
 
 /// Who calls.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("embosser/", env!("CARGO_PKG_VERSION")));
@@ -178,13 +178,13 @@ impl Client {
     /// The API's host and port, as the ledger's scope names it.
     #[must_use]
     pub fn host(&self) -> String {
-        host_of(&self.cards.url)
+        host_and_port(&self.cards.url)
     }
 
     /// The host and port where PIN keys are fetched.
     #[must_use]
     pub fn key_host(&self) -> String {
-        host_of(&self.key.url)
+        host_and_port(&self.key.url)
     }
 
     /// Fetches the key that PINs must be encrypted under at this moment: the endpoint's document as it came.
@@ -239,7 +239,9 @@ impl Client {
             (_, Departed::No(Stayed::HeldBack)) => Answer::HeldBack,
             (Err(Silence::NotSent(reason)), _)
             | (Err(Silence::NoAnswer(reason)), Departed::No(Stayed::NeverAsked)) => Answer::NotSent(reason),
-            (Err(Silence::NoAnswer(reason)), Departed::Yes) => Answer::Unknown { reason, trouble: true },
+            (Err(Silence::NoAnswer(reason)), Departed::Yes) => {
+                Answer::Unknown { reason, trouble: true, heard: false }
+            }
             (Ok(Reply { status, headers, body }), _) => answer::of_create(status, &headers, body),
         }
     }
@@ -266,7 +268,7 @@ impl Client {
             }
         }
         match self.get("list_cards", &url).await {
-            Err(reason) => Listed::Failed { reason, limited: None, key_rejected: false, is_definite: false },
+            Err(reason) => Listed::Failed { reason, failure: ListFailure::Passing },
             Ok(Reply { status, headers, body }) => read::of_list(status, &headers, body),
         }
     }
@@ -366,7 +368,17 @@ fn address(option: &'static str, value: &str) -> Result<url::Url, ClientError> {
     Ok(url)
 }
 
-fn host_of(url: &url::Url) -> String {
+/// The host and port that calls to this address go to.
+///
+/// # Errors
+/// If it is no address.
+pub fn host_of(api_url: &str) -> Result<String, String> {
+    url::Url::parse(api_url)
+        .map(|url| host_and_port(&url))
+        .map_err(|error| format!("stripe.api_url: {error}"))
+}
+
+fn host_and_port(url: &url::Url) -> String {
     let host = url.host_str().unwrap_or("");
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }

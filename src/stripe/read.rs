@@ -24,13 +24,24 @@ pub enum Listed {
     Failed {
         /// Why.
         reason: String,
-        /// The limiter that turned it away, if one did.
-        limited: Option<LimitReason>,
-        /// Whether the API key was not accepted.
-        key_rejected: bool,
-        /// Whether Stripe said no, and would say so again.
-        is_definite: bool,
+        /// What that means for the next try.
+        failure: ListFailure,
     },
+}
+
+/// Why a page could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListFailure {
+    /// Another time it may.
+    Passing,
+    /// A limiter's 429.
+    Limited(LimitReason),
+    /// 401: the key is not accepted.
+    KeyRejected,
+    /// The key may not list cards, or there is no such list.
+    Forbidden,
+    /// Stripe says no to this question: it does not know the cardholder, for instance.
+    Refused,
 }
 
 /// What came of asking for one card.
@@ -154,42 +165,37 @@ fn of_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Not {
 
 /// The meaning of a list call's answer.
 pub(super) fn of_list(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> Listed {
-    let failed = |reason: String, limited, key_rejected| Listed::Failed {
-        reason,
-        limited,
-        key_rejected,
-        is_definite: false,
-    };
+    let failed = |reason: String, failure| Listed::Failed { reason, failure };
     let body = match body {
         Ok(body) => body,
-        Err(reason) => return failed(format!("the list broke off: {reason}"), None, false),
+        Err(reason) => return failed(format!("the list broke off: {reason}"), ListFailure::Passing),
     };
     if status.is_success() {
         return match serde_json::from_slice::<ListBody>(&body) {
             // Where more are promised and none are there, how to go on is not known, and that was not the end.
             Ok(list) if list.has_more && list.data.is_empty() => {
-                failed("a page of the list is empty, though more are to follow".into(), None, false)
+                failed("a page of the list is empty, though more are to follow".into(), ListFailure::Passing)
             }
             Ok(list) => Listed::Page {
                 cards: list.data.into_iter().map(ListedCard::from).collect(),
                 more: list.has_more,
             },
             // JSON that is no list will be none the next time; anything else may be a proxy's page.
-            Err(_) => Listed::Failed {
-                reason: format!("{status}, but no list in the answer"),
-                limited: None,
-                key_rejected: false,
-                is_definite: serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok(),
-            },
+            Err(_) => {
+                let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+                let failure = if is_json { ListFailure::Forbidden } else { ListFailure::Passing };
+                failed(format!("{status}, but no list in the answer"), failure)
+            }
         };
     }
     match of_error(status, headers, &body) {
-        Not::KeyRejected(reason) => failed(reason, None, true),
-        Not::Limited(limit) => failed(format!("Stripe limits: {}", limit.word()), Some(limit), false),
-        Not::Missing(reason) | Not::Forbidden(reason) => {
-            Listed::Failed { reason, limited: None, key_rejected: false, is_definite: true }
+        Not::KeyRejected(reason) => failed(reason, ListFailure::KeyRejected),
+        Not::Limited(limit) => {
+            failed(format!("Stripe limits: {}", limit.word()), ListFailure::Limited(limit))
         }
-        Not::Failed(reason) => failed(reason, None, false),
+        Not::Forbidden(reason) if status == StatusCode::FORBIDDEN => failed(reason, ListFailure::Forbidden),
+        Not::Missing(reason) | Not::Forbidden(reason) => failed(reason, ListFailure::Refused),
+        Not::Failed(reason) => failed(reason, ListFailure::Passing),
     }
 }
 

@@ -6,7 +6,7 @@ use super::Carried;
 use super::attempt::Called;
 use crate::job::PinMark;
 use crate::line::decision::Answered;
-use crate::line::refusals::{Meaning, OnSameRefusals};
+use crate::line::refusals::{Meaning, OnSameRefusals, Whose};
 use crate::line::{Halt, Stop};
 use crate::metrics;
 use crate::outcome::Refusal;
@@ -15,9 +15,12 @@ use crate::stripe::Answer;
 
 impl Carried<'_> {
     /// What the answer means for the job, the pace and all other jobs; and the wait before going on.
-    pub(super) async fn answered(&mut self, Called { permit, answer }: Called) -> Result<(), Stop> {
+    pub(super) async fn answered(
+        &mut self,
+        Called { permit, answer, had_begun }: Called,
+    ) -> Result<(), Stop> {
         let now = self.now();
-        if !matches!(answer, Answer::NotSent(_) | Answer::HeldBack | Answer::Unknown { .. }) {
+        if !matches!(answer, Answer::NotSent(_) | Answer::HeldBack | Answer::Unknown { heard: false, .. }) {
             self.line.has_answered();
         }
         let backoff = self.backoff();
@@ -62,6 +65,7 @@ impl Carried<'_> {
                 self.latest =
                     Refusal::own("held_up", "the call came too late after its decision; it is made anew");
                 self.decision.take_back();
+                self.has_begun = had_begun;
                 drop(permit);
                 self.wait(backoff).await;
                 return Ok(());
@@ -75,7 +79,7 @@ impl Carried<'_> {
                 self.latest = Refusal::own("stripe_error", reason);
                 (Answered::EndedBadly, Paced::Accepted, None)
             }
-            Answer::Unknown { reason, trouble } => {
+            Answer::Unknown { reason, trouble, heard: _ } => {
                 self.latest = Refusal::own("no_answer", reason.clone());
                 let paced = if trouble { Paced::Failed(reason) } else { Paced::Accepted };
                 (Answered::Unknown, paced, Some(backoff))
@@ -102,7 +106,8 @@ impl Carried<'_> {
             self.request_id = request_id;
             return Answered::No { refusal, replayed };
         }
-        let meaning = self.line.refusals.refused(same, &refusal.message);
+        let whose = if self.is_trial { Whose::Trial } else { Whose::UnderWay };
+        let meaning = self.line.refusals.refused(same, &refusal.message, whose);
         if meaning == Meaning::FinalAndLast && self.line.parts.same_refusals.1 == OnSameRefusals::Stop {
             self.line.halt_with(Halt::SameRefusals(refusal.message.clone()));
         } else if meaning == Meaning::FinalAndLast {

@@ -8,7 +8,8 @@ use crate::jwe;
 use crate::ledger::{Begin, Recorded, State};
 use crate::line::Stop;
 use crate::line::decision::Next;
-use crate::line::gate::{Passed, Standing};
+use crate::line::gate::Standing;
+use crate::line::lease::Held;
 use crate::metrics;
 use crate::outcome::Refusal;
 use crate::pace::{Pass, Permit, Turn, Waited};
@@ -24,6 +25,8 @@ pub(super) struct Ready(());
 pub(super) struct Attempt {
     recorded: Recorded,
     decided: Moment,
+    /// Whether a call was begun in this run before.
+    had_begun: bool,
 }
 
 /// An attempt that may be sent now, in its place among the calls.
@@ -39,56 +42,29 @@ pub(super) struct Departing<'l> {
 pub(super) struct Called {
     pub(super) permit: Permit,
     pub(super) answer: Answer,
+    pub(super) had_begun: bool,
 }
 
 impl<'l> Carried<'l> {
-    /// A turn of the pace; none if the job was called off. One that comes while the gate is shut is handed on.
+    /// A turn of the pace; none if the gate was shut meanwhile: then the turn goes to the next.
     pub(super) async fn turn(&mut self) -> Result<Option<Turn>, Stop> {
         let began = Instant::now();
-        let turn = self.turn_at_gate().await;
+        let turn = tokio::select! {
+            turn = self.line.parts.pace.turn() => turn.map_err(|_| Stop::Closed),
+            () = self.recall.cancelled() => Err(Stop::Closed),
+        };
         self.waited += began.elapsed();
         self.job.waiting = None;
         metrics::stage("pace", began.elapsed());
         let turn = turn?;
-        if turn.is_none() {
-            let reason = "the batch was cancelled before this row had begun";
-            self.decision.give_up(Refusal::own("cancelled", reason));
-        }
-        Ok(turn)
-    }
-
-    pub(super) async fn turn_at_gate(&mut self) -> Result<Option<Turn>, Stop> {
-        // What has begun, in this run or before, goes on to its end whatever the gate says.
-        let gate = self.gate.filter(|_| !self.has_begun && self.decision.key_began().is_none());
-        loop {
-            if let Some(gate) = gate {
-                if gate.standing() == Standing::Shut {
-                    // Whoever waits here may wait for days, and another process may want to call.
-                    self.lease = None;
-                }
-                let passed = tokio::select! {
-                    passed = gate.passed() => passed,
-                    () = self.line.stopping.cancelled() => return Err(Stop::Closed),
-                    () = self.recall.cancelled() => return Err(Stop::Closed),
-                };
-                if passed == Passed::CalledOff {
-                    return Ok(None);
-                }
-            }
-            let turn = tokio::select! {
-                turn = self.line.parts.pace.turn() => turn.map_err(|_| Stop::Closed)?,
-                () = self.recall.cancelled() => return Err(Stop::Closed),
-            };
-            if gate.is_none_or(|gate| gate.standing() == Standing::Open) {
-                return Ok(Some(turn));
-            }
-        }
+        let is_open = self.gate_before_first_call().is_none_or(|gate| gate.standing() == Standing::Open);
+        Ok(is_open.then_some(turn))
     }
 
     /// Fetches the key and verifies the PIN against it; without a PIN there is nothing to fetch.
     pub(super) async fn prepare(&mut self, turn: Turn, pass: Option<Pass>) -> Option<(Turn, Ready)> {
         let (Some(pin), Some(pass)) = (&self.job.pin, pass) else { return Some((turn, Ready(()))) };
-        if is_past(self.job.deadline, self.now()) {
+        if self.is_past_deadline(self.now()) {
             self.expired();
             return None;
         }
@@ -130,20 +106,27 @@ impl<'l> Carried<'l> {
         }
     }
 
+    fn is_past_deadline(&self, now: Moment) -> bool {
+        is_past(self.job.deadline, self.came, now)
+    }
+
     pub(super) fn expired(&mut self) {
-        let reason = "the PIN waited past its deadline; send the job again";
+        let reason = "it waited past its deadline; send it again, with the PIN encrypted anew if it has one";
         self.decision.give_up(Refusal::own("expired", reason));
     }
 
     /// Records the attempt, if it still is what is to be done now: the key's age, the deadline, and the ledger's row are
     /// looked at here, after the last wait, and what follows leaves at once or not at all.
     pub(super) async fn record(&mut self, Ready(()): Ready) -> Result<Option<Attempt>, Stop> {
-        self.hold_lease().await?;
+        // If it had to be waited for, the key and the PIN's verdict are of before.
+        if self.hold_lease().await? != Some(Held::AllTheTime) {
+            return Ok(None);
+        }
         let decided = self.now();
         if !matches!(self.decision.next(decided), Next::Call(_)) || self.is_stopped() {
             return Ok(None);
         }
-        if is_past(self.job.deadline, decided) {
+        if self.is_past_deadline(decided) {
             self.expired();
             return Ok(None);
         }
@@ -154,12 +137,12 @@ impl<'l> Carried<'l> {
         stage.ended();
         match begun {
             Begin::Recorded(recorded) => {
-                self.has_begun = true;
-                Ok(Some(Attempt { recorded, decided }))
+                let had_begun = std::mem::replace(&mut self.has_begun, true);
+                Ok(Some(Attempt { recorded, decided, had_begun }))
             }
             Begin::Changed(found) => {
                 tracing::info!("another process has changed what is known of this job; deciding anew");
-                self.changed(found);
+                self.changed(found)?;
                 Ok(None)
             }
         }
@@ -195,6 +178,7 @@ impl<'l> Carried<'l> {
 
     pub(super) fn take_back(&mut self, attempt: Attempt) {
         self.decision.take_back();
+        self.has_begun = attempt.had_begun;
         self.known = Some(attempt.recorded.into_row());
     }
 
@@ -209,10 +193,10 @@ impl<'l> Carried<'l> {
         }
         let departure = permit.departure();
         let (clock, decided, within) = (parts.clock.clone(), attempt.decided, parts.rules.departs_within);
-        let deadline = self.job.deadline;
+        let (deadline, came) = (self.job.deadline, self.came);
         let leaves = move || {
             let now = clock.moment();
-            if now.since(decided) > within || is_past(deadline, now) {
+            if now.since(decided) > within || is_past(deadline, came, now) {
                 return Leave::Stay;
             }
             departure.left();
@@ -222,7 +206,7 @@ impl<'l> Carried<'l> {
         let answer = parts.client.create_card(slot, &key, self.body(), leaves).await;
         stage.ended();
         self.known = Some(attempt.recorded.into_row());
-        Called { permit, answer }
+        Called { permit, answer, had_begun: attempt.had_begun }
     }
 
     pub(super) fn body(&self) -> Wiped {
@@ -233,7 +217,32 @@ impl<'l> Carried<'l> {
     }
 }
 
-/// Whether the time of day is past a deadline.
-pub(super) fn is_past(deadline: Option<Time>, now: Moment) -> bool {
-    deadline.is_some_and(|deadline| now.wall > deadline)
+/// Whether a deadline has passed for a job that came on the line then: by the time of day, or by the time that passed since,
+/// as a clock that is set back makes no PIN younger.
+fn is_past(deadline: Option<Time>, came: Moment, now: Moment) -> bool {
+    deadline
+        .is_some_and(|deadline| now.wall > deadline || now.boot.since(came.boot) > deadline.since(came.wall))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Boot;
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_pin_younger() {
+        let at = |wall_s: i64, boot_s: u64| Moment {
+            wall: Time::from_unix_ms(wall_s * 1000),
+            boot: Boot::after(Duration::from_secs(boot_s)),
+        };
+        let (came, deadline) = (at(10_000, 50), Some(Time::from_unix_ms(10_060_000)));
+        assert!(!is_past(deadline, came, at(10_060, 110)));
+        assert!(is_past(deadline, came, at(10_061, 111)));
+        assert!(is_past(deadline, came, at(10_061, 50)), "a clock that was set ahead");
+        assert!(is_past(deadline, came, at(3000, 111)), "a clock that was set back");
+        assert!(is_past(Some(Time::from_unix_ms(9_000_000)), came, came), "it came too late");
+        assert!(!is_past(None, came, at(99_999, 9999)));
+    }
 }

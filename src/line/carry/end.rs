@@ -7,7 +7,7 @@ use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
 use crate::line::{Halt, Line, Stop};
 use crate::metrics;
-use crate::outcome::{Ended, Outcome, Refusal};
+use crate::outcome::{Ended, Outcome};
 
 impl Carried<'_> {
     /// The row as it is to be.
@@ -20,8 +20,12 @@ impl Carried<'_> {
         row.attempted =
             if row.state == State::Begun { Some(now.wall) } else { known.and_then(|known| known.attempted) };
         match (&row.state, known.filter(|known| known.state == State::Begun)) {
-            // As long as an earlier call may have made the card, it may have that call's PIN.
-            (State::Begun, Some(known)) if self.decision.attempts() > 1 => row.pin = known.pin,
+            // As long as an earlier call under this key may have made the card, it may have that call's PIN.
+            (State::Begun, Some(known))
+                if known.generation == row.generation && self.decision.attempts() > 1 =>
+            {
+                row.pin = known.pin;
+            }
             (State::Begun, _) => {}
             // The end is of what was called for, whatever is asked for now.
             (State::Issued(_) | State::Refused(_), Some(known)) => {
@@ -74,7 +78,7 @@ impl Carried<'_> {
                 Ok(None)
             }
             Conclude::Changed(found) => {
-                self.changed(found);
+                self.changed(found)?;
                 Ok(None)
             }
         }
@@ -112,7 +116,7 @@ pub(super) async fn known_end(
             if note != row.note && !is_given_up {
                 let noted = line.parts.ledger.annotate(&row.scope, &row.id, row.step, note.clone()).await;
                 if let Err(error) = noted {
-                    line.halt_with(Halt::Ledger(error.to_string()));
+                    line.halt_with(Halt::from(&error));
                 }
             }
             Some(Ended { note: joined(job, note), ..row.ended() })
@@ -124,7 +128,7 @@ pub(super) async fn known_end(
 
 /// What a reader must know beside a card that is not wholly what is asked for now. `begun` is the row from before the card was
 /// known, if it was not.
-pub(super) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
+pub(in crate::line) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
     let called_for = begun.unwrap_or(row);
     if !job.asks_for(called_for.content) {
         return Some(
@@ -134,7 +138,7 @@ pub(super) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<Strin
         );
     }
     // Of a card that was found, or that a ledger of the first version knows, no PIN is known.
-    let is_known = begun.is_some() || row.version.0 > 1;
+    let is_known = (begun.is_some() || row.version.0 > 1) && called_for.content == job.content();
     let mark = job.pin.as_ref().map(PinMark::of);
     (is_known && mark.is_some() && called_for.pin != mark)
         .then(|| "the card keeps the PIN it was made with; a later one was not applied".to_owned())

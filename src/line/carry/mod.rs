@@ -22,7 +22,7 @@ use crate::clock::Moment;
 use crate::config::seconds;
 use crate::job::Job;
 use crate::killpoint;
-use crate::ledger::{Row, State};
+use crate::ledger::{LedgerError, Row, State};
 use crate::metrics;
 use crate::outcome::{Ended, Refusal};
 use end::known_end;
@@ -46,13 +46,19 @@ struct Carried<'l> {
     lease: Option<LeaseUse>,
     /// Whether its batch was asked about.
     is_vetted: bool,
-    /// Whether an attempt was recorded in this run.
+    /// Whether a call was begun in this run that was not taken back.
     has_begun: bool,
+    /// Whether this attempt is the one that tries while Stripe refuses every job alike.
+    is_trial: bool,
+    /// It would wait longer than a job may keep its place here, so it goes back to where it came from.
+    gives_way: bool,
     note: Option<String>,
     request_id: Option<String>,
     /// Why the latest try did not end it; told if no try does.
     latest: Refusal,
     tries: u32,
+    /// When it came on the line.
+    came: Moment,
     began: Instant,
     /// Of the time since, how much was spent waiting for the pace, or for what holds up all jobs alike.
     waited: Duration,
@@ -98,7 +104,9 @@ impl Carried<'_> {
             if self.is_spent() {
                 return Ok(self.unresolved());
             }
-            self.hold_lease().await?;
+            if self.hold_lease().await?.is_none() {
+                continue;
+            }
             match self.decision.next(self.now()) {
                 Next::Finish(_) => {}
                 // On the heap, and only for as long as it takes: a job that waits is small, and many wait.
@@ -113,19 +121,18 @@ impl Carried<'_> {
 
     /// One attempt: turn → ready → recorded → departing → called. Each may end it; then all is decided anew.
     async fn attempt(&mut self) -> Result<(), Stop> {
-        if !self.is_vetted().await? {
+        // Before all that is scarce: whoever stands at a shut gate must keep nothing from others.
+        if !self.pass_gate().await? || !self.is_vetted().await? {
             return Ok(());
         }
-        let Some(_may_try) = self.while_not_refused_alike().await? else { return Ok(()) };
+        let Some(may_try) = self.while_not_refused_alike().await? else { return Ok(()) };
+        self.is_trial = may_try.is_some();
         let Some(pass) = self.key_pass().await? else { return Ok(()) };
         let Some(turn) = self.turn().await? else { return Ok(()) };
         killpoint::pass("paced");
         let Some((turn, ready)) = self.prepare(turn, pass).await else { return Ok(()) };
         killpoint::pass("verified");
-        let Some(attempt) = self.record(ready).await? else {
-            drop(turn);
-            return Ok(());
-        };
+        let Some(attempt) = self.record(ready).await? else { return Ok(()) };
         killpoint::pass("begun");
         let Some(departing) = self.depart(turn, attempt).await? else { return Ok(()) };
         let called = self.call(departing).await;
@@ -148,12 +155,15 @@ impl<'l> Carried<'l> {
             lease: None,
             is_vetted: false,
             has_begun: false,
+            is_trial: false,
+            gives_way: false,
             note: None,
             known,
             job,
             request_id: None,
             latest: Refusal::own("interrupted", "the run was stopped; run it again"),
             tries: 0,
+            came: line.parts.clock.moment(),
             began: Instant::now(),
             waited: Duration::ZERO,
         }
@@ -171,16 +181,21 @@ impl<'l> Carried<'l> {
     fn is_spent(&self) -> bool {
         let retry = &self.line.parts.retry;
         let worked = self.began.elapsed().saturating_sub(self.waited);
-        self.tries >= retry.attempts_max || worked > seconds(retry.elapsed_seconds_max)
+        self.gives_way || self.tries >= retry.attempts_max || worked > seconds(retry.elapsed_seconds_max)
     }
 
     /// The ledger's row is not what it was known as: everything is decided anew from what it is.
-    fn changed(&mut self, found: Option<Box<Row>>) {
+    fn changed(&mut self, found: Option<Box<Row>>) -> Result<(), Stop> {
+        if found.is_none() && self.known.is_some() {
+            // No embosser removes a row.
+            return Err(Stop::Ledger(LedgerError::Replaced(self.line.parts.ledger.name().to_owned())));
+        }
         self.decision = decide(self.line, &self.job, found.as_deref(), self.given_up.clone());
         self.known = found;
         if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Issued(_))) {
             self.note = note_of(&self.job, row, None);
         }
+        Ok(())
     }
 
     /// Whether the job may be called for without a look, as far as its batch is known.

@@ -8,28 +8,56 @@ use super::Carried;
 use crate::clock::Boot;
 use crate::config::seconds;
 use crate::line::Stop;
+use crate::line::gate::{Gate, Passed, Standing};
+use crate::line::lease::Held;
 use crate::line::refusals::Try;
+use crate::outcome::Refusal;
 use crate::pace::{CircuitState, Pass};
 
 impl<'l> Carried<'l> {
-    /// The account's lease, which must be ours whenever something is decided.
-    pub(super) async fn hold_lease(&mut self) -> Result<(), Stop> {
-        let began = Instant::now();
-        match &self.lease {
-            Some(_) => tokio::select! {
-                assured = self.line.lease.assure(&self.line.stopping) => assured?,
-                () = self.recall.cancelled() => return Err(Stop::Closed),
-            },
-            None => {
-                let lease = tokio::select! {
-                    lease = self.line.lease.take(&self.line.stopping) => lease?,
-                    () = self.recall.cancelled() => return Err(Stop::Closed),
-                };
-                self.lease = Some(lease);
-            }
+    /// The account's lease, which must be ours whenever something is decided. None if that took longer than a job may.
+    pub(super) async fn hold_lease(&mut self) -> Result<Option<Held>, Stop> {
+        let line = self.line;
+        if self.lease.is_some() {
+            let assured = line.lease.assure(&line.stopping);
+            return self.while_all_wait(assured).await?.transpose();
         }
+        let taken = self.while_all_wait(line.lease.take(&line.stopping)).await?.transpose()?;
+        if taken.is_none() {
+            self.latest = Refusal::own("other_process", "another process calls for this account");
+        }
+        Ok(taken.map(|lease| {
+            self.lease = Some(lease);
+            Held::Anew
+        }))
+    }
+
+    /// Waits until the batch may go on, before the first call of this run. False if it was called off, or if so much time
+    /// went by that all must be decided anew.
+    pub(super) async fn pass_gate(&mut self) -> Result<bool, Stop> {
+        let Some(gate) = self.gate_before_first_call() else { return Ok(true) };
+        if gate.standing() == Standing::Open {
+            return Ok(true);
+        }
+        // Whoever waits here may wait for days, and another process may want to call.
+        self.lease = None;
+        let began = Instant::now();
+        let passed = tokio::select! {
+            passed = gate.passed() => passed,
+            () = self.line.stopping.cancelled() => return Err(Stop::Closed),
+            () = self.recall.cancelled() => return Err(Stop::Closed),
+        };
         self.waited += began.elapsed();
-        Ok(())
+        if passed == Passed::CalledOff {
+            let reason = "the batch was cancelled before this row had begun";
+            self.decision.give_up(Refusal::own("cancelled", reason));
+        }
+        Ok(false)
+    }
+
+    /// What has begun, in this run or before, goes on to its end whatever the gate says.
+    pub(super) fn gate_before_first_call(&self) -> Option<&'l Gate> {
+        self.gate.filter(|_| !self.has_begun && self.decision.key_began().is_none())
     }
 
     /// Waits while Stripe refuses every job alike; then this one tries for all, for as long as the answer is held. None if
@@ -60,13 +88,12 @@ impl<'l> Carried<'l> {
         ready: impl Future<Output = T>,
     ) -> Result<Option<T>, Stop> {
         let began = Instant::now();
+        let left = self.time_left();
         let left = async {
             if !self.is_handed_back {
                 std::future::pending().await
             }
-            let max = seconds(self.line.parts.retry.elapsed_seconds_max);
-            let worked = self.began.elapsed().saturating_sub(self.waited);
-            tokio::time::sleep(max.saturating_sub(worked) + Duration::from_millis(1)).await;
+            tokio::time::sleep(left + Duration::from_millis(1)).await;
         };
         let waited = tokio::select! {
             ready = ready => Some(ready),
@@ -80,12 +107,23 @@ impl<'l> Carried<'l> {
         Ok(waited)
     }
 
-    /// Until then, by a clock that counts sleep.
+    /// Of the time that a job may take in one run.
+    fn time_left(&self) -> Duration {
+        let max = seconds(self.line.parts.retry.elapsed_seconds_max);
+        max.saturating_sub(self.began.elapsed().saturating_sub(self.waited))
+    }
+
+    /// Until then, by a clock that counts sleep. A job that can be handed back is, if that is longer than it may take: its
+    /// next visit begins where this one ends.
     pub(super) async fn wait_until(&mut self, until: Boot) {
         /// A sleep of the process's own timer may be longer by the time that the machine slept.
         const LOOK_EVERY: Duration = Duration::from_secs(5);
         // To the second, so that jobs that wait for nearly the same share one listing.
         let until = until.up_to_the_second();
+        if self.is_handed_back && until.since(self.line.parts.clock.boot()) > self.time_left() {
+            self.gives_way = true;
+            return;
+        }
         // Nobody else is held up, so the lease may go meanwhile.
         self.lease = None;
         let began = Instant::now();
