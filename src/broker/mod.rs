@@ -32,7 +32,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// Why there is none.
-pub async fn asked<T>(question: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
+pub async fn bounded<T>(question: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
     tokio::time::timeout(ANSWER_MAX, question)
         .await
         .map_err(|_| "the broker does not answer".to_owned())?

@@ -14,14 +14,16 @@ use tokio::task::JoinSet;
 
 use super::Exit;
 use super::issue::earlier::{recognise as recognise_rows, tell};
+use super::signals::say;
 use crate::broker::Broker;
 use crate::broker::publisher::{NotTaken, Publisher};
 use crate::config::{Config, place};
 use crate::job::{Batch, Job};
 use crate::ledger::{Ledger, Scope};
-use crate::manifest::batch::Jobs;
+use crate::manifest::batch::{Jobs, SecondCards};
 use crate::manifest::recognise::Recognition;
 use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
+use crate::stripe::host_of;
 use crate::worker::send::Outgoing;
 use follow::Following;
 
@@ -154,21 +156,38 @@ async fn recognise(
     batch: &Batch,
     manifest: &Arc<Manifest>,
 ) -> Result<Arc<Recognition>, String> {
+    let unknown = |why: &str| {
+        say(&format!("rows that were issued before under other names cannot be told here: {why}"));
+        Ok(Arc::default())
+    };
     let named = args.ledger.as_deref().unwrap_or(&config.ledger.url);
-    let Ok(url) = place::existing_ledger_url(named) else { return Ok(Arc::default()) };
-    let ledger = Ledger::open(&url).await.map_err(|error| error.to_string())?;
+    let url = match place::existing_ledger_url(named) {
+        Ok(url) => url,
+        Err(error) => return unknown(&error.to_string()),
+    };
+    let ledger = Ledger::open_existing(&url).await.map_err(|error| error.to_string())?;
     let counts = ledger.counts().await.map_err(|error| error.to_string())?;
-    let mut scopes: Vec<&str> = counts.iter().map(|counts| counts.scope.as_str()).collect();
-    scopes.sort_unstable();
+    // Whose the worker's key is is not known here. A rehearsal's cards, and those at another host, are not its.
+    let host = host_of(&config.stripe.api_url)?;
+    let account = config.stripe.account.as_deref().or(config.stripe.account_id.as_deref());
+    let mut scopes: Vec<Scope> = counts.iter().map(|counts| Scope::of_ledger(&counts.scope)).collect();
+    scopes.retain(|scope| scope.is_at(&host, account));
+    scopes.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     scopes.dedup();
-    // Whose the worker's key is is not known here: where one account's cards are, these are that account's.
     let recognition = match scopes.as_slice() {
+        [] => Arc::default(),
         [scope] => {
-            let recognition = recognise_rows(&ledger, &Scope::of_ledger(scope), batch, manifest).await?;
-            tell(&recognition, |line| eprintln!("{line}"));
+            let recognition = recognise_rows(&ledger, scope, batch, SecondCards::Refused, manifest).await?;
+            tell(&recognition, say);
             recognition
         }
-        _ => Arc::default(),
+        several => {
+            let all: Vec<&str> = several.iter().map(Scope::as_str).collect();
+            let all = all.join(", ");
+            return unknown(&format!(
+                "the ledger has cards of {all}; set stripe.account_id to the worker's account"
+            ));
+        }
     };
     ledger.close().await;
     Ok(recognition)

@@ -12,11 +12,11 @@ use std::hash::BuildHasher as _;
 
 use tokio::runtime::Handle;
 
-use super::batch::RowNames;
+use super::batch::{RowNames, SecondCards};
 use super::{InvalidRow, Row};
 use crate::clock::Time;
 use crate::job::{Batch, Content, JobId, Step};
-use crate::ledger::{Kind, Ledger, LedgerError, SameContent, Scope};
+use crate::ledger::{Kind, Ledger, LedgerError, SameContent, Scope, State};
 
 /// Rows that are asked about in one question.
 const ASKED_AT_ONCE: usize = 512;
@@ -55,12 +55,45 @@ impl Recognised {
     }
 }
 
-/// The rows of a manifest that are known under other ids.
+/// What a ledger knows of the rows of a manifest.
 #[derive(Debug, Default)]
 pub struct Recognition {
     by_row: HashMap<u64, Recognised>,
     /// Rows that were asked about.
     pub rows: u64,
+    /// Those that are known under their own ids.
+    pub present: Present,
+    /// What the others ask for that are not known under other ids either: a piece of each one's content, and how many ask
+    /// for that.
+    new: HashMap<u64, u32>,
+}
+
+/// Rows that the ledger knows under their own ids, by what it says of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Present {
+    /// With a card.
+    pub issued: u64,
+    /// Without one.
+    pub refused: u64,
+    /// Begun, and their end is not known.
+    pub begun: u64,
+}
+
+impl Present {
+    fn add(&mut self, state: &State) {
+        match state {
+            State::Issued(_) => self.issued += 1,
+            State::Refused(_) => self.refused += 1,
+            State::Begun => self.begun += 1,
+        }
+    }
+}
+
+/// What tells one content from others well enough to find that two batches share rows.
+fn piece_of(content: Content) -> u64 {
+    let mut piece = [0; 8];
+    piece.copy_from_slice(&content.0[..8]);
+    u64::from_be_bytes(piece)
 }
 
 impl Recognition {
@@ -93,10 +126,25 @@ impl Recognition {
     /// The other batch, if every row was issued before as one of it: then this is that batch under another name.
     #[must_use]
     pub fn is_wholly(&self, batch: &Batch) -> Option<&Batch> {
+        let other = &self.by_row.values().next()?.batch;
         let of_other =
-            |recognised: &Recognised| recognised.kind == Kind::Issued && recognised.batch != *batch;
-        let first = self.by_row.values().min_by_key(|recognised| recognised.row)?;
-        (self.by_row.len() as u64 == self.rows && self.by_row.values().all(of_other)).then_some(&first.batch)
+            |recognised: &Recognised| recognised.kind == Kind::Issued && recognised.batch == *other;
+        let is_all = self.by_row.len() as u64 == self.rows && self.by_row.values().all(of_other);
+        (is_all && other != batch).then_some(other)
+    }
+
+    /// Rows that will have a row in the ledger of their own, which they have not yet.
+    #[must_use]
+    pub fn new_rows(&self) -> u64 {
+        self.new.values().map(|rows| u64::from(*rows)).sum()
+    }
+
+    /// How many rows of both are new and ask for the same.
+    #[must_use]
+    pub fn shares_with(&self, other: &Self) -> u64 {
+        let rows =
+            self.new.iter().map(|(piece, rows)| (*rows).min(other.new.get(piece).copied().unwrap_or(0)));
+        rows.map(u64::from).sum()
     }
 }
 
@@ -120,13 +168,17 @@ pub struct Recogniser {
     ids: HashSet<u64>,
     unknown: Vec<Unknown>,
     known: HashMap<Content, Vec<SameContent>>,
-    rows: u64,
+    /// Contents that were asked about: equal rows are one question.
+    looked_up: HashSet<Content>,
+    second: SecondCards,
+    recognition: Recognition,
 }
 
 impl Recogniser {
-    /// For the rows of a batch, in their order.
+    /// For the rows of a batch, in their order. Where second cards are wanted, none is taken for one that is known under
+    /// another id.
     #[must_use]
-    pub fn new(ledger: Ledger, scope: Scope, batch: Batch, runtime: Handle) -> Self {
+    pub fn new(ledger: Ledger, scope: Scope, batch: Batch, second: SecondCards, runtime: Handle) -> Self {
         Self {
             names: RowNames::new(batch.clone()),
             ledger,
@@ -138,7 +190,9 @@ impl Recogniser {
             ids: HashSet::new(),
             unknown: Vec::new(),
             known: HashMap::new(),
-            rows: 0,
+            looked_up: HashSet::new(),
+            second,
+            recognition: Recognition::default(),
         }
     }
 
@@ -148,7 +202,7 @@ impl Recogniser {
     /// If the ledger cannot be read.
     pub fn add(&mut self, row: &Result<Row, InvalidRow>) -> Result<(), LedgerError> {
         let Ok(row) = row else { return Ok(()) };
-        self.rows += 1;
+        self.recognition.rows += 1;
         let content = row.card.content();
         // A row that makes no id is told where its job is made.
         let Ok(id) = self.names.id_of(row, content) else { return Ok(()) };
@@ -167,8 +221,19 @@ impl Recogniser {
         let page = std::mem::take(&mut self.page);
         let ids = page.iter().map(|(id, ..)| (id.clone(), Step::CreateCard)).collect();
         let rows = self.runtime.block_on(self.ledger.look_up_all(&self.scope, ids))?;
-        let unknown: Vec<_> =
-            page.into_iter().zip(rows).filter(|(_, row)| row.is_none()).map(|(asked, _)| asked).collect();
+        let mut unknown = Vec::with_capacity(page.len());
+        for (row, known) in page.into_iter().zip(rows) {
+            match known {
+                Some(known) => self.recognition.present.add(&known.state),
+                None => unknown.push(row),
+            }
+        }
+        for (.., unknown) in &unknown {
+            *self.recognition.new.entry(piece_of(unknown.content)).or_default() += 1;
+        }
+        if self.second == SecondCards::Wanted {
+            return Ok(());
+        }
         let mut of_former = HashMap::new();
         let mut contents = Vec::with_capacity(2 * unknown.len());
         for (_, former, unknown) in &unknown {
@@ -177,12 +242,10 @@ impl Recogniser {
         }
         contents.sort_unstable();
         contents.dedup();
+        contents.retain(|content| self.looked_up.insert(*content));
         for same in self.runtime.block_on(self.ledger.same_content(&self.scope, contents))? {
             let content = of_former.get(&same.content).copied().unwrap_or(same.content);
-            let known = self.known.entry(content).or_default();
-            if !known.iter().any(|known| known.id == same.id) {
-                known.push(same);
-            }
+            self.known.entry(content).or_default().push(same);
         }
         let known = &self.known;
         self.unknown.extend(
@@ -200,19 +263,24 @@ impl Recogniser {
     /// If the ledger cannot be read.
     pub fn finish(mut self) -> Result<Recognition, LedgerError> {
         self.ask()?;
-        let Self { batch, hasher, ids, unknown, mut known, rows, .. } = self;
+        let Self { batch, hasher, ids, unknown, mut known, mut recognition, .. } = self;
         for same in known.values_mut() {
             // An id that this manifest has is that row's.
-            same.retain(|same| !ids.contains(&hasher.hash_one(&same.id)));
+            let mut seen = HashSet::new();
+            same.retain(|same| !ids.contains(&hasher.hash_one(&same.id)) && seen.insert(same.id.clone()));
             // Taken from the end: this batch's own first, and then the earliest.
             same.sort_by_key(|same| (same.batch == batch, Reverse(same.written), Reverse(same.id.clone())));
         }
-        let mut by_row = HashMap::new();
         for Unknown { row, row_id, content } in unknown {
             let Some(same) = known.get_mut(&content).and_then(Vec::pop) else { continue };
             let SameContent { id, batch, row_id: known_row_id, kind, written, .. } = same;
-            by_row.insert(row, Recognised { row, row_id, id, batch, known_row_id, kind, written });
+            let recognised = Recognised { row, row_id, id, batch, known_row_id, kind, written };
+            recognition.by_row.insert(row, recognised);
+            if let Some(rows) = recognition.new.get_mut(&piece_of(content)) {
+                *rows -= 1;
+            }
         }
-        Ok(Recognition { by_row, rows })
+        recognition.new.retain(|_, rows| *rows > 0);
+        Ok(recognition)
     }
 }

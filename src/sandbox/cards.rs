@@ -30,10 +30,10 @@ pub(super) struct Making<'a> {
 
 impl Cards {
     /// Makes a card of a request; answers its object.
-    pub(super) fn make(&mut self, request: &CardRequest, making: Making<'_>) -> &Value {
-        let request = request.to_json();
+    pub(super) fn make(&mut self, card: &CardRequest, making: Making<'_>) -> &Value {
+        let request = card.to_json();
         let id = format!("ic_sandbox{:08}", self.cards.len() + 1);
-        let cardholder = request.cardholder.clone().unwrap_or_else(|| "ich_sandbox_nobody".into());
+        let cardholder = card.cardholder.clone().unwrap_or_else(|| "ich_sandbox_nobody".into());
         let mut card = json!({
             "id": id, "object": "issuing.card", "brand": "Visa", "cancellation_reason": null,
             "cardholder": super::cardholders::object(&cardholder, making.created, making.livemode),

@@ -1,32 +1,64 @@
 //! A batch that this process received: how far it has come, and how it is steered.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::check::Checked;
 use super::history::{Meter, Point};
 use super::problem::{Kind, Problem};
 use super::view::{BatchView, State, eta};
 use crate::clock::Time;
 use crate::job;
+use crate::ledger::BatchCounts;
 use crate::line::gate::{Gate, Standing};
-use crate::manifest::CheckReport;
 use crate::manifest::batch::digest_of;
+use crate::manifest::recognise::{Present, Recognition};
 use crate::outcome::Ended;
 use crate::tally::{Counts, Tally};
+
+/// Rows of a batch that an upload has not, by how they ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Others {
+    issued: u64,
+    refused: u64,
+    unresolved: u64,
+}
+
+impl Others {
+    /// Of a batch of which the ledger says this, and of whose rows an upload has these.
+    pub(super) fn of(ledger: &BatchCounts, present: Present) -> Self {
+        Self {
+            issued: ledger.issued.saturating_sub(present.issued),
+            refused: ledger.refused.saturating_sub(present.refused),
+            unresolved: ledger.unresolved.saturating_sub(present.begun),
+        }
+    }
+
+    fn sum(self) -> u64 {
+        self.issued + self.refused + self.unresolved
+    }
+}
 
 /// A batch that this process received.
 pub(super) struct Batch {
     pub(super) name: job::Batch,
     pub(super) digest: Option<String>,
+    /// Rows of this upload.
     rows: u64,
+    /// Rows of earlier uploads under this name that this one has not.
+    others: Others,
+    /// Rows that are known under other names.
+    known_before: u64,
     pins: u64,
     pub(super) received: Time,
     began: Instant,
     pub(super) gate: Gate,
     tally: Tally,
     course: Mutex<Course>,
+    /// What is known of its rows, while it is under way.
+    recognition: Mutex<Option<Arc<Recognition>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -43,7 +75,8 @@ struct Course {
 
 impl Batch {
     /// One that was checked and has not begun.
-    pub(super) fn new(name: job::Batch, report: &CheckReport, received: Time) -> Self {
+    pub(super) fn new(name: job::Batch, checked: &Checked, others: Others, received: Time) -> Self {
+        let Checked { report, recognition, .. } = checked;
         let course = Course {
             end: None,
             reason: None,
@@ -56,6 +89,9 @@ impl Batch {
             name,
             digest: digest_of(report),
             rows: report.rows,
+            others,
+            known_before: recognition.len() as u64,
+            recognition: Mutex::new(Some(recognition.clone())),
             pins: report.pins,
             received,
             began: Instant::now(),
@@ -74,6 +110,11 @@ impl Batch {
     /// Rows of its manifest.
     pub(super) fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// What is known of its rows; none once it has ended.
+    pub(super) fn recognition(&self) -> Option<Arc<Recognition>> {
+        self.recognition.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many rows have ended how.
@@ -132,6 +173,7 @@ impl Batch {
             course.reason = reason;
             course.pins_left = 0;
         }
+        *self.recognition.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.touch();
     }
 
@@ -189,13 +231,14 @@ impl Batch {
             batch: self.name.to_string(),
             state,
             reason: course.reason.clone(),
-            rows: Some(self.rows),
+            rows: Some(self.rows + self.others.sum()),
             pins: Some(self.pins),
-            issued: counts.issued,
-            refused: counts.refused,
-            unresolved: counts.unresolved,
+            issued: counts.issued + self.others.issued,
+            refused: counts.refused + self.others.refused,
+            unresolved: counts.unresolved + self.others.unresolved,
             waiting,
-            recorded_before: counts.recorded,
+            recorded_before: counts.recorded + self.others.sum(),
+            known_before: Some(self.known_before),
             retried: counts.retried,
             rate_per_second,
             pace_per_second,

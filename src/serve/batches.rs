@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Server;
-use super::batch::Batch;
+use super::batch::{Batch, Others};
+use super::check::Checked;
 use super::limits::BATCHES_MAX;
 use super::problem::{Kind, Problem};
 use super::view::{BatchView, view_of};
@@ -16,7 +17,8 @@ use crate::clock::Time;
 use crate::job;
 use crate::ledger::{BatchCounts, BatchRow};
 use crate::line::gate::Standing;
-use crate::manifest::CheckReport;
+use crate::manifest::batch::{SecondCards, digest_of};
+use crate::manifest::recognise::Recognition;
 
 /// Ended batches whose history is kept; the ledger knows the others.
 const ENDED_KEPT: usize = 100;
@@ -64,13 +66,14 @@ impl Registry {
         &self,
         server: &Server,
         name: job::Batch,
-        report: &CheckReport,
+        checked: &Checked,
+        second: SecondCards,
     ) -> Result<(Arc<Batch>, Begun), Problem> {
         let _alone = self.beginning.lock().await;
         let received = server.clock().now();
-        let batch = Arc::new(Batch::new(name, report, received));
-        if let Some(earlier) = self.get(batch.name.as_str()).filter(|earlier| earlier.is_under_way()) {
-            let same = earlier.digest == batch.digest && earlier.gate.standing() != Standing::CalledOff;
+        if let Some(earlier) = self.get(name.as_str()).filter(|earlier| earlier.is_under_way()) {
+            let same = earlier.digest == digest_of(&checked.report)
+                && earlier.gate.standing() != Standing::CalledOff;
             return if same {
                 Ok((earlier, Begun::Before))
             } else {
@@ -81,11 +84,32 @@ impl Registry {
         if self.batches().values().filter(|batch| batch.is_under_way()).count() >= BATCHES_MAX {
             return Err(Problem::new(Kind::Busy, "as many batches as are allowed are under way"));
         }
+        let recognition = &checked.recognition;
+        if second == SecondCards::Refused
+            && let Some((other, rows)) = self.shares_rows(recognition)
+        {
+            return Err(Problem::new(
+                Kind::IssuedBefore,
+                format!(
+                    "{rows} of these rows are being issued just now as batch {:?}. Wait until that has ended, and upload \
+                     this file again: rows that have a card get no second one. Or upload it with second_cards=true if \
+                     that is wanted",
+                    other.as_str()
+                ),
+            ));
+        }
+        // As they are now: another upload under this name may have ended a moment ago.
+        let counts = server.views().counts().await?;
+        let of_batch =
+            |counts: &&BatchCounts| counts.batch == name.as_str() && counts.scope == server.scope().as_str();
+        let of_ledger = counts.iter().find(of_batch);
+        let others = of_ledger.map(|counts| Others::of(counts, recognition.present)).unwrap_or_default();
+        let batch = Arc::new(Batch::new(name, checked, others, received));
         let row = BatchRow {
             scope: server.scope().clone(),
             batch: batch.name.clone(),
             digest: batch.digest.clone(),
-            rows: batch.rows(),
+            rows: of_ledger.map_or(0, BatchCounts::known) + recognition.new_rows(),
             began: received,
         };
         server.views().write_batch(row).await?;
@@ -93,6 +117,16 @@ impl Registry {
         batches.insert(batch.name.to_string(), batch.clone());
         forget_oldest(&mut batches);
         Ok((batch, Begun::Now))
+    }
+
+    /// A batch under way that has new rows in common with these, and how many: neither is in the ledger yet, where the other
+    /// would find it.
+    fn shares_rows(&self, recognition: &Recognition) -> Option<(job::Batch, u64)> {
+        let under_way: Vec<_> = self.batches().values().cloned().collect();
+        under_way.into_iter().find_map(|batch| {
+            let rows = recognition.shares_with(&*batch.recognition()?);
+            (rows > 0).then(|| (batch.name.clone(), rows))
+        })
     }
 
     /// The ledger's counts, at most a moment old. Those who ask at once share one answer.

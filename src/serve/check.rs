@@ -22,6 +22,8 @@ use crate::manifest::{
 
 /// What a row's name costs while an upload is checked: its entry in the table of names, with the table's spare room.
 const NAME_BYTES: usize = 48;
+/// What is known of a row costs beside that: its id's hash and its content, asked about and counted.
+const KNOWN_BYTES: usize = 96;
 /// Names that are charged at once.
 const NAMES_AT_ONCE: u64 = 1024;
 
@@ -48,7 +50,7 @@ pub(super) struct Checked {
     /// The rows, if there is nothing wrong with any and they are to be issued.
     pub(super) held: Option<Held>,
     /// Which rows are known under other names.
-    pub(super) recognition: Recognition,
+    pub(super) recognition: Arc<Recognition>,
 }
 
 /// Why an upload could not be read to its end.
@@ -140,7 +142,8 @@ pub(super) fn check(
     let report = verdict?;
     let holding = shared.borrow_mut().holding.take();
     let recognition = recogniser.map(Recogniser::finish).transpose()?.unwrap_or_default();
-    Ok(Checked { report, held: holding.map(Holding::finish).transpose()?, recognition })
+    let held = holding.map(Holding::finish).transpose()?;
+    Ok(Checked { report, held, recognition: Arc::new(recognition) })
 }
 
 fn rows(
@@ -163,6 +166,7 @@ fn rows(
         Ok(stream) => stream,
         Err(error) => return refused(error),
     };
+    let row_bytes = NAME_BYTES + if recogniser.is_some() { KNOWN_BYTES } else { 0 };
     let mut checker = Checker::new(&CheckOptions { digest: true });
     for row in stream.rows() {
         let row = row.and_then(|row| match batch {
@@ -177,7 +181,7 @@ fn rows(
             return Err(Stopped::TooManyRows(rows_max));
         }
         if checker.rows() % NAMES_AT_ONCE == 1 {
-            names.grow(NAME_BYTES * usize::try_from(NAMES_AT_ONCE).unwrap_or(usize::MAX))?;
+            names.grow(row_bytes * usize::try_from(NAMES_AT_ONCE).unwrap_or(usize::MAX))?;
         }
         if checker.invalid_rows() == 1 {
             // Nothing of it will be issued: its ciphertext is wiped now, and the rest is only checked.

@@ -186,8 +186,14 @@ impl Intake {
     }
 
     /// Takes a batch to its end.
-    pub(super) async fn run(&self, server: Server, batch: Arc<Batch>, held: Held, recognition: Recognition) {
-        let jobs = Jobs::new(batch.name.clone(), Arc::new(recognition));
+    pub(super) async fn run(
+        &self,
+        server: Server,
+        batch: Arc<Batch>,
+        held: Held,
+        recognition: Arc<Recognition>,
+    ) {
+        let jobs = Jobs::new(batch.name.clone(), recognition);
         match self {
             Self::Line(line) => run::run(server, line, batch, held, jobs).await,
             Self::Queue(queue) => publish::run(server, queue, batch, held, jobs).await,

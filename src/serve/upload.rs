@@ -165,8 +165,9 @@ impl Checking {
     fn begin(server: &Server, batch: Option<Batch>, purpose: Purpose, second: SecondCards) -> Self {
         let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
         let (budget, rows_max) = (server.budget().clone(), server.limits().rows_max);
-        let recogniser = batch.clone().filter(|_| second == SecondCards::Refused).map(|batch| {
-            Recogniser::new(server.views().clone(), server.scope().clone(), batch, Handle::current())
+        let recogniser = batch.clone().filter(|_| purpose == Purpose::Issue).map(|batch| {
+            let (ledger, scope) = (server.views().clone(), server.scope().clone());
+            Recogniser::new(ledger, scope, batch, second, Handle::current())
         });
         let checking = move || check(incoming, batch.as_ref(), purpose, recogniser, &budget, rows_max);
         let verdict = tokio::task::spawn_blocking(checking);

@@ -36,7 +36,7 @@ pub(super) struct BatchView {
     pub(super) state: State,
     /// Why it was interrupted, if this server knows.
     pub(super) reason: Option<String>,
-    /// Rows of its manifest; null for jobs that were sent one by one.
+    /// Rows of its manifests, each counted once; null for jobs that were sent one by one.
     pub(super) rows: Option<u64>,
     /// Rows with a PIN; null if this server did not receive it.
     pub(super) pins: Option<u64>,
@@ -50,6 +50,9 @@ pub(super) struct BatchView {
     pub(super) waiting: u64,
     /// Rows that an earlier run had ended already.
     pub(super) recorded_before: u64,
+    /// Rows of this upload that were issued before under another name: they keep those cards and get no second ones; null
+    /// if this server did not receive it.
+    pub(super) known_before: Option<u64>,
     /// Calls beyond each row's first.
     pub(super) retried: u64,
     /// Rows that ended a second, of late.
@@ -95,6 +98,7 @@ pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
         unresolved,
         waiting: rows.unwrap_or(0).saturating_sub(issued + refused + unresolved),
         recorded_before: 0,
+        known_before: None,
         retried: 0,
         rate_per_second: 0.0,
         pace_per_second,

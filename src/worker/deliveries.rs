@@ -4,7 +4,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use lapin::message::Delivery;
 use tracing::Instrument as _;
 
 use super::delivery::Delivery;
@@ -20,11 +19,11 @@ pub(super) enum Of {
     Dead,
 }
 
-/// Gives a delivery its task. `published_after`: see [`super::marks`].
+/// Gives a delivery its task. `published_after`: see [`super::last_empty`].
 pub(super) fn take(
     worker: &Arc<Worker>,
     in_flight: &InFlight,
-    delivery: Delivery,
+    delivery: lapin::message::Delivery,
     of: Of,
     published_after: Option<Time>,
 ) {

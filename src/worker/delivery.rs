@@ -101,7 +101,7 @@ impl GivenUp {
 }
 
 impl Delivery {
-    /// `published_after`: see [`super::marks`].
+    /// `published_after`: see [`super::last_empty`].
     pub(super) fn open(delivery: lapin::message::Delivery, published_after: Option<Time>) -> Self {
         let lapin::message::Delivery { data, properties, acker, .. } = delivery;
         let headers = properties.headers().clone().unwrap_or_default();
@@ -277,7 +277,7 @@ mod tests {
         if let Some(stamp) = stamp {
             properties = properties.with_timestamp(stamp);
         }
-        let mut delivery = Delivery::mock(1, "".into(), "jobs".into(), false, Vec::new());
+        let mut delivery = lapin::message::Delivery::mock(1, "".into(), "jobs".into(), false, Vec::new());
         delivery.properties = properties;
         Delivery::open(delivery, published_after)
     }
@@ -324,7 +324,7 @@ mod tests {
             (Some(1_799_999_999), None, 1_799_999_999_000),
         ] {
             let again = delivery(stamp, &[], after).again(1, NOW, NOW, None);
-            let mut delivery = Delivery::mock(2, "".into(), "jobs".into(), false, Vec::new());
+            let mut delivery = lapin::message::Delivery::mock(2, "".into(), "jobs".into(), false, Vec::new());
             delivery.properties = again;
             // The queue was empty meanwhile: this one was not in it.
             let again = Delivery::open(delivery, Some(later));

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use embosser::card::CardRequest;
 use embosser::clock::{Boot, Moment, Time};
-use embosser::job::{Batch, Generation, Job, JobId};
+use embosser::job::{Batch, Job, JobId};
 use embosser::ledger::{Row, Scope, State, Version};
 use embosser::line::decision::{Answered, Decision, Next, Rules, Sighting, Verdict};
-use embosser::outcome::{Outcome, Refusal};
+use embosser::outcome::Outcome;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::job::{Batch, JobId, Step};
-use crate::ledger::{Ledger, Scope, State};
+use crate::ledger::{BatchCounts, Ledger, Scope, State};
 use crate::manifest::Manifest;
-use crate::manifest::batch::issued_as;
+use crate::manifest::batch::{SecondCards, issued_as};
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::results::read_back;
 
@@ -18,7 +18,7 @@ const TOLD_MAX: usize = 10;
 /// Jobs that are asked about in one question.
 const ASKED_AT_ONCE: usize = 512;
 
-/// Which rows of the manifest are known under other ids.
+/// What the ledger knows of the manifest's rows, under their own ids and under others.
 ///
 /// # Errors
 /// A sentence for the operator, if they all are, under one other name; or if the ledger cannot be read.
@@ -26,10 +26,11 @@ pub(crate) async fn recognise(
     ledger: &Ledger,
     scope: &Scope,
     batch: &Batch,
+    second: SecondCards,
     manifest: &Arc<Manifest>,
 ) -> Result<Arc<Recognition>, String> {
     let (manifest, runtime) = (manifest.clone(), Handle::current());
-    let mut recogniser = Recogniser::new(ledger.clone(), scope.clone(), batch.clone(), runtime);
+    let mut recogniser = Recogniser::new(ledger.clone(), scope.clone(), batch.clone(), second, runtime);
     let recognising = move || {
         for row in manifest.rows().map_err(|error| error.to_string())? {
             recogniser.add(&row).map_err(|error| error.to_string())?;
@@ -39,7 +40,7 @@ pub(crate) async fn recognise(
     let recognition = tokio::task::spawn_blocking(recognising).await.map_err(|error| error.to_string())??;
     if let Some(other) = recognition.is_wholly(batch) {
         return Err(format!(
-            "{}. Nothing was issued. Pass --batch {:?} to go on with that batch, or --second-cards if second cards are \
+            "{}. Nothing was done. Pass --batch {:?} to go on with that batch, or --second-cards if second cards are \
              wanted",
             issued_as(batch, other),
             other.as_str()
@@ -66,6 +67,22 @@ pub(crate) fn tell(recognition: &Recognition, say: fn(&str)) {
         say(&format!("  and {} more, which stand in the results", recognition.len() - TOLD_MAX));
     }
     say("  (--second-cards issues them all again)");
+}
+
+/// How many rows a batch has: those that the ledger knows of it, and those of the manifest that it does not know.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub(super) async fn rows_of_batch(
+    ledger: &Ledger,
+    scope: &Scope,
+    batch: &Batch,
+    recognition: &Recognition,
+) -> Result<u64, String> {
+    let counts = ledger.counts().await.map_err(|error| error.to_string())?;
+    let of_batch =
+        counts.iter().find(|counts| counts.batch == batch.as_str() && counts.scope == scope.as_str());
+    Ok(of_batch.map_or(0, BatchCounts::known) + recognition.new_rows())
 }
 
 /// Holds an earlier run's results file against the ledger: cards that only the file knows were issued with another ledger.

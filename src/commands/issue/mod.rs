@@ -20,7 +20,7 @@ use crate::config::{Config, place, seconds};
 use crate::ledger::{BatchRow, Ledger};
 use crate::line::decision::Rules;
 use crate::line::{Halt, LeaseUse, Line, LookFirst, OnSameRefusals, Parts, Vet};
-use crate::manifest::batch::{Jobs, digest_of};
+use crate::manifest::batch::{Jobs, SecondCards, digest_of};
 use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
 use crate::pace::CircuitState;
@@ -143,11 +143,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     tokio::spawn(StopSignals::listen(HangUp::Stops)?.obey(move || stopped.stop()));
     // From here on, what the ledger says is changed by nobody else.
     let Some(lease) = hold_lease(&line, &args).await? else { return Ok(Exit::Unfinished) };
-    let recognition = if args.second_cards {
-        Arc::default()
-    } else {
-        earlier::recognise(&ledger, &scope, &batch, &manifest).await?
-    };
+    let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };
+    let recognition = earlier::recognise(&ledger, &scope, &batch, second, &manifest).await?;
     earlier::tell(&recognition, say);
     // A rehearsal has a file of its own.
     let ending = if args.sandbox { "sandbox.results.csv" } else { "results.csv" };
@@ -158,13 +155,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     let results = Results::create(&results_path, scope.as_str())
         .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
-    let row = BatchRow {
-        scope,
-        batch: batch.clone(),
-        digest: digest_of(&report),
-        rows: report.rows,
-        began: clock.now(),
-    };
+    let rows = earlier::rows_of_batch(&ledger, &scope, &batch, &recognition).await?;
+    let row = BatchRow { scope, batch: batch.clone(), digest: digest_of(&report), rows, began: clock.now() };
     ledger.write_batch(row).await.map_err(|error| error.to_string())?;
     tokio::spawn(end_if_never_answered(line.clone(), connected.host().to_owned()));
     let tally = Arc::new(Tally::default());

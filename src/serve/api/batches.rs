@@ -99,17 +99,18 @@ pub(super) async fn begin_batch(
 ) -> Result<Response, Problem> {
     server.ready()?;
     let upload = receive(&server, &query, request, Purpose::Issue).await?;
-    let (Some(name), Some(held)) = (upload.batch, upload.checked.held) else {
+    let mut checked = upload.checked;
+    let (Some(name), Some(held)) = (upload.batch, checked.held.take()) else {
         return Err(Problem::new(Kind::Internal, "the upload was checked but not held"));
     };
     server.ready()?;
-    let recognition = upload.checked.recognition;
+    let recognition = checked.recognition.clone();
     if let Some(other) = recognition.is_wholly(&name) {
         let detail = issued_as(&name, other);
         let way_out = "Upload them under that name, or with second_cards=true if that is wanted";
         return Err(Problem::new(Kind::IssuedBefore, format!("{detail}. {way_out}")));
     }
-    let (batch, begun) = server.batches().begin(&server, name, &upload.checked.report).await?;
+    let (batch, begun) = server.batches().begin(&server, name, &checked, query.second()).await?;
     if begun == Begun::Now {
         tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
         let (server, batch) = (server.clone(), batch.clone());
