@@ -17,7 +17,7 @@ use super::{Backoff, Broker, bounded, reason};
 /// How long the queue of events outlives whoever followed it, in milliseconds.
 const KEPT_MS: i64 = 3_600_000;
 /// Events that come before one was acknowledged: the only bound on what waits in memory.
-const IN_HAND_MAX: u16 = 256;
+const IN_FLIGHT_MAX: u16 = 256;
 
 /// Who follows.
 pub struct Follower {
@@ -128,7 +128,7 @@ impl Follower {
             );
             bounded(bound).await?;
         }
-        bounded(channel.basic_qos(IN_HAND_MAX, BasicQosOptions::default())).await?;
+        bounded(channel.basic_qos(IN_FLIGHT_MAX, BasicQosOptions::default())).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = bounded(channel.basic_consume(queue.into(), "".into(), options, arguments)).await?;
         self.open = Some((connection, consumer));

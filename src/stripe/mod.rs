@@ -205,6 +205,12 @@ impl Client {
         }
     }
 
+    /// The longest that a call is waited for.
+    #[must_use]
+    pub fn call_max(&self) -> Duration {
+        self.total
+    }
+
     /// Waits for a call's place, a moment at most: before its permit, as a permit is for a call that leaves at once.
     pub async fn slot(&self) -> Slot<'_> {
         self.connections.slot().await

@@ -24,7 +24,7 @@ pub(super) async fn job(worker: &Worker, in_flight: &InFlight, delivery: &Delive
     let envelope = delivery.envelope(now);
     let job = match read(worker, delivery, &envelope, now) {
         Ok(job) => job,
-        Err(no) => return refused(&no),
+        Err(no) => return refused(&no, delivery, &envelope),
     };
     let given_up = delivery.given_up().or_else(|| expired(&job, &envelope, now));
     let early = delivery.early(now);
@@ -47,9 +47,10 @@ pub(super) async fn job(worker: &Worker, in_flight: &InFlight, delivery: &Delive
 pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Delivery) -> Settlement {
     let parts = worker.line.parts();
     let now = parts.clock.now();
-    let job = match read(worker, delivery, &delivery.envelope(now), now) {
+    let envelope = delivery.envelope(now);
+    let job = match read(worker, delivery, &envelope, now) {
         Ok(job) => job,
-        Err(no) => return refused(&no),
+        Err(no) => return refused(&no, delivery, &envelope),
     };
     let given_up = delivery.died_of();
     tracing::warn!(job = %job.id, code = %given_up.refusal().code, "the broker gave up on a job");
@@ -67,7 +68,11 @@ pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Deliv
         None | Some(State::Issued(_) | State::Refused(_)) => {
             let named = Named::of(&job);
             let ended = worker.line.carry(job, recallable(in_flight, Some(given_up))).await;
-            settlement(named, ended.as_ref(), in_flight.back())
+            match settlement(named, ended.as_ref(), in_flight.back()) {
+                // Given up once is given up for good, whatever this visit came to.
+                Settlement::Retry => Settlement::GiveUp(given_up),
+                settled => settled,
+            }
         }
     }
 }
@@ -99,15 +104,22 @@ async fn refused_before(worker: &Worker, job: &Job, envelope: &Envelope) -> Opti
     let row = parts.ledger.look_up(&parts.scope, &job.id).await.ok().flatten()?;
     let State::Refused(refusal) = &row.state else { return None };
     let by_queue = matches!(refusal.code.as_ref(), "poison" | "expired");
-    let before = envelope.published.is_none_or(|published| published <= row.written);
+    // AMQP's own timestamps are whole seconds: one of the second of the refusal may be of before or after it, and who sends a
+    // job again at once is to be heard.
+    let before = envelope.published.is_none_or(|published| {
+        let is_whole = published.unix_ms() % 1000 == 0;
+        published.plus(Duration::from_secs(u64::from(is_whole))) <= row.written
+    });
     (by_queue && before).then(|| row.ended())
 }
 
 /// A message that is no job is refused on its first delivery.
-fn refused(no: &NoJob) -> Settlement {
+fn refused(no: &NoJob, delivery: &Delivery, envelope: &Envelope) -> Settlement {
     tracing::warn!(job = no.id.as_deref().unwrap_or(""), code = %no.refusal.code, reason = no.refusal.message,
         "a message is no job");
     metrics::refused_message(&no.refusal);
-    let named = Named { id: no.id.clone(), batch: no.batch.clone(), place: None };
+    // What its sender wrote beside the body names it where the body does not.
+    let id = no.id.clone().or_else(|| delivery.message_id());
+    let named = Named { id, batch: no.batch.clone(), place: envelope.place() };
     Settlement::Answer(Box::new(named.refused(&no.refusal)))
 }

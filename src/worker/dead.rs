@@ -15,7 +15,7 @@ use crate::broker::{Backoff, bounded};
 use crate::metrics;
 
 /// Dead letters in flight.
-const IN_HAND_MAX: u16 = 1;
+const IN_FLIGHT_MAX: u16 = 1;
 /// Between two looks at how many wait, and are parked.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -67,7 +67,7 @@ async fn open(worker: &Worker) -> Result<(Connection, Subscription), String> {
     let topology = &worker.broker.topology;
     topology.ensure(&connection).await?;
     worker.can_record().await?;
-    let letters = Subscription::begin(&connection, &topology.dead, IN_HAND_MAX).await?;
+    let letters = Subscription::begin(&connection, &topology.dead, IN_FLIGHT_MAX).await?;
     Ok((connection, letters))
 }
 

@@ -88,7 +88,8 @@ impl GivenUp {
     pub(super) fn refusal(self) -> Refusal {
         let reason = match self {
             Self::Poison => {
-                "the broker delivered the job many times and it never came to an end; send it again"
+                "the broker delivered the job many times and it never came to an end; send it again, with the AMQP property \
+                 timestamp set to when that is"
             }
             Self::Expired => "the job waited past its deadline; send it again, with the PIN encrypted anew",
             Self::AgeUnknown => {
@@ -168,6 +169,11 @@ impl Delivery {
             }
             _ => GivenUp::Poison,
         }
+    }
+
+    /// What its sender calls it.
+    pub(super) fn message_id(&self) -> Option<String> {
+        self.properties.message_id().as_ref().map(ToString::to_string)
     }
 
     /// What relates it to its answer, if its sender set it.

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::job::{Job, Place};
 use crate::outcome::{Card, Ended, Outcome, Refusal};
 
-/// What became of a job. Published at least once for each job; a repeated one says the same.
+/// What became of a job. Published at least once for each job; a repeated one says the same. Whoever reads it leaves members
+/// aside that it does not know: a newer worker may say more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ResultEvent {
     /// The job's id; absent if the message had none that could be read.
     pub id: Option<String>,
@@ -28,6 +28,10 @@ pub struct ResultEvent {
     pub row: Option<u64>,
     /// That row's own id.
     pub row_id: Option<String>,
+    /// What a reader must know beside the outcome: that the card was made with something else than is asked for now, for
+    /// instance. Absent if there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// How a job can end.
@@ -92,6 +96,7 @@ impl Named {
             request_id: None,
             row,
             row_id,
+            note: None,
         }
     }
 
@@ -107,6 +112,7 @@ impl Named {
         });
         event.attempts = ended.attempts;
         event.request_id.clone_from(&ended.request_id);
+        event.note.clone_from(&ended.note);
         event
     }
 
@@ -158,7 +164,7 @@ impl ResultEvent {
             attempts: self.attempts,
             request_id: self.request_id,
             recorded_before: false,
-            note: None,
+            note: self.note,
         }
     }
 }

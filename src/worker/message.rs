@@ -22,6 +22,14 @@ pub struct Envelope {
     pub row_id: Option<String>,
 }
 
+impl Envelope {
+    /// The manifest's row, if it came from one.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.row.map(|row| Place { row, row_id: self.row_id.clone() })
+    }
+}
+
 /// Whom the worker acts for, and what it takes.
 #[derive(Debug, Clone)]
 pub struct Terms {
@@ -61,7 +69,7 @@ pub fn job_of(body: &[u8], envelope: &Envelope, terms: &Terms) -> Result<Job, Bo
         let document::NoJob { id, batch, wrong } = *no;
         Box::new(NoJob { id, batch, refusal: refusal(&wrong) })
     })?;
-    job.place = envelope.row.map(|row| Place { row, row_id: envelope.row_id.clone() });
+    job.place = envelope.place();
     // What may be of any age is taken for older than any limit.
     let published = envelope.published.unwrap_or(Time::from_unix_ms(i64::MIN));
     let of_pin = job.pin.is_some().then(|| published.plus(terms.pin_age_max));

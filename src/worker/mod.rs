@@ -166,6 +166,7 @@ impl Worker {
             metrics::reconnected();
             if began.elapsed() > SESSION_GOOD {
                 backoff = Backoff::default();
+                window = Window::Wide;
             }
             if matches!(lost, Lost::Unreadable) {
                 window = Window::One;
@@ -176,10 +177,16 @@ impl Worker {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => break,
+                () = worker.line.stopped() => break,
             }
         }
         worker.line.stop();
+        let began = std::time::Instant::now();
         let _ = tokio::time::timeout(worker.drain, dead_letters).await;
+        // Calls of a session that was lost end as well, and are recorded.
+        worker.tasks.close();
+        let rest = worker.drain.saturating_sub(began.elapsed());
+        let _ = tokio::time::timeout(rest, worker.tasks.wait()).await;
         worker.publisher.close().await;
         worker.line.halt().map_or(Ok(()), Err)
     }

@@ -1,9 +1,8 @@
-//! How many jobs are taken while Stripe is down: a pure state machine, time is an input.
+//! How many jobs are taken while all of them are held up: a pure state machine, time is an input.
 //!
-//! While Stripe does not answer, what is in flight waits in the line, and nothing more comes since the prefetch is used up. If
+//! While Stripe does not answer or refuses everybody alike, or another process calls for the account, what is in flight waits in the line, and nothing more comes since the prefetch is used up. If
 //! it lasts, all that is in flight waits on the ladder, and one job at a time is taken, to try: so not every job of the
-//! queue is marched round the ladder. The consumer stays on the queue as long as jobs are in flight, because the worker
-//! that takes over must not find this one still calling.
+//! queue is marched round the ladder. Another worker that takes over waits for the account's lease.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ pub(super) enum Change {
     Resume,
 }
 
-/// An outage of Stripe's, or none.
+/// Something that holds every job up, or nothing.
 #[derive(Debug)]
 pub(super) struct Outage {
     taking: Taking,
@@ -46,7 +45,7 @@ impl Outage {
         self.taking
     }
 
-    /// Stripe answers, or it does not.
+    /// Jobs go on, or they do not.
     pub(super) fn look(&mut self, answers: bool, now: Instant) -> Change {
         if answers {
             self.since = None;
@@ -73,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_outage_parks_the_hand_and_tries_with_one_job_at_a_time() {
+    fn in_a_long_outage_jobs_wait_on_the_ladder_and_one_at_a_time_tries() {
         let mut outage = Outage::none(Duration::from_secs(300));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);

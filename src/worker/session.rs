@@ -18,17 +18,18 @@ use super::outage::{Change, Outage, Taking};
 use super::subscription::{Lost, Subscription};
 use super::watchdog::{self, Look};
 use crate::broker::bounded;
+use crate::config::seconds;
 use crate::metrics;
 use crate::pace::CircuitState;
 
 /// Jobs in flight: what the pace takes in this time, which covers Stripe's slow answers.
-const IN_HAND: Duration = Duration::from_secs(4);
+const IN_FLIGHT: Duration = Duration::from_secs(4);
 /// Bounds of that number. lapin buffers without bound, so this is the only backpressure.
-const IN_HAND_COUNT: std::ops::RangeInclusive<usize> = 16..=300;
+const IN_FLIGHT_COUNT: std::ops::RangeInclusive<usize> = 16..=300;
 /// Between two looks at the queue and at Stripe's state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Bound on the wait until nothing is in flight, before the prefetch is used in another way; longer than a call to Stripe may take.
-const EMPTIED_MAX: Duration = Duration::from_secs(45);
+/// Beyond what a job and its last call may take, until nothing is in flight, before the prefetch is used in another way.
+const EMPTIED_MORE: Duration = Duration::from_secs(15);
 
 /// Why a session ended.
 pub(super) enum End {
@@ -119,8 +120,8 @@ fn prefetch(worker: &Worker, taking: Taking, window: Window) -> u16 {
         (Taking::One, _) | (_, Window::One) => 1,
         (Taking::All, Window::Wide) => {
             let per_second = worker.line.parts().pace.health().configured_per_second;
-            let wanted = crate::pace::whole(per_second * IN_HAND.as_secs_f64());
-            u16::try_from(wanted.clamp(*IN_HAND_COUNT.start(), *IN_HAND_COUNT.end())).unwrap_or(u16::MAX)
+            let wanted = crate::pace::whole(per_second * IN_FLIGHT.as_secs_f64());
+            u16::try_from(wanted.clamp(*IN_FLIGHT_COUNT.start(), *IN_FLIGHT_COUNT.end())).unwrap_or(u16::MAX)
         }
     }
 }
@@ -152,11 +153,11 @@ impl Session {
                 _ = look.tick() => {
                     self.worker.last_empty.hold(std::mem::take(&mut self.pending)).await?;
                     self.look().await?;
-                    let answers = worker.line.parts().pace.health().circuit == CircuitState::Closed;
-                    match self.outage.look(answers, Instant::now()) {
+                    let why = held_up(&worker);
+                    match self.outage.look(why.is_none(), Instant::now()) {
                         Change::Stay => {}
                         change @ (Change::Park | Change::Resume) => {
-                            tell(change);
+                            log_change(change, why.as_deref().unwrap_or(""));
                             self.take_otherwise(change, stop).await?;
                         }
                     }
@@ -207,9 +208,12 @@ impl Session {
         }
         self.jobs.cancel().await?;
         self.in_flight.tasks().close();
+        let parts = self.worker.line.parts();
+        let job_max = seconds(parts.retry.elapsed_seconds_max);
+        let emptied_max = job_max + parts.client.call_max() + EMPTIED_MORE;
         tokio::select! {
             () = self.in_flight.tasks().wait() => {}
-            () = tokio::time::sleep(EMPTIED_MAX) => return Err("jobs in flight do not end".into()),
+            () = tokio::time::sleep(emptied_max) => return Err("jobs in flight do not end".into()),
             () = stop.cancelled() => return Ok(()),
         }
         self.in_flight = InFlight::new(&self.lost);
@@ -227,8 +231,8 @@ impl Session {
         });
     }
 
-    /// Lets calls in flight end, hands back what has not begun, and closes. In this order: whoever takes over must not
-    /// find this worker still calling.
+    /// Takes no more, lets calls in flight end, hands back what has not begun, and closes. Whoever takes over waits for the
+    /// account's lease, and so does not find this worker still calling.
     async fn drain(&mut self) {
         let began = Instant::now();
         self.in_flight.recall(Back::Queue);
@@ -243,12 +247,21 @@ impl Session {
     }
 }
 
-fn tell(change: Change) {
+/// What holds up every job, if anything does: then they wait on the ladder, and not in this worker.
+fn held_up(worker: &Worker) -> Option<String> {
+    if worker.line.parts().pace.health().circuit != CircuitState::Closed {
+        return Some("Stripe does not answer".to_owned());
+    }
+    if let Some(holder) = worker.line.waits_for() {
+        return Some(format!("{holder} calls for this account"));
+    }
+    worker.line.repeated_refusal().map(|reason| format!("Stripe refuses every job alike: {reason}"))
+}
+
+fn log_change(change: Change, why: &str) {
     match change {
-        Change::Park => {
-            tracing::warn!("Stripe does not answer; the jobs in flight wait, and one at a time tries");
-        }
-        Change::Resume => tracing::info!("Stripe answers again"),
+        Change::Park => tracing::warn!(why, "the jobs in flight wait on the ladder, and one at a time tries"),
+        Change::Resume => tracing::info!("jobs go on"),
         Change::Stay => {}
     }
 }

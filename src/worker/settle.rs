@@ -50,6 +50,7 @@ pub(super) fn settlement(named: Named, ended: Option<&Ended>, back: Option<Back>
             let mut event = named.refused(refusal);
             event.attempts = ended.attempts;
             event.request_id.clone_from(&ended.request_id);
+            event.note.clone_from(&ended.note);
             Settlement::Answer(Box::new(event))
         }
         (Some((Outcome::Unresolved(_), _)), None) => Settlement::Retry,
@@ -66,47 +67,55 @@ impl Worker {
         tokio::select! {
             biased;
             () = in_flight.lost().cancelled() => metrics::ack_lost(),
-            () = self.settle_now(settlement, delivery) => {}
+            settled = self.settle_now(settlement, delivery) => {
+                // The session begins anew, and with it the queue that was missing is declared.
+                if settled == Published::NoQueue {
+                    in_flight.fail();
+                }
+            }
         }
     }
 
-    async fn settle_now(&self, settlement: Settlement, delivery: Delivery) {
+    async fn settle_now(&self, settlement: Settlement, delivery: Delivery) -> Published {
         let now = self.line.parts().clock.now();
-        let word = match settlement {
+        let (word, published) = match settlement {
             Settlement::Answer(event) => {
                 self.tell(&event, &delivery).await;
-                "answered"
+                ("answered", Published::Yes)
             }
             Settlement::Retry => {
                 let waits = delivery.waits();
                 let properties = delivery.again(waits + 1, now.plus(self.rung(waits).1), now, None);
-                self.put_on_ladder(waits, &delivery.body, properties).await;
-                "retried"
+                ("retried", self.put_on_ladder(waits, &delivery.body, properties).await)
             }
             Settlement::Park => {
                 let properties = delivery.again(delivery.waits(), now, now, None);
-                self.put_on_ladder(RUNG_PARKED, &delivery.body, properties).await;
-                "parked"
+                ("parked", self.put_on_ladder(RUNG_PARKED, &delivery.body, properties).await)
             }
             Settlement::Early(rest) => {
                 let rung = RUNGS.iter().rposition(|(_, wait)| *wait <= rest).unwrap_or(0);
                 let properties = delivery.again(delivery.waits(), now.plus(rest), now, None);
-                self.put_on_ladder(rung, &delivery.body, properties).await;
-                "early"
+                ("early", self.put_on_ladder(rung, &delivery.body, properties).await)
             }
             Settlement::GiveUp(given_up) => {
                 let properties = delivery.again(0, now, now, Some(given_up));
                 // It was read as a job a moment ago.
                 let body = document::without_pin(&delivery.body).unwrap_or_default();
-                self.put_on_ladder(0, &body, properties).await;
-                "given_up"
+                ("given_up", self.put_on_ladder(0, &body, properties).await)
             }
-            Settlement::HandBack => return hand_back(&delivery.acker).await,
+            Settlement::HandBack => {
+                hand_back(&delivery.acker).await;
+                return Published::Yes;
+            }
         };
+        if published == Published::NoQueue {
+            return published;
+        }
         metrics::settled(word);
         killpoint::pass("told");
         ack(&delivery.acker).await;
         killpoint::pass("acknowledged");
+        Published::Yes
     }
 
     fn rung(&self, waits: usize) -> (String, Duration) {
@@ -128,19 +137,26 @@ impl Worker {
         self.publish(&message, Unbound::Fine).await;
     }
 
-    async fn put_on_ladder(&self, rung: usize, body: &[u8], properties: BasicProperties) {
+    async fn put_on_ladder(&self, rung: usize, body: &[u8], properties: BasicProperties) -> Published {
         let (queue, _) = self.rung(rung);
-        self.publish(&Message { exchange: "", key: &queue, body, properties }, Unbound::Wrong).await;
+        self.publish(&Message { exchange: "", key: &queue, body, properties }, Unbound::Wrong).await
     }
 
-    async fn publish(&self, message: &Message<'_>, unbound: Unbound) {
+    async fn publish(&self, message: &Message<'_>, unbound: Unbound) -> Published {
         let mut wait = NOT_TAKEN_WAIT;
         loop {
             match (self.publisher.publish(message).await, unbound) {
-                (Ok(()), _) => return,
+                (Ok(()), _) => return Published::Yes,
                 // Nobody listens; the ledger has it.
-                (Err(NotTaken::Unroutable), Unbound::Fine) => return metrics::result_unheard(),
-                (Err(reason @ (NotTaken::Full | NotTaken::Unroutable)), _) => {
+                (Err(NotTaken::Unroutable), Unbound::Fine) => {
+                    metrics::result_unheard();
+                    return Published::Yes;
+                }
+                (Err(NotTaken::Unroutable), Unbound::Wrong) => {
+                    tracing::warn!(queue = message.key, "a queue is missing; beginning anew");
+                    return Published::NoQueue;
+                }
+                (Err(reason @ NotTaken::Full), _) => {
                     tracing::warn!(%reason, exchange = message.exchange, key = message.key, "not taken; trying again");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(NOT_TAKEN_WAIT_MAX);
@@ -148,6 +164,14 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether a message is where it belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Published {
+    Yes,
+    /// Its queue is not there.
+    NoQueue,
 }
 
 /// What it means that no queue is bound for a message.
