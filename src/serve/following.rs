@@ -110,12 +110,13 @@ impl Following {
         drop(ended.map(|alone| alone.under_way));
     }
 
-    fn hear(&self, event: &[u8], now: Time) {
+    /// False if it cannot be read.
+    fn hear(&self, event: &[u8], now: Time) -> bool {
         let Ok(event) = serde_json::from_slice::<ResultEvent>(event) else {
             tracing::warn!("a result event cannot be read; it is of another version");
-            return;
+            return false;
         };
-        let Some(id) = event.id.clone() else { return };
+        let Some(id) = event.id.clone() else { return true };
         self.job_ended(&id);
         // By its id alone: a row that is known from another batch has that one's name.
         let batches: Vec<_> = lock(&self.waiting).batches.values().cloned().collect();
@@ -123,6 +124,7 @@ impl Following {
         for outstanding in batches {
             outstanding.ended(&id, &ended, now);
         }
+        true
     }
 
     fn missed(&self, server: &Server, queue: &Arc<Queue>) {
@@ -160,10 +162,12 @@ impl Outstanding {
 
     /// A row has ended; told twice, it counts once.
     fn ended(&self, id: &str, ended: &Ended, now: Time) {
-        let Some(pin) = lock(&self.rows).get(&digest(id)).copied() else { return };
-        // Counted before it is missing from what is left: who waits for nothing to be left reads the counts then.
+        let mut rows = lock(&self.rows);
+        // Taken out and counted under one lock, as an event and a look at the ledger may tell the same at once.
+        let Some(pin) = rows.remove(&digest(id)) else { return };
+        // Counted before what is left is told: who waits for nothing to be left reads the counts then.
         self.batch.row_ended(ended, pin, now);
-        self.take(id);
+        self.left.send_replace(rows.len());
     }
 
     /// Waits until nothing is left of what was published.
@@ -220,7 +224,12 @@ pub(super) async fn follow(server: Server, queue: Arc<Queue>, mut follower: Foll
             () = queue.stopping.cancelled() => break,
         };
         match heard {
-            Heard::Event(event) => following.hear(&event, queue.clock.now()),
+            Heard::Event(event) => {
+                // Whose it was is not known, so what the ledger knows is looked at.
+                if !following.hear(&event, queue.clock.now()) {
+                    following.missed(&server, &queue);
+                }
+            }
             Heard::Lost(reason) => {
                 tracing::warn!(reason, "the broker is away; no jobs are taken");
                 *lock(&following.lost) = Some(format!("RabbitMQ is away: {reason}"));

@@ -180,6 +180,13 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
     Ok(RowsView { rows, next })
 }
 
+/// A piece of a download.
+enum Page {
+    Rows(Bytes),
+    /// It is whole: a download that ends without this was cut off.
+    End,
+}
+
 /// All rows as CSV, read while they are sent.
 pub(super) fn csv(
     server: &Server,
@@ -187,18 +194,23 @@ pub(super) fn csv(
     outcome: Option<OutcomeWord>,
     place: OwnedSemaphorePermit,
 ) -> Response {
-    let (pages, incoming) = mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+    let (pages, incoming) = mpsc::channel(1);
     let (server, name) = (server.clone(), batch.clone());
     tokio::spawn(async move {
         let _place = place;
         if let Err(reason) = send_pages(&server, &name, outcome, &pages).await {
-            tracing::warn!(batch = %name, reason, "a download was ended");
-            // So that the client does not take what it has for the whole.
-            let _ = pages.try_send(Err(std::io::Error::other(reason)));
+            // Without the end the client is not to take what it has for the whole: its connection is cut.
+            tracing::warn!(batch = %name, reason, "a download was cut off");
         }
     });
-    let pages =
-        stream::unfold(incoming, |mut incoming| async { incoming.recv().await.map(|page| (page, incoming)) });
+    let pages = stream::unfold(Some(incoming), |incoming| async move {
+        let mut incoming: mpsc::Receiver<Page> = incoming?;
+        match incoming.recv().await {
+            Some(Page::Rows(rows)) => Some((Ok(rows), Some(incoming))),
+            Some(Page::End) => None,
+            None => Some((Err(std::io::Error::other("cut off")), None)),
+        }
+    });
     let mut response = Body::from_stream(pages).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
@@ -219,17 +231,15 @@ async fn send_pages(
     server: &Server,
     batch: &job::Batch,
     outcome: Option<OutcomeWord>,
-    pages: &mpsc::Sender<Result<Bytes, std::io::Error>>,
+    pages: &mpsc::Sender<Page>,
 ) -> Result<(), String> {
     let idle_max = server.limits().idle_max;
-    let send = async |page: Vec<u8>| {
-        pages
-            .send_timeout(Ok(page.into()), idle_max)
-            .await
-            .map_err(|_| "the client takes nothing any more".to_owned())
+    let send = async |page: Page| {
+        let sent = pages.send_timeout(page, idle_max).await;
+        sent.map_err(|_| "the client takes nothing any more".to_owned())
     };
     let text = |error: std::io::Error| error.to_string();
-    send(results::record(&results::COLUMNS).map_err(text)?).await?;
+    send(Page::Rows(results::record(&results::COLUMNS).map_err(text)?.into())).await?;
     let mut after = None;
     loop {
         let only = outcome.map(Kind::from);
@@ -238,7 +248,7 @@ async fn send_pages(
             .batch_page(server.scope(), batch, after.take(), only, PAGE_ROWS)
             .await
             .map_err(|error| error.to_string())?;
-        let Some(last) = rows.last() else { return Ok(()) };
+        let Some(last) = rows.last() else { return send(Page::End).await };
         after = Some((last.row.unwrap_or(0), last.id.clone()));
         let mut page = Vec::new();
         for row in &rows {
@@ -247,7 +257,7 @@ async fn send_pages(
             page.extend(results::record(&line.cells()).map_err(text)?);
         }
         if !page.is_empty() {
-            send(page).await?;
+            send(Page::Rows(page.into())).await?;
         }
     }
 }
