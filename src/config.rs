@@ -307,7 +307,7 @@ pub enum ConfigError {
     File {
         /// The file.
         path: PathBuf,
-        /// TOML's own explanation, with line and column.
+        /// TOML's own explanation, with line and column, and without the line itself: it may hold a password.
         reason: String,
     },
     /// An environment variable is wrong.
@@ -340,7 +340,7 @@ impl Config {
                 .map_err(|source| ConfigError::Read { path: path.into(), source })?;
             // Parsed on its own first: only then does an unknown key's error carry its line.
             toml::from_str::<Self>(&text)
-                .map_err(|error| ConfigError::File { path: path.into(), reason: error.to_string() })?;
+                .map_err(|error| ConfigError::File { path: path.into(), reason: place_of(&error, &text) })?;
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
         let environment = config::Environment::with_prefix("EMBOSSER").prefix_separator("__").separator("__");
@@ -348,7 +348,56 @@ impl Config {
             .add_source(environment)
             .build()
             .and_then(config::Config::try_deserialize)
-            .map_err(|error| ConfigError::Environment(error.to_string()))?;
+            .map_err(|error| ConfigError::Environment(without_values(&error.to_string())))?;
         config.checked()
+    }
+}
+
+/// Where a file is wrong, and how.
+fn place_of(error: &toml::de::Error, text: &str) -> String {
+    let message = without_values(error.message());
+    let Some(span) = error.span() else { return message };
+    let before = &text[..text.floor_char_boundary(span.start)];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    format!("line {line}, column {column}: {message}")
+}
+
+/// The message without the text that was found where something else was expected: it may be an address with a password.
+fn without_values(message: &str) -> String {
+    const FOUND: &str = "string \"";
+    const EXPECTED: &str = "\", expected";
+    match (message.find(FOUND), message.rfind(EXPECTED)) {
+        (Some(found), Some(expected)) if found + FOUND.len() <= expected => {
+            format!("{}a text{}", &message[..found], &message[expected + 1..])
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_shown_without_what_may_be_a_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("embosser.toml");
+        for (text, said) in [
+            ("[rabbitmq]\nurll = \"amqp://u:SECRET@h\"\n", "line 2, column 1: unknown field `urll`"),
+            ("[rabbitmq]\nurl = \"amqp://u:SECRET@h\n", "line 2"),
+            ("ledger = \"postgres://u:SECRET@h/d\"\n", "line 1, column 10: invalid type: a text, expected"),
+            ("[pace]\nconcurrency = \"SECRET\"\n", "line 2, column 15: invalid type: a text, expected"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Config::load(Some(&path)).unwrap_err().to_string();
+            assert!(error.contains(said) && !error.contains("SECRET"), "{error}");
+        }
+        let environment =
+            "invalid type: string \"postgres://u:SECRET@h\", expected struct LedgerConfig for key `ledger`";
+        assert_eq!(
+            without_values(environment),
+            "invalid type: a text, expected struct LedgerConfig for key `ledger`"
+        );
     }
 }

@@ -75,18 +75,32 @@ pub fn existing_ledger_url(configured: &str) -> Result<String, PlaceError> {
 /// An address for messages: without a password, and a file's with its whole path.
 #[must_use]
 pub fn shown(url: &str) -> String {
-    if let Some(file) = file_of(url) {
-        return format!("sqlite://{}", std::path::absolute(&file).unwrap_or(file).display());
+    match file_of(url) {
+        Some(file) => format!("sqlite://{}", std::path::absolute(&file).unwrap_or(file).display()),
+        None => without_password(url),
     }
-    let Ok(mut parsed) = url::Url::parse(url) else { return url.rsplit('@').next().unwrap_or("").into() };
+}
+
+/// An address without its password, wherever in it that stands: PostgreSQL's clients take one in the query, too.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    let parsed = url::Url::parse(url).ok().filter(|url| url.has_host() || url.scheme() == "sqlite");
+    // What is no address of a database's may have its password anywhere before the last `@`.
+    let Some(mut parsed) = parsed else {
+        return url.rsplit('@').next().and_then(|rest| rest.split('?').next()).unwrap_or("").into();
+    };
     if parsed.password().is_some() {
         let _ = parsed.set_password(None);
+    }
+    if parsed.scheme() != "sqlite" {
+        parsed.set_query(None);
     }
     parsed.to_string()
 }
 
-/// The file of an SQLite address.
-fn file_of(url: &str) -> Option<PathBuf> {
+/// The file of an SQLite address, without its query.
+#[must_use]
+pub fn file_of(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
     let path = path.strip_prefix("//").unwrap_or(path);
     let path = path.split('?').next().unwrap_or(path);
@@ -154,6 +168,18 @@ mod tests {
         let variable =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
         Surroundings { variable: &variable, folder: Some(folder.into()), macos }.url("")
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        for url in [
+            "postgres://u:SECRET@h/d",
+            "postgres://u@h/d?password=SECRET&sslmode=require",
+            "postgres://h/d?user=u&password=SECRET",
+            "postgres:/u:SECRET@@h/%",
+        ] {
+            assert!(!shown(url).contains("SECRET"), "{}", shown(url));
+        }
     }
 
     #[test]

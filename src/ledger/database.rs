@@ -7,6 +7,7 @@ use super::postgres::Postgres;
 use super::schema::VERSION;
 use super::sqlite::Sqlite;
 use super::store::{Again, Failure};
+use crate::config::place::without_password;
 
 /// Longest that a server on the network may take for one statement, and for a new connection: it counts the rows of a
 /// large ledger in less. Beyond it the connection is taken for dead, as a network that only swallows packets is not noticed
@@ -104,7 +105,7 @@ impl Store {
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             Ok(Self::Postgres(Postgres::open(url, opening).await?))
         } else {
-            let url = display_name(url);
+            let url = without_password(url);
             Err(LedgerError::Address { url, reason: "unknown kind of database".into() })
         }
     }
@@ -162,13 +163,4 @@ impl Runs {
             }
         }
     }
-}
-
-/// A ledger's address without its password, for messages.
-pub(super) fn display_name(url: &str) -> String {
-    let Ok(mut parsed) = url::Url::parse(url) else { return url.split('@').next_back().unwrap_or("").into() };
-    if parsed.password().is_some() {
-        let _ = parsed.set_password(None);
-    }
-    parsed.to_string()
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::database::{Opening, Runs, Store, display_name, either};
+use super::database::{Opening, Runs, Store, either};
 use super::group::{AnyQuestion, LookUp, Question, WAITING_MAX, Write, answer_in_groups, write_in_groups};
 use super::store::{Change, Touches, Written};
 use super::{
     Batch, BatchCounts, BatchRow, Begin, Conclude, JobId, Kind, LedgerError, Recorded, Row, SameContent,
     Scope, Step, Time, Version,
 };
+use crate::config::place::without_password;
 use crate::job::Content;
 
 /// The ledger, open. Clones share its two connections.
@@ -57,14 +58,14 @@ impl Ledger {
         let in_memory =
             url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory"));
         if in_memory {
-            let url = display_name(url);
+            let url = without_password(url);
             return Err(LedgerError::Address { url, reason: "a ledger in memory records nothing".into() });
         }
         let writing = Store::open(url, opening).await?;
         let reading = Store::open(url, opening).await?;
         let (writes, write_requests) = mpsc::channel(WAITING_MAX);
         let (questions, incoming) = mpsc::channel(WAITING_MAX);
-        let name: Arc<str> = display_name(url).into();
+        let name: Arc<str> = without_password(url).into();
         let commits = Arc::new(CommitCounts::default());
         let runs = Runs::of(&writing);
         let (closing, closed) = watch::channel(false);

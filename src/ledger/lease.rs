@@ -19,8 +19,9 @@ use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::database::{NoAnswer, in_time};
-use super::{Ledger, LedgerError, Scope, postgres, sqlite};
+use super::{Ledger, LedgerError, Scope, postgres};
 use crate::clock::{Boot, Clock, Time};
+use crate::config::place::file_of;
 
 /// How long the calls of whoever held it before may still count in Stripe's second, with the way to Stripe.
 const CALLS_COUNT: Duration = Duration::from_millis(1250);
@@ -247,7 +248,7 @@ impl Alive {
 
 /// The file whose lock is an account's lease.
 fn lock_file(url: &str, scope: &Scope) -> PathBuf {
-    let file = sqlite::file_of(url);
+    let file = file_of(url).unwrap_or_default();
     // Two paths to one file are one lease.
     let mut path = std::fs::canonicalize(&file).unwrap_or(file).into_os_string();
     path.push(format!(".{:016x}.lease", number_of(scope)));
@@ -298,7 +299,7 @@ fn write_holder(file: &mut File, holder: &Holder) -> std::io::Result<()> {
 }
 
 async fn of_session(url: &str, scope: &Scope, clock: &Clock) -> Result<Leased, LeaseError> {
-    let name = super::database::display_name(url);
+    let name = crate::config::place::without_password(url);
     let to_error = |error: sqlx::Error| postgres::meaning(&name, &error);
     let mut connection = postgres::connect(url).await?;
     // A session whose client has vanished would keep the lock for as long as the server believes in its connection: there is

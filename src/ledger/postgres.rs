@@ -8,10 +8,11 @@ use std::str::FromStr;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions, Connection, Row as _};
 
-use super::database::{Opening, display_name, in_time};
+use super::database::{Opening, in_time};
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Written};
 use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
+use crate::config::place::without_password;
 use crate::job::Content;
 
 /// Serialises migrations of workers that start together; any number that no other program of the database uses.
@@ -62,7 +63,7 @@ pub(super) struct Postgres {
 
 /// A connection, before anything is known of the tables.
 pub(super) async fn connect(url: &str) -> Result<PgConnection, LedgerError> {
-    let name = display_name(url);
+    let name = without_password(url);
     let options = PgConnectOptions::from_str(url)
         .map_err(|error| LedgerError::Address { url: name.clone(), reason: error.to_string() })?
         .application_name("embosser")
@@ -78,7 +79,7 @@ impl Postgres {
     /// Connects, making the tables where they are missing.
     pub(super) async fn open(url: &str, opening: Opening) -> Result<Self, LedgerError> {
         let connection = connect(url).await?;
-        let mut postgres = Self { connection, name: display_name(url), identity: String::new() };
+        let mut postgres = Self { connection, name: without_password(url), identity: String::new() };
         match opening {
             Opening::Making => postgres.migrate().await?,
             Opening::Existing => postgres.hold_version().await?,

@@ -13,6 +13,7 @@ use super::database::Opening;
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Touches, Written};
 use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
+use crate::config::place::file_of;
 use crate::job::Content;
 
 /// How long another process may hold the file before we give up: longer than any of our own commits.
@@ -90,7 +91,7 @@ impl Sqlite {
         };
         let connection = connect().map_err(|error| meaning(&name, &error))?;
         let look_up = format!("SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND job_id = ?2 AND step = ?3");
-        let file = file_of(url);
+        let file = file_of(url).unwrap_or_default();
         let identity = identity_of(&file);
         let mut sqlite = Self { connection, name, look_up, file, identity };
         sqlite.migrate(opening)?;
@@ -313,14 +314,6 @@ fn write_one(
     }
 }
 
-/// The file that an address names, without its query.
-pub(super) fn file_of(url: &str) -> PathBuf {
-    let path = url.strip_prefix("sqlite:").unwrap_or(url);
-    let path = path.strip_prefix("//").unwrap_or(path);
-    let path = path.split('?').next().unwrap_or(path);
-    percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned().into()
-}
-
 #[cfg(unix)]
 fn identity_of(file: &std::path::Path) -> Option<Identity> {
     use std::os::unix::fs::MetadataExt as _;
@@ -427,7 +420,7 @@ mod tests {
             ("sqlite:/var/lib/a%20b.db", "file:///var/lib/a%20b.db", "/var/lib/a b.db"),
         ] {
             assert_eq!(uri_of(url), uri);
-            assert_eq!(file_of(url), std::path::Path::new(file));
+            assert_eq!(file_of(url).as_deref(), Some(std::path::Path::new(file)));
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a#b.db");
