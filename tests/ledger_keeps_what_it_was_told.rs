@@ -216,30 +216,56 @@ async fn one_holds_an_accounts_lease(url: &str) {
     other.close().await;
 }
 
-async fn remembers_a_manifest_by_its_digest(url: &str) {
+async fn remembers_a_batchs_manifest(url: &str) {
     let ledger = Ledger::open(url).await.unwrap();
-    let batch = |name: &str| BatchRow {
-        scope: scope(),
+    let batch = |name: &str, rows| BatchRow {
+        scope: Scope::new("test", "manifests", None),
         batch: Batch::new(name).unwrap(),
         digest: Some("d1".into()),
-        rows: 5,
+        rows,
         began: Time::from_unix_ms(1),
     };
-    ledger.write_batch(batch("one")).await.unwrap();
-    ledger.write_batch(batch("one")).await.unwrap();
-    ledger.write_batch(BatchRow { began: Time::from_unix_ms(2), ..batch("two") }).await.unwrap();
-    assert_eq!(ledger.batches_with_digest(&scope(), "d1").await.unwrap(), ["one", "two"]);
-    assert!(ledger.batches_with_digest(&scope(), "d2").await.unwrap().is_empty());
+    for (name, rows) in [("one", 5), ("one", 7), ("two", 3)] {
+        ledger.write_batch(batch(name, rows)).await.unwrap();
+    }
+    let rows_of = async |scope: &Scope| {
+        let counts = ledger.counts().await.unwrap();
+        let mut rows: Vec<_> = counts
+            .into_iter()
+            .filter(|counts| counts.scope == scope.as_str())
+            .map(|counts| (counts.batch, counts.rows))
+            .collect();
+        rows.sort();
+        rows
+    };
+    let expected = [("one".to_owned(), Some(7)), ("two".to_owned(), Some(3))];
+    let (former, scope) = (batch("one", 1).scope, Scope::new("test", "manifests", Some("acct_1")));
+    assert_eq!(rows_of(&former).await, expected);
+    ledger.rename_scope(&former, &scope).await.unwrap();
+    assert_eq!((rows_of(&former).await, rows_of(&scope).await), (vec![], expected.to_vec()));
     ledger.close().await;
 }
 
+/// Who only reads makes nothing: no file, and no table.
+async fn reading_makes_no_ledger(url: &str) {
+    for _ in 0..2 {
+        let error = Ledger::open_existing(url).await.err().unwrap();
+        assert!(
+            error.to_string().contains("no ledger") || error.to_string().contains("unable to open"),
+            "{error}"
+        );
+    }
+}
+
 async fn all_of_it(url: &str) {
+    reading_makes_no_ledger(url).await;
     keeps_what_it_was_told(url).await;
     many_share_a_commit_and_come_back_in_order(url).await;
     one_of_many_who_know_the_same_is_heard(url).await;
     equal_content_is_found(url).await;
     one_holds_an_accounts_lease(url).await;
-    remembers_a_manifest_by_its_digest(url).await;
+    remembers_a_batchs_manifest(url).await;
+    Ledger::open_existing(url).await.unwrap().close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
