@@ -266,6 +266,7 @@ async fn at_trace_level_submit_and_worker_tell_nothing_of_a_pin() {
     }
     scene.nothing_at_the_broker(&secrets).await;
     // That there was something to be seen, messages that were no jobs among it; and nothing of the libraries' tracing.
+    assert!(!scene.log("submit.stderr").is_empty(), "submit says what it does");
     let log = scene.log("worker.stderr");
     for expected in ["message_invalid", "message_not_json", "job ended"] {
         assert!(log.contains(expected), "the log has no {expected}");

@@ -19,7 +19,7 @@ use crate::broker::Broker;
 use crate::broker::publisher::{NotTaken, Publisher};
 use crate::config::{Config, place};
 use crate::job::{Batch, Job};
-use crate::ledger::{Ledger, Scope};
+use crate::ledger::{Ledger, LedgerError, Scope};
 use crate::manifest::batch::{Jobs, SecondCards};
 use crate::manifest::recognise::Recognition;
 use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
@@ -165,7 +165,12 @@ async fn recognise(
         Ok(url) => url,
         Err(error) => return unknown(&error.to_string()),
     };
-    let ledger = Ledger::open_existing(&url).await.map_err(|error| error.to_string())?;
+    let ledger = match Ledger::open_existing(&url).await {
+        Ok(ledger) => ledger,
+        // A worker that has just been started makes its first one: nothing was issued by it before.
+        Err(error @ LedgerError::Missing(_)) => return unknown(&error.to_string()),
+        Err(error) => return Err(error.to_string()),
+    };
     let counts = ledger.counts().await.map_err(|error| error.to_string())?;
     // Whose the worker's key is is not known here. A rehearsal's cards, and those at another host, are not its.
     let host = host_of(&config.stripe.api_url)?;
