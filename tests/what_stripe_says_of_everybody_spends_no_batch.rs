@@ -13,7 +13,7 @@ use support::{Program, expect_exit, free_port, one_card_each};
 /// Equal refusals in a row that are needed to see that they are alike (`same_refusals_max`); nobody is refused after them.
 const REFUSED_MAX: usize = 10;
 /// Creates in all: those, and the calls that were under way at that moment.
-const CREATES_MAX: usize = 60;
+const CREATES_MAX: u64 = 60;
 /// Lists in all: a few rows of the batch are looked for before the first call, and no refused row is.
 const LISTS_MAX: usize = 30;
 
