@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use embosser::sandbox::Options;
 use support::issuing::{Issuing, ended, issue, said};
 use support::time::A_DAY;
@@ -58,4 +60,70 @@ async fn a_key_that_may_not_name_its_account_issues_with_the_configured_one() {
     let program = issuing.program().with("EMBOSSER__STRIPE__ACCOUNT_ID", "acct_sandbox");
     expect_exit(&ended(issue(&program, "200", &[])).await, 0);
     one_card_each(&issuing.sandbox.account(), &expected);
+}
+
+/// One row each: as it was, another currency, another type, another cardholder.
+const AS_ISSUED: [&str; 4] = [
+    "ich_01,virtual,eur,,,,,",
+    "ich_02,virtual,eur,,,,,",
+    "ich_03,physical,eur,A,B,C,1,IE",
+    "ich_04,virtual,eur,,,,,",
+];
+const AS_ASKED: [&str; 4] = [
+    "ich_01,virtual,eur,,,,,",
+    "ich_02,virtual,usd,,,,,",
+    "ich_03,virtual,eur,,,,,",
+    "ich_05,virtual,eur,,,,,",
+];
+
+fn write_rows(issuing: &Issuing, rows: [&str; 4]) {
+    let mut text =
+        "row_id,cardholder,type,currency,shipping[name],shipping[address][line1],shipping[address][city],\
+        shipping[address][postal_code],shipping[address][country]\n"
+            .to_owned();
+    for (row, rest) in rows.iter().enumerate() {
+        text += &format!("r{row},{rest}\n");
+    }
+    std::fs::write(issuing.path("cards.csv"), text).unwrap();
+}
+
+/// The ledger is deleted, and so many rows ask for something else by then.
+async fn asks_for_something_else(passes: Duration, rows: usize) {
+    let issuing = Issuing::with(Options::default()).await;
+    write_rows(&issuing, AS_ISSUED);
+    expect_exit(&ended(issue(&issuing.program(), "200", &[])).await, 0);
+    let cards = issuing.results("cards.results.csv");
+    for file in ["ledger.db", "cards.results.csv"] {
+        std::fs::remove_file(issuing.path(file)).unwrap();
+    }
+    issuing.pass(passes, i64::try_from(passes.as_secs()).unwrap());
+    let mut asked = AS_ISSUED;
+    asked[..=rows].copy_from_slice(&AS_ASKED[..=rows]);
+    write_rows(&issuing, asked);
+    let output = ended(issue(&issuing.program(), "200", &[])).await;
+    assert_eq!(issuing.sandbox.counts().cards, 4, "{}", said(&output));
+    expect_exit(&output, 1);
+    let mut told = csv::Reader::from_path(issuing.path("cards.results.csv")).unwrap();
+    let differ = ["", "currency is eur", "type is physical", "cardholder is ich_04"];
+    for (number, row) in told.records().enumerate() {
+        let (row, differs) = (row.unwrap(), if number <= rows { differ[number] } else { "" });
+        let (_, card) = &cards[&row[2]];
+        if differs.is_empty() {
+            assert_eq!((&row[3], &row[4]), ("issued", card.as_str()));
+        } else {
+            assert_eq!((&row[3], &row[8]), ("refused", "job_conflict"), "{row:?}");
+            assert!(row[9].contains(card) && row[9].contains(differs), "{row:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_ledgers_card_that_is_not_what_a_job_asks_for_is_named_and_not_taken_for_its() {
+    asks_for_something_else(Duration::ZERO, 3).await;
+}
+
+/// Without its key, only the cards of the cardholder that is asked for are looked through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_ledgers_card_that_is_not_what_a_job_asks_for_is_named_after_its_key_is_forgotten() {
+    asks_for_something_else(A_DAY, 2).await;
 }
