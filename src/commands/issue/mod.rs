@@ -158,7 +158,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let rows = earlier::rows_of_batch(&ledger, &scope, &batch, &recognition).await?;
     let row = BatchRow { scope, batch: batch.clone(), digest: digest_of(&report), rows, began: clock.now() };
     ledger.write_batch(row).await.map_err(|error| error.to_string())?;
-    tokio::spawn(end_if_never_answered(line.clone(), connected.host().to_owned()));
+    tokio::spawn(end_if_never_answered(line.clone(), connected.host().to_owned(), patience_max));
     let tally = Arc::new(Tally::default());
     let bar = progress(report.rows, tally.clone());
     let began = Instant::now();
@@ -233,13 +233,13 @@ async fn hold_lease(line: &Line, args: &Args) -> Result<Option<LeaseUse>, String
 }
 
 /// Whoever cannot be reached at all is not waited for without end.
-async fn end_if_never_answered(line: Arc<Line>, host: String) {
+async fn end_if_never_answered(line: Arc<Line>, host: String, time_max: Duration) {
     tokio::select! {
-        () = tokio::time::sleep(FIRST_CONTACT_MAX) => {}
+        () = tokio::time::sleep(time_max) => {}
         () = line.stopped() => return,
     }
     if !line.was_answered() && line.parts().pace.health().circuit != CircuitState::Closed {
-        let seconds = FIRST_CONTACT_MAX.as_secs();
+        let seconds = time_max.as_secs_f64();
         let reason =
             format!("{host} never answered in {seconds} s; look at the network and at stripe.api_url");
         line.halt_with(Halt::Unreachable(reason));
