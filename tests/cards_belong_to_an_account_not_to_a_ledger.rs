@@ -127,3 +127,76 @@ async fn a_lost_ledgers_card_that_is_not_what_a_job_asks_for_is_named_and_not_ta
 async fn a_lost_ledgers_card_that_is_not_what_a_job_asks_for_is_named_after_its_key_is_forgotten() {
     asks_for_something_else(A_DAY, 2).await;
 }
+
+/// A run that looks for each row, since its ledger does not know the batch, is killed in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_looks_for_another_ledgers_batch_it_goes_on_looking() {
+    const ROWS: usize = 60;
+    let issuing = Issuing::with(Options::default()).await;
+    // A cardholder each, so that each row is a look of its own.
+    let rows = (0..ROWS).map(|row| format!("r{row},ich_{row:03},virtual,eur\n"));
+    let text = "row_id,cardholder,type,currency\n".to_owned() + &rows.collect::<String>();
+    std::fs::write(issuing.path("cards.csv"), text).unwrap();
+    expect_exit(&ended(issue(&issuing.program(), "300", &[])).await, 0);
+    std::fs::remove_file(issuing.path("cards.results.csv")).unwrap();
+    issuing.pass(A_DAY, 25 * 3600);
+    let program = issuing.program().with("EMBOSSER__LEDGER__URL", &issuing.ledger("other.db"));
+    for looked in [10, 25] {
+        let running = issue(&program, "20", &[]);
+        issuing.until("some looks", |_| issuing.lists() > looked).await;
+        running.killed().await;
+    }
+    expect_exit(&ended(issue(&program, "300", &[])).await, 0);
+    assert_eq!(issuing.sandbox.counts().cards, ROWS, "no second card");
+    issuing.results_are_true("cards.results.csv");
+    assert!(issuing.lists() >= ROWS, "each row was looked for: {} lists", issuing.lists());
+}
+
+/// A ledger of the first version, its rows of the sandbox's host; answers under which scopes it has them after a run.
+async fn first_version(issuing: &Issuing, program: Program, rows: &str) -> Vec<String> {
+    let file = issuing.path("ledger.db");
+    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ledger-v1.db");
+    std::fs::copy(fixture, &file).unwrap();
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    let scope = format!("test:{}", issuing.sandbox.address());
+    for table in ["jobs", "batches"] {
+        connection.execute(&format!("UPDATE {table} SET scope = ?1"), [&scope]).unwrap();
+    }
+    drop(connection);
+    std::fs::write(issuing.path("staff.csv"), format!("row_id,cardholder,type,currency\n{rows}")).unwrap();
+    let output = ended(program.spawn(&["issue", "staff.csv", "--rate", "200"])).await;
+    expect_exit(&output, 0);
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    let mut scopes = connection.prepare("SELECT DISTINCT scope FROM steps ORDER BY scope").unwrap();
+    scopes.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_the_first_version_get_the_account_that_has_their_cards() {
+    let issuing = Issuing::with(Options::default()).await;
+    // The sandbox's cards have the ids that the fixture's have.
+    issuing.manifest(20).await;
+    let program = issuing.program().with("EMBOSSER__LEDGER__URL", &issuing.ledger("their.db"));
+    expect_exit(&ended(issue(&program, "300", &[])).await, 0);
+    let scopes = first_version(&issuing, issuing.program(), "E00001,ich_1,virtual,eur\n").await;
+    assert_eq!(scopes, [format!("test:{}:acct_sandbox", issuing.sandbox.address())]);
+    assert_eq!(issuing.sandbox.counts().cards, 20, "the row has its card");
+    let told = issuing.results("staff.results.csv");
+    assert!(told["staff/E00001"].1.starts_with("ic_sandbox"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_the_first_version_are_not_taken_for_an_account_that_has_not_their_cards() {
+    let issuing = Issuing::with(Options::default()).await;
+    issuing.manifest(20).await;
+    let program = issuing.program().with("EMBOSSER__LEDGER__URL", &issuing.ledger("their.db"));
+    expect_exit(&ended(issue(&program, "300", &[])).await, 0);
+    let other = issuing.program().with("STRIPE_API_KEY", "sk_test_acct_B_1");
+    let scopes = first_version(&issuing, other, "E00001,ich_1,virtual,eur\n").await;
+    let host = format!("test:{}", issuing.sandbox.address());
+    assert_eq!(scopes, [host.clone(), format!("{host}:acct_B")]);
+    let made = issuing.sandbox.account().cards;
+    let of_other: Vec<_> = made.iter().filter(|card| card.account == "acct_B").collect();
+    assert_eq!((made.len(), of_other.len()), (21, 1), "this account's card is made");
+    assert_eq!(issuing.results("staff.results.csv")["staff/E00001"].1, of_other[0].id);
+}

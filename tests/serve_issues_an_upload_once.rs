@@ -366,9 +366,34 @@ async fn a_job_whose_deadline_passes_while_it_waits_for_its_turn_is_never_called
         let view = served.until_job(&format!("job{number}")).await;
         match view["state"].as_str() {
             Some("issued") => issued += 1,
-            _ => assert_eq!((&view["state"], &view["code"]), (&json!("refused"), &json!("expired")), "{view}"),
+            _ => {
+                assert_eq!((&view["state"], &view["code"]), (&json!("refused"), &json!("expired")), "{view}")
+            }
         }
     }
     assert!((1..=10).contains(&issued), "{issued} issued, more than the pace lets through in three seconds");
     assert_eq!(stage.sandbox.counts().creates, issued, "the others cost no call");
+}
+
+#[tokio::test]
+async fn a_paused_batch_holds_up_no_other() {
+    let stage = stage(Options::default()).await;
+    let (held, held_cards) = stage.manifest("held", 80).await;
+    let (free, free_cards) = stage.manifest("free", 40).await;
+    // Other people than those of the first.
+    let free = std::fs::read_to_string(free).unwrap().replace("a, b", "c, d").into_bytes();
+    let served = Served::start(&stage.program, &["--rate", "40"]);
+    served.upload_file(&held).await.expect(202);
+    served.until("held", |view| view["issued"].as_u64() > Some(5)).await;
+    served.post("/v1/batches/held/pause").await.expect(200);
+    served.upload("/v1/batches?name=free", free).await.expect(202);
+    let view = served.until_ended("free").await;
+    assert_eq!((&view["state"], &view["issued"]), (&json!("finished"), &json!(40)), "{view}");
+    let view = served.get("/v1/batches/held").await.expect(200).json();
+    assert_eq!(view["state"], "paused");
+    assert!(view["issued"].as_u64() < Some(80), "{view}");
+    served.post("/v1/batches/held/resume").await.expect(200);
+    served.until_ended("held").await;
+    let expected = held_cards.into_iter().chain(free_cards).collect();
+    one_card_each(&stage.sandbox.account(), &expected);
 }

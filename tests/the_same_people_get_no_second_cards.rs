@@ -364,3 +364,31 @@ async fn submit_with_the_workers_ledger_knows_a_renamed_file_too() {
     worker.signal(Signal::TERM);
     expect_exit(&worker.ended().await, 0);
 }
+
+/// The worker's first ledger is there as a file, and its tables are not yet: nothing was issued before.
+#[tokio::test(flavor = "multi_thread")]
+async fn submit_publishes_while_the_worker_still_makes_its_first_ledger() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    let ledger = scene.directory.path().join("ledger.db");
+    let program = scene.program().with("EMBOSSER__LEDGER__URL", &format!("sqlite://{}", ledger.display()));
+    let stages: [fn(&std::path::Path); 2] = [
+        |file| std::fs::write(file, b"").unwrap(),
+        |file| {
+            let connection = rusqlite::Connection::open(file).unwrap();
+            connection.pragma_update(None, "journal_mode", "wal").unwrap();
+        },
+    ];
+    for (name, make) in ["one.csv", "two.csv"].into_iter().zip(stages) {
+        make(&ledger);
+        std::fs::write(scene.directory.path().join(name), manifest(RowIds::Padded, 1..=5)).unwrap();
+        let output = program.run(&["submit", name]).await;
+        expect_exit(&output, 0);
+        let said = said(&output);
+        assert!(said.contains("5 of 5 rows published") && said.contains("cannot be told here"), "{said}");
+    }
+    let worker = program.spawn(&["worker", "--rate", "300"]);
+    scene.cards(10).await;
+    worker.signal(Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+}

@@ -13,7 +13,7 @@ use support::{Program, expect_exit, free_port, one_card_each};
 /// Equal refusals in a row that are needed to see that they are alike (`same_refusals_max`); nobody is refused after them.
 const REFUSED_MAX: usize = 10;
 /// Creates in all: those, and the calls that were under way at that moment.
-const CREATES_MAX: usize = 60;
+const CREATES_MAX: u64 = 60;
 /// Lists in all: a few rows of the batch are looked for before the first call, and no refused row is.
 const LISTS_MAX: usize = 30;
 
@@ -170,4 +170,14 @@ async fn an_address_that_takes_calls_and_never_answers() {
         .with("EMBOSSER__RETRY__ATTEMPTS_MAX", "3");
     ends_by_itself(program).await;
     drop(silent);
+}
+
+/// Where the account is told there is nothing to ask for before the first row.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_nobody_listens_at_with_a_configured_account() {
+    let issuing = Issuing::with(Options::default()).await;
+    issuing.manifest(20).await;
+    let api_url = format!("http://127.0.0.1:{}", free_port());
+    let program = issuing.program().with("EMBOSSER__STRIPE__API_URL", &api_url);
+    ends_by_itself(program.with("EMBOSSER__STRIPE__ACCOUNT_ID", "acct_sandbox")).await;
 }
