@@ -205,3 +205,30 @@ async fn a_hang_up_ends_no_worker() {
     expect_exit(&output, 0);
     assert!(String::from_utf8_lossy(&output.stderr).contains("SIGHUP"));
 }
+
+/// Looking for cards is many calls: it need not come to its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_looks_through_many_pages_of_cards_stops_between_two() {
+    let (sandbox, directory) =
+        (Sandbox::start(Options::default()).await.unwrap(), tempfile::tempdir().unwrap());
+    write_manifest(&directory.path().join("cards.csv"), &sandbox, 7).await;
+    for cardholder in 0..7 {
+        // At this rate these are pages for more than a minute.
+        sandbox.stock(&format!("ich_{cardholder:02}"), 20_000);
+    }
+    let stocked = sandbox.counts().cards;
+    let program = Program::new(directory.path(), &sandbox);
+    let running = program.spawn(&["issue", "cards.csv", "--rate", "20", "--reconcile-first"]);
+    let lists = || sandbox.requests().iter().filter(|seen| seen.path == "/v1/issuing/cards").count();
+    let began = Instant::now();
+    while lists() < 10 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} lists", lists());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.signal(Signal::TERM);
+    let told = Instant::now();
+    let output = running.ended().await;
+    expect_exit(&output, 3);
+    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+    assert_eq!(sandbox.counts().cards, stocked, "what was not looked for to the end is not made");
+}

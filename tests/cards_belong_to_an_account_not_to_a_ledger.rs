@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use embosser::sandbox::Options;
 use support::issuing::{Issuing, ended, issue, said};
 use support::time::A_DAY;
@@ -58,4 +60,143 @@ async fn a_key_that_may_not_name_its_account_issues_with_the_configured_one() {
     let program = issuing.program().with("EMBOSSER__STRIPE__ACCOUNT_ID", "acct_sandbox");
     expect_exit(&ended(issue(&program, "200", &[])).await, 0);
     one_card_each(&issuing.sandbox.account(), &expected);
+}
+
+/// One row each: as it was, another currency, another type, another cardholder.
+const AS_ISSUED: [&str; 4] = [
+    "ich_01,virtual,eur,,,,,",
+    "ich_02,virtual,eur,,,,,",
+    "ich_03,physical,eur,A,B,C,1,IE",
+    "ich_04,virtual,eur,,,,,",
+];
+const AS_ASKED: [&str; 4] = [
+    "ich_01,virtual,eur,,,,,",
+    "ich_02,virtual,usd,,,,,",
+    "ich_03,virtual,eur,,,,,",
+    "ich_05,virtual,eur,,,,,",
+];
+
+fn write_rows(issuing: &Issuing, rows: [&str; 4]) {
+    let mut text =
+        "row_id,cardholder,type,currency,shipping[name],shipping[address][line1],shipping[address][city],\
+        shipping[address][postal_code],shipping[address][country]\n"
+            .to_owned();
+    for (row, rest) in rows.iter().enumerate() {
+        text += &format!("r{row},{rest}\n");
+    }
+    std::fs::write(issuing.path("cards.csv"), text).unwrap();
+}
+
+/// The ledger is deleted, and so many rows ask for something else by then.
+async fn asks_for_something_else(passes: Duration, rows: usize) {
+    let issuing = Issuing::with(Options::default()).await;
+    write_rows(&issuing, AS_ISSUED);
+    expect_exit(&ended(issue(&issuing.program(), "200", &[])).await, 0);
+    let cards = issuing.results("cards.results.csv");
+    for file in ["ledger.db", "cards.results.csv"] {
+        std::fs::remove_file(issuing.path(file)).unwrap();
+    }
+    issuing.pass(passes, i64::try_from(passes.as_secs()).unwrap());
+    let mut asked = AS_ISSUED;
+    asked[..=rows].copy_from_slice(&AS_ASKED[..=rows]);
+    write_rows(&issuing, asked);
+    let output = ended(issue(&issuing.program(), "200", &[])).await;
+    assert_eq!(issuing.sandbox.counts().cards, 4, "{}", said(&output));
+    expect_exit(&output, 1);
+    let mut told = csv::Reader::from_path(issuing.path("cards.results.csv")).unwrap();
+    let differ = ["", "currency is eur", "type is physical", "cardholder is ich_04"];
+    for (number, row) in told.records().enumerate() {
+        let (row, differs) = (row.unwrap(), if number <= rows { differ[number] } else { "" });
+        let (_, card) = &cards[&row[2]];
+        if differs.is_empty() {
+            assert_eq!((&row[3], &row[4]), ("issued", card.as_str()));
+        } else {
+            assert_eq!((&row[3], &row[8]), ("refused", "job_conflict"), "{row:?}");
+            assert!(row[9].contains(card) && row[9].contains(differs), "{row:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_ledgers_card_that_is_not_what_a_job_asks_for_is_named_and_not_taken_for_its() {
+    asks_for_something_else(Duration::ZERO, 3).await;
+}
+
+/// Without its key, only the cards of the cardholder that is asked for are looked through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_ledgers_card_that_is_not_what_a_job_asks_for_is_named_after_its_key_is_forgotten() {
+    asks_for_something_else(A_DAY, 2).await;
+}
+
+/// A run that looks for each row, since its ledger does not know the batch, is killed in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_looks_for_another_ledgers_batch_it_goes_on_looking() {
+    const ROWS: usize = 60;
+    let issuing = Issuing::with(Options::default()).await;
+    // A cardholder each, so that each row is a look of its own.
+    let rows = (0..ROWS).map(|row| format!("r{row},ich_{row:03},virtual,eur\n"));
+    let text = "row_id,cardholder,type,currency\n".to_owned() + &rows.collect::<String>();
+    std::fs::write(issuing.path("cards.csv"), text).unwrap();
+    expect_exit(&ended(issue(&issuing.program(), "300", &[])).await, 0);
+    std::fs::remove_file(issuing.path("cards.results.csv")).unwrap();
+    issuing.pass(A_DAY, 25 * 3600);
+    let program = issuing.program().with("EMBOSSER__LEDGER__URL", &issuing.ledger("other.db"));
+    for looked in [10, 25] {
+        let running = issue(&program, "20", &[]);
+        issuing.until("some looks", |_| issuing.lists() > looked).await;
+        running.killed().await;
+    }
+    expect_exit(&ended(issue(&program, "300", &[])).await, 0);
+    assert_eq!(issuing.sandbox.counts().cards, ROWS, "no second card");
+    issuing.results_are_true("cards.results.csv");
+    assert!(issuing.lists() >= ROWS, "each row was looked for: {} lists", issuing.lists());
+}
+
+/// A ledger of the first version, its rows of the sandbox's host; answers under which scopes it has them after a run.
+async fn first_version(issuing: &Issuing, program: Program, rows: &str) -> Vec<String> {
+    let file = issuing.path("ledger.db");
+    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ledger-v1.db");
+    std::fs::copy(fixture, &file).unwrap();
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    let scope = format!("test:{}", issuing.sandbox.address());
+    for table in ["jobs", "batches"] {
+        connection.execute(&format!("UPDATE {table} SET scope = ?1"), [&scope]).unwrap();
+    }
+    drop(connection);
+    std::fs::write(issuing.path("staff.csv"), format!("row_id,cardholder,type,currency\n{rows}")).unwrap();
+    let output = ended(program.spawn(&["issue", "staff.csv", "--rate", "200"])).await;
+    expect_exit(&output, 0);
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    let mut scopes = connection.prepare("SELECT DISTINCT scope FROM steps ORDER BY scope").unwrap();
+    scopes.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_the_first_version_get_the_account_that_has_their_cards() {
+    let issuing = Issuing::with(Options::default()).await;
+    // The sandbox's cards have the ids that the fixture's have.
+    issuing.manifest(20).await;
+    let program = issuing.program().with("EMBOSSER__LEDGER__URL", &issuing.ledger("their.db"));
+    expect_exit(&ended(issue(&program, "300", &[])).await, 0);
+    let scopes = first_version(&issuing, issuing.program(), "E00001,ich_1,virtual,eur\n").await;
+    assert_eq!(scopes, [format!("test:{}:acct_sandbox", issuing.sandbox.address())]);
+    assert_eq!(issuing.sandbox.counts().cards, 20, "the row has its card");
+    let told = issuing.results("staff.results.csv");
+    assert!(told["staff/E00001"].1.starts_with("ic_sandbox"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_the_first_version_are_not_taken_for_an_account_that_has_not_their_cards() {
+    let issuing = Issuing::with(Options::default()).await;
+    issuing.manifest(20).await;
+    let program = issuing.program().with("EMBOSSER__LEDGER__URL", &issuing.ledger("their.db"));
+    expect_exit(&ended(issue(&program, "300", &[])).await, 0);
+    let other = issuing.program().with("STRIPE_API_KEY", "sk_test_acct_B_1");
+    let scopes = first_version(&issuing, other, "E00001,ich_1,virtual,eur\n").await;
+    let host = format!("test:{}", issuing.sandbox.address());
+    assert_eq!(scopes, [host.clone(), format!("{host}:acct_B")]);
+    let made = issuing.sandbox.account().cards;
+    let of_other: Vec<_> = made.iter().filter(|card| card.account == "acct_B").collect();
+    assert_eq!((made.len(), of_other.len()), (21, 1), "this account's card is made");
+    assert_eq!(issuing.results("staff.results.csv")["staff/E00001"].1, of_other[0].id);
 }

@@ -226,3 +226,95 @@ async fn results_that_cannot_be_written_lose_nothing() {
     one_card_each(&trial.sandbox.account(), &expected);
     assert_eq!(results(&trial.path("elsewhere.csv")).len(), 6);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_name_cards_of_another_ledger_stop_the_run_before_the_first_call() {
+    let trial = Trial::new().await;
+    let expected = write_manifest(&trial.path("cards.csv"), &trial.sandbox, 6).await;
+    let with = |ledger: &str| format!("sqlite://{}", trial.path(ledger).display());
+    expect_exit(&trial.issue(&["--ledger", &with("first.db")]).await, 0);
+    let before = std::fs::read(trial.path("cards.results.csv")).unwrap();
+    let requests = trial.sandbox.requests().len();
+    let other = trial.issue(&["--ledger", &with("other.db")]).await;
+    expect_exit(&other, 2);
+    let words = said(&other);
+    assert!(words.contains("cards.results.csv names 6 cards that the ledger"), "{words}");
+    for way_out in ["nothing was issued", "--ledger", "--reconcile-first", "--results"] {
+        assert!(words.contains(way_out), "{way_out}: {words}");
+    }
+    let more: Vec<_> = trial.sandbox.requests().split_off(requests);
+    assert!(more.iter().all(|seen| seen.path == "/v1/account"), "no card is asked for or made: {more:?}");
+    assert_eq!(std::fs::read(trial.path("cards.results.csv")).unwrap(), before, "the file is as it was");
+    // Each of the ways out goes on without a second card.
+    expect_exit(&trial.issue(&["--ledger", &with("first.db")]).await, 0);
+    expect_exit(&trial.issue(&["--ledger", &with("other.db"), "--reconcile-first"]).await, 0);
+    expect_exit(&trial.issue(&["--ledger", &with("third.db"), "--results", "third.csv"]).await, 0);
+    one_card_each(&trial.sandbox.account(), &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_that_comes_after_the_card_is_not_applied_and_its_row_says_so() {
+    let trial = Trial::new().await;
+    let key = support::client_of(&trial.sandbox).pin_key().await.unwrap();
+    let write = |pins: [Option<&str>; 3]| {
+        let mut text = "row_id,cardholder,type,currency,pin[encrypted_number]\n".to_owned();
+        for (row, pin) in pins.iter().enumerate() {
+            let jwe = pin.map(|pin| embosser::encrypt::encrypt_pin(pin, &key).unwrap()).unwrap_or_default();
+            text += &format!("r{row},ich_{row},virtual,eur,{jwe}\n");
+        }
+        std::fs::write(trial.path("cards.csv"), text).unwrap();
+    };
+    let notes = |pins: [bool; 3]| {
+        pins.map(|noted| if noted { "the card keeps the PIN it was made with" } else { "" })
+    };
+    let hold = |wanted: [&str; 3]| {
+        for (row, wanted) in results(&trial.path("cards.results.csv")).iter().zip(wanted) {
+            assert_eq!(row[3], "issued", "{row:?}");
+            let note = &row[11];
+            assert!(note.contains(wanted) && note.is_empty() == wanted.is_empty(), "{row:?}");
+        }
+    };
+    write([None, None, Some("1234")]);
+    expect_exit(&trial.issue(&[]).await, 0);
+    hold(notes([false; 3]));
+    // The second has one now; the third's was encrypted anew.
+    write([None, Some("5678"), Some("1234")]);
+    expect_exit(&trial.issue(&[]).await, 0);
+    hold(notes([false, true, true]));
+    let pins: Vec<_> = trial.sandbox.account().cards.into_iter().map(|card| card.pin).collect();
+    assert_eq!((pins.len(), pins.into_iter().flatten().collect::<Vec<_>>()), (3, vec!["1234".to_owned()]));
+    // The ledger remembers it.
+    let from_ledger = trial.program().run(&["results", "cards"]).await;
+    assert_eq!(from_ledger.stdout, std::fs::read(trial.path("cards.results.csv")).unwrap());
+}
+
+/// The answer was lost, and whoever looked at the row then mended the cardholder in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_cardholder_changed_while_its_end_was_unknown_gets_no_second_card() {
+    let faults = Faults { drop_after: 1.0, ..Faults::default() };
+    let trial = Trial::with(Options { faults, ..Options::default() }).await;
+    let write = |cardholder: &str| {
+        let text = format!("row_id,cardholder,type,currency\nr1,{cardholder},virtual,eur\n");
+        std::fs::write(trial.path("cards.csv"), text).unwrap();
+    };
+    let program = trial
+        .program()
+        .with("EMBOSSER__RETRY__ATTEMPTS_MAX", "1")
+        .with("EMBOSSER__STRIPE__CALL_SECONDS_MAX", "0.5");
+    write("ich_1");
+    expect_exit(&program.run(&["issue", "cards.csv", "--rate", "300"]).await, 3);
+    trial.sandbox.set_faults(Faults::default());
+    write("ich_2");
+    for _ in 0..2 {
+        expect_exit(&program.run(&["issue", "cards.csv", "--rate", "300"]).await, 1);
+        let cards = trial.sandbox.account().cards;
+        assert_eq!(cards.len(), 1, "{cards:?}");
+        let told = results(&trial.path("cards.results.csv"));
+        assert_eq!((&*told[0][3], &*told[0][8]), ("refused", "job_conflict"), "{told:?}");
+        assert!(told[0][9].contains(&cards[0].id) && told[0][9].contains("ich_1, not ich_2"), "{told:?}");
+    }
+    // As it was, it has its card.
+    write("ich_1");
+    expect_exit(&program.run(&["issue", "cards.csv", "--rate", "300"]).await, 0);
+    assert_eq!(trial.sandbox.counts().cards, 1);
+}

@@ -391,6 +391,80 @@ async fn a_ledger_that_is_taken_away_while_it_is_used_is_noticed() {
     }
 }
 
+/// A run on 300 rows whose ledger goes while it issues; what is left of the directory then.
+async fn taken_away_in_the_middle(take: impl Fn(&Path)) {
+    let (directory, sandbox) =
+        (tempfile::tempdir().unwrap(), Sandbox::start(Options::default()).await.unwrap());
+    let expected = support::write_manifest(&directory.path().join("cards.csv"), &sandbox, 300).await;
+    let file = directory.path().join("ledger.db");
+    let program = support::Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__LEDGER__URL", &sqlite(&file))
+        .with("EMBOSSER__RETRY__BACKOFF_SECONDS_MAX", "0.5");
+    let running = program.spawn(&["issue", "cards.csv", "--rate", "50"]);
+    let began = std::time::Instant::now();
+    while sandbox.counts().cards < 10 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(45), "{:?}", sandbox.counts());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let kept = directory.path().join("kept.db");
+    let with = |file: &Path, ending: &str| std::path::PathBuf::from(format!("{}{ending}", file.display()));
+    for ending in ["", "-wal", "-shm"] {
+        std::fs::hard_link(with(&file, ending), with(&kept, ending)).unwrap();
+    }
+    take(&file);
+    let creates = sandbox.counts().creates;
+    let output = running.ended().await;
+    expect_exit(&output, 3);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("stopped: ") && said.contains("ledger.db") && said.contains("replaced"), "{said}");
+    let more = sandbox.counts().creates - creates;
+    // What was recorded before leaves; that is less than a second's calls.
+    assert!(more < 50, "{more} calls were made without a record");
+    // With its ledger again it goes on.
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(with(&file, ending));
+        let _ = std::fs::rename(with(&kept, ending), with(&file, ending));
+    }
+    expect_exit(&program.run(&["issue", "cards.csv", "--rate", "600"]).await, 0);
+    support::one_card_each(&sandbox.account(), &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_ledger_is_deleted_makes_no_further_call() {
+    taken_away_in_the_middle(|file| std::fs::remove_file(file).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_ledger_is_replaced_makes_no_further_call() {
+    taken_away_in_the_middle(|file| {
+        let other = file.with_extension("other");
+        std::fs::copy(file, &other).unwrap();
+        std::fs::rename(other, file).unwrap();
+    })
+    .await;
+}
+
+/// As a backup takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_run_a_copy_of_the_database_file_alone_is_the_whole_ledger() {
+    let (directory, sandbox) =
+        (tempfile::tempdir().unwrap(), Sandbox::start(Options::default()).await.unwrap());
+    support::write_manifest(&directory.path().join("cards.csv"), &sandbox, 50).await;
+    let file = directory.path().join("ledger.db");
+    let program = support::Program::new(directory.path(), &sandbox);
+    let run = ["issue", "cards.csv", "--rate", "500", "--ledger", &sqlite(&file)];
+    expect_exit(&program.run(&run).await, 0);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copy = elsewhere.path().join("backup.db");
+    std::fs::copy(&file, &copy).unwrap();
+    let status = program.run(&["status", "--ledger", &sqlite(&copy)]).await;
+    expect_exit(&status, 0);
+    let said = String::from_utf8_lossy(&status.stdout);
+    assert!(said.contains("cards") && said.contains("50 issued, 0 refused, 0 unresolved"), "{said}");
+    let results = program.run(&["results", "cards", "--ledger", &sqlite(&copy)]).await;
+    assert_eq!(results.stdout, std::fs::read(directory.path().join("cards.results.csv")).unwrap());
+}
+
 fn sqlite(path: &Path) -> String {
     format!("sqlite://{}", path.to_str().unwrap().replace('%', "%25").replace(' ', "%20"))
 }

@@ -280,3 +280,120 @@ async fn a_row_that_changed_after_its_card_was_made_keeps_it_and_says_so() {
     assert_eq!((csv.matches(",issued,").count(), csv.matches("was not applied").count()), (10, 1), "{csv}");
     one_card_each(&stage.sandbox.account(), &expected);
 }
+
+#[tokio::test]
+async fn a_batch_that_comes_in_several_files_is_counted_whole() {
+    let stage = stage(Options::default()).await;
+    let rows = |from: usize, to: usize| {
+        let rows = (from..=to).map(|row| format!("r{row},ich_{row},virtual,eur\n"));
+        ("row_id,cardholder,type,currency\n".to_owned() + &rows.collect::<String>()).into_bytes()
+    };
+    let counts = |view: &serde_json::Value| {
+        ["rows", "issued", "refused", "waiting"].map(|count| view[count].as_u64().unwrap())
+    };
+    let served = Served::start(&stage.program, &["--rate", "200"]);
+    served.upload("/v1/batches?name=staff", rows(1, 30)).await.expect(202);
+    assert_eq!(counts(&served.until_ended("staff").await), [30, 30, 0, 0]);
+    let view = served.upload("/v1/batches?name=staff", rows(31, 40)).await.expect(202).json();
+    assert_eq!((&view["rows"], &view["recorded_before"]), (&json!(40), &json!(30)), "{view}");
+    assert_eq!(counts(&served.until_ended("staff").await), [40, 40, 0, 0]);
+    // A file that has some of both is of the same 40 and two more.
+    served.upload("/v1/batches?name=staff", rows(21, 42)).await.expect(202);
+    assert_eq!(counts(&served.until_ended("staff").await), [42, 42, 0, 0]);
+    let (code, _) = served.stopped().await;
+    assert_eq!(code, Some(0));
+    let served = Served::start(&stage.program, &["--rate", "200"]);
+    let view = served.get("/v1/batches/staff").await.expect(200).json();
+    assert_eq!((counts(&view), &view["state"]), ([42, 42, 0, 0], &json!("finished")), "{view}");
+    let list = served.get("/v1/batches").await.expect(200).json();
+    assert_eq!(counts(&list["batches"][0]), [42, 42, 0, 0], "{list}");
+    served.upload("/v1/batches?name=staff", rows(31, 40)).await.expect(202);
+    assert_eq!(counts(&served.until_ended("staff").await), [42, 42, 0, 0]);
+    assert_eq!(stage.sandbox.counts().cards, 42);
+}
+
+#[tokio::test]
+async fn a_pin_that_comes_after_the_card_is_noted_beside_its_row() {
+    let stage = stage(Options::default()).await;
+    let key = support::client_of(&stage.sandbox).pin_key().await.unwrap();
+    let csv = |pins: [Option<&str>; 3]| {
+        let rows = pins.iter().enumerate().map(|(row, pin)| {
+            let jwe = pin.map(|pin| embosser::encrypt::encrypt_pin(pin, &key).unwrap()).unwrap_or_default();
+            format!("r{row},ich_{row},virtual,eur,{jwe}\n")
+        });
+        "row_id,cardholder,type,currency,pin[encrypted_number]\n".to_owned() + &rows.collect::<String>()
+    };
+    let served = Served::start(&stage.program, &["--rate", "200"]);
+    // One without a PIN as before, one that has it now, and one whose PIN was encrypted anew.
+    for (pins, noted) in
+        [([None, None, Some("1234")], [false; 3]), ([None, Some("5678"), Some("1234")], [false, true, true])]
+    {
+        served.upload("/v1/batches?name=staff", csv(pins).into_bytes()).await.expect(202);
+        let view = served.until_ended("staff").await;
+        assert_eq!((&view["issued"], &view["refused"]), (&json!(3), &json!(0)), "{view}");
+        let rows = served.get("/v1/batches/staff/rows").await.expect(200).json();
+        for (row, noted) in rows["rows"].as_array().unwrap().iter().zip(noted) {
+            assert_eq!(row["outcome"], "issued");
+            let keeps =
+                row["note"].as_str().is_some_and(|note| note.contains("keeps the PIN it was made with"));
+            assert_eq!(keeps, noted, "{row}");
+        }
+    }
+    let csv = served.get("/v1/batches/staff/results.csv").await.expect(200).text;
+    assert_eq!(csv.matches("keeps the PIN it was made with").count(), 2, "{csv}");
+    let pins: Vec<_> = stage.sandbox.account().cards.into_iter().map(|card| card.pin).collect();
+    assert_eq!(pins, [None, None, Some("1234".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_job_whose_deadline_passes_while_it_waits_for_its_turn_is_never_called_for() {
+    let stage = stage(Options::default()).await;
+    let key = support::client_of(&stage.sandbox).pin_key().await.unwrap();
+    let served = Served::start(&stage.program, &["--rate", "2"]);
+    let deadline = jiff::Timestamp::now() + std::time::Duration::from_secs(3);
+    for number in 0..20 {
+        let jwe = embosser::encrypt::encrypt_pin("4711", &key).unwrap();
+        let card = json!({"cardholder": "ich_1", "type": "virtual", "currency": "eur", "pin": {"encrypted_number": jwe}});
+        let job = json!({"id": format!("job{number}"), "batch": "b", "deadline": deadline.to_string(), "card": card});
+        let headers = [("content-type", "application/json")];
+        served
+            .ask(reqwest::Method::POST, "/v1/jobs", &headers, job.to_string().into_bytes())
+            .await
+            .expect(202);
+    }
+    let mut issued = 0;
+    for number in 0..20 {
+        let view = served.until_job(&format!("job{number}")).await;
+        match view["state"].as_str() {
+            Some("issued") => issued += 1,
+            _ => {
+                assert_eq!((&view["state"], &view["code"]), (&json!("refused"), &json!("expired")), "{view}")
+            }
+        }
+    }
+    assert!((1..=10).contains(&issued), "{issued} issued, more than the pace lets through in three seconds");
+    assert_eq!(stage.sandbox.counts().creates, issued, "the others cost no call");
+}
+
+#[tokio::test]
+async fn a_paused_batch_holds_up_no_other() {
+    let stage = stage(Options::default()).await;
+    let (held, held_cards) = stage.manifest("held", 80).await;
+    let (free, free_cards) = stage.manifest("free", 40).await;
+    // Other people than those of the first.
+    let free = std::fs::read_to_string(free).unwrap().replace("a, b", "c, d").into_bytes();
+    let served = Served::start(&stage.program, &["--rate", "40"]);
+    served.upload_file(&held).await.expect(202);
+    served.until("held", |view| view["issued"].as_u64() > Some(5)).await;
+    served.post("/v1/batches/held/pause").await.expect(200);
+    served.upload("/v1/batches?name=free", free).await.expect(202);
+    let view = served.until_ended("free").await;
+    assert_eq!((&view["state"], &view["issued"]), (&json!("finished"), &json!(40)), "{view}");
+    let view = served.get("/v1/batches/held").await.expect(200).json();
+    assert_eq!(view["state"], "paused");
+    assert!(view["issued"].as_u64() < Some(80), "{view}");
+    served.post("/v1/batches/held/resume").await.expect(200);
+    served.until_ended("held").await;
+    let expected = held_cards.into_iter().chain(free_cards).collect();
+    one_card_each(&stage.sandbox.account(), &expected);
+}

@@ -128,6 +128,64 @@ async fn from_the_token_to_the_downloads() {
     browser.until_text("#list-table", "finished").await;
 }
 
+/// Rows that have a card keep it: another upload's changes and another name for the same people are told, and second cards
+/// are a choice of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cards_that_exist_are_kept_and_what_differs_is_shown() {
+    let Stage { directory, sandbox, program, downloads } = stage().await;
+    let served = Served::start(&program, &["--rate", "100"]);
+    let browser = Browser::start(Look::PhoneInTheDark, &downloads).await;
+    browser.open(&served.url).await;
+    let staff = directory.path().join("staff.csv");
+    write_manifest(&staff, &sandbox, 12).await;
+    let issue = async |file: &Path| {
+        browser.open(&served.url).await;
+        browser.keys("#file", file.to_str().unwrap()).await;
+        browser.click("#issue").await;
+        browser.until_text("#batch-title", file.file_stem().unwrap().to_str().unwrap()).await;
+        browser.until_text("#batch-state", "The batch is finished").await;
+    };
+    issue(&staff).await;
+    // Two rows want something else now.
+    let text = std::fs::read_to_string(&staff).unwrap();
+    let changed = text.replacen("r3,ich_03,virtual,eur", "r3,ich_03,virtual,usd", 1);
+    let changed = changed.replacen("r5,ich_05,virtual,eur", "r5,ich_05,virtual,usd", 1);
+    std::fs::write(&staff, changed).unwrap();
+    issue(&staff).await;
+    browser.until_text("#noted-rows", "update_card").await;
+    assert_eq!(browser.run("return document.querySelector('#noted-rows').rows.length").await, json!(2));
+    assert_eq!(browser.run("return document.querySelector('#refused').hidden").await, json!(true));
+    if let Ok(path) = std::env::var("EMBOSSER_SCREENSHOT_NOTED") {
+        browser.run("document.querySelector('#noted').scrollIntoView()").await;
+        std::fs::write(path, browser.page.screenshot().await.unwrap()).unwrap();
+    }
+    // The same people and three more under another name.
+    std::fs::write(&staff, text).unwrap();
+    let more = directory.path().join("more.csv");
+    let people = std::fs::read_to_string(&staff).unwrap();
+    let new: String = (1..=3).map(|row| format!("n{row},ich_{},virtual,eur,,\n", 50 + row)).collect();
+    std::fs::write(&more, people + &new).unwrap();
+    browser.open(&served.url).await;
+    browser.keys("#file", more.to_str().unwrap()).await;
+    browser.click("#check").await;
+    browser.until_text("#verdict", "12 of them have their card from another batch and keep it").await;
+    assert_eq!(sandbox.account().cards.len(), 12);
+    issue(&more).await;
+    browser.until_text("#figures", "Card from another batch").await;
+    assert_eq!(sandbox.account().cards.len(), 15);
+    // Second cards, asked for and confirmed.
+    let second = directory.path().join("second.csv");
+    std::fs::copy(&more, &second).unwrap();
+    browser.open(&served.url).await;
+    browser.keys("#file", second.to_str().unwrap()).await;
+    browser.click("#second").await;
+    browser.click("#issue").await;
+    browser.until_text("#sure-words", "second ones too").await;
+    browser.click("#sure-yes").await;
+    browser.until_text("#batch-state", "The batch is finished").await;
+    assert_eq!(sandbox.account().cards.len(), 30);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_phone_in_the_dark_a_batch_is_cancelled_and_a_lost_connection_comes_back() {
     let Stage { directory, sandbox, program, downloads } = stage().await;

@@ -5,7 +5,9 @@
 mod support;
 
 use embosser::sandbox::Options;
+use serde_json::json;
 use support::issuing::{Issuing, ended, issue, said};
+use support::serve::Served;
 use support::{expect_exit, one_card_each};
 
 const RATE: usize = 40;
@@ -75,4 +77,34 @@ async fn what_a_killed_process_held_is_free() {
     first.killed().await;
     expect_exit(&ended(issue(&program, "200", &["--no-wait"])).await, 0);
     one_card_each(&issuing.sandbox.account(), &expected);
+}
+
+/// The same file to both, and to each one of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_issue_each_row_once_within_the_limit() {
+    let issuing = limited_to_the_rate().await;
+    let mut expected = issuing.manifest(60).await;
+    for name in ["first", "second"] {
+        let rows = (0..10).map(|row| format!("r{row},ich_{name}{row},virtual,eur\n"));
+        let text = "row_id,cardholder,type,currency\n".to_owned() + &rows.collect::<String>();
+        std::fs::write(issuing.path(&format!("{name}.csv")), text).unwrap();
+        expected.extend((0..10).map(|row| (format!("{name}/r{row}"), None)));
+    }
+    let program = issuing.program();
+    let [first, second] = [(); 2].map(|()| Served::start(&program, &["--rate", &RATE.to_string()]));
+    for (served, own) in [(&first, "first.csv"), (&second, "second.csv")] {
+        served.upload_file(&issuing.path("cards.csv")).await.expect(202);
+        served.upload_file(&issuing.path(own)).await.expect(202);
+    }
+    for (served, own) in [(&first, "first"), (&second, "second")] {
+        for (batch, rows) in [("cards", 60), (own, 10)] {
+            let view = served.until_ended(batch).await;
+            let counts = (&view["state"], &view["issued"], &view["refused"]);
+            assert_eq!(counts, (&json!("finished"), &json!(rows), &json!(0)), "{own}: {view}");
+        }
+        let refused = served.get("/v1/batches/cards/rows?outcome=refused").await.expect(200).json();
+        assert_eq!(refused["rows"], json!([]), "{refused}");
+    }
+    one_card_each(&issuing.sandbox.account(), &expected);
+    assert_eq!(issuing.sandbox.counts().limited, 0, "{:?}", issuing.sandbox.account().limited_by);
 }

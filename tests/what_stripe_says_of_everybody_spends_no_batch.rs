@@ -171,3 +171,13 @@ async fn an_address_that_takes_calls_and_never_answers() {
     ends_by_itself(program).await;
     drop(silent);
 }
+
+/// Where the account is told there is nothing to ask for before the first row.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_nobody_listens_at_with_a_configured_account() {
+    let issuing = Issuing::with(Options::default()).await;
+    issuing.manifest(20).await;
+    let api_url = format!("http://127.0.0.1:{}", free_port());
+    let program = issuing.program().with("EMBOSSER__STRIPE__API_URL", &api_url);
+    ends_by_itself(program.with("EMBOSSER__STRIPE__ACCOUNT_ID", "acct_sandbox")).await;
+}

@@ -83,3 +83,40 @@ async fn how_it_ends_says_whether_to_start_it_again() {
     let unit = include_str!("../deploy/systemd/embosser-worker.service");
     assert!(unit.contains("Restart=on-failure\n") && unit.contains("RestartPreventExitStatus=2\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_ledger_is_deleted_ends_for_good_and_names_it() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    let mut listener = scene.listen().await;
+    let ledger = scene.directory.path().join("jobs.db");
+    let program = scene.program().with("EMBOSSER__LEDGER__URL", &format!("sqlite://{}", ledger.display()));
+    let job = |id: &str| {
+        let card = json!({"cardholder": "ich_1", "type": "virtual", "currency": "eur"});
+        json!({"id": id, "card": card}).to_string().into_bytes()
+    };
+    let worker = program.spawn(&["worker"]);
+    scene.publish(&job("first"), BasicProperties::default()).await;
+    assert!(listener.event().await.card.is_some());
+    let kept = scene.directory.path().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    for file in ["jobs.db", "jobs.db-wal", "jobs.db-shm"] {
+        std::fs::rename(scene.directory.path().join(file), kept.join(file)).unwrap();
+    }
+    scene.publish(&job("second"), BasicProperties::default()).await;
+    let output = worker.ended().await;
+    expect_exit(&output, 2);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("stopped: ") && said.contains("jobs.db"), "{said}");
+    assert_eq!(scene.sandbox.counts().creates, 1, "no call without a record of it");
+    // The job is not lost: a worker with the ledger answers it.
+    for file in ["jobs.db", "jobs.db-wal", "jobs.db-shm"] {
+        let _ = std::fs::rename(kept.join(file), scene.directory.path().join(file));
+    }
+    let worker = program.spawn(&["worker"]);
+    let event = listener.event().await;
+    assert!(event.id.as_deref() == Some("second") && event.card.is_some(), "{event:?}");
+    worker.signal(rustix::process::Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+    assert_eq!(scene.sandbox.counts().cards, 2);
+}

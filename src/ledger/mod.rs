@@ -76,6 +76,18 @@ pub enum State {
     Refused(Refusal),
 }
 
+impl State {
+    /// Without what it holds.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Begun => Kind::Begun,
+            Self::Issued(_) => Kind::Issued,
+            Self::Refused(_) => Kind::Refused,
+        }
+    }
+}
+
 /// A state without what it holds: to ask for the rows in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

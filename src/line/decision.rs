@@ -135,6 +135,15 @@ pub enum Answered {
     Unknown,
 }
 
+/// Whose cards a look goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Among {
+    /// The cardholder's that the job asks for.
+    Cardholder,
+    /// All of the account's: a call under this key asked for something else, which may have been another cardholder.
+    All,
+}
+
 /// What a look found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -163,6 +172,7 @@ pub struct Decision {
     refused_before: bool,
     attempts: u32,
     look_first: bool,
+    among: Among,
     /// To be told if the look finds nothing.
     refusal: Option<Refusal>,
     finished: Option<Outcome>,
@@ -187,6 +197,7 @@ impl Decision {
             refused_before: false,
             attempts: 0,
             look_first,
+            among: Among::Cardholder,
             refusal: None,
             finished: None,
         };
@@ -215,8 +226,11 @@ impl Decision {
                 };
             }
             State::Refused(refusal) => {
-                decision.refused_before = row.attempts > 0;
-                decision.look_first |= refusal.code == CONFLICT;
+                // A conflict is a card that exists, and no answer of Stripe's.
+                decision.refused_before = row.attempts > 0 && refusal.code != CONFLICT;
+                if refusal.code == CONFLICT {
+                    decision.other_was_asked_for();
+                }
             }
             State::Issued(card) => decision.finished = Some(Outcome::Issued(card.clone())),
         }
@@ -313,7 +327,7 @@ impl Decision {
                 self.next_generation()
             }
             Answered::BodyDiffers => {
-                self.look_first = true;
+                self.other_was_asked_for();
                 // This call did nothing. The one that did is the one before it, or one of a lost ledger, which may
                 // have begun a moment ago.
                 if let Calls::Open { .. } = self.before {
@@ -344,6 +358,7 @@ impl Decision {
     fn next_generation(&mut self) {
         self.generation = self.generation.next();
         self.refused_before = false;
+        self.among = Among::Cardholder;
         self.calls = Calls::None;
     }
 
@@ -377,9 +392,21 @@ impl Decision {
         }
     }
 
-    /// The ledger's row asks for something else and its end is not known: that end must be found first.
+    /// The job is looked for before it is called for.
     pub fn settle_first(&mut self) {
         self.look_first = true;
+    }
+
+    /// A call under this key asked for something else and its end is not known: that end must be found first.
+    pub fn other_was_asked_for(&mut self) {
+        self.look_first = true;
+        self.among = Among::All;
+    }
+
+    /// Whose cards to look through.
+    #[must_use]
+    pub fn among(&self) -> Among {
+        self.among
     }
 
     /// From when on a look must begin for its finding nothing to count.

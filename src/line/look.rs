@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::decision::Verdict;
+use super::decision::{Among, Verdict};
 use super::{Halt, Line, Stop};
 use crate::clock::{Boot, Time};
 use crate::job::Job;
@@ -21,6 +21,8 @@ use crate::stripe::{ListFailure, Listed, ListedCard};
 /// Without a cardholder to filter by, cards made from this long before the first attempt on are looked through: it
 /// covers clocks that disagree by a day.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(25 * 3600);
+/// The call under a key may be older than its record by as long as Stripe remembers keys, if an earlier ledger was lost.
+const RECORDED_LATE: Duration = Duration::from_secs(24 * 3600);
 /// Most pages of one listing: 100,000 cards. A list that never ends is not one.
 const PAGES_MAX: usize = 1000;
 /// How long a listing serves those who may begin theirs at any time.
@@ -121,13 +123,14 @@ impl Looks {
 pub(super) async fn look(
     line: &Line,
     job: &Job,
+    among: Among,
     key_began: Option<Time>,
     from: Option<Boot>,
     recalled: &CancellationToken,
 ) -> Result<Looked, Stop> {
-    let of = match &job.card.cardholder {
-        Some(cardholder) => Of::Cardholder(cardholder.clone()),
-        None => Of::Account(key_began.and_then(|began| since(line, began))),
+    let of = match (&job.card.cardholder, among) {
+        (Some(cardholder), Among::Cardholder) => Of::Cardholder(cardholder.clone()),
+        (None, _) | (_, Among::All) => Of::Account(key_began.and_then(|began| since(line, began))),
     };
     let shared = line.looks.listing(&of);
     let mut listing = tokio::select! {
@@ -151,7 +154,7 @@ pub(super) async fn look(
 
 /// The moment from which on an account's cards are listed; none if it lies in the future, as a clock was set then.
 fn since(line: &Line, began: Time) -> Option<i64> {
-    let margin = i64::try_from(CLOCKS_DIFFER.as_millis()).unwrap_or(i64::MAX);
+    let margin = i64::try_from((CLOCKS_DIFFER + RECORDED_LATE).as_millis()).unwrap_or(i64::MAX);
     (began <= line.parts.clock.now())
         .then(|| (began.unix_ms().saturating_sub(margin) / 1000).div_euclid(SHARED_SECONDS) * SHARED_SECONDS)
 }

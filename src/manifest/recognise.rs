@@ -2,9 +2,9 @@
 //! was put in at the top.
 //!
 //! A row's id names its card, so the same people under other ids would all get second cards. What tells them is what is
-//! asked for: a row whose id the ledger does not know, and whose content it knows under an id that this manifest does not
-//! have, is taken for that one. It goes on under the id that it had, and so keeps its card. One known id serves one row:
-//! two equal rows are two cards.
+//! asked for: a row whose id the ledger does not know, or knows as refused, and whose content it knows under an id that this
+//! manifest does not have, is taken for that one. It goes on under the id that it had, and so keeps its card. One known id
+//! serves one row: two equal rows are two cards.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -16,7 +16,7 @@ use super::batch::{RowNames, SecondCards};
 use super::{InvalidRow, Row};
 use crate::clock::Time;
 use crate::job::{Batch, Content, JobId, Step};
-use crate::ledger::{self, Kind, Ledger, LedgerError, SameContent, Scope, State};
+use crate::ledger::{Kind, Ledger, LedgerError, SameContent, Scope};
 
 /// Rows that are asked about in one question.
 const ASKED_AT_ONCE: usize = 512;
@@ -61,14 +61,16 @@ pub struct Recognition {
     by_row: HashMap<u64, Recognised>,
     /// Rows that were asked about.
     pub rows: u64,
-    /// Those that are known under their own ids.
+    /// Rows that the ledger has in the manifest's batch already: under their own ids, or recognised there.
     pub present: Present,
-    /// What the others ask for that are not known under other ids either: a piece of each one's content, in order. Of half a
-    /// million rows these are 4 MB.
-    new: Vec<u64>,
+    /// Rows that the ledger has under no id.
+    new: u64,
+    /// What the rows ask for that may get a card of their own: a piece of each one's content, in order. Of half a million
+    /// rows these are 4 MB.
+    wanted: Vec<u64>,
 }
 
-/// Rows that the ledger knows under their own ids, by what it says of them.
+/// Rows that the ledger has, by what it says of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Present {
     /// With a card.
@@ -82,12 +84,11 @@ pub struct Present {
 }
 
 impl Present {
-    fn add(&mut self, row: &ledger::Row) {
-        self.noted += u64::from(row.note.is_some());
-        match &row.state {
-            State::Issued(_) => self.issued += 1,
-            State::Refused(_) => self.refused += 1,
-            State::Begun => self.begun += 1,
+    fn add(&mut self, kind: Kind) {
+        match kind {
+            Kind::Issued => self.issued += 1,
+            Kind::Refused => self.refused += 1,
+            Kind::Begun => self.begun += 1,
         }
     }
 }
@@ -139,13 +140,13 @@ impl Recognition {
     /// Rows that will have a row in the ledger of their own, which they have not yet.
     #[must_use]
     pub fn new_rows(&self) -> u64 {
-        self.new.len() as u64
+        self.new
     }
 
-    /// How many rows of both are new and ask for the same.
+    /// How many rows of both may get a card of their own and ask for the same.
     #[must_use]
     pub fn shares_with(&self, other: &Self) -> u64 {
-        let (mut ours, mut theirs) = (self.new.iter().peekable(), other.new.iter().peekable());
+        let (mut ours, mut theirs) = (self.wanted.iter().peekable(), other.wanted.iter().peekable());
         let mut shared = 0;
         while let (Some(our), Some(their)) = (ours.peek(), theirs.peek()) {
             let order = our.cmp(their);
@@ -161,11 +162,13 @@ impl Recognition {
     }
 }
 
-/// A row whose id is not known.
+/// A row that has no card under its own id, and whose call is not begun there.
 struct Unknown {
     row: u64,
     row_id: Option<String>,
     content: Content,
+    /// Whether the ledger has no row of that id.
+    is_new: bool,
 }
 
 /// Looks rows up as they are read; blocks on the ledger.
@@ -222,7 +225,7 @@ impl Recogniser {
         self.ids.insert(self.hasher.hash_one(&id));
         let mut former = [0; 16];
         former.copy_from_slice(&row.card.fingerprint()[..16]);
-        let unknown = Unknown { row: row.number, row_id: row.row_id.clone(), content };
+        let unknown = Unknown { row: row.number, row_id: row.row_id.clone(), content, is_new: true };
         self.page.push((id, Content(former), unknown));
         if self.page.len() >= ASKED_AT_ONCE {
             self.ask()?;
@@ -235,13 +238,21 @@ impl Recogniser {
         let ids = page.iter().map(|(id, ..)| (id.clone(), Step::CreateCard)).collect();
         let rows = self.runtime.block_on(self.ledger.look_up_all(&self.scope, ids))?;
         let mut unknown = Vec::with_capacity(page.len());
-        for (row, known) in page.into_iter().zip(rows) {
-            match known {
-                Some(known) => self.recognition.present.add(&known),
-                None => unknown.push(row),
+        for (mut row, known) in page.into_iter().zip(rows) {
+            let kind = known.as_ref().map(|known| known.state.kind());
+            if let Some(kind) = kind {
+                self.recognition.present.add(kind);
+                self.recognition.present.noted += u64::from(known.is_some_and(|known| known.note.is_some()));
             }
+            match kind {
+                Some(Kind::Issued | Kind::Begun) => continue,
+                // It may have been issued under another name since.
+                Some(Kind::Refused) => row.2.is_new = false,
+                None => self.recognition.new += 1,
+            }
+            self.recognition.wanted.push(piece_of(row.2.content));
+            unknown.push(row);
         }
-        self.recognition.new.extend(unknown.iter().map(|(.., unknown)| piece_of(unknown.content)));
         if self.second == SecondCards::Wanted {
             return Ok(());
         }
@@ -283,18 +294,22 @@ impl Recogniser {
             same.sort_by_key(|same| (same.batch == batch, Reverse(same.written), Reverse(same.id.clone())));
         }
         let mut known_elsewhere = Vec::new();
-        for Unknown { row, row_id, content } in unknown {
+        for Unknown { row, row_id, content, is_new } in unknown {
             let Some(same) = known.get_mut(&content).and_then(Vec::pop) else { continue };
-            let SameContent { id, batch, row_id: known_row_id, kind, written, .. } = same;
-            let recognised = Recognised { row, row_id, id, batch, known_row_id, kind, written };
-            recognition.by_row.insert(row, recognised);
+            let SameContent { id, batch: known_batch, row_id: known_row_id, kind, written, .. } = same;
+            if known_batch == batch {
+                recognition.present.add(kind);
+            }
+            recognition.new -= u64::from(is_new);
             known_elsewhere.push(piece_of(content));
+            let recognised = Recognised { row, row_id, id, batch: known_batch, known_row_id, kind, written };
+            recognition.by_row.insert(row, recognised);
         }
-        // Of each that is known elsewhere one is not new.
+        // Of each that is known elsewhere one gets no card of its own.
         known_elsewhere.sort_unstable();
-        recognition.new.sort_unstable();
+        recognition.wanted.sort_unstable();
         let mut known_elsewhere = known_elsewhere.into_iter().peekable();
-        recognition.new.retain(|piece| known_elsewhere.next_if_eq(piece).is_none());
+        recognition.wanted.retain(|piece| known_elsewhere.next_if_eq(piece).is_none());
         Ok(recognition)
     }
 }

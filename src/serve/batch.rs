@@ -1,6 +1,6 @@
 //! A batch that this process received: how far it has come, and how it is steered.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use crate::job;
 use crate::ledger::BatchCounts;
 use crate::line::gate::{Gate, Standing};
 use crate::manifest::batch::digest_of;
-use crate::manifest::recognise::{Present, Recognition};
+use crate::manifest::recognise::Present;
 use crate::outcome::Ended;
 use crate::tally::{Counts, Tally};
 
@@ -59,14 +59,13 @@ pub(super) struct Batch {
     pub(super) gate: Gate,
     tally: Tally,
     course: Mutex<Course>,
-    /// What is known of its rows, while it is under way.
-    recognition: Mutex<Option<Arc<Recognition>>>,
     changed: watch::Sender<u64>,
 }
 
 struct Course {
     /// How it ended, if it has.
     end: Option<State>,
+    ended: Option<Instant>,
     reason: Option<String>,
     pins_left: u64,
     latest: Time,
@@ -81,6 +80,7 @@ impl Batch {
         let Checked { report, recognition, .. } = checked;
         let course = Course {
             end: None,
+            ended: None,
             reason: None,
             pins_left: report.pins,
             latest: received,
@@ -93,7 +93,6 @@ impl Batch {
             rows: report.rows,
             others,
             known_before: recognition.len() as u64,
-            recognition: Mutex::new(Some(recognition.clone())),
             pins: report.pins,
             received,
             began: Instant::now(),
@@ -112,11 +111,6 @@ impl Batch {
     /// Rows of its manifest.
     pub(super) fn rows(&self) -> u64 {
         self.rows
-    }
-
-    /// What is known of its rows; none once it has ended.
-    pub(super) fn recognition(&self) -> Option<Arc<Recognition>> {
-        self.recognition.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many rows have ended how.
@@ -172,16 +166,21 @@ impl Batch {
         {
             let mut course = self.course();
             course.end = Some(end);
+            course.ended = Some(Instant::now());
             course.reason = reason;
             course.pins_left = 0;
         }
-        *self.recognition.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.touch();
     }
 
     /// Whether it has not ended.
     pub(super) fn is_under_way(&self) -> bool {
         self.course().end.is_none()
+    }
+
+    /// Whether it had not ended yet at that time.
+    pub(super) fn was_under_way(&self, at: Instant) -> bool {
+        self.course().ended.is_none_or(|ended| ended >= at)
     }
 
     fn state(&self) -> State {

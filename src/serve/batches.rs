@@ -48,6 +48,10 @@ pub(super) struct Registry {
     batches: Mutex<HashMap<String, Arc<Batch>>>,
     /// Held while a batch begins: of two equal uploads at once the second meets the first one's batch.
     beginning: tokio::sync::Mutex<()>,
+    /// When each upload that is being received came, by a number of its own.
+    arriving: Mutex<HashMap<u64, Instant>>,
+    /// What batches issue that the ledger did not have when one of those uploads was looked up in it.
+    issuing: Mutex<Vec<(Arc<Batch>, Arc<Recognition>)>>,
     counted: tokio::sync::Mutex<Option<Counted>>,
 }
 
@@ -61,6 +65,35 @@ impl Registry {
         self.batches().get(name).cloned()
     }
 
+    /// An upload that is to be issued begins to come.
+    pub(super) fn arrival(&self) -> Arrival<'_> {
+        let mut arriving = self.arriving();
+        let number = arriving.keys().max().map_or(0, |last| last + 1);
+        let came = Instant::now();
+        arriving.insert(number, came);
+        Arrival { registry: self, number, came }
+    }
+
+    fn arriving(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Instant>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn issuing(&self) -> std::sync::MutexGuard<'_, Vec<(Arc<Batch>, Arc<Recognition>)>> {
+        self.issuing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch has ended; `reason` if it was cut off.
+    pub(super) fn ended(&self, batch: &Batch, reason: Option<String>) {
+        batch.ended(reason);
+        self.forget_rows();
+    }
+
+    /// Of batches whose rows every upload finds in the ledger.
+    fn forget_rows(&self) {
+        let oldest = self.arriving().values().min().copied().unwrap_or_else(Instant::now);
+        self.issuing().retain(|(batch, _)| batch.was_under_way(oldest));
+    }
+
     /// Begins a batch that was checked, unless it is under way.
     pub(super) async fn begin(
         &self,
@@ -68,6 +101,7 @@ impl Registry {
         name: job::Batch,
         checked: &Checked,
         second: SecondCards,
+        arrival: &Arrival<'_>,
     ) -> Result<(Arc<Batch>, Begun), Problem> {
         let _alone = self.beginning.lock().await;
         let received = server.clock().now();
@@ -86,15 +120,21 @@ impl Registry {
         }
         let recognition = &checked.recognition;
         if second == SecondCards::Refused
-            && let Some((other, rows)) = self.shares_rows(recognition)
+            && let Some((other, rows)) = self.shares_rows(recognition, arrival)
         {
+            let name = other.name.as_str();
+            let what = if other.is_under_way() {
+                format!(
+                    "are being issued just now as batch {name:?}. Wait until that has ended, and upload this file"
+                )
+            } else {
+                format!("were issued as batch {name:?} while this file was being received. Upload it")
+            };
             return Err(Problem::new(
                 Kind::IssuedBefore,
                 format!(
-                    "{rows} of these rows are being issued just now as batch {:?}. Wait until that has ended, and upload \
-                     this file again: rows that have a card get no second one. Or upload it with second_cards=true if \
-                     that is wanted",
-                    other.as_str()
+                    "{rows} of these rows {what} again: rows that have a card get no second one. Or upload it with \
+                     second_cards=true if that is wanted"
                 ),
             ));
         }
@@ -113,20 +153,23 @@ impl Registry {
             began: received,
         };
         server.views().write_batch(row).await?;
+        self.issuing().push((batch.clone(), recognition.clone()));
         let mut batches = self.batches();
         batches.insert(batch.name.to_string(), batch.clone());
         forget_oldest(&mut batches);
         Ok((batch, Begun::Now))
     }
 
-    /// A batch under way that has new rows in common with these, and how many: neither is in the ledger yet, where the other
-    /// would find it.
-    fn shares_rows(&self, recognition: &Recognition) -> Option<(job::Batch, u64)> {
-        let under_way: Vec<_> = self.batches().values().cloned().collect();
-        under_way.into_iter().find_map(|batch| {
-            let rows = recognition.shares_with(&*batch.recognition()?);
-            (rows > 0).then(|| (batch.name.clone(), rows))
-        })
+    /// A batch that issues rows which these would issue too, and how many: they were not in the ledger when these were
+    /// looked up in it. It may have ended meanwhile.
+    fn shares_rows(&self, recognition: &Recognition, arrival: &Arrival<'_>) -> Option<(Arc<Batch>, u64)> {
+        let issuing = self.issuing().clone();
+        issuing.into_iter().filter(|(batch, _)| batch.was_under_way(arrival.came)).find_map(
+            |(batch, theirs)| {
+                let rows = recognition.shares_with(&theirs);
+                (rows > 0).then_some((batch, rows))
+            },
+        )
     }
 
     /// The ledger's counts, at most a moment old. Those who ask at once share one answer.
@@ -174,6 +217,21 @@ impl Registry {
         }
         views.sort_by(|one, other| (other.latest_ms, &other.batch).cmp(&(one.latest_ms, &one.batch)));
         Ok(views)
+    }
+}
+
+/// An upload that is being received. Its rows are looked up in the ledger as they come: so what batches issue meanwhile is
+/// remembered until it is done with.
+pub(super) struct Arrival<'r> {
+    registry: &'r Registry,
+    number: u64,
+    came: Instant,
+}
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        self.registry.arriving().remove(&self.number);
+        self.registry.forget_rows();
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn run(server: Server, queue: &Arc<Queue>, batch: Arc<Batch>, h
     if let Some(reason) = &reason {
         tracing::warn!(batch = %batch.name, reason, "a batch is interrupted");
     }
-    batch.ended(reason);
+    server.batches().ended(&batch, reason);
 }
 
 /// How far publishing has come.

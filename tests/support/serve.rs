@@ -143,6 +143,19 @@ impl Served {
         }
     }
 
+    /// Asks for a job that was sent alone until it has ended.
+    pub async fn until_job(&self, id: &str) -> Value {
+        let began = Instant::now();
+        loop {
+            let view = self.get(&format!("/v1/jobs/{id}")).await.expect(200).json();
+            if view["state"] != "waiting" {
+                return view;
+            }
+            assert!(began.elapsed() < WAIT_MAX, "never came: {view}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until the batch is no more under way.
     pub async fn until_ended(&self, batch: &str) -> Value {
         self.until(batch, |view| !matches!(view["state"].as_str(), Some("running" | "paused" | "cancelling")))

@@ -177,7 +177,7 @@ async fn issue(
     let rows = earlier::rows_of_batch(ledger, &scope, &batch, &recognition).await?;
     let row = BatchRow { scope, batch: batch.clone(), digest: digest_of(report), rows, began: clock.now() };
     ledger.write_batch(row).await.map_err(|error| error.to_string())?;
-    tokio::spawn(end_if_never_answered(line.clone(), connected.host().to_owned()));
+    tokio::spawn(end_if_never_answered(line.clone(), connected.host().to_owned(), patience_max));
     let tally = Arc::new(Tally::default());
     let bar = progress(report.rows, tally.clone());
     let began = Instant::now();
@@ -250,8 +250,8 @@ async fn hold_lease(line: &Line, args: &Args) -> Result<Option<LeaseUse>, String
 }
 
 /// Whoever cannot be reached at all is not waited for without end.
-async fn end_if_never_answered(line: Arc<Line>, host: String) {
-    let mut wait = FIRST_CONTACT_MAX;
+async fn end_if_never_answered(line: Arc<Line>, host: String, time_max: Duration) {
+    let mut wait = time_max;
     loop {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -261,7 +261,7 @@ async fn end_if_never_answered(line: Arc<Line>, host: String) {
             return;
         }
         if line.parts().pace.health().circuit != CircuitState::Closed {
-            let seconds = FIRST_CONTACT_MAX.as_secs();
+            let seconds = time_max.as_secs_f64();
             let reason =
                 format!("{host} never answered in {seconds} s; look at the network and at stripe.api_url");
             return line.halt_with(Halt::Unreachable(reason));

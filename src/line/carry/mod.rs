@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::decision::{Decision, Next, Verdict};
+use super::decision::{Among, Decision, Next, Verdict};
 use super::gate::Gate;
 use super::look::{Looked, look};
 use super::{LeaseUse, Line, LookFirst, Options, Stop, Vet, vet};
@@ -229,8 +229,15 @@ impl<'l> Carried<'l> {
     /// Looks for the job's card at Stripe.
     async fn look(&mut self) -> Result<(), Stop> {
         self.tries += 1;
-        let (key_began, from) = (self.decision.key_began(), self.decision.absence_counts_from());
-        match look(self.line, &self.job, key_began, from, &self.recall).await? {
+        let known = self.known.as_deref();
+        let key_began = self.decision.key_began().or(known.and_then(|known| known.key_began));
+        let from = self.decision.absence_counts_from();
+        let look = |among| look(self.line, &self.job, among, key_began, from, &self.recall);
+        let mut looked = look(Among::Cardholder).await?;
+        if matches!(looked, Looked::Verdict(Verdict::Absent, _)) && self.decision.among() == Among::All {
+            looked = look(Among::All).await?;
+        }
+        match looked {
             Looked::Verdict(verdict, began) => {
                 let word = match verdict {
                     Verdict::Found(_) => "found",
@@ -265,7 +272,7 @@ fn decide(line: &Line, job: &Job, known: Option<&Row>, given_up: Option<Refusal>
     let mut decision = Decision::resume(known, sighting, look_first, now, line.parts.rules);
     // What was asked for first may have its card; what is asked for now cannot be known by the same key.
     if known.is_some_and(|row| row.state == State::Begun && !job.asks_for(row.content)) {
-        decision.settle_first();
+        decision.other_was_asked_for();
     }
     if let Some(refusal) = given_up {
         decision.give_up(refusal);

@@ -100,6 +100,7 @@ pub(super) async fn begin_batch(
     request: Request,
 ) -> Result<Response, Problem> {
     server.ready()?;
+    let arrival = server.batches().arrival();
     let upload = receive(&server, &query, request, Purpose::Issue).await?;
     let mut checked = upload.checked;
     let (Some(name), Some(held)) = (upload.batch, checked.held.take()) else {
@@ -112,7 +113,8 @@ pub(super) async fn begin_batch(
         let way_out = "Upload them under that name, or with second_cards=true if that is wanted";
         return Err(Problem::new(Kind::IssuedBefore, format!("{detail}. {way_out}")));
     }
-    let (batch, begun) = server.batches().begin(&server, name, &checked, query.second()).await?;
+    let (batch, begun) = server.batches().begin(&server, name, &checked, query.second(), &arrival).await?;
+    drop(arrival);
     if begun == Begun::Now {
         tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
         let (server, batch) = (server.clone(), batch.clone());
