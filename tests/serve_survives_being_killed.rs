@@ -39,7 +39,8 @@ async fn killed_in_the_middle_of_an_upload_nothing_was_issued_or_written() {
         let entries = std::fs::read_dir(folder).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
-    let others = files_of(directory.path()).into_iter().filter(|name| name != "staff.csv" && name != "embosser");
+    let others =
+        files_of(directory.path()).into_iter().filter(|name| name != "staff.csv" && name != "embosser");
     let of_ledger = files_of(&directory.path().join("embosser"));
     let others: Vec<_> =
         others.chain(of_ledger.into_iter().filter(|name| !name.starts_with("embosser.db"))).collect();

@@ -411,7 +411,8 @@ fn every_history_ends_in_one_card_and_each_rule_is_needed() {
         Without::DistrustOfTheFuture,
         Without::LookBeforeTheNextGeneration,
     ] {
-        let (seed, said) = found(0..HISTORIES, without).unwrap_or_else(|| panic!("{without:?} is not needed"));
+        let (seed, said) =
+            found(0..HISTORIES, without).unwrap_or_else(|| panic!("{without:?} is not needed"));
         assert!(WRONG.iter().any(|wrong| said.contains(wrong)), "{without:?}, history {seed}: {said}");
         println!("without {without:?}: history {seed}: {said}");
     }
