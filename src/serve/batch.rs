@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::check::Checked;
 use super::history::{Meter, Point};
@@ -59,6 +60,8 @@ pub(super) struct Batch {
     course: Mutex<Course>,
     /// What is known of its rows, while it is under way.
     recognition: Mutex<Option<Arc<Recognition>>>,
+    /// Cancelled when its jobs in the queue are not followed any more.
+    let_go: CancellationToken,
     changed: watch::Sender<u64>,
 }
 
@@ -98,6 +101,7 @@ impl Batch {
             gate: Gate::default(),
             tally: Tally::default(),
             course: Mutex::new(course),
+            let_go: CancellationToken::new(),
             changed: watch::Sender::new(0),
         }
     }
@@ -132,6 +136,17 @@ impl Batch {
     /// Whether they are.
     pub(super) fn is_out_of_reach(&self) -> bool {
         self.course().out_of_reach
+    }
+
+    /// Its jobs in the queue are not followed any more: nobody takes them.
+    pub(super) fn let_go(&self) {
+        self.let_go.cancel();
+        self.touch();
+    }
+
+    /// Resolves once they are not.
+    pub(super) async fn is_let_go(&self) {
+        self.let_go.cancelled().await;
     }
 
     /// A row has ended.
@@ -185,6 +200,7 @@ impl Batch {
     fn state(&self) -> State {
         let course = self.course();
         course.end.unwrap_or_else(|| match self.gate.standing() {
+            _ if self.let_go.is_cancelled() => State::Cancelling,
             Standing::Open => State::Running,
             Standing::Shut if course.out_of_reach => State::Running,
             Standing::Shut => State::Paused,
