@@ -12,6 +12,7 @@ pub struct Tally {
     refused: AtomicU64,
     unresolved: AtomicU64,
     retried: AtomicU64,
+    noted: AtomicU64,
 }
 
 /// What a [`Tally`] says at one moment.
@@ -27,6 +28,8 @@ pub struct Counts {
     pub unresolved: u64,
     /// Calls beyond each row's first.
     pub retried: u64,
+    /// Rows with a note.
+    pub noted: u64,
 }
 
 impl Tally {
@@ -38,6 +41,7 @@ impl Tally {
             Outcome::Unresolved(_) => &self.unresolved,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        self.noted.fetch_add(u64::from(ended.note.is_some()), Ordering::Relaxed);
         if ended.recorded_before {
             self.recorded.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -60,6 +64,7 @@ impl Tally {
             refused: get(&self.refused),
             unresolved: get(&self.unresolved),
             retried: get(&self.retried),
+            noted: get(&self.noted),
         }
     }
 }

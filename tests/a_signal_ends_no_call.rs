@@ -119,6 +119,30 @@ async fn a_terminal_that_is_gone_ends_issue_in_order_and_under_nohup_not_at_all(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_results_of_a_run_that_is_stopped_tell_no_less_than_those_before() {
+    let (sandbox, directory) = (slow_sandbox().await, tempfile::tempdir().unwrap());
+    let manifest = directory.path().join("cards.csv");
+    let program = Program::new(directory.path(), &sandbox);
+    write_manifest(&manifest, &sandbox, 20).await;
+    expect_exit(&program.run(&["issue", "cards.csv", "--rate", "100"]).await, 0);
+    // Those that have their cards come last now: the second run is stopped before it comes to them.
+    let expected = write_manifest(&manifest, &sandbox, 300).await;
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines[1..].reverse();
+    std::fs::write(&manifest, lines.join("\n")).unwrap();
+    let running = program.spawn(&["issue", "cards.csv", "--rate", "100"]);
+    cards(&sandbox, 20 + 10).await;
+    running.signal(Signal::TERM);
+    expect_exit(&running.ended().await, 3);
+    assert!(sandbox.account().cards.len() < 250);
+    every_card_is_told(directory.path(), &sandbox);
+    expect_exit(&program.run(&["issue", "cards.csv", "--rate", "1000"]).await, 0);
+    every_card_is_told(directory.path(), &sandbox);
+    one_card_each(&sandbox.account(), &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hang_up_makes_the_server_read_its_tokens_anew_and_ends_nothing() {
     let (sandbox, directory) = (slow_sandbox().await, tempfile::tempdir().unwrap());
     let program = Program::new(directory.path(), &sandbox);

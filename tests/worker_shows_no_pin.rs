@@ -62,6 +62,9 @@ impl Logging {
                 // Beside all else that is searched.
                 ("EMBOSSER__LEDGER__URL", "sqlite://embosser.db".into()),
                 ("EMBOSSER__RETRY__BACKOFF_SECONDS_MIN", "0.02".into()),
+                // The sandbox's calls and lists are quick, so that a look need not wait as long as with Stripe.
+                ("EMBOSSER__STRIPE__CALL_SECONDS_MAX", "0.5".into()),
+                ("EMBOSSER__STRIPE__LIST_LAG_SECONDS", "0.5".into()),
                 ("STRIPE_API_KEY", API_KEY.into()),
                 ("RUST_LOG", "trace".into()),
             ])

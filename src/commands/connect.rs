@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::{Config, PaceConfig};
-use crate::ledger::{Kind, Ledger, Scope, State};
+use crate::ledger::{Kind, Ledger, Only, Scope, State};
 use crate::pace::{Answered as Paced, Pace, Waited};
 use crate::sandbox::{self, Sandbox};
 use crate::stripe::{AccountAnswer, CardAnswer, Client, Mode};
@@ -41,14 +41,15 @@ pub enum ScopeError {
     /// The key or the ledger cannot be used.
     #[error("{0}")]
     Unusable(String),
-    /// Stripe never answered: another time it may.
+    /// Stripe or the ledger never answered: another time they may.
     #[error("{0}")]
     Unreachable(String),
 }
 
 impl From<crate::ledger::LedgerError> for ScopeError {
     fn from(error: crate::ledger::LedgerError) -> Self {
-        Self::Unusable(error.to_string())
+        let reason = error.to_string();
+        if error.may_pass() { Self::Unreachable(reason) } else { Self::Unusable(reason) }
     }
 }
 
@@ -214,7 +215,7 @@ impl Connected {
         for counts in &of_former {
             let batch = crate::job::Batch::new(counts.batch.clone())
                 .map_err(|error| ScopeError::Unusable(format!("a batch's name in the ledger {error}")))?;
-            let page = ledger.batch_page(former, &batch, None, Some(Kind::Issued), FORMER_CARDS).await?;
+            let page = ledger.batch_page(former, &batch, None, Only::of(Kind::Issued), FORMER_CARDS).await?;
             for row in page {
                 let State::Issued(card) = &row.state else { continue };
                 let paced = paced(pace, self.client.card(&card.id), |answer| match answer {

@@ -8,7 +8,7 @@ use super::Exit;
 use crate::config::Config;
 use crate::config::place::{PlaceError, existing_ledger_url};
 use crate::job::Batch;
-use crate::ledger::{BatchCounts, Ledger, LedgerError, Scope};
+use crate::ledger::{BatchCounts, Ledger, LedgerError, Only, Scope};
 use crate::outcome::Outcome;
 use crate::results::{self, Line};
 
@@ -227,7 +227,7 @@ async fn write_rows(
     let (mut after, mut separator) = (None, "\n  ");
     loop {
         let page = ledger
-            .batch_page(scope, batch, after.take(), None, PAGE_ROWS)
+            .batch_page(scope, batch, after.take(), Only::default(), PAGE_ROWS)
             .await
             .map_err(|error| Unwritten::Ledger(error.to_string()))?;
         let Some(last) = page.last() else { break };

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::connect::{Connected, Patience, connect};
+use super::connect::{Connected, Patience, ScopeError, connect};
 use super::signals::{on_hang_up, say};
 use crate::broker::Broker;
 use crate::clock::Clock;
@@ -66,8 +66,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         Err(error) => return Err(error.to_string()),
     };
     let pace = connected.pace(&config.pace);
-    let scope =
-        connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
+    let scope = match connected.scope(&ledger, &pace, Patience::Unbounded).await {
+        Ok(scope) => scope,
+        Err(ScopeError::Unreachable(reason)) => return Ok(again(&reason)),
+        Err(ScopeError::Unusable(reason)) => return Err(reason),
+    };
     let Connected { client, sandbox, .. } = connected;
     let exporter = Exporter::install()?;
     exporter.upkeep();

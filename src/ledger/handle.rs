@@ -9,7 +9,7 @@ use super::database::{Opening, Runs, Store, either};
 use super::group::{AnyQuestion, LookUp, Question, WAITING_MAX, Write, answer_in_groups, write_in_groups};
 use super::store::{Change, Touches, Written};
 use super::{
-    Batch, BatchCounts, BatchRow, Begin, Conclude, JobId, Kind, LedgerError, Recorded, Row, SameContent,
+    Batch, BatchCounts, BatchRow, Begin, Conclude, JobId, LedgerError, Only, Recorded, Row, SameContent,
     Scope, Step, Time, Version,
 };
 use crate::config::place::without_password;
@@ -283,8 +283,8 @@ impl Ledger {
         self.change(Change::RenameScope { from: from.clone(), to: to.clone() }).await.map(|_| ())
     }
 
-    /// Up to `limit` of a batch's rows in the manifest's order, after the given row; only those of one kind, if one
-    /// is given.
+    /// Up to `limit` of a batch's rows in the manifest's order, after the given row; only those that are asked
+    /// for.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -293,7 +293,7 @@ impl Ledger {
         scope: &Scope,
         batch: &Batch,
         after: Option<(u64, JobId)>,
-        only: Option<Kind>,
+        only: Only,
         limit: u32,
     ) -> Result<Vec<Row>, LedgerError> {
         let (scope, batch, limit) = (scope.clone(), batch.clone(), i64::from(limit));

@@ -370,7 +370,7 @@ async fn keep(
         let put = clock.boot();
         let sign = sqlx::query("SELECT 1").execute(&mut connection);
         if !matches!(tokio::time::timeout(ALIVE_WITHIN, sign).await, Ok(Ok(_))) {
-            tracing::warn!("the database's session that holds the account's line is lost");
+            tracing::warn!("the database's session that holds the account's lease is lost");
             return;
         }
         alive.at(put);

@@ -87,6 +87,23 @@ pub enum Kind {
     Refused,
 }
 
+/// Which rows are asked for; all of them if nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Only {
+    /// Those of this kind.
+    pub kind: Option<Kind>,
+    /// Those with a note.
+    pub noted: bool,
+}
+
+impl Only {
+    /// Those of this kind.
+    #[must_use]
+    pub fn of(kind: Kind) -> Self {
+        Self { kind: Some(kind), noted: false }
+    }
+}
+
 /// How often a row was written; 0 is no row at all. What a writer knew is told by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Version(pub u64);
@@ -225,6 +242,8 @@ pub struct BatchCounts {
     pub refused: u64,
     /// Jobs begun whose end is not known.
     pub unresolved: u64,
+    /// Those of all that have a note.
+    pub noted: u64,
     /// When the latest row was written.
     pub latest: Option<Time>,
 }

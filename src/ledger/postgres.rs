@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, Connection, Row as _};
 use super::database::{Opening, in_time};
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Written};
-use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
+use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Only, Row, SameContent, Scope, Step};
 use crate::config::place::without_password;
 use crate::job::Content;
 
@@ -49,10 +49,10 @@ const WRITE: &str = "WITH wanted AS (SELECT * FROM json_to_recordset($1::json) A
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
-        j.latest_ms AS latest_ms
+        j.noted AS noted, j.latest_ms AS latest_ms
     FROM (SELECT scope, batch, count(*) FILTER (WHERE state = 'done') AS issued,
             count(*) FILTER (WHERE state = 'refused') AS refused,
-            count(*) FILTER (WHERE state = 'begun') AS unresolved, max(written_ms) AS latest_ms
+            count(*) FILTER (WHERE state = 'begun') AS unresolved, count(note) AS noted, max(written_ms) AS latest_ms
           FROM steps GROUP BY scope, batch) j
         FULL OUTER JOIN batches b ON b.scope = j.scope AND b.batch = j.batch
     ORDER BY coalesce(j.latest_ms, b.began_ms) DESC";
@@ -332,12 +332,13 @@ impl Postgres {
         scope: &Scope,
         batch: &Batch,
         after: (i64, Option<&JobId>),
-        only: Option<Kind>,
+        only: Only,
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
             "SELECT {COLUMNS} FROM steps WHERE scope = $1 AND batch = $2
              AND (row_number, job_id COLLATE \"C\") > ($3, $4) AND ($6::text IS NULL OR state = $6)
+             AND (NOT $7 OR note IS NOT NULL)
              ORDER BY row_number, job_id COLLATE \"C\" LIMIT $5"
         );
         let raw = sqlx::query(sqlx::AssertSqlSafe(select))
@@ -346,7 +347,8 @@ impl Postgres {
             .bind(after.0)
             .bind(after.1.map_or("", JobId::as_str))
             .bind(limit)
-            .bind(only.map(Kind::word))
+            .bind(only.kind.map(Kind::word))
+            .bind(only.noted)
             .fetch_all(&mut self.connection)
             .await
             .map_err(|error| meaning(&self.name, &error))?;

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction
 use super::database::Opening;
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Touches, Written};
-use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Row, SameContent, Scope, Step};
+use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Only, Row, SameContent, Scope, Step};
 use crate::config::place::file_of;
 use crate::job::Content;
 
@@ -53,9 +53,9 @@ const SET_BATCH: &str = "INSERT INTO batches (scope, batch, digest, manifest_row
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
-        j.latest_ms AS latest_ms
+        j.noted AS noted, j.latest_ms AS latest_ms
     FROM (SELECT scope, batch, sum(state = 'done') AS issued, sum(state = 'refused') AS refused,
-            sum(state = 'begun') AS unresolved, max(written_ms) AS latest_ms FROM steps GROUP BY scope, batch) j
+            sum(state = 'begun') AS unresolved, count(note) AS noted, max(written_ms) AS latest_ms FROM steps GROUP BY scope, batch) j
         FULL OUTER JOIN batches b ON b.scope = j.scope AND b.batch = j.batch
     ORDER BY coalesce(j.latest_ms, b.began_ms) DESC";
 
@@ -189,16 +189,18 @@ impl Sqlite {
         scope: &Scope,
         batch: &Batch,
         after: (i64, Option<&JobId>),
-        only: Option<Kind>,
+        only: Only,
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
             "SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND batch = ?2
-             AND (row_number, job_id) > (?3, ?4) AND (?6 IS NULL OR state = ?6) ORDER BY row_number, job_id LIMIT ?5"
+             AND (row_number, job_id) > (?3, ?4) AND (?6 IS NULL OR state = ?6) AND (NOT ?7 OR note IS NOT NULL)
+             ORDER BY row_number, job_id LIMIT ?5"
         );
         let after_id = after.1.map_or("", JobId::as_str);
-        let values: [&dyn ToSql; 6] =
-            [&scope.as_str(), &batch.as_str(), &after.0, &after_id, &limit, &only.map(Kind::word)];
+        let kind = only.kind.map(Kind::word);
+        let values: [&dyn ToSql; 7] =
+            [&scope.as_str(), &batch.as_str(), &after.0, &after_id, &limit, &kind, &only.noted];
         self.all(&select, &values, |columns, name| store::row_from(columns, name))
     }
 

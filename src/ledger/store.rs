@@ -286,6 +286,7 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
         issued: whole(columns.number()?).unwrap_or(0),
         refused: whole(columns.number()?).unwrap_or(0),
         unresolved: whole(columns.number()?).unwrap_or(0),
+        noted: whole(columns.number()?).unwrap_or(0),
         latest: columns.number()?.map(Time::from_unix_ms),
     })
 }
@@ -311,4 +312,34 @@ pub(super) enum Again {
     Later,
     /// On a new connection.
     Anew,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::CardRequest;
+    use crate::clock::Time;
+    use crate::job::{Batch, Job};
+    use crate::ledger::State;
+
+    #[test]
+    fn a_row_is_ones_own_only_where_the_answer_to_its_commit_was_lost() {
+        let pairs =
+            [("type", "virtual"), ("currency", "eur")].map(|(name, value)| (name.into(), value.into()));
+        let request = CardRequest::from_pairs(pairs.into()).unwrap();
+        let job = Job::new(JobId::new("b/1").unwrap(), Batch::new("b").unwrap(), None, request, None);
+        let wanted = Row::of(&Scope::new("test", "model", None), &job, State::Begun, Time::from_unix_ms(1));
+        let other = Row { attempts: 7, ..wanted.clone() };
+        let of_found = |found: Option<&Row>, commit| Written::of_found(&wanted, found.cloned(), commit);
+        assert!(matches!(of_found(Some(&wanted), Commit::Again), Written::Done));
+        assert!(
+            matches!(of_found(Some(&wanted), Commit::First), Written::Changed(Some(found)) if *found == wanted)
+        );
+        for commit in [Commit::First, Commit::Again] {
+            assert!(
+                matches!(of_found(Some(&other), commit), Written::Changed(Some(found)) if *found == other)
+            );
+            assert!(matches!(of_found(None, commit), Written::Changed(None)));
+        }
+    }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Stop;
 use crate::clock::Clock;
 use crate::ledger::{Holder, Lease, LeaseError, Leased, Ledger, Scope};
+use crate::metrics;
 use crate::pace::Pace;
 
 /// Between two questions whether the other has given it up.
@@ -209,6 +210,7 @@ impl Shared {
         let is_news = *blocked_by != holder;
         blocked_by.clone_from(&holder);
         drop(blocked_by);
+        metrics::account_waits(holder.is_some());
         if let Some(holder) = holder.filter(|_| is_news) {
             tracing::warn!(%holder, "another process calls for this account; waiting until it ends");
         }

@@ -29,7 +29,7 @@ use crate::jwe::KeyReader;
 use crate::ledger::{Holder, LeaseError, Ledger, LedgerError, Row, Scope, Version};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
-use crate::pace::Pace;
+use crate::pace::{CircuitState, Pace};
 use crate::stripe::Client;
 use decision::{Rules, Sighting};
 use gate::Gate;
@@ -290,16 +290,17 @@ impl Line {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// The sentence that Stripe repeats to every job, while it does and jobs wait for that.
+    /// What all jobs wait for, if they do: Stripe, which answers nobody or refuses everybody for the same reason, or another
+    /// process that calls for this account.
     #[must_use]
-    pub fn repeated_refusal(&self) -> Option<String> {
-        self.refusals.repeated()
-    }
-
-    /// The other process that calls for this account, while this one waits for it.
-    #[must_use]
-    pub fn waits_for(&self) -> Option<Holder> {
-        self.lease.blocked_by()
+    pub fn all_wait_for(&self) -> Option<String> {
+        if self.parts.pace.health().circuit != CircuitState::Closed {
+            return Some("Stripe does not answer".to_owned());
+        }
+        if let Some(holder) = self.lease.blocked_by() {
+            return Some(format!("{holder} calls for this account"));
+        }
+        self.refusals.repeated().map(|sentence| format!("Stripe refuses every job alike: {sentence}"))
     }
 
     /// Takes the account's lease for as long as the answer is held, whatever jobs there are; waits while another process

@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::metrics;
+
 /// First wait before one job tries; it doubles.
 const WAIT_MIN: Duration = Duration::from_secs(5);
 /// Longest wait between two tries.
@@ -96,6 +98,7 @@ impl Refusals {
         }
         *state = State::default();
         drop(state);
+        metrics::refused_alike(false);
         self.changed.notify_waiters();
     }
 
@@ -122,6 +125,7 @@ impl Refusals {
             Meaning::Final
         };
         drop(state);
+        metrics::refused_alike(meaning == Meaning::FinalAndLast);
         if was_open {
             self.changed.notify_waiters();
         }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::look::{OfBatch, look_for_batch};
 use super::{Line, Stop};
 use crate::job::{Batch, Job};
+use crate::ledger::Only;
 
 /// Most batches that are remembered: a bound on memory. For one that is not, the ledger is asked again.
 const BATCHES_MAX: usize = 10_000;
@@ -77,7 +78,8 @@ impl Known {
             return Ok(known);
         }
         // Rows without that word are of an embosser that looked for none: they were begun with this ledger.
-        let has_rows = !parts.ledger.batch_page(&parts.scope, batch, None, None, 1).await?.is_empty();
+        let has_rows =
+            !parts.ledger.batch_page(&parts.scope, batch, None, Only::default(), 1).await?.is_empty();
         Ok(if has_rows { Self::Trusted } else { Self::Absent(0) })
     }
 

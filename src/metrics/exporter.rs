@@ -11,7 +11,9 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{BUILD, FROM_START, Kind, METRICS, ROWS_BUCKETS, SECONDS_BUCKETS, pace};
+use super::{
+    ACCOUNT_WAITS, BUILD, FROM_START, Kind, METRICS, REFUSED_ALIKE, ROWS_BUCKETS, SECONDS_BUCKETS, pace,
+};
 use crate::pace::Pace;
 
 /// Between two moves of recorded durations into their buckets, so that they take no more memory than that.
@@ -109,8 +111,10 @@ fn describe() {
     }
 }
 
-/// A counter that never counted is 0, which is not the same as not being there.
+/// A counter that never counted is 0, which is not the same as not being there; so is what is set only as it changes.
 fn zero() {
+    metrics::gauge!(REFUSED_ALIKE).set(0.0);
+    metrics::gauge!(ACCOUNT_WAITS).set(0.0);
     for metric in METRICS {
         if metric.kind == Kind::Counter && metric.labels.is_empty() {
             metrics::counter!(metric.name).increment(0);

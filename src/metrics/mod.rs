@@ -88,6 +88,10 @@ metrics! {
         "1 while Stripe's API does not answer and only a probe calls now and then.";
     KEY_ENDPOINT_DOWN, "embosser_pin_key_endpoint_down", Gauge, [],
         "1 while the endpoint of PIN keys does not answer: jobs with a PIN wait, those without go on.";
+    REFUSED_ALIKE, "embosser_refused_alike", Gauge, [],
+        "1 while Stripe refuses every job for the same reason: all wait, and one tries now and then.";
+    ACCOUNT_WAITS, "embosser_account_waits", Gauge, [],
+        "1 while jobs wait for another process that calls for the same account.";
     LEDGER_COMMIT, "embosser_ledger_commit_duration_seconds", Seconds, [],
         "One commit of the ledger, its flush included.";
     LEDGER_ROWS, "embosser_ledger_commit_rows", Rows, [],
@@ -363,6 +367,16 @@ pub fn pace(health: &Health) {
     let down = |circuit| f64::from(u8::from(circuit != CircuitState::Closed));
     metrics::gauge!(STRIPE_DOWN).set(down(health.circuit));
     metrics::gauge!(KEY_ENDPOINT_DOWN).set(down(health.key_circuit));
+}
+
+/// Whether Stripe refuses every job for the same reason.
+pub(crate) fn refused_alike(refused: bool) {
+    metrics::gauge!(REFUSED_ALIKE).set(f64::from(u8::from(refused)));
+}
+
+/// Whether jobs wait for another process that calls for the same account.
+pub(crate) fn account_waits(waits: bool) {
+    metrics::gauge!(ACCOUNT_WAITS).set(f64::from(u8::from(waits)));
 }
 
 /// So many lines of the log were dropped, ever.

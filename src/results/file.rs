@@ -4,6 +4,7 @@
 //! the manifest's order. So whoever opens the results finds one run's, whole, however many runs there were and however
 //! they ended. What a killed run left beside them is told from a living run's by its lock, and removed by the next one.
 
+use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -89,6 +90,22 @@ impl Results {
             self.flushed = Instant::now();
         }
         Ok(())
+    }
+
+    /// The jobs that have a line; none if the file cannot be read again.
+    ///
+    /// # Errors
+    /// If it cannot be written or read.
+    pub fn job_ids(&mut self) -> io::Result<Option<HashSet<String>>> {
+        self.file.flush()?;
+        let Place::Beside(partial) = &self.place else { return Ok(None) };
+        let lines = earlier::read_back(&partial.path)?;
+        lines
+            .into_iter()
+            .flatten()
+            .map(|line| line.map(|line| line.job_id))
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
     /// Puts the lines into the manifest's order, and the file to its place.

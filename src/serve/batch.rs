@@ -25,6 +25,7 @@ pub(super) struct Others {
     issued: u64,
     refused: u64,
     unresolved: u64,
+    noted: u64,
 }
 
 impl Others {
@@ -34,6 +35,7 @@ impl Others {
             issued: ledger.issued.saturating_sub(present.issued),
             refused: ledger.refused.saturating_sub(present.refused),
             unresolved: ledger.unresolved.saturating_sub(present.begun),
+            noted: ledger.noted.saturating_sub(present.noted),
         }
     }
 
@@ -255,6 +257,7 @@ impl Batch {
             waiting,
             recorded_before: counts.recorded + self.others.sum(),
             known_before: Some(self.known_before),
+            noted: counts.noted + self.others.noted,
             retried: counts.retried,
             rate_per_second,
             pace_per_second,

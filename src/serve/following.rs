@@ -19,7 +19,7 @@ use super::patience::{Patience, Seen};
 use crate::broker::follow::{Follower, Heard};
 use crate::clock::Time;
 use crate::job::JobId;
-use crate::ledger::State;
+use crate::ledger::{Only, State};
 use crate::outcome::Ended;
 use crate::worker::event::ResultEvent;
 
@@ -209,8 +209,10 @@ impl Outstanding {
     async fn look(&self, server: &Server, queue: &Queue, before: Time) -> Result<(), String> {
         let mut after = None;
         loop {
-            let page =
-                server.views().batch_page(queue.scope.now(), &self.batch.name, after, None, PAGE).await;
+            let page = server
+                .views()
+                .batch_page(queue.scope.now(), &self.batch.name, after, Only::default(), PAGE)
+                .await;
             let page = page.map_err(|error| error.to_string())?;
             let Some(last) = page.last() else { return Ok(()) };
             after = Some((last.row.unwrap_or(0), last.id.clone()));

@@ -166,12 +166,7 @@ impl Intake {
                     current_per_second: health.current_per_second,
                     in_flight: health.in_flight,
                     stripe_down: health.circuit != CircuitState::Closed,
-                    waits_for: line
-                        .repeated_refusal()
-                        .map(|sentence| format!("Stripe says of every card: {sentence}"))
-                        .or_else(|| {
-                            line.waits_for().map(|holder| format!("{holder} calls for this account"))
-                        }),
+                    waits_for: line.all_wait_for(),
                     stopped: line.halt().map(|halt| halt.to_string()),
                 }
             }

@@ -127,7 +127,12 @@ pub(super) enum Sent {
 pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Problem> {
     let job = decode(&read(server, request).await?, server.account())?;
     server.ready()?;
-    let different = || Problem::new(Kind::Conflict, "this id has a job with other content; use another id");
+    let different = || {
+        Problem::new(
+            Kind::Conflict,
+            "this id is that of a job with other content; send that one as it was, or, if a second card is wanted, a job of its own",
+        )
+    };
     let known = server.views().look_up(server.scope(), &job.id).await?;
     if let Some(row) = &known {
         if !job.asks_for(row.content) && !matches!(row.state, State::Refused(_)) {

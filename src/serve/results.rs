@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Server;
 use super::problem::{Kind as Wrong, Problem};
 use crate::job::{self, JobId};
-use crate::ledger::{Kind, Row};
+use crate::ledger::{Kind, Only, Row};
 use crate::outcome::{Ended, Outcome};
 use crate::results::{self, Line};
 
@@ -54,6 +54,9 @@ pub(super) struct RowsQuery {
     /// Only rows that ended so.
     #[param(inline)]
     pub(super) outcome: Option<OutcomeWord>,
+    /// Only rows with a note.
+    #[serde(default)]
+    pub(super) noted: bool,
     /// Most rows of this answer.
     #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<u32>,
@@ -171,7 +174,13 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
     // One more than asked for tells whether there are more.
     let mut found = server
         .views()
-        .batch_page(server.scope(), batch, after, query.outcome.map(Kind::from), limit + 1)
+        .batch_page(
+            server.scope(),
+            batch,
+            after,
+            Only { kind: query.outcome.map(Kind::from), noted: query.noted },
+            limit + 1,
+        )
         .await?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
@@ -242,7 +251,7 @@ async fn send_pages(
     send(Page::Rows(results::record(&results::COLUMNS).map_err(text)?.into())).await?;
     let mut after = None;
     loop {
-        let only = outcome.map(Kind::from);
+        let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
         let rows = server
             .views()
             .batch_page(server.scope(), batch, after.take(), only, PAGE_ROWS)

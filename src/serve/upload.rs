@@ -165,7 +165,7 @@ impl Checking {
     fn begin(server: &Server, batch: Option<Batch>, purpose: Purpose, second: SecondCards) -> Self {
         let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
         let (budget, rows_max) = (server.budget().clone(), server.limits().rows_max);
-        let recogniser = batch.clone().filter(|_| purpose == Purpose::Issue).map(|batch| {
+        let recogniser = batch.clone().map(|batch| {
             let (ledger, scope) = (server.views().clone(), server.scope().clone());
             Recogniser::new(ledger, scope, batch, second, Handle::current())
         });

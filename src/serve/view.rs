@@ -53,6 +53,8 @@ pub(super) struct BatchView {
     /// Rows of this upload that were issued before under another name: they keep those cards and get no second ones; null
     /// if this server did not receive it.
     pub(super) known_before: Option<u64>,
+    /// Rows with a note: what is different from what was asked for, such as a change of a card that exists.
+    pub(super) noted: u64,
     /// Calls beyond each row's first.
     pub(super) retried: u64,
     /// Rows that ended a second, of late.
@@ -81,7 +83,7 @@ pub(super) fn eta(rows: u64, rate_per_second: f64, pace_per_second: f64) -> f64 
 
 /// A batch of the ledger's.
 pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
-    let BatchCounts { batch, rows, issued, refused, unresolved, latest, .. } = counts;
+    let BatchCounts { batch, rows, issued, refused, unresolved, noted, latest, .. } = counts;
     let state = match rows {
         None => State::Open,
         Some(rows) if issued + refused >= rows => State::Finished,
@@ -99,6 +101,7 @@ pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
         waiting: rows.unwrap_or(0).saturating_sub(issued + refused + unresolved),
         recorded_before: 0,
         known_before: None,
+        noted,
         retried: 0,
         rate_per_second: 0.0,
         pace_per_second,

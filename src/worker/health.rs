@@ -27,6 +27,7 @@ pub fn router(line: Arc<Line>, ready: Arc<Ready>, exporter: &Exporter) -> Router
         let reason = line.halt().map(|halt| halt.to_string()).or_else(|| ready.reason());
         let parts = json!({
             "ready": is_ready, "broker": broker, "consumer": consumer, "ledger": ledger, "reason": reason,
+            "waits_for": line.all_wait_for(),
         });
         (code, Json(parts))
     };

@@ -20,7 +20,6 @@ use super::watchdog::{self, Look};
 use crate::broker::bounded;
 use crate::config::seconds;
 use crate::metrics;
-use crate::pace::CircuitState;
 
 /// Jobs in flight: what the pace takes in this time, which covers Stripe's slow answers.
 const IN_FLIGHT: Duration = Duration::from_secs(4);
@@ -155,7 +154,7 @@ impl Session {
                 _ = look.tick() => {
                     self.worker.last_empty.hold(std::mem::take(&mut self.pending)).await?;
                     self.look().await?;
-                    let why = held_up(&worker);
+                    let why = worker.line.all_wait_for();
                     match self.outage.look(why.is_none(), Instant::now()) {
                         Change::Stay => {}
                         change @ (Change::Park | Change::Resume) => {
@@ -247,17 +246,6 @@ impl Session {
         self.lost.cancel();
         let _ = bounded(self.connection.close(200, "done".into())).await;
     }
-}
-
-/// What holds up every job, if anything does: then they wait on the ladder, and not in this worker.
-fn held_up(worker: &Worker) -> Option<String> {
-    if worker.line.parts().pace.health().circuit != CircuitState::Closed {
-        return Some("Stripe does not answer".to_owned());
-    }
-    if let Some(holder) = worker.line.waits_for() {
-        return Some(format!("{holder} calls for this account"));
-    }
-    worker.line.repeated_refusal().map(|reason| format!("Stripe refuses every job alike: {reason}"))
 }
 
 fn log_change(change: Change, why: &str) {

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::job::{Batch, JobId};
-use crate::ledger::Scope;
+use crate::ledger::{Only, Scope};
 use crate::line::{Admitted, Line, Options};
 use crate::manifest::batch::Jobs;
 use crate::manifest::{InvalidRow, Manifest};
@@ -33,6 +33,8 @@ const READ_COUNT: std::ops::RangeInclusive<usize> = 1..=64;
 /// Ends that the results' writer takes at once, and how long it lets them gather.
 const WRITTEN_AT_ONCE: usize = 1024;
 const WRITTEN_EVERY: Duration = Duration::from_millis(5);
+/// Rows of the ledger that are read at once.
+const RECORDED_AT_ONCE: u32 = 1000;
 /// Rows begun in one go; then all goes on that can. So a busy machine takes rows as fast as it carries them, and no more
 /// are under way than it has use for. With four, one of two cores lacked work for a quarter of the time.
 const BEGUN_AT_ONCE: u64 = 6;
@@ -62,6 +64,7 @@ pub(super) async fn carry_all(
     let taken_in = |time: Duration| crate::pace::whole(per_second * time.as_secs_f64());
     let waiting_max = taken_in(WAITING).clamp(*WAITING_COUNT.start(), *WAITING_COUNT.end());
     let at_once = taken_in(READ_AT_ONCE).clamp(*READ_COUNT.start(), *READ_COUNT.end());
+    let batch = jobs.batch().clone();
     // The reader is so many rows ahead; the others that wait are jobs.
     let (rows, mut incoming) = mpsc::channel(1);
     let reader = {
@@ -117,7 +120,31 @@ pub(super) async fn carry_all(
         .map_err(|error| error.to_string())?
         .map_err(|_| "the results writer failed".to_owned())?;
     let cut = reader.join().map_err(|_| "the manifest's reader failed".to_owned())??;
+    let written = match written {
+        Ok(results) if line.is_stopping() || cut.is_some() => add_recorded(results, &line, &batch).await,
+        written => written,
+    };
+    let finishing = move || written.and_then(Results::finish);
+    let written = tokio::task::spawn_blocking(finishing).await.map_err(|error| error.to_string())?;
     Ok(Carried { taken, cut, written })
+}
+
+/// Gives the rows that a stopped run did not come to the ends that are recorded of them: its results tell no less than
+/// those of the run before.
+async fn add_recorded(mut results: Results, line: &Line, batch: &Batch) -> std::io::Result<Results> {
+    let Some(told) = results.job_ids()? else { return Ok(results) };
+    let parts = line.parts();
+    let mut after = None;
+    loop {
+        let rows =
+            parts.ledger.batch_page(&parts.scope, batch, after.take(), Only::default(), RECORDED_AT_ONCE);
+        let rows = rows.await.map_err(std::io::Error::other)?;
+        let Some(last) = rows.last() else { return Ok(results) };
+        after = Some((last.row.unwrap_or(0), last.id.clone()));
+        for row in rows.iter().filter(|row| !told.contains(row.id.as_str())) {
+            results.append(&results::Line::of_row(row, &row.ended()))?;
+        }
+    }
 }
 
 /// Some rows of the manifest.
@@ -181,7 +208,7 @@ fn write_results(
     mut results: Results,
     scope: &Scope,
     mut endings: mpsc::Receiver<RowEnded>,
-) -> std::io::Result<()> {
+) -> std::io::Result<Results> {
     let mut some = Vec::with_capacity(WRITTEN_AT_ONCE);
     while endings.blocking_recv_many(&mut some, WRITTEN_AT_ONCE) > 0 {
         for RowEnded { row, row_id, job_id, ended } in some.drain(..) {
@@ -193,7 +220,7 @@ fn write_results(
         // At a high rate a row ends every few microseconds, and to wake this thread for each would cost as much.
         std::thread::sleep(WRITTEN_EVERY);
     }
-    results.finish()
+    Ok(results)
 }
 
 fn refused_row(invalid: &InvalidRow, batch: &Batch) -> RowEnded {

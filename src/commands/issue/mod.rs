@@ -13,10 +13,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use secrecy::SecretString;
 
 use super::Exit;
-use super::connect::{FIRST_CONTACT_MAX, Patience, ScopeError, connect};
+use super::connect::{Connected, FIRST_CONTACT_MAX, Patience, ScopeError, connect};
 use super::signals::{HangUp, StopSignals, print, say};
 use crate::clock::Clock;
 use crate::config::{Config, place, seconds};
+use crate::job::Batch;
 use crate::ledger::{BatchRow, Ledger};
 use crate::line::decision::Rules;
 use crate::line::{Halt, LeaseUse, Line, LookFirst, OnSameRefusals, Parts, Vet};
@@ -31,6 +32,9 @@ use carry::{Carried, carry_all};
 
 /// Between two lines of progress where there is no terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Between two looks whether Stripe was ever reached, once it should have been.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
 /// Options of `embosser issue`.
 #[derive(Debug, clap::Args)]
@@ -108,6 +112,22 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         return Err("nothing was issued".into());
     }
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
+    // However it ends, the ledger's file is left whole.
+    let ended = issue(&args, &config, connected, &ledger, batch, manifest, &report).await;
+    ledger.close().await;
+    ended
+}
+
+/// Issues what was checked, and writes the results.
+async fn issue(
+    args: &Args,
+    config: &Config,
+    connected: Connected,
+    ledger: &Ledger,
+    batch: Batch,
+    manifest: Arc<Manifest>,
+    report: &CheckReport,
+) -> Result<Exit, String> {
     let exporter = args.metrics.map(|_| Exporter::install()).transpose()?;
     let pace = connected.pace(&config.pace);
     if let (Some(exporter), Some(listen)) = (&exporter, args.metrics) {
@@ -115,12 +135,11 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     let patience_max = FIRST_CONTACT_MAX.min(seconds(config.retry.elapsed_seconds_max));
     let patience = Patience::Bounded(config.retry.attempts_max, patience_max);
-    let scope = match connected.scope(&ledger, &pace, patience).await {
+    let scope = match connected.scope(ledger, &pace, patience).await {
         Ok(scope) => scope,
         Err(ScopeError::Unusable(reason)) => return Err(reason),
         Err(ScopeError::Unreachable(reason)) => {
             say(&format!("stopped: {reason}"));
-            ledger.close().await;
             return Ok(Exit::Unfinished);
         }
     };
@@ -142,21 +161,21 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let stopped = line.clone();
     tokio::spawn(StopSignals::listen(HangUp::Stops)?.obey(move || stopped.stop()));
     // From here on, what the ledger says is changed by nobody else.
-    let Some(lease) = hold_lease(&line, &args).await? else { return Ok(Exit::Unfinished) };
+    let Some(lease) = hold_lease(&line, args).await? else { return Ok(Exit::Unfinished) };
     let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };
-    let recognition = earlier::recognise(&ledger, &scope, &batch, second, &manifest).await?;
+    let recognition = earlier::recognise(ledger, &scope, &batch, second, &manifest).await?;
     earlier::tell(&recognition, say);
     // A rehearsal has a file of its own.
     let ending = if args.sandbox { "sandbox.results.csv" } else { "results.csv" };
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, ending);
     let results_path = args.results.clone().unwrap_or_else(of_manifest);
     if !args.reconcile_first && !args.sandbox {
-        earlier::hold_results_against(&ledger, &scope, &results_path).await?;
+        earlier::hold_results_against(ledger, &scope, &results_path).await?;
     }
     let results = Results::create(&results_path, scope.as_str())
         .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
-    let rows = earlier::rows_of_batch(&ledger, &scope, &batch, &recognition).await?;
-    let row = BatchRow { scope, batch: batch.clone(), digest: digest_of(&report), rows, began: clock.now() };
+    let rows = earlier::rows_of_batch(ledger, &scope, &batch, &recognition).await?;
+    let row = BatchRow { scope, batch: batch.clone(), digest: digest_of(report), rows, began: clock.now() };
     ledger.write_batch(row).await.map_err(|error| error.to_string())?;
     tokio::spawn(end_if_never_answered(line.clone(), connected.host().to_owned()));
     let tally = Arc::new(Tally::default());
@@ -167,10 +186,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let carried = tokio::spawn(carry_all(line.clone(), manifest, jobs, results, tally.clone(), bar.clone()));
     let carried = carried.await.map_err(|error| error.to_string())??;
     bar.finish_and_clear();
-    let exit = summary(&line, &report, &tally, &carried, began.elapsed(), &results_path);
+    let exit = summary(&line, report, &tally, &carried, began.elapsed(), &results_path);
     drop(lease);
-    drop(line);
-    ledger.close().await;
     if let Some(sandbox) = connected.sandbox {
         sandbox.stop().await;
     }
@@ -234,15 +251,23 @@ async fn hold_lease(line: &Line, args: &Args) -> Result<Option<LeaseUse>, String
 
 /// Whoever cannot be reached at all is not waited for without end.
 async fn end_if_never_answered(line: Arc<Line>, host: String) {
-    tokio::select! {
-        () = tokio::time::sleep(FIRST_CONTACT_MAX) => {}
-        () = line.stopped() => return,
-    }
-    if !line.was_answered() && line.parts().pace.health().circuit != CircuitState::Closed {
-        let seconds = FIRST_CONTACT_MAX.as_secs();
-        let reason =
-            format!("{host} never answered in {seconds} s; look at the network and at stripe.api_url");
-        line.halt_with(Halt::Unreachable(reason));
+    let mut wait = FIRST_CONTACT_MAX;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = line.stopped() => return,
+        }
+        if line.was_answered() {
+            return;
+        }
+        if line.parts().pace.health().circuit != CircuitState::Closed {
+            let seconds = FIRST_CONTACT_MAX.as_secs();
+            let reason =
+                format!("{host} never answered in {seconds} s; look at the network and at stripe.api_url");
+            return line.halt_with(Halt::Unreachable(reason));
+        }
+        // Too few calls have failed so far to say so.
+        wait = ASKED_AGAIN;
     }
 }
 

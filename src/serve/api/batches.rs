@@ -17,7 +17,7 @@ use crate::manifest::batch::issued_as;
 use crate::serve::access::{Operate, Read, Submit};
 use crate::serve::batch::Batch as UnderWay;
 use crate::serve::batches::{Begun, no_batch};
-use crate::serve::check::Purpose;
+use crate::serve::check::{Checked, Purpose};
 use crate::serve::extract::{Path, Query};
 use crate::serve::problem::{Kind, Problem};
 use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView};
@@ -49,6 +49,8 @@ pub(super) struct CheckView {
     pub(super) physical: u64,
     /// Virtual cards.
     pub(super) r#virtual: u64,
+    /// Rows that were issued before under another name, if this upload has a name: they would keep those cards.
+    pub(super) known_before: u64,
     /// Seconds that issuing them will take.
     pub(super) eta_seconds: f64,
 }
@@ -144,13 +146,16 @@ pub(super) async fn check_manifest(
     Query(query): Query<UploadQuery>,
     request: Request,
 ) -> Result<Json<CheckView>, Problem> {
-    let report = receive(&server, &query, request, Purpose::Check).await?.checked.report;
+    let Checked { report, recognition, .. } =
+        receive(&server, &query, request, Purpose::Check).await?.checked;
+    let known_before = recognition.len() as u64;
     Ok(Json(CheckView {
         rows: report.rows,
         pins: report.pins,
         physical: report.physical,
         r#virtual: report.r#virtual,
-        eta_seconds: eta(report.rows, 0.0, server.pace_per_second()),
+        known_before,
+        eta_seconds: eta(report.rows.saturating_sub(known_before), 0.0, server.pace_per_second()),
     }))
 }
 

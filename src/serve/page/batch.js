@@ -1,4 +1,4 @@
-// One batch: its progress as it comes, its refused rows, and what can be done with it.
+// One batch: its progress as it comes, the rows that a person is to look at, and what can be done with it.
 
 import { download, follow, get, post } from "/page/http.js";
 import { byId, cell, count, duration, save, sure } from "/page/elements.js";
@@ -6,6 +6,12 @@ import { byId, cell, count, duration, save, sure } from "/page/elements.js";
 const SVG = "http://www.w3.org/2000/svg";
 const OUTCOMES = ["issued", "refused", "unresolved"];
 const ROWS_AT_ONCE = 100;
+
+// The batch's rows that a person is to look at: how each list is asked for, and what stands beside a row's number and id.
+const LISTS = {
+  refused: { query: "outcome=refused", cells: (row) => [row.code, row.message] },
+  noted: { query: "noted=true", cells: (row) => [row.card_id ?? row.code, row.note] },
+};
 
 const STATES = {
   running: "running",
@@ -37,11 +43,14 @@ export function closeBatch() {
 export function openBatch(name, attempted) {
   closeBatch();
   attempt = attempted;
-  const batch = { name, path: `/v1/batches/${encodeURIComponent(name)}`, stop: new AbortController(), ended: false, refused: 0, next: null };
+  const lists = Object.fromEntries(Object.keys(LISTS).map((list) => [list, { counted: 0, fetched: 0, next: null }]));
+  const batch = { name, path: `/v1/batches/${encodeURIComponent(name)}`, stop: new AbortController(), ended: false, lists };
   shown = batch;
   byId("batch-title").textContent = name;
-  byId("refused").hidden = true;
-  byId("refused-rows").replaceChildren();
+  for (const list of Object.keys(LISTS)) {
+    byId(list).hidden = true;
+    byId(`${list}-rows`).replaceChildren();
+  }
   byId("figures").replaceChildren();
   byId("batch-state").textContent = "";
   byId("chart-figure").hidden = true;
@@ -51,7 +60,9 @@ export function openBatch(name, attempted) {
 
 // What the list says of the batch that is shown: uploaded again, it is followed again.
 export function listed(batches) {
-  if (shown?.ended && batches.some((batch) => batch.batch === shown.name && underWay(batch))) watch(shown);
+  if (!shown) return;
+  if (shown.ended && batches.some((batch) => batch.batch === shown.name && underWay(batch))) watch(shown);
+  fetchMissing();
 }
 
 function watch(batch) {
@@ -76,9 +87,11 @@ function show(view) {
   byId("pause").hidden = view.state !== "running";
   byId("resume").hidden = view.state !== "paused";
   byId("cancel").hidden = !["running", "paused"].includes(view.state);
-  byId("refused").hidden = view.refused === 0;
-  if (view.refused > shown.refused && shown.refused < ROWS_AT_ONCE) attempt(() => refused(false), "refused");
-  shown.refused = view.refused;
+  for (const [list, known] of Object.entries(shown.lists)) {
+    byId(list).hidden = view[list] === 0;
+    known.counted = view[list];
+  }
+  fetchMissing();
 }
 
 function figures(view) {
@@ -91,6 +104,7 @@ function figures(view) {
     ...(underWay(view) ? [["Rate", `${count(view.rate_per_second)}/s`]] : []),
     ...(view.eta_seconds === null ? [] : [["Time left", duration(view.eta_seconds)]]),
     ...(view.oldest_pin_age_seconds === null ? [] : [["Oldest PIN", duration(view.oldest_pin_age_seconds)]]),
+    ...(view.known_before ? [["Card from another batch", count(view.known_before)]] : []),
     ...(view.recorded_before ? [["Done before", count(view.recorded_before)]] : []),
     ...(view.retried ? [["Repeated calls", count(view.retried)]] : []),
   ];
@@ -126,21 +140,32 @@ function chart(history) {
   byId("chart-words").textContent = `Rows ended in each ${duration(seconds)}, at most ${count(highest)}:`;
 }
 
-async function refused(more) {
+// Fetches what is counted and not shown yet; what fails is tried again with the next refresh.
+function fetchMissing() {
+  for (const [list, { counted, fetched }] of Object.entries(shown.lists)) {
+    if (counted > fetched && fetched < ROWS_AT_ONCE) attempt(() => fetchRows(list, false), "refresh");
+  }
+}
+
+async function fetchRows(list, more) {
   const batch = shown;
   if (!batch) return;
-  const after = more && batch.next ? `&after=${encodeURIComponent(batch.next)}` : "";
-  const { rows, next } = await get(`${batch.path}/rows?outcome=refused&limit=${ROWS_AT_ONCE}${after}`);
+  const known = batch.lists[list];
+  const { counted } = known;
+  const after = more && known.next ? `&after=${encodeURIComponent(known.next)}` : "";
+  const { rows, next } = await get(`${batch.path}/rows?${LISTS[list].query}&limit=${ROWS_AT_ONCE}${after}`);
   if (shown !== batch) return;
   const lines = rows.map((row) => {
     const line = document.createElement("tr");
-    line.append(cell(String(row.row ?? ""), "number"), cell(row.row_id ?? ""), cell(row.code ?? ""), cell(row.message ?? ""));
+    const [what, why] = LISTS[list].cells(row);
+    line.append(cell(String(row.row ?? ""), "number"), cell(row.row_id ?? ""), cell(what ?? ""), cell(why ?? ""));
     return line;
   });
-  if (more) byId("refused-rows").append(...lines);
-  else byId("refused-rows").replaceChildren(...lines);
-  batch.next = next;
-  byId("refused-more").hidden = !next;
+  if (more) byId(`${list}-rows`).append(...lines);
+  else byId(`${list}-rows`).replaceChildren(...lines);
+  known.fetched = Math.max(known.fetched, counted);
+  known.next = next;
+  byId(`${list}-more`).hidden = !next;
 }
 
 function steer(action) {
@@ -164,4 +189,6 @@ byId("cancel").addEventListener("click", async () => {
 });
 byId("results").addEventListener("click", () => fetchResults("", "results"));
 byId("refused-download").addEventListener("click", () => fetchResults("?outcome=refused", "refused"));
-byId("refused-more").addEventListener("click", () => attempt(() => refused(true)));
+for (const list of Object.keys(LISTS)) {
+  byId(`${list}-more`).addEventListener("click", () => attempt(() => fetchRows(list, true)));
+}

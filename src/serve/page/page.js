@@ -36,7 +36,8 @@ function showServer(server) {
   const pace = server.pace_per_second < server.pace_configured_per_second
     ? `${count(server.pace_per_second)} of ${count(server.pace_configured_per_second)} calls/s`
     : `${count(server.pace_per_second)} calls/s`;
-  const trouble = server.stopped ? ` — stopped: ${server.stopped}` : server.stripe_down ? " — Stripe does not answer" : "";
+  const trouble = server.stopped ? ` — stopped: ${server.stopped}` : server.stripe_down ? " — Stripe does not answer"
+    : server.waits_for ? ` — waiting: ${server.waits_for}` : "";
   const words = `${mode}, ${pace}${trouble}`;
   if (byId("server").textContent !== words) byId("server").textContent = words;
 }

@@ -19,8 +19,11 @@ export function startUpload(attempt, begun) {
   byId("file").addEventListener("change", () => choose(byId("file").files[0]));
   byId("upload-form").addEventListener("submit", async (event) => {
     event.preventDefault();
-    const words = `Issue LIVE cards for ${file.name}? They are real and cannot be taken back.`;
-    if (server.mode === "live" && !(await sure(words, "Issue live cards"))) return;
+    const second = byId("second").checked;
+    const what = second ? "cards for every row, second ones too," : "cards";
+    const words = server.mode === "live" ? `Issue LIVE ${what} for ${file.name}? They are real and cannot be taken back.`
+      : `Issue ${what} for ${file.name}?`;
+    if ((server.mode === "live" || second) && !(await sure(words, server.mode === "live" ? "Issue live cards" : "Issue the cards"))) return;
     attempt(() => issue(begun));
   });
   byId("check").addEventListener("click", () => attempt(check));
@@ -44,6 +47,7 @@ function choose(chosen) {
   byId("chosen").hidden = false;
   byId("file-name").textContent = `${file.name}, ${size(file.size)}`;
   byId("name").value = file.name.replace(/\.[^.]*$/, "");
+  byId("second").checked = false;
   clear();
   const tooLarge = file.size > server.upload_bytes_max;
   byId("issue").disabled = byId("check").disabled = tooLarge;
@@ -69,8 +73,9 @@ async function issue(begun) {
 async function check() {
   const report = await send("/v1/checks");
   if (!report) return;
-  const { rows, pins, physical, virtual, eta_seconds: eta } = report;
-  verdict(`Nothing is wrong: ${count(rows)} rows (${count(physical)} physical, ${count(virtual)} virtual), ${count(pins)} with a PIN; about ${duration(eta)} to issue.`, "good");
+  const { rows, pins, physical, virtual, known_before: known, eta_seconds: eta } = report;
+  const keep = known ? ` ${count(known)} of them have their card from another batch and keep it.` : "";
+  verdict(`Nothing is wrong: ${count(rows)} rows (${count(physical)} physical, ${count(virtual)} virtual), ${count(pins)} with a PIN; about ${duration(eta)} to issue.${keep}`, "good");
 }
 
 // Sends the file; answers what the server said, or nothing after showing its problems. XMLHttpRequest, because fetch
@@ -82,7 +87,8 @@ async function send(path) {
   busy(true);
   try {
     const { status, text } = await new Promise((resolve, reject) => {
-      request.open("POST", `${path}?name=${encodeURIComponent(byId("name").value)}`);
+      const second = byId("second").checked ? "&second_cards=true" : "";
+      request.open("POST", `${path}?name=${encodeURIComponent(byId("name").value)}${second}`);
       for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
       request.setRequestHeader("Content-Type", "text/csv");
       request.upload.onprogress = ({ loaded, total }) => {
