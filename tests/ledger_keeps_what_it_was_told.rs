@@ -260,6 +260,17 @@ async fn reading_makes_no_ledger(url: &str) {
     }
 }
 
+/// Whoever asks whether the ledger can be written to leaves no row behind.
+async fn to_try_a_write_changes_nothing(url: &str) {
+    let ledger = Ledger::open(url).await.unwrap();
+    let before = format!("{:?}", ledger.counts().await.unwrap());
+    for _ in 0..2 {
+        ledger.probe_write().await.unwrap();
+    }
+    assert_eq!(format!("{:?}", ledger.counts().await.unwrap()), before);
+    ledger.close().await;
+}
+
 async fn all_of_it(url: &str) {
     reading_makes_no_ledger(url).await;
     keeps_what_it_was_told(url).await;
@@ -268,6 +279,7 @@ async fn all_of_it(url: &str) {
     equal_content_is_found(url).await;
     one_holds_an_accounts_lease(url).await;
     remembers_a_batchs_manifest(url).await;
+    to_try_a_write_changes_nothing(url).await;
     Ledger::open_existing(url).await.unwrap().close().await;
 }
 

@@ -6,11 +6,18 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use embosser::broker::Broker;
+use embosser::config::RabbitmqConfig;
 use embosser::sandbox::{Options, Sandbox};
-use serde_json::json;
+use lapin::options::QueueDeleteOptions;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::proxy::Proxy;
 use support::rabbit::Rabbit;
-use support::serve::Served;
+use support::serve::{Answer, Served};
 use support::{Program, Running, one_card_each, write_manifest};
+
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 struct Stage {
     directory: tempfile::TempDir,
@@ -156,6 +163,184 @@ async fn rows_that_are_refused_again_end_their_batch_and_single_jobs_give_back_t
         }
         worker.killed().await;
     }
+    assert_eq!(served.stopped().await.0, Some(0));
+}
+
+fn single_job(id: &str) -> Vec<u8> {
+    json!({"id": id, "card": {"type": "virtual", "currency": "eur"}}).to_string().into_bytes()
+}
+
+/// Waits until a job that was sent alone gave back its place; how it stands then.
+async fn until_its_place_is_free(served: &Served, id: &str) -> Answer {
+    let began = Instant::now();
+    loop {
+        let answer = served.get(&format!("/v1/jobs/{id}")).await;
+        if answer.status != 200 || answer.json()["state"] != "waiting" {
+            return answer;
+        }
+        assert!(began.elapsed() < Duration::from_secs(45), "its place is not given back: {}", answer.text);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn signal(served: &Served, signal: Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(served.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+impl Stage {
+    fn broker(&self) -> Broker {
+        let config = RabbitmqConfig { url: self.rabbit.url().as_str().into(), ..RabbitmqConfig::default() };
+        Broker::new(&config).unwrap()
+    }
+
+    /// Waits until so many jobs are in their queue.
+    async fn until_queued(&self, jobs: u32) {
+        let broker = self.broker();
+        let connection = broker.connect("test").await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let began = Instant::now();
+        loop {
+            let options = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
+            let name = broker.topology.jobs.as_str().into();
+            let queue = channel.queue_declare(name, options, Default::default()).await.unwrap();
+            if queue.message_count() == jobs {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "{} of {jobs}", queue.message_count());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        connection.close(200, "done".into()).await.unwrap();
+    }
+}
+
+/// The server learns of none of its jobs' ends: its queue of events was deleted, and they were told meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_went_with_their_queue_end_the_batch_and_free_the_place_of_a_job_all_the_same() {
+    let stage = stage().await;
+    let file = stage.directory.path().join("staff.csv");
+    write_manifest(&file, &stage.sandbox, 60).await;
+    // Every fifth row has no PIN; the others' are under a key that is no more.
+    stage.sandbox.rotate_key();
+    let served = Served::start(&stage.server, &["--rate", "100"]);
+    served.upload_file(&file).await.expect(202);
+    served.ask(reqwest::Method::POST, "/v1/jobs", &JSON, single_job("alone")).await.expect(202);
+    stage.until_queued(61).await;
+    signal(&served, Signal::STOP);
+    let events: Vec<String> =
+        stage.rabbit.queues().await.into_iter().filter(|name| name.contains("following")).collect();
+    assert_eq!(events.len(), 1, "{events:?}");
+    let connection = stage.broker().connect("test").await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.queue_delete(events[0].as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    connection.close(200, "done".into()).await.unwrap();
+    let worker = work(&stage, "200");
+    let began = Instant::now();
+    while stage.sandbox.counts().cards < 13 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", stage.sandbox.counts());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    worker.signal(Signal::TERM);
+    support::expect_exit(&worker.ended().await, 0);
+    signal(&served, Signal::CONT);
+    let view = served.until_ended("staff").await;
+    let counts = |view: &Value| {
+        [&view["state"], &view["issued"], &view["refused"], &view["waiting"]].map(Value::clone)
+    };
+    assert_eq!(counts(&view), [json!("finished"), json!(12), json!(48), json!(0)], "{view}");
+    let answer = until_its_place_is_free(&served, "alone").await.expect(200);
+    assert_eq!(answer.json()["state"], "issued");
+    // And what is told from now on is heard.
+    served.upload_file(&file).await.expect(202);
+    let worker = work(&stage, "200");
+    let view = served.until_ended("staff").await;
+    assert_eq!(counts(&view), [json!("finished"), json!(12), json!(48), json!(0)], "{view}");
+    worker.killed().await;
+    assert_eq!(served.stopped().await.0, Some(0));
+}
+
+/// What the worker does not even read as a job is in no ledger.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_the_worker_cannot_read_end_their_batch_and_free_the_place_of_a_job() {
+    let stage = stage().await;
+    let long = "a".repeat(500);
+    let rows: String = (1..=20).map(|row| format!("r{row},virtual,eur,{long},{long}\n")).collect();
+    let manifest = format!("row_id,type,currency,metadata[one],metadata[two]\n{rows}");
+    let served = Served::start(&stage.server, &["--rate", "100"]);
+    served.upload("/v1/batches?name=long", manifest.into_bytes()).await.expect(202);
+    let metadata = json!({"one": long, "two": long});
+    let job = json!({"id": "long", "card": {"type": "virtual", "currency": "eur", "metadata": metadata}});
+    served.ask(reqwest::Method::POST, "/v1/jobs", &JSON, job.to_string().into()).await.expect(202);
+    let worker = stage.worker.clone().with("EMBOSSER__WORKER__MESSAGE_KIB_MAX", "1").spawn(&["worker"]);
+    let view = served.until_ended("long").await;
+    assert_eq!((&view["state"], &view["refused"]), (&json!("finished"), &json!(20)), "{view}");
+    until_its_place_is_free(&served, "long").await.expect(404);
+    assert_eq!(stage.sandbox.counts().creates, 0);
+    worker.killed().await;
+    assert_eq!(served.stopped().await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_worker_a_batch_in_the_queue_can_be_let_go() {
+    let stage = stage().await;
+    let file = stage.directory.path().join("staff.csv");
+    let expected = write_manifest(&file, &stage.sandbox, 30).await;
+    let served = Served::start(&stage.server, &["--rate", "100"]);
+    served.upload_file(&file).await.expect(202);
+    stage.until_queued(30).await;
+    served.until("staff", |view| view["state"] == "running").await;
+    let cancelled = served.post("/v1/batches/staff/cancel").await.expect(200).json();
+    assert!(matches!(cancelled["state"].as_str(), Some("cancelling" | "interrupted")), "{cancelled}");
+    let view = served.until_ended("staff").await;
+    assert_eq!(view["state"], "interrupted", "{view}");
+    assert!(view["reason"].as_str().unwrap().contains("30 rows are in the queue"), "{view}");
+    served.post("/v1/batches/staff/cancel").await.expect(409);
+    // Its name is free, and what is in the queue is the worker's, once there is one.
+    served.upload_file(&file).await.expect(202);
+    let worker = work(&stage, "200");
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["state"], &view["issued"]), (&json!("finished"), &json!(30)), "{view}");
+    one_card_each(&stage.sandbox.account(), &expected);
+    worker.killed().await;
+    assert_eq!(served.stopped().await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_says_nothing_is_not_waited_for_and_a_sender_that_goes_away_leaves_no_place_taken() {
+    let stage = stage().await;
+    let proxy = Proxy::before(stage.rabbit.port()).await;
+    let server = stage
+        .server
+        .clone()
+        .with("EMBOSSER__RABBITMQ__URL", &stage.rabbit.url_by(proxy.port()))
+        .with("EMBOSSER__HTTP__IDLE_SECONDS_MAX", "5");
+    let served = Served::start(&server, &[]);
+    let post = async |id: &str| served.ask(reqwest::Method::POST, "/v1/jobs", &JSON, single_job(id)).await;
+    post("before").await.expect(202);
+    proxy.stall(true);
+    let impatient =
+        reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(500)).build().unwrap();
+    let request = impatient.post(format!("{}/v1/jobs", served.url)).header(JSON[0].0, JSON[0].1);
+    let gone = request.body(single_job("gone")).send();
+    let (patient, gone) = tokio::join!(post("patient"), gone);
+    assert!(gone.is_err_and(|error| error.is_timeout()));
+    assert!(patient.expect(503).text.contains("the broker does not answer"));
+    until_its_place_is_free(&served, "gone").await.expect(404);
+    until_its_place_is_free(&served, "patient").await.expect(404);
+    // What was sent and not confirmed may be lost with its connection.
+    proxy.cut();
+    proxy.stall(false);
+    let began = Instant::now();
+    while post("after").await.status != 202 {
+        assert!(began.elapsed() < Duration::from_secs(30), "it comes back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let worker = work(&stage, "100");
+    for id in ["before", "after"] {
+        let view = until_its_place_is_free(&served, id).await.expect(200).json();
+        assert_eq!(view["state"], "issued", "{view}");
+    }
+    worker.killed().await;
     assert_eq!(served.stopped().await.0, Some(0));
 }
 

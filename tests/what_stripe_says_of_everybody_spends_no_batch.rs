@@ -4,11 +4,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use embosser::sandbox::{Forced, KeyEndpoint, Options};
+use embosser::sandbox::{Forced, KeyEndpoint, Options, Sandbox};
 use support::issuing::{Issuing, ended, ended_within, issue, said};
-use support::{Program, expect_exit, free_port, one_card_each};
+use support::scene::{ONE_AT_A_TIME, Scene};
+use support::serve::Served;
+use support::{Expected, Program, expect_exit, free_port, one_card_each};
 
 /// Equal refusals in a row that are needed to see that they are alike (`same_refusals_max`); nobody is refused after them.
 const REFUSED_MAX: usize = 10;
@@ -43,9 +45,7 @@ async fn everybody_is_answered(forced: Forced, sentence: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_may_not_issue() {
-    let message = "Your account is not set up to use Issuing (cardholder {cardholder}, {request}).";
-    let forced = Forced::error(400, "invalid_request_error", None, message);
-    everybody_is_answered(forced, "not set up to use Issuing").await;
+    everybody_is_answered(not_set_up(), "not set up to use Issuing").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,6 +56,11 @@ async fn an_account_without_funds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_may_not_create_cards() {
+    everybody_is_answered(forbidden(), "does not have the required permissions").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_design_that_is_not_there() {
     let message = "No such personalization_design: 'ipd_1'";
     let forced = Forced {
@@ -63,6 +68,114 @@ async fn a_design_that_is_not_there() {
         ..Forced::error(404, "invalid_request_error", Some("resource_missing"), message)
     };
     everybody_is_answered(forced, "No such personalization_design").await;
+}
+
+fn not_set_up() -> Forced {
+    let message = "Your account is not set up to use Issuing (cardholder {cardholder}, {request}).";
+    Forced::error(400, "invalid_request_error", None, message)
+}
+
+fn forbidden() -> Forced {
+    let message = "The provided key does not have the required permissions for {job}.";
+    Forced::error(403, "invalid_request_error", None, message)
+}
+
+/// Waits until Stripe has seen so many creates.
+async fn until_creates(sandbox: &Sandbox, at_least: u64) -> u64 {
+    let began = Instant::now();
+    loop {
+        let creates = sandbox.counts().creates;
+        if creates >= at_least {
+            return creates;
+        }
+        assert!(began.elapsed() < Duration::from_secs(45), "{creates} creates of {at_least}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The jobs in the queue and on the ladder.
+async fn kept(scene: &Scene) -> usize {
+    scene.left_in_queues().await.values().map(|messages| usize::try_from(*messages).unwrap()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_refuses_few_jobs_keeps_the_others_and_issues_them_once_the_account_is_mended() {
+    const ROWS: usize = 300;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    let mut expected = scene.manifest(ROWS).await;
+    let mut listener = scene.listen().await;
+    expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
+    scene.sandbox.force(Some(not_set_up()));
+    // Fewer in flight than there are: what is kept is in the queue and in the worker.
+    let mut worker = scene.worker("60");
+    let mut refuse = async |expected: &mut Expected| {
+        for _ in 0..REFUSED_MAX {
+            let event = listener.event().await;
+            assert!(event.card.is_none(), "{event:?}");
+            expected.remove(event.id.as_deref().unwrap()).expect("each is told once");
+        }
+    };
+    refuse(&mut expected).await;
+    let (began, before) = (Instant::now(), scene.sandbox.counts().creates);
+    assert!(before <= CREATES_MAX, "{before} calls");
+    // Those that were under way, and one that tries for all; it waits some seconds.
+    let tried = until_creates(&scene.sandbox, before + 1).await;
+    assert!(tried <= CREATES_MAX, "{tried} calls");
+    // What is kept is the broker's, whatever becomes of the worker.
+    let output = worker.killed().await;
+    assert!(said(&output).contains("not set up to use Issuing"), "{}", said(&output));
+    assert_eq!(kept(&scene).await, ROWS - REFUSED_MAX, "no job is lost");
+    // Another answer for everybody, and then the account is mended while its worker waits.
+    scene.sandbox.force(Some(forbidden()));
+    worker = scene.worker("60");
+    refuse(&mut expected).await;
+    scene.sandbox.force(None);
+    for _ in 0..ROWS - 2 * REFUSED_MAX {
+        let event = listener.event().await;
+        assert!(event.card.is_some(), "after {:?}: {event:?}", began.elapsed());
+    }
+    one_card_each(&scene.sandbox.account(), &expected);
+    worker.signal(rustix::process::Signal::TERM);
+    let output = worker.ended().await;
+    expect_exit(&output, 0);
+    assert!(said(&output).contains("does not have the required permissions"), "{}", said(&output));
+    assert_eq!(kept(&scene).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_refuses_few_rows_says_why_and_issues_the_others_once_the_account_is_mended() {
+    const ROWS: usize = 200;
+    let issuing = Issuing::with(Options::default()).await;
+    let expected = issuing.manifest(ROWS).await;
+    let message = "The issuing balance is insufficient for {job}.";
+    issuing.sandbox.force(Some(Forced::error(402, "card_error", Some("insufficient_funds"), message)));
+    let served = Served::start(&issuing.program(), &["--rate", "100"]);
+    served.upload_file(&issuing.path("cards.csv")).await.expect(202);
+    served.until("cards", |view| view["refused"] == REFUSED_MAX).await;
+    let before = issuing.sandbox.counts().creates;
+    let tried = until_creates(&issuing.sandbox, before + 1).await;
+    assert!(tried <= CREATES_MAX, "{tried} calls");
+    let server = served.get("/v1/server").await.expect(200).json();
+    assert!(
+        server["waits_for"].as_str().is_some_and(|why| why.contains("balance is insufficient")),
+        "{server}"
+    );
+    issuing.sandbox.force(None);
+    let view = served.until_ended("cards").await;
+    assert_eq!(
+        (&view["state"], &view["issued"]),
+        (&"finished".into(), &(ROWS - REFUSED_MAX).into()),
+        "{view}"
+    );
+    // Those that were refused are issued by the same upload.
+    served.upload_file(&issuing.path("cards.csv")).await.expect(202);
+    let view = served.until_ended("cards").await;
+    assert_eq!((&view["refused"], &view["issued"]), (&0.into(), &ROWS.into()), "{view}");
+    one_card_each(&issuing.sandbox.account(), &expected);
+    let (code, log) = served.stopped().await;
+    assert_eq!(code, Some(0));
+    assert!(log.contains("balance is insufficient"), "{log}");
 }
 
 /// An outage is waited out with few calls, and its cause is told; when it ends, the same run makes every card.

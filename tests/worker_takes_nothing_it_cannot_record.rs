@@ -11,7 +11,7 @@ use lapin::BasicProperties;
 use serde_json::{Value, json};
 use support::proxy::Proxy;
 use support::scene::{ONE_AT_A_TIME, Scene};
-use support::{expect_exit, free_port, http_client};
+use support::{expect_exit, free_port, http_client, one_card_each};
 
 async fn until_ready(listen: u16, wanted: bool) -> Value {
     let began = Instant::now();
@@ -66,6 +66,62 @@ async fn while_the_ledger_can_only_be_read_jobs_stay_in_their_queue_and_none_bec
         let event = listener.event().await;
         assert!(event.card.is_some(), "{event:?}");
     }
+    worker.signal(rustix::process::Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+}
+
+/// Of a database, one table alone may be closed to it: grants that were forgotten, for instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_often_it_is_started_with_a_ledger_that_takes_no_attempt_no_job_becomes_poison() {
+    /// More than the deliveries after which the broker gives a job up.
+    const STARTS: usize = 25;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    let mut listener = scene.listen().await;
+    let (listen, ledger) = (free_port(), scene.directory.path().join("jobs.db"));
+    let program = scene
+        .program()
+        .with("EMBOSSER__LEDGER__URL", &format!("sqlite://{}", ledger.display()))
+        .with("EMBOSSER__WORKER__LISTEN", &format!("127.0.0.1:{listen}"));
+    let worker = program.spawn(&["worker"]);
+    until_ready(listen, true).await;
+    worker.killed().await;
+    let other = rusqlite::Connection::open(&ledger).unwrap();
+    other
+        .execute_batch(
+            "CREATE TRIGGER closed BEFORE INSERT ON steps BEGIN SELECT RAISE(ABORT, 'permission denied'); END",
+        )
+        .unwrap();
+    let expected = scene.manifest(5).await;
+    expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
+    for start in 1..=STARTS {
+        let worker = program.spawn(&["worker"]);
+        let pid = rustix::process::Pid::from_raw(i32::try_from(worker.pid()).unwrap()).unwrap();
+        let ended = tokio::spawn(worker.ended());
+        let began = Instant::now();
+        // Until it says that it cannot work, or ends by itself, to be started again.
+        while !ended.is_finished() {
+            let answer = http_client().get(format!("http://127.0.0.1:{listen}/readyz")).send().await;
+            if let Ok(answer) = answer
+                && answer.text().await.unwrap().contains("permission denied")
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "start {start}: it does not say so");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ended.await.unwrap();
+    }
+    assert_eq!(scene.messages(&scene.broker().topology.jobs).await, Some(5));
+    assert_eq!(scene.sandbox.counts().creates, 0);
+    other.execute_batch("DROP TRIGGER closed").unwrap();
+    let worker = program.spawn(&["worker"]);
+    for _ in 0..5 {
+        let event = listener.event().await;
+        assert!(event.card.is_some(), "{event:?}");
+    }
+    one_card_each(&scene.sandbox.account(), &expected);
     worker.signal(rustix::process::Signal::TERM);
     expect_exit(&worker.ended().await, 0);
 }

@@ -12,8 +12,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Queue};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::{Backoff, Broker, bounded, reason};
@@ -151,6 +152,20 @@ impl Publisher {
     /// Why it could not.
     pub async fn connect(&self) -> Result<(), String> {
         self.open().await.map(|_| ())
+    }
+
+    /// How a queue stands.
+    ///
+    /// # Errors
+    /// Why it could not be asked.
+    pub(crate) async fn look(&self, queue: &str) -> Result<Queue, String> {
+        let open = self.open().await?;
+        // On a channel of its own, which does not survive the answer that there is none.
+        let channel = bounded(open.connection.create_channel()).await?;
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = bounded(channel.queue_declare(queue.into(), passive, FieldTable::default())).await?;
+        let _ = bounded(channel.close(200, "looked".into())).await;
+        Ok(queue)
     }
 
     /// Closes its connection.

@@ -204,12 +204,12 @@ impl Ledger {
         Ok(accounts)
     }
 
-    /// Whether it can be written to, found out by a write.
+    /// Whether what a job writes can be written, found out by doing it.
     ///
     /// # Errors
     /// Why it cannot.
     pub async fn probe_write(&self) -> Result<(), LedgerError> {
-        self.set_metadata("probe", "1").await
+        self.change(Change::Probe).await.map(|_| ())
     }
 
     /// Remembers that something was so at a moment, by the time of day.

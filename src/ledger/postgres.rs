@@ -20,6 +20,9 @@ const MIGRATION_LOCK: i64 = 0x656d_626f_7373;
 /// Under which name the database's own identity stands: another one is another ledger.
 const IDENTITY: &str = "identity";
 
+const SET_METADATA: &str = "INSERT INTO metadata (name, value) VALUES ($1, $2)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
 /// Writes rows, each if the one that is there has the version before; answers which were written. A row that says
 /// issued is final, whoever writes.
 const WRITE: &str = "WITH wanted AS (SELECT * FROM json_to_recordset($1::json) AS written (scope TEXT, job_id TEXT,
@@ -228,9 +231,16 @@ impl Postgres {
                 update.bind(note).execute(&mut self.connection).await.map(|_| ())
             }
             Change::Metadata { name, value } => {
-                let insert = "INSERT INTO metadata (name, value) VALUES ($1, $2)
-                    ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-                sqlx::query(insert).bind(name).bind(value).execute(&mut self.connection).await.map(|_| ())
+                sqlx::query(SET_METADATA).bind(name).bind(value).execute(&mut self.connection).await.map(|_| ())
+            }
+            Change::Probe => {
+                let mut transaction = self.connection.begin().await?;
+                for statement in schema::PROBE {
+                    sqlx::query(statement).execute(&mut *transaction).await?;
+                }
+                transaction.rollback().await?;
+                // So that there is something to commit.
+                sqlx::query(SET_METADATA).bind("probe").bind("1").execute(&mut self.connection).await.map(|_| ())
             }
             Change::Batch(batch) => sqlx::query(
                 "INSERT INTO batches (scope, batch, digest, manifest_rows, began_ms) VALUES ($1, $2, $3, $4, $5)

@@ -8,6 +8,14 @@
 /// The newest version this embosser knows.
 pub(super) const VERSION: i64 = 2;
 
+/// What an attempt and its end ask of the database; taken back, so that nobody ever reads it. A database may let somebody
+/// write to one table and not to another.
+pub(super) const PROBE: [&str; 2] = [
+    "INSERT INTO steps (scope, job_id, step, version, batch, row_number, content, state, generation, attempts, written_ms)
+     VALUES ('probe', 'probe', 'probe', 1, 'probe', 0, '', 'begun', 0, 0, 0)",
+    "UPDATE steps SET version = 2, state = 'refused' WHERE scope = 'probe' AND job_id = 'probe' AND step = 'probe'",
+];
+
 /// What makes version 2 of nothing. `INTEGER` is `BIGINT` to PostgreSQL, `KEYS` what each database orders ids by.
 fn tables(integer: &str, key_order: &str, without_rowid: &str) -> Vec<String> {
     vec![

@@ -312,6 +312,16 @@ fn write_one(
             }
             Ok(Written::Done)
         }
+        Change::Probe => {
+            transaction.execute_batch("SAVEPOINT probe")?;
+            for statement in schema::PROBE {
+                transaction.execute(statement, [])?;
+            }
+            transaction.execute_batch("ROLLBACK TO probe; RELEASE probe")?;
+            // So that there is something to commit.
+            transaction.prepare_cached(SET_METADATA)?.execute(["probe", "1"])?;
+            Ok(Written::Done)
+        }
         Change::Close => Ok(Written::Done),
     }
 }

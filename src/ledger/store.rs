@@ -30,6 +30,8 @@ pub(super) enum Change {
     Batch(Box<BatchRow>),
     /// Every row of one scope gets another, but for those that the other has already.
     RenameScope { from: Scope, to: Scope },
+    /// What a job writes is tried, and taken back; a name is given a value, which is kept.
+    Probe,
     /// Nothing more is written: the connection is to be closed.
     Close,
 }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::check::Checked;
 use super::history::{Meter, Point};
@@ -59,6 +60,8 @@ pub(super) struct Batch {
     pub(super) gate: Gate,
     tally: Tally,
     course: Mutex<Course>,
+    /// Cancelled when its jobs in the queue are not followed any more.
+    let_go: CancellationToken,
     changed: watch::Sender<u64>,
 }
 
@@ -99,6 +102,7 @@ impl Batch {
             gate: Gate::default(),
             tally: Tally::default(),
             course: Mutex::new(course),
+            let_go: CancellationToken::new(),
             changed: watch::Sender::new(0),
         }
     }
@@ -128,6 +132,17 @@ impl Batch {
     /// Whether they are.
     pub(super) fn is_out_of_reach(&self) -> bool {
         self.course().out_of_reach
+    }
+
+    /// Its jobs in the queue are not followed any more: nobody takes them.
+    pub(super) fn let_go(&self) {
+        self.let_go.cancel();
+        self.touch();
+    }
+
+    /// Resolves once they are not.
+    pub(super) async fn is_let_go(&self) {
+        self.let_go.cancelled().await;
     }
 
     /// A row has ended.
@@ -186,6 +201,7 @@ impl Batch {
     fn state(&self) -> State {
         let course = self.course();
         course.end.unwrap_or_else(|| match self.gate.standing() {
+            _ if self.let_go.is_cancelled() => State::Cancelling,
             Standing::Open => State::Running,
             Standing::Shut if course.out_of_reach => State::Running,
             Standing::Shut => State::Paused,

@@ -2,9 +2,10 @@
 //!
 //! Every published job is answered with an event, whatever became of it: a row that is refused again, a conflict and one
 //! that was issued long ago change nothing in the ledger, and are heard of all the same. Events may have been missed only
-//! where the broker lost the queue; then the ledger is looked at, and what it cannot tell ends after a time.
+//! where the broker lost the queue; then the ledger is looked at, and what it cannot tell ends after a time ([`super::patience`]).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use super::Server;
 use super::batch::Batch;
 use super::intake::Queue;
+use super::patience::{Patience, Seen};
 use crate::broker::follow::{Follower, Heard};
 use crate::clock::Time;
 use crate::job::JobId;
@@ -23,8 +25,6 @@ use crate::worker::event::ResultEvent;
 
 /// Between two looks at the ledger once events may have been missed; never more often than a look takes, ten times over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long the ledger may show nothing new before what is left is given up: longer than the ladder's longest rung.
-const MISSED_MAX: Duration = Duration::from_secs(15 * 60);
 /// Rows of one look at the ledger.
 const PAGE: u32 = 500;
 
@@ -34,6 +34,8 @@ pub(super) struct Following {
     waiting: Mutex<Waiting>,
     /// Why nothing is heard, if that is so.
     lost: Mutex<Option<String>>,
+    /// Events that were heard.
+    heard: AtomicU64,
 }
 
 #[derive(Default)]
@@ -112,6 +114,7 @@ impl Following {
 
     /// False if it cannot be read.
     fn hear(&self, event: &[u8], now: Time) -> bool {
+        self.heard.fetch_add(1, Ordering::Relaxed);
         let Ok(event) = serde_json::from_slice::<ResultEvent>(event) else {
             tracing::warn!("a result event cannot be read; it is of another version");
             return false;
@@ -148,6 +151,11 @@ impl Outstanding {
         self.left.send_replace(rows.len());
     }
 
+    /// How many were published and have not ended.
+    pub(super) fn left(&self) -> usize {
+        *self.left.borrow()
+    }
+
     /// It was not published after all.
     pub(super) fn remove(&self, id: &JobId) {
         self.take(id.as_str());
@@ -177,15 +185,16 @@ impl Outstanding {
             _ = left.wait_for(|left| *left == 0) => return Ok(()),
             _ = missed.wait_for(|times| *times > 0) => {}
         }
-        let (mut latest, mut count) = (Instant::now(), *left.borrow());
-        while count > 0 {
+        let count = *left.borrow();
+        let mut patience = begin_to_wait(queue, count).await;
+        loop {
             let began = Instant::now();
             self.look(server, queue, before).await?;
-            let now = *left.borrow_and_update();
-            if now != count {
-                (latest, count) = (Instant::now(), now);
+            let count = *left.borrow_and_update();
+            if count == 0 {
+                return Ok(());
             }
-            if latest.elapsed() > MISSED_MAX {
+            if is_given_up(&mut patience, queue, count).await {
                 return Err(format!(
                     "the broker lost its queue of results, and the ledger does not tell what became of {count} rows; \
                      upload the same file again"
@@ -194,7 +203,6 @@ impl Outstanding {
             let wait = LOOK_EVERY.max(began.elapsed() * 10);
             let _ = tokio::time::timeout(wait, left.wait_for(|left| *left == 0)).await;
         }
-        Ok(())
     }
 
     /// What the ledger knows of them since the batch began.
@@ -214,6 +222,33 @@ impl Outstanding {
             }
         }
     }
+}
+
+/// How long so many rows or jobs are waited for, now that their events may have been missed.
+async fn begin_to_wait(queue: &Queue, left: usize) -> Patience {
+    Patience::new(seen(queue, left, Ask::Now).await, Instant::now())
+}
+
+/// Whether what is left of them is given up.
+async fn is_given_up(patience: &mut Patience, queue: &Queue, left: usize) -> bool {
+    if queue.following.lost().is_some() {
+        patience.rest(Instant::now());
+        return false;
+    }
+    let ask = if patience.asks_for_queued() { Ask::Now } else { Ask::Not };
+    patience.is_over(seen(queue, left, ask).await, Instant::now())
+}
+
+/// Whether the broker is asked how many jobs wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Now,
+    Not,
+}
+
+async fn seen(queue: &Queue, left: usize, ask: Ask) -> Seen {
+    let queued = if ask == Ask::Now { queue.queued().await } else { None };
+    Seen { left, heard: queue.following.heard.load(Ordering::Relaxed), queued }
 }
 
 /// Hears events for as long as the server runs.
@@ -250,8 +285,8 @@ pub(super) async fn follow(server: Server, queue: Arc<Queue>, mut follower: Foll
 
 /// Gives back the places of jobs whose events may have been missed, once the ledger tells their end, or after a time.
 async fn look_for_jobs(server: Server, queue: Arc<Queue>, mut jobs: Vec<(String, Option<Time>)>) {
-    let began = Instant::now();
-    while !jobs.is_empty() && began.elapsed() < MISSED_MAX {
+    let mut patience = begin_to_wait(&queue, jobs.len()).await;
+    while !jobs.is_empty() && !is_given_up(&mut patience, &queue, jobs.len()).await {
         let mut left = Vec::new();
         for (id, before) in jobs {
             let row = match JobId::new(id.as_str()) {

@@ -21,6 +21,7 @@ use crate::line::{Line, Options};
 use crate::manifest::batch::Jobs;
 use crate::manifest::recognise::Recognition;
 use crate::pace::CircuitState;
+use crate::worker::IN_FLIGHT_MAX;
 
 /// Where jobs go.
 pub enum Intake {
@@ -74,6 +75,24 @@ impl Queue {
             following: Following::default(),
             follower: Mutex::new(Some(follower)),
         })
+    }
+}
+
+impl Queue {
+    /// Jobs that are in the queue, with a worker or on the ladder, at most; none if the broker cannot be asked.
+    pub(super) async fn queued(&self) -> Option<u64> {
+        let topology = self.publisher.topology();
+        let mut queued = IN_FLIGHT_MAX as u64;
+        for name in topology.queues().iter().filter(|name| **name != topology.parked) {
+            queued += u64::from(self.publisher.look(name).await.ok()?.message_count());
+        }
+        Some(queued)
+    }
+
+    /// Whether a worker takes jobs; none if the broker cannot be asked.
+    pub(super) async fn has_worker(&self) -> Option<bool> {
+        let jobs = self.publisher.look(&self.publisher.topology().jobs).await.ok()?;
+        Some(jobs.consumer_count() > 0)
     }
 }
 
@@ -177,6 +196,16 @@ impl Intake {
         match self {
             Self::Line(line) => line.stop(),
             Self::Queue(queue) => queue.stopping.cancel(),
+        }
+    }
+
+    /// Whether somebody issues what was taken in. While the broker is away, nobody is known to.
+    pub(super) async fn has_worker(&self) -> bool {
+        match self {
+            Self::Line(_) => true,
+            Self::Queue(queue) => {
+                queue.following.lost().is_none() && queue.has_worker().await.unwrap_or(false)
+            }
         }
     }
 

@@ -21,6 +21,7 @@ mod jobs;
 mod limits;
 mod openapi;
 mod page;
+mod patience;
 mod problem;
 mod publish;
 mod results;

@@ -90,6 +90,11 @@ async fn publish_and_follow(
     batch.out_of_reach(unpublished);
     tokio::select! {
         ended = outstanding.all_ended(server, queue, before) => ended,
+        () = batch.is_let_go() => Err(format!(
+            "{} rows are in the queue and nobody takes them; a worker that comes issues them, unless the queue is emptied \
+             before",
+            outstanding.left()
+        )),
         () = queue.stopping.cancelled() => Err("the server was stopped; the worker goes on".to_owned()),
     }
 }
@@ -176,6 +181,19 @@ fn no_queue(queue: &Queue) -> String {
 
 /// Publishes one job; what becomes of it is told by its event, and what is known of it by the ledger.
 pub(super) async fn take(
+    server: &Server,
+    queue: &Arc<Queue>,
+    job: Job,
+    under_way: impl Send + 'static,
+) -> Result<(), Problem> {
+    let (server, queue) = (server.clone(), queue.clone());
+    // In a task of its own: a sender that hangs up meanwhile ends the request, and what waits for the job's event would wait for
+    // one that may never come.
+    let publishing = tokio::spawn(async move { publish_alone(&server, &queue, job, under_way).await });
+    publishing.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
+}
+
+async fn publish_alone(
     server: &Server,
     queue: &Arc<Queue>,
     job: Job,

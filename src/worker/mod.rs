@@ -35,6 +35,7 @@ use crate::line::{Halt, Line};
 use crate::metrics;
 use last_empty::LastEmpty;
 use message::Terms;
+pub(crate) use session::IN_FLIGHT_MAX;
 use session::{End, Window};
 use subscription::Lost;
 

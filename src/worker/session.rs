@@ -24,7 +24,9 @@ use crate::metrics;
 /// Jobs in flight: what the pace takes in this time, which covers Stripe's slow answers.
 const IN_FLIGHT: Duration = Duration::from_secs(4);
 /// Bounds of that number. lapin buffers without bound, so this is the only backpressure.
-const IN_FLIGHT_COUNT: std::ops::RangeInclusive<usize> = 16..=300;
+const IN_FLIGHT_COUNT: std::ops::RangeInclusive<usize> = 16..=IN_FLIGHT_MAX;
+/// The most, of any worker.
+pub(crate) const IN_FLIGHT_MAX: usize = 300;
 /// Between two looks at the queue and at Stripe's state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Beyond what a job and its last call may take, until nothing is in flight, before the prefetch is used in another way.

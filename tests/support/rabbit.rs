@@ -114,6 +114,21 @@ impl Rabbit {
         self.directory.path().join("log")
     }
 
+    /// The names of its queues.
+    pub async fn queues(&self) -> Vec<String> {
+        let mut control = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl");
+        control
+            .env("HOME", self.directory.path())
+            .env("RABBITMQ_NODENAME", node(self.port))
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .args(["--quiet", "list_queues", "name", "--no-table-headers"])
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || control.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
     /// Ends it as a service manager would, and waits until it has.
     pub fn stop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.server);
@@ -147,6 +162,10 @@ impl Rabbit {
     }
 }
 
+fn node(port: u16) -> String {
+    format!("embosser{port}@localhost")
+}
+
 /// A broker that is up greets a wrong protocol header with its own; before that it refuses the connection.
 fn answers(port: u16) -> bool {
     use std::io::{Read as _, Write as _};
@@ -162,7 +181,7 @@ fn run(directory: &tempfile::TempDir, port: u16, distribution_port: u16, epmd_po
     let mut server = Command::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
     server
         .env("HOME", directory.path())
-        .env("RABBITMQ_NODENAME", format!("embosser{port}@localhost"))
+        .env("RABBITMQ_NODENAME", node(port))
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_NODE_PORT", port.to_string())
         .env("RABBITMQ_DIST_PORT", distribution_port.to_string())

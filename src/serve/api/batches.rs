@@ -15,6 +15,7 @@ use crate::job::Batch;
 use crate::line::gate::Standing;
 use crate::manifest::batch::issued_as;
 use crate::serve::access::{Operate, Read, Submit};
+use crate::serve::batch::Batch as UnderWay;
 use crate::serve::batches::{Begun, no_batch};
 use crate::serve::check::{Checked, Purpose};
 use crate::serve::extract::{Path, Query};
@@ -279,31 +280,44 @@ pub(super) async fn resume_batch(
     steer(&server, &batch, Standing::Open).await
 }
 
-/// Call a batch off: what has begun ends, the rest is refused as `cancelled`.
+/// Call a batch off: what has begun ends, the rest is refused as `cancelled`. What is in RabbitMQ's queue already is the
+/// worker's to issue: then it is too late, unless there is no worker. Without one the batch is let go: it ends as interrupted,
+/// and its jobs stay in the queue.
 #[utoipa::path(
     post, path = "/v1/batches/{batch}/cancel", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
     security(("token" = ["operate"])),
     responses((status = 200, body = BatchView),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended"))
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended, or a worker issues its jobs"))
 )]
 pub(super) async fn cancel_batch(
     _: Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
+    let under_way = under_way(&server, &batch).await?;
+    if under_way.is_under_way() && under_way.is_out_of_reach() && !server.intake().has_worker().await {
+        tracing::warn!(batch = %under_way.name, "a batch is let go: its jobs are in the queue, and there is no worker");
+        under_way.let_go();
+        return Ok(Json(under_way.view(server.pace_per_second(), server.clock().now())));
+    }
     steer(&server, &batch, Standing::CalledOff).await
 }
 
 async fn steer(server: &Server, name: &str, standing: Standing) -> Result<Json<BatchView>, Problem> {
+    let batch = under_way(server, name).await?;
+    batch.steer(standing)?;
+    tracing::info!(batch = %batch.name, ?standing, "a batch was steered");
+    Ok(Json(batch.view(server.pace_per_second(), server.clock().now())))
+}
+
+async fn under_way(server: &Server, name: &str) -> Result<Arc<UnderWay>, Problem> {
     let Some(batch) = server.batches().get(name) else {
         // One of an earlier run has ended, and one that is not known is told so.
         server.batches().view(server, name).await?;
         return Err(Problem::new(Kind::Conflict, "the batch is not under way; upload its file again first"));
     };
-    batch.steer(standing)?;
-    tracing::info!(batch = %batch.name, ?standing, "a batch was steered");
-    Ok(Json(batch.view(server.pace_per_second(), server.clock().now())))
+    Ok(batch)
 }
 
 async fn existing(server: &Server, name: String) -> Result<Batch, Problem> {
