@@ -13,7 +13,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use serde_json::json;
 use support::scene::{ONE_AT_A_TIME, Scene};
-use support::{expect_exit, raw_amqp};
+use support::{expect_exit, free_port, http_client, raw_amqp};
 
 /// "grün" as latin1, which is not UTF-8.
 const UNREADABLE: &[u8] = b"gr\xfcn";
@@ -52,7 +52,9 @@ async fn two_workers_go_on_within_a_minute_and_the_message_is_parked() {
     publish_unreadable(&scene).await;
     publish_jobs(&scene, "after", 15).await;
     let began = Instant::now();
-    let workers = [scene.worker("50"), scene.worker("50")];
+    let listen = free_port();
+    let program = scene.program().with("EMBOSSER__WORKER__LISTEN", &format!("127.0.0.1:{listen}"));
+    let workers = [program.spawn(&["worker", "--rate", "50"]), scene.worker("50")];
     let mut issued = BTreeMap::new();
     while issued.len() < 30 {
         let event = listener.event().await;
@@ -64,6 +66,17 @@ async fn two_workers_go_on_within_a_minute_and_the_message_is_parked() {
     let topology = scene.broker().topology;
     until_messages(&scene, &topology.parked, 1, Duration::from_secs(60)).await;
     assert_eq!(scene.left_in_queues().await, BTreeMap::from([(topology.parked.clone(), 1)]));
+    // Who looks after the workers is told; each of them looks now and then.
+    let began = Instant::now();
+    loop {
+        let metrics = http_client().get(format!("http://127.0.0.1:{listen}/metrics")).send().await.unwrap();
+        let metrics = metrics.text().await.unwrap();
+        if metrics.lines().any(|line| line == "embosser_parked_messages 1") {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{metrics}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     // Whoever comes next is not bothered by it.
     publish_jobs(&scene, "next", 5).await;
     scene.cards(35).await;

@@ -13,6 +13,7 @@ use embosser::sandbox::{Options, Sandbox};
 use fantoccini::key::Key;
 use serde_json::json;
 use support::browser::{Browser, Look, downloaded};
+use support::rabbit::Rabbit;
 use support::serve::Served;
 use support::{Expected, Program, expect_exit, one_card_each, write_manifest};
 
@@ -235,4 +236,28 @@ async fn on_a_phone_in_the_dark_a_batch_is_cancelled_and_a_lost_connection_comes
     browser.until_text("#batch-state", "The connection is lost").await;
     let _served = Served::start(&program, &["--rate", "20", "--listen", &address]);
     browser.until_text("#batch-state", "interrupted: upload the same file again").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_rabbitmq_is_away_the_page_says_so() {
+    let Stage { directory, sandbox, program, downloads } = stage().await;
+    let mut rabbit = Rabbit::start().await;
+    let program = program
+        .with("EMBOSSER__RABBITMQ__URL", &rabbit.url())
+        .with("EMBOSSER__HTTP__JOBS_TO", "rabbitmq_test");
+    let served = Served::start(&program, &["--rate", "20"]);
+    let browser = Browser::start(Look::Desk, &downloads).await;
+    browser.open(&served.url).await;
+    browser.until_text("#server", "test cards, 20 calls/s").await;
+    rabbit.kill();
+    browser.until_text("#server", "stopped: RabbitMQ is away").await;
+    let file = directory.path().join("staff.csv");
+    write_manifest(&file, &sandbox, 5).await;
+    browser.keys("#file", file.to_str().unwrap()).await;
+    browser.click("#issue").await;
+    browser.until_text("#verdict", "RabbitMQ is away").await;
+    rabbit.start_again().await;
+    browser.until("return !document.querySelector('#server').textContent.includes('RabbitMQ')").await;
+    browser.click("#issue").await;
+    browser.until_text("#batch-state", "The batch is running").await;
 }

@@ -4,9 +4,13 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use embosser::sandbox::Options;
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 use support::issuing::{Issuing, ended, issue, said};
+use support::postgres::Postgres;
 use support::serve::Served;
 use support::{expect_exit, one_card_each};
 
@@ -106,5 +110,101 @@ async fn two_servers_issue_each_row_once_within_the_limit() {
         assert_eq!(refused["rows"], json!([]), "{refused}");
     }
     one_card_each(&issuing.sandbox.account(), &expected);
+}
+
+/// The session that holds an account's lease, and the lock's number.
+async fn holder_of_the_lease(database: &mut PgConnection) -> (i32, i64) {
+    let began = Instant::now();
+    loop {
+        let found: Option<(i32, i64)> = sqlx::query_as(
+            "SELECT pid, classid::bigint << 32 | objid::bigint FROM pg_locks
+             WHERE locktype = 'advisory' AND granted AND objsubid = 1",
+        )
+        .fetch_optional(&mut *database)
+        .await
+        .unwrap();
+        if let Some(found) = found {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "nobody holds it");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn end_session(database: &mut PgConnection, pid: i32) {
+    let ended: bool = sqlx::query_scalar("SELECT pg_terminate_backend($1)")
+        .bind(pid)
+        .fetch_one(&mut *database)
+        .await
+        .unwrap();
+    assert!(ended);
+}
+
+/// The lock is a session's of PostgreSQL. It may end without its process.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_lost_the_lease_calls_no_more_until_it_has_it_anew() {
+    /// How long another process waits that takes the lease of one that did not say when it called last.
+    const CALLS_COUNT: Duration = Duration::from_millis(1250);
+    let postgres = Postgres::start();
+    let issuing = limited_to_the_rate().await;
+    let expected = issuing.manifest(200).await;
+    let running = issue(&issuing.program().with("EMBOSSER__LEDGER__URL", &postgres.url()), "40", &[]);
+    issuing.until("some cards", |sandbox| sandbox.counts().cards > 20).await;
+    let mut database = PgConnection::connect(&postgres.url()).await.unwrap();
+    let (pid, number) = holder_of_the_lease(&mut database).await;
+    // Whoever waits for the lock has it the moment that the session ends.
+    let mut other = PgConnection::connect(&postgres.url()).await.unwrap();
+    let waiting = tokio::spawn(async move {
+        sqlx::query("SELECT pg_advisory_lock($1)").bind(number).execute(&mut other).await.unwrap();
+        other
+    });
+    let began = Instant::now();
+    loop {
+        let waits: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)",
+        )
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+        if waits {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    end_session(&mut database, pid).await;
+    let other = waiting.await.unwrap();
+    tokio::time::sleep(CALLS_COUNT).await;
+    let creates = issuing.sandbox.counts().creates;
+    assert!(creates < 200, "it was to be in the middle");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(issuing.sandbox.counts().creates, creates, "it calls though somebody else has the lease");
+    other.close().await.unwrap();
+    let output = ended(running).await;
+    expect_exit(&output, 0);
+    assert!(said(&output).contains("lease was lost"), "{}", said(&output));
+    one_card_each(&issuing.sandbox.account(), &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_end_let_no_two_processes_call_at_once() {
+    let postgres = Postgres::start();
+    let issuing = limited_to_the_rate().await;
+    let expected = issuing.manifest(200).await;
+    let program = issuing.program().with("EMBOSSER__LEDGER__URL", &postgres.url());
+    let first = issue(&program, &RATE.to_string(), &[]);
+    let second = issue(&program, &RATE.to_string(), &["--results", "second.results.csv"]);
+    let mut database = PgConnection::connect(&postgres.url()).await.unwrap();
+    for cards in [30, 70, 110] {
+        issuing.until("more cards", |sandbox| sandbox.counts().cards > cards).await;
+        let (pid, _) = holder_of_the_lease(&mut database).await;
+        end_session(&mut database, pid).await;
+    }
+    let (first, second) = tokio::join!(ended(first), ended(second));
+    expect_exit(&first, 0);
+    expect_exit(&second, 0);
+    one_card_each(&issuing.sandbox.account(), &expected);
+    issuing.results_are_true("cards.results.csv");
+    issuing.results_are_true("second.results.csv");
     assert_eq!(issuing.sandbox.counts().limited, 0, "{:?}", issuing.sandbox.account().limited_by);
 }

@@ -8,11 +8,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use embosser::broker::publisher::{Message, Publisher};
-use embosser::sandbox::Options;
+use embosser::sandbox::{Faults, Forced, Options};
 use embosser::worker::event::ResultEvent;
 use futures_util::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::BasicProperties;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use rustix::process::Signal;
+use serde_json::{Value, json};
 use support::scene::{ONE_AT_A_TIME, Scene};
 use support::{expect_exit, one_card_each};
 
@@ -88,6 +93,158 @@ async fn the_other_worker_takes_over_within_ten_seconds_and_within_the_limit() {
     assert!(fullest <= RATE + 1, "{fullest} calls in a second, across the hand-over");
     second.signal(rustix::process::Signal::TERM);
     expect_exit(&second.ended().await, 0);
+}
+
+/// Another consumer of the jobs queue, which stands by until the worker takes nothing more.
+struct Next {
+    connection: lapin::Connection,
+    consumer: lapin::Consumer,
+}
+
+impl Next {
+    async fn stand_by(scene: &Scene) -> Self {
+        let broker = scene.broker();
+        let connection = broker.connect("test").await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let (queue, options) = (broker.topology.jobs.as_str(), BasicConsumeOptions::default());
+        let consumer =
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap();
+        Self { connection, consumer }
+    }
+
+    /// Takes so many jobs, each of which was delivered once before at most; they stay in their queue.
+    async fn takes(mut self, jobs: usize, at_most: Duration) {
+        let began = Instant::now();
+        let mut taken = Vec::new();
+        while taken.len() < jobs {
+            let left = at_most.saturating_sub(began.elapsed());
+            let delivery = tokio::time::timeout(left, self.consumer.next()).await;
+            let Ok(delivery) = delivery else { panic!("{} of {jobs} jobs within {at_most:?}", taken.len()) };
+            let delivery = delivery.unwrap().unwrap();
+            let headers = delivery.properties.headers().clone().unwrap_or_default();
+            let before = headers.inner().get("x-delivery-count").cloned();
+            assert!(matches!(before, None | Some(AMQPValue::LongLongInt(0 | 1))), "{before:?}");
+            taken.push(delivery);
+        }
+        for delivery in taken {
+            let options = BasicNackOptions { requeue: true, ..Default::default() };
+            delivery.acker.nack(options).await.unwrap();
+        }
+        self.connection.close(200, "done".into()).await.unwrap();
+    }
+}
+
+/// Deliveries that wait in a worker's memory are the next worker's as soon as it stops, not when its last call has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_has_not_begun_is_the_next_ones_at_once() {
+    const CALLS: Duration = Duration::from_secs(10);
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let slow = Faults { delay: 1.0, ..Faults::default() };
+    let scene = Scene::with(Options { faults: slow, delay: CALLS, ..Options::default() }).await;
+    let worker = scene.worker("60");
+    let mut expected = scene.manifest(200).await;
+    for number in 0..5 {
+        let (id, card) = (format!("first{number}"), json!({"type": "virtual", "currency": "usd"}));
+        let job = json!({"id": id, "card": card}).to_string();
+        scene.publish(job.as_bytes(), BasicProperties::default()).await;
+        expected.insert(id, None);
+    }
+    let began = Instant::now();
+    while scene.sandbox.counts().creates < 5 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", scene.sandbox.counts());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let called = Instant::now();
+    let next = Next::stand_by(&scene).await;
+    // What comes while it stands still is in its hands, and not taken up when it is told to stop.
+    worker.signal(Signal::STOP);
+    expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
+    worker.signal(Signal::TERM);
+    worker.signal(Signal::CONT);
+    next.takes(200, Duration::from_secs(4)).await;
+    assert!(called.elapsed() < CALLS && scene.sandbox.counts().cards == 0, "its calls are under way");
+    expect_exit(&worker.ended().await, 0);
+    assert_eq!(scene.sandbox.counts().cards, 5);
+    scene.sandbox.set_faults(Faults::default());
+    let worker = scene.worker("300");
+    scene.cards(205).await;
+    one_card_each(&scene.sandbox.account(), &expected);
+    assert_eq!(scene.sandbox.counts().creates, 205, "no job was attempted twice");
+    worker.signal(Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+}
+
+/// What was in flight waits on the ladder then; what was not is left to whoever stands by.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_jobs_are_held_up_too_long_leaves_the_queue_to_the_next() {
+    const JOBS: u32 = 200;
+    const REFUSED: u32 = 10;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    scene.sandbox.force(Some(Forced::error(400, "invalid_request_error", None, "Issuing is not set up.")));
+    scene.manifest(JOBS as usize).await;
+    let worker = scene.program().with("EMBOSSER__WORKER__HELD_SECONDS_MAX", "1");
+    expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
+    let worker = worker.spawn(&["worker", "--rate", "10"]);
+    let began = Instant::now();
+    while scene.sandbox.counts().creates == 0 {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let next = Next::stand_by(&scene).await;
+    let (ladder, _) = scene.broker().topology.rung(3);
+    let began = Instant::now();
+    // At 10 calls a second 40 jobs are in flight, and as many have come as were refused meanwhile.
+    while scene.messages(&ladder).await.unwrap() < 40 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", scene.messages(&ladder).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let waiting = scene.messages(&ladder).await.unwrap();
+    next.takes((JOBS - REFUSED - waiting) as usize, Duration::from_secs(5)).await;
+    worker.signal(Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_something_else_than_the_card_that_exists_is_told_so() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    let mut listener = scene.listen().await;
+    let worker = scene.worker("100");
+    let with = |name: &str, value: Value| {
+        let mut card = json!({"cardholder": "ich_1", "type": "virtual", "currency": "eur"});
+        card[name] = value;
+        card
+    };
+    let limit = |amount: u64| {
+        with("spending_controls", json!({"spending_limits": [{"amount": amount, "interval": "daily"}]}))
+    };
+    let key = support::client_of(&scene.sandbox).pin_key().await.unwrap();
+    let pin =
+        |pin| with("pin", json!({"encrypted_number": embosser::encrypt::encrypt_pin(pin, &key).unwrap()}));
+    let mut cards = BTreeMap::new();
+    for (id, card, noted) in [
+        ("limited", limit(1000), None),
+        ("limited", limit(2000), Some("the change was not applied")),
+        ("limited", limit(1000), None),
+        ("with a PIN", pin("4711"), None),
+        ("with a PIN", pin("4712"), Some("keeps the PIN it was made with")),
+    ] {
+        let job = json!({"id": id, "batch": "b", "card": card}).to_string();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        scene.publish(job.as_bytes(), BasicProperties::default().with_timestamp(now)).await;
+        let event = listener.event().await;
+        let made = event.card.as_ref().unwrap_or_else(|| panic!("{event:?}")).id.clone();
+        assert_eq!(*cards.entry(id).or_insert(made.clone()), made, "it is the same card");
+        match (noted, event.note.as_deref()) {
+            (None, None) => {}
+            (Some(noted), Some(note)) if note.contains(noted) => {}
+            _ => panic!("{noted:?} is not in {event:?}"),
+        }
+    }
+    assert_eq!(scene.sandbox.counts().creates, 2);
+    worker.signal(Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
 }
 
 /// Eleven kinds of messages that are no jobs: a body, and the code it must be refused with.

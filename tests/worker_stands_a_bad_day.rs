@@ -133,6 +133,52 @@ async fn a_cut_or_dead_network_is_noticed_and_nothing_is_made_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_publishes_to_a_broker_that_says_nothing_is_told_so_and_goes_on_once_it_does() {
+    let _room = ROOM.acquire().await.unwrap();
+    let scene = Scene::with(Options::default()).await;
+    let proxy = Proxy::before(scene.rabbit.port()).await;
+    // Dead connections are noticed sooner than with the usual heartbeat of 10 s.
+    let url = format!("{}?heartbeat=2", scene.rabbit.url_by(proxy.port()));
+    let program = || scene.program().with("EMBOSSER__RABBITMQ__URL", &url);
+    let expected = scene.manifest(5000).await;
+    let topology = scene.broker().topology;
+    // In the middle of it.
+    let submitting = program().spawn(&["submit", "cards.csv"]);
+    let began = Instant::now();
+    while scene.messages(&topology.jobs).await.unwrap_or(0) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    proxy.stall(true);
+    // From the beginning: there is an end, and it says what was waited for.
+    let shown = format!("amqp://127.0.0.1:{}", proxy.port());
+    let starting = program().spawn(&["submit", "cards.csv"]);
+    let serving = program().with("EMBOSSER__HTTP__JOBS_TO", "rabbitmq_test").spawn(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    let (starting, serving) = tokio::join!(starting.ended(), serving.ended());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    for output in [starting, serving] {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(2) && said.contains(&shown) && said.contains("no answer"),
+            "{said}"
+        );
+    }
+    proxy.stall(false);
+    let output = submitting.ended().await;
+    expect_exit(&output, 0);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("publishing failed; trying again"), "{said}");
+    let worker = scene.worker("1000");
+    scene.cards(expected.len()).await;
+    one_card_each(&scene.sandbox.account(), &expected);
+    stopped(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_queue_is_made_again_and_consumed() {
     let _room = ROOM.acquire().await.unwrap();
     let scene = Scene::with(Options::default()).await;
