@@ -68,6 +68,13 @@ async fn carry(
         match tokio::time::timeout(Duration::from_millis(20), from.read(&mut bytes)).await {
             Err(_) => {}
             Ok(Ok(length @ 1..)) => {
+                // What was read just then is not carried either.
+                while *stalled.borrow() {
+                    if cuts.load(Ordering::SeqCst) != cuts_before {
+                        return;
+                    }
+                    let _ = tokio::time::timeout(Duration::from_millis(50), stalled.changed()).await;
+                }
                 if to.write_all(&bytes[..length]).await.is_err() {
                     return;
                 }
