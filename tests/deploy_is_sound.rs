@@ -268,3 +268,12 @@ fn the_demos_tokens_are_tokens() {
         assert!(read("deploy/demo/tokens").contains(&hash), "{token}");
     }
 }
+
+/// A dependency whose default features bring a second one would build C code that nobody calls.
+#[test]
+fn there_is_one_crypto_provider_for_tls() {
+    let lock = read("Cargo.lock");
+    let has = |package: &str| lock.lines().any(|line| line == format!("name = \"{package}\""));
+    assert!(has("ring") && has("rustls"));
+    assert!(!has("aws-lc-rs") && !has("aws-lc-sys"), "see `cargo tree -i aws-lc-sys`");
+}
