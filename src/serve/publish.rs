@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::Server;
 use super::batch::Batch;
@@ -188,8 +189,9 @@ pub(super) async fn take(
 ) -> Result<(), Problem> {
     let (server, queue) = (server.clone(), queue.clone());
     // In a task of its own: a sender that hangs up meanwhile ends the request, and what waits for the job's event would wait for
-    // one that may never come.
-    let publishing = tokio::spawn(async move { publish_alone(&server, &queue, job, under_way).await });
+    // one that may never come. It belongs to the request's trace all the same.
+    let publishing = async move { publish_alone(&server, &queue, job, under_way).await };
+    let publishing = tokio::spawn(publishing.in_current_span());
     publishing.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
 }
 
