@@ -432,6 +432,9 @@ async fn taken_away_in_the_middle(take: impl Fn(&Path)) {
     let more = sandbox.counts().creates - creates;
     // What was recorded before leaves; that is less than a second's calls.
     assert!(more < 50, "{more} calls were made without a record");
+    // What it knew to be issued is told, though the ledger cannot be asked any more.
+    let results = std::fs::read_to_string(directory.path().join("cards.results.csv")).unwrap();
+    assert!(results.matches(",issued,").count() >= 9, "{results}");
     // With its ledger again it goes on.
     for ending in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(with(&file, ending));
@@ -454,6 +457,29 @@ async fn a_run_whose_ledger_is_replaced_makes_no_further_call() {
         std::fs::rename(other, file).unwrap();
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_database_goes_away_still_tells_what_it_issued() {
+    let mut postgres = Postgres::start();
+    let (directory, sandbox) =
+        (tempfile::tempdir().unwrap(), Sandbox::start(Options::default()).await.unwrap());
+    let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, 300).await;
+    let program = Program::new(directory.path(), &sandbox).with("EMBOSSER__LEDGER__URL", &postgres.url());
+    let running = program.spawn(&["issue", "cards.csv", "--rate", "50"]);
+    let began = std::time::Instant::now();
+    while sandbox.counts().cards < 20 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(45), "{:?}", sandbox.counts());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    postgres.stop();
+    expect_exit(&running.ended().await, 3);
+    let results = std::fs::read_to_string(directory.path().join("cards.results.csv")).unwrap();
+    // Those whose end was on its way to the database at that moment are not known to be issued.
+    assert!(results.matches(",issued,").count() >= 10, "{results}");
+    postgres.start_again();
+    expect_exit(&program.run(&["issue", "cards.csv", "--rate", "600"]).await, 0);
+    support::one_card_each(&sandbox.account(), &expected);
 }
 
 /// As a backup takes it.

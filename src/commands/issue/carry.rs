@@ -130,7 +130,7 @@ pub(super) async fn carry_all(
 }
 
 /// Gives the rows that a stopped run did not come to the ends that are recorded of them: its results tell no less than
-/// those of the run before.
+/// those of the run before. A ledger that cannot be read adds nothing: what this run knows itself is told all the same.
 async fn add_recorded(mut results: Results, line: &Line, batch: &Batch) -> std::io::Result<Results> {
     let Some(told) = results.job_ids()? else { return Ok(results) };
     let parts = line.parts();
@@ -138,7 +138,13 @@ async fn add_recorded(mut results: Results, line: &Line, batch: &Batch) -> std::
     loop {
         let rows =
             parts.ledger.batch_page(&parts.scope, batch, after.take(), Only::default(), RECORDED_AT_ONCE);
-        let rows = rows.await.map_err(std::io::Error::other)?;
+        let rows = match rows.await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(%error, "the results have only the rows that this run came to");
+                return Ok(results);
+            }
+        };
         let Some(last) = rows.last() else { return Ok(results) };
         after = Some((last.row.unwrap_or(0), last.id.clone()));
         for row in rows.iter().filter(|row| !told.contains(row.id.as_str())) {
