@@ -181,10 +181,10 @@ pub struct Recogniser {
     page: Vec<(JobId, Content, Unknown)>,
     hasher: std::hash::RandomState,
     /// Hashes of the ids of this manifest. Two that are alike, of some 2^64, would leave one row out of the comparison.
-    ids: HashSet<u64>,
+    ids: Vec<u64>,
     unknown: Vec<Unknown>,
     known: HashMap<Content, Vec<SameContent>>,
-    /// Pieces of the contents that were asked about: equal rows are one question.
+    /// Of each row's contents that were asked about: equal rows are one question.
     looked_up: HashSet<u64>,
     second: SecondCards,
     recognition: Recognition,
@@ -203,7 +203,7 @@ impl Recogniser {
             runtime,
             page: Vec::with_capacity(ASKED_AT_ONCE),
             hasher: std::hash::RandomState::new(),
-            ids: HashSet::new(),
+            ids: Vec::new(),
             unknown: Vec::new(),
             known: HashMap::new(),
             looked_up: HashSet::new(),
@@ -222,7 +222,7 @@ impl Recogniser {
         let content = row.card.content();
         // A row that makes no id is told where its job is made.
         let Ok(id) = self.names.id_of(row, content) else { return Ok(()) };
-        self.ids.insert(self.hasher.hash_one(&id));
+        self.ids.push(self.hasher.hash_one(&id));
         let mut former = [0; 16];
         former.copy_from_slice(&row.card.fingerprint()[..16]);
         let unknown = Unknown { row: row.number, row_id: row.row_id.clone(), content, is_new: true };
@@ -259,12 +259,15 @@ impl Recogniser {
         let mut of_former = HashMap::new();
         let mut contents = Vec::with_capacity(2 * unknown.len());
         for (_, former, unknown) in &unknown {
-            contents.extend([unknown.content, *former]);
             of_former.insert(*former, unknown.content);
+            // One number for both, as they go together.
+            let pair = piece_of(unknown.content) ^ piece_of(*former).rotate_left(1);
+            if self.looked_up.insert(pair) {
+                contents.extend([unknown.content, *former]);
+            }
         }
         contents.sort_unstable();
         contents.dedup();
-        contents.retain(|content| self.looked_up.insert(piece_of(*content)));
         for same in self.runtime.block_on(self.ledger.same_content(&self.scope, contents))? {
             let content = of_former.get(&same.content).copied().unwrap_or(same.content);
             self.known.entry(content).or_default().push(same);
@@ -285,11 +288,14 @@ impl Recogniser {
     /// If the ledger cannot be read.
     pub fn finish(mut self) -> Result<Recognition, LedgerError> {
         self.ask()?;
-        let Self { batch, hasher, ids, unknown, mut known, mut recognition, .. } = self;
+        let Self { batch, hasher, mut ids, unknown, mut known, mut recognition, .. } = self;
+        ids.sort_unstable();
         for same in known.values_mut() {
             // An id that this manifest has is that row's.
             let mut seen = HashSet::new();
-            same.retain(|same| !ids.contains(&hasher.hash_one(&same.id)) && seen.insert(same.id.clone()));
+            same.retain(|same| {
+                ids.binary_search(&hasher.hash_one(&same.id)).is_err() && seen.insert(same.id.clone())
+            });
             // Taken from the end: this batch's own first, and then the earliest.
             same.sort_by_key(|same| (same.batch == batch, Reverse(same.written), Reverse(same.id.clone())));
         }
