@@ -3,6 +3,7 @@
 //! Duty: to make one call and say what its answer means. Never: to repeat a call by itself, to follow a redirect
 //! (the API key would travel), or to let the key or a body into a log.
 
+mod address;
 mod answer;
 mod connect;
 mod connection_limit;
@@ -24,12 +25,14 @@ use zeroize::Zeroizing;
 use crate::config::{StripeConfig, seconds};
 use crate::outcome::Card;
 use crate::wipe::Wiped;
+use address::{address, host_and_port, is_loopback, is_stripes};
 use connect::{Connector, Proxies};
 use connection_limit::ConnectionLimit;
 use outgoing::{Departed, Outgoing, Stayed};
 use peer::Peer;
 use wire::{Reply, Silence};
 
+pub use address::host_of;
 pub use answer::Answer;
 pub use connection_limit::Slot;
 pub use error::LimitReason;
@@ -363,44 +366,6 @@ pub struct ListedCard {
     pub cardholder: Option<String>,
     /// `active`, `inactive` or `canceled`.
     pub status: Option<String>,
-}
-
-fn address(option: &'static str, value: &str) -> Result<url::Url, ClientError> {
-    let wrong = |reason: String| ClientError::Address { option, value: value.to_owned(), reason };
-    let url = url::Url::parse(value).map_err(|error| wrong(error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(wrong("it needs http:// or https:// and a host".into()));
-    }
-    Ok(url)
-}
-
-/// The host and port that calls to this address go to.
-///
-/// # Errors
-/// If it is no address.
-pub fn host_of(api_url: &str) -> Result<String, String> {
-    url::Url::parse(api_url)
-        .map(|url| host_and_port(&url))
-        .map_err(|error| format!("stripe.api_url: {error}"))
-}
-
-fn host_and_port(url: &url::Url) -> String {
-    let host = url.host_str().unwrap_or("");
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-fn is_stripes(url: &url::Url) -> bool {
-    let host = url.host_str().unwrap_or("");
-    url.scheme() == "https" && (host == "stripe.com" || host.ends_with(".stripe.com"))
-}
-
-fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
 }
 
 /// What TLS trusts: the system's certificate authorities; none where nothing speaks TLS, as reading them takes a while.
