@@ -228,3 +228,8 @@ pub fn expect_exit(output: &Output, code: i32) {
 pub fn was_killed(output: &Output) -> bool {
     output.status.signal() == Some(9)
 }
+
+/// The address of a ledger in this file.
+pub fn sqlite(path: &Path) -> String {
+    format!("sqlite://{}", path.to_str().unwrap().replace('%', "%25").replace(' ', "%20"))
+}
