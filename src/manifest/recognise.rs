@@ -18,8 +18,9 @@ use crate::clock::Time;
 use crate::job::{Batch, Content, JobId, Step};
 use crate::ledger::{Kind, Ledger, LedgerError, SameContent, Scope};
 
-/// Rows that are asked about in one question.
-const ASKED_AT_ONCE: usize = 512;
+/// Rows that are asked about in one question. The allocator gives answers for hundreds of rows back late, as they are large and
+/// made on another thread: with 512 an upload of any size took 10 MB more.
+const ASKED_AT_ONCE: usize = 64;
 
 /// A row that is known under another id.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use zeroize::Zeroizing;
 
-/// Bytes of an upload in one block: few enough that little is in the clear at once, enough to compress well.
-const BLOCK_BYTES: usize = 128 << 10;
+/// Bytes of an upload in one block: few enough that little is in the clear at once, enough to compress well. Half of it, to
+/// which it mostly compresses, is somewhat less than 64 KiB: the allocator has room for that size, and for somewhat more it takes 80.
+const BLOCK_BYTES: usize = 120 << 10;
 /// Room for a block that does not compress: deflate's stored blocks add 5 bytes each.
 const SCRATCH_BYTES: usize = BLOCK_BYTES + (BLOCK_BYTES >> 4);
 
