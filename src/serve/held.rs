@@ -237,7 +237,9 @@ mod tests {
         let mut holding = Holding::begin(&budget).unwrap();
         let bytes = noise(BLOCK_BYTES);
         let taken = (0..100).take_while(|_| holding.add(&bytes).is_ok()).count();
-        assert_eq!(taken, 5);
+        // Beside the two buffers there is room for so many blocks of noise, which do not compress.
+        let room = (1 << 20) - BLOCK_BYTES - SCRATCH_BYTES;
+        assert_eq!((taken, room / (BLOCK_BYTES + 64)), (6, 6));
         assert!(budget.used() <= 1 << 20);
         drop(holding);
         assert_eq!(budget.used(), 0);
