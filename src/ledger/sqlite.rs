@@ -4,7 +4,8 @@
 //! the writer. Its calls block, so each connection has a thread of its own (see [`super::group`]).
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction, TransactionBehavior, ffi};
@@ -18,6 +19,8 @@ use crate::job::Content;
 
 /// How long another process may hold the file before we give up: longer than any of our own commits.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Until the next attempt, where SQLite does not wait by itself.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Statements that stay prepared: all that this file has.
 const STATEMENTS_PREPARED: usize = 24;
 
@@ -89,7 +92,7 @@ impl Sqlite {
             connection.pragma_update(None, "ignore_check_constraints", true)?;
             Ok(connection)
         };
-        let connection = connect().map_err(|error| meaning(&name, &error))?;
+        let connection = patiently(connect).map_err(|error| meaning(&name, &error))?;
         let look_up = format!("SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND job_id = ?2 AND step = ?3");
         let file = file_of(url).unwrap_or_default();
         let identity = identity_of(&file);
@@ -117,7 +120,7 @@ impl Sqlite {
             }
             transaction.commit()
         };
-        make(&mut self.connection).map_err(to_error)
+        patiently(|| make(&mut self.connection)).map_err(to_error)
     }
 
     /// Whether the path still names the file that was opened. Who deletes or replaces it takes the ledger away: SQLite
@@ -244,6 +247,18 @@ impl Sqlite {
             all.push(read(Answer::of(row), &self.name)?);
         }
         Ok(all)
+    }
+}
+
+/// Opens a file beside others who do. SQLite waits for a lock by itself ([`BUSY_TIMEOUT`]), but not where a reader becomes
+/// a writer: so of two processes that switch a new file to its write-ahead log, one is refused at once.
+fn patiently<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if is_busy(&error) && began.elapsed() < BUSY_TIMEOUT => thread::sleep(BUSY_PAUSE),
+            ended => return ended,
+        }
     }
 }
 
@@ -406,11 +421,19 @@ fn failure(ledger: &str, error: &rusqlite::Error) -> Failure {
     Failure { meaning, again }
 }
 
+/// SQLite's primary result code (sqlite.org/rescode.html); extended codes keep it in their low byte.
+fn primary_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code & 0xff)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(primary_code(error), Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
+}
+
 /// Says in the operator's terms what an error means.
 fn meaning(ledger: &str, error: &rusqlite::Error) -> LedgerError {
-    // SQLite's primary result codes (sqlite.org/rescode.html); extended codes keep them in their low byte.
-    match error.sqlite_error().map(|error| error.extended_code & 0xff) {
-        Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED) => LedgerError::Locked(ledger.into()),
+    match primary_code(error) {
+        _ if is_busy(error) => LedgerError::Locked(ledger.into()),
         Some(ffi::SQLITE_READONLY) => LedgerError::ReadOnly(ledger.into()),
         Some(ffi::SQLITE_FULL) => LedgerError::Full(ledger.into()),
         _ => store::database(ledger, error.to_string()),
@@ -440,5 +463,22 @@ mod tests {
         assert!(Sqlite::open(&url, Opening::Existing).is_err() && !path.exists(), "nothing is made");
         Sqlite::open(&url, Opening::Making).unwrap().close();
         assert!(path.exists() && !directory.path().join("a").exists());
+    }
+
+    #[test]
+    fn who_opens_a_new_file_at_once_with_others_waits_for_them() {
+        for _ in 0..25 {
+            let directory = tempfile::tempdir().unwrap();
+            let url = format!("sqlite://{}/a.db", directory.path().display());
+            let barrier = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        Sqlite::open(&url, Opening::Making).unwrap().close();
+                    });
+                }
+            });
+        }
     }
 }
