@@ -1,4 +1,4 @@
-//! The body of a card-create request: `CardRequest::encode_into` beside serde_qs on a struct of the same shape.
+//! The body of a card-create request: `Request::encode_into` beside serde_qs on a struct of the same shape.
 #![allow(missing_docs, reason = "Criterion's macros make public functions")]
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use compare::Compare;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use embosser::card::{CardRequest, PIN};
+use embosser::operation::{Operation, PIN, Request};
 use serde::Serialize;
 
 /// Counts allocations: there must be none once the buffer is warm.
@@ -155,7 +155,8 @@ fn sorted_pairs(body: &[u8]) -> Vec<(String, String)> {
 fn encode(criterion: &mut Criterion) {
     let card = card();
     let jwe = card.pin.encrypted_number.clone();
-    let mut request = CardRequest::from_json(&serde_json::to_value(&card).unwrap()).unwrap();
+    let mut request =
+        Request::from_json(Operation::CreateCard, &serde_json::to_value(&card).unwrap()).unwrap();
     assert_eq!(request.take_pin().unwrap().expose(), jwe);
     // The reference writes the two entries of metadata that embosser adds as entries like the others.
     let mut card = card;

@@ -1,4 +1,4 @@
-//! A job: one card to create, as every intake makes it and every stage reads it.
+//! A job: something to be done at Stripe exactly once, in one step or two, as every intake makes it and every stage reads it.
 //!
 //! Guarantees: a job's id is short enough for Stripe's metadata and the ledger; its fingerprint covers all that
 //! was asked for except the PIN, whose encryption differs each time; its idempotency keys follow from its id alone.
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::card::CardRequest;
 use crate::clock::Time;
+use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
 
 /// Longest job id or batch name, in bytes: both become Stripe metadata values, which hold 500 characters.
@@ -156,6 +156,17 @@ impl fmt::Debug for Fingerprint {
 pub struct Content(pub [u8; 16]);
 
 impl Content {
+    /// Of what is asked for, and of the cardholder to be created before it.
+    #[must_use]
+    pub fn of(first: Option<&Request>, request: &Request) -> Self {
+        let mut digest = Sha256::new();
+        first.into_iter().chain([request]).for_each(|request| request.digest_content(&mut digest));
+        let digest = digest.finalize();
+        let mut content = [0; 16];
+        content.copy_from_slice(&digest[..16]);
+        Self(content)
+    }
+
     /// As the ledger stores it.
     #[must_use]
     pub fn to_hex(self) -> String {
@@ -213,31 +224,44 @@ impl PinMark {
 /// One step of a job: an operation at Stripe that is done once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
-    /// `POST /v1/issuing/cardholders`
-    CreateCardholder,
-    /// `POST /v1/issuing/cards`
-    CreateCard,
-    /// `POST /v1/issuing/cards/{card}`
-    UpdateCard,
+    /// What the job is about, and its last step.
+    Last(Operation),
+    /// What comes before it: the cardholder of a card.
+    First(Operation),
 }
 
 impl Step {
-    /// The word in the ledger and in messages.
+    /// Every step there can be.
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Last(Operation::CreateCardholder), "create_cardholder"),
+        (Self::Last(Operation::CreateCard), "create_card"),
+        (Self::Last(Operation::UpdateCard), "update_card"),
+        (Self::First(Operation::CreateCardholder), "first:create_cardholder"),
+    ];
+
+    /// Every step there can be.
+    pub fn every() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().map(|(step, _)| *step)
+    }
+
+    /// The operation.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn operation(self) -> Operation {
         match self {
-            Self::CreateCardholder => "create_cardholder",
-            Self::CreateCard => "create_card",
-            Self::UpdateCard => "update_card",
+            Self::Last(operation) | Self::First(operation) => operation,
         }
+    }
+
+    /// The word in the ledger.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(step, _)| *step == self).map_or("", |(_, word)| word)
     }
 
     /// The step of that word.
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
-        [Self::CreateCardholder, Self::CreateCard, Self::UpdateCard]
-            .into_iter()
-            .find(|step| step.word() == word)
+        Self::ALL.iter().find(|(_, other)| *other == word).map(|(step, _)| *step)
     }
 }
 
@@ -259,7 +283,7 @@ pub struct Place {
     pub row_id: Option<String>,
 }
 
-/// One card to create.
+/// What Stripe is asked to do, once.
 #[derive(Debug)]
 pub struct Job {
     /// Names the job.
@@ -268,8 +292,10 @@ pub struct Job {
     pub batch: Batch,
     /// Its row, when it came from a manifest.
     pub place: Option<Place>,
+    /// The cardholder to create first, if the card is for one who is not known yet.
+    pub cardholder: Option<Box<Request>>,
     /// What Stripe is asked for.
-    pub card: CardRequest,
+    pub request: Request,
     /// The PIN its cardholder chose, encrypted.
     pub pin: Option<PinJwe>,
     /// After this moment the PIN may not be used any more.
@@ -279,36 +305,56 @@ pub struct Job {
     /// Told beside its end: how it is known to differ from what was asked for, for instance.
     pub note: Option<String>,
     taken: Instant,
+    step: Step,
     fingerprint: Fingerprint,
     content: Content,
 }
 
 impl Job {
-    /// Makes a job of its parts. A PIN still inside the card is taken out.
+    /// Makes a job of its parts. A PIN still inside the request is taken out.
     #[must_use]
     pub fn new(
         id: JobId,
         batch: Batch,
         place: Option<Place>,
-        mut card: CardRequest,
+        mut request: Request,
         pin: Option<PinJwe>,
     ) -> Self {
-        let pin = pin.or_else(|| card.take_pin());
-        let fingerprint = Fingerprint(card.fingerprint());
-        let content = card.content();
+        let pin = pin.or_else(|| request.take_pin());
+        let fingerprint = Fingerprint(request.fingerprint());
         Self {
             id,
             batch,
             place,
-            card,
             pin,
             deadline: None,
             waiting: None,
             note: None,
             taken: Instant::now(),
+            step: Step::Last(request.operation()),
+            content: Content::of(None, &request),
+            cardholder: None,
+            request,
             fingerprint,
-            content,
         }
+    }
+
+    /// With a cardholder who is to be created first.
+    #[must_use]
+    pub fn after(mut self, cardholder: Request) -> Self {
+        self.content = Content::of(Some(&cardholder), &self.request);
+        self.cardholder = Some(Box::new(cardholder));
+        self
+    }
+
+    /// Its first step as a job of its own, if it has not been taken before.
+    pub(crate) fn take_first(&mut self) -> Option<Self> {
+        let request = *self.cardholder.take()?;
+        let mut first = Self::new(self.id.clone(), self.batch.clone(), self.place.clone(), request, None);
+        first.step = Step::First(first.request.operation());
+        first.deadline = self.deadline;
+        first.taken = self.taken;
+        Some(first)
     }
 
     /// How long ago it came into our hands.
@@ -343,9 +389,19 @@ impl Job {
         recorded == self.content || recorded == self.former_content()
     }
 
-    /// The operation that it is.
+    /// The step that it is about.
     #[must_use]
     pub fn step(&self) -> Step {
-        Step::CreateCard
+        self.step
+    }
+
+    /// The `Idempotency-Key` of its step's n-th generation.
+    #[must_use]
+    pub fn idempotency_key(&self, generation: Generation) -> String {
+        let of_job = self.id.idempotency_key(generation);
+        match self.step {
+            Step::Last(_) => of_job,
+            Step::First(_) => format!("{of_job}-first"),
+        }
     }
 }

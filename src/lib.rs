@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
-pub mod card;
 pub mod clock;
 pub mod commands;
 pub mod config;
@@ -19,6 +18,7 @@ pub mod line;
 pub mod logging;
 pub mod manifest;
 pub mod metrics;
+pub mod operation;
 pub mod outcome;
 pub mod pace;
 pub mod pin;

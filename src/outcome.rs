@@ -2,6 +2,56 @@
 
 use std::borrow::Cow;
 
+/// What a job yielded at Stripe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// A new card.
+    Issued(Card),
+    /// A card that was changed, as it is now.
+    Updated(Card),
+    /// A new cardholder.
+    Created(Cardholder),
+}
+
+impl Output {
+    /// The word in results, events and metrics.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Issued(_) => "issued",
+            Self::Updated(_) => "updated",
+            Self::Created(_) => "created",
+        }
+    }
+
+    /// Stripe's id of what was made or changed.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Issued(card) | Self::Updated(card) => &card.id,
+            Self::Created(cardholder) => &cardholder.id,
+        }
+    }
+
+    /// The card, if it is one.
+    #[must_use]
+    pub fn card(&self) -> Option<&Card> {
+        match self {
+            Self::Issued(card) | Self::Updated(card) => Some(card),
+            Self::Created(_) => None,
+        }
+    }
+}
+
+/// A cardholder that Stripe made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cardholder {
+    /// Stripe's id, `ich_…`.
+    pub id: String,
+    /// `active` or `inactive`.
+    pub status: Option<String>,
+}
+
 /// A card that Stripe made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {
@@ -15,7 +65,7 @@ pub struct Card {
     pub exp_year: u32,
 }
 
-/// Why no card was or will be made for a job, as its sender should read it.
+/// Why a job has no effect, as its sender should read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// A code to switch on: one of embosser's own (listed in the README), or Stripe's.
@@ -35,11 +85,11 @@ impl Refusal {
 /// What became of a job, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// There is exactly one card for the job: this one.
-    Issued(Card),
-    /// There is no card for the job.
+    /// The job had its effect, exactly once: this.
+    Done(Output),
+    /// The job has no effect.
     Refused(Refusal),
-    /// Whether there is a card is not known yet; the job must be run again.
+    /// Whether it had its effect is not known yet; the job must be run again.
     Unresolved(Refusal),
 }
 
@@ -48,7 +98,7 @@ impl Outcome {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Issued(_) => "issued",
+            Self::Done(output) => output.word(),
             Self::Refused(_) => "refused",
             Self::Unresolved(_) => "unresolved",
         }

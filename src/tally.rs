@@ -36,7 +36,7 @@ impl Tally {
     /// Counts an end.
     pub fn add(&self, ended: &Ended) {
         let counter = match &ended.outcome {
-            Outcome::Issued(_) => &self.issued,
+            Outcome::Done(_) => &self.issued,
             Outcome::Refused(_) => &self.refused,
             Outcome::Unresolved(_) => &self.unresolved,
         };

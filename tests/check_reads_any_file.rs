@@ -222,7 +222,7 @@ fn the_examples_are_what_their_readme_says() {
         assert!(json[kind].as_u64().unwrap() > 50, "{json}");
     }
     // Every parameter stands in the table of columns.
-    let schema = embosser::card::schema::json_schema();
+    let schema = embosser::operation::Operation::CreateCard.declaration().json_schema();
     for (name, part) in schema["properties"].as_object().unwrap() {
         let parts = part["properties"]
             .as_object()

@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use embosser::card::{CardRequest, PIN, schema};
+use embosser::operation::{Operation, PIN, Request};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -160,7 +160,10 @@ fn nested(pairs: &[(String, Vec<String>, Cell)]) -> Value {
 }
 
 fn validator() -> jsonschema::Validator {
-    jsonschema::options().with_draft(jsonschema::Draft::Draft202012).build(&schema::json_schema()).unwrap()
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
+        .build(&Operation::CreateCard.declaration().json_schema())
+        .unwrap()
 }
 
 proptest! {
@@ -181,7 +184,7 @@ proptest! {
         pairs.retain(|(path, _, _)| seen.insert(path.clone()));
         let flat = pairs.iter().map(|(path, _, cell)| (path.clone(), cell.text.clone())).collect();
         let card = nested(&pairs);
-        let (row, job) = (CardRequest::from_pairs(flat), CardRequest::from_json(&card));
+        let (row, job) = (Request::from_pairs(Operation::CreateCard, flat), Request::from_json(Operation::CreateCard, &card));
         let valid = validator().is_valid(&card);
         match (row, job) {
             (Ok(mut row), Ok(mut job)) => {
@@ -192,12 +195,12 @@ proptest! {
                 job.encode_into(&mut bodies[1], None, "job", "batch");
                 prop_assert_eq!(&bodies[0], &bodies[1]);
                 // And back into JSON, of which the same request is made.
-                let again = CardRequest::from_json(&row.to_json()).unwrap();
+                let again = Request::from_json(Operation::CreateCard, &row.to_json()).unwrap();
                 prop_assert_eq!(again.fingerprint(), row.fingerprint());
                 prop_assert_eq!(row.take_pin().is_some(), job.take_pin().is_some());
             }
             (Err(row), Err(job)) => {
-                let codes = |problems: Vec<embosser::card::FieldProblem>| {
+                let codes = |problems: Vec<embosser::operation::FieldProblem>| {
                     problems.into_iter().map(|problem| problem.code).collect::<BTreeSet<_>>()
                 };
                 let (row, job) = (codes(row), codes(job));
@@ -252,7 +255,7 @@ fn objects(value: &Value, pointer: &str, found: &mut Vec<String>) {
 #[test]
 fn an_unknown_member_is_refused_wherever_it_stands() {
     let validator = validator();
-    assert!(CardRequest::from_json(&good()).is_ok() && validator.is_valid(&good()));
+    assert!(Request::from_json(Operation::CreateCard, &good()).is_ok() && validator.is_valid(&good()));
     let mut pointers = Vec::new();
     objects(&good(), "", &mut pointers);
     assert_eq!(pointers.len(), 11);
@@ -260,7 +263,7 @@ fn an_unknown_member_is_refused_wherever_it_stands() {
         for value in [json!("red"), json!(null), json!({ "a": 1 }), json!(["a"])] {
             let mut card = good();
             card.pointer_mut(pointer).unwrap().as_object_mut().unwrap().insert("colour".into(), value);
-            assert!(CardRequest::from_json(&card).is_err(), "{card}");
+            assert!(Request::from_json(Operation::CreateCard, &card).is_err(), "{card}");
             assert!(!validator.is_valid(&card), "{card}");
         }
     }
@@ -310,17 +313,17 @@ fn a_wrong_type_is_refused_by_program_and_schema_alike() {
     ] {
         let mut card = good();
         *card.pointer_mut(pointer).unwrap() = value;
-        let problems = CardRequest::from_json(&card).unwrap_err();
+        let problems = Request::from_json(Operation::CreateCard, &card).unwrap_err();
         assert!(problems.iter().any(|problem| problem.code == code), "{pointer}: {problems:?}");
         assert!(!format!("{problems:?}").contains("4711"));
         assert!(!validator.is_valid(&card), "{pointer}");
     }
     for card in [json!([]), json!("card"), json!(null), json!(7)] {
-        assert!(CardRequest::from_json(&card).is_err() && !validator.is_valid(&card));
+        assert!(Request::from_json(Operation::CreateCard, &card).is_err() && !validator.is_valid(&card));
     }
     let mut sly = good();
     sly["shipping"].as_object_mut().unwrap().insert("address][state".into(), "D".into());
-    assert!(CardRequest::from_json(&sly).is_err() && !validator.is_valid(&sly));
+    assert!(Request::from_json(Operation::CreateCard, &sly).is_err() && !validator.is_valid(&sly));
 }
 
 #[test]
@@ -328,14 +331,14 @@ fn numbers_are_integers_as_json_schema_has_them() {
     let mut card = good();
     card["exp_month"] = json!(7.0);
     assert!(validator().is_valid(&card));
-    let one = CardRequest::from_json(&card).unwrap();
-    assert_eq!(one.fingerprint(), CardRequest::from_json(&good()).unwrap().fingerprint());
+    let one = Request::from_json(Operation::CreateCard, &card).unwrap();
+    assert_eq!(one.fingerprint(), Request::from_json(Operation::CreateCard, &good()).unwrap().fingerprint());
 }
 
 /// The schema itself is valid, and where Stripe's is at hand, allows no member that Stripe does not.
 #[test]
 fn the_schema_is_a_schema() {
-    let schema = schema::json_schema();
+    let schema = Operation::CreateCard.declaration().json_schema();
     assert!(jsonschema::meta::is_valid(&schema));
     let names: Vec<&String> = schema["properties"].as_object().map(Map::keys).unwrap().collect();
     assert!(names.iter().any(|name| *name == "spending_controls") && names.iter().all(|name| *name != PIN));

@@ -7,11 +7,11 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use embosser::card::CardRequest;
 use embosser::clock::Clock;
 use embosser::job::{Batch, Job, JobId};
 use embosser::jwe::PinKey;
 use embosser::line::{LookFirst, Options as Carry};
+use embosser::operation::{Operation, Request};
 use embosser::pin::PinJwe;
 use embosser::sandbox::{Options, Sandbox};
 use forge::broken::{CODES, broken};
@@ -21,7 +21,7 @@ use support::{Program, client_of, expect_exit};
 fn job_with(id: &str, compact: String) -> Job {
     let pairs = [("cardholder", "ich_1"), ("currency", "eur"), ("type", "virtual")];
     let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
-    let card = CardRequest::from_pairs(pairs.into()).unwrap();
+    let card = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
     Job::new(JobId::new(id).unwrap(), Batch::new("batch").unwrap(), None, card, Some(PinJwe::new(compact)))
 }
 

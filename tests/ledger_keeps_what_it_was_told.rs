@@ -6,13 +6,13 @@ mod support;
 
 use std::path::Path;
 
-use embosser::card::CardRequest;
 use embosser::clock::{Clock, Time};
 use embosser::job::{Batch, Generation, Job, JobId, Step};
 use embosser::ledger::{
     BatchRow, Begin, Conclude, Kind, Leased, Ledger, LedgerError, Only, Row, Scope, State, Version,
 };
-use embosser::outcome::{Card, Refusal};
+use embosser::operation::{Operation, Request};
+use embosser::outcome::{Card, Output, Refusal};
 use embosser::sandbox::{Options, Sandbox};
 use support::postgres::Postgres;
 use support::{Program, expect_exit, sqlite, write_manifest};
@@ -23,7 +23,7 @@ fn scope() -> Scope {
 
 fn row(id: &str, state: State) -> Row {
     let pairs = [("type", "virtual"), ("currency", "eur")].map(|(path, value)| (path.into(), value.into()));
-    let card = CardRequest::from_pairs(pairs.into()).unwrap();
+    let card = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
     let job = Job::new(JobId::new(id).unwrap(), Batch::new("b").unwrap(), None, card, None);
     let mut row = Row::of(&scope(), &job, state, Time::from_unix_ms(1_700_000_000_123));
     row.generation = Generation(3);
@@ -37,7 +37,12 @@ fn row(id: &str, state: State) -> Row {
 }
 
 fn issued() -> State {
-    State::Issued(Card { id: "ic_1".into(), last4: "0042".into(), exp_month: 12, exp_year: 2031 })
+    State::Done(Output::Issued(Card {
+        id: "ic_1".into(),
+        last4: "0042".into(),
+        exp_month: 12,
+        exp_year: 2031,
+    }))
 }
 
 fn refused() -> State {
@@ -67,7 +72,7 @@ async fn keeps_what_it_was_told(url: &str) {
     assert_eq!(found(&ledger, "never heard of").await, None);
     // Several in one question are answered in its order.
     let ids = ["refused", "never heard of", "begun", "refused"];
-    let asked = ids.map(|id| (JobId::new(id).unwrap(), Step::CreateCard)).into();
+    let asked = ids.map(|id| (JobId::new(id).unwrap(), Step::Last(Operation::CreateCard))).into();
     let together = ledger.look_up_all(&scope(), asked).await.unwrap();
     let states: Vec<_> = together.into_iter().map(|row| row.map(|row| row.state)).collect();
     assert_eq!(states, [Some(refused()), None, Some(State::Begun), Some(refused())]);
@@ -168,7 +173,10 @@ async fn one_of_many_who_know_the_same_is_heard(url: &str) {
     let never = ledger.begin(row("never", State::Begun), known.as_ref()).await.unwrap();
     assert!(matches!(never, Begin::Changed(None)));
     // A note stands beside it.
-    ledger.annotate(&scope(), &done.id, Step::CreateCard, Some("a note".into())).await.unwrap();
+    ledger
+        .annotate(&scope(), &done.id, Step::Last(Operation::CreateCard), Some("a note".into()))
+        .await
+        .unwrap();
     assert_eq!(found(&ledger, "twice").await.unwrap().note.as_deref(), Some("a note"));
     ledger.close().await;
     other.close().await;
@@ -185,7 +193,7 @@ async fn equal_content_is_found(url: &str) {
     same.retain(|same| same.id.as_str().starts_with("same/"));
     same.sort_by(|one, other| one.id.cmp(&other.id));
     let found: Vec<_> = same.iter().map(|same| (same.id.as_str(), same.kind)).collect();
-    assert_eq!(found, [("same/1", Kind::Begun), ("same/2", Kind::Issued)]);
+    assert_eq!(found, [("same/1", Kind::Begun), ("same/2", Kind::Done)]);
     assert!(ledger.same_content(&Scope::new("live", "x", None), vec![content]).await.unwrap().is_empty());
     ledger.mark(&scope(), "seen", Time::from_unix_ms(7)).await.unwrap();
     assert_eq!(ledger.marked(&scope(), "seen").await.unwrap(), Some(Time::from_unix_ms(7)));
@@ -323,7 +331,7 @@ async fn says_what_it_said(ledger: &Ledger, id: &str, refused_id: &str, begun_id
     let row = async |id: &str| {
         ledger.look_up(&scope, &JobId::new(id).unwrap()).await.unwrap().expect("it is there")
     };
-    let State::Issued(card) = row(id).await.state else { panic!("issued") };
+    let State::Done(Output::Issued(card)) = row(id).await.state else { panic!("issued") };
     assert!(card.id.starts_with("ic_sandbox") && card.last4.len() == 4 && card.exp_year == 2030, "{card:?}");
     let refused = row(refused_id).await;
     assert!(matches!(&refused.state, State::Refused(refusal) if refusal.code == "stale_key"), "{refused:?}");

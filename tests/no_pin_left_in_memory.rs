@@ -8,8 +8,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use embosser::card::{self, CardRequest};
 use embosser::job::{Batch, Job, JobId};
+use embosser::operation::{Operation, PIN, Request};
 use embosser::pin::PinJwe;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -71,13 +71,13 @@ fn pairs(pin: bool) -> Vec<(String, String)> {
     pairs.extend(["metadata[a]", "metadata[b]", "metadata[c]", "metadata[d]"].map(|path| (path, &*long)));
     let mut pairs: Vec<_> = pairs.into_iter().map(|(path, value)| (path.into(), value.into())).collect();
     if pin {
-        pairs.push((card::PIN.into(), compact()));
+        pairs.push((PIN.into(), compact()));
     }
     pairs
 }
 
 fn job() -> Job {
-    let card = CardRequest::from_pairs(pairs(false)).unwrap();
+    let card = Request::from_pairs(Operation::CreateCard, pairs(false)).unwrap();
     let (id, batch) = (JobId::new("b/1").unwrap(), Batch::new("b").unwrap());
     Job::new(id, batch, None, card, Some(PinJwe::new(compact())))
 }
@@ -93,18 +93,22 @@ fn memory_that_held_a_pin_is_wiped_and_nothing_prints_it() {
     let json = Zeroizing::new(format!("\"{}\"", Zeroizing::new(compact()).as_str()));
     assert_eq!(freed_with_pin(|| drop(serde_json::from_str::<PinJwe>(&json).unwrap())), 0, "from JSON");
     assert_eq!(freed_with_pin(|| drop(job())), 0, "a job");
-    assert_eq!(freed_with_pin(|| drop(CardRequest::from_pairs(pairs(true)).unwrap())), 0, "a request");
+    assert_eq!(
+        freed_with_pin(|| drop(Request::from_pairs(Operation::CreateCard, pairs(true)).unwrap())),
+        0,
+        "a request"
+    );
     let refused = || {
         let mut pairs = pairs(true);
         pairs.push(("colour".into(), "red".into()));
-        assert!(CardRequest::from_pairs(pairs).is_err());
+        assert!(Request::from_pairs(Operation::CreateCard, pairs).is_err());
     };
     assert_eq!(freed_with_pin(refused), 0, "a request that is refused");
     let body = || {
         let job = job();
         let mut body = Zeroizing::new(Vec::with_capacity(16));
         let pin = job.pin.as_ref().map(PinJwe::expose);
-        job.card.encode_into(&mut body, pin, job.id.as_str(), job.batch.as_str());
+        job.request.encode_into(&mut body, pin, job.id.as_str(), job.batch.as_str());
         assert!(memchr::memmem::find(&body, TELLING).is_some() && body.len() > 2048);
     };
     assert_eq!(freed_with_pin(body), 0, "a body that grew");
@@ -122,7 +126,7 @@ fn memory_that_held_a_pin_is_wiped_and_nothing_prints_it() {
     assert_eq!(freed_with_pin(verified), 0, "verification");
 
     let job = job();
-    let mut printed = vec![format!("{job:?} {:?} {:#?}", job.pin, job.card)];
+    let mut printed = vec![format!("{job:?} {:?} {:#?}", job.pin, job.request)];
     printed.push(format!("{:?}", PinJwe::new(compact())));
     let panicked = catch_unwind(AssertUnwindSafe(|| panic!("{job:?}"))).unwrap_err();
     printed.push(panicked.downcast_ref::<String>().unwrap().clone());

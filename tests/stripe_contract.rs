@@ -93,8 +93,17 @@ async fn every_answer_of_the_sandbox_holds_against_stripes_schema() {
     assert_eq!(list["data"].as_array().unwrap().len(), 2);
     holds(&of_answer(&document, "get", cards, "200"), &list);
     let holders = "/v1/issuing/cardholders";
-    let (_, holder) = ask(&sandbox, Method::POST, holders, "name=Jenny Rosen&type=individual").await;
+    let whole = "name=Jenny Rosen&type=individual&email=jenny@example.com&phone_number=%2B353123&\
+        individual[first_name]=Jenny&individual[last_name]=Rosen&individual[dob][day]=1&\
+        individual[dob][month]=11&individual[dob][year]=1981&preferred_locales[0]=de&metadata[a]=b&";
+    let address = "billing[address][line1]=1 Street&billing[address][city]=C&billing[address][country]=IE&\
+        billing[address][postal_code]=D02";
+    let (status, holder) = ask(&sandbox, Method::POST, holders, &format!("{whole}{address}")).await;
+    assert_eq!(status, 200, "{holder}");
     holds(&of_answer(&document, "post", holders, "200"), &holder);
+    let (_, list) = ask(&sandbox, Method::GET, &format!("{holders}?email=jenny@example.com"), "").await;
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    holds(&of_answer(&document, "get", holders, "200"), &list);
     let path = format!("{holders}/{}", holder["id"].as_str().unwrap());
     let (status, found) = ask(&sandbox, Method::GET, &path, "").await;
     assert_eq!(status, 200);

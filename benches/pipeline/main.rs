@@ -22,7 +22,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use embosser::card::CardRequest;
 use embosser::clock::Clock;
 use embosser::commands::issue;
 use embosser::config::{Config, PaceConfig, RetryConfig, StripeConfig};
@@ -31,6 +30,7 @@ use embosser::job::{Batch, Job, JobId};
 use embosser::ledger::{Ledger, Scope};
 use embosser::line::decision::Rules;
 use embosser::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Options, Parts, Vet};
+use embosser::operation::{Operation, Request};
 use embosser::outcome::Outcome;
 use embosser::pace::Pace;
 use embosser::pin::PinJwe;
@@ -74,7 +74,7 @@ fn pairs() -> Vec<(String, String)> {
 }
 
 fn job(run: &str, number: usize, jwe: &str) -> Job {
-    let card = CardRequest::from_pairs(pairs()).expect("the pairs are valid");
+    let card = Request::from_pairs(Operation::CreateCard, pairs()).expect("the pairs are valid");
     let id = JobId::new(format!("{run}/{number}")).expect("a short name");
     let batch = Batch::new(run).expect("a short name");
     Job::new(id, batch, None, card, Some(PinJwe::new(jwe.to_owned())))
@@ -124,7 +124,7 @@ async fn through(line: &Arc<Line>, server: &Server, at_a_time: usize, jobs: Vec<
                 let job = take.lock().expect("nobody panics").try_recv();
                 let Ok(job) = job else { return };
                 let ended = line.carry(job, Options::default()).await.expect("the line is open");
-                assert!(matches!(ended.outcome, Outcome::Issued(_)), "{:?}", ended.outcome);
+                assert!(matches!(ended.outcome, Outcome::Done(_)), "{:?}", ended.outcome);
             }
         });
     }
@@ -200,7 +200,7 @@ fn wanted(part: &str) -> bool {
 
 async fn costs(server: &Server, document: &Arc<str>, jobs: usize, rounds: usize, jwe: &str) {
     let mut body = Vec::new();
-    let card = CardRequest::from_pairs(pairs()).expect("the pairs are valid");
+    let card = Request::from_pairs(Operation::CreateCard, pairs()).expect("the pairs are valid");
     card.encode_into(&mut body, Some(jwe), "bench/1", "bench");
     let body: Arc<[u8]> = body.into();
     let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk");
@@ -265,7 +265,7 @@ async fn added(server: &Server, seconds: usize, jwe: &str) {
         let taken = Instant::now();
         jobs.spawn(async move {
             let ended = line.carry(job, Options::default()).await.expect("the line is open");
-            assert!(matches!(ended.outcome, Outcome::Issued(_)));
+            assert!(matches!(ended.outcome, Outcome::Done(_)));
             (number, taken, taken.elapsed())
         });
     }

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::{Config, PaceConfig};
 use crate::ledger::{Kind, Ledger, Only, Scope, State};
+use crate::outcome::Output;
 use crate::pace::{Answered as Paced, Pace, Waited};
 use crate::sandbox::{self, Sandbox};
 use crate::stripe::{AccountAnswer, CardAnswer, Client, Mode};
@@ -215,9 +216,9 @@ impl Connected {
         for counts in &of_former {
             let batch = crate::job::Batch::new(counts.batch.clone())
                 .map_err(|error| ScopeError::Unusable(format!("a batch's name in the ledger {error}")))?;
-            let page = ledger.batch_page(former, &batch, None, Only::of(Kind::Issued), FORMER_CARDS).await?;
+            let page = ledger.batch_page(former, &batch, None, Only::of(Kind::Done), FORMER_CARDS).await?;
             for row in page {
-                let State::Issued(card) = &row.state else { continue };
+                let State::Done(Output::Issued(card)) = &row.state else { continue };
                 let paced = paced(pace, self.client.card(&card.id), |answer| match answer {
                     CardAnswer::Failed(reason) => Paced::Failed(reason.clone()),
                     CardAnswer::Limited(reason) => Paced::Limited(*reason),

@@ -97,7 +97,7 @@ struct RowResult<'a> {
 impl<'a> RowResult<'a> {
     fn of(line: &Line<'a>) -> Self {
         let (card, refusal) = match &line.ended.outcome {
-            Outcome::Issued(card) => (Some(card), None),
+            Outcome::Done(output) => (output.card(), None),
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
         };
         Self {

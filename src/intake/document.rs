@@ -8,25 +8,24 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::tree::{Repeated, Syntax, Tree, Wiped, wipe};
-use crate::card::{CardRequest, FieldProblem};
 use crate::clock::Time;
 use crate::job::{Batch, Job, JobId};
+use crate::operation::{self, FieldProblem, Request};
 
 /// The batch of jobs that name none.
 const BATCH_USUAL: &str = "jobs";
 /// Members of a job.
-const MEMBERS: [&str; 6] = ["id", "batch", "operation", "deadline", "stripe_account", "card"];
-/// The one operation there is.
-const OPERATION: &str = "create_card";
+const MEMBERS: [&str; 8] =
+    ["id", "batch", "operation", "deadline", "stripe_account", "card", "cardholder", "card_id"];
 /// Longest name of a member that is told: longer than any of Stripe's, shorter than a piece of ciphertext that says anything.
 const NAME_CHARACTERS_MAX: usize = 40;
 /// Most repeated members that are told one by one.
 const REPEATED_SHOWN_MAX: usize = 10;
 
-/// One card to create, as JSON.
+/// A job, as JSON: a card to create, a cardholder, or both; or a change of a card.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, inline)]
 pub struct JobDocument {
@@ -47,9 +46,17 @@ pub struct JobDocument {
     /// The connected account it is for; it must be the one that embosser acts for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stripe_account: Option<String>,
-    /// Stripe's parameters of card creation, nested as in its documentation.
-    #[schemars(schema_with = "card_schema")]
-    pub card: CardJson,
+    /// Stripe's parameters of the card, nested as in its documentation: of a new one, or of what is changed of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub card: Option<RequestJson>,
+    /// Stripe's parameters of a cardholder who is to be created: alone, or before the card, which is then theirs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "cardholder_schema")]
+    pub cardholder: Option<RequestJson>,
+    /// The card that `update_card` changes, `ic_…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub card_id: Option<String>,
 }
 
 /// What can be asked for.
@@ -57,46 +64,86 @@ pub struct JobDocument {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum Operation {
-    /// Create a card.
+    /// Create a card, and first its cardholder if `cardholder` is given.
     CreateCard,
+    /// Create a cardholder.
+    CreateCardholder,
+    /// Change the card `card_id`, its PIN for instance.
+    UpdateCard,
 }
 
-/// A card's JSON. One of its texts is a PIN's ciphertext, so all are wiped when it is dropped, and none is shown.
+/// A request's JSON. One of its texts may be a PIN's ciphertext, so all are wiped when it is dropped, and none is shown.
 #[derive(Serialize)]
 #[serde(transparent)]
-pub struct CardJson(Value);
+pub struct RequestJson(Value);
 
-impl From<Value> for CardJson {
+impl From<Value> for RequestJson {
     fn from(card: Value) -> Self {
         Self(card)
     }
 }
 
-impl Drop for CardJson {
+impl Drop for RequestJson {
     fn drop(&mut self) {
         wipe(&mut self.0);
     }
 }
 
-impl fmt::Debug for CardJson {
+impl fmt::Debug for RequestJson {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("CardJson(redacted)")
+        formatter.write_str("RequestJson(redacted)")
     }
 }
 
-fn card_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let mut schema = crate::card::schema::json_schema();
-    // It stands inside another document, which says these.
+/// A schema that stands inside another document, which says what dialect it is.
+fn inside(mut schema: Value) -> Value {
     if let Some(members) = schema.as_object_mut() {
         members.remove("$schema");
     }
-    schema.try_into().expect("the card's schema is an object")
+    schema
+}
+
+fn cardholder_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut schema = inside(operation::Operation::CreateCardholder.declaration().json_schema());
+    schema["type"] = json!(["object", "null"]);
+    schema.try_into().expect("a schema is an object")
+}
+
+/// What it holds depends on the operation: see [`json_schema`].
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": ["object", "null"] })
 }
 
 /// The schema of a job's document, for the queue and for HTTP.
 #[must_use]
 pub fn json_schema() -> Value {
-    schemars::schema_for!(JobDocument).to_value()
+    let mut schema = schemars::schema_for!(JobDocument).to_value();
+    let is = |operation: operation::Operation| json!({ "required": ["operation"], "properties": { "operation": { "const": operation.word() } } });
+    let card = |operation: operation::Operation, required: &[&str], absent: &str| {
+        let card = inside(operation.declaration().json_schema());
+        json!({ "required": required, "properties": { "card": card, absent: { "type": "null" } } })
+    };
+    schema["if"] = is(operation::Operation::CreateCardholder);
+    schema["then"] = json!({
+        "required": ["cardholder"],
+        "properties": { "cardholder": { "type": "object" }, "card": { "type": "null" }, "card_id": { "type": "null" } },
+    });
+    schema["else"] = json!({
+        "if": is(operation::Operation::UpdateCard),
+        "then": card(operation::Operation::UpdateCard, &["card", "card_id"], "cardholder"),
+        "else": card(operation::Operation::CreateCard, &["card"], "card_id"),
+    });
+    schema
+}
+
+impl From<operation::Operation> for Operation {
+    fn from(operation: operation::Operation) -> Self {
+        match operation {
+            operation::Operation::CreateCard => Self::CreateCard,
+            operation::Operation::CreateCardholder => Self::CreateCardholder,
+            operation::Operation::UpdateCard => Self::UpdateCard,
+        }
+    }
 }
 
 /// What is wrong with one member.
@@ -191,9 +238,16 @@ fn problem(path: &str, reason: &str) -> Problem {
     Problem { of: Rule::Job, path: path.to_owned(), reason: reason.to_owned(), suggestion: None }
 }
 
-impl From<FieldProblem> for Problem {
-    fn from(problem: FieldProblem) -> Self {
+impl Problem {
+    /// Of a parameter; a cardholder's are told with the member that they stand in.
+    fn of(member: &str, problem: FieldProblem) -> Self {
         let FieldProblem { path, code, reason, suggestion } = problem;
+        let path = match (member, path.split_once('[')) {
+            ("card", _) => path,
+            (member, _) if path.is_empty() => member.to_owned(),
+            (member, Some((name, rest))) => format!("{member}[{name}][{rest}"),
+            (member, None) => format!("{member}[{path}]"),
+        };
         Self { of: Rule::Card(code), path, reason, suggestion }
     }
 }
@@ -205,7 +259,7 @@ fn job_of(
 ) -> Result<Job, Vec<Problem>> {
     let unknown = members.keys().filter(|member| !MEMBERS.contains(&member.as_str()));
     problems.extend(unknown.map(|member| {
-        let all = "a job has id, batch, operation, deadline, stripe_account and card, and nothing else";
+        let all = "a job has id, batch, operation, deadline, stripe_account, card, cardholder and card_id, and nothing else";
         problem(shown(member), all)
     }));
     let mut text = |member: &str| match members.get(member) {
@@ -217,7 +271,7 @@ fn job_of(
         }
     };
     let (id, batch, operation) = (text("id"), text("batch"), text("operation"));
-    let (of_account, deadline) = (text("stripe_account"), text("deadline"));
+    let (of_account, deadline, card_id) = (text("stripe_account"), text("deadline"), text("card_id"));
     if id.is_none() && members.get("id").is_none_or(Value::is_null) {
         problems.push(problem("id", "is missing"));
     }
@@ -225,9 +279,14 @@ fn job_of(
     let id = id.and_then(|id| JobId::new(id).map_err(|error| read("id", error.to_string())).ok());
     let batch = Batch::new(batch.unwrap_or(BATCH_USUAL));
     let batch = batch.map_err(|error| read("batch", error.to_string())).ok();
-    if operation.is_some_and(|operation| operation != OPERATION) {
-        read("operation", format!("there is only {OPERATION}"));
-    }
+    let usual = operation::Operation::CreateCard;
+    let operation = operation.map_or(usual, |word| {
+        // What else is wrong is told as of a card to create, which most jobs are.
+        operation::Operation::of_word(word).unwrap_or_else(|| {
+            read("operation", format!("is none of {}", operation_words()));
+            usual
+        })
+    });
     let deadline = deadline.map(str::parse::<jiff::Timestamp>).transpose();
     let deadline =
         deadline.map_err(|_| read("deadline", "is not a time such as 2031-01-31T12:00:00Z".into())).ok();
@@ -235,27 +294,92 @@ fn job_of(
         let reason = "is not the account that embosser acts for";
         problems.push(Problem { of: Rule::Account, ..problem("stripe_account", reason) });
     }
-    let card = match members.get("card") {
-        Some(card @ Value::Object(_)) => CardRequest::from_json(card)
-            .map_err(|fields| problems.extend(fields.into_iter().map(Problem::from)))
-            .ok(),
-        None | Some(Value::Null) => {
-            problems.push(problem("card", "is missing"));
-            None
-        }
-        Some(_) => {
-            problems.push(problem("card", "has the wrong type; it is an object with Stripe's parameters"));
-            None
-        }
-    };
-    match (id, batch, deadline, card) {
-        (Some(id), Some(batch), Some(deadline), Some(card)) if problems.is_empty() => {
-            let mut job = Job::new(id, batch, None, card, None);
+    let asked = asked_for(members, operation, card_id, &mut problems);
+    match (id, batch, deadline, asked) {
+        (Some(id), Some(batch), Some(deadline), Some((first, request))) if problems.is_empty() => {
+            let mut job = Job::new(id, batch, None, request, None);
+            if let Some(first) = first {
+                job = job.after(first);
+            }
             job.deadline = deadline.map(|moment| Time::from_unix_ms(moment.as_millisecond()));
             Ok(job)
         }
         _ => Err(problems),
     }
+}
+
+fn operation_words() -> String {
+    operation::Operation::ALL.map(operation::Operation::word).join(", ")
+}
+
+/// What a job asks for: the cardholder to be created first, if there is one, and the request that it is about.
+fn asked_for(
+    members: &Map<String, Value>,
+    operation: operation::Operation,
+    card_id: Option<&str>,
+    problems: &mut Vec<Problem>,
+) -> Option<(Option<Request>, Request)> {
+    use operation::Operation::{CreateCard, CreateCardholder, UpdateCard};
+    let mut read = |member: &'static str, operation| match members.get(member) {
+        Some(request @ Value::Object(_)) => Request::from_json(operation, request)
+            .map_err(|fields| problems.extend(fields.into_iter().map(|field| Problem::of(member, field))))
+            .ok(),
+        None | Some(Value::Null) => {
+            problems.push(problem(member, "is missing"));
+            None
+        }
+        Some(_) => {
+            problems.push(problem(member, "has the wrong type; it is an object with Stripe's parameters"));
+            None
+        }
+    };
+    let is_given = |member: &str| members.get(member).is_some_and(|value| !value.is_null());
+    let asked = match operation {
+        CreateCardholder => read("cardholder", CreateCardholder).map(|request| (None, request)),
+        CreateCard if is_given("cardholder") => {
+            let first = read("cardholder", CreateCardholder);
+            read("card", CreateCard).zip(first).map(|(request, first)| (Some(first), request))
+        }
+        CreateCard => read("card", CreateCard).map(|request| (None, request)),
+        UpdateCard => {
+            let request = read("card", UpdateCard);
+            request.zip(card_id).map(|(request, card)| (None, request.with_target(card.to_owned())))
+        }
+    };
+    let mut superfluous = |member: &str| {
+        if is_given(member) {
+            problems.push(problem(member, &format!("is not of {}", operation.word())));
+        }
+    };
+    match operation {
+        CreateCardholder => ["card", "card_id"].into_iter().for_each(superfluous),
+        CreateCard => superfluous("card_id"),
+        UpdateCard => superfluous("cardholder"),
+    }
+    match (&asked, operation) {
+        (Some((Some(_), card)), CreateCard) if card.cardholder.is_some() => {
+            let reason =
+                "is given twice: as card.cardholder, who exists, and as cardholder, who is to be created";
+            problems.push(problem("cardholder", reason));
+        }
+        (_, UpdateCard) if card_id.is_none_or(|id| !is_card_id(id)) => {
+            problems.push(problem("card_id", "is the card that is changed: ic_ and letters and digits"));
+        }
+        (Some((_, change)), UpdateCard) if change.is_empty() => {
+            problems.push(problem("card", "asks for no change"));
+        }
+        _ => {}
+    }
+    asked
+}
+
+/// Whether a text can be a card's id: it becomes a part of an address.
+fn is_card_id(text: &str) -> bool {
+    const CHARACTERS_MAX: usize = 255;
+    let rest = text.strip_prefix("ic_").unwrap_or_default();
+    !rest.is_empty()
+        && text.len() <= CHARACTERS_MAX
+        && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// What is wrong about members that stand there twice: that they do, and a PIN in clear in any of them.
@@ -268,11 +392,12 @@ fn repeated(members: Vec<Repeated>) -> Vec<Problem> {
             problems.push(repeated);
         }
         if path.first().is_some_and(|member| member == "card")
-            && let Err(found) = CardRequest::from_json(&within(&path[1..], earlier).0)
+            && let Err(found) =
+                Request::from_json(operation::Operation::CreateCard, &within(&path[1..], earlier).0)
         {
             let of_pin =
                 |problem: &FieldProblem| problem.code == "pin_in_clear" || problem.path.starts_with("pin");
-            pins.extend(found.into_iter().filter(of_pin).map(Problem::from));
+            pins.extend(found.into_iter().filter(of_pin).map(|field| Problem::of("card", field)));
         }
     }
     if more {

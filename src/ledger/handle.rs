@@ -14,6 +14,7 @@ use super::{
 };
 use crate::config::place::without_password;
 use crate::job::Content;
+use crate::operation::Operation;
 
 /// The ledger, open. Clones share its two connections.
 #[derive(Clone)]
@@ -235,13 +236,14 @@ impl Ledger {
         written.await.map_err(|_| LedgerError::Closed)?
     }
 
-    /// What is known of a job's card.
+    /// What is known of a job's last step, whichever operation it is.
     ///
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn look_up(&self, scope: &Scope, id: &JobId) -> Result<Option<Row>, LedgerError> {
-        let rows = self.look_up_all(scope, vec![(id.clone(), Step::CreateCard)]).await?;
-        Ok(rows.into_iter().next().flatten())
+        let steps = Operation::ALL.map(|operation| (id.clone(), Step::Last(operation)));
+        let rows = self.look_up_all(scope, steps.into()).await?;
+        Ok(rows.into_iter().flatten().next())
     }
 
     /// What is known of each of these steps, in their order.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, Job, JobId, PinMark, Step};
-use crate::outcome::{Card, Ended, Outcome, Refusal};
+use crate::outcome::{Ended, Outcome, Output, Refusal};
 
 pub use handle::Ledger;
 pub use lease::{Holder, Lease, LeaseError, Leased};
@@ -70,9 +70,9 @@ impl Scope {
 pub enum State {
     /// A call was about to be made; how it ended is not recorded.
     Begun,
-    /// The job's card.
-    Issued(Card),
-    /// There is no card.
+    /// What it yielded.
+    Done(Output),
+    /// It has no effect.
     Refused(Refusal),
 }
 
@@ -82,7 +82,7 @@ impl State {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Begun => Kind::Begun,
-            Self::Issued(_) => Kind::Issued,
+            Self::Done(_) => Kind::Done,
             Self::Refused(_) => Kind::Refused,
         }
     }
@@ -93,8 +93,8 @@ impl State {
 pub enum Kind {
     /// [`State::Begun`]
     Begun,
-    /// [`State::Issued`]
-    Issued,
+    /// [`State::Done`]
+    Done,
     /// [`State::Refused`]
     Refused,
 }
@@ -211,7 +211,7 @@ impl Row {
                 "unresolved",
                 "a call was begun and its end is not known yet; run it again",
             )),
-            State::Issued(card) => Outcome::Issued(card.clone()),
+            State::Done(output) => Outcome::Done(output.clone()),
             State::Refused(refusal) => Outcome::Refused(refusal.clone()),
         };
         Ended {

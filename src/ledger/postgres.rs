@@ -53,7 +53,7 @@ const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.bat
     FROM (SELECT scope, batch, count(*) FILTER (WHERE state = 'done') AS issued,
             count(*) FILTER (WHERE state = 'refused') AS refused,
             count(*) FILTER (WHERE state = 'begun') AS unresolved, count(note) AS noted, max(written_ms) AS latest_ms
-          FROM steps GROUP BY scope, batch) j
+          FROM steps WHERE step NOT LIKE 'first:%' GROUP BY scope, batch) j
         FULL OUTER JOIN batches b ON b.scope = j.scope AND b.batch = j.batch
     ORDER BY coalesce(j.latest_ms, b.began_ms) DESC";
 
@@ -305,7 +305,7 @@ impl Postgres {
     ) -> Result<Vec<SameContent>, LedgerError> {
         let contents: Vec<String> = contents.iter().map(|content| content.to_hex()).collect();
         let select = "SELECT content, job_id, batch, row_id, state, written_ms FROM steps
-            WHERE scope = $1 AND content = ANY($2) AND state <> 'refused'";
+            WHERE scope = $1 AND content = ANY($2) AND state <> 'refused' AND step NOT LIKE 'first:%'";
         let raw = sqlx::query(select)
             .bind(scope.as_str())
             .bind(contents)
@@ -336,7 +336,7 @@ impl Postgres {
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
-            "SELECT {COLUMNS} FROM steps WHERE scope = $1 AND batch = $2
+            "SELECT {COLUMNS} FROM steps WHERE scope = $1 AND batch = $2 AND step NOT LIKE 'first:%'
              AND (row_number, job_id COLLATE \"C\") > ($3, $4) AND ($6::text IS NULL OR state = $6)
              AND (NOT $7 OR note IS NOT NULL)
              ORDER BY row_number, job_id COLLATE \"C\" LIMIT $5"

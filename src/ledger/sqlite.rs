@@ -58,7 +58,8 @@ const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.bat
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
         j.noted AS noted, j.latest_ms AS latest_ms
     FROM (SELECT scope, batch, sum(state = 'done') AS issued, sum(state = 'refused') AS refused,
-            sum(state = 'begun') AS unresolved, count(note) AS noted, max(written_ms) AS latest_ms FROM steps GROUP BY scope, batch) j
+            sum(state = 'begun') AS unresolved, count(note) AS noted, max(written_ms) AS latest_ms
+            FROM steps WHERE step NOT LIKE 'first:%' GROUP BY scope, batch) j
         FULL OUTER JOIN batches b ON b.scope = j.scope AND b.batch = j.batch
     ORDER BY coalesce(j.latest_ms, b.began_ms) DESC";
 
@@ -178,7 +179,7 @@ impl Sqlite {
         contents: &[Content],
     ) -> Result<Vec<SameContent>, LedgerError> {
         let select = "SELECT content, job_id, batch, row_id, state, written_ms FROM steps
-            WHERE scope = ?1 AND content = ?2 AND state <> 'refused'";
+            WHERE scope = ?1 AND content = ?2 AND state <> 'refused' AND step NOT LIKE 'first:%'";
         let mut all = Vec::new();
         for content in contents {
             let values: [&dyn ToSql; 2] = [&scope.as_str(), &content.to_hex()];
@@ -196,7 +197,7 @@ impl Sqlite {
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
-            "SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND batch = ?2
+            "SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND batch = ?2 AND step NOT LIKE 'first:%'
              AND (row_number, job_id) > (?3, ?4) AND (?6 IS NULL OR state = ?6) AND (NOT ?7 OR note IS NOT NULL)
              ORDER BY row_number, job_id LIMIT ?5"
         );

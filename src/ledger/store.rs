@@ -1,11 +1,14 @@
 //! What both databases have in common: one table's columns, a row's values in them, and back.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::{BatchCounts, BatchRow, Kind, LedgerError, Row, SameContent, Scope, State, Version};
 use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, JobId, PinMark, Step};
-use crate::outcome::{Card, Refusal};
+use crate::operation::Operation;
+use crate::outcome::{Card, Cardholder, Output, Refusal};
 
 /// The columns that [`row_from`] reads, in a SELECT over `steps`.
 pub(super) const COLUMNS: &str = "steps.scope, steps.job_id, steps.step, steps.version, steps.batch, \
@@ -98,13 +101,18 @@ pub(super) struct Document<'a> {
     pub(super) written_ms: i64,
 }
 
-/// A card as an output. What other operations yield has members of its own.
+/// What a step yielded; what an operation has none of is left out.
 #[derive(Serialize, Deserialize)]
-struct CardOutput<'a> {
-    id: std::borrow::Cow<'a, str>,
-    last4: Option<std::borrow::Cow<'a, str>>,
+struct StoredOutput<'a> {
+    id: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last4: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     exp_month: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     exp_year: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Cow<'a, str>>,
 }
 
 impl Kind {
@@ -112,32 +120,23 @@ impl Kind {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Begun => "begun",
-            Self::Issued => "done",
+            Self::Done => "done",
             Self::Refused => "refused",
         }
     }
 
     fn of_word(word: &str) -> Option<Self> {
-        [Self::Begun, Self::Issued, Self::Refused].into_iter().find(|kind| kind.word() == word)
+        [Self::Begun, Self::Done, Self::Refused].into_iter().find(|kind| kind.word() == word)
     }
 }
 
 /// A row's values as both databases store them.
 pub(super) fn document(row: &Row) -> Document<'_> {
-    let (kind, card, refusal) = match &row.state {
+    let (kind, output, refusal) = match &row.state {
         State::Begun => (Kind::Begun, None, None),
-        State::Issued(card) => (Kind::Issued, Some(card), None),
+        State::Done(output) => (Kind::Done, Some(stored(output)), None),
         State::Refused(refusal) => (Kind::Refused, None, Some(refusal)),
     };
-    let output = card.map(|card| {
-        let output = CardOutput {
-            id: card.id.as_str().into(),
-            last4: Some(card.last4.as_str().into()),
-            exp_month: Some(card.exp_month),
-            exp_year: Some(card.exp_year),
-        };
-        serde_json::to_string(&output).expect("strings and integers always serialise")
-    });
     Document {
         scope: row.scope.as_str(),
         job_id: row.id.as_str(),
@@ -217,9 +216,10 @@ fn read_row(columns: &mut impl Columns, job: &mut String) -> Result<Row, Unreada
     let written = Time::from_unix_ms(columns.number()?.unwrap_or(0));
     let state = match kind {
         Some(Kind::Begun) => State::Begun,
-        Some(Kind::Issued) => {
-            let output = output.ok_or_else(|| damaged("issued without a card"))?;
-            State::Issued(card_from(&output).ok_or_else(|| damaged("its output is no card"))?)
+        Some(Kind::Done) => {
+            let output = output.ok_or_else(|| damaged("done without an output"))?;
+            let operation = step.ok_or_else(|| damaged("unknown step"))?.operation();
+            State::Done(output_from(operation, &output).ok_or_else(|| damaged("its output cannot be read"))?)
         }
         Some(Kind::Refused) => State::Refused(Refusal {
             code: code.unwrap_or_default().into(),
@@ -248,13 +248,41 @@ fn read_row(columns: &mut impl Columns, job: &mut String) -> Result<Row, Unreada
     })
 }
 
-fn card_from(output: &str) -> Option<Card> {
-    let CardOutput { id, last4, exp_month, exp_year } = serde_json::from_str(output).ok()?;
-    Some(Card {
-        id: id.into_owned(),
-        last4: last4.unwrap_or_default().into_owned(),
-        exp_month: exp_month.unwrap_or(0),
-        exp_year: exp_year.unwrap_or(0),
+fn stored(output: &Output) -> String {
+    let stored = match output {
+        Output::Issued(card) | Output::Updated(card) => StoredOutput {
+            id: card.id.as_str().into(),
+            last4: Some(card.last4.as_str().into()),
+            exp_month: Some(card.exp_month),
+            exp_year: Some(card.exp_year),
+            status: None,
+        },
+        Output::Created(cardholder) => StoredOutput {
+            id: cardholder.id.as_str().into(),
+            last4: None,
+            exp_month: None,
+            exp_year: None,
+            status: cardholder.status.as_deref().map(Cow::from),
+        },
+    };
+    serde_json::to_string(&stored).expect("strings and integers always serialise")
+}
+
+fn output_from(operation: Operation, text: &str) -> Option<Output> {
+    let stored: StoredOutput<'_> = serde_json::from_str(text).ok()?;
+    let card = |stored: StoredOutput<'_>| Card {
+        id: stored.id.into_owned(),
+        last4: stored.last4.unwrap_or_default().into_owned(),
+        exp_month: stored.exp_month.unwrap_or(0),
+        exp_year: stored.exp_year.unwrap_or(0),
+    };
+    Some(match operation {
+        Operation::CreateCard => Output::Issued(card(stored)),
+        Operation::UpdateCard => Output::Updated(card(stored)),
+        Operation::CreateCardholder => Output::Created(Cardholder {
+            id: stored.id.into_owned(),
+            status: stored.status.map(Cow::into_owned),
+        }),
     })
 }
 
@@ -317,16 +345,16 @@ pub(super) enum Again {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::card::CardRequest;
     use crate::clock::Time;
     use crate::job::{Batch, Job};
     use crate::ledger::State;
+    use crate::operation::Request;
 
     #[test]
     fn a_row_is_ones_own_only_where_the_answer_to_its_commit_was_lost() {
         let pairs =
             [("type", "virtual"), ("currency", "eur")].map(|(name, value)| (name.into(), value.into()));
-        let request = CardRequest::from_pairs(pairs.into()).unwrap();
+        let request = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
         let job = Job::new(JobId::new("b/1").unwrap(), Batch::new("b").unwrap(), None, request, None);
         let wanted = Row::of(&Scope::new("test", "model", None), &job, State::Begun, Time::from_unix_ms(1));
         let other = Row { attempts: 7, ..wanted.clone() };

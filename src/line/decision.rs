@@ -15,7 +15,7 @@ use crate::clock::{Boot, Moment, Time};
 use crate::config::{StripeConfig, seconds};
 use crate::job::Generation;
 use crate::ledger::{Row, State};
-use crate::outcome::{Card, Outcome, Refusal};
+use crate::outcome::{Outcome, Output, Refusal};
 
 /// The code of a refusal because a card of the job's id is not what the job asks for.
 pub const CONFLICT: &str = "job_conflict";
@@ -114,8 +114,8 @@ pub enum Next {
 /// What came of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answered {
-    /// A card, new or replayed.
-    Card(Card),
+    /// It was done, now or by the call that is replayed.
+    Done(Output),
     /// A definite no; `replayed` if Stripe answered from memory.
     No {
         /// Why.
@@ -147,8 +147,8 @@ pub enum Among {
 /// What a look found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// This job's card.
-    Found(Card),
+    /// This job's effect.
+    Found(Output),
     /// A card of this job's id that is not what the job asks for, and in what it differs.
     Other {
         /// Its id.
@@ -232,7 +232,7 @@ impl Decision {
                     decision.other_was_asked_for();
                 }
             }
-            State::Issued(card) => decision.finished = Some(Outcome::Issued(card.clone())),
+            State::Done(card) => decision.finished = Some(Outcome::Done(card.clone())),
         }
         decision
     }
@@ -315,7 +315,7 @@ impl Decision {
     /// What came of the attempt, at this moment.
     pub fn answered(&mut self, answered: Answered, now: Moment) {
         match answered {
-            Answered::Card(card) => self.finished = Some(Outcome::Issued(card)),
+            Answered::Done(output) => self.finished = Some(Outcome::Done(output)),
             Answered::NoEffect => self.calls = self.before,
             Answered::No { refusal, replayed } => self.refused(refusal, replayed, now),
             Answered::InUse => self.still_running(now),
@@ -423,7 +423,7 @@ impl Decision {
     /// What a look that began at `began` found. Answers from when on to look again, if that is needed.
     pub fn looked(&mut self, verdict: Verdict, began: Boot) -> Option<Boot> {
         match verdict {
-            Verdict::Found(card) => self.finished = Some(Outcome::Issued(card)),
+            Verdict::Found(card) => self.finished = Some(Outcome::Done(card)),
             Verdict::Other { card, differs } => {
                 let message = format!(
                     "card {card} exists at Stripe under this id and is not what is asked for ({differs}), so none was made; \

@@ -5,7 +5,7 @@
 //! enough for him. A page that failed is where the next one goes on. A card counts whatever its status: one that was
 //! cancelled since is still the job's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::decision::{Among, Verdict};
 use super::{Halt, Line, Stop};
 use crate::clock::{Boot, Time};
-use crate::job::Job;
+use crate::job::{Job, JobId};
+use crate::operation::{Found, Operation, Place};
 use crate::pace::{Answered as Paced, Waited};
-use crate::stripe::{ListFailure, Listed, ListedCard};
+use crate::stripe::{ListFailure, Listed};
 
 /// Without a cardholder to filter by, cards made from this long before the first attempt on are looked through: it
 /// covers clocks that disagree by a day.
@@ -29,25 +30,45 @@ const PAGES_MAX: usize = 1000;
 const SERVES_FOR: Duration = Duration::from_secs(60);
 /// Without a cardholder, jobs of one hour share a listing.
 const SHARED_SECONDS: i64 = 3600;
+/// Of how many jobs of a batch the ledger is asked whether it knows them: more would tell the same.
+const ASKED_MAX: usize = 16;
 /// Most listings that are kept: a bound on memory.
 const LISTINGS_MAX: usize = 512;
 
-/// Which cards are listed.
+/// What is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Of {
-    /// A cardholder's.
-    Cardholder(String),
-    /// The account's, made since a moment (Unix seconds), or all.
-    Account(Option<i64>),
+struct Of {
+    place: Place,
+    /// Of what was made since a moment (Unix seconds), where the place is all of the account's; else of all.
+    since: Option<i64>,
 }
 
-/// What a listing found so far: only cards that embosser made.
+impl Of {
+    fn all(place: Place) -> Self {
+        Self { place, since: None }
+    }
+
+    /// The operation whose effects are looked for there.
+    fn operation(&self) -> Operation {
+        match self.place {
+            Place::Card(_) => Operation::UpdateCard,
+            Place::Cards | Place::CardsOf(_) => Operation::CreateCard,
+            Place::Cardholders | Place::CardholdersByEmail(_) | Place::CardholdersByPhone(_) => {
+                Operation::CreateCardholder
+            }
+        }
+    }
+
+    fn is_whole_account(&self) -> bool {
+        matches!(self.place, Place::Cards | Place::Cardholders)
+    }
+}
+
+/// What a listing found so far: only what embosser made or changed.
 struct Listing {
     began: Boot,
     /// By their job: the oldest, as lists come newest first, and how many there are.
-    cards: HashMap<String, (ListedCard, usize)>,
-    /// The batches that they are of.
-    batches: HashSet<String>,
+    effects: HashMap<String, (Found, usize)>,
     after: Option<String>,
     pages: usize,
     is_whole: bool,
@@ -55,29 +76,29 @@ struct Listing {
 
 impl Listing {
     fn new(began: Boot) -> Self {
-        let (cards, batches) = (HashMap::new(), HashSet::new());
-        Self { began, cards, batches, after: None, pages: 0, is_whole: false }
+        Self { began, effects: HashMap::new(), after: None, pages: 0, is_whole: false }
     }
 
     fn has(&self, job: &Job) -> bool {
-        self.cards.contains_key(job.id.as_str())
+        self.effects.contains_key(job.id.as_str())
     }
 
-    fn add(&mut self, page: Vec<ListedCard>) {
-        for card in page {
-            if let Some(batch) = &card.batch {
-                self.batches.insert(batch.clone());
-            }
-            let Some(job) = card.job.clone() else { continue };
-            let count = self.cards.get(&job).map_or(0, |(_, count)| *count) + 1;
-            self.cards.insert(job, (card, count));
+    fn add(&mut self, operation: Operation, page: Vec<Found>) {
+        for found in page {
+            let Some(job) = found.job(operation).map(str::to_owned) else { continue };
+            let count = self.effects.get(&job).map_or(0, |(_, count)| *count) + 1;
+            self.effects.insert(job, (found, count));
         }
     }
 
-    /// Whether it has a card of the job's batch, or of the job itself.
+    /// Jobs of the same batch that it has effects of, the job itself among them; a few of them.
     fn of_batch(&self, job: &Job) -> OfBatch {
-        let is_found = self.batches.contains(job.batch.as_str()) || self.has(job);
-        if is_found { OfBatch::Found } else { OfBatch::Absent }
+        let is_of_batch = |(id, (found, _)): &(&String, &(Found, usize))| {
+            found.metadata.batch.as_deref() == Some(job.batch.as_str()) || *id == job.id.as_str()
+        };
+        let ids = self.effects.iter().filter(is_of_batch).filter_map(|(id, _)| JobId::new(id.as_str()).ok());
+        let ids: Vec<JobId> = ids.take(ASKED_MAX).collect();
+        if ids.is_empty() { OfBatch::Absent } else { OfBatch::Found(ids) }
     }
 }
 
@@ -96,10 +117,10 @@ pub(super) enum Looked {
 }
 
 /// Whether cards of a batch that the ledger does not know are at Stripe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum OfBatch {
-    /// There are.
-    Found,
+    /// There are, of these jobs.
+    Found(Vec<JobId>),
     /// There are none among those that were looked at.
     Absent,
     /// Stripe does not know the job's cardholder.
@@ -128,10 +149,11 @@ pub(super) async fn look(
     from: Option<Boot>,
     recalled: &CancellationToken,
 ) -> Result<Looked, Stop> {
-    let of = match (&job.card.cardholder, among) {
-        (Some(cardholder), Among::Cardholder) => Of::Cardholder(cardholder.clone()),
-        (None, _) | (_, Among::All) => Of::Account(key_began.and_then(|began| since(line, began))),
-    };
+    let [narrow, wide] = job.request.places();
+    let mut of = Of::all(if among == Among::All { wide } else { narrow });
+    if of.is_whole_account() {
+        of.since = key_began.and_then(|began| since(line, began));
+    }
     let shared = line.looks.listing(&of);
     let mut listing = tokio::select! {
         listing = shared.lock() => listing,
@@ -142,7 +164,7 @@ pub(super) async fn look(
         return Ok(Looked::Failed(reason));
     }
     let listing = listing.as_ref().expect("it was read");
-    let Some((first, count)) = listing.cards.get(job.id.as_str()) else {
+    let Some((first, count)) = listing.effects.get(job.id.as_str()) else {
         return Ok(Looked::Verdict(Verdict::Absent, listing.began));
     };
     if *count > 1 {
@@ -160,22 +182,12 @@ fn since(line: &Line, began: Time) -> Option<i64> {
 }
 
 /// Whether what was found is what the job asks for.
-fn verdict(job: &Job, found: &ListedCard) -> Verdict {
-    let compared = [
-        ("type", job.card.value("type"), found.kind.as_deref()),
-        ("currency", job.card.value("currency"), found.currency.as_deref()),
-        ("cardholder", job.card.cardholder.as_deref(), found.cardholder.as_deref()),
-    ];
-    let differs: Vec<String> = compared
-        .into_iter()
-        .filter_map(|(name, wanted, has)| Some((name, wanted?, has?)))
-        .filter(|(_, wanted, has)| !wanted.trim().eq_ignore_ascii_case(has))
-        .map(|(name, wanted, has)| format!("its {name} is {has}, not {wanted}"))
-        .collect();
+fn verdict(job: &Job, found: &Found) -> Verdict {
+    let differs = job.request.differences(found);
     if differs.is_empty() {
-        Verdict::Found(found.card.clone())
+        Verdict::Found(found.output(job.request.operation()))
     } else {
-        Verdict::Other { card: found.card.id.clone(), differs: differs.join(", ") }
+        Verdict::Other { card: found.id.clone(), differs: differs.join(", ") }
     }
 }
 
@@ -185,17 +197,18 @@ pub(super) async fn look_for_batch(
     job: &Job,
     recalled: &CancellationToken,
 ) -> Result<Result<OfBatch, String>, Stop> {
-    let Some(cardholder) = &job.card.cardholder else {
-        return Ok(match page(line, &Of::Account(None), None, recalled).await? {
-            Listed::Page { cards, .. } => {
+    let [narrow, _] = job.request.places();
+    let of = Of::all(narrow);
+    if of.is_whole_account() {
+        return Ok(match page(line, &of, None, recalled).await? {
+            Listed::Page { found, .. } => {
                 let mut listing = Listing::new(line.parts.clock.boot());
-                listing.add(cards);
+                listing.add(of.operation(), found);
                 Ok(listing.of_batch(job))
             }
             Listed::Failed { reason, failure } => Unread { reason, failure }.for_batch(job),
         });
-    };
-    let of = Of::Cardholder(cardholder.clone());
+    }
     let shared = line.looks.listing(&of);
     let mut listing = tokio::select! {
         listing = shared.lock() => listing,
@@ -220,7 +233,7 @@ impl Unread {
     fn for_batch(self, job: &Job) -> Result<OfBatch, String> {
         match self.failure {
             ListFailure::Passing | ListFailure::Limited(_) | ListFailure::KeyRejected => Err(self.reason),
-            ListFailure::Refused if job.card.cardholder.is_some() => Ok(OfBatch::NoSuchCardholder),
+            ListFailure::Refused if job.request.cardholder.is_some() => Ok(OfBatch::NoSuchCardholder),
             ListFailure::Refused | ListFailure::Forbidden => {
                 tracing::warn!(
                     reason = self.reason,
@@ -256,13 +269,13 @@ async fn read(
             return Ok(Err(Unread { reason, failure: ListFailure::Passing }));
         }
         match page(line, of, listing.after.as_deref(), recalled).await? {
-            Listed::Page { cards, more } => {
+            Listed::Page { found, more } => {
                 listing.pages += 1;
-                if let Some(last) = cards.last() {
-                    listing.after = Some(last.card.id.clone());
+                if let Some(last) = found.last() {
+                    listing.after = Some(last.id.clone());
                 }
                 listing.is_whole = !more;
-                listing.add(cards);
+                listing.add(of.operation(), found);
             }
             Listed::Failed { reason, failure } => return Ok(Err(Unread { reason, failure })),
         }
@@ -276,10 +289,6 @@ async fn page(
     after: Option<&str>,
     recalled: &CancellationToken,
 ) -> Result<Listed, Stop> {
-    let (cardholder, since) = match of {
-        Of::Cardholder(cardholder) => (Some(cardholder.as_str()), None),
-        Of::Account(since) => (None, *since),
-    };
     loop {
         let turn = tokio::select! {
             turn = line.parts.pace.turn() => turn.map_err(|_| Stop::Closed)?,
@@ -287,7 +296,7 @@ async fn page(
         };
         let Waited::Permit(mut permit) = turn.permit().await else { continue };
         permit.departure().left();
-        let listed = line.parts.client.list_cards(cardholder, since, after).await;
+        let listed = line.parts.client.list(&of.place, of.since, after).await;
         match &listed {
             Listed::Page { .. } => {
                 line.has_answered();

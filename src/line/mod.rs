@@ -5,6 +5,7 @@
 //! attempt recorded, call made, outcome recorded, caller told.
 
 mod carry;
+mod changes;
 pub mod decision;
 pub mod gate;
 mod job_locks;
@@ -26,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::RetryConfig;
 use crate::job::{Job, JobId, Step};
 use crate::jwe::KeyReader;
-use crate::ledger::{Holder, LeaseError, Ledger, LedgerError, Row, Scope, Version};
+use crate::ledger::{Holder, LeaseError, Ledger, LedgerError, Row, Scope, State, Version};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::{CircuitState, Pace};
@@ -373,7 +374,7 @@ impl Line {
             None => self.find(&job).await,
         };
         let ended = match known {
-            Ok(known) => carry::carry(self, job, known, options).await,
+            Ok(known) => self.carry_steps(job, known, options).await,
             Err(error) => {
                 self.halt_with((&error).into());
                 None
@@ -385,6 +386,44 @@ impl Line {
             in_flight.ended(ended);
         }
         ended
+    }
+
+    /// A job's first step, if it has one, and then what it is about. Each is recorded for itself, and done once.
+    async fn carry_steps(
+        &self,
+        mut job: Box<Job>,
+        known: Option<Box<Row>>,
+        mut options: Options<'_>,
+    ) -> Option<Ended> {
+        let is_done = known.as_ref().is_some_and(|row| matches!(row.state, State::Done(_)));
+        if let Some(first) = job.take_first().filter(|_| !is_done) {
+            let known = match self.look_up(&first).await {
+                Ok(known) => known.map(Box::new),
+                Err(error) => {
+                    self.halt_with((&error).into());
+                    return None;
+                }
+            };
+            let options_of_first = Options { given_up: options.given_up.clone(), ..options };
+            let ended = Box::pin(carry::carry(self, Box::new(first), known, options_of_first)).await?;
+            match ended.outcome {
+                Outcome::Done(output) => job.request.set_cardholder(output.id()),
+                // The job has no effect then, and is recorded as one that has none.
+                Outcome::Refused(refusal) => options.given_up = Some(refusal),
+                Outcome::Unresolved(_) => return Some(ended),
+            }
+        }
+        let change = match changes::begin(self, &job, known.as_deref()).await {
+            Ok(change) => change,
+            Err(error) => {
+                self.halt_with((&error).into());
+                return None;
+            }
+        };
+        if let Some(refusal) = change.superseded() {
+            options.given_up = Some(refusal);
+        }
+        carry::carry(self, job, known, options).await
     }
 
     /// Takes a job in when its turn has come.
@@ -448,7 +487,7 @@ pub(crate) fn note_beside(job: &Job, row: &Row) -> Option<String> {
 /// The one line that the log has of each job.
 fn log_end(ended: &Ended, took: Duration) {
     let code = match &ended.outcome {
-        Outcome::Issued(_) => "",
+        Outcome::Done(_) => "",
         Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => refusal.code.as_ref(),
     };
     tracing::info!(

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::look::{OfBatch, look_for_batch};
 use super::{Line, Stop};
-use crate::job::{Batch, Job};
+use crate::job::{Batch, Job, JobId, Step};
 use crate::ledger::Only;
 
 /// Most batches that are remembered: a bound on memory. For one that is not, the ledger is asked again.
@@ -94,6 +94,18 @@ fn name(line: &Line, batch: &Batch) -> String {
     format!("batch:{}:{batch}", line.parts.scope.as_str())
 }
 
+/// Whether the ledger has a row of each of these jobs.
+async fn is_all_known(line: &Line, jobs: &[JobId]) -> Result<bool, Stop> {
+    for job in jobs {
+        let steps = Step::every().map(|step| (job.clone(), step)).collect();
+        let rows = line.parts.ledger.look_up_all(&line.parts.scope, steps).await?;
+        if rows.iter().all(Option::is_none) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether a job that the ledger does not know must be looked for first. Jobs of a batch that is being asked about wait.
 pub(super) async fn vet(
     line: &Line,
@@ -109,14 +121,14 @@ pub(super) async fn vet(
     if *known == Known::Unasked {
         *known = Known::read(line, &job.batch).await?;
     }
-    let jobs = match *known {
+    let count = match *known {
         Known::Trusted | Known::Unasked => return Ok(Ok(false)),
         Known::Elsewhere => return Ok(Ok(true)),
         Known::Absent(jobs) => jobs + 1,
     };
     // The first, the second, the fourth and so on: some of them near the begin, where a former run began, and some far on.
-    if !jobs.is_power_of_two() {
-        *known = Known::Absent(jobs);
+    if !count.is_power_of_two() {
+        *known = Known::Absent(count);
         return Ok(Ok(false));
     }
     let found = match look_for_batch(line, job, recalled).await? {
@@ -124,8 +136,10 @@ pub(super) async fn vet(
         Err(reason) => return Ok(Err(reason)),
     };
     let (now, is_elsewhere) = match found {
-        OfBatch::Found => (Known::Elsewhere, true),
-        OfBatch::Absent => (Known::Absent(jobs), false),
+        // What this ledger knows was made with it.
+        OfBatch::Found(jobs) if is_all_known(line, &jobs).await? => (Known::Absent(count), false),
+        OfBatch::Found(_) => (Known::Elsewhere, true),
+        OfBatch::Absent => (Known::Absent(count), false),
         // It tells nothing of the batch: the next one is looked for instead.
         OfBatch::NoSuchCardholder => return Ok(Ok(false)),
         OfBatch::Unreadable => (Known::Trusted, false),

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
-use crate::card::kind::Kind;
-use crate::card::params;
+use crate::operation::Operation;
+use crate::operation::kind::Kind;
 
 use super::records::{Flaw, Records};
 use super::{ManifestError, Problem, ROW_ID};
@@ -105,7 +105,7 @@ fn columns(names: &[&str], line: u64) -> Header {
         } else if *name == ROW_ID {
             Holds::RowId
         } else {
-            match params::kind_of(name) {
+            match Operation::CreateCard.declaration().kind_of(name) {
                 Ok(kind) => Holds::Parameter(kind),
                 Err(problem) => {
                     let own = problem.suggestion.is_none() && alike_row_id(name);
@@ -116,7 +116,7 @@ fn columns(names: &[&str], line: u64) -> Header {
         };
         columns.push(Column { name: (*name).to_owned(), holds });
     }
-    for needed in params::always_required() {
+    for needed in Operation::CreateCard.declaration().always_required() {
         if !seen.contains(needed) {
             let reason = "is no column of the header, and every card needs it".into();
             let column = (*needed).to_owned();

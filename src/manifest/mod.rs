@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::card::CardRequest;
+use crate::operation::Request;
 use crate::pin::PinJwe;
 use header::{Column, Header};
 use plan::Plan;
@@ -130,7 +130,7 @@ pub struct Row {
     /// Its name, if the manifest has them.
     pub row_id: Option<String>,
     /// What to ask Stripe for.
-    pub card: CardRequest,
+    pub card: Request,
     /// The encrypted PIN.
     pub pin: Option<PinJwe>,
 }

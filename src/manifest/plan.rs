@@ -5,9 +5,10 @@
 //! Judging never allocates. What was judged right can be made into its request without being judged again
 //! ([`Plan::request`]).
 
-use crate::card::kind::Kind;
-use crate::card::params::{EXCLUSIVE, METADATA_ENTRIES_MAX, REQUIRED, metadata_key};
-use crate::card::{CardRequest, fingerprint_of_right_pairs, may_leave_gaps};
+use crate::operation::Operation;
+use crate::operation::kind::Kind;
+use crate::operation::params::metadata_key;
+use crate::operation::{Request, fingerprint_of_right_pairs, may_leave_gaps};
 
 use super::header::{Column, Holds};
 use super::rows::row_id_is_good;
@@ -69,7 +70,7 @@ impl Plan {
             parts.iter().try_fold(0, |all, part| Some(all | one(format!("{parent}{part}"))?))
         };
         let mut demands = Vec::new();
-        for (parent, parts) in REQUIRED {
+        for (parent, parts) in Operation::CreateCard.declaration().required {
             match parent.strip_suffix("[0]") {
                 // What every row must have is demanded of an empty one, too.
                 None if parent.is_empty() => {
@@ -83,7 +84,12 @@ impl Plan {
             }
         }
         demands.retain(|demand| demand.any != 0);
-        let mut exclusive: Vec<_> = EXCLUSIVE.iter().map(|(one, other)| (below(one), below(other))).collect();
+        let mut exclusive: Vec<_> = Operation::CreateCard
+            .declaration()
+            .exclusive
+            .iter()
+            .map(|(one, other)| (below(one), below(other)))
+            .collect();
         exclusive.retain(|(one, other)| *one != 0 && *other != 0);
         let mut ordered: Vec<_> = columns
             .iter()
@@ -104,7 +110,7 @@ impl Plan {
             demands,
             exclusive,
             metadata: bits(&|name| metadata_key(name).is_some()),
-            pin: bits(&|name| name == crate::card::PIN),
+            pin: bits(&|name| name == crate::operation::PIN),
             kind_column: columns.iter().position(|column| column.name == "type"),
             row_id_column: columns.iter().position(|column| column.holds == Holds::RowId),
             ordered,
@@ -128,13 +134,13 @@ impl Plan {
     }
 
     /// The request of a row that is right; nothing if it is not, or has a gap in a list.
-    pub(super) fn request<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<CardRequest> {
+    pub(super) fn request<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<Request> {
         let given = self.given(&|at| cell(at).as_bytes())?;
         if !given & self.gaps != 0 {
             return None;
         }
         let pairs = self.ordered.iter().map(|(at, path, kind)| (path.as_str(), *kind, cell(*at)));
-        Some(CardRequest::of_right_pairs(pairs.filter(|(.., value)| !value.is_empty())))
+        Some(Request::of_right_pairs(Operation::CreateCard, pairs.filter(|(.., value)| !value.is_empty())))
     }
 
     /// The fingerprint of the request of a row that was judged right; nothing if it has a gap in a list.
@@ -178,7 +184,8 @@ impl Plan {
         };
         let whole = self.demands.iter().all(met)
             && self.exclusive.iter().all(|(one, other)| given & one == 0 || given & other == 0)
-            && (given & self.metadata).count_ones() as usize <= METADATA_ENTRIES_MAX;
+            && (given & self.metadata).count_ones() as usize
+                <= Operation::CreateCard.declaration().metadata_entries_max();
         whole.then_some(given)
     }
 }

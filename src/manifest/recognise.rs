@@ -17,6 +17,7 @@ use super::{InvalidRow, Row};
 use crate::clock::Time;
 use crate::job::{Batch, Content, JobId, Step};
 use crate::ledger::{Kind, Ledger, LedgerError, SameContent, Scope};
+use crate::operation::Operation;
 
 /// Rows that are asked about in one question. The allocator gives answers for hundreds of rows back late, as they are large and
 /// made on another thread: with 512 an upload of any size took 10 MB more.
@@ -51,7 +52,7 @@ impl Recognised {
             Some(row_id) => format!("{row_id} of batch {}", self.batch),
             None => self.id.to_string(),
         };
-        let state = if self.kind == Kind::Issued { "issued" } else { "begun" };
+        let state = if self.kind == Kind::Done { "issued" } else { "begun" };
         format!("{state} before as {known}, on {day}; no second card was made")
     }
 }
@@ -87,7 +88,7 @@ pub struct Present {
 impl Present {
     fn add(&mut self, kind: Kind) {
         match kind {
-            Kind::Issued => self.issued += 1,
+            Kind::Done => self.issued += 1,
             Kind::Refused => self.refused += 1,
             Kind::Begun => self.begun += 1,
         }
@@ -132,8 +133,7 @@ impl Recognition {
     #[must_use]
     pub fn is_wholly(&self, batch: &Batch) -> Option<&Batch> {
         let other = &self.by_row.values().next()?.batch;
-        let of_other =
-            |recognised: &Recognised| recognised.kind == Kind::Issued && recognised.batch == *other;
+        let of_other = |recognised: &Recognised| recognised.kind == Kind::Done && recognised.batch == *other;
         let is_all = self.by_row.len() as u64 == self.rows && self.by_row.values().all(of_other);
         (is_all && other != batch).then_some(other)
     }
@@ -220,7 +220,7 @@ impl Recogniser {
     pub fn add(&mut self, row: &Result<Row, InvalidRow>) -> Result<(), LedgerError> {
         let Ok(row) = row else { return Ok(()) };
         self.recognition.rows += 1;
-        let content = row.card.content();
+        let content = Content::of(None, &row.card);
         // A row that makes no id is told where its job is made.
         let Ok(id) = self.names.id_of(row, content) else { return Ok(()) };
         self.ids.push(self.hasher.hash_one(&id));
@@ -236,7 +236,7 @@ impl Recogniser {
 
     fn ask(&mut self) -> Result<(), LedgerError> {
         let page = std::mem::take(&mut self.page);
-        let ids = page.iter().map(|(id, ..)| (id.clone(), Step::CreateCard)).collect();
+        let ids = page.iter().map(|(id, ..)| (id.clone(), Step::Last(Operation::CreateCard))).collect();
         let rows = self.runtime.block_on(self.ledger.look_up_all(&self.scope, ids))?;
         let mut unknown = Vec::with_capacity(page.len());
         for (mut row, known) in page.into_iter().zip(rows) {
@@ -246,7 +246,7 @@ impl Recogniser {
                 self.recognition.present.noted += u64::from(known.is_some_and(|known| known.note.is_some()));
             }
             match kind {
-                Some(Kind::Issued | Kind::Begun) => continue,
+                Some(Kind::Done | Kind::Begun) => continue,
                 // It may have been issued under another name since.
                 Some(Kind::Refused) => row.2.is_new = false,
                 None => self.recognition.new += 1,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use crate::card::{CardRequest, FieldProblem};
+use crate::operation::{FieldProblem, Operation, Request};
 
 use super::header::Holds;
 use super::records::{Flaw, RECORD_BYTES_MAX, Record, Records};
@@ -122,7 +122,7 @@ impl Manifest {
                 )),
             }
         }
-        match CardRequest::from_pairs(pairs) {
+        match Request::from_pairs(Operation::CreateCard, pairs) {
             Ok(mut card) if problems.is_empty() => {
                 let pin = card.take_pin();
                 Ok(Row { number, line, row_id, card, pin })

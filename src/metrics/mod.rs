@@ -51,7 +51,7 @@ macro_rules! metrics {
 
 metrics! {
     JOBS, "embosser_jobs_total", Counter, ["outcome", "code"],
-        "Jobs that ended: outcome issued, refused or unresolved; code says why not issued.";
+        "Jobs that ended: outcome issued, updated, created, refused or unresolved; code says why not issued.";
     JOBS_RECORDED, "embosser_jobs_recorded_before_total", Counter, [],
         "Duplicates suppressed: jobs that came again and were answered from the ledger.";
     JOBS_IN_FLIGHT, "embosser_jobs_in_flight", Gauge, [],
@@ -63,7 +63,7 @@ metrics! {
     RECONCILIATIONS, "embosser_reconciliations_total", Counter, ["verdict"],
         "Looks for a job's card at Stripe: found, absent or failed.";
     STRIPE_REQUEST, "embosser_stripe_request_duration_seconds", Seconds, ["operation", "status"],
-        "Requests to Stripe: operation create_card, list_cards, get_card, get_account or pin_key; status 2xx to 5xx, or none without an answer.";
+        "Requests to Stripe: operation create_card, create_cardholder, update_card, list_cards, list_cardholders, get_card, get_account or pin_key; status 2xx to 5xx, or none without an answer.";
     RATE_LIMITED, "embosser_stripe_rate_limited_total", Counter, ["reason"],
         "429s of Stripe's limiters, by the reason they give.";
     KEY_FAILURES, "embosser_pin_key_failures_total", Counter, [],
@@ -230,7 +230,7 @@ impl InFlight {
 
     pub(crate) fn ended(self, ended: &Ended) {
         let code = match &ended.outcome {
-            Outcome::Issued(_) => "",
+            Outcome::Done(_) => "",
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => label_of(refusal),
         };
         metrics::counter!(JOBS, "outcome" => ended.outcome.word(), "code" => code).increment(1);

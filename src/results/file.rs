@@ -245,7 +245,7 @@ fn remove_leftovers_but(target: &Path, own: Option<&Path>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Card, Ended, Outcome, Refusal};
+    use crate::outcome::{Card, Ended, Outcome, Output, Refusal};
     use crate::results::read_back;
 
     const TEST: &str = "test:api.stripe.com";
@@ -258,7 +258,7 @@ mod tests {
 
     fn issued() -> Ended {
         let card = Card { id: "ic_1".into(), last4: "4242".into(), exp_month: 8, exp_year: 2030 };
-        ended(Outcome::Issued(card))
+        ended(Outcome::Done(Output::Issued(card)))
     }
 
     fn line<'a>(row: u64, ended: &'a Ended, scope: &'a str) -> Line<'a> {

@@ -64,7 +64,7 @@ impl<'a> Line<'a> {
     #[must_use]
     pub fn cells(&self) -> [Cow<'_, str>; 13] {
         let (card, refusal) = match &self.ended.outcome {
-            Outcome::Issued(card) => (Some(card), None),
+            Outcome::Done(output) => (output.card(), None),
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
         };
         [

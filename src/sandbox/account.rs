@@ -27,11 +27,41 @@ pub struct IssuedCard {
     pub idempotency_key: Option<String>,
 }
 
+/// A cardholder that was made.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct MadeCardholder {
+    /// Its id.
+    pub id: String,
+    /// The Stripe account that it belongs to.
+    pub account: String,
+    /// `metadata[embosser_job]`.
+    pub job: Option<String>,
+    /// Its e-mail address.
+    pub email: Option<String>,
+}
+
+/// A change of a card that was made.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct CardChange {
+    /// The card's id.
+    pub card: String,
+    /// `metadata[embosser_change]`, as the call gave it.
+    pub job: Option<String>,
+    /// The PIN that was set, decrypted.
+    pub pin: Option<String>,
+    /// The idempotency key of the call.
+    pub idempotency_key: Option<String>,
+}
+
 /// What the sandbox did.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Account {
     /// Every card made.
     pub cards: Vec<IssuedCard>,
+    /// Every cardholder made.
+    pub cardholders: Vec<MadeCardholder>,
+    /// Every change of a card that was made.
+    pub changes: Vec<CardChange>,
     /// Create calls that the limiters let through.
     pub creates: u64,
     /// Saved answers given again.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::list;
+use super::request::CARDS;
 use super::response::Fault;
-use crate::card::CardRequest;
+use crate::operation::Request;
 
 /// Every account's cards.
 #[derive(Default)]
@@ -30,13 +32,16 @@ pub(super) struct Making<'a> {
 
 impl Cards {
     /// Makes a card of a request; answers its object.
-    pub(super) fn make(&mut self, card: &CardRequest, making: Making<'_>) -> &Value {
+    pub(super) fn make(&mut self, card: &Request, cardholder: Option<&Value>, making: Making<'_>) -> &Value {
         let request = card.to_json();
         let id = format!("ic_sandbox{:08}", self.cards.len() + 1);
-        let cardholder = card.cardholder.clone().unwrap_or_else(|| "ich_sandbox_nobody".into());
+        let whose = card.cardholder.clone().unwrap_or_else(|| "ich_sandbox_nobody".into());
+        let cardholder = cardholder
+            .cloned()
+            .unwrap_or_else(|| super::cardholders::object(&whose, making.created, making.livemode));
         let mut card = json!({
             "id": id, "object": "issuing.card", "brand": "Visa", "cancellation_reason": null,
-            "cardholder": super::cardholders::object(&cardholder, making.created, making.livemode),
+            "cardholder": cardholder,
             "created": making.created, "currency": request["currency"],
             "exp_month": request["exp_month"].as_u64().unwrap_or(8),
             "exp_year": request["exp_year"].as_u64().unwrap_or(2030),
@@ -59,7 +64,7 @@ impl Cards {
         let account = making.account.to_owned();
         self.by_id.insert((account.clone(), id), index);
         self.by_account.entry(account.clone()).or_default().push(index);
-        self.by_cardholder.entry((account, cardholder)).or_default().push(index);
+        self.by_cardholder.entry((account, whose)).or_default().push(index);
         &self.cards[index]
     }
 
@@ -95,50 +100,18 @@ impl Cards {
         made_by: Option<Duration>,
     ) -> Result<Value, Fault> {
         let given = |name: &str| query.iter().find(|(path, _)| path == name).map(|(_, value)| value.as_str());
-        let limit = match given("limit") {
-            None => 10,
-            Some(text) => text.parse().ok().filter(|limit| (1..=100).contains(limit)).ok_or_else(|| {
-                Fault::invalid(Some("parameter_invalid_integer"), "limit", "Invalid integer")
-            })?,
-        };
         let indices = match given("cardholder") {
             Some(cardholder) => self.by_cardholder.get(&(account.to_owned(), cardholder.to_owned())),
             None => self.by_account.get(account),
         };
-        let of_cursor = |name| given(name).map(|id| self.index(account, id)).transpose();
-        let (after, before) = (of_cursor("starting_after")?, of_cursor("ending_before")?);
-        let mut matching = indices
+        let newest_first = indices
             .into_iter()
             .flatten()
             .rev()
             .copied()
             .filter(|index| made_by.is_some_and(|made_by| self.made_at[*index] <= made_by))
-            .filter(|index| after.is_none_or(|after| *index < after))
-            .filter(|index| before.is_none_or(|before| *index > before))
-            .map(|index| &self.cards[index])
-            .filter(|card| query.iter().all(|(path, value)| matches(card, path, value)));
-        let data: Vec<&Value> = matching.by_ref().take(limit).collect();
-        Ok(page(&data, matching.next().is_some()))
-    }
-}
-
-/// A page of a list of cards.
-pub(super) fn page(data: &[&Value], has_more: bool) -> Value {
-    json!({"object": "list", "url": "/v1/issuing/cards", "has_more": has_more, "data": data})
-}
-
-fn matches(card: &Value, path: &str, value: &str) -> bool {
-    let created = card["created"].as_i64().unwrap_or(0);
-    let wanted = value.parse::<i64>().unwrap_or(0);
-    match path {
-        "status" | "type" | "last4" => card[path] == value,
-        "exp_month" | "exp_year" => card[path].as_i64() == Some(wanted),
-        "created" => created == wanted,
-        "created[gt]" => created > wanted,
-        "created[gte]" => created >= wanted,
-        "created[lt]" => created < wanted,
-        "created[lte]" => created <= wanted,
-        _ => true,
+            .map(|index| (index, &self.cards[index]));
+        list::list(CARDS, newest_first, query, |id| self.index(account, id))
     }
 }
 

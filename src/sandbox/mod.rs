@@ -12,6 +12,7 @@ mod forced;
 mod identity;
 mod keys;
 mod limits;
+mod list;
 mod memory;
 mod request;
 mod response;

@@ -31,6 +31,10 @@ pub(super) enum JobState {
     Waiting,
     /// It has a card.
     Issued,
+    /// The card was changed.
+    Updated,
+    /// There is exactly one cardholder.
+    Created,
     /// It has none.
     Refused,
     /// Its end is not known yet. Send it again.
@@ -46,6 +50,8 @@ pub(super) struct JobView {
     pub(super) state: JobState,
     /// Stripe's id of its card.
     pub(super) card_id: Option<String>,
+    /// Stripe's id of its cardholder, if that is what the job created.
+    pub(super) cardholder_id: Option<String>,
     /// The last four digits of the card's number.
     pub last4: Option<String>,
     /// The card's expiry, `MM/YYYY`.
@@ -68,6 +74,7 @@ impl JobView {
             id: id.to_string(),
             state: JobState::Waiting,
             card_id: None,
+            cardholder_id: None,
             last4: None,
             expiry: None,
             code: None,
@@ -82,14 +89,39 @@ impl JobView {
 impl From<RowView> for JobView {
     fn from(row: RowView) -> Self {
         let RowView {
-            job, outcome, card_id, last4, expiry, code, message, attempts, request_id, note, ..
+            job,
+            outcome,
+            card_id,
+            cardholder_id,
+            last4,
+            expiry,
+            code,
+            message,
+            attempts,
+            request_id,
+            note,
+            ..
         } = row;
         let state = match outcome {
             OutcomeWord::Issued => JobState::Issued,
+            OutcomeWord::Updated => JobState::Updated,
+            OutcomeWord::Created => JobState::Created,
             OutcomeWord::Refused => JobState::Refused,
             OutcomeWord::Unresolved => JobState::Unresolved,
         };
-        Self { id: job, state, card_id, last4, expiry, code, message, attempts, request_id, note }
+        Self {
+            id: job,
+            state,
+            card_id,
+            cardholder_id,
+            last4,
+            expiry,
+            code,
+            message,
+            attempts,
+            request_id,
+            note,
+        }
     }
 }
 
@@ -138,7 +170,7 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
         if !job.asks_for(row.content) && !matches!(row.state, State::Refused(_)) {
             return Err(different());
         }
-        if matches!(row.state, State::Issued(_)) {
+        if matches!(row.state, State::Done(_)) {
             let note = crate::line::note_beside(&job, row);
             return Ok(Sent::Known(RowView { note, ..RowView::of_row(row) }.into()));
         }

@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::card::FieldProblem;
 use crate::ledger::LedgerError;
 use crate::manifest::{self, CheckReport};
+use crate::operation::FieldProblem;
 
 /// How long a client is asked to wait when something is full for the moment.
 const RETRY_AFTER_SECONDS: u32 = 5;

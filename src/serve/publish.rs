@@ -139,7 +139,7 @@ impl Publishing {
         let (id, pin) = (job.id.clone(), job.pin.is_some());
         if let Some(known) = &known {
             let ended = match &known.state {
-                State::Issued(_) => {
+                State::Done(_) => {
                     let note = note_beside(&job, known);
                     if note != known.note {
                         let noted =

@@ -15,7 +15,7 @@ use super::Server;
 use super::problem::{Kind as Wrong, Problem};
 use crate::job::{self, JobId};
 use crate::ledger::{Kind, Only, Row};
-use crate::outcome::{Ended, Outcome};
+use crate::outcome::{Ended, Outcome, Output};
 use crate::results::{self, Line};
 
 /// Rows read from the ledger at once for a download: a bound on memory.
@@ -30,6 +30,10 @@ const ROWS_USUAL: u32 = 100;
 pub(super) enum OutcomeWord {
     /// It has a card.
     Issued,
+    /// The card was changed.
+    Updated,
+    /// There is exactly one cardholder.
+    Created,
     /// It has none.
     Refused,
     /// Its end is not known yet.
@@ -39,7 +43,7 @@ pub(super) enum OutcomeWord {
 impl From<OutcomeWord> for Kind {
     fn from(word: OutcomeWord) -> Self {
         match word {
-            OutcomeWord::Issued => Self::Issued,
+            OutcomeWord::Issued | OutcomeWord::Updated | OutcomeWord::Created => Self::Done,
             OutcomeWord::Refused => Self::Refused,
             OutcomeWord::Unresolved => Self::Begun,
         }
@@ -87,6 +91,8 @@ pub(super) struct RowView {
     pub(super) outcome: OutcomeWord,
     /// Stripe's id of its card.
     pub(super) card_id: Option<String>,
+    /// Stripe's id of its cardholder, if that is what the job created.
+    pub(super) cardholder_id: Option<String>,
     /// The last four digits of the card's number.
     pub last4: Option<String>,
     /// The card's expiry, `MM/YYYY`.
@@ -107,13 +113,16 @@ impl RowView {
     pub(super) fn of(row: Option<u64>, row_id: Option<String>, job: &str, ended: Ended) -> Self {
         let Ended { outcome, attempts, request_id, note, .. } = ended;
         let word = match &outcome {
-            Outcome::Issued(_) => OutcomeWord::Issued,
+            Outcome::Done(Output::Issued(_)) => OutcomeWord::Issued,
+            Outcome::Done(Output::Updated(_)) => OutcomeWord::Updated,
+            Outcome::Done(Output::Created(_)) => OutcomeWord::Created,
             Outcome::Refused(_) => OutcomeWord::Refused,
             Outcome::Unresolved(_) => OutcomeWord::Unresolved,
         };
-        let (card, refusal) = match outcome {
-            Outcome::Issued(card) => (Some(card), None),
-            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
+        let (card, cardholder, refusal) = match outcome {
+            Outcome::Done(Output::Issued(card) | Output::Updated(card)) => (Some(card), None, None),
+            Outcome::Done(Output::Created(cardholder)) => (None, Some(cardholder), None),
+            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, None, Some(refusal)),
         };
         let (code, message) =
             refusal.map_or((None, None), |refusal| (Some(refusal.code.into_owned()), Some(refusal.message)));
@@ -125,6 +134,7 @@ impl RowView {
             expiry: card.as_ref().map(|card| format!("{:02}/{}", card.exp_month, card.exp_year)),
             last4: card.as_ref().map(|card| card.last4.clone()),
             card_id: card.map(|card| card.id),
+            cardholder_id: cardholder.map(|cardholder| cardholder.id),
             code,
             message,
             attempts,
@@ -227,6 +237,8 @@ pub(super) fn csv(
     let ending = match outcome {
         None => "results.csv",
         Some(OutcomeWord::Issued) => "issued.csv",
+        Some(OutcomeWord::Updated) => "updated.csv",
+        Some(OutcomeWord::Created) => "created.csv",
         Some(OutcomeWord::Refused) => "refused.csv",
         Some(OutcomeWord::Unresolved) => "unresolved.csv",
     };

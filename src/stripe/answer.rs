@@ -1,4 +1,4 @@
-//! What the answer to a create call means.
+//! What the answer to a call that changes something means.
 //!
 //! Written against docs.stripe.com/error-low-level, /idempotent-requests and /rate-limits. The rule that matters: an
 //! answer that cannot be understood is *unknown*, never a no.
@@ -6,18 +6,17 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::ListedCard;
 use super::error::{ErrorObject, LimitReason, header, limit_reason, sentence_of};
-use super::read::CardBody;
+use crate::operation::{Found, Operation};
 use crate::outcome::Refusal;
 
-/// What a create call's answer means.
+/// What such a call's answer means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// A card.
-    Issued {
-        /// The card, and what tells whose it is, as far as the answer has it.
-        card: Box<ListedCard>,
+    /// What was asked for was done.
+    Done {
+        /// What was made or changed, and what tells whose it is, as far as the answer has it.
+        found: Box<Found>,
         /// Stripe's id of the request.
         request_id: Option<String>,
         /// Whether it is an earlier call's saved answer.
@@ -68,8 +67,14 @@ pub enum Answer {
     },
 }
 
-/// The meaning of a create call's answer.
-pub(super) fn of_create(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> Answer {
+/// The meaning of the answer to an operation's call.
+pub(super) fn of_change(
+    operation: Operation,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Result<Bytes, String>,
+) -> Answer {
+    let id_prefix = operation.declaration().id_prefix;
     let request_id = header(headers, "request-id").map(str::to_owned);
     let replayed =
         header(headers, "idempotent-replayed").is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -80,12 +85,12 @@ pub(super) fn of_create(status: StatusCode, headers: &HeaderMap, body: Result<By
                 trouble: false,
                 heard: true,
             },
-            Ok(body) => match serde_json::from_slice::<CardBody>(&body) {
-                Ok(card) if card.id.starts_with("ic_") => {
-                    Answer::Issued { card: Box::new(card.into()), request_id, replayed }
+            Ok(body) => match serde_json::from_slice::<Found>(&body) {
+                Ok(found) if found.id.starts_with(id_prefix) => {
+                    Answer::Done { found: Box::new(found), request_id, replayed }
                 }
                 _ => Answer::Unknown {
-                    reason: format!("{status}, but no card in the answer"),
+                    reason: format!("{status}, but no id of the form {id_prefix}… in the answer"),
                     trouble: true,
                     heard: true,
                 },
@@ -158,7 +163,7 @@ mod tests {
 
     fn create(status: u16, pairs: &[(&'static str, &'static str)], body: &'static str) -> Answer {
         let status = StatusCode::from_u16(status).unwrap();
-        of_create(status, &headers(pairs), Ok(Bytes::from_static(body.as_bytes())))
+        of_change(Operation::CreateCard, status, &headers(pairs), Ok(Bytes::from_static(body.as_bytes())))
     }
 
     #[test]
@@ -197,7 +202,12 @@ mod tests {
                 r#"{{"error":{{"type":"invalid_request_error","code":"not_enabled",
                 "message":"Cardholder {cardholder} cannot have cards, as your account may not issue yet."}}}}"#
             );
-            of_create(StatusCode::from_u16(status).unwrap(), &headers(&[]), Ok(body.into()))
+            of_change(
+                Operation::CreateCard,
+                StatusCode::from_u16(status).unwrap(),
+                &headers(&[]),
+                Ok(body.into()),
+            )
         };
         let same = |answer| match answer {
             Answer::Refused { same, .. } | Answer::Forbidden { same, .. } => same,

@@ -23,7 +23,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::config::{StripeConfig, seconds};
-use crate::outcome::Card;
+use crate::operation::{Place, Request as Wanted};
 use crate::wipe::Wiped;
 use address::{address, host_and_port, is_loopback, is_stripes};
 use connect::{Connector, Proxies};
@@ -44,6 +44,7 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("embosser/", env!("C
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const CARDS_PATH: &str = "/v1/issuing/cards";
+const CARDHOLDERS_PATH: &str = "/v1/issuing/cardholders";
 /// Room for every header of a call, so that none makes the map grow.
 const HEADERS: usize = 8;
 
@@ -219,7 +220,7 @@ impl Client {
         self.connections.slot().await
     }
 
-    /// Makes one create call, in its place. `body` is wiped once it is no longer needed.
+    /// Makes one call that changes something, in its place. `body` is wiped once it is no longer needed.
     ///
     /// `leaves` is called when the body is about to be written to a connection, and never if it is not. On
     /// [`Leave::Stay`] none of it is written, so the call has no effect, and the answer is [`Answer::HeldBack`]. A call
@@ -227,9 +228,10 @@ impl Client {
     ///
     /// # Panics
     /// If the idempotency key has characters that no header can carry.
-    pub async fn create_card(
+    pub async fn post(
         &self,
         _slot: Slot<'_>,
+        wanted: &Wanted,
         idempotency_key: &str,
         body: Wiped,
         leaves: impl FnOnce() -> Leave + Send + 'static,
@@ -237,12 +239,16 @@ impl Client {
         let (outgoing, departures) = Outgoing::new(Bytes::from_owner(body), leaves);
         let mut request = Box::new(Request::new(outgoing));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.cards.path.clone();
+        let url = self.url_of(&wanted.path());
+        *request.uri_mut() = match url[url::Position::BeforePath..].parse() {
+            Ok(path) => path,
+            Err(_) => return Answer::NotSent("the address of what is asked for cannot be sent".into()),
+        };
         *request.headers_mut() = self.headers.clone();
         let key = HeaderValue::from_str(idempotency_key).expect("it is made of letters and digits");
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
         request.headers_mut().insert(CONTENT_TYPE, FORM);
-        let reply = self.send("create_card", &self.cards, request).await;
+        let reply = self.send(wanted.operation().word(), &self.cards, request).await;
         match (reply, departures.end()) {
             // Whatever a server says to a request that it has not got.
             (_, Departed::No(Stayed::HeldBack)) => Answer::HeldBack,
@@ -251,23 +257,37 @@ impl Client {
             (Err(Silence::NoAnswer(reason)), Departed::Yes) => {
                 Answer::Unknown { reason, trouble: true, heard: false }
             }
-            (Ok(Reply { status, headers, body }), _) => answer::of_create(status, &headers, body),
+            (Ok(Reply { status, headers, body }), _) => {
+                answer::of_change(wanted.operation(), status, &headers, body)
+            }
         }
     }
 
-    /// One page of the cards of a cardholder, or of the account's cards made since a moment.
-    pub async fn list_cards(
+    /// One page of a place's objects: of those made since a moment, where that is all of the account's.
+    pub async fn list(
         &self,
-        cardholder: Option<&str>,
+        place: &Place,
         created_since_unix_seconds: Option<i64>,
         starting_after: Option<&str>,
     ) -> Listed {
-        let mut url = self.cards.url.clone();
+        let (operation, path, filter) = match place {
+            Place::Card(id) => return read::as_list(self.card(id).await),
+            Place::Cards => ("list_cards", CARDS_PATH, None),
+            Place::CardsOf(cardholder) => ("list_cards", CARDS_PATH, Some(("cardholder", cardholder))),
+            Place::Cardholders => ("list_cardholders", CARDHOLDERS_PATH, None),
+            Place::CardholdersByEmail(email) => {
+                ("list_cardholders", CARDHOLDERS_PATH, Some(("email", email)))
+            }
+            Place::CardholdersByPhone(phone) => {
+                ("list_cardholders", CARDHOLDERS_PATH, Some(("phone_number", phone)))
+            }
+        };
+        let mut url = self.url_of(path);
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("limit", "100");
-            if let Some(cardholder) = cardholder {
-                query.append_pair("cardholder", cardholder);
+            if let Some((name, value)) = filter {
+                query.append_pair(name, value);
             }
             if let Some(since) = created_since_unix_seconds {
                 query.append_pair("created[gte]", &since.to_string());
@@ -276,7 +296,7 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
-        match self.get("list_cards", &url).await {
+        match self.get(operation, &url).await {
             Err(reason) => Listed::Failed { reason, failure: ListFailure::Passing },
             Ok(Reply { status, headers, body }) => read::of_list(status, &headers, body),
         }
@@ -296,13 +316,19 @@ impl Client {
 
     /// Whose account the key is of; with a connected account configured, that one's.
     pub async fn account(&self) -> AccountAnswer {
-        let mut url = self.cards.url.clone();
-        let base = url.path().strip_suffix(CARDS_PATH).unwrap_or_default();
-        url.set_path(&format!("{base}/v1/account"));
+        let url = self.url_of("/v1/account");
         match self.get("get_account", &url).await {
             Err(reason) => AccountAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => read::of_account(status, &headers, body),
         }
+    }
+
+    /// The address of a path of the API.
+    fn url_of(&self, path: &str) -> url::Url {
+        let mut url = self.cards.url.clone();
+        let base = url.path().strip_suffix(CARDS_PATH).unwrap_or_default();
+        url.set_path(&format!("{base}{path}"));
+        url
     }
 
     /// Asks the API something.
@@ -347,25 +373,6 @@ impl Drop for Timed {
         crate::trace::answered(&self.span, self.status);
         crate::metrics::stripe_request(self.operation, self.status, self.began.elapsed());
     }
-}
-
-/// A card in a list, with what tells whose it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedCard {
-    /// The card.
-    pub card: Card,
-    /// Its `metadata[embosser_job]`.
-    pub job: Option<String>,
-    /// Its `metadata[embosser_batch]`.
-    pub batch: Option<String>,
-    /// Its `type`: `virtual` or `physical`.
-    pub kind: Option<String>,
-    /// Its currency, in small letters.
-    pub currency: Option<String>,
-    /// Its cardholder's id, `ich_…`.
-    pub cardholder: Option<String>,
-    /// `active`, `inactive` or `canceled`.
-    pub status: Option<String>,
 }
 
 /// What TLS trusts: the system's certificate authorities; none where nothing speaks TLS, as reading them takes a while.

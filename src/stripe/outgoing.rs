@@ -147,6 +147,7 @@ mod tests {
     use super::super::{Answer, Client};
     use super::*;
     use crate::config::StripeConfig;
+    use crate::operation::{Operation, Request as Wanted};
 
     const BODY: &[u8] = b"a body that must not be seen";
 
@@ -281,7 +282,10 @@ mod tests {
         let client = Client::new(&config, &"sk_test_1".to_owned().into()).unwrap();
         let body = String::from_utf8(BODY.to_vec()).unwrap().into();
         let slot = client.slot().await;
-        let answer = client.create_card(slot, "emb_1", body, || Leave::Stay).await;
+        let pairs =
+            [("type", "virtual"), ("currency", "eur")].map(|(path, value)| (path.into(), value.into()));
+        let wanted = Wanted::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
+        let answer = client.post(slot, &wanted, "emb_1", body, || Leave::Stay).await;
         assert_eq!(answer, Answer::HeldBack);
         assert_eq!(after_head(&seen.await.unwrap()), b"");
     }

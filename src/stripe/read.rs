@@ -6,18 +6,17 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use super::ListedCard;
 use super::error::{ErrorObject, LimitReason, limit_reason, sentence_of};
-use crate::outcome::Card;
+use crate::operation::Found;
 
-/// One page of cards.
+/// One page of a list.
 #[derive(Debug)]
 pub enum Listed {
     /// The page.
     Page {
-        /// Its cards.
-        cards: Vec<ListedCard>,
-        /// Whether more follow. A page that says so has at least one card.
+        /// Its objects.
+        found: Vec<Found>,
+        /// Whether more follow. A page that says so has at least one object.
         more: bool,
     },
     /// It could not be had; nothing is proven by that.
@@ -48,7 +47,7 @@ pub enum ListFailure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CardAnswer {
     /// It is there.
-    Found(Box<ListedCard>),
+    Found(Box<Found>),
     /// This account has no such card.
     Missing,
     /// The key may not read it, or Stripe refuses otherwise.
@@ -77,41 +76,8 @@ pub enum AccountAnswer {
 }
 
 #[derive(Deserialize)]
-pub(super) struct CardBody {
-    pub(super) id: String,
-    #[serde(default)]
-    last4: String,
-    #[serde(default)]
-    exp_month: u32,
-    #[serde(default)]
-    exp_year: u32,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    currency: Option<String>,
-    status: Option<String>,
-    cardholder: Option<Cardholder>,
-    #[serde(default)]
-    metadata: Metadata,
-}
-
-/// Whole, or by its id only.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Cardholder {
-    Id(String),
-    Whole { id: String },
-}
-
-/// Only the entries that are ours are read.
-#[derive(Deserialize, Default)]
-struct Metadata {
-    embosser_job: Option<String>,
-    embosser_batch: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct ListBody {
-    data: Vec<CardBody>,
+    data: Vec<Found>,
     #[serde(default)]
     has_more: bool,
 }
@@ -119,22 +85,6 @@ struct ListBody {
 #[derive(Deserialize)]
 struct AccountBody {
     id: String,
-}
-
-impl From<CardBody> for ListedCard {
-    fn from(body: CardBody) -> Self {
-        Self {
-            card: Card { id: body.id, last4: body.last4, exp_month: body.exp_month, exp_year: body.exp_year },
-            job: body.metadata.embosser_job,
-            batch: body.metadata.embosser_batch,
-            kind: body.kind,
-            currency: body.currency,
-            cardholder: body.cardholder.map(|cardholder| match cardholder {
-                Cardholder::Id(id) | Cardholder::Whole { id } => id,
-            }),
-            status: body.status,
-        }
-    }
 }
 
 /// What is not the answer that was asked for.
@@ -176,10 +126,7 @@ pub(super) fn of_list(status: StatusCode, headers: &HeaderMap, body: Result<Byte
             Ok(list) if list.has_more && list.data.is_empty() => {
                 failed("a page of the list is empty, though more are to follow".into(), ListFailure::Passing)
             }
-            Ok(list) => Listed::Page {
-                cards: list.data.into_iter().map(ListedCard::from).collect(),
-                more: list.has_more,
-            },
+            Ok(list) => Listed::Page { found: list.data, more: list.has_more },
             // JSON that is no list will be none the next time; anything else may be a proxy's page.
             Err(_) => {
                 let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
@@ -206,8 +153,8 @@ pub(super) fn of_card(status: StatusCode, headers: &HeaderMap, body: Result<Byte
         Err(reason) => return CardAnswer::Failed(format!("the answer broke off: {reason}")),
     };
     if status.is_success() {
-        return match serde_json::from_slice::<CardBody>(&body) {
-            Ok(card) if card.id.starts_with("ic_") => CardAnswer::Found(Box::new(card.into())),
+        return match serde_json::from_slice::<Found>(&body) {
+            Ok(card) if card.id.starts_with("ic_") => CardAnswer::Found(Box::new(card)),
             _ => CardAnswer::Failed(format!("{status}, but no card in the answer")),
         };
     }
@@ -217,6 +164,21 @@ pub(super) fn of_card(status: StatusCode, headers: &HeaderMap, body: Result<Byte
         Not::KeyRejected(reason) => CardAnswer::KeyRejected(reason),
         Not::Limited(limit) => CardAnswer::Limited(limit),
         Not::Failed(reason) => CardAnswer::Failed(reason),
+    }
+}
+
+/// One card as a list of its own: empty if there is no such card.
+pub(super) fn as_list(answer: CardAnswer) -> Listed {
+    let failed = |reason, failure| Listed::Failed { reason, failure };
+    match answer {
+        CardAnswer::Found(found) => Listed::Page { found: vec![*found], more: false },
+        CardAnswer::Missing => Listed::Page { found: Vec::new(), more: false },
+        CardAnswer::Forbidden(reason) => failed(reason, ListFailure::Forbidden),
+        CardAnswer::KeyRejected(reason) => failed(reason, ListFailure::KeyRejected),
+        CardAnswer::Limited(limit) => {
+            failed(format!("Stripe limits: {}", limit.word()), ListFailure::Limited(limit))
+        }
+        CardAnswer::Failed(reason) => failed(reason, ListFailure::Passing),
     }
 }
 
@@ -282,7 +244,7 @@ mod tests {
         assert!(matches!(list(200, r#"{"data":[],"has_more":true}"#), Listed::Failed { .. }));
         assert!(matches!(list(200, r#"{"data":[],"has_more":false}"#), Listed::Page { more: false, .. }));
         let page = format!(r#"{{"data":[{CARD}],"has_more":true}}"#);
-        assert!(matches!(list(200, &page), Listed::Page { more: true, cards } if cards.len() == 1));
+        assert!(matches!(list(200, &page), Listed::Page { more: true, found } if found.len() == 1));
         for body in ["", "{}", "<html>", r#"{"data":{}}"#] {
             assert!(matches!(list(200, body), Listed::Failed { .. }), "{body}");
         }
@@ -292,7 +254,7 @@ mod tests {
     fn a_listed_card_says_whose_it_is_and_what_it_is() {
         let CardAnswer::Found(found) = card(200, CARD) else { panic!("found") };
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!((found.job, found.batch), (some("b/1"), some("b")));
+        assert_eq!((found.metadata.job, found.metadata.batch), (some("b/1"), some("b")));
         assert_eq!((found.kind, found.currency), (some("virtual"), some("eur")));
         assert_eq!((found.cardholder, found.status), (some("ich_1"), some("active")));
         let by_id = CARD.replace(r#"{"id":"ich_1","name":"A B"}"#, r#""ich_1""#);

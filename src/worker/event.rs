@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Job, Place};
-use crate::outcome::{Card, Ended, Outcome, Refusal};
+use crate::outcome::{Card, Cardholder, Ended, Outcome, Output, Refusal};
 
 /// What became of a job. Published at least once for each job; a repeated one says the same. Whoever reads it leaves members
 /// aside that it does not know: a newer worker may say more.
@@ -14,10 +14,13 @@ pub struct ResultEvent {
     pub id: Option<String>,
     /// Its batch.
     pub batch: Option<String>,
-    /// Whether there is a card.
+    /// What became of it.
     pub outcome: ResultOutcome,
-    /// The card, if issued.
+    /// The card, if one was issued or updated.
     pub card: Option<ResultCard>,
+    /// The cardholder, if that is what the job created. Absent else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cardholder: Option<ResultCardholder>,
     /// Why not, if refused.
     pub error: Option<ResultError>,
     /// Calls made for it.
@@ -40,8 +43,37 @@ pub struct ResultEvent {
 pub enum ResultOutcome {
     /// There is exactly one card.
     Issued,
-    /// There is none.
+    /// The card was changed.
+    Updated,
+    /// There is exactly one cardholder.
+    Created,
+    /// The job has no effect.
     Refused,
+}
+
+impl ResultOutcome {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Issued, Self::Updated, Self::Created, Self::Refused];
+
+    /// The word, as it stands in an event and in its routing key.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Updated => "updated",
+            Self::Created => "created",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// A cardholder that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResultCardholder {
+    /// Stripe's id.
+    pub id: String,
+    /// `active` or `inactive`.
+    pub status: Option<String>,
 }
 
 /// A card that was made.
@@ -91,6 +123,7 @@ impl Named {
             batch: self.batch,
             outcome,
             card: None,
+            cardholder: None,
             error: None,
             attempts: 0,
             request_id: None,
@@ -100,16 +133,27 @@ impl Named {
         }
     }
 
-    /// The event of a card.
+    /// The event of what was done.
     #[must_use]
-    pub fn issued(self, card: &Card, ended: &Ended) -> ResultEvent {
-        let mut event = self.event(ResultOutcome::Issued);
-        event.card = Some(ResultCard {
-            id: card.id.clone(),
-            last4: card.last4.clone(),
-            exp_month: card.exp_month,
-            exp_year: card.exp_year,
+    pub fn done(self, output: &Output, ended: &Ended) -> ResultEvent {
+        let mut event = self.event(match output {
+            Output::Issued(_) => ResultOutcome::Issued,
+            Output::Updated(_) => ResultOutcome::Updated,
+            Output::Created(_) => ResultOutcome::Created,
         });
+        match output {
+            Output::Issued(card) | Output::Updated(card) => {
+                event.card = Some(ResultCard {
+                    id: card.id.clone(),
+                    last4: card.last4.clone(),
+                    exp_month: card.exp_month,
+                    exp_year: card.exp_year,
+                });
+            }
+            Output::Created(Cardholder { id, status }) => {
+                event.cardholder = Some(ResultCardholder { id: id.clone(), status: status.clone() });
+            }
+        }
         event.attempts = ended.attempts;
         event.request_id.clone_from(&ended.request_id);
         event.note.clone_from(&ended.note);
@@ -136,28 +180,33 @@ impl ResultEvent {
     #[must_use]
     pub fn routing_key_of(outcome: ResultOutcome, batch: Option<&str>) -> String {
         const BATCH_BYTES_MAX: usize = 240;
-        let outcome = match outcome {
-            ResultOutcome::Issued => "issued",
-            ResultOutcome::Refused => "refused",
-        };
         let batch = batch.unwrap_or("unknown");
-        format!("{outcome}.{}", &batch[..batch.floor_char_boundary(BATCH_BYTES_MAX)])
+        format!("{}.{}", outcome.word(), &batch[..batch.floor_char_boundary(BATCH_BYTES_MAX)])
     }
 
     /// As the line would have told it.
     #[must_use]
     pub fn into_ended(self) -> Ended {
-        let outcome = match (self.outcome, self.card, self.error) {
-            (ResultOutcome::Issued, Some(card), _) => Outcome::Issued(Card {
-                id: card.id,
-                last4: card.last4,
-                exp_month: card.exp_month,
-                exp_year: card.exp_year,
-            }),
-            (_, _, Some(error)) => {
+        let card = self.card.map(|card| Card {
+            id: card.id,
+            last4: card.last4,
+            exp_month: card.exp_month,
+            exp_year: card.exp_year,
+        });
+        let output = match (self.outcome, card, self.cardholder) {
+            (ResultOutcome::Issued, Some(card), _) => Some(Output::Issued(card)),
+            (ResultOutcome::Updated, Some(card), _) => Some(Output::Updated(card)),
+            (ResultOutcome::Created, _, Some(ResultCardholder { id, status })) => {
+                Some(Output::Created(Cardholder { id, status }))
+            }
+            _ => None,
+        };
+        let outcome = match (output, self.error) {
+            (Some(output), _) => Outcome::Done(output),
+            (None, Some(error)) => {
                 Outcome::Refused(Refusal { code: error.code.into(), message: error.message })
             }
-            (_, _, None) => Outcome::Refused(Refusal::own("unknown", "the event gives no reason")),
+            (None, None) => Outcome::Refused(Refusal::own("unknown", "the event gives no reason")),
         };
         Ended {
             outcome,

@@ -9,8 +9,9 @@ use zeroize::Zeroizing;
 
 use super::delivery::{ROW_HEADER, ROW_ID_HEADER};
 use crate::broker::publisher::{Message, NotTaken, Publisher};
-use crate::intake::document::{JobDocument, Operation};
+use crate::intake::document::{JobDocument, RequestJson};
 use crate::job::{Job, JobId};
+use crate::operation::{Operation, Request};
 use crate::trace;
 
 /// A job as it is published.
@@ -33,19 +34,28 @@ impl Outgoing {
                 headers.insert(ROW_ID_HEADER.into(), row_id);
             }
         }
-        let pin = job.pin.take().or_else(|| job.card.take_pin());
-        let mut card = job.card.to_json();
+        let pin = job.pin.take().or_else(|| job.request.take_pin());
+        let mut request = job.request.to_json();
         if let Some(pin) = &pin {
-            card["pin"] = serde_json::json!({ "encrypted_number": pin.expose() });
+            request["pin"] = serde_json::json!({ "encrypted_number": pin.expose() });
         }
+        let operation = job.request.operation();
+        let (card, cardholder) = match operation {
+            Operation::CreateCardholder => (None, Some(request)),
+            Operation::CreateCard | Operation::UpdateCard => {
+                (Some(request), job.cardholder.as_deref().map(Request::to_json))
+            }
+        };
         let deadline = job.deadline.and_then(|time| jiff::Timestamp::from_millisecond(time.unix_ms()).ok());
         let document = JobDocument {
             id: job.id.to_string(),
             batch: Some(job.batch.to_string()),
-            operation: Some(Operation::CreateCard),
+            operation: Some(operation.into()),
             deadline: deadline.map(|time| time.to_string()),
             stripe_account: None,
-            card: card.into(),
+            card: card.map(RequestJson::from),
+            cardholder: cardholder.map(RequestJson::from),
+            card_id: job.request.target.clone(),
         };
         let mut body = Zeroizing::new(Vec::with_capacity(4096));
         serde_json::to_writer(&mut *body, &document).expect("a job is plain strings and numbers");

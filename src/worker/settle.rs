@@ -45,7 +45,7 @@ pub(super) enum Settlement {
 /// Decides it from how the job ended, `None` if it had not begun; `back` if it was recalled.
 pub(super) fn settlement(named: Named, ended: Option<&Ended>, back: Option<Back>) -> Settlement {
     match (ended.map(|ended| (&ended.outcome, ended)), back) {
-        (Some((Outcome::Issued(card), ended)), _) => Settlement::Answer(Box::new(named.issued(card, ended))),
+        (Some((Outcome::Done(output), ended)), _) => Settlement::Answer(Box::new(named.done(output, ended))),
         (Some((Outcome::Refused(refusal), ended)), _) => {
             let mut event = named.refused(refusal);
             event.attempts = ended.attempts;
@@ -197,7 +197,7 @@ async fn hand_back(acker: &Acker) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Card, Refusal};
+    use crate::outcome::{Card, Output, Refusal};
 
     fn of(outcome: Outcome, back: Option<Back>) -> Settlement {
         let ended = Ended {
@@ -214,7 +214,7 @@ mod tests {
     fn what_has_ended_is_answered_even_if_it_was_recalled() {
         let card = Card { id: "ic".into(), last4: "1".into(), exp_month: 1, exp_year: 2030 };
         for back in [None, Some(Back::Queue), Some(Back::Ladder)] {
-            let issued = of(Outcome::Issued(card.clone()), back);
+            let issued = of(Outcome::Done(Output::Issued(card.clone())), back);
             assert!(
                 matches!(issued, Settlement::Answer(event) if event.attempts == 2 && event.card.is_some())
             );

@@ -11,11 +11,11 @@ mod stripe;
 
 use std::time::Duration;
 
-use embosser::card::CardRequest;
 use embosser::clock::{Boot, Moment, Time};
 use embosser::job::{Batch, Job, JobId};
 use embosser::ledger::{Row, Scope, State, Version};
 use embosser::line::decision::{Answered, Decision, Next, Rules, Sighting, Verdict};
+use embosser::operation::{Operation, Request};
 use embosser::outcome::Outcome;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -279,12 +279,12 @@ impl World {
 
     fn conclude(&mut self, who: usize, outcome: Outcome) {
         let state = match &outcome {
-            Outcome::Issued(card) => State::Issued(card.clone()),
+            Outcome::Done(card) => State::Done(card.clone()),
             Outcome::Refused(refusal) => State::Refused(refusal.clone()),
             Outcome::Unresolved(_) => panic!("a decision does not finish unresolved"),
         };
         let is_known =
-            self.processes[who].known.as_ref().is_some_and(|row| matches!(row.state, State::Issued(_)));
+            self.processes[who].known.as_ref().is_some_and(|row| matches!(row.state, State::Done(_)));
         let now = self.moment(who);
         if !is_known {
             let row = self.row_of(who, state, now);
@@ -298,7 +298,7 @@ impl World {
                     _ => assert_eq!(self.stripe.cards.len(), 1, "issued without a card"),
                 },
                 // A card that exists is told, whatever somebody else has recorded since.
-                Err(()) if matches!(outcome, Outcome::Issued(_)) => {
+                Err(()) if matches!(outcome, Outcome::Done(_)) => {
                     self.processes[who].known = self.row.clone();
                     return;
                 }
@@ -314,7 +314,7 @@ impl World {
         let decision = process.decision.as_ref().unwrap();
         let pairs = [("type", "virtual"), ("currency", "eur")];
         let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
-        let request = CardRequest::from_pairs(pairs.into()).unwrap();
+        let request = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
         let job = Job::new(JobId::new("b/1").unwrap(), Batch::new("b").unwrap(), None, request, None);
         let mut row = Row::of(&Scope::new("test", "model", None), &job, state, now.wall);
         row.generation = decision.generation();
@@ -347,7 +347,7 @@ impl World {
         self.processes[0].wrong_by = 0;
         let mut dice = StdRng::seed_from_u64(0);
         for _ in 0..STEPS_MAX {
-            if matches!(&self.row, Some(Row { state: State::Issued(_), .. })) {
+            if matches!(&self.row, Some(Row { state: State::Done(_), .. })) {
                 assert_eq!(self.stripe.cards.len(), 1);
                 return;
             }

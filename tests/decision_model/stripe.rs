@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use embosser::job::Generation;
 use embosser::line::decision::Answered;
-use embosser::outcome::{Card, Refusal};
+use embosser::outcome::{Card, Output, Refusal};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -90,7 +90,7 @@ impl Stripe {
             let answer = match entry {
                 entry if entry.body != body => Answered::BodyDiffers,
                 entry if now < entry.until => Answered::InUse,
-                Entry { saved: Saved::Card, .. } => Answered::Card(card()),
+                Entry { saved: Saved::Card, .. } => Answered::Done(card()),
                 Entry { saved: Saved::Error, .. } => Answered::EndedBadly,
                 Entry { saved: Saved::Declined, .. } => {
                     Answered::No { refusal: refusal("declined"), replayed: true }
@@ -108,7 +108,7 @@ impl Stripe {
         }
         match saved {
             _ if !heard || lasts > 0 => Answered::Unknown,
-            Saved::Card => Answered::Card(card()),
+            Saved::Card => Answered::Done(card()),
             Saved::Declined => Answered::No { refusal: refusal("declined"), replayed: false },
             Saved::Error => Answered::Unknown,
         }
@@ -119,8 +119,8 @@ impl Stripe {
     }
 }
 
-pub(crate) fn card() -> Card {
-    Card { id: "ic_1".into(), last4: "4242".into(), exp_month: 1, exp_year: 2030 }
+pub(crate) fn card() -> Output {
+    Output::Issued(Card { id: "ic_1".into(), last4: "4242".into(), exp_month: 1, exp_year: 2030 })
 }
 
 pub(crate) fn refusal(code: &'static str) -> Refusal {

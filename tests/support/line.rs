@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use embosser::card::CardRequest;
 use embosser::clock::Clock;
 use embosser::config::{PaceConfig, RetryConfig};
 use embosser::encrypt::encrypt_pin;
@@ -11,7 +10,8 @@ use embosser::job::{Batch, Job, JobId};
 use embosser::ledger::{Ledger, Scope};
 use embosser::line::decision::Rules;
 use embosser::line::{Line, LookFirst, OnSameRefusals, Parts, Vet};
-use embosser::outcome::{Card, Ended, Outcome, Refusal};
+use embosser::operation::{Operation, Request};
+use embosser::outcome::{Card, Ended, Outcome, Output, Refusal};
 use embosser::pace::Pace;
 use embosser::sandbox::Sandbox;
 
@@ -46,7 +46,7 @@ pub async fn line_in(directory: &Path, sandbox: &Sandbox, clock: &Clock, look_fi
 pub async fn job(sandbox: &Sandbox, id: &str, currency: &str, pin: Option<&str>) -> Job {
     let pairs = [("cardholder", "ich_1"), ("currency", currency), ("type", "virtual")];
     let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
-    let card = CardRequest::from_pairs(pairs.into()).unwrap();
+    let card = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
     let pin = match pin {
         None => None,
         Some(pin) => {
@@ -60,7 +60,7 @@ pub async fn job(sandbox: &Sandbox, id: &str, currency: &str, pin: Option<&str>)
 /// The card, or a failure that says what came instead.
 pub fn issued(ended: &Ended) -> &Card {
     match &ended.outcome {
-        Outcome::Issued(card) => card,
+        Outcome::Done(Output::Issued(card)) => card,
         other => panic!("not issued: {other:?}"),
     }
 }

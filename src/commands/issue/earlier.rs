@@ -11,6 +11,7 @@ use crate::ledger::{BatchCounts, Ledger, Scope, State};
 use crate::manifest::Manifest;
 use crate::manifest::batch::{SecondCards, issued_as};
 use crate::manifest::recognise::{Recogniser, Recognition};
+use crate::operation::Operation;
 use crate::results::read_back;
 
 /// Rows that are told one by one; the others are counted.
@@ -119,10 +120,11 @@ pub(super) async fn hold_results_against(ledger: &Ledger, scope: &Scope, path: &
         if page.len() >= ASKED_AT_ONCE || is_last && !page.is_empty() {
             let mut known = vec![false; page.len()];
             for scope in &scopes {
-                let asked = page.iter().map(|(id, _)| (id.clone(), Step::CreateCard)).collect();
+                let asked =
+                    page.iter().map(|(id, _)| (id.clone(), Step::Last(Operation::CreateCard))).collect();
                 let rows = ledger.look_up_all(scope, asked).await.map_err(|error| error.to_string())?;
                 for (known, row) in known.iter_mut().zip(rows) {
-                    *known |= row.is_some_and(|row| matches!(row.state, State::Issued(_) | State::Begun));
+                    *known |= row.is_some_and(|row| matches!(row.state, State::Done(_) | State::Begun));
                 }
             }
             for ((id, card), _) in page.drain(..).zip(known).filter(|(_, known)| !known) {

@@ -55,8 +55,8 @@ impl Following {
     ) -> Result<Self, String> {
         let results = Results::create(results_path, SCOPE)
             .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
-        let keys = [ResultOutcome::Issued, ResultOutcome::Refused]
-            .map(|outcome| ResultEvent::routing_key_of(outcome, Some(batch.as_str())));
+        let keys =
+            ResultOutcome::ALL.map(|outcome| ResultEvent::routing_key_of(outcome, Some(batch.as_str())));
         let queue = broker.topology.following(batch.as_str());
         let mut follower = Follower::new(broker, "embosser submit: following", queue, keys.into());
         follower.connect().await?;

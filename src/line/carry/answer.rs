@@ -25,16 +25,17 @@ impl Carried<'_> {
         }
         let backoff = self.backoff();
         let (answered, paced, wait) = match answer {
-            Answer::Issued { card, request_id, .. } => {
+            Answer::Done { found, request_id, .. } => {
                 self.line.refusals.accepted();
-                if card.job.as_deref().is_some_and(|job| job != self.job.id.as_str()) {
+                let operation = self.job.request.operation();
+                if found.job(operation).is_some_and(|job| job != self.job.id.as_str()) {
                     // Keys follow from ids, so this cannot be; if it is, no conclusion may be drawn from it.
                     self.latest = Refusal::own("foreign_card", "Stripe answered with another job's card");
                     (Answered::Unknown, Paced::Accepted, Some(backoff))
                 } else {
                     self.request_id = request_id;
                     self.made_with_this_pin();
-                    (Answered::Card(card.card), Paced::Accepted, None)
+                    (Answered::Done(found.output(operation)), Paced::Accepted, None)
                 }
             }
             Answer::Refused { refusal, request_id, replayed, same } => {

@@ -6,10 +6,10 @@ use super::Carried;
 use crate::clock::{Moment, Time};
 use crate::jwe;
 use crate::ledger::{Begin, Recorded, State};
-use crate::line::Stop;
 use crate::line::decision::Next;
 use crate::line::gate::Standing;
 use crate::line::lease::Held;
+use crate::line::{Stop, changes};
 use crate::metrics;
 use crate::outcome::Refusal;
 use crate::pace::{Pass, Permit, Turn, Waited};
@@ -130,6 +130,7 @@ impl<'l> Carried<'l> {
             self.expired();
             return Ok(None);
         }
+        changes::is_latest(self.line, &self.job).await?;
         self.decision.begin(decided);
         let stage = metrics::Stage::begin("record_attempt");
         let begun =
@@ -187,7 +188,7 @@ impl<'l> Carried<'l> {
         let Departing { attempt, mut permit, slot } = departing;
         self.tries += 1;
         let parts = &self.line.parts;
-        let key = self.job.id.idempotency_key(self.decision.generation());
+        let key = self.job.idempotency_key(self.decision.generation());
         if self.job.pin.is_some() {
             metrics::pin_used(self.job.age());
         }
@@ -203,7 +204,7 @@ impl<'l> Carried<'l> {
             Leave::Go
         };
         let stage = metrics::Stage::begin("create");
-        let answer = parts.client.create_card(slot, &key, self.body(), leaves).await;
+        let answer = parts.client.post(slot, &self.job.request, &key, self.body(), leaves).await;
         stage.ended();
         self.known = Some(attempt.recorded.into_row());
         Called { permit, answer, had_begun: attempt.had_begun }
@@ -212,7 +213,7 @@ impl<'l> Carried<'l> {
     pub(super) fn body(&self) -> Wiped {
         let mut body = Wiped::with_capacity(2048);
         let pin = self.job.pin.as_ref().map(|pin| pin.expose());
-        self.job.card.encode_into(&mut body, pin, self.job.id.as_str(), self.job.batch.as_str());
+        self.job.request.encode_into(&mut body, pin, self.job.id.as_str(), self.job.batch.as_str());
         body
     }
 }

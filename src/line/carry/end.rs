@@ -28,10 +28,10 @@ impl Carried<'_> {
             }
             (State::Begun, _) => {}
             // The end is of what was called for, whatever is asked for now.
-            (State::Issued(_) | State::Refused(_), Some(known)) => {
+            (State::Done(_) | State::Refused(_), Some(known)) => {
                 (row.pin, row.content) = (known.pin, known.content)
             }
-            (State::Issued(_) | State::Refused(_), None) => row.pin = None,
+            (State::Done(_) | State::Refused(_), None) => row.pin = None,
         }
         row.note.clone_from(&self.note);
         row.request_id.clone_from(&self.request_id);
@@ -41,11 +41,11 @@ impl Carried<'_> {
     /// Records the end, and tells it; none if the row has changed meanwhile, so that all is decided anew.
     pub(super) async fn conclude(&mut self, outcome: Outcome) -> Result<Option<Ended>, Stop> {
         let state = match &outcome {
-            Outcome::Issued(card) => State::Issued(card.clone()),
+            Outcome::Done(output) => State::Done(output.clone()),
             Outcome::Refused(refusal) => State::Refused(refusal.clone()),
             Outcome::Unresolved(_) => return Ok(Some(self.unresolved())),
         };
-        if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Issued(_))) {
+        if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Done(_))) {
             if row.state != state {
                 tracing::error!(job = %self.job.id, "two cards carry this job's id; the first one recorded is told");
             }
@@ -53,7 +53,7 @@ impl Carried<'_> {
         }
         let now = self.now();
         let mut row = self.row(state, now);
-        if matches!(row.state, State::Issued(_)) && self.note.is_none() {
+        if matches!(row.state, State::Done(_)) && self.note.is_none() {
             row.note = note_of(&self.job, &row, self.known.as_deref());
             self.note.clone_from(&row.note);
         }
@@ -73,7 +73,7 @@ impl Carried<'_> {
                 }))
             }
             // A card that exists is told, whatever somebody else has recorded since.
-            Conclude::Changed(found) if matches!(outcome, Outcome::Issued(_)) => {
+            Conclude::Changed(found) if matches!(outcome, Outcome::Done(_)) => {
                 self.known = found;
                 Ok(None)
             }
@@ -111,7 +111,7 @@ pub(super) async fn known_end(
 ) -> Option<Ended> {
     let row = known?;
     match &row.state {
-        State::Issued(_) => {
+        State::Done(_) => {
             let note = note_of(job, row, None);
             if note != row.note && !is_given_up {
                 let noted = line.parts.ledger.annotate(&row.scope, &row.id, row.step, note.clone()).await;

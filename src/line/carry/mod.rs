@@ -192,7 +192,7 @@ impl<'l> Carried<'l> {
         }
         self.decision = decide(self.line, &self.job, found.as_deref(), self.given_up.clone());
         self.known = found;
-        if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Issued(_))) {
+        if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Done(_))) {
             self.note = note_of(&self.job, row, None);
         }
         Ok(())

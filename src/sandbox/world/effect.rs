@@ -7,8 +7,8 @@ use openssl::rsa::Rsa;
 use serde_json::{Map, Value};
 
 use super::{Begun, World};
-use crate::card::{CardRequest, FieldProblem};
-use crate::sandbox::account::IssuedCard;
+use crate::operation::{FieldProblem, Operation, Request};
+use crate::sandbox::account::{CardChange, IssuedCard, MadeCardholder};
 use crate::sandbox::cards::Making;
 use crate::sandbox::faults::Mishap;
 use crate::sandbox::forced::Calls;
@@ -30,7 +30,7 @@ pub(super) type Wanted = (Effect, Option<String>);
 
 /// What a call is to do.
 pub(super) enum Effect {
-    Make { card: CardRequest, metadata: Map<String, Value> },
+    Make { request: Request, metadata: Map<String, Value> },
     Update { id: String, pairs: Vec<(String, String)> },
 }
 
@@ -90,25 +90,24 @@ impl World {
     }
 
     pub(super) fn making(&mut self, request: &ApiRequest) -> Result<Wanted, Fault> {
-        // What embosser itself adds, its users may not give: the table of parameters leaves it out.
-        let (metadata, others): (Vec<_>, Vec<_>) =
-            request.pairs().into_iter().partition(|(path, _)| path.starts_with("metadata["));
-        let metadata = entries(metadata)?;
-        let mut card = CardRequest::from_pairs(others).map_err(|problems| {
-            problems.first().map_or_else(|| Fault::invalid(None, "", "Invalid request"), fault_of)
-        })?;
+        let (mut card, metadata) = new_object(Operation::CreateCard, request)?;
         if let Some(cardholder) = &card.cardholder {
             self.cardholder_exists(&request.account, cardholder, "cardholder")?;
         }
         let jwe = card.take_pin().map(|pin| pin.expose().to_owned());
-        Ok((Effect::Make { card, metadata }, jwe))
+        Ok((Effect::Make { request: card, metadata }, jwe))
+    }
+
+    pub(super) fn making_cardholder(&mut self, request: &ApiRequest) -> Result<Wanted, Fault> {
+        let (request, metadata) = new_object(Operation::CreateCardholder, request)?;
+        Ok((Effect::Make { request, metadata }, None))
     }
 
     pub(super) fn updating(&mut self, request: &ApiRequest) -> Result<Wanted, Fault> {
         let id = last_part(&request.path).to_owned();
         self.cards.find(&request.account, &id)?;
         let pairs = request.pairs();
-        let jwe = pairs.iter().find(|(path, _)| path == crate::card::PIN).map(|(_, jwe)| jwe.clone());
+        let jwe = pairs.iter().find(|(path, _)| path == crate::operation::PIN).map(|(_, jwe)| jwe.clone());
         Ok((Effect::Update { id, pairs }, jwe))
     }
 
@@ -131,7 +130,8 @@ impl World {
                 if let Some(name) = &name {
                     self.memory.forgets(name);
                 }
-                let fault = Fault::invalid(None, crate::card::PIN, format!("The encrypted PIN {reason}."));
+                let fault =
+                    Fault::invalid(None, crate::operation::PIN, format!("The encrypted PIN {reason}."));
                 return self.respond(request, seen, fault.response());
             }
             (mishap, Ok(pin)) => {
@@ -158,14 +158,22 @@ impl World {
                 let updated = self.cards.update(&request.account, &id, &pairs);
                 let response =
                     updated.map_or_else(|fault| fault.response(), |card| ApiResponse::new(200, card));
-                if let (200, Some(pin)) = (response.status, pin)
-                    && let Some(card) = self.account.cards.iter_mut().find(|card| card.id == id)
-                {
-                    card.pin = Some(pin);
+                if response.status != 200 {
+                    return response;
                 }
+                if let Some(card) = self.account.cards.iter_mut().find(|card| card.id == id) {
+                    card.pin = pin.clone().or(card.pin.take());
+                }
+                let job = pairs.into_iter().find(|(path, _)| path == "metadata[embosser_change]");
+                self.account.changes.push(CardChange {
+                    card: id,
+                    job: job.map(|(_, job)| job),
+                    pin,
+                    idempotency_key: request.idempotency_key.clone(),
+                });
                 response
             }
-            Effect::Make { card, metadata } => {
+            Effect::Make { request: wanted, metadata } => {
                 let making = Making {
                     account: &request.account,
                     created: self.unix_seconds(),
@@ -173,11 +181,24 @@ impl World {
                     livemode: livemode(request),
                     metadata,
                 };
-                let object = self.cards.make(&card, making);
+                if wanted.operation() == Operation::CreateCardholder {
+                    let object = self.cardholders.make(&wanted, making);
+                    let text = |value: &Value| value.as_str().map(str::to_owned);
+                    self.account.cardholders.push(MadeCardholder {
+                        id: text(&object["id"]).unwrap_or_default(),
+                        account: request.account.clone(),
+                        job: text(&object["metadata"]["embosser_job"]),
+                        email: text(&object["email"]),
+                    });
+                    return ApiResponse::new(200, object);
+                }
+                let whose = wanted.cardholder.as_deref();
+                let cardholder = whose.and_then(|id| self.cardholders.find(&request.account, id));
+                let object = self.cards.make(&wanted, cardholder, making);
                 self.account.cards.push(IssuedCard {
                     id: object["id"].as_str().unwrap_or_default().to_owned(),
                     account: request.account.clone(),
-                    cardholder: card.cardholder.clone(),
+                    cardholder: wanted.cardholder.clone(),
                     job: object["metadata"]["embosser_job"].as_str().map(str::to_owned),
                     pin,
                     idempotency_key: request.idempotency_key.clone(),
@@ -186,6 +207,18 @@ impl World {
             }
         }
     }
+}
+
+/// What is to be made, and its metadata. What embosser itself adds to that, its users may not give: the table of parameters
+/// leaves it out.
+fn new_object(operation: Operation, request: &ApiRequest) -> Result<(Request, Map<String, Value>), Fault> {
+    let (metadata, others): (Vec<_>, Vec<_>) =
+        request.pairs().into_iter().partition(|(path, _)| path.starts_with("metadata["));
+    let metadata = entries(metadata)?;
+    let wanted = Request::from_pairs(operation, others).map_err(|problems| {
+        problems.first().map_or_else(|| Fault::invalid(None, "", "Invalid request"), fault_of)
+    })?;
+    Ok((wanted, metadata))
 }
 
 /// A problem as Stripe words it.

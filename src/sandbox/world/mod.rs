@@ -5,7 +5,7 @@
 
 mod effect;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use super::account::{Account, Seen};
+use super::cardholders::Cardholders;
 use super::cards::{Cards, Making};
 use super::faults::ListMishap;
 use super::forced::{Calls, Forced};
@@ -23,8 +24,8 @@ use super::limits::Limits;
 use super::memory::Memory;
 use super::request::{ApiRequest, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
 use super::response::{ApiResponse, Fault};
-use super::{Faults, Options, cardholders, cards, identity};
-use crate::card::CardRequest;
+use super::{Faults, Options, cardholders, identity, list};
+use crate::operation::{Operation, Request};
 use effect::Execution;
 
 /// Requests that are remembered one by one.
@@ -53,7 +54,7 @@ pub(super) struct World {
     limits: Limits,
     account: Account,
     executing: usize,
-    made_cardholders: HashSet<(String, String)>,
+    cardholders: Cardholders,
     requests: u64,
     seen: VecDeque<Seen>,
     forgotten: usize,
@@ -72,7 +73,7 @@ impl World {
             limits: Limits::default(),
             account: Account::default(),
             executing: 0,
-            made_cardholders: HashSet::new(),
+            cardholders: Cardholders::default(),
             requests: 0,
             seen: VecDeque::new(),
             forgotten: 0,
@@ -163,11 +164,17 @@ impl World {
                 return Err(may_not("rak_accounts_kyc_basic_read"));
             }
             ("GET", "/v1/account") => identity::object(&request.account, self.unix_seconds()),
-            ("POST", CARDHOLDERS) => self.make_cardholder(request)?,
+            ("POST", CARDHOLDERS) => {
+                return self.begin_effect(request, seen, Self::making_cardholder);
+            }
+            ("GET", CARDHOLDERS) => self.list(request, &pairs())?,
             ("GET", path) if is_one_of(CARDHOLDERS, path) => {
                 let id = last_part(path);
                 self.cardholder_exists(&request.account, id, "cardholder")?;
-                cardholders::object(id, self.unix_seconds(), livemode(request))
+                match self.cardholders.find(&request.account, id) {
+                    Some(made) => made.clone(),
+                    None => cardholders::object(id, self.unix_seconds(), livemode(request)),
+                }
             }
             _ => {
                 let message = format!("Unrecognized request URL ({}: {}).", request.method, request.path);
@@ -177,14 +184,18 @@ impl World {
         Ok(Begun::Answered(self.respond(request, seen, ApiResponse::new(200, &answer))))
     }
 
-    /// A page of cards, or what goes wrong with it.
+    /// A page of cards or cardholders, or what goes wrong with it.
     fn list(&mut self, request: &ApiRequest, query: &[(String, String)]) -> Result<Value, Fault> {
         match self.options.faults.draw_for_list(&mut self.dice) {
             Some(ListMishap::Error) => Err(Fault::backend()),
-            Some(ListMishap::EmptyPage) => Ok(cards::page(&[], true)),
+            Some(ListMishap::EmptyPage) => Ok(list::page(&request.path, &[], true)),
             None => {
                 let made_by = self.now().checked_sub(self.options.list_lag);
-                self.cards.list(&request.account, query, made_by)
+                if request.path == CARDHOLDERS {
+                    self.cardholders.list(&request.account, query, made_by)
+                } else {
+                    self.cards.list(&request.account, query, made_by)
+                }
             }
         }
     }
@@ -237,7 +248,7 @@ impl World {
     }
 
     fn cardholder_exists(&self, account: &str, id: &str, param: &str) -> Result<(), Fault> {
-        let made = self.made_cardholders.contains(&(account.to_owned(), id.to_owned()));
+        let made = self.cardholders.find(account, id).is_some();
         let known = match &self.options.cardholders {
             None => id.starts_with("ich_"),
             Some(listed) => listed.contains(id),
@@ -245,24 +256,12 @@ impl World {
         if made || known { Ok(()) } else { Err(Fault::missing("issuing cardholder", param, id)) }
     }
 
-    fn make_cardholder(&mut self, request: &ApiRequest) -> Result<Value, Fault> {
-        let pairs = request.pairs();
-        let given = |name: &str| pairs.iter().find(|(path, _)| path == name).map(|(_, value)| value.clone());
-        let name = given("name").ok_or_else(|| {
-            Fault::invalid(Some("parameter_missing"), "name", "Missing required param: name.")
-        })?;
-        let id = format!("ich_sandbox{:08}", self.made_cardholders.len() + 1);
-        self.made_cardholders.insert((request.account.clone(), id.clone()));
-        let mut object = cardholders::object(&id, self.unix_seconds(), livemode(request));
-        object["name"] = name.into();
-        Ok(object)
-    }
-
     /// Cards that no job asked for.
     pub(super) fn stock(&mut self, cardholder: &str, count: usize) {
         let pairs = [("cardholder", cardholder), ("currency", "eur"), ("type", "virtual")];
         let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
-        let card = CardRequest::from_pairs(pairs.into()).expect("these three parameters make a card");
+        let card = Request::from_pairs(Operation::CreateCard, pairs.into())
+            .expect("these three parameters make a card");
         for _ in 0..count {
             let making = Making {
                 account: identity::OF_ANY_KEY,
@@ -271,7 +270,7 @@ impl World {
                 livemode: false,
                 metadata: Map::new(),
             };
-            self.cards.make(&card, making);
+            self.cards.make(&card, None, making);
         }
     }
 

@@ -36,6 +36,13 @@ pub(crate) enum Kind {
     },
 }
 
+/// Stripe's limit for any text without a tighter one, in characters.
+pub(super) const TEXT_MAX: usize = 5000;
+/// Over what time a spending limit counts.
+pub(super) const INTERVALS: &[&str] =
+    &["all_time", "daily", "monthly", "per_authorization", "weekly", "yearly"];
+/// Whether a card is there when it is used.
+pub(super) const PRESENCES: &[&str] = &["not_present", "present"];
 /// Stripe's limit for a metadata value, in characters.
 pub(super) const METADATA_VALUE_MAX: usize = 500;
 /// Lists of values up to this length are told in full.

@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value};
 
-use super::FieldProblem;
 use super::kind::Kind;
-use super::params::{self, METADATA_ENTRIES_MAX, Shape, shape_at};
+use super::params::{self, Shape};
+use super::{Declaration, FieldProblem};
 
-/// A card's JSON, flattened.
-#[derive(Default)]
+/// A request's JSON, flattened.
 pub(super) struct Flat {
+    of: &'static Declaration,
     pub(super) pairs: Vec<(String, String)>,
     /// Objects that were given, even if nothing stands in them.
     pub(super) given: Vec<String>,
@@ -19,21 +19,21 @@ pub(super) struct Flat {
 /// Most entries of one list: more than any of Stripe's has a use for.
 const ENTRIES_MAX: usize = 1000;
 
-pub(super) fn flatten(card: &Value) -> Flat {
-    let mut flat = Flat::default();
-    if card.is_object() {
-        flat.value("", card);
+pub(super) fn flatten(of: &'static Declaration, request: &Value) -> Flat {
+    let mut flat = Flat { of, pairs: Vec::new(), given: Vec::new(), problems: Vec::new() };
+    if request.is_object() {
+        flat.value("", request);
     } else {
-        flat.wrong_type("card", "must be a JSON object");
+        flat.wrong_type("", "must be a JSON object");
     }
     flat
 }
 
 impl Flat {
     fn value(&mut self, path: &str, value: &Value) {
-        match (shape_at(path), value) {
+        match (self.of.shape_at(path), value) {
             // Absent; but a name that Stripe does not know is no less unknown for that.
-            (Shape::Leaf(_) | Shape::Unknown, Value::Null) => self.problems.extend(params::known(path).err()),
+            (Shape::Leaf(_) | Shape::Unknown, Value::Null) => self.problems.extend(self.of.known(path).err()),
             (_, Value::Null) => {}
             (Shape::Leaf(kind), _) => self.leaf(path, kind, value),
             (Shape::Array, Value::Array(items)) => self.items(path, items),
@@ -46,13 +46,13 @@ impl Flat {
             (Shape::Array, _) => self.wrong_type(path, "must be a JSON array"),
             (Shape::Object, _) if path != "pin" => self.wrong_type(path, "must be a JSON object"),
             // Nothing of Stripe's: the table says why, by its name alone.
-            (Shape::Object | Shape::Unknown, _) => self.problems.extend(params::known(path).err()),
+            (Shape::Object | Shape::Unknown, _) => self.problems.extend(self.of.known(path).err()),
         }
     }
 
     fn members(&mut self, path: &str, members: &Map<String, Value>) {
-        if path == "metadata" && members.len() > METADATA_ENTRIES_MAX {
-            self.problems.push(params::too_much_metadata());
+        if path == "metadata" && members.len() > self.of.metadata_entries_max() {
+            self.problems.push(self.of.too_much_metadata());
         }
         for (name, value) in members {
             let child = if path.is_empty() { name.clone() } else { format!("{path}[{name}]") };
@@ -98,7 +98,7 @@ impl Flat {
             (Kind::Boolean, Value::Bool(yes)) => yes.to_string(),
             (Kind::Boolean, _) => return self.wrong_type(path, "must be true or false, as a JSON boolean"),
             (Kind::Text(_) | Kind::Metadata { .. }, Value::String(text)) if text.is_empty() => {
-                return self.problems.extend(params::known(path).err());
+                return self.problems.extend(self.of.known(path).err());
             }
             (_, Value::String(text)) if text.is_empty() => {
                 self.problems.push(FieldProblem::of(path, kind.explain(text)));
@@ -133,13 +133,13 @@ fn whole(number: &serde_json::Number) -> Option<String> {
 }
 
 /// Pairs of known parameters, without gaps, as nested JSON of the schema's types.
-pub(super) fn nest<'p>(pairs: impl Iterator<Item = (&'p str, &'p str)>) -> Value {
+pub(super) fn nest<'p>(of: &Declaration, pairs: impl Iterator<Item = (&'p str, &'p str)>) -> Value {
     let mut card = Value::Object(Map::new());
     // In the order of their indices, so that each list grows at its end.
     let mut sorted: Vec<_> = pairs.map(|(path, value)| (segments(path), path, value)).collect();
     sorted.sort_by(|one, other| one.0.cmp(&other.0));
     for (segments, path, value) in sorted {
-        let leaf = match params::kind_of(path) {
+        let leaf = match of.kind_of(path) {
             Ok(Kind::Integer { .. } | Kind::Amount) => value.parse::<i64>().map_or(Value::Null, Value::from),
             Ok(Kind::Boolean) => Value::Bool(value == "true"),
             _ => Value::String(value.to_owned()),

@@ -1,17 +1,4 @@
-//! What Stripe is asked for when a card is created: its own parameters under its own names.
-//!
-//! One flat list of (parameter, value) pairs in Stripe's bracket form carries a request from either intake: a
-//! manifest's columns are pairs already, and a job's nested JSON is flattened into them ([`json`]). [`params`] is the
-//! one table that says what each parameter may hold; [`rules`] what a request needs as a whole; [`schema`] says both
-//! as a JSON Schema; [`form`] is the request body. Never: a value in a problem.
-
-mod categories;
-mod form;
-mod json;
-pub(crate) mod kind;
-pub mod params;
-mod rules;
-pub mod schema;
+//! A request: what an operation is asked to do, under Stripe's own names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,52 +6,27 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize as _;
 
-use crate::job::Content;
+use super::form::{self, Form};
+use super::kind::Kind;
+use super::{FieldProblem, Found, Operation, Place, json, params, rules};
 use crate::pin::PinJwe;
-use form::Form;
-use kind::Kind;
 
 /// Parameters in the order of their paths; without the PIN, which travels apart.
-#[derive(Debug, Default)]
-pub struct CardRequest {
+#[derive(Debug)]
+pub struct Request {
+    operation: Operation,
     form: Form,
     pin: Option<PinJwe>,
     /// The cardholder, by whom the card can be found again.
     pub cardholder: Option<String>,
+    /// The card that is changed, if it is one that exists.
+    pub target: Option<String>,
 }
 
 /// The parameter that holds the encrypted PIN.
 pub const PIN: &str = "pin[encrypted_number]";
 
-/// What is wrong with one parameter.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct FieldProblem {
-    /// The parameter in bracket form.
-    pub path: String,
-    /// A code to switch on.
-    pub code: &'static str,
-    /// What it must be.
-    pub reason: String,
-    /// A near match, if there is one.
-    pub suggestion: Option<String>,
-}
-
-impl FieldProblem {
-    fn new(path: &str, code: &'static str, reason: impl Into<String>) -> Self {
-        /// A path is quoted up to here; a header cell or a member's name can be anything.
-        const QUOTED_MAX: usize = 120;
-        let quoted = |letter: char| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };
-        let path = path.chars().take(QUOTED_MAX).map(quoted).collect();
-        Self { path, code, reason: reason.into(), suggestion: None }
-    }
-
-    fn of(path: &str, wrong: kind::Wrong) -> Self {
-        let kind::Wrong { code, reason, suggestion } = wrong;
-        Self { suggestion, ..Self::new(path, code, reason) }
-    }
-}
-
-impl CardRequest {
+impl Request {
     /// Checks the pairs against Stripe's schema and takes them over. Every problem is told, not only the first.
     ///
     /// An empty value is an absent one, as in a form body Stripe takes it to be; gaps that this leaves in a list are
@@ -72,8 +34,8 @@ impl CardRequest {
     ///
     /// # Errors
     /// The problems; none quotes a value.
-    pub fn from_pairs(pairs: Vec<(String, String)>) -> Result<Self, Vec<FieldProblem>> {
-        Self::from_parts(pairs, &[])
+    pub fn from_pairs(operation: Operation, pairs: Vec<(String, String)>) -> Result<Self, Vec<FieldProblem>> {
+        Self::from_parts(operation, pairs, &[])
     }
 
     /// Flattens Stripe's nested JSON.
@@ -84,9 +46,9 @@ impl CardRequest {
     ///
     /// # Errors
     /// As [`Self::from_pairs`].
-    pub fn from_json(card: &Value) -> Result<Self, Vec<FieldProblem>> {
-        let json::Flat { pairs, given, mut problems } = json::flatten(card);
-        match Self::from_parts(pairs, &given) {
+    pub fn from_json(operation: Operation, request: &Value) -> Result<Self, Vec<FieldProblem>> {
+        let json::Flat { pairs, given, mut problems, .. } = json::flatten(operation.declaration(), request);
+        match Self::from_parts(operation, pairs, &given) {
             Ok(request) if problems.is_empty() => Ok(request),
             Ok(_) => Err(problems),
             Err(more) => {
@@ -100,22 +62,27 @@ impl CardRequest {
         }
     }
 
-    fn from_parts(mut pairs: Vec<(String, String)>, given: &[String]) -> Result<Self, Vec<FieldProblem>> {
+    fn from_parts(
+        operation: Operation,
+        mut pairs: Vec<(String, String)>,
+        given: &[String],
+    ) -> Result<Self, Vec<FieldProblem>> {
         pairs.retain(|(_, value)| !value.is_empty());
-        let problems = rules::check(&pairs, given);
+        let declaration = operation.declaration();
+        let problems = rules::check(declaration, &pairs, given);
         if !problems.is_empty() {
             pairs.iter_mut().filter(|(path, _)| path == PIN).for_each(|(_, value)| value.zeroize());
             return Err(problems);
         }
         close_gaps(&mut pairs);
         pairs.sort_unstable();
-        let mut request = Self::default();
+        let mut request = Self::empty(operation, Form::default());
         for (path, value) in pairs {
             if path == PIN {
                 request.pin = Some(PinJwe::new(value));
                 continue;
             }
-            match params::kind_of(&path) {
+            match declaration.kind_of(&path) {
                 Ok(kind) => request.push(&path, &kind.canonical(&value)),
                 Err(_) => request.push(&path, &value),
             }
@@ -124,14 +91,17 @@ impl CardRequest {
     }
 
     /// Of pairs that are known to be right: none empty, sorted by their paths, no gap in a list.
-    pub(crate) fn of_right_pairs<'p>(pairs: impl Iterator<Item = (&'p str, Kind, &'p str)> + Clone) -> Self {
+    pub(crate) fn of_right_pairs<'p>(
+        operation: Operation,
+        pairs: impl Iterator<Item = (&'p str, Kind, &'p str)> + Clone,
+    ) -> Self {
         let (count, length) = pairs
             .clone()
             .filter(|(_, kind, _)| *kind != Kind::Pin)
             .fold((0, 0), |(count, length), (path, _, value)| {
                 (count + 1, length + path.len() + value.len() + 2)
             });
-        let mut request = Self { form: Form::with_capacity(count, length), ..Self::default() };
+        let mut request = Self::empty(operation, Form::with_capacity(count, length));
         for (path, kind, value) in pairs {
             if kind == Kind::Pin {
                 request.pin = Some(PinJwe::new(value.to_owned()));
@@ -140,6 +110,57 @@ impl CardRequest {
             }
         }
         request
+    }
+
+    fn empty(operation: Operation, form: Form) -> Self {
+        Self { operation, form, pin: None, cardholder: None, target: None }
+    }
+
+    /// Whether it asks for nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.form.iter().next().is_none() && self.pin.is_none()
+    }
+
+    /// What is asked for.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Of this card.
+    #[must_use]
+    pub fn with_target(mut self, card: String) -> Self {
+        self.target = Some(card);
+        self
+    }
+
+    /// For a cardholder who was not known before.
+    pub fn set_cardholder(&mut self, id: &str) {
+        self.push("cardholder", id);
+    }
+
+    /// The path of its address at Stripe.
+    #[must_use]
+    pub fn path(&self) -> String {
+        (self.operation.declaration().path)(self)
+    }
+
+    /// Where its effect is looked for while its end is unknown: the narrowest place, and all there is.
+    #[must_use]
+    pub fn places(&self) -> [Place; 2] {
+        (self.operation.declaration().look)(self)
+    }
+
+    /// In what something that was found differs from what is asked for.
+    #[must_use]
+    pub fn differences(&self, found: &Found) -> Vec<String> {
+        let shared = self.operation.declaration().shared.iter();
+        shared
+            .filter_map(|(path, of)| Some((path, self.value(path)?, of(found)?)))
+            .filter(|(_, wanted, has)| !wanted.trim().eq_ignore_ascii_case(has))
+            .map(|(path, wanted, has)| format!("its {path} is {has}, not {wanted}"))
+            .collect()
     }
 
     fn push(&mut self, path: &str, value: &str) {
@@ -152,7 +173,7 @@ impl CardRequest {
     /// Stripe's nested JSON again, without the PIN: what [`Self::from_json`] makes the same request of.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        json::nest(self.form.iter())
+        json::nest(self.operation.declaration(), self.form.iter())
     }
 
     /// Takes the PIN out.
@@ -174,12 +195,11 @@ impl CardRequest {
 
     /// What was asked for, without the PIN and however it is spelt: blanks around a value, a spreadsheet's lost leading
     /// zeros and the case of a currency or a country make no other wish. For telling duplicates, never for a request.
-    #[must_use]
-    pub fn content(&self) -> Content {
-        let mut digest = Sha256::new();
-        digest.update(b"create_card");
-        for (path, value) in self.form.iter() {
-            let kind = params::kind_of(path).ok();
+    pub fn digest_content(&self, digest: &mut Sha256) {
+        digest.update(self.operation.word());
+        let target = self.target.as_deref().map(|card| ("card", card));
+        for (path, value) in target.into_iter().chain(self.form.iter()) {
+            let kind = self.operation.declaration().kind_of(path).ok();
             let mut value = value.trim();
             if value.len() > 1 && value.bytes().all(|byte| byte.is_ascii_digit()) {
                 value = value.trim_start_matches('0');
@@ -192,10 +212,6 @@ impl CardRequest {
                 _ => digest.update(value.as_bytes()),
             }
         }
-        let digest = digest.finalize();
-        let mut content = [0; 16];
-        content.copy_from_slice(&digest[..16]);
-        Content(content)
     }
 
     /// The value of a parameter, if it was given.
@@ -204,11 +220,14 @@ impl CardRequest {
         self.form.iter().find(|(given, _)| *given == path).map(|(_, value)| value)
     }
 
-    /// Appends the form body, with the metadata by which the card is found again.
+    /// Appends the form body, with the metadata by which its effect is found again.
     pub fn encode_into(&self, body: &mut Vec<u8>, pin: Option<&str>, job_id: &str, batch: &str) {
         self.form.encode_into(body);
-        form::pair(body, "&metadata[embosser_batch]=", batch);
-        form::pair(body, "&metadata[embosser_job]=", job_id);
+        let marks = &self.operation.declaration().marks;
+        if let Some(key) = marks.batch {
+            form::pair(body, &format!("&metadata[{key}]="), batch);
+        }
+        form::pair(body, &format!("&metadata[{}]=", marks.job), job_id);
         // The PIN comes last: a buffer that grew once it held the PIN would leave a copy behind that nobody wipes.
         if let Some(pin) = pin {
             // base64url and dots need no escaping; any other text is refused before it comes here.
@@ -229,7 +248,7 @@ fn fingerprint<'p, V: AsRef<str>>(pairs: impl Iterator<Item = (&'p str, V)>) -> 
     digest.finalize().into()
 }
 
-/// [`CardRequest::fingerprint`] of pairs that [`CardRequest::of_right_pairs`] would take, without the request.
+/// [`Request::fingerprint`] of pairs that [`Request::of_right_pairs`] would take, without the request.
 pub(crate) fn fingerprint_of_right_pairs<'p>(
     pairs: impl Iterator<Item = (&'p str, Kind, &'p str)>,
 ) -> [u8; 32] {
@@ -294,7 +313,7 @@ fn indexed(path: &str) -> impl Iterator<Item = (&str, u16)> {
 
 /// Stripe's schema of the request body, if it is at hand; the project does not contain it.
 #[cfg(test)]
-fn stripe_schema() -> Option<Value> {
+pub(super) fn stripe_schema(operation: Operation) -> Option<Value> {
     let folder = std::env::var_os("EMBOSSER_STRIPE_SCHEMAS").map_or_else(
         || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/stripe"),
         std::path::PathBuf::from,
@@ -304,19 +323,25 @@ fn stripe_schema() -> Option<Value> {
         return None;
     };
     let schema: Value = serde_json::from_str(&text).expect("Stripe's schemas are JSON");
-    let body = &schema["paths"]["/v1/issuing/cards"]["post"]["requestBody"]["content"];
+    let path = match operation {
+        Operation::CreateCardholder => "/v1/issuing/cardholders",
+        Operation::CreateCard => "/v1/issuing/cards",
+        Operation::UpdateCard => "/v1/issuing/cards/{card}",
+    };
+    let body = &schema["paths"][path]["post"]["requestBody"]["content"];
     Some(body["application/x-www-form-urlencoded"]["schema"].clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Content;
 
-    fn request(pairs: &[(&str, &str)]) -> CardRequest {
+    fn request(pairs: &[(&str, &str)]) -> Request {
         let always = [("type", "virtual"), ("currency", "eur")];
         let pairs =
             always.iter().chain(pairs).map(|(path, value)| ((*path).into(), (*value).into())).collect();
-        CardRequest::from_pairs(pairs).unwrap()
+        Request::from_pairs(Operation::CreateCard, pairs).unwrap()
     }
 
     #[test]
@@ -353,7 +378,7 @@ mod tests {
     fn what_a_spreadsheet_changes_is_no_other_wish() {
         let of = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter().map(|(path, value)| ((*path).into(), (*value).into())).collect();
-            CardRequest::from_pairs(pairs).unwrap().content()
+            Content::of(None, &Request::from_pairs(Operation::CreateCard, pairs).unwrap())
         };
         let one = of(&[("type", "virtual"), ("currency", "EUR"), ("metadata[staff]", "00012")]);
         let other = of(&[("type", "virtual"), ("currency", "eur"), ("metadata[staff]", "12 ")]);
@@ -363,7 +388,8 @@ mod tests {
 
     #[test]
     fn the_pin_is_in_no_debug_output() {
-        let refused = CardRequest::from_pairs(vec![(PIN.into(), "4711".into())]).unwrap_err();
+        let refused =
+            Request::from_pairs(Operation::CreateCard, vec![(PIN.into(), "4711".into())]).unwrap_err();
         assert!(refused.iter().any(|problem| problem.code == "pin_in_clear"));
         assert!(!format!("{refused:?}").contains("4711"));
     }

@@ -2,33 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::FieldProblem;
-use super::params::{self, EXCLUSIVE, METADATA_ENTRIES_MAX, REQUIRED, below};
+use super::params::{self, below};
+use super::{Declaration, FieldProblem};
 
 /// Every problem of a request. `given` are the objects that were given even if nothing stands in them.
-pub(super) fn check(pairs: &[(String, String)], given: &[String]) -> Vec<FieldProblem> {
+pub(super) fn check(of: &Declaration, pairs: &[(String, String)], given: &[String]) -> Vec<FieldProblem> {
     let mut problems = Vec::new();
     let mut seen = BTreeMap::new();
     for (path, value) in pairs {
         if seen.insert(path.as_str(), value.as_str()).is_some() {
             problems.push(FieldProblem::new(path, "duplicate", "is given twice"));
         }
-        match params::kind_of(path) {
+        match of.kind_of(path) {
             Err(problem) => problems.push(problem),
             Ok(kind) if kind.accepts(value) => {}
             Ok(kind) => problems.push(FieldProblem::of(path, kind.explain(value))),
         }
     }
     let seen: BTreeSet<&str> = seen.into_keys().collect();
-    problems.extend(missing(&seen, given));
-    problems.extend(exclusive(&seen));
-    if seen.iter().filter(|path| path.starts_with("metadata[")).count() > METADATA_ENTRIES_MAX {
-        problems.push(params::too_much_metadata());
+    problems.extend(missing(of, &seen, given));
+    problems.extend(exclusive(of, &seen));
+    if seen.iter().filter(|path| path.starts_with("metadata[")).count() > of.metadata_entries_max() {
+        problems.push(of.too_much_metadata());
     }
     problems
 }
 
-fn missing(seen: &BTreeSet<&str>, given: &[String]) -> Vec<FieldProblem> {
+fn missing(of: &Declaration, seen: &BTreeSet<&str>, given: &[String]) -> Vec<FieldProblem> {
     let mut problems = Vec::new();
     let mut demand = |parent: &str, parts: &[&str]| {
         let touched = parent.is_empty()
@@ -49,7 +49,7 @@ fn missing(seen: &BTreeSet<&str>, given: &[String]) -> Vec<FieldProblem> {
             }
         }
     };
-    for (parent, parts) in REQUIRED {
+    for (parent, parts) in of.required {
         match parent.strip_suffix("[0]") {
             None => demand(parent, parts),
             Some(list) => {
@@ -72,9 +72,9 @@ fn indices<'p>(seen: &BTreeSet<&'p str>, given: &'p [String], list: &str) -> BTr
         .collect()
 }
 
-fn exclusive(seen: &BTreeSet<&str>) -> Vec<FieldProblem> {
+fn exclusive(of: &Declaration, seen: &BTreeSet<&str>) -> Vec<FieldProblem> {
     let has = |list: &str| seen.iter().any(|path| below(path, list));
-    EXCLUSIVE
+    of.exclusive
         .iter()
         .filter(|(one, other)| has(one) && has(other))
         .map(|(one, other)| FieldProblem::new(other, "exclusive", format!("cannot be set with {one}")))
@@ -84,10 +84,14 @@ fn exclusive(seen: &BTreeSet<&str>) -> Vec<FieldProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::Operation;
 
     fn codes(pairs: &[(&str, &str)]) -> Vec<(String, &'static str)> {
         let pairs: Vec<_> = pairs.iter().map(|(path, value)| ((*path).into(), (*value).into())).collect();
-        check(&pairs, &[]).into_iter().map(|problem| (problem.path, problem.code)).collect()
+        check(Operation::CreateCard.declaration(), &pairs, &[])
+            .into_iter()
+            .map(|problem| (problem.path, problem.code))
+            .collect()
     }
 
     #[test]

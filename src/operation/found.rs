@@ -1,0 +1,88 @@
+//! What Stripe's objects tell: a card or a cardholder, and by which job it was made or changed.
+
+use serde::Deserialize;
+
+use super::Operation;
+use crate::outcome::{Card, Cardholder, Output};
+
+/// An object of Stripe's, as far as embosser reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Found {
+    /// Its id, `ic_…` or `ich_…`.
+    pub id: String,
+    #[serde(default)]
+    last4: String,
+    #[serde(default)]
+    exp_month: u32,
+    #[serde(default)]
+    exp_year: u32,
+    /// A card's `type`, `virtual` or `physical`; or a cardholder's.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// A card's currency, in small letters.
+    pub currency: Option<String>,
+    /// `active`, `inactive` and the like.
+    pub status: Option<String>,
+    /// A card's cardholder, `ich_…`.
+    #[serde(default, deserialize_with = "id_of")]
+    pub cardholder: Option<String>,
+    /// Embosser's entries of its metadata.
+    #[serde(default)]
+    pub metadata: Metadata,
+}
+
+/// Only the entries that are ours are read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct Metadata {
+    /// The job that made it.
+    #[serde(rename = "embosser_job")]
+    pub job: Option<String>,
+    /// The batch of that job.
+    #[serde(rename = "embosser_batch")]
+    pub batch: Option<String>,
+    /// The job of its latest change.
+    #[serde(rename = "embosser_change")]
+    pub change: Option<String>,
+}
+
+impl Found {
+    /// The job whose effect it is, of an operation.
+    #[must_use]
+    pub fn job(&self, operation: Operation) -> Option<&str> {
+        match operation {
+            Operation::CreateCard | Operation::CreateCardholder => self.metadata.job.as_deref(),
+            Operation::UpdateCard => self.metadata.change.as_deref(),
+        }
+    }
+
+    /// What the operation yielded.
+    #[must_use]
+    pub fn output(&self, operation: Operation) -> Output {
+        match operation {
+            Operation::CreateCardholder => {
+                Output::Created(Cardholder { id: self.id.clone(), status: self.status.clone() })
+            }
+            Operation::CreateCard => Output::Issued(self.card()),
+            Operation::UpdateCard => Output::Updated(self.card()),
+        }
+    }
+
+    fn card(&self) -> Card {
+        let (exp_month, exp_year) = (self.exp_month, self.exp_year);
+        Card { id: self.id.clone(), last4: self.last4.clone(), exp_month, exp_year }
+    }
+}
+
+/// Whole, or by its id only.
+fn id_of<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Reference {
+        Id(String),
+        Whole { id: String },
+    }
+    let reference = Option::<Reference>::deserialize(deserializer)?;
+    Ok(reference.map(|reference| match reference {
+        Reference::Id(id) | Reference::Whole { id } => id,
+    }))
+}
