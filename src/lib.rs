@@ -4,7 +4,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod broker;
 pub mod card;
 pub mod clock;
 pub mod commands;
@@ -22,6 +21,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod pace;
 pub mod pin;
+pub mod queue;
 pub mod results;
 pub mod sandbox;
 pub mod serve;

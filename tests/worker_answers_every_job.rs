@@ -7,9 +7,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use embosser::broker::publisher::{Message, Publisher};
+use embosser::queue::event::ResultEvent;
+use embosser::queue::publisher::{Message, Publisher};
 use embosser::sandbox::{Faults, Forced, Options};
-use embosser::worker::event::ResultEvent;
 use futures_util::StreamExt as _;
 use lapin::BasicProperties;
 use lapin::options::{

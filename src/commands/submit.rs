@@ -15,16 +15,16 @@ use tokio::task::JoinSet;
 use super::Exit;
 use super::issue::earlier::{recognise as recognise_rows, tell};
 use super::signals::say;
-use crate::broker::Broker;
-use crate::broker::publisher::{NotTaken, Publisher};
 use crate::config::{Config, place};
 use crate::job::{Batch, Job};
 use crate::ledger::{Ledger, LedgerError, Scope};
 use crate::manifest::batch::{Jobs, SecondCards};
 use crate::manifest::recognise::Recognition;
 use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
+use crate::queue::Broker;
+use crate::queue::publisher::{NotTaken, Publisher};
+use crate::queue::send::Outgoing;
 use crate::stripe::host_of;
-use crate::worker::send::Outgoing;
 use follow::Following;
 
 /// Publishes that wait for their confirm at once.

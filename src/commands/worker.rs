@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 use super::Exit;
 use super::connect::{Connected, Patience, ScopeError, connect};
 use super::signals::{on_hang_up, say};
-use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{Config, RetryConfig, place, seconds};
 use crate::ledger::Ledger;
 use crate::line::decision::Rules;
 use crate::line::{Halt, LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
-use crate::worker::message::Terms;
+use crate::queue::Broker;
+use crate::queue::message::Terms;
 use crate::worker::{Worker, health};
 
 /// Options of `embosser worker`.

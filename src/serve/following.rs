@@ -16,12 +16,12 @@ use super::Server;
 use super::batch::Batch;
 use super::intake::Queue;
 use super::patience::{Patience, Seen};
-use crate::broker::follow::{Follower, Heard};
 use crate::clock::Time;
 use crate::job::JobId;
 use crate::ledger::{Only, State};
 use crate::outcome::Ended;
-use crate::worker::event::ResultEvent;
+use crate::queue::event::ResultEvent;
+use crate::queue::follow::{Follower, Heard};
 
 /// Between two looks at the ledger once events may have been missed; never more often than a look takes, ten times over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -11,9 +11,6 @@ use super::following::{self, Following};
 use super::held::Held;
 use super::problem::Problem;
 use super::{publish, run};
-use crate::broker::Broker;
-use crate::broker::follow::Follower;
-use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::job::Job;
 use crate::ledger::Scope;
@@ -21,7 +18,10 @@ use crate::line::{Line, Options};
 use crate::manifest::batch::Jobs;
 use crate::manifest::recognise::Recognition;
 use crate::pace::CircuitState;
-use crate::worker::IN_FLIGHT_MAX;
+use crate::queue::Broker;
+use crate::queue::IN_FLIGHT_MAX;
+use crate::queue::follow::Follower;
+use crate::queue::publisher::Publisher;
 
 /// Where jobs go.
 pub enum Intake {
@@ -82,7 +82,7 @@ impl Queue {
     /// Jobs that are in the queue, with a worker or on the ladder, at most; none if the broker cannot be asked.
     pub(super) async fn queued(&self) -> Option<u64> {
         let topology = self.publisher.topology();
-        let mut queued = IN_FLIGHT_MAX as u64;
+        let mut queued = u64::from(IN_FLIGHT_MAX);
         for name in topology.queues().iter().filter(|name| **name != topology.parked) {
             queued += u64::from(self.publisher.look(name).await.ok()?.message_count());
         }

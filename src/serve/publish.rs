@@ -18,7 +18,6 @@ use super::held::Held;
 use super::intake::Queue;
 use super::problem::{Kind, Problem};
 use super::run::{ROWS_AHEAD, read, sampled};
-use crate::broker::publisher::NotTaken;
 use crate::clock::Time;
 use crate::job::Job;
 use crate::ledger::State;
@@ -26,7 +25,8 @@ use crate::line::gate::{Passed, Standing};
 use crate::line::note_beside;
 use crate::manifest::batch::Jobs;
 use crate::outcome::Ended;
-use crate::worker::send::Outgoing;
+use crate::queue::publisher::NotTaken;
+use crate::queue::send::Outgoing;
 
 /// Publishes that wait for their confirm at once.
 const UNCONFIRMED_MAX: usize = 256;

@@ -25,8 +25,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::PARENT_HEADER;
-use crate::broker::Broker;
+use super::{PARENT_HEADER, Server};
 
 /// The target of these spans: they are for the collector and not for the log.
 pub const TARGET: &str = "embosser::trace";
@@ -193,8 +192,7 @@ fn continue_from(span: &Span, headers: &impl Extractor) {
 }
 
 /// A delivery's span: its parent is in the message's headers.
-pub(crate) fn delivered(broker: &Broker, queue: &str, headers: &FieldTable, bytes: usize) -> Span {
-    let (host, port) = broker.host_and_port();
+pub(crate) fn delivered(server: Server<'_>, queue: &str, headers: &FieldTable, bytes: usize) -> Span {
     let span = info_span!(
         target: TARGET,
         "process",
@@ -205,16 +203,15 @@ pub(crate) fn delivered(broker: &Broker, queue: &str, headers: &FieldTable, byte
         messaging.operation.r#type = "process",
         messaging.destination.name = queue,
         messaging.message.body.size = bytes,
-        server.address = host,
-        server.port = port,
+        server.address = server.address,
+        server.port = server.port,
     );
     continue_from(&span, &Headers(headers));
     span
 }
 
 /// A publish's span; the message's headers get its context.
-pub(crate) fn sending(broker: &Broker, queue: &str, headers: &mut FieldTable, bytes: usize) -> Span {
-    let (host, port) = broker.host_and_port();
+pub(crate) fn sending(server: Server<'_>, queue: &str, headers: &mut FieldTable, bytes: usize) -> Span {
     let span = info_span!(
         target: TARGET,
         "send",
@@ -225,8 +222,8 @@ pub(crate) fn sending(broker: &Broker, queue: &str, headers: &mut FieldTable, by
         messaging.operation.r#type = "send",
         messaging.destination.name = queue,
         messaging.message.body.size = bytes,
-        server.address = host,
-        server.port = port,
+        server.address = server.address,
+        server.port = server.port,
     );
     TraceContextPropagator::new().inject_context(&span.context(), &mut HeadersMut(headers));
     span

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use super::Worker;
-use super::delivery::{Delivery, GivenUp};
-use super::event::Named;
 use super::in_flight::InFlight;
-use super::message::{self, Envelope, NoJob};
 use super::settle::{Settlement, settlement};
 use crate::clock::Time;
 use crate::job::Job;
@@ -14,6 +11,9 @@ use crate::ledger::State;
 use crate::line::Options;
 use crate::metrics;
 use crate::outcome::Ended;
+use crate::queue::delivery::{Delivery, GivenUp};
+use crate::queue::event::Named;
+use crate::queue::message::{self, Envelope, NoJob};
 
 /// How much before its time a job may come from the ladder: two machines' clocks are not one.
 const EARLY_MAX: Duration = Duration::from_millis(500);

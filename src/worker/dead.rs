@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
-use super::subscription::{Lost, Subscription};
 use super::{SESSION_GOOD, Worker, wait_after};
-use crate::broker::{Backoff, bounded};
 use crate::metrics;
+use crate::queue::subscription::{Lost, Subscription};
+use crate::queue::{Backoff, bounded};
 
 /// Dead letters in flight.
 const IN_FLIGHT_MAX: u16 = 1;

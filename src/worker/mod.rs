@@ -8,17 +8,12 @@
 mod carry;
 mod dead;
 mod deliveries;
-pub(crate) mod delivery;
-pub mod event;
 pub mod health;
 mod in_flight;
 mod last_empty;
-pub mod message;
 mod outage;
-pub mod send;
 mod session;
 mod settle;
-mod subscription;
 mod watchdog;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,16 +23,15 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::publisher::Publisher;
-use crate::broker::{Backoff, Broker};
 use crate::config::{WorkerConfig, seconds};
 use crate::line::{Halt, Line};
 use crate::metrics;
+use crate::queue::message::Terms;
+use crate::queue::publisher::Publisher;
+use crate::queue::subscription::Lost;
+use crate::queue::{Backoff, Broker};
 use last_empty::LastEmpty;
-use message::Terms;
-pub(crate) use session::IN_FLIGHT_MAX;
 use session::{End, Window};
-use subscription::Lost;
 
 /// A session that lived so long was a good one: the next is begun without much waiting.
 const SESSION_GOOD: Duration = Duration::from_secs(60);

@@ -15,18 +15,16 @@ use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
 use super::last_empty::{self, Pending, Seen};
 use super::outage::{Change, Outage, Taking};
-use super::subscription::{Lost, Subscription};
 use super::watchdog::{self, Look};
-use crate::broker::bounded;
 use crate::config::seconds;
 use crate::metrics;
+use crate::queue::subscription::{Lost, Subscription};
+use crate::queue::{IN_FLIGHT_MAX, bounded};
 
 /// Jobs in flight: what the pace takes in this time, which covers Stripe's slow answers.
 const IN_FLIGHT: Duration = Duration::from_secs(4);
-/// Bounds of that number. lapin buffers without bound, so this is the only backpressure.
-const IN_FLIGHT_COUNT: std::ops::RangeInclusive<usize> = 16..=IN_FLIGHT_MAX;
-/// The most, of any worker.
-pub(crate) const IN_FLIGHT_MAX: usize = 300;
+/// Fewest and most of them.
+const IN_FLIGHT_COUNT: std::ops::RangeInclusive<u16> = 16..=IN_FLIGHT_MAX;
 /// Between two looks at the queue and at Stripe's state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Beyond what a job and its last call may take, until nothing is in flight, before the prefetch is used in another way.
@@ -122,7 +120,8 @@ fn prefetch(worker: &Worker, taking: Taking, window: Window) -> u16 {
         (Taking::All, Window::Wide) => {
             let per_second = worker.line.parts().pace.health().configured_per_second;
             let wanted = crate::pace::whole(per_second * IN_FLIGHT.as_secs_f64());
-            u16::try_from(wanted.clamp(*IN_FLIGHT_COUNT.start(), *IN_FLIGHT_COUNT.end())).unwrap_or(u16::MAX)
+            let wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
+            wanted.clamp(*IN_FLIGHT_COUNT.start(), *IN_FLIGHT_COUNT.end())
         }
     }
 }

@@ -10,15 +10,15 @@ use lapin::{Acker, BasicProperties};
 use zeroize::Zeroizing;
 
 use super::Worker;
-use super::delivery::{Delivery, GivenUp};
-use super::event::{Named, ResultEvent};
 use super::in_flight::{Back, InFlight};
-use crate::broker::publisher::{Message, NotTaken};
-use crate::broker::topology::{RUNG_PARKED, RUNGS};
 use crate::intake::document;
 use crate::killpoint;
 use crate::metrics;
 use crate::outcome::{Ended, Outcome};
+use crate::queue::delivery::{Delivery, GivenUp};
+use crate::queue::event::{Named, ResultEvent};
+use crate::queue::publisher::{Message, NotTaken};
+use crate::queue::topology::{RUNG_PARKED, RUNGS};
 
 /// First wait before publishing again what the broker does not take (somebody's results queue is full); doubles.
 const NOT_TAKEN_WAIT: Duration = Duration::from_millis(250);

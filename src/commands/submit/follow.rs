@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::super::Exit;
-use crate::broker::Broker;
-use crate::broker::follow::{Follower, Heard};
 use crate::job::Batch;
+use crate::queue::Broker;
+use crate::queue::event::{ResultEvent, ResultOutcome};
+use crate::queue::follow::{Follower, Heard};
 use crate::results::{self, Results};
-use crate::worker::event::{ResultEvent, ResultOutcome};
 
 /// Whose cards they are is known to the worker alone.
 const SCOPE: &str = "";

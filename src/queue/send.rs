@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::delivery::{ROW_HEADER, ROW_ID_HEADER};
-use crate::broker::publisher::{Message, NotTaken, Publisher};
+use super::publisher::{Message, NotTaken, Publisher};
 use crate::intake::document::{JobDocument, Operation};
 use crate::job::{Job, JobId};
 use crate::trace;
@@ -60,7 +60,7 @@ impl Outgoing {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let key = publisher.topology().jobs.as_str();
         let mut headers = self.headers.clone();
-        let span = trace::sending(publisher.broker(), key, &mut headers, self.body.len());
+        let span = trace::sending(publisher.broker().server(), key, &mut headers, self.body.len());
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_message_id(self.id.as_str().into())
