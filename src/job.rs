@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::Time;
+use crate::content::hex;
+pub use crate::content::{Content, Fingerprint};
 use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
 
@@ -132,67 +134,6 @@ impl Generation {
     }
 }
 
-/// What was asked for, without the PIN: the same job id with another fingerprint is a conflict.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint(pub [u8; 32]);
-
-impl Fingerprint {
-    /// As the ledger stores it.
-    #[must_use]
-    pub fn to_hex(self) -> String {
-        hex(&self.0)
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Fingerprint({})", hex(&self.0[..4]))
-    }
-}
-
-/// What a job asks for, whoever asks: the operation, the cardholder and all parameters, but for the PIN and for spelling
-/// that changes nothing. Two jobs of one content are taken for the same wish until somebody says otherwise.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Content(pub [u8; 16]);
-
-impl Content {
-    /// Of what is asked for, and of the cardholder to be created before it.
-    #[must_use]
-    pub fn of(first: Option<&Request>, request: &Request) -> Self {
-        let mut digest = Sha256::new();
-        first.into_iter().chain([request]).for_each(|request| request.digest_content(&mut digest));
-        let digest = digest.finalize();
-        let mut content = [0; 16];
-        content.copy_from_slice(&digest[..16]);
-        Self(content)
-    }
-
-    /// As the ledger stores it.
-    #[must_use]
-    pub fn to_hex(self) -> String {
-        hex(&self.0)
-    }
-
-    /// One that was read from the ledger.
-    #[must_use]
-    pub fn of_hex(text: &str) -> Option<Self> {
-        let mut bytes = [0; 16];
-        if text.len() != 2 * bytes.len() || !text.is_ascii() {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(Self(bytes))
-    }
-}
-
-impl fmt::Debug for Content {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Content({})", hex(&self.0[..4]))
-    }
-}
-
 /// Which ciphertext a card was made with, told by a piece of its digest: enough to see that a later one is another,
 /// and nothing of the PIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,15 +206,6 @@ impl Step {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = Vec::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
-    String::from_utf8(text).expect("digits are ASCII")
-}
-
 /// Where in a manifest a job came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -332,7 +264,7 @@ impl Job {
             note: None,
             taken: Instant::now(),
             step: Step::Last(request.operation()),
-            content: Content::of(None, &request),
+            content: request.content(None),
             cardholder: None,
             request,
             fingerprint,
@@ -342,7 +274,7 @@ impl Job {
     /// With a cardholder who is to be created first.
     #[must_use]
     pub fn after(mut self, cardholder: Request) -> Self {
-        self.content = Content::of(Some(&cardholder), &self.request);
+        self.content = self.request.content(Some(&cardholder));
         self.cardholder = Some(Box::new(cardholder));
         self
     }

@@ -4,10 +4,11 @@
 
 #![forbid(unsafe_code)]
 
-pub mod broker;
+pub mod backoff;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod content;
 pub mod encrypt;
 pub mod intake;
 pub mod job;
@@ -22,6 +23,7 @@ pub mod operation;
 pub mod outcome;
 pub mod pace;
 pub mod pin;
+pub mod queue;
 pub mod results;
 pub mod sandbox;
 pub mod serve;

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// What a job yielded at Stripe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
@@ -44,7 +47,8 @@ impl Output {
 }
 
 /// A cardholder that Stripe made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ResultCardholder")]
 pub struct Cardholder {
     /// Stripe's id, `ich_…`.
     pub id: String,
@@ -53,7 +57,8 @@ pub struct Cardholder {
 }
 
 /// A card that Stripe made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ResultCard")]
 pub struct Card {
     /// Stripe's id, `ic_…`.
     pub id: String,
@@ -66,7 +71,8 @@ pub struct Card {
 }
 
 /// Why a job has no effect, as its sender should read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ResultError")]
 pub struct Refusal {
     /// A code to switch on: one of embosser's own (listed in the README), or Stripe's.
     pub code: Cow<'static, str>,
@@ -91,6 +97,20 @@ pub enum Outcome {
     Refused(Refusal),
     /// Whether it had its effect is not known yet; the job must be run again.
     Unresolved(Refusal),
+}
+
+impl Ended {
+    /// The end of a row or a message that made no job: nothing was called for it.
+    #[must_use]
+    pub fn refused(refusal: Refusal) -> Self {
+        Self {
+            outcome: Outcome::Refused(refusal),
+            attempts: 0,
+            request_id: None,
+            recorded_before: false,
+            note: None,
+        }
+    }
 }
 
 impl Outcome {

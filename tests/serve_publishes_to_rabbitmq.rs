@@ -6,8 +6,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use embosser::broker::Broker;
 use embosser::config::RabbitmqConfig;
+use embosser::queue::Broker;
 use embosser::sandbox::{Options, Sandbox};
 use lapin::options::QueueDeleteOptions;
 use rustix::process::Signal;

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use embosser::broker::Broker;
-use embosser::broker::publisher::{Message, NotTaken, Publisher};
 use embosser::config::RabbitmqConfig;
+use embosser::queue::Broker;
+use embosser::queue::publisher::{Message, NotTaken, Publisher};
 use futures_util::StreamExt as _;
 use lapin::BasicProperties;
 use lapin::options::BasicConsumeOptions;

@@ -7,9 +7,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use embosser::broker::publisher::{Message, Publisher};
+use embosser::queue::event::ResultEvent;
+use embosser::queue::publisher::{Message, Publisher};
 use embosser::sandbox::{Faults, Forced, Options};
-use embosser::worker::event::ResultEvent;
 use futures_util::StreamExt as _;
 use lapin::BasicProperties;
 use lapin::options::{
@@ -172,6 +172,34 @@ async fn what_a_worker_has_not_begun_is_the_next_ones_at_once() {
     assert_eq!(scene.sandbox.counts().creates, 205, "no job was attempted twice");
     worker.signal(Signal::TERM);
     expect_exit(&worker.ended().await, 0);
+}
+
+/// Looking for cards is many calls: whoever is told to stop does not make them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_looks_through_many_pages_of_cards_hands_its_jobs_back_between_two() {
+    const JOBS: u32 = 7;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    scene.manifest(JOBS as usize).await;
+    for cardholder in 0..JOBS {
+        // At this rate these are pages for more than a minute.
+        scene.sandbox.stock(&format!("ich_{cardholder:02}"), 20_000);
+    }
+    let stocked = scene.sandbox.counts().cards;
+    expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
+    let worker = scene.program().spawn(&["worker", "--rate", "20", "--reconcile-first"]);
+    let lists = || scene.sandbox.requests().iter().filter(|seen| seen.path == "/v1/issuing/cards").count();
+    let began = Instant::now();
+    while lists() < 10 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} lists", lists());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    worker.signal(Signal::TERM);
+    let signalled = Instant::now();
+    expect_exit(&worker.ended().await, 0);
+    assert!(signalled.elapsed() < Duration::from_secs(5), "{:?}", signalled.elapsed());
+    assert_eq!(scene.sandbox.counts().cards, stocked, "what was not looked for to the end is not made");
+    assert_eq!(scene.left_in_queues().await, [(scene.broker().topology.jobs, JOBS)].into());
 }
 
 /// What was in flight waits on the ladder then; what was not is left to whoever stands by.

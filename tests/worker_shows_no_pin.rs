@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use embosser::broker::Broker;
-use embosser::broker::publisher::{Message, Publisher};
 use embosser::config::RabbitmqConfig;
+use embosser::queue::Broker;
+use embosser::queue::publisher::{Message, Publisher};
 use embosser::sandbox::{Faults, Options, Sandbox};
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;

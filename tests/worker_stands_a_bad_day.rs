@@ -8,7 +8,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use embosser::broker::publisher::Publisher;
+use embosser::queue::publisher::Publisher;
 use embosser::sandbox::{Faults, Options};
 use futures_util::StreamExt as _;
 use lapin::BasicProperties;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use embosser::broker::Broker;
-use embosser::broker::publisher::Publisher;
 use embosser::config::{RabbitmqConfig, WorkerConfig};
 use embosser::job::Job;
+use embosser::queue::Broker;
+use embosser::queue::message::Terms;
+use embosser::queue::publisher::Publisher;
+use embosser::queue::send::Outgoing;
 use embosser::worker::Worker;
-use embosser::worker::message::Terms;
-use embosser::worker::send::Outgoing;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 

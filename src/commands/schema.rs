@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use super::Exit;
 use crate::intake::document;
-use crate::worker::event::ResultEvent;
+use crate::queue::event::ResultEvent;
 
 /// Options of `embosser schema`.
 #[derive(Debug, clap::Args)]

@@ -95,7 +95,7 @@ impl Jobs {
     /// # Errors
     /// If batch and `row_id` together make no job id.
     pub fn job_of(&mut self, row: Row) -> Result<Job, NameError> {
-        let content = Content::of(None, &row.card);
+        let content = row.card.content(None);
         let mut id = self.names.id_of(&row, content)?;
         let recognised = self.recognition.of_row(row.number);
         if let Some(recognised) = recognised {

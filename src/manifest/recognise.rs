@@ -220,7 +220,7 @@ impl Recogniser {
     pub fn add(&mut self, row: &Result<Row, InvalidRow>) -> Result<(), LedgerError> {
         let Ok(row) = row else { return Ok(()) };
         self.recognition.rows += 1;
-        let content = Content::of(None, &row.card);
+        let content = row.card.content(None);
         // A row that makes no id is told where its job is made.
         let Ok(id) = self.names.id_of(row, content) else { return Ok(()) };
         self.ids.push(self.hasher.hash_one(&id));

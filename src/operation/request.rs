@@ -9,6 +9,7 @@ use zeroize::Zeroize as _;
 use super::form::{self, Form};
 use super::kind::Kind;
 use super::{FieldProblem, Found, Operation, Place, json, params, rules};
+use crate::content::Content;
 use crate::pin::PinJwe;
 
 /// Parameters in the order of their paths; without the PIN, which travels apart.
@@ -195,7 +196,19 @@ impl Request {
 
     /// What was asked for, without the PIN and however it is spelt: blanks around a value, a spreadsheet's lost leading
     /// zeros and the case of a currency or a country make no other wish. For telling duplicates, never for a request.
-    pub fn digest_content(&self, digest: &mut Sha256) {
+    ///
+    /// `first` is the cardholder to be created before it.
+    #[must_use]
+    pub fn content(&self, first: Option<&Self>) -> Content {
+        let mut digest = Sha256::new();
+        first.into_iter().chain([self]).for_each(|request| request.digest_content(&mut digest));
+        let digest = digest.finalize();
+        let mut content = [0; 16];
+        content.copy_from_slice(&digest[..16]);
+        Content(content)
+    }
+
+    fn digest_content(&self, digest: &mut Sha256) {
         digest.update(self.operation.word());
         let target = self.target.as_deref().map(|card| ("card", card));
         for (path, value) in target.into_iter().chain(self.form.iter()) {
@@ -335,7 +348,6 @@ pub(super) fn stripe_schema(operation: Operation) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Content;
 
     fn request(pairs: &[(&str, &str)]) -> Request {
         let always = [("type", "virtual"), ("currency", "eur")];
@@ -378,7 +390,7 @@ mod tests {
     fn what_a_spreadsheet_changes_is_no_other_wish() {
         let of = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter().map(|(path, value)| ((*path).into(), (*value).into())).collect();
-            Content::of(None, &Request::from_pairs(Operation::CreateCard, pairs).unwrap())
+            Request::from_pairs(Operation::CreateCard, pairs).unwrap().content(None)
         };
         let one = of(&[("type", "virtual"), ("currency", "EUR"), ("metadata[staff]", "00012")]);
         let other = of(&[("type", "virtual"), ("currency", "eur"), ("metadata[staff]", "12 ")]);

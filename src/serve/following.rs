@@ -16,17 +16,15 @@ use super::Server;
 use super::batch::Batch;
 use super::intake::Queue;
 use super::patience::{Patience, Seen};
-use crate::broker::follow::{Follower, Heard};
 use crate::clock::Time;
 use crate::job::JobId;
 use crate::ledger::{Only, State};
 use crate::outcome::Ended;
-use crate::worker::event::ResultEvent;
+use crate::queue::event::ResultEvent;
+use crate::queue::follow::{Follower, Heard};
 
 /// Between two looks at the ledger once events may have been missed; never more often than a look takes, ten times over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Rows of one look at the ledger.
-const PAGE: u32 = 500;
 
 /// Who waits for events.
 #[derive(Default)]
@@ -112,14 +110,8 @@ impl Following {
         drop(ended.map(|alone| alone.under_way));
     }
 
-    /// False if it cannot be read.
-    fn hear(&self, event: &[u8], now: Time) -> bool {
-        self.heard.fetch_add(1, Ordering::Relaxed);
-        let Ok(event) = serde_json::from_slice::<ResultEvent>(event) else {
-            tracing::warn!("a result event cannot be read; it is of another version");
-            return false;
-        };
-        let Some(id) = event.id.clone() else { return true };
+    fn hear(&self, event: ResultEvent, now: Time) {
+        let Some(id) = event.id.clone() else { return };
         self.job_ended(&id);
         // By its id alone: a row that is known from another batch has that one's name.
         let batches: Vec<_> = lock(&self.waiting).batches.values().cloned().collect();
@@ -127,7 +119,6 @@ impl Following {
         for outstanding in batches {
             outstanding.ended(&id, &ended, now);
         }
-        true
     }
 
     fn missed(&self, server: &Server, queue: &Arc<Queue>) {
@@ -207,20 +198,14 @@ impl Outstanding {
 
     /// What the ledger knows of them since the batch began.
     async fn look(&self, server: &Server, queue: &Queue, before: Time) -> Result<(), String> {
-        let mut after = None;
-        loop {
-            let page = server
-                .views()
-                .batch_page(queue.scope.now(), &self.batch.name, after, Only::default(), PAGE)
-                .await;
-            let page = page.map_err(|error| error.to_string())?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some((last.row.unwrap_or(0), last.id.clone()));
+        let mut pages = server.parts.views.pages(queue.scope.now(), &self.batch.name, Only::default());
+        while let Some(page) = pages.next().await.map_err(|error| error.to_string())? {
             for row in page.iter().filter(|row| row.written > before && row.state != State::Begun) {
                 let ended = Ended { recorded_before: false, ..row.ended() };
                 self.ended(row.id.as_str(), &ended, queue.clock.now());
             }
         }
+        Ok(())
     }
 }
 
@@ -262,10 +247,14 @@ pub(super) async fn follow(server: Server, queue: Arc<Queue>, mut follower: Foll
         };
         match heard {
             Heard::Event(event) => {
+                following.heard.fetch_add(1, Ordering::Relaxed);
+                following.hear(*event, queue.clock.now());
+            }
+            Heard::Unreadable => {
+                following.heard.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!("a result event cannot be read; it is of another version");
                 // Whose it was is not known, so what the ledger knows is looked at.
-                if !following.hear(&event, queue.clock.now()) {
-                    following.missed(&server, &queue);
-                }
+                following.missed(&server, &queue);
             }
             Heard::Lost(reason) => {
                 tracing::warn!(reason, "the broker is away; no jobs are taken");
@@ -290,7 +279,7 @@ async fn look_for_jobs(server: Server, queue: Arc<Queue>, mut jobs: Vec<(String,
         let mut left = Vec::new();
         for (id, before) in jobs {
             let row = match JobId::new(id.as_str()) {
-                Ok(id) => server.views().look_up(queue.scope.now(), &id).await.ok().flatten(),
+                Ok(id) => server.parts.views.look_up(queue.scope.now(), &id).await.ok().flatten(),
                 Err(_) => None,
             };
             if row.is_some_and(|row| row.state != State::Begun && Some(row.written) != before) {

@@ -11,9 +11,6 @@ use super::following::{self, Following};
 use super::held::Held;
 use super::problem::Problem;
 use super::{publish, run};
-use crate::broker::Broker;
-use crate::broker::follow::Follower;
-use crate::broker::publisher::Publisher;
 use crate::clock::Clock;
 use crate::job::Job;
 use crate::ledger::Scope;
@@ -21,7 +18,10 @@ use crate::line::{Line, Options};
 use crate::manifest::batch::Jobs;
 use crate::manifest::recognise::Recognition;
 use crate::pace::CircuitState;
-use crate::worker::IN_FLIGHT_MAX;
+use crate::queue::Broker;
+use crate::queue::IN_FLIGHT_MAX;
+use crate::queue::follow::Follower;
+use crate::queue::publisher::Publisher;
 
 /// Where jobs go.
 pub enum Intake {
@@ -63,8 +63,8 @@ impl Queue {
         let publisher = Publisher::new(broker.clone(), "embosser serve");
         publisher.connect().await?;
         // One for each server: every one of them hears every event.
-        let name = broker.topology.following(&format!("serve-{:016x}", rand::random::<u64>()));
-        let mut follower = Follower::new(broker.clone(), "embosser serve: following", name, vec!["#".into()]);
+        let name = format!("serve-{:016x}", rand::random::<u64>());
+        let mut follower = Follower::of_all(broker.clone(), "embosser serve: following", &name);
         follower.connect().await?;
         Ok(Self {
             publisher,
@@ -82,7 +82,7 @@ impl Queue {
     /// Jobs that are in the queue, with a worker or on the ladder, at most; none if the broker cannot be asked.
     pub(super) async fn queued(&self) -> Option<u64> {
         let topology = self.publisher.topology();
-        let mut queued = IN_FLIGHT_MAX as u64;
+        let mut queued = u64::from(IN_FLIGHT_MAX);
         for name in topology.queues().iter().filter(|name| **name != topology.parked) {
             queued += u64::from(self.publisher.look(name).await.ok()?.message_count());
         }
@@ -187,7 +187,7 @@ impl Intake {
         let Self::Queue(queue) = self else { return };
         let follower = queue.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(follower) = follower {
-            server.tasks().spawn(following::follow(server.clone(), queue.clone(), follower));
+            server.tasks.spawn(following::follow(server.clone(), queue.clone(), follower));
         }
     }
 
@@ -235,7 +235,7 @@ impl Intake {
         match self {
             Self::Line(line) => {
                 let line = line.clone();
-                server.tasks().spawn(async move {
+                server.tasks.spawn(async move {
                     // The ledger has its end, if it came to one.
                     let _ = line.carry(job, Options::default()).await;
                     drop(under_way);

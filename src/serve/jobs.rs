@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::Server;
 use super::limits::{JOB_BYTES_MAX, JOBS_MAX};
 use super::problem::{Kind, Problem, Wrong};
-use super::results::{OutcomeWord, RowView};
+use super::results::{EndView, OutcomeWord, RowView};
 use crate::intake::document;
 use crate::job::{Fingerprint, Job, JobId};
 use crate::ledger::State;
@@ -48,80 +48,27 @@ pub(super) struct JobView {
     pub(super) id: String,
     /// How it stands.
     pub(super) state: JobState,
-    /// Stripe's id of its card.
-    pub(super) card_id: Option<String>,
-    /// Stripe's id of its cardholder, if that is what the job created.
-    pub(super) cardholder_id: Option<String>,
-    /// The last four digits of the card's number.
-    pub last4: Option<String>,
-    /// The card's expiry, `MM/YYYY`.
-    pub(super) expiry: Option<String>,
-    /// Why there is no card: a code to switch on.
-    pub(super) code: Option<String>,
-    /// Why, for people.
-    pub(super) message: Option<String>,
-    /// Calls made for it.
-    pub(super) attempts: u32,
-    /// Stripe's id of the request that decided it.
-    pub(super) request_id: Option<String>,
-    /// What a reader must know beside it.
-    pub(super) note: Option<String>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub(super) end: EndView,
 }
 
 impl JobView {
     fn waiting(id: &JobId) -> Self {
-        Self {
-            id: id.to_string(),
-            state: JobState::Waiting,
-            card_id: None,
-            cardholder_id: None,
-            last4: None,
-            expiry: None,
-            code: None,
-            message: None,
-            attempts: 0,
-            request_id: None,
-            note: None,
-        }
+        Self { id: id.to_string(), state: JobState::Waiting, end: EndView::default() }
     }
 }
 
 impl From<RowView> for JobView {
     fn from(row: RowView) -> Self {
-        let RowView {
-            job,
-            outcome,
-            card_id,
-            cardholder_id,
-            last4,
-            expiry,
-            code,
-            message,
-            attempts,
-            request_id,
-            note,
-            ..
-        } = row;
-        let state = match outcome {
+        let state = match row.outcome {
             OutcomeWord::Issued => JobState::Issued,
             OutcomeWord::Updated => JobState::Updated,
             OutcomeWord::Created => JobState::Created,
             OutcomeWord::Refused => JobState::Refused,
             OutcomeWord::Unresolved => JobState::Unresolved,
         };
-        Self {
-            id: job,
-            state,
-            card_id,
-            cardholder_id,
-            last4,
-            expiry,
-            code,
-            message,
-            attempts,
-            request_id,
-            note,
-        }
+        Self { id: row.job, state, end: row.end }
     }
 }
 
@@ -137,7 +84,7 @@ struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.server.jobs().lock().remove(&self.id);
+        self.server.jobs.lock().remove(&self.id);
     }
 }
 
@@ -157,7 +104,7 @@ pub(super) enum Sent {
 
 /// Takes a job in.
 pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Problem> {
-    let job = decode(&read(server, request).await?, server.account())?;
+    let job = decode(&read(server, request).await?, server.parts.account.as_deref())?;
     server.ready()?;
     let different = || {
         Problem::new(
@@ -165,19 +112,20 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
             "this id is that of a job with other content; send that one as it was, or, if a second card is wanted, a job of its own",
         )
     };
-    let known = server.views().look_up(server.scope(), &job.id).await?;
+    let known = server.parts.views.look_up(server.scope(), &job.id).await?;
     if let Some(row) = &known {
         if !job.asks_for(row.content) && !matches!(row.state, State::Refused(_)) {
             return Err(different());
         }
         if matches!(row.state, State::Done(_)) {
-            let note = crate::line::note_beside(&job, row);
-            return Ok(Sent::Known(RowView { note, ..RowView::of_row(row) }.into()));
+            let mut view = RowView::of_row(row);
+            view.end.note = crate::line::note_beside(&job, row);
+            return Ok(Sent::Known(view.into()));
         }
     }
     let view = JobView::waiting(&job.id);
     {
-        let mut under_way = server.jobs().lock();
+        let mut under_way = server.jobs.lock();
         match under_way.get(&job.id) {
             Some(fingerprint) if *fingerprint == job.fingerprint() => return Ok(Sent::Accepted(view)),
             Some(_) => return Err(different()),
@@ -188,7 +136,7 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
         };
     }
     let under_way = UnderWay { server: server.clone(), id: job.id.clone() };
-    server.intake().take(server, job, under_way).await?;
+    server.parts.intake.take(server, job, under_way).await?;
     Ok(Sent::Accepted(view))
 }
 
@@ -199,10 +147,10 @@ pub(super) async fn view(server: &Server, id: &str) -> Result<JobView, Problem> 
         Problem::new(Kind::NotFound, detail)
     };
     let id = JobId::new(id).map_err(|_| unknown())?;
-    if server.jobs().lock().contains_key(&id) {
+    if server.jobs.lock().contains_key(&id) {
         return Ok(JobView::waiting(&id));
     }
-    let row = server.views().look_up(server.scope(), &id).await?.ok_or_else(unknown)?;
+    let row = server.parts.views.look_up(server.scope(), &id).await?.ok_or_else(unknown)?;
     Ok(RowView::of_row(&row).into())
 }
 
@@ -220,7 +168,7 @@ async fn read(server: &Server, request: Request) -> Result<Zeroizing<Vec<u8>>, P
     let mut body = Zeroizing::new(Vec::with_capacity(JOB_BYTES_MAX));
     let mut pieces = request.into_body().into_data_stream();
     loop {
-        let piece = tokio::time::timeout(server.limits().idle_max, pieces.next())
+        let piece = tokio::time::timeout(server.limits.idle_max, pieces.next())
             .await
             .map_err(|_| Problem::new(Kind::TooSlow, "the job brought nothing for too long"))?;
         let Some(piece) = piece else { return Ok(body) };

@@ -18,8 +18,6 @@ use crate::ledger::{Kind, Only, Row};
 use crate::outcome::{Ended, Outcome, Output};
 use crate::results::{self, Line};
 
-/// Rows read from the ledger at once for a download: a bound on memory.
-const PAGE_ROWS: u32 = 1000;
 /// Rows of one answer, and how many if nothing is said.
 const ROWS_MAX: u32 = 1000;
 const ROWS_USUAL: u32 = 100;
@@ -78,17 +76,9 @@ pub(super) struct ResultsQuery {
     pub(super) outcome: Option<OutcomeWord>,
 }
 
-/// One job's end.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct RowView {
-    /// The data row, from 1; null for a job that was sent alone.
-    pub(super) row: Option<u64>,
-    /// Its `row_id`.
-    pub(super) row_id: Option<String>,
-    /// The job's id.
-    pub(super) job: String,
-    /// How it ended.
-    pub(super) outcome: OutcomeWord,
+/// What came of a job: its card, or why there is none.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub(super) struct EndView {
     /// Stripe's id of its card.
     pub(super) card_id: Option<String>,
     /// Stripe's id of its cardholder, if that is what the job created.
@@ -109,9 +99,25 @@ pub(super) struct RowView {
     pub(super) note: Option<String>,
 }
 
+/// One job's end.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct RowView {
+    /// The data row, from 1; null for a job that was sent alone.
+    pub(super) row: Option<u64>,
+    /// Its `row_id`.
+    pub(super) row_id: Option<String>,
+    /// The job's id.
+    pub(super) job: String,
+    /// How it ended.
+    pub(super) outcome: OutcomeWord,
+    /// What came of it.
+    #[serde(flatten)]
+    pub(super) end: EndView,
+}
+
 impl RowView {
-    pub(super) fn of(row: Option<u64>, row_id: Option<String>, job: &str, ended: Ended) -> Self {
-        let Ended { outcome, attempts, request_id, note, .. } = ended;
+    pub(super) fn of_row(row: &Row) -> Self {
+        let Ended { outcome, attempts, request_id, note, .. } = row.ended();
         let word = match &outcome {
             Outcome::Done(Output::Issued(_)) => OutcomeWord::Issued,
             Outcome::Done(Output::Updated(_)) => OutcomeWord::Updated,
@@ -126,11 +132,7 @@ impl RowView {
         };
         let (code, message) =
             refusal.map_or((None, None), |refusal| (Some(refusal.code.into_owned()), Some(refusal.message)));
-        Self {
-            row,
-            row_id,
-            job: job.to_owned(),
-            outcome: word,
+        let end = EndView {
             expiry: card.as_ref().map(|card| format!("{:02}/{}", card.exp_month, card.exp_year)),
             last4: card.as_ref().map(|card| card.last4.clone()),
             card_id: card.map(|card| card.id),
@@ -140,11 +142,8 @@ impl RowView {
             attempts,
             request_id,
             note,
-        }
-    }
-
-    pub(super) fn of_row(row: &Row) -> Self {
-        Self::of(row.row, row.row_id.clone(), row.id.as_str(), row.ended())
+        };
+        Self { row: row.row, row_id: row.row_id.clone(), job: row.id.to_string(), outcome: word, end }
     }
 }
 
@@ -183,7 +182,8 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
     let after = query.after.as_deref().map(place_of).transpose()?;
     // One more than asked for tells whether there are more.
     let mut found = server
-        .views()
+        .parts
+        .views
         .batch_page(
             server.scope(),
             batch,
@@ -254,31 +254,23 @@ async fn send_pages(
     outcome: Option<OutcomeWord>,
     pages: &mpsc::Sender<Page>,
 ) -> Result<(), String> {
-    let idle_max = server.limits().idle_max;
+    let idle_max = server.limits.idle_max;
     let send = async |page: Page| {
         let sent = pages.send_timeout(page, idle_max).await;
         sent.map_err(|_| "the client takes nothing any more".to_owned())
     };
     let text = |error: std::io::Error| error.to_string();
     send(Page::Rows(results::record(&results::COLUMNS).map_err(text)?.into())).await?;
-    let mut after = None;
-    loop {
-        let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
-        let rows = server
-            .views()
-            .batch_page(server.scope(), batch, after.take(), only, PAGE_ROWS)
-            .await
-            .map_err(|error| error.to_string())?;
-        let Some(last) = rows.last() else { return send(Page::End).await };
-        after = Some((last.row.unwrap_or(0), last.id.clone()));
+    let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
+    let mut pages = server.parts.views.pages(server.scope(), batch, only);
+    while let Some(rows) = pages.next().await.map_err(|error| error.to_string())? {
         let mut page = Vec::new();
         for row in &rows {
             let ended = row.ended();
             let line = Line::of_row(row, &ended);
             page.extend(results::record(&line.cells()).map_err(text)?);
         }
-        if !page.is_empty() {
-            send(Page::Rows(page.into())).await?;
-        }
+        send(Page::Rows(page.into())).await?;
     }
+    send(Page::End).await
 }

@@ -16,5 +16,15 @@ pub use otlp::{Export, TARGET};
 #[cfg(feature = "otlp")]
 pub(crate) use otlp::{answered, delivered, requesting, sending, serving};
 
+/// A server that a span is about, as its attributes name it.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "otlp"), allow(dead_code, reason = "without spans nobody reads it"))]
+pub(crate) struct Server<'s> {
+    /// Its host.
+    pub(crate) address: &'s str,
+    /// Its port.
+    pub(crate) port: u16,
+}
+
 /// The header of a trace's context, in messages and requests (w3.org/TR/trace-context).
 pub(crate) const PARENT_HEADER: &str = "traceparent";

@@ -4,13 +4,13 @@ use axum::Router;
 use lapin::types::FieldTable;
 use tracing::Span;
 
-use crate::broker::Broker;
+use super::Server;
 
-pub(crate) fn delivered(_: &Broker, _: &str, _: &FieldTable, _: usize) -> Span {
+pub(crate) fn delivered(_: Server<'_>, _: &str, _: &FieldTable, _: usize) -> Span {
     Span::none()
 }
 
-pub(crate) fn sending(_: &Broker, _: &str, _: &mut FieldTable, _: usize) -> Span {
+pub(crate) fn sending(_: Server<'_>, _: &str, _: &mut FieldTable, _: usize) -> Span {
     Span::none()
 }
 

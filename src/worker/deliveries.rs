@@ -6,10 +6,10 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
-use super::delivery::Delivery;
 use super::in_flight::InFlight;
 use super::{Worker, carry};
 use crate::clock::Time;
+use crate::queue::delivery::Delivery;
 use crate::trace;
 
 /// Which queue a delivery is of.
@@ -33,7 +33,7 @@ pub(super) fn take(
         Of::Jobs => &topology.jobs,
         Of::Dead => &topology.dead,
     };
-    let span = trace::delivered(&worker.broker, queue, delivery.headers(), delivery.body.len());
+    let span = trace::delivered(worker.broker.server(), queue, delivery.headers(), delivery.body.len());
     let task = {
         let (worker, in_flight) = (worker.clone(), in_flight.clone());
         async move {
@@ -45,9 +45,9 @@ pub(super) fn take(
                 worker.settle(&in_flight, settlement, delivery).await;
             });
             if settled.catch_unwind().await.is_err() {
-                in_flight.fail();
+                in_flight.failed.cancel();
             }
         }
     };
-    worker.tasks.spawn(in_flight.tasks().track_future(task.instrument(span)));
+    worker.tasks.spawn(in_flight.tasks.track_future(task.instrument(span)));
 }

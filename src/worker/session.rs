@@ -13,32 +13,22 @@ use tokio_util::sync::CancellationToken;
 use super::Worker;
 use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
-use super::last_empty::{self, Pending, Seen};
-use super::outage::{Change, Outage, Taking};
-use super::subscription::{Lost, Subscription};
+use super::last_empty::{self, Pending};
+use super::outage::{Change, Outage};
 use super::watchdog::{self, Look};
-use crate::broker::bounded;
 use crate::config::seconds;
 use crate::metrics;
+use crate::queue::subscription::{Lost, Subscription};
+use crate::queue::{IN_FLIGHT_MAX, bounded};
 
 /// Jobs in flight: what the pace takes in this time, which covers Stripe's slow answers.
 const IN_FLIGHT: Duration = Duration::from_secs(4);
-/// Bounds of that number. lapin buffers without bound, so this is the only backpressure.
-const IN_FLIGHT_COUNT: std::ops::RangeInclusive<usize> = 16..=IN_FLIGHT_MAX;
-/// The most, of any worker.
-pub(crate) const IN_FLIGHT_MAX: usize = 300;
+/// Fewest and most of them.
+const IN_FLIGHT_COUNT: std::ops::RangeInclusive<u16> = 16..=IN_FLIGHT_MAX;
 /// Between two looks at the queue and at Stripe's state.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Beyond what a job and its last call may take, until nothing is in flight, before the prefetch is used in another way.
 const EMPTIED_MORE: Duration = Duration::from_secs(15);
-
-/// Why a session ended.
-pub(super) enum End {
-    /// The worker was told to stop, or the line halted.
-    Stopped,
-    /// Something was lost.
-    Broken(Lost),
-}
 
 /// How many messages are delivered before one is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,28 +56,25 @@ struct Session {
     latest: Instant,
 }
 
-pub(super) async fn session(worker: &Arc<Worker>, window: Window, stop: &CancellationToken) -> End {
-    let opening = tokio::select! {
-        opening = open(worker, window) => opening,
-        () = stop.cancelled() => return End::Stopped,
-    };
-    let mut session = match opening {
-        Ok(session) => session,
-        Err(reason) => return End::Broken(reason.into()),
+/// Ok once the worker was told to stop, or the line halted; else what was lost.
+pub(super) async fn session(
+    worker: &Arc<Worker>,
+    window: Window,
+    stop: &CancellationToken,
+) -> Result<(), Lost> {
+    let mut session = tokio::select! {
+        opened = open(worker, window) => opened?,
+        () = stop.cancelled() => return Ok(()),
     };
     worker.ready.consuming(true);
     worker.ready.because(None);
     tracing::info!(broker = worker.broker.shown(), "consuming");
-    match session.consume(stop).await {
-        Ok(()) => {
-            session.drain().await;
-            End::Stopped
-        }
-        Err(lost) => {
-            session.lose();
-            End::Broken(lost)
-        }
+    let ended = session.consume(stop).await;
+    match &ended {
+        Ok(()) => session.drain().await,
+        Err(_) => session.lose(),
     }
+    ended
 }
 
 async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
@@ -116,13 +103,14 @@ async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
     })
 }
 
-fn prefetch(worker: &Worker, taking: Taking, window: Window) -> u16 {
+fn prefetch(worker: &Worker, taking: Window, window: Window) -> u16 {
     match (taking, window) {
-        (Taking::One, _) | (_, Window::One) => 1,
-        (Taking::All, Window::Wide) => {
+        (Window::One, _) | (_, Window::One) => 1,
+        (Window::Wide, Window::Wide) => {
             let per_second = worker.line.parts().pace.health().configured_per_second;
             let wanted = crate::pace::whole(per_second * IN_FLIGHT.as_secs_f64());
-            u16::try_from(wanted.clamp(*IN_FLIGHT_COUNT.start(), *IN_FLIGHT_COUNT.end())).unwrap_or(u16::MAX)
+            let wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
+            wanted.clamp(*IN_FLIGHT_COUNT.start(), *IN_FLIGHT_COUNT.end())
         }
     }
 }
@@ -133,7 +121,7 @@ impl Session {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let worker = self.worker.clone();
         loop {
-            let failed = self.in_flight.failed().clone();
+            let failed = self.in_flight.failed.clone();
             tokio::select! {
                 // In this order: a look begins only when no delivery waits to be taken.
                 biased;
@@ -180,22 +168,18 @@ impl Session {
         if jobs.message_count() == 0 {
             metrics::queue_age(Duration::ZERO);
         }
-        self.pending = last_empty::found(Seen {
+        let look = Look {
             asked,
             messages: jobs.message_count(),
             consumers: jobs.consumer_count(),
+            room: self.in_flight.tasks.len() < self.prefetch().into(),
             active: self.in_flight.is_active(),
             in_flight: self.worker.tasks.len(),
             consuming: self.began.elapsed(),
-        });
-        let look = Look {
-            messages: jobs.message_count(),
-            consumers: jobs.consumer_count(),
-            room: self.in_flight.tasks().len() < self.prefetch().into(),
-            active: self.in_flight.is_active(),
             silent: self.latest.elapsed(),
         };
-        watchdog::bites(look, self.worker.silent_max).map_or(Ok(()), |why| Err(why.into()))
+        self.pending = last_empty::found(look);
+        watchdog::must_rebuild(look, self.worker.silent_max).map_or(Ok(()), |why| Err(why.into()))
     }
 
     fn prefetch(&self) -> u16 {
@@ -208,12 +192,12 @@ impl Session {
             self.in_flight.recall(Back::Ladder);
         }
         self.jobs.cancel().await?;
-        self.in_flight.tasks().close();
+        self.in_flight.tasks.close();
         let parts = self.worker.line.parts();
         let job_max = seconds(parts.retry.elapsed_seconds_max);
         let emptied_max = job_max + parts.client.call_max() + EMPTIED_MORE;
         tokio::select! {
-            () = self.in_flight.tasks().wait() => {}
+            () = self.in_flight.tasks.wait() => {}
             () = tokio::time::sleep(emptied_max) => return Err("jobs in flight do not end".into()),
             () = stop.cancelled() => return Ok(()),
         }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use embosser::broker::Broker;
-use embosser::broker::publisher::{Message, Publisher};
 use embosser::config::RabbitmqConfig;
+use embosser::queue::Broker;
+use embosser::queue::event::ResultEvent;
+use embosser::queue::publisher::{Message, Publisher};
 use embosser::sandbox::{Options, Sandbox};
-use embosser::worker::event::ResultEvent;
 use futures_util::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;

@@ -51,7 +51,7 @@ pub(crate) async fn recognise(
 }
 
 /// Says which rows are known under other names, before anything is issued.
-pub(crate) fn tell(recognition: &Recognition, say: fn(&str)) {
+pub(crate) fn print_recognised(recognition: &Recognition, say: fn(&str)) {
     if recognition.is_empty() {
         return;
     }
@@ -80,10 +80,8 @@ pub(super) async fn rows_of_batch(
     batch: &Batch,
     recognition: &Recognition,
 ) -> Result<u64, String> {
-    let counts = ledger.counts().await.map_err(|error| error.to_string())?;
-    let of_batch =
-        counts.iter().find(|counts| counts.batch == batch.as_str() && counts.scope == scope.as_str());
-    Ok(of_batch.map_or(0, BatchCounts::known) + recognition.new_rows())
+    let counts = ledger.counts_of(scope, batch).await.map_err(|error| error.to_string())?;
+    Ok(counts.as_ref().map_or(0, BatchCounts::known) + recognition.new_rows())
 }
 
 /// Holds an earlier run's results file against the ledger: cards that only the file knows were issued with another ledger.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Job, Place};
+use crate::job::{Batch, Job, Place};
 use crate::outcome::{Card, Cardholder, Ended, Outcome, Output, Refusal};
 
 /// What became of a job. Published at least once for each job; a repeated one says the same. Whoever reads it leaves members
@@ -17,12 +17,12 @@ pub struct ResultEvent {
     /// What became of it.
     pub outcome: ResultOutcome,
     /// The card, if one was issued or updated.
-    pub card: Option<ResultCard>,
+    pub card: Option<Card>,
     /// The cardholder, if that is what the job created. Absent else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cardholder: Option<ResultCardholder>,
+    pub cardholder: Option<Cardholder>,
     /// Why not, if refused.
-    pub error: Option<ResultError>,
+    pub error: Option<Refusal>,
     /// Calls made for it.
     pub attempts: u32,
     /// Stripe's id of the request that decided it.
@@ -67,37 +67,6 @@ impl ResultOutcome {
     }
 }
 
-/// A cardholder that was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ResultCardholder {
-    /// Stripe's id.
-    pub id: String,
-    /// `active` or `inactive`.
-    pub status: Option<String>,
-}
-
-/// A card that was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ResultCard {
-    /// Stripe's id.
-    pub id: String,
-    /// The last four digits of its number.
-    pub last4: String,
-    /// Month of expiry.
-    pub exp_month: u32,
-    /// Year of expiry.
-    pub exp_year: u32,
-}
-
-/// Why there is no card.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ResultError {
-    /// A code to switch on.
-    pub code: String,
-    /// A sentence for people.
-    pub message: String,
-}
-
 /// What names a job in its event, kept while the job itself goes down the line.
 #[derive(Debug, Clone, Default)]
 pub struct Named {
@@ -116,96 +85,62 @@ impl Named {
         Self { id: Some(job.id.to_string()), batch: Some(job.batch.to_string()), place: job.place.clone() }
     }
 
-    fn event(self, outcome: ResultOutcome) -> ResultEvent {
+    /// The event of its end; none while that is not known.
+    #[must_use]
+    pub fn ended(self, ended: &Ended) -> Option<ResultEvent> {
+        let mut cardholder = None;
+        let (outcome, card, error) = match &ended.outcome {
+            Outcome::Done(Output::Issued(card)) => (ResultOutcome::Issued, Some(card.clone()), None),
+            Outcome::Done(Output::Updated(card)) => (ResultOutcome::Updated, Some(card.clone()), None),
+            Outcome::Done(Output::Created(made)) => {
+                cardholder = Some(made.clone());
+                (ResultOutcome::Created, None, None)
+            }
+            Outcome::Refused(refusal) => (ResultOutcome::Refused, None, Some(refusal.clone())),
+            Outcome::Unresolved(_) => return None,
+        };
         let (row, row_id) = self.place.map_or((None, None), |place| (Some(place.row), place.row_id));
-        ResultEvent {
+        Some(ResultEvent {
             id: self.id,
             batch: self.batch,
             outcome,
-            card: None,
-            cardholder: None,
-            error: None,
-            attempts: 0,
-            request_id: None,
+            card,
+            cardholder,
+            error,
+            attempts: ended.attempts,
+            request_id: ended.request_id.clone(),
             row,
             row_id,
-            note: None,
-        }
-    }
-
-    /// The event of what was done.
-    #[must_use]
-    pub fn done(self, output: &Output, ended: &Ended) -> ResultEvent {
-        let mut event = self.event(match output {
-            Output::Issued(_) => ResultOutcome::Issued,
-            Output::Updated(_) => ResultOutcome::Updated,
-            Output::Created(_) => ResultOutcome::Created,
-        });
-        match output {
-            Output::Issued(card) | Output::Updated(card) => {
-                event.card = Some(ResultCard {
-                    id: card.id.clone(),
-                    last4: card.last4.clone(),
-                    exp_month: card.exp_month,
-                    exp_year: card.exp_year,
-                });
-            }
-            Output::Created(Cardholder { id, status }) => {
-                event.cardholder = Some(ResultCardholder { id: id.clone(), status: status.clone() });
-            }
-        }
-        event.attempts = ended.attempts;
-        event.request_id.clone_from(&ended.request_id);
-        event.note.clone_from(&ended.note);
-        event
-    }
-
-    /// The event of a refusal.
-    #[must_use]
-    pub fn refused(self, refusal: &Refusal) -> ResultEvent {
-        let mut event = self.event(ResultOutcome::Refused);
-        event.error = Some(ResultError { code: refusal.code.to_string(), message: refusal.message.clone() });
-        event
+            note: ended.note.clone(),
+        })
     }
 }
 
 impl ResultEvent {
-    /// `OUTCOME.BATCH`. A routing key has at most 255 bytes, so a long batch's name is cut.
+    /// `OUTCOME.BATCH`.
     #[must_use]
     pub fn routing_key(&self) -> String {
-        Self::routing_key_of(self.outcome, self.batch.as_deref())
+        routing_key(self.outcome, self.batch.as_deref().unwrap_or("unknown"))
     }
 
-    /// The same, for whoever listens for a batch.
+    /// The keys of all events of a batch.
     #[must_use]
-    pub fn routing_key_of(outcome: ResultOutcome, batch: Option<&str>) -> String {
-        const BATCH_BYTES_MAX: usize = 240;
-        let batch = batch.unwrap_or("unknown");
-        format!("{}.{}", outcome.word(), &batch[..batch.floor_char_boundary(BATCH_BYTES_MAX)])
+    pub fn routing_keys_of(batch: &Batch) -> [String; 4] {
+        ResultOutcome::ALL.map(|outcome| routing_key(outcome, batch.as_str()))
     }
 
     /// As the line would have told it.
     #[must_use]
     pub fn into_ended(self) -> Ended {
-        let card = self.card.map(|card| Card {
-            id: card.id,
-            last4: card.last4,
-            exp_month: card.exp_month,
-            exp_year: card.exp_year,
-        });
-        let output = match (self.outcome, card, self.cardholder) {
+        let output = match (self.outcome, self.card, self.cardholder) {
             (ResultOutcome::Issued, Some(card), _) => Some(Output::Issued(card)),
             (ResultOutcome::Updated, Some(card), _) => Some(Output::Updated(card)),
-            (ResultOutcome::Created, _, Some(ResultCardholder { id, status })) => {
-                Some(Output::Created(Cardholder { id, status }))
-            }
+            (ResultOutcome::Created, _, Some(cardholder)) => Some(Output::Created(cardholder)),
             _ => None,
         };
         let outcome = match (output, self.error) {
             (Some(output), _) => Outcome::Done(output),
-            (None, Some(error)) => {
-                Outcome::Refused(Refusal { code: error.code.into(), message: error.message })
-            }
+            (None, Some(refusal)) => Outcome::Refused(refusal),
             (None, None) => Outcome::Refused(Refusal::own("unknown", "the event gives no reason")),
         };
         Ended {
@@ -216,4 +151,10 @@ impl ResultEvent {
             note: self.note,
         }
     }
+}
+
+/// A routing key has at most 255 bytes, so a long batch's name is cut.
+fn routing_key(outcome: ResultOutcome, batch: &str) -> String {
+    const BATCH_BYTES_MAX: usize = 240;
+    format!("{}.{}", outcome.word(), &batch[..batch.floor_char_boundary(BATCH_BYTES_MAX)])
 }

@@ -11,7 +11,7 @@ use lapin::{Acker, BasicProperties};
 use zeroize::Zeroizing;
 
 use super::message::Envelope;
-use crate::broker::topology::RUNGS;
+use super::topology::RUNGS;
 use crate::clock::Time;
 use crate::outcome::Refusal;
 use crate::trace::PARENT_HEADER;
@@ -45,11 +45,11 @@ const AHEAD_MAX: Duration = Duration::from_secs(5);
 const EARLY_MAX: Duration = RUNGS[RUNGS.len() - 1].1;
 
 /// A delivery.
-pub(super) struct Delivery {
+pub(crate) struct Delivery {
     /// What it says; wiped when it is dropped.
-    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(crate) body: Zeroizing<Vec<u8>>,
     /// What is told to the broker in the end.
-    pub(super) acker: Acker,
+    pub(crate) acker: Acker,
     properties: BasicProperties,
     headers: FieldTable,
     /// After when it must have been published, by what was seen of its queue.
@@ -58,7 +58,7 @@ pub(super) struct Delivery {
 
 /// Why a job is not called for any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GivenUp {
+pub(crate) enum GivenUp {
     /// Whoever took it never came to an end with it.
     Poison,
     /// It has waited too long.
@@ -85,7 +85,7 @@ impl GivenUp {
     }
 
     /// What its sender is told.
-    pub(super) fn refusal(self) -> Refusal {
+    pub(crate) fn refusal(self) -> Refusal {
         let reason = match self {
             Self::Poison => {
                 "the broker delivered the job many times and it never came to an end; send it again, with the AMQP property \
@@ -102,15 +102,15 @@ impl GivenUp {
 }
 
 impl Delivery {
-    /// `published_after`: see [`super::last_empty`].
-    pub(super) fn open(delivery: lapin::message::Delivery, published_after: Option<Time>) -> Self {
+    /// `published_after`: see `worker::last_empty`.
+    pub(crate) fn open(delivery: lapin::message::Delivery, published_after: Option<Time>) -> Self {
         let lapin::message::Delivery { data, properties, acker, .. } = delivery;
         let headers = properties.headers().clone().unwrap_or_default();
         Self { body: Zeroizing::new(data), acker, properties, headers, published_after }
     }
 
     /// What the job is judged by besides its body.
-    pub(super) fn envelope(&self, now: Time) -> Envelope {
+    pub(crate) fn envelope(&self, now: Time) -> Envelope {
         Envelope {
             published: self.published(now),
             row: self.number(ROW_HEADER).and_then(|row| u64::try_from(row).ok()),
@@ -119,7 +119,7 @@ impl Delivery {
     }
 
     /// When it was published, as its sender says, if that can be believed.
-    pub(super) fn stamped(&self, now: Time) -> Option<Time> {
+    pub(crate) fn stamped(&self, now: Time) -> Option<Time> {
         let stamp = self.properties.timestamp().as_ref().map(|stamp| milliseconds(*stamp))?;
         believed(Time::from_unix_ms(stamp), now)
     }
@@ -133,24 +133,24 @@ impl Delivery {
     }
 
     /// What came with it beside its properties.
-    pub(super) fn headers(&self) -> &FieldTable {
+    pub(crate) fn headers(&self) -> &FieldTable {
         &self.headers
     }
 
     /// How often it has waited on the ladder.
-    pub(super) fn waits(&self) -> usize {
+    pub(crate) fn waits(&self) -> usize {
         self.number(WAITS_HEADER).and_then(|waits| usize::try_from(waits).ok()).unwrap_or(0)
     }
 
     /// How long it still has to wait. What a sender asks for is cut short: a job must not be put away for years, its PIN
     /// with it.
-    pub(super) fn early(&self, now: Time) -> Duration {
+    pub(crate) fn early(&self, now: Time) -> Duration {
         self.number(NOT_BEFORE_HEADER)
             .map_or(Duration::ZERO, |not_before| Time::from_unix_ms(not_before).since(now).min(EARLY_MAX))
     }
 
     /// Whether it was given up before.
-    pub(super) fn given_up(&self) -> Option<GivenUp> {
+    pub(crate) fn given_up(&self) -> Option<GivenUp> {
         let word = self.text(GIVEN_UP_HEADER)?;
         [GivenUp::Poison, GivenUp::Expired, GivenUp::AgeUnknown]
             .into_iter()
@@ -158,7 +158,7 @@ impl Delivery {
     }
 
     /// Why the broker gave up on it, by its latest note.
-    pub(super) fn died_of(&self) -> GivenUp {
+    pub(crate) fn died_of(&self) -> GivenUp {
         let latest = match self.headers.inner().get("x-death") {
             Some(AMQPValue::FieldArray(deaths)) => deaths.as_slice().first(),
             _ => None,
@@ -172,17 +172,17 @@ impl Delivery {
     }
 
     /// What its sender calls it.
-    pub(super) fn message_id(&self) -> Option<String> {
+    pub(crate) fn message_id(&self) -> Option<String> {
         self.properties.message_id().as_ref().map(ToString::to_string)
     }
 
     /// What relates it to its answer, if its sender set it.
-    pub(super) fn correlation(&self) -> Option<String> {
+    pub(crate) fn correlation(&self) -> Option<String> {
         self.properties.correlation_id().as_ref().map(ToString::to_string)
     }
 
     /// The properties of the same job on its way to the ladder.
-    pub(super) fn again(
+    pub(crate) fn again(
         &self,
         waits: usize,
         not_before: Time,

@@ -1,11 +1,19 @@
-//! RabbitMQ: connections, names, and publishing that is certain.
+//! RabbitMQ: connections, what travels over them, and publishing that is certain. The worker, `serve` and `submit` use it.
+//!
+//! [`topology`] names and declares the queues; [`message`] reads a job's message, [`send`] writes one, [`event`] is what a job's
+//! end is told as; [`publisher`] publishes, [`subscription`] and [`follow`] are delivered to, and [`delivery`] is what comes.
 //!
 //! Duty: to be connected, or to try for ever with growing waits. lapin's own recovery is not used: after it tags
 //! restart and a consumer may be missing, so a connection that failed is thrown away whole, and everything on it is
 //! built anew. Never: a password in a log or an error.
 
+pub(crate) mod delivery;
+pub mod event;
 pub mod follow;
+pub mod message;
 pub mod publisher;
+pub mod send;
+pub(crate) mod subscription;
 pub mod topology;
 
 use std::time::Duration;
@@ -14,12 +22,16 @@ use lapin::tcp::OwnedTLSConfig;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::backoff::Backoff;
 use crate::config::RabbitmqConfig;
+use crate::trace;
 
-/// First wait before connecting again.
-const WAIT_MIN: Duration = Duration::from_millis(200);
-/// Longest wait between two tries.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Most deliveries that a worker is given before it settles one. lapin buffers without bound, so this is the only backpressure;
+/// at Stripe's highest pace these are some seconds of work.
+pub(crate) const IN_FLIGHT_MAX: u16 = 300;
+
+/// Waits before connecting again.
+pub(crate) const RECONNECT: Backoff = Backoff::between(Duration::from_millis(200), Duration::from_secs(10));
 /// Bound on one try to connect: a broker that accepts and says nothing must not hold us for ever.
 const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// Seconds of silence after which a connection is dead, where the address does not say.
@@ -68,7 +80,9 @@ pub enum BrokerError {
 #[derive(Clone)]
 pub struct Broker {
     url: SecretString,
-    shown: String,
+    scheme: &'static str,
+    host: String,
+    port: Option<u16>,
     ca: Option<String>,
     /// What queues and exchanges are called, and how large they may be.
     pub topology: topology::Topology,
@@ -87,9 +101,11 @@ impl Broker {
         };
         let mut url =
             url::Url::parse(address.trim()).map_err(|error| BrokerError::Address(error.to_string()))?;
-        if !matches!(url.scheme(), "amqp" | "amqps") || url.host_str().is_none() {
-            return Err(BrokerError::Address("it needs amqp:// or amqps:// and a host".into()));
-        }
+        let (scheme, host) = match (url.scheme(), url.host_str()) {
+            ("amqp", Some(host)) => ("amqp", host.to_owned()),
+            ("amqps", Some(host)) => ("amqps", host.to_owned()),
+            _ => return Err(BrokerError::Address("it needs amqp:// or amqps:// and a host".into())),
+        };
         if url.path() == "/" {
             // To AMQP this is a virtual host without a name; what is meant is the default one.
             url.set_path("/%2f");
@@ -101,31 +117,21 @@ impl Broker {
             std::fs::read_to_string(file)
                 .map_err(|error| BrokerError::Certificates(format!("{}: {error}", file.display())))
         });
-        let shown = format!(
-            "{}://{}{}",
-            url.scheme(),
-            url.host_str().unwrap_or(""),
-            url.port().map(|port| format!(":{port}")).unwrap_or_default()
-        );
-        let url: String = url.into();
-        Ok(Self { url: url.into(), shown, ca: ca.transpose()?, topology: topology::Topology::new(config) })
+        let (port, ca, topology) = (url.port(), ca.transpose()?, topology::Topology::new(config));
+        Ok(Self { url: String::from(url).into(), scheme, host, port, ca, topology })
     }
 
     /// The address without who enters.
     #[must_use]
-    pub fn shown(&self) -> &str {
-        &self.shown
+    pub fn shown(&self) -> String {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{}{port}", self.scheme, self.host)
     }
 
-    /// The same for a trace's attributes.
-    #[cfg(feature = "otlp")]
-    pub(crate) fn host_and_port(&self) -> (&str, u16) {
-        let (scheme, rest) = self.shown.split_once("://").unwrap_or(("", &self.shown));
-        let port = if scheme == "amqps" { 5671 } else { 5672 };
-        match rest.rsplit_once(':') {
-            Some((host, given)) if !given.ends_with(']') => (host, given.parse().unwrap_or(port)),
-            _ => (rest, port),
-        }
+    /// Where it is, for a trace's attributes.
+    pub(crate) fn server(&self) -> trace::Server<'_> {
+        let usual = if self.scheme == "amqps" { 5671 } else { 5672 };
+        trace::Server { address: &self.host, port: self.port.unwrap_or(usual) }
     }
 
     /// One try to connect, under a name that RabbitMQ's own tools show.
@@ -143,25 +149,5 @@ impl Broker {
             .await
             .map_err(|_| "no answer in time".to_owned())?
             .map_err(|error| error.to_string())
-    }
-}
-
-/// Waits between tries: growing, with jitter, for ever.
-#[derive(Debug)]
-pub struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(WAIT_MIN)
-    }
-}
-
-impl Backoff {
-    /// How long to wait before the next try.
-    pub fn wait(&mut self) -> Duration {
-        use rand::Rng as _;
-        let wait = self.0.mul_f64(rand::rng().random_range(0.5..=1.0));
-        self.0 = (self.0 * 2).min(WAIT_MAX);
-        wait
     }
 }

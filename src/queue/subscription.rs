@@ -11,14 +11,14 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer, Queue};
 
-use crate::broker::{bounded, is_unreadable};
+use super::{bounded, is_unreadable};
 
 /// Bound on giving back what was buffered: it lies in this process's memory.
 const BUFFERED_MAX: Duration = Duration::from_secs(5);
 
 /// Why a session ended that was not told to.
 #[derive(Debug)]
-pub(super) enum Lost {
+pub(crate) enum Lost {
     /// A message that the AMQP library cannot read was delivered.
     Unreadable,
     /// Anything else, in words.
@@ -44,7 +44,7 @@ impl fmt::Display for Lost {
 }
 
 /// A consumer on a channel of its own.
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     channel: Channel,
     consumer: Consumer,
     queue: String,
@@ -52,20 +52,20 @@ pub(super) struct Subscription {
 
 impl Subscription {
     /// Subscribes; so many deliveries come before one must be settled.
-    pub(super) async fn begin(connection: &Connection, queue: &str, prefetch: u16) -> Result<Self, String> {
+    pub(crate) async fn begin(connection: &Connection, queue: &str, prefetch: u16) -> Result<Self, String> {
         let channel = bounded(connection.create_channel()).await?;
         let consumer = consume(&channel, queue, prefetch).await?;
         Ok(Self { channel, consumer, queue: queue.to_owned() })
     }
 
     /// Subscribes again after [`Self::cancel`].
-    pub(super) async fn renew(&mut self, prefetch: u16) -> Result<(), String> {
+    pub(crate) async fn renew(&mut self, prefetch: u16) -> Result<(), String> {
         self.consumer = consume(&self.channel, &self.queue, prefetch).await?;
         Ok(())
     }
 
     /// The next delivery.
-    pub(super) async fn next(&mut self) -> Result<Delivery, Lost> {
+    pub(crate) async fn next(&mut self) -> Result<Delivery, Lost> {
         match self.consumer.next().await {
             Some(Ok(delivery)) => Ok(delivery),
             Some(Err(error)) if is_unreadable(&error) => Err(Lost::Unreadable),
@@ -78,7 +78,7 @@ impl Subscription {
 
     /// Takes nothing more, and gives back what had come and was not taken yet: else it would wait, unsettled, for as long as
     /// the channel lives.
-    pub(super) async fn cancel(&mut self) -> Result<(), String> {
+    pub(crate) async fn cancel(&mut self) -> Result<(), String> {
         bounded(self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default())).await?;
         let give_back = async {
             while let Some(Ok(delivery)) = self.consumer.next().await {
@@ -92,7 +92,7 @@ impl Subscription {
     }
 
     /// How a queue stands, on this channel: after every delivery that came before the answer.
-    pub(super) async fn look(&self, queue: &str) -> Result<Queue, String> {
+    pub(crate) async fn look(&self, queue: &str) -> Result<Queue, String> {
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         bounded(self.channel.queue_declare(queue.into(), passive, FieldTable::default())).await
     }
