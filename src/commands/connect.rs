@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::{Config, PaceConfig};
 use crate::ledger::{Kind, Ledger, Only, Scope, State};
+use crate::line::limiter_of;
 use crate::pace::{Answered as Paced, Pace, Waited};
 use crate::sandbox::{self, Sandbox};
 use crate::stripe::{AccountAnswer, CardAnswer, Client, Mode};
@@ -157,7 +158,7 @@ impl Connected {
         loop {
             tries += 1;
             let Some(answer) = paced(pace, self.client.account(), |answer| match answer {
-                AccountAnswer::Limited(reason) => Paced::Limited(*reason),
+                AccountAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
                 AccountAnswer::Failed(reason) => Paced::Failed(reason.clone()),
                 _ => Paced::Accepted,
             })
@@ -220,7 +221,7 @@ impl Connected {
                 let State::Issued(card) = &row.state else { continue };
                 let paced = paced(pace, self.client.card(&card.id), |answer| match answer {
                     CardAnswer::Failed(reason) => Paced::Failed(reason.clone()),
-                    CardAnswer::Limited(reason) => Paced::Limited(*reason),
+                    CardAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
                     _ => Paced::Accepted,
                 });
                 match paced.await {

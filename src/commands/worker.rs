@@ -72,7 +72,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         Err(ScopeError::Unusable(reason)) => return Err(reason),
     };
     let Connected { client, sandbox, .. } = connected;
-    let exporter = Exporter::install()?;
+    let exporter = Exporter::install(crate::logging::dropped)?;
     exporter.upkeep();
     let line = Arc::new(Line::new(Parts {
         client,

@@ -83,7 +83,7 @@ impl Carried<'_> {
                 metrics::key_failed();
                 self.tries += 1;
                 self.latest = Refusal::own("pin_key_unavailable", reason);
-                metrics::retried(&self.latest);
+                metrics::retried(self.latest.label());
                 // Whoever waits holds nobody up.
                 turn.failed();
                 self.wait(self.backoff()).await;

@@ -70,7 +70,10 @@ pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<S
     responses((status = 200, body = String, content_type = "text/plain"))
 )]
 pub(super) async fn show_metrics(_: Read, State(server): State<Server>) -> impl IntoResponse {
-    server.exporter().answer(server.intake().pace())
+    if let Some(pace) = server.intake().pace() {
+        pace.show();
+    }
+    server.exporter().answer()
 }
 
 /// Tell that the process lives.
