@@ -86,6 +86,15 @@ impl Refusal {
     pub fn own(code: &'static str, message: impl Into<String>) -> Self {
         Self { code: Cow::Borrowed(code), message: message.into() }
     }
+
+    /// Its code as a metric's label: embosser's own as they are, and one word for Stripe's, which are many and not ours.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self.code {
+            Cow::Borrowed(own) => own,
+            Cow::Owned(_) => "stripe",
+        }
+    }
 }
 
 /// What became of a job, as far as it is known.

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::{Config, PaceConfig};
 use crate::ledger::{Kind, Ledger, Only, Scope, State};
 use crate::line::decision::Rules;
-use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet, limiter_of};
 use crate::outcome::Output;
 use crate::pace::{Answered as Paced, Pace, Waited};
 use crate::sandbox::{self, Sandbox};
@@ -201,7 +201,7 @@ impl Connected {
         loop {
             tries += 1;
             let Some(answer) = paced(pace, self.client.account(), |answer| match answer {
-                AccountAnswer::Limited(reason) => Paced::Limited(*reason),
+                AccountAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
                 AccountAnswer::Failed(reason) => Paced::Failed(reason.clone()),
                 _ => Paced::Accepted,
             })
@@ -263,7 +263,7 @@ impl Connected {
                 let State::Done(Output::Issued(card)) = &row.state else { continue };
                 let paced = paced(pace, self.client.card(&card.id), |answer| match answer {
                     CardAnswer::Failed(reason) => Paced::Failed(reason.clone()),
-                    CardAnswer::Limited(reason) => Paced::Limited(*reason),
+                    CardAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
                     _ => Paced::Accepted,
                 });
                 match paced.await {

@@ -112,7 +112,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
                 .into(),
         );
     }
-    let exporter = Exporter::install()?;
+    let exporter = Exporter::install(crate::logging::dropped)?;
     exporter.upkeep();
     let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
     // Whoever connects before it is known whose cards these are waits for a moment.

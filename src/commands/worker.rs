@@ -60,7 +60,7 @@ pub async fn run(args: Args, config: Config, api_key: Option<SecretString>) -> R
         Err(ScopeError::Unreachable(reason)) => return Ok(again(&reason)),
         Err(ScopeError::Unusable(reason)) => return Err(reason),
     };
-    let exporter = Exporter::install()?;
+    let exporter = Exporter::install(crate::logging::dropped)?;
     exporter.upkeep();
     // What takes longer waits on the ladder, where it keeps no other one out.
     config.retry.elapsed_seconds_max = config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max);

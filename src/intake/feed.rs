@@ -208,6 +208,7 @@ struct Reading<S: Sink> {
     runtime: Handle,
     groups: mpsc::Sender<Group>,
     /// Jobs that were read and not handed over yet.
+    #[expect(clippy::vec_box, reason = "each is moved through several queues, and is large")]
     read: Vec<Box<Job>>,
     refused: Vec<InvalidRow>,
     at_once: usize,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::decision::{Among, Verdict};
-use super::{Halt, Line, Stop};
+use super::{Halt, Line, Stop, limiter_of};
 use crate::clock::{Boot, Time};
 use crate::job::{Job, JobId};
 use crate::operation::{Found, Operation, Place};
@@ -304,7 +304,7 @@ async fn page(
             }
             Listed::Failed { failure: ListFailure::Limited(reason), .. } => {
                 crate::metrics::rate_limited(reason.word());
-                permit.answered(Paced::Limited(*reason));
+                permit.answered(Paced::Limited(limiter_of(*reason)));
                 continue;
             }
             Listed::Failed { failure: ListFailure::KeyRejected, reason } => {

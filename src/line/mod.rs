@@ -10,6 +10,7 @@ pub mod decision;
 pub mod gate;
 mod job_locks;
 mod lease;
+mod limiter;
 mod look;
 mod refusals;
 mod vet;
@@ -41,6 +42,7 @@ use refusals::Refusals;
 use vet::Batches;
 
 pub use lease::LeaseUse;
+pub(crate) use limiter::limiter_of;
 pub use refusals::OnSameRefusals;
 
 /// Most rows with unknown ends that are remembered from one visit to the next: a bound on memory. For one that is not, the
@@ -389,7 +391,11 @@ impl Line {
         drop(lock);
         if let Some(ended) = &ended {
             log_end(ended, in_flight.elapsed());
-            in_flight.ended(ended);
+            let code = match &ended.outcome {
+                Outcome::Done(_) => "",
+                Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => refusal.label(),
+            };
+            in_flight.ended(ended.outcome.word(), code, ended.recorded_before);
         }
         ended
     }

@@ -11,10 +11,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{
-    ACCOUNT_WAITS, BUILD, FROM_START, Kind, METRICS, REFUSED_ALIKE, ROWS_BUCKETS, SECONDS_BUCKETS, pace,
-};
-use crate::pace::Pace;
+use super::{ACCOUNT_WAITS, BUILD, FROM_START, Kind, METRICS, REFUSED_ALIKE, ROWS_BUCKETS, SECONDS_BUCKETS};
 
 /// Between two moves of recorded durations into their buckets, so that they take no more memory than that.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -26,14 +23,16 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Exporter {
     handle: PrometheusHandle,
     process: metrics_process::Collector,
+    log_dropped: fn() -> u64,
 }
 
 impl Exporter {
-    /// Begins to record, for the whole process. Before it, metrics cost nothing and go nowhere.
+    /// Begins to record, for the whole process. Before it, metrics cost nothing and go nowhere. `log_dropped` tells how many
+    /// lines of the log were dropped so far.
     ///
     /// # Errors
     /// If metrics are recorded already.
-    pub fn install() -> Result<Self, String> {
+    pub fn install(log_dropped: fn() -> u64) -> Result<Self, String> {
         let mut builder = PrometheusBuilder::new();
         for metric in METRICS {
             let buckets: &[f64] = match metric.kind {
@@ -51,29 +50,30 @@ impl Exporter {
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let process = metrics_process::Collector::default();
         process.describe();
-        Ok(Self { handle, process })
+        Ok(Self { handle, process, log_dropped })
     }
 
     /// All of it, as text.
     #[must_use]
     pub fn render(&self) -> String {
         self.process.collect();
-        super::log_dropped(crate::logging::dropped());
+        super::log_dropped((self.log_dropped)());
         self.handle.render()
     }
 
-    /// The answer of `/metrics`. The pace's gauges are read at the moment of asking.
-    pub fn answer(&self, of: Option<&Pace>) -> impl IntoResponse + use<> {
-        if let Some(of) = of {
-            pace(&of.health());
-        }
+    /// The answer of `/metrics`.
+    pub fn answer(&self) -> impl IntoResponse + use<> {
         ([(CONTENT_TYPE, TEXT_FORMAT)], self.render())
     }
 
-    /// `/metrics`.
-    pub fn router(&self, of: Option<Pace>) -> Router {
+    /// `/metrics`. `refresh` sets the gauges that are read at the moment of asking.
+    pub fn router(&self, refresh: impl Fn() + Clone + Send + Sync + 'static) -> Router {
         let exporter = self.clone();
-        Router::new().route("/metrics", get(move || async move { exporter.answer(of.as_ref()) }))
+        let answer = move || async move {
+            refresh();
+            exporter.answer()
+        };
+        Router::new().route("/metrics", get(answer))
     }
 
     /// Keeps memory flat for as long as the process runs.
@@ -87,14 +87,18 @@ impl Exporter {
         });
     }
 
-    /// Serves `/metrics` alone, until the runtime ends; answers where.
+    /// Serves `/metrics` alone, as [`router`](Self::router) does, until the runtime ends; answers where.
     ///
     /// # Errors
     /// If it cannot listen there.
-    pub async fn serve(&self, listen: SocketAddr, of: Pace) -> io::Result<SocketAddr> {
+    pub async fn serve(
+        &self,
+        listen: SocketAddr,
+        refresh: impl Fn() + Clone + Send + Sync + 'static,
+    ) -> io::Result<SocketAddr> {
         let listener = tokio::net::TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let router = self.router(Some(of));
+        let router = self.router(refresh);
         self.upkeep();
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(address)

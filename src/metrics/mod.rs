@@ -1,17 +1,13 @@
 //! Every metric: its name, its labels, its unit and what it means, in one place.
 //!
-//! Duty: the rest of embosser says what happened by calling a function here; nobody else names a metric. Never: a
-//! label whose values are without bound (no job, batch or card id). docs/metrics.md is the table of [`METRICS`], and a
+//! Duty: the rest of embosser says what happened by calling a function here, in words and numbers; nobody else names a
+//! metric, and nobody's types are known here. Never: a label whose values are without bound (no job, batch or card id). docs/metrics.md is the table of [`METRICS`], and a
 //! test holds the two together.
 
 pub mod exporter;
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-use crate::outcome::{Ended, Outcome, Refusal};
-use crate::pace::{CircuitState, Health};
 
 /// What a metric counts or measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,13 +224,9 @@ impl InFlight {
         self.0.elapsed()
     }
 
-    pub(crate) fn ended(self, ended: &Ended) {
-        let code = match &ended.outcome {
-            Outcome::Done(_) => "",
-            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => label_of(refusal),
-        };
-        metrics::counter!(JOBS, "outcome" => ended.outcome.word(), "code" => code).increment(1);
-        if ended.recorded_before {
+    pub(crate) fn ended(self, outcome: &'static str, code: &'static str, recorded_before: bool) {
+        metrics::counter!(JOBS, "outcome" => outcome, "code" => code).increment(1);
+        if recorded_before {
             metrics::counter!(JOBS_RECORDED).increment(1);
         }
         stage("total", self.elapsed());
@@ -244,14 +236,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         metrics::gauge!(JOBS_IN_FLIGHT).decrement(1.0);
-    }
-}
-
-/// A refusal's code as a label: embosser's own as they are, and one word for Stripe's, which are many and not ours.
-fn label_of(refusal: &Refusal) -> &'static str {
-    match refusal.code {
-        Cow::Borrowed(own) => own,
-        Cow::Owned(_) => "stripe",
     }
 }
 
@@ -289,8 +273,8 @@ pub(crate) fn stage(stage: &'static str, took: Duration) {
 }
 
 /// A call did not end its job.
-pub(crate) fn retried(why: &Refusal) {
-    metrics::counter!(RETRIES, "reason" => label_of(why)).increment(1);
+pub(crate) fn retried(reason: &'static str) {
+    metrics::counter!(RETRIES, "reason" => reason).increment(1);
 }
 
 /// A look for a job's card ended.
@@ -357,16 +341,25 @@ pub(crate) fn committed(rows: usize, took: Duration) {
     metrics::histogram!(LEDGER_ROWS).record(rows as f64);
 }
 
+/// The pace at a moment.
+pub(crate) struct Pace {
+    pub(crate) configured_per_second: f64,
+    pub(crate) current_per_second: f64,
+    pub(crate) concurrency: usize,
+    pub(crate) is_paused: bool,
+    pub(crate) is_stripe_down: bool,
+    pub(crate) is_key_endpoint_down: bool,
+}
+
 /// The pace at this moment.
 #[expect(clippy::cast_precision_loss, reason = "a bound on calls in flight")]
-pub fn pace(health: &Health) {
-    metrics::gauge!(PACE_CONFIGURED).set(health.configured_per_second);
-    metrics::gauge!(PACE_CURRENT).set(health.current_per_second);
-    metrics::gauge!(CONCURRENCY).set(health.concurrency as f64);
-    metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(health.paused_for.is_some())));
-    let down = |circuit| f64::from(u8::from(circuit != CircuitState::Closed));
-    metrics::gauge!(STRIPE_DOWN).set(down(health.circuit));
-    metrics::gauge!(KEY_ENDPOINT_DOWN).set(down(health.key_circuit));
+pub(crate) fn pace(pace: &Pace) {
+    metrics::gauge!(PACE_CONFIGURED).set(pace.configured_per_second);
+    metrics::gauge!(PACE_CURRENT).set(pace.current_per_second);
+    metrics::gauge!(CONCURRENCY).set(pace.concurrency as f64);
+    metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(pace.is_paused)));
+    metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(pace.is_stripe_down)));
+    metrics::gauge!(KEY_ENDPOINT_DOWN).set(f64::from(u8::from(pace.is_key_endpoint_down)));
 }
 
 /// Whether Stripe refuses every job for the same reason.
@@ -435,8 +428,8 @@ pub(crate) fn publish_unconfirmed() {
 }
 
 /// A message was refused that is no job.
-pub(crate) fn refused_message(refusal: &Refusal) {
-    metrics::counter!(JOBS, "outcome" => "refused", "code" => label_of(refusal)).increment(1);
+pub(crate) fn refused_message(code: &'static str) {
+    metrics::counter!(JOBS, "outcome" => "refused", "code" => code).increment(1);
 }
 
 #[cfg(test)]

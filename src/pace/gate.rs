@@ -11,8 +11,7 @@ use super::concurrency::ConcurrencyLimit;
 use super::preparation::Preparation;
 use super::spacing::Spacing;
 use super::window::Window;
-use super::{Answered, CircuitState, Health, Limits};
-use crate::stripe::LimitReason;
+use super::{Answered, CircuitState, Health, Limiter, Limits};
 
 /// How late a permit may come and still be made up for: what a busy machine is late by at times.
 const PERMIT_LATE_MAX: Duration = Duration::from_millis(20);
@@ -256,19 +255,14 @@ impl Gate {
         self.in_flight = self.in_flight.saturating_sub(1);
         match answered {
             Answered::Accepted => self.circuit.answered(),
-            Answered::Limited(LimitReason::GlobalConcurrency | LimitReason::EndpointConcurrency) => {
+            Answered::Limited(Limiter::Concurrency) => {
                 self.circuit.answered();
                 self.window.limited(call.number);
                 if let Some(concurrency) = self.concurrency.limited(call.beside, now) {
                     self.notices.push(Notice::FewerAtOnce { concurrency });
                 }
             }
-            Answered::Limited(
-                LimitReason::GlobalRate
-                | LimitReason::EndpointRate
-                | LimitReason::ResourceSpecific
-                | LimitReason::Other,
-            ) => {
+            Answered::Limited(Limiter::Rate) => {
                 self.circuit.answered();
                 self.slow_down(call, now);
             }

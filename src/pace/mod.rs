@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::PaceConfig;
-use crate::stripe::LimitReason;
+use crate::metrics;
 pub use breaker::{Breaker, Pass};
 use gate::{Call, Gate, Probe};
 use waiting::{Place, Room, Shared};
@@ -46,9 +46,18 @@ pub enum Answered {
     /// The limiters let it through.
     Accepted,
     /// A limiter turned it away.
-    Limited(LimitReason),
+    Limited(Limiter),
     /// Stripe could not be reached or is in trouble: why, for the log.
     Failed(String),
+}
+
+/// What a limiter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limiter {
+    /// Calls in a second: the pace slows down.
+    Rate,
+    /// Calls in flight: fewer go at once, at the same pace.
+    Concurrency,
 }
 
 /// Whether a host is taken to be there.
@@ -195,6 +204,19 @@ impl Pace {
     #[must_use]
     pub fn health(&self) -> Health {
         Health { key_circuit: self.key_endpoint.state(), ..self.room.health() }
+    }
+
+    /// Sets the metrics of what the pace is at this moment.
+    pub fn show(&self) {
+        let health = self.health();
+        metrics::pace(&metrics::Pace {
+            configured_per_second: health.configured_per_second,
+            current_per_second: health.current_per_second,
+            concurrency: health.concurrency,
+            is_paused: health.paused_for.is_some(),
+            is_stripe_down: health.circuit != CircuitState::Closed,
+            is_key_endpoint_down: health.key_circuit != CircuitState::Closed,
+        });
     }
 }
 

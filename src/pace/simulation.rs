@@ -8,8 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::gate::{Call, Gate, May, Probe};
-use super::{Answered, Limits};
-use crate::stripe::LimitReason;
+use super::{Answered, Limiter, Limits};
 
 /// How a limiter counts a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,7 +24,6 @@ struct Server {
     /// Calls per second, from the second of the run on.
     limits: Vec<(f64, usize)>,
     counts: Counts,
-    reason: LimitReason,
     concurrency: usize,
     /// Share of calls that are turned away for nothing.
     chance: f64,
@@ -41,7 +39,6 @@ impl Server {
         Self {
             limits: vec![(0.0, limit)],
             counts: Counts::Sliding,
-            reason: LimitReason::EndpointRate,
             concurrency: usize::MAX,
             chance: 0.0,
             latency: Duration::from_millis(latency_ms),
@@ -71,13 +68,13 @@ impl Server {
             .expect("the first limit holds from the start")
             .1;
         if self.accepted.len() >= limit {
-            return Answered::Limited(self.reason);
+            return Answered::Limited(Limiter::Rate);
         }
         if self.running >= self.concurrency {
-            return Answered::Limited(LimitReason::EndpointConcurrency);
+            return Answered::Limited(Limiter::Concurrency);
         }
         if random.random_bool(self.chance) {
-            return Answered::Limited(self.reason);
+            return Answered::Limited(Limiter::Rate);
         }
         self.accepted.push_back(at);
         self.running += 1;
@@ -381,16 +378,6 @@ fn a_limit_is_found_among_429s_that_mean_nothing() {
     assert!(used >= 0.6, "{used}");
     let late: Vec<f64> = log.limited.iter().copied().filter(|at| *at > 50.0).collect();
     assert!(late.len() < 400, "{} turned away once the limit was known", late.len());
-}
-
-#[test]
-fn whatever_limiter_gives_as_its_reason_the_rate_follows() {
-    let reasons = [LimitReason::GlobalRate, LimitReason::ResourceSpecific, LimitReason::Other];
-    for reason in reasons {
-        let log = Run::new(100.0, Server { reason, ..Server::new(50, 200) }).log();
-        assert!(log.used(10.0, 40.0, 50.0) >= 0.9, "{reason:?}");
-        assert!(log.share_limited() < 0.02, "{reason:?}");
-    }
 }
 
 #[test]

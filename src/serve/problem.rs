@@ -90,8 +90,9 @@ impl Kind {
 pub(super) struct Problem {
     /// A URN that names the kind of problem.
     #[serde(rename = "type")]
-    #[schema(example = "urn:embosser:problem:invalid_manifest")]
-    kind: String,
+    #[serde(serialize_with = "as_urn")]
+    #[schema(value_type = String, example = "urn:embosser:problem:invalid_manifest")]
+    kind: &'static str,
     /// The kind in words.
     title: &'static str,
     /// The HTTP status.
@@ -111,6 +112,10 @@ pub(super) struct Problem {
     /// Each thing that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Wrong>,
+}
+
+fn as_urn<S: serde::Serializer>(kind: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:embosser:problem:{kind}"))
 }
 
 /// One thing that is wrong with a manifest or a job.
@@ -153,7 +158,7 @@ impl Problem {
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let (status, kind, title) = kind.parts();
         Self {
-            kind: format!("urn:embosser:problem:{kind}"),
+            kind,
             title,
             status: status.as_u16(),
             detail: detail.into(),

@@ -2,13 +2,15 @@
 
 use super::ClientError;
 
-/// An option's address; for plain or secure HTTP.
+/// An option's address, for plain or secure HTTP; without a name and password, which would take the API key's header.
 pub(super) fn address(option: &'static str, value: &str) -> Result<url::Url, ClientError> {
     let wrong = |reason: String| ClientError::Address { option, value: value.to_owned(), reason };
-    let url = url::Url::parse(value).map_err(|error| wrong(error.to_string()))?;
+    let mut url = url::Url::parse(value).map_err(|error| wrong(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(wrong("it needs http:// or https:// and a host".into()));
     }
+    // Only an address without a host refuses these.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
     Ok(url)
 }
 
@@ -40,5 +42,17 @@ pub(super) fn is_loopback(url: &url::Url) -> bool {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_and_a_password_in_an_address_are_left_out() {
+        let url = address("api_url", "https://who:secret@stripe.test:8443/v1?a=b").unwrap();
+        assert_eq!(url.as_str(), "https://stripe.test:8443/v1?a=b");
+        assert_eq!(host_and_port(&url), "stripe.test:8443");
     }
 }

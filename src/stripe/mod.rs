@@ -5,42 +5,33 @@
 
 mod address;
 mod answer;
-mod connect;
-mod connection_limit;
 pub(crate) mod error;
 mod outgoing;
-mod peer;
 mod read;
-mod wire;
+mod transport;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use reqwest::{Body, Request};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::config::{StripeConfig, seconds};
 use crate::operation::{Place, Request as Wanted};
 use crate::wipe::Wiped;
-use address::{address, host_and_port, is_loopback, is_stripes};
-use connect::{Connector, Proxies};
-use connection_limit::ConnectionLimit;
-use outgoing::{Departed, Outgoing, Stayed};
-use peer::Peer;
-use wire::{Reply, Silence};
+use address::{address, host_and_port, is_stripes};
+use outgoing::{Departed, Outgoing};
+use transport::Reply;
 
 pub use address::host_of;
 pub use answer::Answer;
-pub use connection_limit::Slot;
 pub use error::LimitReason;
 pub use outgoing::Leave;
 pub use read::{AccountAnswer, CardAnswer, ListFailure, Listed};
 
-/// Who calls.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("embosser/", env!("CARGO_PKG_VERSION")));
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const CARDS_PATH: &str = "/v1/issuing/cards";
@@ -97,51 +88,33 @@ pub enum ClientError {
 /// The connections, with the account's credentials.
 #[derive(Clone)]
 pub struct Client {
-    connections: Arc<ConnectionLimit>,
-    cards: Endpoint,
-    key: Endpoint,
+    http: reqwest::Client,
+    api_url: url::Url,
+    key_url: url::Url,
     /// What a call may take, its connection included.
     total: Duration,
     headers: HeaderMap,
     mode: Mode,
 }
 
-/// An address, parsed for those who name it and for those who call it.
-#[derive(Clone)]
-struct Endpoint {
-    url: url::Url,
-    /// Path and query.
-    path: Uri,
-    peer: Peer,
-}
-
-impl Endpoint {
-    /// On the connections of another one, if that has the same server.
-    fn of(
-        option: &'static str,
-        url: url::Url,
-        connector: &Connector,
-        other: Option<&Self>,
-    ) -> Result<Self, ClientError> {
-        let uri: Uri = url.as_str().parse().map_err(|error: http::uri::InvalidUri| ClientError::Address {
-            option,
-            value: url.to_string(),
-            reason: error.to_string(),
-        })?;
-        let same = other.map(|other| &other.peer).filter(|peer| peer.is_at(&uri));
-        let peer = same.cloned().unwrap_or_else(|| Peer::new(&uri, connector.clone()));
-        Ok(Self { url, path: uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from), peer })
-    }
+/// Why a call has no answer.
+enum Silence {
+    /// It was held back at the moment when it would have left.
+    HeldBack,
+    /// It never left.
+    NotSent(String),
+    /// It left, or part of it.
+    NoAnswer(String),
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Client").field("cards", &self.cards.url.as_str()).finish_non_exhaustive()
+        formatter.debug_struct("Client").field("api_url", &self.api_url.as_str()).finish_non_exhaustive()
     }
 }
 
 impl Client {
-    /// Makes the pool. No connection is opened yet.
+    /// No connection is opened yet.
     ///
     /// # Errors
     /// If an address or the key cannot be used, or a live key would leave Stripe.
@@ -156,17 +129,10 @@ impl Client {
                 }
             }
         }
-        let mut cards_url = api_url.clone();
-        cards_url.set_path(&format!("{}{CARDS_PATH}", api_url.path().trim_end_matches('/')));
-        let proxies = if is_loopback(&api_url) { Proxies::None } else { Proxies::OfEnvironment };
-        let tls = tls([&api_url, &key_url].iter().any(|url| url.scheme() == "https"))?;
-        let connector = Connector::new(tls, proxies, seconds(config.connect_timeout_seconds));
-        let cards = Endpoint::of("api_url", cards_url, &connector, None)?;
-        let key = Endpoint::of("key_url", key_url, &connector, Some(&cards))?;
         Ok(Self {
-            connections: Arc::new(ConnectionLimit::new()),
-            cards,
-            key,
+            http: transport::client(config, &api_url, &key_url)?,
+            api_url,
+            key_url,
             total: seconds(config.total_timeout_seconds),
             headers: headers(config, api_key)?,
             mode,
@@ -182,13 +148,13 @@ impl Client {
     /// The API's host and port, as the ledger's scope names it.
     #[must_use]
     pub fn host(&self) -> String {
-        host_and_port(&self.cards.url)
+        host_and_port(&self.api_url)
     }
 
     /// The host and port where PIN keys are fetched.
     #[must_use]
     pub fn key_host(&self) -> String {
-        host_and_port(&self.key.url)
+        host_and_port(&self.key_url)
     }
 
     /// Fetches the key that PINs must be encrypted under at this moment: the endpoint's document as it came.
@@ -196,11 +162,8 @@ impl Client {
     /// # Errors
     /// A sentence saying what went wrong. No card can have come of it.
     pub async fn pin_key(&self) -> Result<Bytes, String> {
-        let mut request = Box::new(Request::new(Outgoing::default()));
-        *request.uri_mut() = self.key.path.clone();
-        request.headers_mut().insert(USER_AGENT, AGENT);
-        let _slot = self.slot().await;
-        let reply = self.send("pin_key", &self.key, request).await.map_err(Silence::reason)?;
+        // Without the API key, which is none of that server's business.
+        let reply = self.send("pin_key", Request::new(Method::GET, self.key_url.clone())).await?;
         let body = reply.body?;
         if reply.status.is_success() {
             Ok(body)
@@ -215,12 +178,7 @@ impl Client {
         self.total
     }
 
-    /// Waits for a call's place, a moment at most: before its permit, as a permit is for a call that leaves at once.
-    pub async fn slot(&self) -> Slot<'_> {
-        self.connections.slot().await
-    }
-
-    /// Makes one call that changes something, in its place. `body` is wiped once it is no longer needed.
+    /// Makes one call that changes something. `body` is wiped once it is no longer needed.
     ///
     /// `leaves` is called when the body is about to be written to a connection, and never if it is not. On
     /// [`Leave::Stay`] none of it is written, so the call has no effect, and the answer is [`Answer::HeldBack`]. A call
@@ -228,38 +186,19 @@ impl Client {
     ///
     /// # Panics
     /// If the idempotency key has characters that no header can carry.
-    pub async fn post(
+    pub async fn change(
         &self,
-        _slot: Slot<'_>,
         wanted: &Wanted,
         idempotency_key: &str,
         body: Wiped,
-        leaves: impl FnOnce() -> Leave + Send + 'static,
+        leaves: impl FnOnce() -> Leave + Send + Sync + 'static,
     ) -> Answer {
-        let (outgoing, departures) = Outgoing::new(Bytes::from_owner(body), leaves);
-        let mut request = Box::new(Request::new(outgoing));
-        *request.method_mut() = Method::POST;
-        let url = self.url_of(&wanted.path());
-        *request.uri_mut() = match url[url::Position::BeforePath..].parse() {
-            Ok(path) => path,
-            Err(_) => return Answer::NotSent("the address of what is asked for cannot be sent".into()),
-        };
-        *request.headers_mut() = self.headers.clone();
-        let key = HeaderValue::from_str(idempotency_key).expect("it is made of letters and digits");
-        request.headers_mut().insert(IDEMPOTENCY_KEY, key);
-        request.headers_mut().insert(CONTENT_TYPE, FORM);
-        let reply = self.send(wanted.operation().word(), &self.cards, request).await;
-        match (reply, departures.end()) {
-            // Whatever a server says to a request that it has not got.
-            (_, Departed::No(Stayed::HeldBack)) => Answer::HeldBack,
-            (Err(Silence::NotSent(reason)), _)
-            | (Err(Silence::NoAnswer(reason)), Departed::No(Stayed::NeverAsked)) => Answer::NotSent(reason),
-            (Err(Silence::NoAnswer(reason)), Departed::Yes) => {
-                Answer::Unknown { reason, trouble: true, heard: false }
-            }
-            (Ok(Reply { status, headers, body }), _) => {
-                answer::of_change(wanted.operation(), status, &headers, body)
-            }
+        let operation = wanted.operation();
+        match self.post(operation.word(), &wanted.path(), idempotency_key, body, leaves).await {
+            Ok(Reply { status, headers, body }) => answer::of_change(operation, status, &headers, body),
+            Err(Silence::HeldBack) => Answer::HeldBack,
+            Err(Silence::NotSent(reason)) => Answer::NotSent(reason),
+            Err(Silence::NoAnswer(reason)) => Answer::Unknown { reason, trouble: true, heard: false },
         }
     }
 
@@ -282,7 +221,7 @@ impl Client {
                 ("list_cardholders", CARDHOLDERS_PATH, Some(("phone_number", phone)))
             }
         };
-        let mut url = self.url_of(path);
+        let mut url = self.at(path);
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("limit", "100");
@@ -296,7 +235,7 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
-        match self.get(operation, &url).await {
+        match self.get(operation, url).await {
             Err(reason) => Listed::Failed { reason, failure: ListFailure::Passing },
             Ok(Reply { status, headers, body }) => read::of_list(status, &headers, body),
         }
@@ -304,11 +243,11 @@ impl Client {
 
     /// One card.
     pub async fn card(&self, id: &str) -> CardAnswer {
-        let mut url = self.cards.url.clone();
+        let mut url = self.at(CARDS_PATH);
         if let Ok(mut path) = url.path_segments_mut() {
             path.push(id);
         }
-        match self.get("get_card", &url).await {
+        match self.get("get_card", url).await {
             Err(reason) => CardAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => read::of_card(status, &headers, body),
         }
@@ -316,38 +255,55 @@ impl Client {
 
     /// Whose account the key is of; with a connected account configured, that one's.
     pub async fn account(&self) -> AccountAnswer {
-        let url = self.url_of("/v1/account");
-        match self.get("get_account", &url).await {
+        match self.get("get_account", self.at("/v1/account")).await {
             Err(reason) => AccountAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => read::of_account(status, &headers, body),
         }
     }
 
-    /// The address of a path of the API.
-    fn url_of(&self, path: &str) -> url::Url {
-        let mut url = self.cards.url.clone();
-        let base = url.path().strip_suffix(CARDS_PATH).unwrap_or_default();
-        url.set_path(&format!("{base}{path}"));
+    /// A path of the API's.
+    fn at(&self, path: &str) -> url::Url {
+        let mut url = self.api_url.clone();
+        url.set_path(&format!("{}{path}", self.api_url.path().trim_end_matches('/')));
         url
     }
 
-    /// Asks the API something.
-    async fn get(&self, operation: &'static str, url: &url::Url) -> Result<Reply, String> {
-        let mut request = Box::new(Request::new(Outgoing::default()));
-        let path = url[url::Position::BeforePath..].parse();
-        *request.uri_mut() = path.map_err(|_| "the address of what is asked for is too long".to_owned())?;
-        *request.headers_mut() = self.headers.clone();
-        self.send(operation, &self.cards, request).await.map_err(Silence::reason)
-    }
-
-    async fn send(
+    /// Asks the API for something to be done, once at most.
+    async fn post(
         &self,
         operation: &'static str,
-        to: &Endpoint,
-        request: Box<Request<Outgoing>>,
+        path: &str,
+        idempotency_key: &str,
+        body: Wiped,
+        leaves: impl FnOnce() -> Leave + Send + Sync + 'static,
     ) -> Result<Reply, Silence> {
-        let mut timed = Timed::begin(operation, request.method(), &to.url);
-        let reply = wire::call(&to.peer, request, self.total).await;
+        let (outgoing, departures) = Outgoing::new(Bytes::from_owner(body), leaves);
+        let mut request = Request::new(Method::POST, self.at(path));
+        *request.headers_mut() = self.headers.clone();
+        let key = HeaderValue::from_str(idempotency_key).expect("it is made of letters and digits");
+        request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        request.headers_mut().insert(CONTENT_TYPE, FORM);
+        *request.body_mut() = Some(Body::wrap(outgoing));
+        let reply = self.send(operation, request).await;
+        match (departures.end(), reply) {
+            // Whatever a server says to a request that it has not got.
+            (Departed::HeldBack, _) => Err(Silence::HeldBack),
+            (_, Ok(reply)) => Ok(reply),
+            (Departed::NeverAsked, Err(reason)) => Err(Silence::NotSent(reason)),
+            (Departed::Yes, Err(reason)) => Err(Silence::NoAnswer(reason)),
+        }
+    }
+
+    /// Asks the API a question.
+    async fn get(&self, operation: &'static str, url: url::Url) -> Result<Reply, String> {
+        let mut request = Request::new(Method::GET, url);
+        *request.headers_mut() = self.headers.clone();
+        self.send(operation, request).await
+    }
+
+    async fn send(&self, operation: &'static str, request: Request) -> Result<Reply, String> {
+        let mut timed = Timed::begin(operation, request.method(), request.url());
+        let reply = transport::send(&self.http, request).await;
         timed.status = reply.as_ref().ok().map(|reply| reply.status.as_u16());
         reply
     }
@@ -375,25 +331,8 @@ impl Drop for Timed {
     }
 }
 
-/// What TLS trusts: the system's certificate authorities; none where nothing speaks TLS, as reading them takes a while.
-fn tls(needed: bool) -> Result<rustls::ClientConfig, ClientError> {
-    let to_error = |error: rustls::Error| ClientError::Tls(error.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    // For every other TLS client of the process; a second call finds one installed.
-    let _ = rustls::crypto::CryptoProvider::install_default((*provider).clone());
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(to_error)?;
-    if !needed {
-        return Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth());
-    }
-    let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(to_error)?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
-}
-
 fn headers(config: &StripeConfig, api_key: &SecretString) -> Result<HeaderMap, ClientError> {
     let mut headers = HeaderMap::with_capacity(HEADERS);
-    headers.insert(USER_AGENT, AGENT);
     let bearer = Zeroizing::new(format!("Bearer {}", api_key.expose_secret().trim()));
     let mut authorization = HeaderValue::from_str(&bearer).map_err(|_| ClientError::Header("the API key"))?;
     authorization.set_sensitive(true);

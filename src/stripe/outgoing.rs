@@ -28,8 +28,7 @@ pub enum Leave {
 #[error("the request was held back before its first byte")]
 pub(super) struct HeldBack;
 
-/// One piece or none, and whom to ask before it leaves.
-#[derive(Default)]
+/// One piece, and whom to ask before it leaves.
 pub(super) struct Outgoing {
     bytes: Option<Bytes>,
     departing: Option<Departing>,
@@ -37,7 +36,7 @@ pub(super) struct Outgoing {
 
 /// Who lets the body go, and where that is noted.
 struct Departing {
-    leaves: Box<dyn FnOnce() -> Leave + Send>,
+    leaves: Box<dyn FnOnce() -> Leave + Send + Sync>,
     noted: Arc<AtomicU8>,
 }
 
@@ -46,16 +45,9 @@ struct Departing {
 pub(super) enum Departed {
     /// It left, or part of it.
     Yes,
-    /// It was held back, or no connection ever asked for it and none will.
-    No(Stayed),
-}
-
-/// Why nothing of a body left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stayed {
     /// It was asked and stayed.
     HeldBack,
-    /// It was never asked.
+    /// No connection ever asked for it, and none will.
     NeverAsked,
 }
 
@@ -75,8 +67,8 @@ impl Departures {
     pub(super) fn end(self) -> Departed {
         match self.seal() {
             Err(LEFT) => Departed::Yes,
-            Err(HELD_BACK) => Departed::No(Stayed::HeldBack),
-            Ok(_) | Err(_) => Departed::No(Stayed::NeverAsked),
+            Err(HELD_BACK) => Departed::HeldBack,
+            Ok(_) | Err(_) => Departed::NeverAsked,
         }
     }
 
@@ -108,7 +100,10 @@ impl Departing {
 
 impl Outgoing {
     /// `leaves` is called once at most, right before the first byte is written.
-    pub(super) fn new(bytes: Bytes, leaves: impl FnOnce() -> Leave + Send + 'static) -> (Self, Departures) {
+    pub(super) fn new(
+        bytes: Bytes,
+        leaves: impl FnOnce() -> Leave + Send + Sync + 'static,
+    ) -> (Self, Departures) {
         let noted = Arc::new(AtomicU8::new(UNASKED));
         let departing = Departing { leaves: Box::new(leaves), noted: noted.clone() };
         (Self { bytes: Some(bytes), departing: Some(departing) }, Departures(noted))
@@ -138,28 +133,31 @@ impl Body for Outgoing {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-    use hyper::client::conn::{http1, http2};
-    use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
 
     use super::super::{Answer, Client};
     use super::*;
     use crate::config::StripeConfig;
     use crate::operation::{Operation, Request as Wanted};
 
-    const BODY: &[u8] = b"a body that must not be seen";
+    fn wanted() -> Wanted {
+        let pairs =
+            [("type", "virtual"), ("currency", "eur")].map(|(path, value)| (path.into(), value.into()));
+        Wanted::from_pairs(Operation::CreateCard, pairs.into()).unwrap()
+    }
 
-    /// A connection, and everything that its client writes until it closes or `enough` says so.
-    async fn pair(
-        greeting: &'static [u8],
-        enough: fn(&[u8]) -> bool,
-    ) -> (TcpStream, tokio::task::JoinHandle<Vec<u8>>) {
+    const BODY: &str = "a body that must not be seen";
+
+    /// A client, and everything that it writes to its server until it closes or `enough` says so.
+    async fn pair(greeting: &'static [u8], enough: fn(&[u8]) -> bool) -> (Client, JoinHandle<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut server, _) = listener.accept().await.unwrap();
+        let api_url = format!("http://{}", listener.local_addr().unwrap());
+        let config = StripeConfig { key_url: api_url.clone(), api_url, ..StripeConfig::default() };
+        let client = Client::new(&config, &"sk_test_1".to_owned().into()).unwrap();
         let seen = tokio::spawn(async move {
+            let (mut server, _) = listener.accept().await.unwrap();
             server.write_all(greeting).await.unwrap();
             let mut seen = Vec::new();
             while !enough(&seen) && server.read_buf(&mut seen).await.is_ok_and(|read| read > 0) {}
@@ -168,10 +166,8 @@ mod tests {
         (client, seen)
     }
 
-    fn request(leave: Leave) -> (Request<Outgoing>, Departures) {
-        let (outgoing, departures) = Outgoing::new(Bytes::from_static(BODY), move || leave);
-        let request = Request::post("http://stripe.test/v1/issuing/cards").header("host", "stripe.test");
-        (request.body(outgoing).unwrap(), departures)
+    async fn create(client: &Client, leave: Leave) -> Answer {
+        client.change(&wanted(), "emb_1", BODY.to_owned().into(), move || leave).await
     }
 
     fn after_head(request: &[u8]) -> &[u8] {
@@ -179,38 +175,23 @@ mod tests {
         head.map_or(b"", |head| &request[head + 4..])
     }
 
-    fn contains(bytes: &[u8], piece: &[u8]) -> bool {
-        bytes.windows(piece.len()).any(|window| window == piece)
-    }
-
     #[tokio::test]
     async fn a_request_that_stays_is_never_whole_over_http_1() {
-        let (stream, seen) = pair(b"", |_| false).await;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let (request, departures) = request(Leave::Stay);
-        assert!(sender.send_request(request).await.is_err());
-        assert_eq!(departures.end(), Departed::No(Stayed::HeldBack));
+        let (client, seen) = pair(b"", |_| false).await;
+        assert_eq!(create(&client, Leave::Stay).await, Answer::HeldBack);
         let seen = seen.await.unwrap();
         // At most the head, which promises a body of a length that never came.
-        assert_eq!(after_head(&seen), b"", "{}", String::from_utf8_lossy(&seen));
-        let promised = format!("content-length: {}", BODY.len());
-        assert!(
-            seen.is_empty() || contains(&seen, promised.as_bytes()),
-            "{}",
-            String::from_utf8_lossy(&seen)
-        );
+        let said = String::from_utf8_lossy(&seen);
+        assert_eq!(after_head(&seen), b"", "{said}");
+        assert!(seen.is_empty() || said.contains(&format!("content-length: {}", BODY.len())), "{said}");
     }
 
     #[tokio::test]
     async fn a_request_that_goes_is_whole_over_http_1() {
-        let (stream, seen) = pair(b"", |seen| seen.ends_with(BODY)).await;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let (request, departures) = request(Leave::Go);
-        assert!(sender.send_request(request).await.is_err(), "the server closes without an answer");
-        assert_eq!(departures.end(), Departed::Yes);
-        assert_eq!(after_head(&seen.await.unwrap()), BODY);
+        let (client, seen) = pair(b"", |seen| seen.ends_with(BODY.as_bytes())).await;
+        let answer = create(&client, Leave::Go).await;
+        assert!(matches!(answer, Answer::Unknown { heard: false, .. }), "no answer: {answer:?}");
+        assert_eq!(after_head(&seen.await.unwrap()), BODY.as_bytes());
     }
 
     /// Frames of HTTP/2 (RFC 9113, section 4.1) after the client's preface: type and flags of each.
@@ -233,27 +214,18 @@ mod tests {
     /// An empty SETTINGS frame, as each side begins with.
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-    async fn over_http_2(
-        leave: Leave,
-        enough: fn(&[u8]) -> bool,
-    ) -> (hyper::Result<()>, Departed, Vec<(u8, u8)>) {
-        let (stream, seen) = pair(SETTINGS, enough).await;
-        let executor = TokioExecutor::new();
-        let (mut sender, connection) = http2::handshake(executor, TokioIo::new(stream)).await.unwrap();
-        let connection = tokio::spawn(connection);
-        let (request, departures) = request(leave);
-        let answer = sender.send_request(request).await.map(|_| ());
-        let seen = frames(&seen.await.unwrap());
-        connection.abort();
-        (answer, departures.end(), seen)
+    async fn over_http_2(leave: Leave, enough: fn(&[u8]) -> bool) -> (Answer, Vec<(u8, u8)>) {
+        let (client, seen) = pair(SETTINGS, enough).await;
+        let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+        let answer = create(&Client { http, ..client }, leave).await;
+        (answer, frames(&seen.await.unwrap()))
     }
 
     #[tokio::test]
     async fn a_request_that_stays_is_never_whole_over_http_2() {
         let reset = |seen: &[u8]| frames(seen).iter().any(|(kind, _)| *kind == RST_STREAM);
-        let (answer, departed, seen) = over_http_2(Leave::Stay, reset).await;
-        assert!(answer.is_err());
-        assert_eq!(departed, Departed::No(Stayed::HeldBack));
+        let (answer, seen) = over_http_2(Leave::Stay, reset).await;
+        assert_eq!(answer, Answer::HeldBack);
         let of_stream = |(kind, _): &&(u8, u8)| matches!(*kind, DATA | HEADERS);
         assert!(seen.iter().filter(of_stream).all(|(_, flags)| flags & END_STREAM == 0), "{seen:?}");
         assert!(seen.iter().all(|(kind, _)| *kind != DATA), "{seen:?}");
@@ -263,37 +235,15 @@ mod tests {
     async fn a_request_that_goes_is_whole_over_http_2() {
         let ended =
             |seen: &[u8]| frames(seen).iter().any(|(kind, flags)| *kind == DATA && flags & END_STREAM != 0);
-        let (_, departed, seen) = over_http_2(Leave::Go, ended).await;
-        assert_eq!(departed, Departed::Yes);
+        let (answer, seen) = over_http_2(Leave::Go, ended).await;
+        assert!(matches!(answer, Answer::Unknown { heard: false, .. }), "no answer: {answer:?}");
         assert!(seen.iter().any(|(kind, _)| *kind == DATA), "{seen:?}");
-    }
-
-    #[tokio::test]
-    async fn a_call_that_stays_is_answered_as_held_back() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let api_url = format!("http://{}", listener.local_addr().unwrap());
-        let seen = tokio::spawn(async move {
-            let (mut server, _) = listener.accept().await.unwrap();
-            let mut seen = Vec::new();
-            let _ = server.read_to_end(&mut seen).await;
-            seen
-        });
-        let config = StripeConfig { key_url: api_url.clone(), api_url, ..StripeConfig::default() };
-        let client = Client::new(&config, &"sk_test_1".to_owned().into()).unwrap();
-        let body = String::from_utf8(BODY.to_vec()).unwrap().into();
-        let slot = client.slot().await;
-        let pairs =
-            [("type", "virtual"), ("currency", "eur")].map(|(path, value)| (path.into(), value.into()));
-        let wanted = Wanted::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
-        let answer = client.post(slot, &wanted, "emb_1", body, || Leave::Stay).await;
-        assert_eq!(answer, Answer::HeldBack);
-        assert_eq!(after_head(&seen.await.unwrap()), b"");
     }
 
     #[test]
     fn what_nobody_waits_for_any_more_does_not_leave() {
         let (mut outgoing, departures) =
-            Outgoing::new(Bytes::from_static(BODY), || unreachable!("nobody is asked"));
+            Outgoing::new(Bytes::from_static(b"x"), || unreachable!("nobody is asked"));
         drop(departures);
         let mut context = Context::from_waker(std::task::Waker::noop());
         assert!(matches!(Pin::new(&mut outgoing).poll_frame(&mut context), Poll::Ready(Some(Err(HeldBack)))));
@@ -301,8 +251,8 @@ mod tests {
 
     #[test]
     fn what_was_never_asked_has_not_left() {
-        let (outgoing, departures) = Outgoing::new(Bytes::from_static(BODY), || Leave::Go);
-        assert_eq!(departures.end(), Departed::No(Stayed::NeverAsked));
+        let (outgoing, departures) = Outgoing::new(Bytes::from_static(b"x"), || Leave::Go);
+        assert_eq!(departures.end(), Departed::NeverAsked);
         drop(outgoing);
     }
 }

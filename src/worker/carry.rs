@@ -117,7 +117,7 @@ async fn refused_before(worker: &Worker, job: &Job, envelope: &Envelope) -> Opti
 fn refused(no: &NoJob, delivery: &Delivery, envelope: &Envelope) -> Settlement {
     tracing::warn!(job = no.id.as_deref().unwrap_or(""), code = %no.refusal.code, reason = no.refusal.message,
         "a message is no job");
-    metrics::refused_message(&no.refusal);
+    metrics::refused_message(no.refusal.label());
     // What its sender wrote beside the body names it where the body does not.
     let id = no.id.clone().or_else(|| delivery.message_id());
     let named = Named { id, batch: no.batch.clone(), place: envelope.place() };

@@ -34,7 +34,7 @@ pub fn router(line: Arc<Line>, ready: Arc<Ready>, exporter: &Exporter) -> Router
     Router::new()
         .route("/healthz", get(|| async { Json(json!({ "ok": true })) }))
         .route("/readyz", get(readiness))
-        .merge(exporter.router(Some(pace)))
+        .merge(exporter.router(move || pace.show()))
 }
 
 async fn ledger_answers(line: &Line) -> bool {

@@ -1,4 +1,4 @@
-//! An authority of a test's own, and a certificate by it for this machine.
+//! An authority of a test's own, and a certificate by it for this machine and for a name that only a proxy can know.
 
 use std::path::Path;
 
@@ -43,6 +43,7 @@ pub fn write(directory: &Path) {
     let mut server = begin(&server_name, &ca_name, &key);
     let names = SubjectAlternativeName::new()
         .dns("localhost")
+        .dns("stripe.test")
         .ip("127.0.0.1")
         .build(&server.x509v3_context(Some(&ca), None))
         .unwrap();

@@ -111,10 +111,12 @@ async fn issue(
     manifest: Arc<Manifest>,
     report: &CheckReport,
 ) -> Result<Exit, String> {
-    let exporter = args.metrics.map(|_| Exporter::install()).transpose()?;
+    let exporter = args.metrics.map(|_| Exporter::install(crate::logging::dropped)).transpose()?;
     let pace = connected.pace(&config.pace);
     if let (Some(exporter), Some(listen)) = (&exporter, args.metrics) {
-        exporter.serve(listen, pace.clone()).await.map_err(|error| format!("--metrics {listen}: {error}"))?;
+        let shown = pace.clone();
+        let serving = exporter.serve(listen, move || shown.show());
+        serving.await.map_err(|error| format!("--metrics {listen}: {error}"))?;
     }
     let patience_max = FIRST_CONTACT_MAX.min(seconds(config.retry.elapsed_seconds_max));
     let patience = Patience::Bounded(config.retry.attempts_max, patience_max);

@@ -7,7 +7,7 @@ use super::attempt::Called;
 use crate::job::PinMark;
 use crate::line::decision::Answered;
 use crate::line::refusals::{Meaning, OnSameRefusals, Whose};
-use crate::line::{Halt, Stop};
+use crate::line::{Halt, Stop, limiter_of};
 use crate::metrics;
 use crate::outcome::Refusal;
 use crate::pace::Answered as Paced;
@@ -56,7 +56,7 @@ impl Carried<'_> {
             Answer::Limited(reason) => {
                 metrics::rate_limited(reason.word());
                 self.latest = Refusal::own("rate_limited", format!("Stripe limits: {}", reason.word()));
-                (Answered::NoEffect, Paced::Limited(reason), Some(Duration::ZERO))
+                (Answered::NoEffect, Paced::Limited(limiter_of(reason)), Some(Duration::ZERO))
             }
             Answer::NotSent(reason) => {
                 self.latest = Refusal::own("stripe_unreachable", reason.clone());
@@ -89,7 +89,7 @@ impl Carried<'_> {
         permit.answered(paced);
         self.decision.answered(answered, now);
         if let Some(wait) = wait {
-            metrics::retried(&self.latest);
+            metrics::retried(self.latest.label());
             self.wait(wait).await;
         }
         Ok(())

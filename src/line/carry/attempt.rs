@@ -13,7 +13,7 @@ use crate::line::{Stop, changes};
 use crate::metrics;
 use crate::outcome::Refusal;
 use crate::pace::{Pass, Permit, Turn, Waited};
-use crate::stripe::{Answer, Leave, Slot};
+use crate::stripe::{Answer, Leave};
 use crate::wipe::Wiped;
 
 /// A job whose PIN is right under the key of this moment, or that has none.
@@ -29,12 +29,11 @@ pub(super) struct Attempt {
     had_begun: bool,
 }
 
-/// An attempt that may be sent now, in its place among the calls.
+/// An attempt that may be sent now.
 #[must_use]
-pub(super) struct Departing<'l> {
+pub(super) struct Departing {
     attempt: Attempt,
     permit: Permit,
-    slot: Slot<'l>,
 }
 
 /// A call that was answered, or was not.
@@ -45,7 +44,7 @@ pub(super) struct Called {
     pub(super) had_begun: bool,
 }
 
-impl<'l> Carried<'l> {
+impl Carried<'_> {
     /// A turn of the pace; none if the gate was shut meanwhile: then the turn goes to the next.
     pub(super) async fn turn(&mut self) -> Result<Option<Turn>, Stop> {
         let began = Instant::now();
@@ -84,7 +83,7 @@ impl<'l> Carried<'l> {
                 metrics::key_failed();
                 self.tries += 1;
                 self.latest = Refusal::own("pin_key_unavailable", reason);
-                metrics::retried(&self.latest);
+                metrics::retried(self.latest.label());
                 // Whoever waits holds nobody up.
                 turn.failed();
                 self.wait(self.backoff()).await;
@@ -150,21 +149,15 @@ impl<'l> Carried<'l> {
     }
 
     /// The moment to send; none if it came so late that all must be prepared anew. The attempt is taken back then.
-    pub(super) async fn depart(
-        &mut self,
-        turn: Turn,
-        attempt: Attempt,
-    ) -> Result<Option<Departing<'l>>, Stop> {
+    pub(super) async fn depart(&mut self, turn: Turn, attempt: Attempt) -> Result<Option<Departing>, Stop> {
         let began = Instant::now();
-        // Before the permit, as that is for a call that leaves at once.
-        let slot = self.line.parts.client.slot().await;
         let waited = turn.permit().await;
         self.waited += began.elapsed();
         match waited {
             // What is recorded is called for, though the line stops; a recalled job's call is somebody else's.
             Waited::Permit(permit) if !self.recall.is_cancelled() => {
                 metrics::permit(began.elapsed());
-                Ok(Some(Departing { attempt, permit, slot }))
+                Ok(Some(Departing { attempt, permit }))
             }
             Waited::Permit(_) => {
                 self.take_back(attempt);
@@ -184,8 +177,8 @@ impl<'l> Carried<'l> {
     }
 
     /// Makes the call, if its first byte leaves soon enough after the decision.
-    pub(super) async fn call(&mut self, departing: Departing<'l>) -> Called {
-        let Departing { attempt, mut permit, slot } = departing;
+    pub(super) async fn call(&mut self, departing: Departing) -> Called {
+        let Departing { attempt, mut permit } = departing;
         self.tries += 1;
         let parts = &self.line.parts;
         let key = self.job.idempotency_key(self.decision.generation());
@@ -204,7 +197,7 @@ impl<'l> Carried<'l> {
             Leave::Go
         };
         let stage = metrics::Stage::begin("create");
-        let answer = parts.client.post(slot, &self.job.request, &key, self.body(), leaves).await;
+        let answer = parts.client.change(&self.job.request, &key, self.body(), leaves).await;
         stage.ended();
         self.known = Some(attempt.recorded.into_row());
         Called { permit, answer, had_begun: attempt.had_begun }

@@ -70,7 +70,10 @@ pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<S
     responses((status = 200, body = String, content_type = "text/plain"))
 )]
 pub(super) async fn show_metrics(_: Read, State(server): State<Server>) -> impl IntoResponse {
-    server.parts.exporter.answer(server.parts.intake.pace())
+    if let Some(pace) = server.parts.intake.pace() {
+        pace.show();
+    }
+    server.parts.exporter.answer()
 }
 
 /// Tell that the process lives.
