@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use embosser::encrypt::encrypt_pin;
+use embosser::queue::event::{ResultEvent, ResultOutcome};
 use embosser::sandbox::{Account, Faults, Options};
-use embosser::worker::event::{ResultEvent, ResultOutcome};
 use lapin::BasicProperties;
 use serde_json::{Value, json};
 use support::scene::{Listener, ONE_AT_A_TIME, Scene};
@@ -200,11 +200,11 @@ async fn of_a_cards_changes_the_latest_stays_and_an_earlier_one_is_not_sent_agai
     let other = program.with("EMBOSSER__RABBITMQ__PREFIX", "other");
     let worker = other.spawn(&["worker", "--rate", "50"]);
     let broker_of_other = "other.jobs";
-    let publisher = embosser::broker::publisher::Publisher::new(scene.broker(), "test");
+    let publisher = embosser::queue::publisher::Publisher::new(scene.broker(), "test");
     let body = change("later", "active").to_string();
     let began = Instant::now();
     loop {
-        let message = embosser::broker::publisher::Message {
+        let message = embosser::queue::publisher::Message {
             exchange: "",
             key: broker_of_other,
             body: body.as_bytes(),
