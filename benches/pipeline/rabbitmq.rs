@@ -65,7 +65,9 @@ async fn publish(broker: &Broker, jobs: Vec<Job>) {
             publishing.join_next().await.unwrap().unwrap();
         }
         let publisher = publisher.clone();
-        publishing.spawn(async move { Outgoing::of(job).publish(&publisher).await.unwrap() });
+        publishing.spawn(async move {
+            Outgoing::of(job).publish(&publisher, || std::ops::ControlFlow::Continue(())).await.unwrap()
+        });
     }
     publishing.join_all().await;
     publisher.close().await;
