@@ -9,7 +9,8 @@ use std::path::Path;
 use crate::card::kind::Kind;
 use crate::card::params;
 
-use super::records::{Flaw, Records};
+use super::blocks::Flaw;
+use super::records::Records;
 use super::{ManifestError, Problem, ROW_ID};
 
 /// What a column holds.
