@@ -1,12 +1,13 @@
-//! The fast way agrees with the plain way on every input: verdict and code. And the plain way agrees with a third reading, written here on its own, on what is in order.
+//! Promise: the checks on a JWE's text come to the verdict and the code of those on its decoded segments ([`forge::plain`]), on every
+//! input and whatever header is known; and both agree with a third reading, bit by bit, on what is in order.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod forge;
 
 use std::sync::LazyLock;
 
-use embosser::jwe::{self, PinKey, Refusal, Verifier, plain};
-use forge::{Jwe, KID, header};
+use embosser::jwe::{self, PinKey, Refusal, Verifier};
+use forge::{Jwe, KID, header, plain};
 use proptest::prelude::*;
 use rayon::prelude::*;
 

@@ -68,18 +68,12 @@ impl Checker {
         }
     }
 
-    /// About so many rows will come.
+    /// About so many rows will come in all.
     pub(super) fn expect(&mut self, rows: u64) {
         self.names.expect(rows);
     }
 
-    /// Rows with names of these hashes come next.
-    pub(super) fn expect_names(&self, names: impl Iterator<Item = NonZeroU64>) {
-        self.names.prefetch(names.map(NonZeroU64::get));
-    }
-
     /// Adds the next row, of which is known that it is right, and the hash of its name.
-    #[inline]
     pub(super) fn add_good(&mut self, line: u64, name: Option<NonZeroU64>, good: Good) {
         self.report.rows += 1;
         match name.and_then(|name| self.names.insert(name.get(), line)) {
@@ -116,7 +110,7 @@ impl Checker {
                     digest.update(row.card.fingerprint());
                 }
                 if twice.is_none() {
-                    self.count(Good { physical: row.card.kind() == "physical", pin: row.pin.is_some() });
+                    self.count(Good::of(row));
                 }
                 self.add_invalid(&[], twice);
             }

@@ -9,7 +9,8 @@ use std::path::Path;
 use crate::operation::Operation;
 use crate::operation::kind::Kind;
 
-use super::records::{Flaw, Records};
+use super::blocks::Flaw;
+use super::records::Records;
 use super::{ManifestError, Problem, ROW_ID};
 
 /// What a column holds.

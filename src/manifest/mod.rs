@@ -5,21 +5,19 @@
 
 pub mod batch;
 mod blocks;
+mod check;
 mod checker;
-mod delimiters;
 mod header;
 mod names;
-mod parallel;
 mod plan;
 pub mod recognise;
 mod records;
 mod rows;
 pub mod snapshot;
-mod split;
 mod stream;
 
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -33,7 +31,7 @@ use snapshot::{Snapshot, Source};
 
 pub use checker::Checker;
 pub use rows::Rows;
-pub use stream::{ManifestStream, StreamedRows};
+pub use stream::ManifestStream;
 
 /// Longest cell, in bytes: Stripe's longest value has 5,000 characters, of up to four bytes each.
 const CELL_BYTES_MAX: usize = 20_000;
@@ -195,9 +193,7 @@ pub struct Manifest {
     columns: Vec<Column>,
     /// What is wrong with the header; empty unless the rows are only to be checked.
     header_problems: Vec<Problem>,
-    /// Where the first row begins: byte and line.
-    rows_at: (u64, u64),
-    /// The fast ways through a row, if there is one.
+    /// Which rows are right is told by it, if there is one.
     plan: Option<Plan>,
 }
 
@@ -217,8 +213,8 @@ impl Manifest {
     pub fn open_held(snapshot: Snapshot) -> Result<Self, ManifestError> {
         let path = snapshot.path().to_owned();
         let source =
-            snapshot.open_at(0).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
-        let mut manifest = Self::of_start(&path, Source::Snapshot(source))?;
+            snapshot.reader().map_err(|source| ManifestError::Read { path: path.clone(), source })?;
+        let (mut manifest, _) = Self::begin(&path, source)?;
         manifest.snapshot = Some(snapshot);
         manifest.sound()
     }
@@ -229,29 +225,19 @@ impl Manifest {
     /// # Errors
     /// If it is no manifest, or a column holds PINs in the clear.
     pub fn inspect(path: &Path) -> Result<Self, ManifestError> {
-        Self::of_start(path, Source::File(open(path)?))
+        Self::begin(path, open(path)?).map(|(manifest, _)| manifest)
     }
 
-    fn of_start(path: &Path, mut source: Source) -> Result<Self, ManifestError> {
-        let mut start = Vec::new();
-        let read = |source| ManifestError::Read { path: path.into(), source };
-        source.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(read)?;
-        header::sniff(&start).map_err(|reason| ManifestError::Shape { path: path.into(), reason })?;
-        let mut records = Records::new(start.as_slice().chain(source));
-        let header = header::read(&mut records, path)?;
-        Self::of_header(path, header, (records.offset(), records.line()))
-    }
-
-    fn of_header(path: &Path, header: Header, rows_at: (u64, u64)) -> Result<Self, ManifestError> {
+    fn of_header(path: &Path, header: Header) -> Result<Self, ManifestError> {
         let Header { columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
         let plan = Plan::of(&columns);
-        Ok(Self { path: path.into(), snapshot: None, columns, header_problems: problems, rows_at, plan })
+        Ok(Self { path: path.into(), snapshot: None, columns, header_problems: problems, plan })
     }
 
-    /// The same, but every row goes the long way: what the fast ones are held against.
+    /// The same, but every row is judged by the rules of requests: what the plan is held against.
     #[must_use]
     pub fn without_plan(mut self) -> Self {
         self.plan = None;
@@ -270,25 +256,19 @@ impl Manifest {
     ///
     /// # Errors
     /// If the file cannot be opened again.
-    pub fn rows(&self) -> Result<Rows<'_>, ManifestError> {
-        let read = |source| ManifestError::Read { path: self.path.clone(), source };
-        let source = match &self.snapshot {
-            Some(snapshot) => Source::Snapshot(snapshot.open_at(0).map_err(read)?),
-            None => Source::File(open(&self.path)?),
-        };
-        let mut records = Records::new(source);
-        records.next().map_err(read)?;
-        Ok(Rows::new(self, records, 0))
+    pub fn rows(&self) -> Result<Rows<&Self, impl Read + use<>>, ManifestError> {
+        let mut records = Records::new(self.source()?);
+        records.next().map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
+        Ok(Rows::new(self, records))
     }
 
-    /// Its bytes from this one on.
-    fn source_at(&self, offset: u64) -> io::Result<Source> {
-        if let Some(snapshot) = &self.snapshot {
-            return snapshot.open_at(offset).map(Source::Snapshot);
-        }
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(offset))?;
-        Ok(Source::File(file))
+    /// Its bytes, from the first.
+    fn source(&self) -> Result<Source, ManifestError> {
+        let opened = match &self.snapshot {
+            Some(snapshot) => snapshot.reader().map(Source::Snapshot),
+            None => File::open(&self.path).map(Source::File),
+        };
+        opened.map_err(|source| ManifestError::Read { path: self.path.clone(), source })
     }
 
     /// Reads every row and tells every problem, of which the report keeps the first.
@@ -320,40 +300,15 @@ impl Manifest {
         progress: &dyn Fn(u64),
         each: &mut dyn FnMut(Problem),
     ) -> Result<CheckReport, ManifestError> {
-        /// Between two calls of `progress`, where rows are read one by one.
-        const PROGRESS_ROWS: u64 = 10_000;
         let mut checker = Checker::handing_over(options);
         checker.add_header(&self.header_problems);
         checker.hand_over(each);
-        let rows = if !self.header_problems.is_empty() {
-            Some(self.rows()?)
-        } else {
-            self.check_fast(&mut checker, &mut |checker| {
-                checker.hand_over(each);
-                progress(checker.rows());
-            })?
-        };
-        for row in rows.into_iter().flatten() {
-            checker.add(&row);
+        self.check_rows(&mut checker, &mut |checker| {
             checker.hand_over(each);
-            if checker.rows().is_multiple_of(PROGRESS_ROWS) {
-                progress(checker.rows());
-            }
-        }
+            progress(checker.rows());
+        })?;
+        checker.hand_over(each);
         checker.finish(&self.path)
-    }
-
-    /// Adds rows up by the fast way as far as it leads; answers the others, if there are any.
-    fn check_fast(
-        &self,
-        checker: &mut Checker,
-        added: &mut dyn FnMut(&mut Checker),
-    ) -> Result<Option<Rows<'_>>, ManifestError> {
-        let Some(plan) = &self.plan else { return self.rows().map(Some) };
-        match self.check_blocks(plan, self.rows_at, checker, added) {
-            Ok(rest) => Ok(rest.map(|records| Rows::new(self, records, checker.rows()))),
-            Err(source) => Err(ManifestError::Read { path: self.path.clone(), source }),
-        }
     }
 }
 

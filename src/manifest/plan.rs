@@ -1,18 +1,16 @@
 //! A header as a plan: whether a row's cells are a request, told without building one.
 //!
-//! [`Plan::judge`] says yes or nothing. A row it says nothing of goes the long way (`Manifest::row`), which alone
-//! decides what is wrong, so the two can disagree only about a row that is right; a property test holds them together.
-//! Judging never allocates. What was judged right can be made into its request without being judged again
-//! ([`Plan::request`]).
+//! [`Plan::judge`] says yes or nothing. A row it says nothing of goes by the rules of requests (`Manifest::row`), which
+//! alone decide what is wrong, so the two can disagree only about a row that is right; a property test holds them
+//! together. Judging never allocates. Without it the check of a file would take about three times as long.
 
-use crate::operation::Operation;
 use crate::operation::kind::Kind;
 use crate::operation::params::metadata_key;
-use crate::operation::{Request, fingerprint_of_right_pairs, may_leave_gaps};
+use crate::operation::{Operation, Request, may_leave_gaps};
 
 use super::header::{Column, Holds};
 use super::rows::row_id_is_good;
-use super::{CELL_BYTES_MAX, ROW_ID};
+use super::{CELL_BYTES_MAX, ROW_ID, Row};
 
 /// Columns as bits.
 type Columns = u128;
@@ -47,6 +45,13 @@ pub(super) struct Plan {
 pub(super) struct Good {
     pub(super) physical: bool,
     pub(super) pin: bool,
+}
+
+impl Good {
+    /// What a row counts as.
+    pub(super) fn of(row: &Row) -> Self {
+        Self { physical: row.card.kind() == "physical", pin: row.pin.is_some() }
+    }
 }
 
 impl Plan {
@@ -123,19 +128,18 @@ impl Plan {
         self.row_id_column
     }
 
-    /// Whether the row is right. `cell` gives the n-th cell, which is UTF-8; there are as many as columns.
-    #[inline]
-    pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c [u8]) -> Option<Good> {
+    /// Whether the row is right. `cell` gives the n-th cell; there are as many as columns.
+    pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<Good> {
         let given = self.given(&cell)?;
         Some(Good {
-            physical: self.kind_column.is_some_and(|at| cell(at) == b"physical"),
+            physical: self.kind_column.is_some_and(|at| cell(at) == "physical"),
             pin: given & self.pin != 0,
         })
     }
 
     /// The request of a row that is right; nothing if it is not, or has a gap in a list.
     pub(super) fn request<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<Request> {
-        let given = self.given(&|at| cell(at).as_bytes())?;
+        let given = self.given(&cell)?;
         if !given & self.gaps != 0 {
             return None;
         }
@@ -143,22 +147,8 @@ impl Plan {
         Some(Request::of_right_pairs(Operation::CreateCard, pairs.filter(|(.., value)| !value.is_empty())))
     }
 
-    /// The fingerprint of the request of a row that was judged right; nothing if it has a gap in a list.
-    pub(super) fn fingerprint<'c>(&self, cell: impl Fn(usize) -> &'c [u8]) -> Option<[u8; 32]> {
-        let mut pairs = Vec::with_capacity(self.ordered.len());
-        for (at, path, kind) in &self.ordered {
-            match cell(*at) {
-                [] if self.gaps & (1 << at) != 0 => return None,
-                [] => {}
-                value => pairs.push((path.as_str(), *kind, std::str::from_utf8(value).ok()?)),
-            }
-        }
-        Some(fingerprint_of_right_pairs(pairs.into_iter()))
-    }
-
     /// The columns that are given in a row that is right.
-    #[inline(always)]
-    fn given<'c>(&self, cell: &impl Fn(usize) -> &'c [u8]) -> Option<Columns> {
+    fn given<'c>(&self, cell: &impl Fn(usize) -> &'c str) -> Option<Columns> {
         let mut empty: Columns = 0;
         for (at, (holds, bit)) in self.columns.iter().enumerate() {
             let text = cell(at);
@@ -167,8 +157,7 @@ impl Plan {
                     empty |= bit;
                     continue;
                 }
-                Holds::Parameter(Kind::Pin) => Kind::Pin.accepts_bytes(text),
-                Holds::Parameter(kind) => text.len() <= CELL_BYTES_MAX && kind.accepts_bytes(text),
+                Holds::Parameter(kind) => text.len() <= CELL_BYTES_MAX && kind.accepts(text),
                 Holds::RowId => row_id_is_good(text),
                 Holds::Nothing => false,
             };

@@ -1,30 +1,32 @@
 //! Rows as jobs will need them, or all that keeps a row from being one.
 
+use std::borrow::Borrow;
 use std::io::{self, Read};
 
 use crate::operation::{FieldProblem, Operation, Request};
 
+use super::blocks::{Flaw, RECORD_BYTES_MAX};
 use super::header::Holds;
-use super::records::{Flaw, RECORD_BYTES_MAX, Record, Records};
-use super::snapshot::Source;
+use super::plan::Good;
+use super::records::{Record, Records};
 use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, UNREADABLE};
 
-/// The rows of a manifest.
-pub struct Rows<'m> {
-    manifest: &'m Manifest,
-    records: Records<Source>,
+/// The rows of a manifest, each once; blocks on its source.
+pub struct Rows<M, R> {
+    manifest: M,
+    records: Records<R>,
     number: u64,
     ended: bool,
 }
 
-impl<'m> Rows<'m> {
-    /// The rows of records, after so many others.
-    pub(super) fn new(manifest: &'m Manifest, records: Records<Source>, before: u64) -> Self {
-        Self { manifest, records, number: before, ended: false }
+impl<M, R> Rows<M, R> {
+    /// Of records, the first of which is a row.
+    pub(super) fn new(manifest: M, records: Records<R>) -> Self {
+        Self { manifest, records, number: 0, ended: false }
     }
 }
 
-impl Iterator for Rows<'_> {
+impl<M: Borrow<Manifest>, R: Read> Iterator for Rows<M, R> {
     type Item = Result<Row, InvalidRow>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -32,59 +34,46 @@ impl Iterator for Rows<'_> {
             return None;
         }
         self.number += 1;
-        let next = self.manifest.next_row(&mut self.records, self.number);
-        self.ended = !matches!(next, Next::Row(_));
-        next.into_item()
-    }
-}
-
-/// What the reader came upon.
-pub(super) enum Next {
-    End,
-    Row(Result<Row, InvalidRow>),
-    /// Nothing after it can be read: the rows before it stand.
-    Unreadable(InvalidRow),
-}
-
-impl Next {
-    pub(super) fn into_item(self) -> Option<Result<Row, InvalidRow>> {
-        match self {
-            Self::End => None,
-            Self::Row(row) => Some(row),
-            Self::Unreadable(row) => Some(Err(row)),
+        match self.records.next() {
+            Ok(Some(record)) => return Some(self.manifest.borrow().row(&record, self.number)),
+            Ok(None) => self.ended = true,
+            // Nothing after it can be read: the rows before it stand.
+            Err(error) => {
+                self.ended = true;
+                return Some(Err(unreadable(self.records.line(), self.number, &error)));
+            }
         }
+        None
     }
 }
 
 impl Manifest {
-    /// Reads the next row, which has this number.
-    pub(super) fn next_row<R: Read>(&self, records: &mut Records<R>, number: u64) -> Next {
-        match records.next() {
-            Ok(None) => Next::End,
-            Ok(Some(record)) => Next::Row(self.row(&record, number)),
-            Err(error) => Next::Unreadable(unreadable(records.line(), number, &error)),
-        }
-    }
-
     /// A record as a row.
     ///
     /// # Errors
     /// All that is wrong with it.
     pub(super) fn row(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
-        self.row_by_plan(record, number).map_or_else(|| self.row_the_long_way(record, number), Ok)
+        self.row_by_plan(record, number).map_or_else(|| self.row_by_rules(record, number), Ok)
+    }
+
+    /// The name of a row that is right by the plan, and what it counts as; nothing if it may not be right.
+    pub(super) fn judge_by_plan<'r>(&self, record: &Record<'r>) -> Option<(Option<&'r str>, Good)> {
+        let plan = self.plan.as_ref().filter(|_| record.len() == self.columns.len())?;
+        let text = record.texts()?;
+        Some((plan.row_id_column().map(text), plan.judge(text)?))
     }
 
     /// A row that is right, by the plan; nothing if it may not be.
     fn row_by_plan(&self, record: &Record<'_>, number: u64) -> Option<Row> {
         let plan = self.plan.as_ref().filter(|_| record.len() == self.columns.len())?;
         let text = record.texts()?;
-        let mut card = plan.request(&text)?;
+        let mut card = plan.request(text)?;
         let pin = card.take_pin();
         let row_id = plan.row_id_column().map(|at| text(at).to_owned());
         Some(Row { number, line: record.line, row_id, card, pin })
     }
 
-    fn row_the_long_way(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
+    fn row_by_rules(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
         let line = record.line;
         let problem = |column: &str, code, reason: String| Problem {
             line,
@@ -114,7 +103,7 @@ impl Manifest {
                 Holds::Nothing => {}
                 Holds::Parameter(_) if text.is_empty() => {}
                 Holds::Parameter(_) => pairs.push((column.name.clone(), text.to_owned())),
-                Holds::RowId if row_id_is_good(cell) => row_id = Some(text.to_owned()),
+                Holds::RowId if row_id_is_good(text) => row_id = Some(text.to_owned()),
                 Holds::RowId => problems.push(problem(
                     name,
                     "row_id",
@@ -184,21 +173,14 @@ fn text_of(cell: &[u8]) -> Result<&str, (&'static str, String)> {
 }
 
 /// Whether a row can have this name.
-#[inline]
-pub(super) fn row_id_is_good(name: &[u8]) -> bool {
-    if !(1..=ROW_ID_BYTES_MAX).contains(&name.len()) {
-        return false;
-    }
-    // Most names are of these alone.
-    if name.iter().all(u8::is_ascii_graphic) {
-        return true;
-    }
-    std::str::from_utf8(name).is_ok_and(|name| {
-        !name.chars().any(char::is_control) && name.chars().any(|letter| !letter.is_whitespace())
-    })
+pub(super) fn row_id_is_good(name: &str) -> bool {
+    (1..=ROW_ID_BYTES_MAX).contains(&name.len())
+        && !name.chars().any(char::is_control)
+        && name.chars().any(|letter| !letter.is_whitespace())
 }
 
-fn unreadable(line: u64, number: u64, error: &io::Error) -> InvalidRow {
+/// The end of what could be read, as a row with this number.
+pub(super) fn unreadable(line: u64, number: u64, error: &io::Error) -> InvalidRow {
     let problem = Problem {
         line,
         row: number,

@@ -7,12 +7,13 @@
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io::{self, Read, Seek as _, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::{ManifestError, open};
-use crate::wipe::Wiped;
 
 /// Bytes of a piece: what is verified, and handed out, at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -25,23 +26,27 @@ const HELD_BYTES_MAX: u64 = 1 << 30;
 pub struct Changed;
 
 /// What a manifest was. Clones are the same one.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Snapshot(Arc<Seen>);
 
-#[derive(Debug)]
+impl std::fmt::Debug for Snapshot {
+    /// Without what it holds.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Snapshot({:?})", self.0.path)
+    }
+}
+
 struct Seen {
     /// The file; what messages call it, where it is none.
     path: PathBuf,
-    length: u64,
     bytes: Bytes,
 }
 
-#[derive(Debug)]
 enum Bytes {
     /// In the file, and what each of its pieces comes to under a key that nobody knows.
     InFile { key: RandomState, hashes: Vec<u64> },
     /// Here.
-    Held(Vec<Wiped>),
+    Held(Vec<Zeroizing<Vec<u8>>>),
 }
 
 impl Snapshot {
@@ -52,17 +57,16 @@ impl Snapshot {
     pub fn of(path: &Path) -> Result<Self, ManifestError> {
         let read = |source| ManifestError::Read { path: path.into(), source };
         let mut file = open(path)?;
-        let (key, mut hashes, mut length) = (RandomState::new(), Vec::new(), 0);
-        let mut piece = Wiped::zeroed(PIECE_BYTES);
+        let (key, mut hashes) = (RandomState::new(), Vec::new());
+        let mut piece = Zeroizing::new(vec![0; PIECE_BYTES]);
         loop {
             let filled = fill(&mut file, &mut piece).map_err(read)?;
             if filled == 0 {
                 break;
             }
             hashes.push(hash(&key, &piece[..filled]));
-            length += filled as u64;
         }
-        Ok(Self(Arc::new(Seen { path: path.into(), length, bytes: Bytes::InFile { key, hashes } })))
+        Ok(Self(Arc::new(Seen { path: path.into(), bytes: Bytes::InFile { key, hashes } })))
     }
 
     /// Of what can be read only once, as standard input; reads it to its end, and blocks.
@@ -72,7 +76,7 @@ impl Snapshot {
     pub fn held(name: &Path, mut source: impl Read) -> Result<Self, ManifestError> {
         let (mut pieces, mut length) = (Vec::new(), 0);
         loop {
-            let mut piece = Wiped::zeroed(PIECE_BYTES);
+            let mut piece = Zeroizing::new(vec![0; PIECE_BYTES]);
             let filled = fill(&mut source, &mut piece)
                 .map_err(|source| ManifestError::Read { path: name.into(), source })?;
             if filled == 0 {
@@ -86,7 +90,7 @@ impl Snapshot {
             piece.truncate(filled);
             pieces.push(piece);
         }
-        Ok(Self(Arc::new(Seen { path: name.into(), length, bytes: Bytes::Held(pieces) })))
+        Ok(Self(Arc::new(Seen { path: name.into(), bytes: Bytes::Held(pieces) })))
     }
 
     /// What it is a snapshot of.
@@ -95,29 +99,17 @@ impl Snapshot {
         &self.0.path
     }
 
-    /// Its bytes from this one on.
+    /// Its bytes from the first.
     ///
     /// # Errors
     /// If the file cannot be opened again.
-    pub(super) fn open_at(&self, offset: u64) -> io::Result<Verified> {
-        let piece_bytes = PIECE_BYTES as u64;
+    pub(super) fn reader(&self) -> io::Result<Verified> {
         let file = match &self.0.bytes {
             Bytes::Held(_) => None,
-            Bytes::InFile { .. } => {
-                let mut file = File::open(&self.0.path)?;
-                file.seek(SeekFrom::Start(offset - offset % piece_bytes))?;
-                Some(file)
-            }
+            Bytes::InFile { .. } => Some(File::open(&self.0.path)?),
         };
-        let next = usize::try_from(offset / piece_bytes).map_err(io::Error::other)?;
-        let mut verified =
-            Verified { seen: self.0.clone(), file, next, piece: Wiped::zeroed(PIECE_BYTES), unread: 0..0 };
-        // The piece is verified whole, though its beginning is not wanted.
-        if !offset.is_multiple_of(piece_bytes) && verified.load()? {
-            let skipped = usize::try_from(offset % piece_bytes).map_err(io::Error::other)?;
-            verified.unread.start = skipped.min(verified.unread.end);
-        }
-        Ok(verified)
+        let piece = Zeroizing::new(vec![0; PIECE_BYTES]);
+        Ok(Verified { seen: self.0.clone(), file, next: 0, piece, unread: 0..0 })
     }
 }
 
@@ -127,7 +119,7 @@ pub(super) struct Verified {
     file: Option<File>,
     /// The piece after the one in memory.
     next: usize,
-    piece: Wiped,
+    piece: Zeroizing<Vec<u8>>,
     unread: std::ops::Range<usize>,
 }
 
@@ -182,11 +174,17 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// How many bytes there are in all.
-    pub(super) fn length(&self) -> io::Result<u64> {
+    /// About how many bytes there are in all.
+    pub(super) fn length(&self) -> u64 {
         match self {
-            Self::File(file) => file.metadata().map(|known| known.len()),
-            Self::Snapshot(verified) => Ok(verified.seen.length),
+            Self::File(file) => file.metadata().map_or(0, |known| known.len()),
+            Self::Snapshot(verified) => {
+                let pieces = match &verified.seen.bytes {
+                    Bytes::InFile { hashes, .. } => hashes.len(),
+                    Bytes::Held(pieces) => pieces.len(),
+                };
+                (pieces * PIECE_BYTES) as u64
+            }
         }
     }
 }
@@ -231,21 +229,19 @@ mod tests {
         (0..LENGTH).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()
     }
 
-    fn read_from(snapshot: &Snapshot, offset: usize) -> io::Result<Vec<u8>> {
+    fn read(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
         let mut read = Vec::new();
-        snapshot.open_at(offset as u64)?.read_to_end(&mut read).map(|_| read)
+        snapshot.reader()?.read_to_end(&mut read).map(|_| read)
     }
 
     #[test]
-    fn it_gives_the_bytes_that_it_saw_from_wherever_it_is_asked() {
+    fn it_gives_the_bytes_that_it_saw() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes()).unwrap();
         let of_file = Snapshot::of(file.path()).unwrap();
         let held = Snapshot::held(Path::new("standard input"), bytes().as_slice()).unwrap();
         for snapshot in [of_file, held] {
-            for offset in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 7, 3 * PIECE_BYTES, LENGTH] {
-                assert!(read_from(&snapshot, offset).unwrap() == bytes()[offset..], "{offset}");
-            }
+            assert!(read(&snapshot).unwrap() == bytes());
         }
     }
 
@@ -259,7 +255,7 @@ mod tests {
             with(&mut other);
             std::fs::write(file.path(), other).unwrap();
             let mut read = Vec::new();
-            let error = snapshot.open_at(0).and_then(|mut open| open.read_to_end(&mut read)).unwrap_err();
+            let error = snapshot.reader().and_then(|mut reader| reader.read_to_end(&mut read)).unwrap_err();
             assert!(error.to_string().contains("changed since it was checked"), "{error}");
             assert!(bytes().starts_with(&read));
             read.len()
@@ -274,7 +270,7 @@ mod tests {
         std::fs::write(file.path(), &bytes()[..PIECE_BYTES]).unwrap();
         let snapshot = Snapshot::of(file.path()).unwrap();
         std::fs::write(file.path(), &bytes()[..=PIECE_BYTES]).unwrap();
-        assert!(read_from(&snapshot, 0).is_err());
+        assert!(read(&snapshot).is_err());
     }
 
     #[test]

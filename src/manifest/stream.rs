@@ -6,8 +6,8 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use super::records::Records;
-use super::rows::Next;
-use super::{InvalidRow, Manifest, ManifestError, Row, START_BYTES, header};
+use super::rows::Rows;
+use super::{Manifest, ManifestError, START_BYTES, header};
 
 /// A manifest whose header makes sense, on a source that is read once.
 pub struct ManifestStream<R> {
@@ -16,53 +16,38 @@ pub struct ManifestStream<R> {
 }
 
 /// The bytes that were looked at, and then the rest.
-type Start<R> = io::Chain<Cursor<Vec<u8>>, R>;
+pub(super) type Start<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
 impl Manifest {
     /// Reads the header from any source; `name` is what messages call it.
     ///
     /// # Errors
     /// As [`Manifest::open`].
-    pub fn read<R: Read>(name: &Path, mut source: R) -> Result<ManifestStream<R>, ManifestError> {
+    pub fn read<R: Read>(name: &Path, source: R) -> Result<ManifestStream<R>, ManifestError> {
+        let (manifest, records) = Self::begin(name, source)?;
+        Ok(ManifestStream { manifest: manifest.sound()?, records })
+    }
+
+    /// Reads the header; what is wrong with it is kept.
+    pub(super) fn begin<R: Read>(
+        name: &Path,
+        mut source: R,
+    ) -> Result<(Self, Records<Start<R>>), ManifestError> {
         let mut start = Vec::new();
         let read = |source| ManifestError::Read { path: name.into(), source };
         source.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(read)?;
         header::sniff(&start).map_err(|reason| ManifestError::Shape { path: name.into(), reason })?;
         let mut records = Records::new(Cursor::new(start).chain(source));
         let header = header::read(&mut records, name)?;
-        let rows_at = (records.offset(), records.line());
-        Ok(ManifestStream { manifest: Self::of_header(name, header, rows_at)?.sound()?, records })
+        Ok((Self::of_header(name, header)?, records))
     }
 }
 
 impl<R: Read> ManifestStream<R> {
     /// Its rows, each once; blocks on the source.
     #[must_use]
-    pub fn rows(self) -> StreamedRows<R> {
-        let Self { manifest, records } = self;
-        StreamedRows { manifest, records, number: 0, ended: false }
-    }
-}
-
-/// The rows of a manifest that is read once.
-pub struct StreamedRows<R> {
-    manifest: Manifest,
-    records: Records<Start<R>>,
-    number: u64,
-    ended: bool,
-}
-
-impl<R: Read> Iterator for StreamedRows<R> {
-    type Item = Result<Row, InvalidRow>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        self.number += 1;
-        let next = self.manifest.next_row(&mut self.records, self.number);
-        self.ended = !matches!(next, Next::Row(_));
-        next.into_item()
+    pub fn rows(self) -> Rows<Manifest, impl Read> {
+        Rows::new(self.manifest, self.records)
     }
 }
 

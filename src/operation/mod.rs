@@ -23,8 +23,8 @@ mod update_card;
 
 pub use found::Found;
 pub use problem::FieldProblem;
+pub(crate) use request::may_leave_gaps;
 pub use request::{PIN, Request};
-pub(crate) use request::{fingerprint_of_right_pairs, may_leave_gaps};
 
 use kind::Kind;
 

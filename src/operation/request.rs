@@ -261,14 +261,6 @@ fn fingerprint<'p, V: AsRef<str>>(pairs: impl Iterator<Item = (&'p str, V)>) -> 
     digest.finalize().into()
 }
 
-/// [`Request::fingerprint`] of pairs that [`Request::of_right_pairs`] would take, without the request.
-pub(crate) fn fingerprint_of_right_pairs<'p>(
-    pairs: impl Iterator<Item = (&'p str, Kind, &'p str)>,
-) -> [u8; 32] {
-    let without_pin = pairs.filter(|(_, kind, _)| *kind != Kind::Pin);
-    fingerprint(without_pin.map(|(path, kind, value)| (path, kind.canonical(value))))
-}
-
 /// Numbers every list from 0 again: a row that leaves the first limit's cells empty has one limit, not a second one.
 fn close_gaps(pairs: &mut [(String, String)]) {
     if pairs.iter().all(|(path, _)| indexed(path).all(|(_, index)| index == 0)) {

@@ -1,12 +1,17 @@
-//! The checks one after the other, on decoded segments: what the fast way must agree with, and what names the
-//! reason whenever the fast way does not say yes.
+//! The checks of a JWE one after the other, on decoded segments: what `embosser::jwe` is held against.
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use embosser::jwe::{PinKey, Refusal};
+use embosser::pin::{JWE_CHARACTERS_MAX, PIN_DIGITS};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
 
-use super::{CIPHERTEXT_BYTES, ENCRYPTED_KEY_BYTES, IV_BYTES, PinKey, Refusal, TAG_BYTES, header};
-use crate::pin::{JWE_CHARACTERS_MAX, PIN_DIGITS};
+/// IV, ciphertext and tag alike.
+const SHORT_BYTES: usize = 16;
 
 /// base64url without padding, canonical trailing bits demanded (RFC 7515, section 2; RFC 4648, section 3.5).
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
@@ -16,26 +21,20 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(false),
 );
 
-/// As [`super::inspect`], plainly.
-///
-/// # Errors
-/// The first check that fails.
-pub fn inspect(compact: &str) -> Result<(), Refusal> {
+/// As [`embosser::jwe::inspect`].
+pub(crate) fn inspect(compact: &str) -> Result<(), Refusal> {
     let parts = Parts::split(compact)?;
-    header::read(&parts.header)?;
-    if !ENCRYPTED_KEY_BYTES.contains(&parts.encrypted_key.len()) {
+    kid_of(&parts.header)?;
+    if !(256..=512).contains(&parts.encrypted_key.len()) {
         return Err(Refusal::EncryptedKeyLength);
     }
     parts.fixed_lengths()
 }
 
-/// As [`super::verify`], plainly.
-///
-/// # Errors
-/// The first check that fails.
-pub fn verify(compact: &str, key: &PinKey) -> Result<(), Refusal> {
+/// As [`embosser::jwe::verify`].
+pub(crate) fn verify(compact: &str, key: &PinKey) -> Result<(), Refusal> {
     let parts = Parts::split(compact)?;
-    if header::read(&parts.header)? != key.kid() {
+    if kid_of(&parts.header)? != key.kid() {
         return Err(Refusal::StaleKey);
     }
     let modulus = key.modulus();
@@ -86,13 +85,13 @@ impl Parts {
     }
 
     fn fixed_lengths(&self) -> Result<(), Refusal> {
-        if self.iv_bytes != IV_BYTES {
+        if self.iv_bytes != SHORT_BYTES {
             return Err(Refusal::IvLength);
         }
-        if self.ciphertext_bytes != CIPHERTEXT_BYTES {
+        if self.ciphertext_bytes != SHORT_BYTES {
             return Err(Refusal::CiphertextLength);
         }
-        if self.tag_bytes != TAG_BYTES {
+        if self.tag_bytes != SHORT_BYTES {
             return Err(Refusal::TagLength);
         }
         Ok(())
@@ -114,6 +113,55 @@ fn alphabet_of(segment: &str) -> Result<(), Refusal> {
 }
 
 /// The bytes of a segment.
-pub(super) fn decode(segment: &str) -> Result<Vec<u8>, Refusal> {
+fn decode(segment: &str) -> Result<Vec<u8>, Refusal> {
     BASE64URL.decode(segment).map_err(|_| Refusal::NotCanonical)
+}
+
+/// Reads a header and answers its `kid`.
+fn kid_of(json: &[u8]) -> Result<String, Refusal> {
+    let json = std::str::from_utf8(json).map_err(|_| Refusal::HeaderInvalid)?;
+    let Members(members) = serde_json::from_str(json).map_err(|_| Refusal::HeaderInvalid)?;
+    let text = |name: &str| members.get(name).and_then(Value::as_str);
+    if text("alg") != Some("RSA-OAEP") {
+        return Err(Refusal::Algorithm);
+    }
+    if text("enc") != Some("A128CBC-HS256") {
+        return Err(Refusal::Encryption);
+    }
+    if members.contains_key("zip") {
+        return Err(Refusal::Compressed);
+    }
+    if members.contains_key("crit") {
+        return Err(Refusal::Critical);
+    }
+    text("kid").filter(|kid| !kid.is_empty()).map(str::to_owned).ok_or(Refusal::KidMissing)
+}
+
+/// An object's members, each there once.
+struct Members(BTreeMap<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a member twice"));
+                    }
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
 }

@@ -1,0 +1,179 @@
+//! A file's check: its rows are judged by all cores, block by block, and added up in their order.
+//!
+//! Guarantees: the verdict, problems, lines and order of reading row by row. Memory is bounded by three blocks, of which
+//! one is read, one is judged and one is added up, and by the names.
+
+use std::num::NonZeroU64;
+
+use rayon::prelude::*;
+
+use super::blocks::{Block, Blocks};
+use super::checker::Checker;
+use super::names::Hasher;
+use super::plan::Good;
+use super::records::{Parser, Record};
+use super::rows::unreadable;
+use super::{Manifest, ManifestError};
+
+/// Read at once: pieces for several cores. Of twice as much a check takes 10 MB more.
+const BLOCK_BYTES: usize = 512 << 10;
+
+/// How rows are judged.
+struct Rules<'m> {
+    manifest: &'m Manifest,
+    hasher: Hasher,
+    /// Whether a digest is wanted.
+    digest: bool,
+}
+
+/// A row of a piece.
+#[derive(Debug, Clone, Copy)]
+enum Judged {
+    /// Its line, and the hash of its name if it has one.
+    Good { line: u64, name: Option<NonZeroU64>, good: Good },
+    /// What is wrong with it is found when it is added up: problems of many rows at once would take too much memory. So
+    /// here is where it begins: byte of the piece and line, blank ones before it included.
+    Invalid { at: usize, line: u64 },
+}
+
+/// What the rows of one piece came to. Its memory is used again.
+#[derive(Default)]
+struct Verdicts {
+    rows: Vec<Judged>,
+    /// Of each good row its name and its request's fingerprint, where a digest is wanted.
+    digested: Vec<u8>,
+}
+
+impl Verdicts {
+    fn judge(&mut self, (piece, mut line): (&[u8], u64), parser: &mut Parser, rules: &Rules<'_>) {
+        self.rows.clear();
+        self.digested.clear();
+        let mut unparsed = piece;
+        loop {
+            let begin = (piece.len() - unparsed.len(), line);
+            let Some(record) = parser.next(&mut unparsed, &mut line) else { return };
+            self.rows.push(match rules.judge(&record, &mut self.digested) {
+                Some((name, good)) => Judged::Good { line: record.line, name, good },
+                None => Judged::Invalid { at: begin.0, line: begin.1 },
+            });
+        }
+    }
+}
+
+impl Rules<'_> {
+    /// What a row that is right counts as, and the hash of its name; nothing if something is wrong with it.
+    fn judge(&self, record: &Record<'_>, digested: &mut Vec<u8>) -> Option<(Option<NonZeroU64>, Good)> {
+        let hash = |name: &str| NonZeroU64::new(self.hasher.hash(name.as_bytes()));
+        if !self.digest
+            && let Some((name, good)) = self.manifest.judge_by_plan(record)
+        {
+            return Some((name.and_then(hash), good));
+        }
+        let row = self.manifest.row(record, 0).ok()?;
+        if self.digest {
+            digested.extend_from_slice(row.row_id.as_deref().unwrap_or_default().as_bytes());
+            digested.extend_from_slice(&row.card.fingerprint());
+        }
+        Some((row.row_id.as_deref().and_then(hash), Good::of(&row)))
+    }
+}
+
+/// A block, and what its rows came to.
+#[derive(Default)]
+struct Round {
+    block: Block,
+    /// As many as the block has pieces, or more.
+    verdicts: Vec<Verdicts>,
+}
+
+impl Round {
+    /// Judges all pieces at once, each with a parser of its own.
+    fn judge(&mut self, parsers: &mut Vec<Parser>, rules: &Rules<'_>) {
+        let pieces: Vec<_> = self.block.pieces().collect();
+        self.verdicts.resize_with(pieces.len().max(self.verdicts.len()), Verdicts::default);
+        parsers.resize_with(pieces.len().max(parsers.len()), Parser::default);
+        let verdicts = self.verdicts.par_iter_mut().zip(parsers).zip(pieces);
+        verdicts.for_each(|((verdicts, parser), piece)| verdicts.judge(piece, parser, rules));
+    }
+}
+
+/// Adds rounds up, one after the other.
+struct Adder<'a> {
+    manifest: &'a Manifest,
+    checker: &'a mut Checker,
+    parser: Parser,
+    /// The first record is no row.
+    header_passed: bool,
+}
+
+impl Adder<'_> {
+    fn add(&mut self, round: &Round) {
+        for ((piece, _), verdicts) in round.block.pieces().zip(&round.verdicts) {
+            self.checker.add_digested(&verdicts.digested);
+            for row in &verdicts.rows {
+                if !std::mem::replace(&mut self.header_passed, true) {
+                    continue;
+                }
+                match *row {
+                    Judged::Good { line, name, good } => self.checker.add_good(line, name, good),
+                    Judged::Invalid { at, mut line } => {
+                        if let Some(record) = self.parser.next(&mut &piece[at..], &mut line) {
+                            let number = self.checker.rows() + 1;
+                            self.checker.add(&self.manifest.row(&record, number));
+                        }
+                    }
+                }
+            }
+        }
+        if let Some((line, flaw)) = round.block.flaw {
+            let number = self.checker.rows() + 1;
+            self.checker.add(&self.manifest.row(&Record::flawed(line, flaw), number));
+        }
+    }
+}
+
+impl Manifest {
+    /// Adds all rows of the file up; `added` is called after each block.
+    ///
+    /// # Errors
+    /// If the file cannot be opened again.
+    pub(super) fn check_rows(
+        &self,
+        checker: &mut Checker,
+        added: &mut dyn FnMut(&mut Checker),
+    ) -> Result<(), ManifestError> {
+        let source = self.source()?;
+        let length = source.length();
+        let mut blocks = Blocks::new(source, BLOCK_BYTES);
+        let rules = Rules { manifest: self, hasher: checker.hasher(), digest: checker.digests() };
+        let mut adder = Adder { manifest: self, checker, parser: Parser::default(), header_passed: false };
+        // While one round is judged, the one before it is added up and the one after it is read.
+        let (mut rounds, mut parsers): ([Round; 3], Vec<Parser>) = Default::default();
+        let mut is_read = blocks.next(&mut rounds[1].block);
+        loop {
+            let [before, current, after] = &mut rounds;
+            let next = rayon::in_place_scope(|scope| {
+                let more = matches!(is_read, Ok(true));
+                if more {
+                    scope.spawn(|_| current.judge(&mut parsers, &rules));
+                }
+                let is_first = adder.checker.rows() == 0;
+                adder.add(before);
+                if is_first {
+                    adder.checker.expect(length / BLOCK_BYTES as u64 * adder.checker.rows());
+                }
+                added(adder.checker);
+                if more { blocks.next(&mut after.block) } else { Ok(false) }
+            });
+            match std::mem::replace(&mut is_read, next) {
+                Ok(true) => rounds.rotate_left(1),
+                Ok(false) => return Ok(()),
+                Err(error) => {
+                    let number = adder.checker.rows() + 1;
+                    adder.checker.add(&Err(unreadable(blocks.line(), number, &error)));
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
