@@ -8,6 +8,7 @@ pub mod card;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod content;
 pub mod encrypt;
 pub mod intake;
 pub mod job;

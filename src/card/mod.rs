@@ -19,7 +19,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize as _;
 
-use crate::job::Content;
+use crate::content::Content;
 use crate::pin::PinJwe;
 use form::Form;
 use kind::Kind;
