@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backoff;
 pub mod card;
 pub mod clock;
 pub mod commands;

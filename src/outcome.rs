@@ -2,8 +2,12 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// A card that Stripe made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ResultCard")]
 pub struct Card {
     /// Stripe's id, `ic_…`.
     pub id: String,
@@ -16,7 +20,8 @@ pub struct Card {
 }
 
 /// Why no card was or will be made for a job, as its sender should read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ResultError")]
 pub struct Refusal {
     /// A code to switch on: one of embosser's own (listed in the README), or Stripe's.
     pub code: Cow<'static, str>,
@@ -41,6 +46,20 @@ pub enum Outcome {
     Refused(Refusal),
     /// Whether there is a card is not known yet; the job must be run again.
     Unresolved(Refusal),
+}
+
+impl Ended {
+    /// The end of a row or a message that made no job: nothing was called for it.
+    #[must_use]
+    pub fn refused(refusal: Refusal) -> Self {
+        Self {
+            outcome: Outcome::Refused(refusal),
+            attempts: 0,
+            request_id: None,
+            recorded_before: false,
+            note: None,
+        }
+    }
 }
 
 impl Outcome {

@@ -320,7 +320,7 @@ async fn a_thousand_messages_that_are_no_jobs_are_refused_and_all_good_ones_issu
         delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
         let event: ResultEvent = serde_json::from_slice(&delivery.data).unwrap();
         match event.error {
-            Some(error) => *codes.entry(error.code).or_default() += 1,
+            Some(error) => *codes.entry(error.code.into_owned()).or_default() += 1,
             None => issued += 1,
         }
     }

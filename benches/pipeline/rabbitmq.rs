@@ -1,5 +1,6 @@
 //! The same jobs from a real RabbitMQ: consumed, issued, their results published, acknowledged.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -65,7 +66,9 @@ async fn publish(broker: &Broker, jobs: Vec<Job>) {
             publishing.join_next().await.unwrap().unwrap();
         }
         let publisher = publisher.clone();
-        publishing.spawn(async move { Outgoing::of(job).publish(&publisher).await.unwrap() });
+        publishing.spawn(async move {
+            Outgoing::of(job).publish(&publisher, || ControlFlow::Continue(())).await.unwrap()
+        });
     }
     publishing.join_all().await;
     publisher.close().await;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::range::{PER_SECOND_MAX, above_zero_up_to, grouped};
+use crate::config::{Config, place};
 
 /// `--rate`: calls a second.
 ///
@@ -27,6 +28,23 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         };
         format!("an address and a port are needed, for example {example}")
     })
+}
+
+/// The configuration with what the command line says instead, checked, and with the ledger's place found.
+///
+/// # Errors
+/// What is wrong with it, for the operator.
+pub fn with_options(mut config: Config, rate: Option<f64>, ledger: Option<&str>) -> Result<Config, String> {
+    if let Some(rate) = rate {
+        config.pace.endpoint_per_second = rate;
+        config.pace.account_per_second = rate;
+    }
+    if let Some(ledger) = ledger {
+        ledger.clone_into(&mut config.ledger.url);
+    }
+    let mut config = config.checked().map_err(|error| error.to_string())?;
+    config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -42,26 +42,26 @@ pub fn run(args: &Args, config: &Config) -> Result<Exit, String> {
     let per_second =
         args.rate.unwrap_or_else(|| config.pace.endpoint_per_second.min(config.pace.account_per_second));
     let mut out = BufWriter::new(io::stdout().lock());
-    let told = match args.format {
-        Format::Json => tell_json(args, per_second, &mut out),
-        Format::Text => tell_text(args, per_second, &mut out),
+    let written = match args.format {
+        Format::Json => write_json(args, per_second, &mut out),
+        Format::Text => write_text(args, per_second, &mut out),
     };
-    match told.and_then(|exit| out.flush().map(|()| exit).map_err(Untold::from)) {
+    match written.and_then(|exit| out.flush().map(|()| exit).map_err(CheckError::from)) {
         Ok(exit) => Ok(exit),
         // Whoever reads has read enough.
-        Err(Untold::Written(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Unusable),
-        Err(Untold::Written(error)) => Err(error.to_string()),
-        Err(Untold::Manifest(error)) => Err(error.to_string()),
+        Err(CheckError::Written(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Unusable),
+        Err(CheckError::Written(error)) => Err(error.to_string()),
+        Err(CheckError::Manifest(error)) => Err(error.to_string()),
     }
 }
 
 /// Why there is no verdict.
-enum Untold {
+enum CheckError {
     Manifest(ManifestError),
     Written(io::Error),
 }
 
-impl From<io::Error> for Untold {
+impl From<io::Error> for CheckError {
     fn from(error: io::Error) -> Self {
         Self::Written(error)
     }
@@ -70,20 +70,20 @@ impl From<io::Error> for Untold {
 /// Checks the file, and tells of each problem as it is found.
 fn check(
     args: &Args,
-    mut tell: impl FnMut(&Problem) -> io::Result<()>,
+    mut write: impl FnMut(&Problem) -> io::Result<()>,
 ) -> Result<Result<CheckReport, ManifestError>, io::Error> {
     let mut written = Ok(());
     let report = Manifest::inspect(&args.manifest).and_then(|manifest| {
         manifest.check_each(&CheckOptions::default(), &|_| {}, &mut |problem| {
             if written.is_ok() {
-                written = tell(&problem);
+                written = write(&problem);
             }
         })
     });
     written.map(|()| report)
 }
 
-fn tell_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, Untold> {
+fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, CheckError> {
     let mut overview = Overview::default();
     let report = check(args, |problem| {
         overview.add(problem);
@@ -98,9 +98,9 @@ fn tell_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit,
             writeln!(out, "The header cannot be used; no row was looked at. Nothing would be issued.")?;
             return Ok(Exit::Unusable);
         }
-        Err(error) => return Err(Untold::Manifest(error)),
+        Err(error) => return Err(CheckError::Manifest(error)),
     };
-    overview.tell(report.problem_count, out)?;
+    overview.write(report.problem_count, out)?;
     let cards = report.r#virtual + report.physical;
     writeln!(
         out,
@@ -140,7 +140,7 @@ struct Verdict {
     seconds: f64,
 }
 
-fn tell_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, Untold> {
+fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, CheckError> {
     let manifest = serde_json::to_string(&args.manifest.to_string_lossy()).map_err(io::Error::from)?;
     write!(out, "{{\n  \"manifest\": {manifest},\n  \"problems\": [")?;
     let mut separator = "\n    ";
@@ -207,7 +207,7 @@ impl Overview {
         seen.0 += 1;
     }
 
-    fn tell(&self, problem_count: u64, out: &mut impl Write) -> io::Result<()> {
+    fn write(&self, problem_count: u64, out: &mut impl Write) -> io::Result<()> {
         if problem_count < Self::PROBLEMS_MIN {
             return Ok(());
         }

@@ -5,18 +5,20 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
+use crate::backoff::Backoff;
+use crate::clock::Clock;
 use crate::config::{Config, PaceConfig};
 use crate::ledger::{Kind, Ledger, Only, Scope, State};
+use crate::line::decision::Rules;
+use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::pace::{Answered as Paced, Pace, Waited};
 use crate::sandbox::{self, Sandbox};
 use crate::stripe::{AccountAnswer, CardAnswer, Client, Mode};
 
 /// How long a first contact is tried for before a command that ends gives up.
 pub const FIRST_CONTACT_MAX: Duration = Duration::from_secs(60);
-/// First wait before the account is asked again; doubles.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
-/// Longest such wait.
-const ASK_AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Waits before the account is asked again.
+const ASK_AGAIN: Backoff = Backoff::between(Duration::from_millis(250), Duration::from_secs(5));
 /// Cards of a former scope that are looked for before its rows are taken for this account's.
 const FORMER_CARDS: u32 = 3;
 
@@ -60,6 +62,24 @@ pub enum Patience {
     Bounded(u32, Duration),
     /// For ever: a server waits for Stripe.
     Unbounded,
+}
+
+/// What a line is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose {
+    /// How long it is there.
+    pub runs: Runs,
+    /// Whether cards are looked for before the first call.
+    pub reconcile_first: bool,
+}
+
+/// How long a line is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    /// Until its manifest's rows have ended.
+    ToAnEnd,
+    /// Until it is told to stop.
+    Forever,
 }
 
 /// A client for Stripe, or with `sandbox` for one that is started here.
@@ -131,6 +151,29 @@ impl Connected {
         Ok(scope)
     }
 
+    /// The account's line.
+    #[must_use]
+    pub fn line(&self, config: &Config, pace: Pace, ledger: &Ledger, scope: &Scope, of: Purpose) -> Line {
+        let (lease_idle, on_same_refusals) = match of.runs {
+            // The lease is held for the whole run, and no longer.
+            Runs::ToAnEnd => (Duration::ZERO, OnSameRefusals::Stop),
+            Runs::Forever => (LEASE_IDLE, OnSameRefusals::Wait),
+        };
+        Line::new(Parts {
+            client: self.client.clone(),
+            pace,
+            ledger: ledger.clone(),
+            scope: scope.clone(),
+            clock: Clock::system(),
+            retry: config.retry.clone(),
+            rules: Rules::of(&config.stripe),
+            look_first: if of.reconcile_first { LookFirst::Yes } else { LookFirst::No },
+            vet: Vet::Yes,
+            lease_idle,
+            same_refusals: (config.stripe.same_refusals_max, on_same_refusals),
+        })
+    }
+
     /// Where calls go.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -153,7 +196,7 @@ impl Connected {
     /// The account's id; none if it cannot be asked for.
     async fn ask(&self, pace: &Pace, patience: Patience) -> Result<Option<String>, ScopeError> {
         let began = std::time::Instant::now();
-        let (mut wait, mut tries) = (ASK_AGAIN, 0);
+        let (mut backoff, mut tries) = (ASK_AGAIN, 0);
         loop {
             tries += 1;
             let Some(answer) = paced(pace, self.client.account(), |answer| match answer {
@@ -194,8 +237,7 @@ impl Connected {
                 )));
             }
             tracing::warn!(host = self.host, reason, "Stripe does not answer; trying again");
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(ASK_AGAIN_MAX);
+            tokio::time::sleep(backoff.wait()).await;
         }
     }
 

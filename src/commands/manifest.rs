@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::job::Batch;
-use crate::manifest::Manifest;
 use crate::manifest::snapshot::Snapshot;
+use crate::manifest::{CheckOptions, CheckReport, Manifest};
 
 /// What stands for standard input.
 const STANDARD_INPUT: &str = "-";
@@ -51,4 +51,39 @@ pub fn results_of(path: &Path, batch: &Batch, ending: &str) -> PathBuf {
         return format!("{}.{ending}", batch.as_str().replace('/', "_")).into();
     }
     path.with_extension(ending)
+}
+
+/// What is done with a manifest's rows, for sentences about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Verb {
+    /// As in "to issue the others".
+    pub infinitive: &'static str,
+    /// As in "nothing was issued".
+    pub participle: &'static str,
+}
+
+/// Checks all of its rows. Invalid ones are an error, unless they are to be skipped.
+///
+/// # Errors
+/// A sentence for the operator; the problems stand on standard error then.
+pub async fn check(
+    manifest: &Arc<Manifest>,
+    options: CheckOptions,
+    skip_invalid: bool,
+    verb: Verb,
+) -> Result<CheckReport, String> {
+    let manifest = manifest.clone();
+    let checking = tokio::task::spawn_blocking(move || manifest.check(&options, &|_| {}));
+    let checked = checking.await.map_err(|error| error.to_string())?;
+    let report = checked.map_err(|error| error.to_string())?;
+    if report.invalid_rows > 0 && !skip_invalid {
+        super::check::print_problems(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
+        let Verb { infinitive, participle } = verb;
+        return Err(format!(
+            "{} of {} rows are invalid; nothing was {participle}. Mend them, or pass --skip-invalid to {infinitive} the \
+             others",
+            report.invalid_rows, report.rows
+        ));
+    }
+    Ok(report)
 }

@@ -2,12 +2,14 @@
 
 pub mod arguments;
 pub mod check;
+mod confirm;
 pub mod connect;
 pub mod encrypt;
 pub mod example;
 pub mod health;
 pub mod issue;
 pub mod manifest;
+mod progress;
 pub mod sandbox;
 pub mod schema;
 pub mod serve;

@@ -156,16 +156,16 @@ pub async fn run(args: Args) -> Result<Exit, String> {
         sandbox.key_url()
     );
     let mut report = tokio::time::interval(REPORT_EVERY);
-    let mut told = summary(&sandbox);
+    let mut printed = summary(&sandbox);
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
             _ = terminate.recv() => break,
             _ = report.tick() => {
                 let now = summary(&sandbox);
-                if now != told {
+                if now != printed {
                     eprintln!("{now}");
-                    told = now;
+                    printed = now;
                 }
             }
         }

@@ -8,16 +8,13 @@ use secrecy::SecretString;
 use tokio::net::TcpListener;
 
 use super::Exit;
-use super::connect::{Connected, Patience, connect};
+use super::connect::{Patience, Purpose, Runs, connect};
 use super::signals::{HangUp, StopSignals, on_hang_up};
 use crate::clock::Clock;
 use crate::config::{Config, JobsTo, place};
 use crate::ledger::{Ledger, Scope};
-use crate::line::decision::Rules;
-use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics::exporter::Exporter;
 use crate::queue::Broker;
-use crate::sandbox::Sandbox;
 use crate::serve::access::{Role, Tokens, new_token};
 use crate::serve::intake::{Intake, Queue, WorkerScope};
 use crate::serve::{self, Server};
@@ -86,18 +83,10 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     on_hang_up(move || {
         let _ = hung_up.try_send(());
     })?;
-    if let Some(rate) = args.rate {
-        config.pace.endpoint_per_second = rate;
-        config.pace.account_per_second = rate;
-    }
     if let Some(listen) = args.listen {
         config.http.listen = listen;
     }
-    if let Some(ledger) = &args.ledger {
-        config.ledger.url.clone_from(ledger);
-    }
-    let mut config = config.checked().map_err(|error| error.to_string())?;
-    config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    let mut config = super::arguments::with_options(config, args.rate, args.ledger.as_deref())?;
     tracing::info!("ledger: {}", place::shown(&config.ledger.url));
     let tokens = match &config.http.tokens_file {
         Some(file) => Tokens::read(file).map_err(|error| error.to_string())?,
@@ -136,9 +125,12 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         None => {
             let connected = connect(args.sandbox, &mut config, api_key).await?;
             let ledger = open(&config.ledger.url).await?;
-            let look_first = if args.reconcile_first { LookFirst::Yes } else { LookFirst::No };
-            let (intake, sandbox) = line(&config, connected, ledger.clone(), look_first).await?;
-            (intake, Some(ledger), sandbox)
+            let pace = connected.pace(&config.pace);
+            let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await;
+            let scope = scope.map_err(|error| error.to_string())?;
+            let purpose = Purpose { runs: Runs::Forever, reconcile_first: args.reconcile_first };
+            let line = connected.line(&config, pace, &ledger, &scope, purpose);
+            (Intake::Line(Arc::new(line)), Some(ledger), connected.sandbox)
         }
     };
     let account = config.stripe.account;
@@ -146,7 +138,10 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         serve::Parts { config: config.http, tokens, intake, views: views.clone(), mode, account, exporter };
     let server = Server::new(parts);
     let stopped = server.clone();
-    tokio::spawn(StopSignals::listen(HangUp::SeenTo)?.obey(move || stopped.stop()));
+    tokio::spawn(StopSignals::listen(HangUp::SeenTo)?.obey(move || {
+        tracing::info!("stopping: calls in flight are finished");
+        stopped.stop();
+    }));
     let reloaded = server.clone();
     tokio::spawn(async move {
         while hang_ups.recv().await.is_some() {
@@ -166,33 +161,6 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
 
 fn is_live(api_key: Option<&SecretString>) -> bool {
     api_key.is_some_and(|key| Mode::of(key) == Mode::Live)
-}
-
-/// The line in this process.
-async fn line(
-    config: &Config,
-    connected: Connected,
-    ledger: Ledger,
-    look_first: LookFirst,
-) -> Result<(Intake, Option<Sandbox>), String> {
-    let pace = connected.pace(&config.pace);
-    let scope =
-        connected.scope(&ledger, &pace, Patience::Unbounded).await.map_err(|error| error.to_string())?;
-    let Connected { client, sandbox, .. } = connected;
-    let line = Line::new(Parts {
-        client,
-        pace,
-        ledger,
-        scope,
-        clock: Clock::system(),
-        retry: config.retry.clone(),
-        rules: Rules::of(&config.stripe),
-        look_first,
-        vet: Vet::Yes,
-        lease_idle: LEASE_IDLE,
-        same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Wait),
-    });
-    Ok((Intake::Line(Arc::new(line)), sandbox))
 }
 
 /// The queue of a worker with a key of this mode.

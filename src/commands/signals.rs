@@ -48,7 +48,6 @@ impl StopSignals {
             () = hung_up(self.hang_up.as_mut()) => true,
         };
         stop();
-        say("\nstopping: calls in flight are finished (again to stop at once)");
         let stopped = Instant::now();
         loop {
             stop_signal(&mut self.interrupt, &mut self.terminate).await;

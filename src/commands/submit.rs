@@ -2,37 +2,32 @@
 
 mod follow;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use indicatif::ProgressBar;
 
 use super::Exit;
-use super::issue::earlier::{recognise as recognise_rows, tell};
+use super::confirm::{WithoutTerminal, confirmed};
+use super::issue::earlier::{print_recognised, recognise as recognise_rows};
+use super::manifest::Verb;
+use super::progress::progress;
 use super::signals::say;
 use crate::config::{Config, place};
-use crate::job::{Batch, Job};
+use crate::intake::feed::{Bounds, Each, Sink, feed};
+use crate::job::Batch;
 use crate::ledger::{Ledger, LedgerError, Scope};
+use crate::line::{Admitted, Line};
 use crate::manifest::batch::{Jobs, SecondCards};
 use crate::manifest::recognise::Recognition;
-use crate::manifest::{CheckOptions, CheckReport, InvalidRow, Manifest, Row};
+use crate::manifest::{CheckOptions, InvalidRow, Manifest};
 use crate::queue::Broker;
-use crate::queue::publisher::{NotTaken, Publisher};
-use crate::queue::send::Outgoing;
+use crate::queue::publisher::Publisher;
+use crate::queue::send::{Outgoing, no_queue};
 use crate::stripe::host_of;
 use follow::Following;
-
-/// Publishes that wait for their confirm at once.
-const UNCONFIRMED_MAX: usize = 256;
-/// Between two tries to publish to a full queue.
-const FULL_WAIT: Duration = Duration::from_millis(500);
-/// Between two lines of progress where there is no terminal.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Options of `embosser submit`.
 #[derive(Debug, clap::Args)]
@@ -78,22 +73,19 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
     let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
     let manifest = super::manifest::open(&args.manifest).await?;
-    let report = check(&manifest).await?;
-    if report.invalid_rows > 0 && !args.skip_invalid {
-        super::check::print_problems(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
-        return Err(format!(
-            "{} of {} rows are invalid; nothing was published. Mend them, or pass --skip-invalid to publish the others",
-            report.invalid_rows, report.rows
-        ));
-    }
+    let verb = Verb { infinitive: "publish", participle: "published" };
+    let report = super::manifest::check(&manifest, CheckOptions::default(), args.skip_invalid, verb).await?;
     let valid = report.rows - report.invalid_rows;
-    if !confirm(&args, &broker, valid)? {
+    // Whoever works on the queue may hold a live key: a person is asked first.
+    let (queue, address) = (broker.topology.jobs.as_str(), broker.shown());
+    let about = format!("{valid} jobs go to {queue} at {address}; its worker will issue their cards.");
+    if !confirmed(&about, "Publish them?", args.yes, &WithoutTerminal::Yes)? {
         return Err("nothing was published".into());
     }
     let recognition =
         if args.second_cards { Arc::default() } else { recognise(&args, &config, &batch, &manifest).await? };
     let publisher = Arc::new(Publisher::new(broker.clone(), "embosser submit"));
-    publisher.connect().await.map_err(|error| format!("{}: {error}", broker.shown()))?;
+    publisher.connect().await.map_err(|error| format!("{address}: {error}"))?;
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, "results.csv");
     let results = args.results.clone().unwrap_or_else(of_manifest);
     let following = match args.wait {
@@ -101,14 +93,21 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
         false => None,
     };
     let published = Arc::new(Published::default());
-    let bar = progress(valid, &published);
-    let ended =
-        publish_all(&publisher, manifest, Jobs::new(batch.clone(), recognition), &published, &bar).await;
+    let shown = published.clone();
+    let bar = progress(valid, move || shown.words().to_owned());
+    let jobs = Jobs::new(batch.clone(), recognition);
+    let publishing =
+        Publishing { publisher: publisher.clone(), published: published.clone(), bar: bar.clone() };
+    let read = move |each: &mut Each<'_>| {
+        let _ = manifest.rows().map_err(|error| error.to_string())?.try_for_each(each);
+        Ok(())
+    };
+    let fed = feed(read, jobs, &Arc::new(publishing), Bounds::OF_QUEUE).await;
     bar.finish_and_clear();
     publisher.close().await;
-    let cut = ended?;
+    let cut = fed?.cut;
     let confirmed = published.confirmed.load(Ordering::Relaxed);
-    println!("{confirmed} of {} rows published to {} as batch {batch}.", report.rows, broker.topology.jobs);
+    println!("{confirmed} of {} rows published to {queue} as batch {batch}.", report.rows);
     if let Some(reason) = &cut {
         eprintln!("stopped: {reason}");
     }
@@ -121,32 +120,6 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
         return Ok(Exit::Unfinished);
     }
     Ok(if exit == Exit::Success && skipped { Exit::Refused } else { exit })
-}
-
-async fn check(manifest: &Arc<Manifest>) -> Result<CheckReport, String> {
-    let manifest = manifest.clone();
-    let checking = move || manifest.check(&CheckOptions::default(), &|_| {});
-    tokio::task::spawn_blocking(checking)
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())
-}
-
-/// Whoever works on the queue may hold a live key: a person is asked first.
-fn confirm(args: &Args, broker: &Broker, rows: u64) -> Result<bool, String> {
-    eprintln!(
-        "{rows} jobs go to {} at {}; its worker will issue their cards.",
-        broker.topology.jobs,
-        broker.shown()
-    );
-    if args.yes || !std::io::stdin().is_terminal() {
-        return Ok(true);
-    }
-    eprint!("Publish them? [y/N] ");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|error| error.to_string())?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The rows that are known under other names, as far as the ledger here knows: it may be the worker's, or there may be none.
@@ -183,7 +156,7 @@ async fn recognise(
         [] => Arc::default(),
         [scope] => {
             let recognition = recognise_rows(&ledger, scope, batch, SecondCards::Refused, manifest).await?;
-            tell(&recognition, say);
+            print_recognised(&recognition, say);
             recognition
         }
         several => {
@@ -198,109 +171,44 @@ async fn recognise(
     Ok(recognition)
 }
 
-/// Answers why not all were read, if so.
-async fn publish_all(
-    publisher: &Arc<Publisher>,
-    manifest: Arc<Manifest>,
-    mut jobs: Jobs,
-    published: &Arc<Published>,
-    bar: &ProgressBar,
-) -> Result<Option<String>, String> {
-    let (rows, mut incoming) = mpsc::channel::<Result<Row, InvalidRow>>(1);
-    let reader = std::thread::spawn(move || read_rows(&manifest, &rows));
-    let mut publishing: JoinSet<Result<(), String>> = JoinSet::new();
-    while let Some(row) = incoming.recv().await {
-        // An invalid row was told by the check.
-        let Ok(row) = row else { continue };
-        let line = row.line;
-        let job = jobs
-            .job_of(row)
-            .map_err(|error| format!("line {line}: batch and row_id together make a job id that {error}"))?;
-        if publishing.len() >= UNCONFIRMED_MAX
-            && let Some(ended) = publishing.join_next().await
-        {
-            ended.map_err(|error| error.to_string())??;
-        }
-        let (publisher, published, bar) = (publisher.clone(), published.clone(), bar.clone());
-        publishing.spawn(async move {
-            publish(&publisher, job, &published).await?;
-            published.confirmed.fetch_add(1, Ordering::Relaxed);
-            bar.inc(1);
-            Ok(())
-        });
-    }
-    while let Some(ended) = publishing.join_next().await {
-        ended.map_err(|error| error.to_string())??;
-    }
-    reader.join().map_err(|_| "the manifest's reader failed".to_owned())?
-}
-
-fn read_rows(
-    manifest: &Manifest,
-    rows: &mpsc::Sender<Result<Row, InvalidRow>>,
-) -> Result<Option<String>, String> {
-    for row in manifest.rows().map_err(|error| error.to_string())? {
-        if let Err(invalid) = &row
-            && let Some(reason) = invalid.unreadable()
-        {
-            return Ok(Some(reason.to_owned()));
-        }
-        if rows.blocking_send(row).is_err() {
-            break;
-        }
-    }
-    Ok(None)
-}
-
-/// One row, waiting for as long as the queue is full.
-async fn publish(publisher: &Publisher, job: Job, published: &Published) -> Result<(), String> {
-    let outgoing = Outgoing::of(job);
-    loop {
-        match outgoing.publish(publisher).await {
-            Ok(()) => {
-                published.full.store(false, Ordering::Relaxed);
-                return Ok(());
-            }
-            Err(NotTaken::Full) => {
-                published.full.store(true, Ordering::Relaxed);
-                tokio::time::sleep(FULL_WAIT).await;
-            }
-            Err(NotTaken::Unroutable) => {
-                let queue = &publisher.topology().jobs;
-                return Err(format!(
-                    "there is no queue {queue}; start a worker, or let rabbitmq.declare be true"
-                ));
-            }
+impl Published {
+    fn words(&self) -> &'static str {
+        if self.full.load(Ordering::Relaxed) {
+            "published; the queue is full: waiting for the worker"
+        } else {
+            "published"
         }
     }
 }
 
-fn words(published: &Published) -> &'static str {
-    if published.full.load(Ordering::Relaxed) { "the queue is full: waiting for the worker" } else { "" }
+/// The queue, as rows are fed to it.
+struct Publishing {
+    publisher: Arc<Publisher>,
+    published: Arc<Published>,
+    bar: ProgressBar,
 }
 
-fn progress(rows: u64, published: &Arc<Published>) -> ProgressBar {
-    let terminal = std::io::stderr().is_terminal();
-    let bar = if terminal { ProgressBar::new(rows) } else { ProgressBar::hidden() };
-    if terminal {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} published, {per_sec} {msg}");
-        bar.set_style(style.expect("the template is a constant that parses"));
+impl Sink for Publishing {
+    fn line(&self) -> Option<&Line> {
+        None
     }
-    let (shown, published) = (bar.clone(), published.clone());
-    let every = if terminal { Duration::from_millis(200) } else { PROGRESS_EVERY };
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(every).await;
-            if shown.is_finished() {
-                return;
-            }
-            if terminal {
-                shown.set_message(words(&published));
-            } else {
-                let confirmed = published.confirmed.load(Ordering::Relaxed);
-                eprintln!("{confirmed}/{rows} published {}", words(&published));
-            }
-        }
-    });
-    bar
+
+    async fn carry(&self, job: Admitted) -> Result<(), String> {
+        let full = &self.published.full;
+        let while_full = || {
+            full.store(true, Ordering::Relaxed);
+            ControlFlow::Continue(())
+        };
+        let published = Outgoing::of(job.into_job()).publish(&self.publisher, while_full).await;
+        published.map_err(|_| no_queue(&self.publisher))?;
+        full.store(false, Ordering::Relaxed);
+        self.published.confirmed.fetch_add(1, Ordering::Relaxed);
+        self.bar.inc(1);
+        Ok(())
+    }
+
+    async fn refused(&self, _: &InvalidRow) -> Result<(), String> {
+        // The check said so.
+        Ok(())
+    }
 }

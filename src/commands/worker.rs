@@ -3,17 +3,14 @@
 use std::sync::Arc;
 
 use secrecy::SecretString;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::connect::{Connected, Patience, ScopeError, connect};
-use super::signals::{on_hang_up, say};
-use crate::clock::Clock;
-use crate::config::{Config, RetryConfig, place, seconds};
+use super::connect::{Patience, Purpose, Runs, ScopeError, connect};
+use super::signals::{HangUp, StopSignals, on_hang_up, say};
+use crate::config::{Config, place, seconds};
 use crate::ledger::Ledger;
-use crate::line::decision::Rules;
-use crate::line::{Halt, LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::line::Halt;
 use crate::metrics::exporter::Exporter;
 use crate::queue::Broker;
 use crate::queue::message::Terms;
@@ -40,18 +37,10 @@ pub struct Args {
 ///
 /// # Errors
 /// A sentence for the operator.
-pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) -> Result<Exit, String> {
+pub async fn run(args: Args, config: Config, api_key: Option<SecretString>) -> Result<Exit, String> {
     // The end of a terminal, or somebody who takes it for a server that reads its configuration anew, ends no calls.
     on_hang_up(|| tracing::info!("SIGHUP: nothing is read anew; going on"))?;
-    if let Some(rate) = args.rate {
-        config.pace.endpoint_per_second = rate;
-        config.pace.account_per_second = rate;
-    }
-    if let Some(ledger) = &args.ledger {
-        config.ledger.url.clone_from(ledger);
-    }
-    let mut config = config.checked().map_err(|error| error.to_string())?;
-    config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    let mut config = super::arguments::with_options(config, args.rate, args.ledger.as_deref())?;
     tracing::info!("ledger: {}", place::shown(&config.ledger.url));
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
     let connected = connect(args.sandbox, &mut config, api_key).await?;
@@ -71,26 +60,12 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         Err(ScopeError::Unreachable(reason)) => return Ok(again(&reason)),
         Err(ScopeError::Unusable(reason)) => return Err(reason),
     };
-    let Connected { client, sandbox, .. } = connected;
     let exporter = Exporter::install()?;
     exporter.upkeep();
-    let line = Arc::new(Line::new(Parts {
-        client,
-        pace,
-        ledger: ledger.clone(),
-        scope,
-        clock: Clock::system(),
-        retry: RetryConfig {
-            // What takes longer waits on the ladder, where it keeps no other one out.
-            elapsed_seconds_max: config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max),
-            ..config.retry.clone()
-        },
-        rules: Rules::of(&config.stripe),
-        look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
-        vet: Vet::Yes,
-        lease_idle: LEASE_IDLE,
-        same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Wait),
-    }));
+    // What takes longer waits on the ladder, where it keeps no other one out.
+    config.retry.elapsed_seconds_max = config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max);
+    let purpose = Purpose { runs: Runs::Forever, reconcile_first: args.reconcile_first };
+    let line = Arc::new(connected.line(&config, pace, &ledger, &scope, purpose));
     let message_kib_max = usize::try_from(config.worker.message_kib_max).unwrap_or(usize::MAX);
     let terms = Terms {
         account: config.stripe.account.clone(),
@@ -104,10 +79,16 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         .map_err(|error| format!("worker.listen {listen}: {error}"))?;
     let router = health::router(line, worker.ready(), &exporter);
     let http = tokio::spawn(async move { axum::serve(listener, router).await });
-    let ended = worker.run(stop_on_signal()?).await;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(StopSignals::listen(HangUp::SeenTo)?.obey(move || {
+        tracing::info!("stopping: calls in flight are finished");
+        stopped.cancel();
+    }));
+    let ended = worker.run(stop).await;
     http.abort();
     ledger.close().await;
-    if let Some(sandbox) = sandbox {
+    if let Some(sandbox) = connected.sandbox {
         sandbox.stop().await;
     }
     match ended {
@@ -124,24 +105,4 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
 fn again(reason: &dyn std::fmt::Display) -> Exit {
     say(&format!("embosser: stopped: {reason}"));
     Exit::Unfinished
-}
-
-fn stop_on_signal() -> Result<CancellationToken, String> {
-    let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        for again in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            if again {
-                crate::logging::exit(Exit::Unfinished.code());
-            }
-            tracing::info!("stopping: calls in flight are finished");
-            stopping.cancel();
-        }
-    });
-    Ok(stop)
 }

@@ -1,7 +1,9 @@
-//! How jobs come in as documents: what a sender writes and how it is read, wherever it comes from.
+//! How jobs come in: as documents, whoever sends them, and as rows.
 //!
-//! Duty: one decoder for the queue and for HTTP, so that both take and refuse the same. Never: a value of a document in an
+//! Duty: one decoder of documents for the queue and for HTTP, so that both take and refuse the same ([`document`]); one way from
+//! rows to whatever takes their jobs ([`feed`]). Never: a value of a document in an
 //! error or in `Debug`, since any of them could be a PIN.
 
 pub mod document;
+pub mod feed;
 mod tree;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Stop;
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::ledger::{Holder, Lease, LeaseError, Leased, Ledger, Scope};
 use crate::metrics;
@@ -121,7 +122,7 @@ impl LineLease {
         *lease = None;
         // Whoever stops waiting is blocked by nobody any more.
         let _blocked = Blocked(shared);
-        let (mut wait, mut failures) = (ASK_EVERY, 0);
+        let (mut backoff, mut failures) = (Backoff::between(ASK_EVERY, ASK_EVERY_MAX), 0);
         loop {
             match shared.ledger.lease(&shared.scope, &shared.clock).await {
                 Ok(Leased::Ours(ours)) => {
@@ -139,8 +140,7 @@ impl LineLease {
                 Err(LeaseError::Ledger(error)) => return Err(Stop::Ledger(error)),
                 Err(error @ LeaseError::File { .. }) => return Err(Stop::Lease(error.to_string())),
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(ASK_EVERY_MAX);
+            tokio::time::sleep(backoff.wait()).await;
         }
     }
 

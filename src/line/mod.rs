@@ -168,6 +168,12 @@ impl Admitted {
         &self.job
     }
 
+    /// The job, to go elsewhere.
+    #[must_use]
+    pub fn into_job(self) -> Job {
+        *self.job
+    }
+
     /// It holds that place among the jobs that wait for their first turn.
     pub fn waiting_in(mut self, place: OwnedSemaphorePermit) -> Self {
         self.job.waiting = Some(place);

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Job, Place};
+use crate::job::{Batch, Job, Place};
 use crate::outcome::{Card, Ended, Outcome, Refusal};
 
 /// What became of a job. Published at least once for each job; a repeated one says the same. Whoever reads it leaves members
@@ -17,9 +17,9 @@ pub struct ResultEvent {
     /// Whether there is a card.
     pub outcome: ResultOutcome,
     /// The card, if issued.
-    pub card: Option<ResultCard>,
+    pub card: Option<Card>,
     /// Why not, if refused.
-    pub error: Option<ResultError>,
+    pub error: Option<Refusal>,
     /// Calls made for it.
     pub attempts: u32,
     /// Stripe's id of the request that decided it.
@@ -44,28 +44,6 @@ pub enum ResultOutcome {
     Refused,
 }
 
-/// A card that was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ResultCard {
-    /// Stripe's id.
-    pub id: String,
-    /// The last four digits of its number.
-    pub last4: String,
-    /// Month of expiry.
-    pub exp_month: u32,
-    /// Year of expiry.
-    pub exp_year: u32,
-}
-
-/// Why there is no card.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ResultError {
-    /// A code to switch on.
-    pub code: String,
-    /// A sentence for people.
-    pub message: String,
-}
-
 /// What names a job in its event, kept while the job itself goes down the line.
 #[derive(Debug, Clone, Default)]
 pub struct Named {
@@ -84,79 +62,49 @@ impl Named {
         Self { id: Some(job.id.to_string()), batch: Some(job.batch.to_string()), place: job.place.clone() }
     }
 
-    fn event(self, outcome: ResultOutcome) -> ResultEvent {
+    /// The event of its end; none while that is not known.
+    #[must_use]
+    pub fn ended(self, ended: &Ended) -> Option<ResultEvent> {
+        let (outcome, card, error) = match &ended.outcome {
+            Outcome::Issued(card) => (ResultOutcome::Issued, Some(card.clone()), None),
+            Outcome::Refused(refusal) => (ResultOutcome::Refused, None, Some(refusal.clone())),
+            Outcome::Unresolved(_) => return None,
+        };
         let (row, row_id) = self.place.map_or((None, None), |place| (Some(place.row), place.row_id));
-        ResultEvent {
+        Some(ResultEvent {
             id: self.id,
             batch: self.batch,
             outcome,
-            card: None,
-            error: None,
-            attempts: 0,
-            request_id: None,
+            card,
+            error,
+            attempts: ended.attempts,
+            request_id: ended.request_id.clone(),
             row,
             row_id,
-            note: None,
-        }
-    }
-
-    /// The event of a card.
-    #[must_use]
-    pub fn issued(self, card: &Card, ended: &Ended) -> ResultEvent {
-        let mut event = self.event(ResultOutcome::Issued);
-        event.card = Some(ResultCard {
-            id: card.id.clone(),
-            last4: card.last4.clone(),
-            exp_month: card.exp_month,
-            exp_year: card.exp_year,
-        });
-        event.attempts = ended.attempts;
-        event.request_id.clone_from(&ended.request_id);
-        event.note.clone_from(&ended.note);
-        event
-    }
-
-    /// The event of a refusal.
-    #[must_use]
-    pub fn refused(self, refusal: &Refusal) -> ResultEvent {
-        let mut event = self.event(ResultOutcome::Refused);
-        event.error = Some(ResultError { code: refusal.code.to_string(), message: refusal.message.clone() });
-        event
+            note: ended.note.clone(),
+        })
     }
 }
 
 impl ResultEvent {
-    /// `OUTCOME.BATCH`. A routing key has at most 255 bytes, so a long batch's name is cut.
+    /// `OUTCOME.BATCH`.
     #[must_use]
     pub fn routing_key(&self) -> String {
-        Self::routing_key_of(self.outcome, self.batch.as_deref())
+        routing_key(self.outcome, self.batch.as_deref().unwrap_or("unknown"))
     }
 
-    /// The same, for whoever listens for a batch.
+    /// The keys of all events of a batch.
     #[must_use]
-    pub fn routing_key_of(outcome: ResultOutcome, batch: Option<&str>) -> String {
-        const BATCH_BYTES_MAX: usize = 240;
-        let outcome = match outcome {
-            ResultOutcome::Issued => "issued",
-            ResultOutcome::Refused => "refused",
-        };
-        let batch = batch.unwrap_or("unknown");
-        format!("{outcome}.{}", &batch[..batch.floor_char_boundary(BATCH_BYTES_MAX)])
+    pub fn routing_keys_of(batch: &Batch) -> [String; 2] {
+        [ResultOutcome::Issued, ResultOutcome::Refused].map(|outcome| routing_key(outcome, batch.as_str()))
     }
 
     /// As the line would have told it.
     #[must_use]
     pub fn into_ended(self) -> Ended {
         let outcome = match (self.outcome, self.card, self.error) {
-            (ResultOutcome::Issued, Some(card), _) => Outcome::Issued(Card {
-                id: card.id,
-                last4: card.last4,
-                exp_month: card.exp_month,
-                exp_year: card.exp_year,
-            }),
-            (_, _, Some(error)) => {
-                Outcome::Refused(Refusal { code: error.code.into(), message: error.message })
-            }
+            (ResultOutcome::Issued, Some(card), _) => Outcome::Issued(card),
+            (_, _, Some(refusal)) => Outcome::Refused(refusal),
             (_, _, None) => Outcome::Refused(Refusal::own("unknown", "the event gives no reason")),
         };
         Ended {
@@ -167,4 +115,14 @@ impl ResultEvent {
             note: self.note,
         }
     }
+}
+
+/// A routing key has at most 255 bytes, so a long batch's name is cut.
+fn routing_key(outcome: ResultOutcome, batch: &str) -> String {
+    const BATCH_BYTES_MAX: usize = 240;
+    let outcome = match outcome {
+        ResultOutcome::Issued => "issued",
+        ResultOutcome::Refused => "refused",
+    };
+    format!("{outcome}.{}", &batch[..batch.floor_char_boundary(BATCH_BYTES_MAX)])
 }

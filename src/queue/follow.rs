@@ -4,15 +4,15 @@
 //! away an hour after the last who followed it. If it is gone when the connection is back (the broker lost it, or the hour
 //! went by), that is told: events may have been missed.
 
-use futures_util::StreamExt as _;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
-};
+use lapin::Connection;
+use lapin::options::{BasicAckOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, Consumer};
 
-use super::{Backoff, Broker, bounded, reason};
+use super::event::ResultEvent;
+use super::subscription::Subscription;
+use super::{Broker, RECONNECT, bounded};
+use crate::backoff::Backoff;
+use crate::job::Batch;
 
 /// How long the queue of events outlives whoever followed it, in milliseconds.
 const KEPT_MS: i64 = 3_600_000;
@@ -25,7 +25,7 @@ pub struct Follower {
     name: &'static str,
     queue: String,
     keys: Vec<String>,
-    open: Option<(Connection, Consumer)>,
+    open: Option<(Connection, Subscription)>,
     backoff: Backoff,
 }
 
@@ -33,7 +33,9 @@ pub struct Follower {
 #[derive(Debug)]
 pub enum Heard {
     /// An event.
-    Event(Vec<u8>),
+    Event(Box<ResultEvent>),
+    /// An event that cannot be read: it is of another version. Of which job is not known.
+    Unreadable,
     /// The connection was lost, and why; it is being made again.
     Lost(String),
     /// It is there again, and nothing was missed.
@@ -43,10 +45,21 @@ pub enum Heard {
 }
 
 impl Follower {
-    /// One who listens to these routing keys; `name` is the connection's.
+    /// One who hears all events, in a queue that is called after it; `name` is the connection's.
     #[must_use]
-    pub fn new(broker: Broker, name: &'static str, queue: String, keys: Vec<String>) -> Self {
-        Self { broker, name, queue, keys, open: None, backoff: Backoff::default() }
+    pub fn of_all(broker: Broker, name: &'static str, queue: &str) -> Self {
+        Self::new(broker, name, queue, vec!["#".into()])
+    }
+
+    /// One who hears the events of a batch.
+    #[must_use]
+    pub fn of_batch(broker: Broker, name: &'static str, batch: &Batch) -> Self {
+        Self::new(broker, name, batch.as_str(), ResultEvent::routing_keys_of(batch).into())
+    }
+
+    fn new(broker: Broker, name: &'static str, queue: &str, keys: Vec<String>) -> Self {
+        let queue = broker.topology.following(queue);
+        Self { broker, name, queue, keys, open: None, backoff: RECONNECT }
     }
 
     /// Makes the queue, and listens.
@@ -61,15 +74,15 @@ impl Follower {
     ///
     /// Not to be dropped half way by who goes on afterwards: an event that was acknowledged would be lost.
     pub async fn next(&mut self) -> Heard {
-        if let Some((_, consumer)) = &mut self.open {
-            let lost = match consumer.next().await {
-                Some(Ok(delivery)) => {
-                    self.backoff = Backoff::default();
-                    let _ = delivery.acker.ack(BasicAckOptions::default()).await;
-                    return Heard::Event(delivery.data);
+        if let Some((_, events)) = &mut self.open {
+            let lost = match events.next().await {
+                Ok(delivery) => {
+                    self.backoff.reset();
+                    let _ = bounded(delivery.acker.ack(BasicAckOptions::default())).await;
+                    let event = serde_json::from_slice(&delivery.data);
+                    return event.map_or(Heard::Unreadable, Heard::Event);
                 }
-                Some(Err(error)) => reason(&error),
-                None => "the queue of results is gone".to_owned(),
+                Err(lost) => lost.to_string(),
             };
             if let Some((connection, _)) = self.open.take() {
                 tokio::spawn(async move {
@@ -128,10 +141,8 @@ impl Follower {
             );
             bounded(bound).await?;
         }
-        bounded(channel.basic_qos(IN_FLIGHT_MAX, BasicQosOptions::default())).await?;
-        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = bounded(channel.basic_consume(queue.into(), "".into(), options, arguments)).await?;
-        self.open = Some((connection, consumer));
+        let events = Subscription::begin(&connection, queue, IN_FLIGHT_MAX).await?;
+        self.open = Some((connection, events));
         Ok(if found { Queue::Kept } else { Queue::Made })
     }
 

@@ -22,6 +22,7 @@ use lapin::tcp::OwnedTLSConfig;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::backoff::Backoff;
 use crate::config::RabbitmqConfig;
 use crate::trace;
 
@@ -29,10 +30,8 @@ use crate::trace;
 /// at Stripe's highest pace these are some seconds of work.
 pub(crate) const IN_FLIGHT_MAX: u16 = 300;
 
-/// First wait before connecting again.
-const WAIT_MIN: Duration = Duration::from_millis(200);
-/// Longest wait between two tries.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Waits before connecting again.
+pub(crate) const RECONNECT: Backoff = Backoff::between(Duration::from_millis(200), Duration::from_secs(10));
 /// Bound on one try to connect: a broker that accepts and says nothing must not hold us for ever.
 const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// Seconds of silence after which a connection is dead, where the address does not say.
@@ -150,25 +149,5 @@ impl Broker {
             .await
             .map_err(|_| "no answer in time".to_owned())?
             .map_err(|error| error.to_string())
-    }
-}
-
-/// Waits between tries: growing, with jitter, for ever.
-#[derive(Debug)]
-pub struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(WAIT_MIN)
-    }
-}
-
-impl Backoff {
-    /// How long to wait before the next try.
-    pub fn wait(&mut self) -> Duration {
-        use rand::Rng as _;
-        let wait = self.0.mul_f64(rand::rng().random_range(0.5..=1.0));
-        self.0 = (self.0 * 2).min(WAIT_MAX);
-        wait
     }
 }

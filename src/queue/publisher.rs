@@ -9,6 +9,7 @@
 //! theirs in the other order, and it gives a returned message to whichever confirm comes next. A message that was
 //! rejected would then count as published, and be lost.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,15 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Queue};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
-use super::{Backoff, Broker, bounded, reason};
+use super::{Broker, RECONNECT, bounded, reason};
+use crate::backoff::Backoff;
 use crate::metrics;
 
 /// Longest wait for one confirm; a broker that is blocked confirms nothing.
 const CONFIRM_MAX: Duration = Duration::from_secs(30);
+/// Waits before publishing again what a full queue did not take. Meanwhile nothing more is taken from where it came, which is
+/// what pushes back; a queue's bound is far more than comes out of it in the longest of them.
+const FULL: Backoff = Backoff::between(Duration::from_millis(250), Duration::from_secs(2));
 /// Messages on their way at once, if the broker allows as many channels: brokers are often set to 100 and more.
 const CHANNELS_MAX: u16 = 64;
 
@@ -37,6 +42,7 @@ pub enum NotTaken {
 }
 
 /// A message on its way.
+#[derive(Clone)]
 pub struct Message<'m> {
     /// The exchange; the default one is "".
     pub exchange: &'m str,
@@ -132,7 +138,7 @@ impl Publisher {
     /// # Errors
     /// If the broker is there and does not take it.
     pub async fn publish(&self, message: &Message<'_>) -> Result<(), NotTaken> {
-        let mut backoff = Backoff::default();
+        let mut backoff = RECONNECT;
         loop {
             let reason = match self.open().await {
                 Err(reason) => reason,
@@ -143,6 +149,25 @@ impl Publisher {
             };
             tracing::warn!(reason, "publishing failed; trying again");
             tokio::time::sleep(backoff.wait()).await;
+        }
+    }
+
+    /// The same, and again for as long as the queue is full: `while_full` is called each time, and may give up. The message is
+    /// made anew for each try: it says when that is.
+    ///
+    /// # Errors
+    /// If no queue takes it, or it was given up.
+    pub async fn publish_until_taken<'m>(
+        &self,
+        message: impl Fn() -> Message<'m>,
+        mut while_full: impl FnMut() -> ControlFlow<()>,
+    ) -> Result<(), NotTaken> {
+        let mut backoff = FULL;
+        loop {
+            match self.publish(&message()).await {
+                Err(NotTaken::Full) if while_full().is_continue() => tokio::time::sleep(backoff.wait()).await,
+                taken => return taken,
+            }
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Its body holds a PIN's ciphertext: it is wiped when it is dropped.
 
+use std::ops::ControlFlow;
+
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use tracing::Instrument as _;
@@ -52,21 +54,35 @@ impl Outgoing {
         Self { id: job.id, headers, body }
     }
 
-    /// Publishes it, trying again for as long as the broker is away.
+    /// Publishes it, trying again for as long as the broker is away, or the queue is full: `while_full` is called each
+    /// time, and may give up.
     ///
     /// # Errors
-    /// If the broker is there and does not take it.
-    pub async fn publish(&self, publisher: &Publisher) -> Result<(), NotTaken> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    /// If no queue takes it, or it was given up.
+    pub async fn publish(
+        &self,
+        publisher: &Publisher,
+        while_full: impl FnMut() -> ControlFlow<()>,
+    ) -> Result<(), NotTaken> {
         let key = publisher.topology().jobs.as_str();
         let mut headers = self.headers.clone();
         let span = trace::sending(publisher.broker().server(), key, &mut headers, self.body.len());
-        let properties = BasicProperties::default()
-            .with_content_type("application/json".into())
-            .with_message_id(self.id.as_str().into())
-            .with_timestamp(now.as_secs())
-            .with_headers(headers);
-        let message = Message { exchange: "", key, body: &self.body, properties };
-        publisher.publish(&message).instrument(span).await
+        let message = || {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let properties = BasicProperties::default()
+                .with_content_type("application/json".into())
+                .with_message_id(self.id.as_str().into())
+                .with_timestamp(now.as_secs())
+                .with_headers(headers.clone());
+            Message { exchange: "", key, body: &self.body, properties }
+        };
+        publisher.publish_until_taken(message, while_full).instrument(span).await
     }
+}
+
+/// What is said where there is no queue of jobs.
+#[must_use]
+pub fn no_queue(publisher: &Publisher) -> String {
+    let name = &publisher.topology().jobs;
+    format!("there is no queue {name}; start a worker, or let rabbitmq.declare be true")
 }

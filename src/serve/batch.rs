@@ -59,13 +59,13 @@ pub(super) struct Batch {
     began: Instant,
     pub(super) gate: Gate,
     tally: Tally,
-    course: Mutex<Course>,
+    progress: Mutex<Progress>,
     /// Cancelled when its jobs in the queue are not followed any more.
-    let_go: CancellationToken,
+    unfollow: CancellationToken,
     changed: watch::Sender<u64>,
 }
 
-struct Course {
+struct Progress {
     /// How it ended, if it has.
     end: Option<State>,
     ended: Option<Instant>,
@@ -74,21 +74,21 @@ struct Course {
     latest: Time,
     meter: Meter,
     /// Whether all of its jobs are in a queue, where no gate is.
-    out_of_reach: bool,
+    all_queued: bool,
 }
 
 impl Batch {
     /// One that was checked and has not begun.
     pub(super) fn new(name: job::Batch, checked: &Checked, others: Others, received: Time) -> Self {
         let Checked { report, recognition, .. } = checked;
-        let course = Course {
+        let progress = Progress {
             end: None,
             ended: None,
             reason: None,
             pins_left: report.pins,
             latest: received,
             meter: Meter::default(),
-            out_of_reach: false,
+            all_queued: false,
         };
         Self {
             name,
@@ -101,15 +101,15 @@ impl Batch {
             began: Instant::now(),
             gate: Gate::default(),
             tally: Tally::default(),
-            course: Mutex::new(course),
-            let_go: CancellationToken::new(),
+            progress: Mutex::new(progress),
+            unfollow: CancellationToken::new(),
             changed: watch::Sender::new(0),
         }
     }
 
-    fn course(&self) -> std::sync::MutexGuard<'_, Course> {
+    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
         // Every change is a plain assignment; a panic elsewhere cannot leave it half done.
-        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rows of its manifest.
@@ -123,35 +123,35 @@ impl Batch {
     }
 
     /// All of its jobs are in a queue, but for so many that were called off before.
-    pub(super) fn out_of_reach(&self, called_off: u64) {
+    pub(super) fn all_queued(&self, called_off: u64) {
         self.tally.add_refused(called_off);
-        self.course().out_of_reach = true;
+        self.progress().all_queued = true;
         self.touch();
     }
 
     /// Whether they are.
-    pub(super) fn is_out_of_reach(&self) -> bool {
-        self.course().out_of_reach
+    pub(super) fn is_all_queued(&self) -> bool {
+        self.progress().all_queued
     }
 
     /// Its jobs in the queue are not followed any more: nobody takes them.
-    pub(super) fn let_go(&self) {
-        self.let_go.cancel();
+    pub(super) fn unfollow(&self) {
+        self.unfollow.cancel();
         self.touch();
     }
 
     /// Resolves once they are not.
-    pub(super) async fn is_let_go(&self) {
-        self.let_go.cancelled().await;
+    pub(super) async fn unfollowed(&self) {
+        self.unfollow.cancelled().await;
     }
 
     /// A row has ended.
     pub(super) fn row_ended(&self, ended: &Ended, pin: bool, now: Time) {
         self.tally.add(ended);
         {
-            let mut course = self.course();
-            course.latest = now;
-            course.pins_left -= u64::from(pin).min(course.pins_left);
+            let mut progress = self.progress();
+            progress.latest = now;
+            progress.pins_left -= u64::from(pin).min(progress.pins_left);
         }
         self.touch();
     }
@@ -160,7 +160,7 @@ impl Batch {
     pub(super) fn sample(&self) {
         let Counts { issued, refused, unresolved, .. } = self.counts();
         let elapsed = self.began.elapsed();
-        self.course().meter.sample(elapsed, Point { issued, refused, unresolved });
+        self.progress().meter.sample(elapsed, Point { issued, refused, unresolved });
         self.touch();
     }
 
@@ -179,31 +179,31 @@ impl Batch {
             (None, Standing::Open | Standing::Shut) => State::Finished,
         };
         {
-            let mut course = self.course();
-            course.end = Some(end);
-            course.ended = Some(Instant::now());
-            course.reason = reason;
-            course.pins_left = 0;
+            let mut progress = self.progress();
+            progress.end = Some(end);
+            progress.ended = Some(Instant::now());
+            progress.reason = reason;
+            progress.pins_left = 0;
         }
         self.touch();
     }
 
     /// Whether it has not ended.
     pub(super) fn is_under_way(&self) -> bool {
-        self.course().end.is_none()
+        self.progress().end.is_none()
     }
 
     /// Whether it had not ended yet at that time.
     pub(super) fn was_under_way(&self, at: Instant) -> bool {
-        self.course().ended.is_none_or(|ended| ended >= at)
+        self.progress().ended.is_none_or(|ended| ended >= at)
     }
 
     fn state(&self) -> State {
-        let course = self.course();
-        course.end.unwrap_or_else(|| match self.gate.standing() {
-            _ if self.let_go.is_cancelled() => State::Cancelling,
+        let progress = self.progress();
+        progress.end.unwrap_or_else(|| match self.gate.standing() {
+            _ if self.unfollow.is_cancelled() => State::Cancelling,
             Standing::Open => State::Running,
-            Standing::Shut if course.out_of_reach => State::Running,
+            Standing::Shut if progress.all_queued => State::Running,
             Standing::Shut => State::Paused,
             Standing::CalledOff => State::Cancelling,
         })
@@ -221,7 +221,7 @@ impl Batch {
         if self.gate.standing() == Standing::CalledOff && standing != Standing::CalledOff {
             return refused("the batch was cancelled");
         }
-        if self.is_out_of_reach() {
+        if self.is_all_queued() {
             return refused("all of its jobs are in the queue already; the worker issues them");
         }
         self.gate.stand(standing);
@@ -241,13 +241,13 @@ impl Batch {
     /// As clients see it.
     pub(super) fn view(&self, pace_per_second: f64, now: Time) -> BatchView {
         let (counts, state) = (self.counts(), self.state());
-        let course = self.course();
-        let rate_per_second = if course.end.is_none() { course.meter.per_second() } else { 0.0 };
+        let progress = self.progress();
+        let rate_per_second = if progress.end.is_none() { progress.meter.per_second() } else { 0.0 };
         let waiting = self.rows.saturating_sub(counts.ended());
         BatchView {
             batch: self.name.to_string(),
             state,
-            reason: course.reason.clone(),
+            reason: progress.reason.clone(),
             rows: Some(self.rows + self.others.sum()),
             pins: Some(self.pins),
             issued: counts.issued + self.others.issued,
@@ -261,10 +261,10 @@ impl Batch {
             rate_per_second,
             pace_per_second,
             eta_seconds: (state == State::Running).then(|| eta(waiting, rate_per_second, pace_per_second)),
-            oldest_pin_age_seconds: (course.pins_left > 0).then(|| now.since(self.received).as_secs_f64()),
+            oldest_pin_age_seconds: (progress.pins_left > 0).then(|| now.since(self.received).as_secs_f64()),
             began_ms: Some(self.received.unix_ms()),
-            latest_ms: Some(course.latest.unix_ms()),
-            history: Some(course.meter.history().clone()),
+            latest_ms: Some(progress.latest.unix_ms()),
+            history: Some(progress.meter.history().clone()),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::stream::unfold;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::ToSchema;
 
@@ -39,7 +39,7 @@ pub(super) struct EventView {
     data: String,
 }
 
-struct Following {
+struct Stream {
     server: Server,
     name: String,
     changes: Option<watch::Receiver<u64>>,
@@ -57,35 +57,35 @@ pub(super) async fn follow(
     // A batch that does not exist is told before the stream begins.
     server.batches().view(server, &name).await?;
     let changes = server.batches().get(&name).map(|batch| batch.watch());
-    let following = Following { server: server.clone(), name, changes, sent: 0, last: false, _place: place };
-    let events = Sse::new(stream::unfold(following, next));
+    let stream = Stream { server: server.clone(), name, changes, sent: 0, last: false, _place: place };
+    let events = Sse::new(unfold(stream, next));
     Ok(events.keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 
-async fn next(mut following: Following) -> Option<(Result<Event, Infallible>, Following)> {
-    if following.last {
+async fn next(mut stream: Stream) -> Option<(Result<Event, Infallible>, Stream)> {
+    if stream.last {
         return None;
     }
-    if following.sent > 0 {
-        let stopping = following.server.stopping().clone();
+    if stream.sent > 0 {
+        let stopping = stream.server.stopping().clone();
         tokio::select! {
-            () = following.changed() => {}
+            () = stream.changed() => {}
             () = stopping.cancelled() => return None,
         }
     }
-    if let Some(changes) = &mut following.changes {
+    if let Some(changes) = &mut stream.changes {
         changes.borrow_and_update();
     }
-    let Following { server, name, .. } = &following;
+    let Stream { server, name, .. } = &stream;
     let under_way = server.batches().get(name).is_some_and(|batch| batch.is_under_way());
     let view = server.batches().view(server, name).await.ok()?;
-    following.last = !under_way && view.state != State::Open;
-    following.sent += 1;
-    let event = event_of(&view, following.sent, following.last)?;
-    Some((Ok(event), following))
+    stream.last = !under_way && view.state != State::Open;
+    stream.sent += 1;
+    let event = event_of(&view, stream.sent, stream.last)?;
+    Some((Ok(event), stream))
 }
 
-impl Following {
+impl Stream {
     async fn changed(&mut self) {
         match &mut self.changes {
             Some(changes) => {

@@ -112,14 +112,8 @@ impl Following {
         drop(ended.map(|alone| alone.under_way));
     }
 
-    /// False if it cannot be read.
-    fn hear(&self, event: &[u8], now: Time) -> bool {
-        self.heard.fetch_add(1, Ordering::Relaxed);
-        let Ok(event) = serde_json::from_slice::<ResultEvent>(event) else {
-            tracing::warn!("a result event cannot be read; it is of another version");
-            return false;
-        };
-        let Some(id) = event.id.clone() else { return true };
+    fn hear(&self, event: ResultEvent, now: Time) {
+        let Some(id) = event.id.clone() else { return };
         self.job_ended(&id);
         // By its id alone: a row that is known from another batch has that one's name.
         let batches: Vec<_> = lock(&self.waiting).batches.values().cloned().collect();
@@ -127,7 +121,6 @@ impl Following {
         for outstanding in batches {
             outstanding.ended(&id, &ended, now);
         }
-        true
     }
 
     fn missed(&self, server: &Server, queue: &Arc<Queue>) {
@@ -262,10 +255,14 @@ pub(super) async fn follow(server: Server, queue: Arc<Queue>, mut follower: Foll
         };
         match heard {
             Heard::Event(event) => {
+                following.heard.fetch_add(1, Ordering::Relaxed);
+                following.hear(*event, queue.clock.now());
+            }
+            Heard::Unreadable => {
+                following.heard.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!("a result event cannot be read; it is of another version");
                 // Whose it was is not known, so what the ledger knows is looked at.
-                if !following.hear(&event, queue.clock.now()) {
-                    following.missed(&server, &queue);
-                }
+                following.missed(&server, &queue);
             }
             Heard::Lost(reason) => {
                 tracing::warn!(reason, "the broker is away; no jobs are taken");

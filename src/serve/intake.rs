@@ -63,8 +63,8 @@ impl Queue {
         let publisher = Publisher::new(broker.clone(), "embosser serve");
         publisher.connect().await?;
         // One for each server: every one of them hears every event.
-        let name = broker.topology.following(&format!("serve-{:016x}", rand::random::<u64>()));
-        let mut follower = Follower::new(broker.clone(), "embosser serve: following", name, vec!["#".into()]);
+        let name = format!("serve-{:016x}", rand::random::<u64>());
+        let mut follower = Follower::of_all(broker.clone(), "embosser serve: following", &name);
         follower.connect().await?;
         Ok(Self {
             publisher,

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::Server;
 use super::limits::{JOB_BYTES_MAX, JOBS_MAX};
 use super::problem::{Kind, Problem, Wrong};
-use super::results::{OutcomeWord, RowView};
+use super::results::{EndView, OutcomeWord, RowView};
 use crate::intake::document;
 use crate::job::{Fingerprint, Job, JobId};
 use crate::ledger::State;
@@ -44,52 +44,25 @@ pub(super) struct JobView {
     pub(super) id: String,
     /// How it stands.
     pub(super) state: JobState,
-    /// Stripe's id of its card.
-    pub(super) card_id: Option<String>,
-    /// The last four digits of the card's number.
-    pub last4: Option<String>,
-    /// The card's expiry, `MM/YYYY`.
-    pub(super) expiry: Option<String>,
-    /// Why there is no card: a code to switch on.
-    pub(super) code: Option<String>,
-    /// Why, for people.
-    pub(super) message: Option<String>,
-    /// Calls made for it.
-    pub(super) attempts: u32,
-    /// Stripe's id of the request that decided it.
-    pub(super) request_id: Option<String>,
-    /// What a reader must know beside it.
-    pub(super) note: Option<String>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub(super) end: EndView,
 }
 
 impl JobView {
     fn waiting(id: &JobId) -> Self {
-        Self {
-            id: id.to_string(),
-            state: JobState::Waiting,
-            card_id: None,
-            last4: None,
-            expiry: None,
-            code: None,
-            message: None,
-            attempts: 0,
-            request_id: None,
-            note: None,
-        }
+        Self { id: id.to_string(), state: JobState::Waiting, end: EndView::default() }
     }
 }
 
 impl From<RowView> for JobView {
     fn from(row: RowView) -> Self {
-        let RowView {
-            job, outcome, card_id, last4, expiry, code, message, attempts, request_id, note, ..
-        } = row;
-        let state = match outcome {
+        let state = match row.outcome {
             OutcomeWord::Issued => JobState::Issued,
             OutcomeWord::Refused => JobState::Refused,
             OutcomeWord::Unresolved => JobState::Unresolved,
         };
-        Self { id: job, state, card_id, last4, expiry, code, message, attempts, request_id, note }
+        Self { id: row.job, state, end: row.end }
     }
 }
 
@@ -139,8 +112,9 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
             return Err(different());
         }
         if matches!(row.state, State::Issued(_)) {
-            let note = crate::line::note_beside(&job, row);
-            return Ok(Sent::Known(RowView { note, ..RowView::of_row(row) }.into()));
+            let mut view = RowView::of_row(row);
+            view.end.note = crate::line::note_beside(&job, row);
+            return Ok(Sent::Known(view.into()));
         }
     }
     let view = JobView::waiting(&job.id);

@@ -3,12 +3,10 @@
 //! What the ledger says was issued before is not published again. Never: a write to the jobs of the ledger, but for the
 //! note beside a card. Between this process and the worker only the worker knows what has begun.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::Server;
@@ -17,21 +15,18 @@ use super::following::Outstanding;
 use super::held::Held;
 use super::intake::Queue;
 use super::problem::{Kind, Problem};
-use super::run::{ROWS_AHEAD, read, sampled};
+use super::run::{rows_of, sampled, unreadable};
 use crate::clock::Time;
+use crate::intake::feed::{Bounds, Sink, feed};
 use crate::job::Job;
-use crate::ledger::State;
+use crate::ledger::{Row, State};
 use crate::line::gate::{Passed, Standing};
-use crate::line::note_beside;
+use crate::line::{Admitted, Line, note_beside};
+use crate::manifest::InvalidRow;
 use crate::manifest::batch::Jobs;
 use crate::outcome::Ended;
 use crate::queue::publisher::NotTaken;
-use crate::queue::send::Outgoing;
-
-/// Publishes that wait for their confirm at once.
-const UNCONFIRMED_MAX: usize = 256;
-/// Between two tries to publish to a full queue.
-const FULL_WAIT: Duration = Duration::from_millis(500);
+use crate::queue::send::{Outgoing, no_queue};
 
 /// Publishes the batch and follows it to its end.
 pub(super) async fn run(server: Server, queue: &Arc<Queue>, batch: Arc<Batch>, held: Held, named: Jobs) {
@@ -77,21 +72,19 @@ async fn publish_and_follow(
         outstanding: outstanding.clone(),
         taken: AtomicU64::new(0),
     });
-    let (jobs, incoming) = mpsc::channel(ROWS_AHEAD);
-    let reader = tokio::task::spawn_blocking(move || read(held, named, &jobs));
-    let published = tokio::select! {
-        published = publish_all(&publishing, incoming) => published,
-        () = queue.stopping.cancelled() => Err("the server was stopped".to_owned()),
+    let fed = tokio::select! {
+        fed = feed(rows_of(held, &named), named, &publishing, Bounds::OF_QUEUE) => fed?,
+        () = queue.stopping.cancelled() => return Err("the server was stopped".to_owned()),
     };
-    let read = reader.await.unwrap_or_else(|_| Err("the held rows could not be read".into()));
-    let unpublished = match published.and_then(|all| read.map(|()| all))? {
-        All::Published => 0,
-        All::CalledOff => batch.rows().saturating_sub(publishing.taken.load(Ordering::Relaxed)),
+    let unpublished = match (batch.gate.standing(), fed.cut) {
+        (Standing::CalledOff, _) => batch.rows().saturating_sub(publishing.taken.load(Ordering::Relaxed)),
+        (Standing::Open | Standing::Shut, Some(reason)) => return Err(reason),
+        (Standing::Open | Standing::Shut, None) => 0,
     };
-    batch.out_of_reach(unpublished);
+    batch.all_queued(unpublished);
     tokio::select! {
         ended = outstanding.all_ended(server, queue, before) => ended,
-        () = batch.is_let_go() => Err(format!(
+        () = batch.unfollowed() => Err(format!(
             "{} rows are in the queue and nobody takes them; a worker that comes issues them, unless the queue is emptied \
              before",
             outstanding.left()
@@ -100,84 +93,63 @@ async fn publish_and_follow(
     }
 }
 
-enum All {
-    Published,
-    CalledOff,
-}
+impl Sink for Publishing {
+    fn line(&self) -> Option<&Line> {
+        None
+    }
 
-async fn publish_all(publishing: &Arc<Publishing>, mut incoming: mpsc::Receiver<Job>) -> Result<All, String> {
-    let mut tasks: JoinSet<Result<(), String>> = JoinSet::new();
-    let mut all = All::Published;
-    while let Some(job) = incoming.recv().await {
-        if publishing.batch.gate.passed().await == Passed::CalledOff {
-            all = All::CalledOff;
-            break;
+    async fn carry(&self, job: Admitted) -> Result<(), String> {
+        let job = job.into_job();
+        if self.batch.gate.passed().await == Passed::CalledOff {
+            return Ok(());
         }
-        if tasks.len() >= UNCONFIRMED_MAX
-            && let Some(ended) = tasks.join_next().await
-        {
-            ended.map_err(|error| error.to_string())??;
+        let known = self.server.views().look_up(self.queue.scope.now(), &job.id).await;
+        let known = known.map_err(|error| error.to_string())?;
+        match known.filter(|row| matches!(row.state, State::Issued(_))) {
+            Some(row) => self.issued_before(&job, &row).await?,
+            None if !self.publish(job).await? => return Ok(()),
+            None => {}
         }
-        let publishing = publishing.clone();
-        tasks.spawn(async move { publishing.publish(job).await });
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
-    drop(incoming);
-    while let Some(ended) = tasks.join_next().await {
-        ended.map_err(|error| error.to_string())??;
+
+    async fn refused(&self, row: &InvalidRow) -> Result<(), String> {
+        Err(unreadable(row))
     }
-    if publishing.batch.gate.standing() == Standing::CalledOff {
-        all = All::CalledOff;
-    }
-    Ok(all)
 }
 
 impl Publishing {
-    async fn publish(&self, job: Job) -> Result<(), String> {
-        let Self { server, queue, batch, outstanding, taken } = self;
-        let known =
-            server.views().look_up(queue.scope.now(), &job.id).await.map_err(|error| error.to_string())?;
-        let (id, pin) = (job.id.clone(), job.pin.is_some());
-        if let Some(known) = &known {
-            let ended = match &known.state {
-                State::Issued(_) => {
-                    let note = note_beside(&job, known);
-                    if note != known.note {
-                        let noted =
-                            server.views().annotate(&known.scope, &known.id, known.step, note.clone()).await;
-                        noted.map_err(|error| error.to_string())?;
-                    }
-                    Some(Ended { note, ..known.ended() })
-                }
-                State::Begun | State::Refused(_) => None,
-            };
-            if let Some(ended) = ended {
-                batch.row_ended(&ended, pin, queue.clock.now());
-                taken.fetch_add(1, Ordering::Relaxed);
-                return Ok(());
-            }
+    /// A row that the ledger has a card of, which keeps it: only the note beside it may change.
+    async fn issued_before(&self, job: &Job, row: &Row) -> Result<(), String> {
+        let note = note_beside(job, row);
+        if note != row.note {
+            let noted = self.server.views().annotate(&row.scope, &row.id, row.step, note.clone()).await;
+            noted.map_err(|error| error.to_string())?;
         }
-        let outgoing = Outgoing::of(job);
-        // Its event may come before its confirm.
-        outstanding.add(&id, pin);
-        loop {
-            match outgoing.publish(&queue.publisher).await {
-                Ok(()) => break,
-                Err(NotTaken::Full) if batch.gate.standing() == Standing::CalledOff => {
-                    outstanding.remove(&id);
-                    return Ok(());
-                }
-                Err(NotTaken::Full) => tokio::time::sleep(FULL_WAIT).await,
-                Err(NotTaken::Unroutable) => return Err(no_queue(queue)),
-            }
-        }
-        taken.fetch_add(1, Ordering::Relaxed);
+        let ended = Ended { note, ..row.ended() };
+        self.batch.row_ended(&ended, job.pin.is_some(), self.queue.clock.now());
         Ok(())
     }
-}
 
-fn no_queue(queue: &Queue) -> String {
-    let name = &queue.publisher.topology().jobs;
-    format!("there is no queue {name}; start a worker, or let rabbitmq.declare be true")
+    /// False if the batch was called off while the queue was full.
+    async fn publish(&self, job: Job) -> Result<bool, String> {
+        let (id, pin) = (job.id.clone(), job.pin.is_some());
+        // Its event may come before its confirm.
+        self.outstanding.add(&id, pin);
+        let while_full = || match self.batch.gate.standing() {
+            Standing::CalledOff => ControlFlow::Break(()),
+            Standing::Open | Standing::Shut => ControlFlow::Continue(()),
+        };
+        match Outgoing::of(job).publish(&self.queue.publisher, while_full).await {
+            Ok(()) => Ok(true),
+            Err(NotTaken::Full) => {
+                self.outstanding.remove(&id);
+                Ok(false)
+            }
+            Err(NotTaken::Unroutable) => Err(no_queue(&self.queue.publisher)),
+        }
+    }
 }
 
 /// Publishes one job; what becomes of it is told by its event, and what is known of it by the ledger.
@@ -205,11 +177,12 @@ async fn publish_alone(
     let before = server.views().look_up(queue.scope.now(), &id).await?.map(|row| row.written);
     queue.following.job(&id, before, Box::new(under_way));
     let outgoing = Outgoing::of(job);
-    let published = tokio::time::timeout(server.limits().idle_max, outgoing.publish(&queue.publisher)).await;
+    let published = outgoing.publish(&queue.publisher, || ControlFlow::Break(()));
+    let published = tokio::time::timeout(server.limits().idle_max, published).await;
     let problem = match published {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(NotTaken::Full)) => Problem::new(Kind::Busy, "the queue is full"),
-        Ok(Err(NotTaken::Unroutable)) => Problem::new(Kind::Unavailable, no_queue(queue)),
+        Ok(Err(NotTaken::Unroutable)) => Problem::new(Kind::Unavailable, no_queue(&queue.publisher)),
         Err(_) => Problem::new(Kind::Unavailable, "the broker does not answer; send the job again"),
     };
     queue.following.job_ended(id.as_str());

@@ -74,17 +74,9 @@ pub(super) struct ResultsQuery {
     pub(super) outcome: Option<OutcomeWord>,
 }
 
-/// One job's end.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct RowView {
-    /// The data row, from 1; null for a job that was sent alone.
-    pub(super) row: Option<u64>,
-    /// Its `row_id`.
-    pub(super) row_id: Option<String>,
-    /// The job's id.
-    pub(super) job: String,
-    /// How it ended.
-    pub(super) outcome: OutcomeWord,
+/// What came of a job: its card, or why there is none.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub(super) struct EndView {
     /// Stripe's id of its card.
     pub(super) card_id: Option<String>,
     /// The last four digits of the card's number.
@@ -103,9 +95,25 @@ pub(super) struct RowView {
     pub(super) note: Option<String>,
 }
 
+/// One job's end.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct RowView {
+    /// The data row, from 1; null for a job that was sent alone.
+    pub(super) row: Option<u64>,
+    /// Its `row_id`.
+    pub(super) row_id: Option<String>,
+    /// The job's id.
+    pub(super) job: String,
+    /// How it ended.
+    pub(super) outcome: OutcomeWord,
+    /// What came of it.
+    #[serde(flatten)]
+    pub(super) end: EndView,
+}
+
 impl RowView {
-    pub(super) fn of(row: Option<u64>, row_id: Option<String>, job: &str, ended: Ended) -> Self {
-        let Ended { outcome, attempts, request_id, note, .. } = ended;
+    pub(super) fn of_row(row: &Row) -> Self {
+        let Ended { outcome, attempts, request_id, note, .. } = row.ended();
         let word = match &outcome {
             Outcome::Issued(_) => OutcomeWord::Issued,
             Outcome::Refused(_) => OutcomeWord::Refused,
@@ -117,11 +125,7 @@ impl RowView {
         };
         let (code, message) =
             refusal.map_or((None, None), |refusal| (Some(refusal.code.into_owned()), Some(refusal.message)));
-        Self {
-            row,
-            row_id,
-            job: job.to_owned(),
-            outcome: word,
+        let end = EndView {
             expiry: card.as_ref().map(|card| format!("{:02}/{}", card.exp_month, card.exp_year)),
             last4: card.as_ref().map(|card| card.last4.clone()),
             card_id: card.map(|card| card.id),
@@ -130,11 +134,8 @@ impl RowView {
             attempts,
             request_id,
             note,
-        }
-    }
-
-    pub(super) fn of_row(row: &Row) -> Self {
-        Self::of(row.row, row.row_id.clone(), row.id.as_str(), row.ended())
+        };
+        Self { row: row.row, row_id: row.row_id.clone(), job: row.id.to_string(), outcome: word, end }
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Deliv
         Ok(known) => known,
         // The session begins anew once the ledger answers.
         Err(_) => {
-            in_flight.fail();
+            in_flight.failed.cancel();
             return Settlement::HandBack;
         }
     };
@@ -79,7 +79,7 @@ pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Deliv
 
 /// Until the jobs in flight are recalled; not called for any more if it was given up.
 fn recallable(in_flight: &InFlight, given_up: Option<GivenUp>) -> Options<'_> {
-    Options { recall: Some(in_flight.recalled()), given_up: given_up.map(GivenUp::refusal), gate: None }
+    Options { recall: Some(&in_flight.recalled), given_up: given_up.map(GivenUp::refusal), gate: None }
 }
 
 fn read(worker: &Worker, delivery: &Delivery, envelope: &Envelope, now: Time) -> Result<Job, Box<NoJob>> {
@@ -121,5 +121,5 @@ fn refused(no: &NoJob, delivery: &Delivery, envelope: &Envelope) -> Settlement {
     // What its sender wrote beside the body names it where the body does not.
     let id = no.id.clone().or_else(|| delivery.message_id());
     let named = Named { id, batch: no.batch.clone(), place: envelope.place() };
-    Settlement::Answer(Box::new(named.refused(&no.refusal)))
+    settlement(named, Some(&Ended::refused(no.refusal.clone())), None)
 }

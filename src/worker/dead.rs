@@ -1,5 +1,5 @@
-//! What the broker gave up on, taken by every worker, active or not, on a connection of its own: a dead letter that kills
-//! the connection must not touch the jobs. One at a time, so that a letter costs no other one a delivery.
+//! What the broker gave up on, taken by every worker, active or not, on a connection of its own: one that kills
+//! the connection must not touch the jobs. One at a time, so that none costs another one a delivery.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
-use super::{SESSION_GOOD, Worker, wait_after};
+use super::{Restarts, Worker};
 use crate::metrics;
+use crate::queue::bounded;
 use crate::queue::subscription::{Lost, Subscription};
-use crate::queue::{Backoff, bounded};
 
 /// Dead letters in flight.
 const IN_FLIGHT_MAX: u16 = 1;
@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Drains the dead letters until the worker is told to stop, or the line halts.
 pub(super) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
-    let (mut backoff, mut unreadable) = (Backoff::default(), 0);
+    let mut restarts = Restarts::default();
     loop {
         let began = Instant::now();
         let ended = tokio::select! {
@@ -29,15 +29,8 @@ pub(super) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
             () = worker.line.stopped() => return,
         };
         let Err(lost) = ended else { return };
-        if began.elapsed() > SESSION_GOOD {
-            backoff = Backoff::default();
-        }
-        let wait = wait_after(&lost, &mut unreadable, &mut backoff);
-        tracing::warn!(reason = %lost, wait_seconds = wait.as_secs_f64(), "not taking dead letters; beginning anew");
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = stop.cancelled() => return,
-            () = worker.line.stopped() => return,
+        if !restarts.wait(&worker, "dead letters", &lost, began.elapsed(), &stop).await {
+            return;
         }
     }
 }
@@ -47,15 +40,15 @@ async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> Result<(), L
         opening = open(worker) => opening,
         () = stop.cancelled() => return Ok(()),
     };
-    let (connection, mut letters) = opening?;
+    let (connection, mut dead_letters) = opening?;
     let lost = CancellationToken::new();
     let in_flight = InFlight::new(&lost);
-    let ended = take(worker, &mut letters, &in_flight, stop).await;
+    let ended = take(worker, &mut dead_letters, &in_flight, stop).await;
     in_flight.recall(Back::Queue);
     if ended.is_ok() {
-        let _ = letters.cancel().await;
-        in_flight.tasks().close();
-        let _ = tokio::time::timeout(worker.drain, in_flight.tasks().wait()).await;
+        let _ = dead_letters.cancel().await;
+        in_flight.tasks.close();
+        let _ = tokio::time::timeout(worker.drain, in_flight.tasks.wait()).await;
     }
     lost.cancel();
     let _ = bounded(connection.close(200, "done".into())).await;
@@ -67,13 +60,13 @@ async fn open(worker: &Worker) -> Result<(Connection, Subscription), String> {
     let topology = &worker.broker.topology;
     topology.ensure(&connection).await?;
     worker.can_record().await?;
-    let letters = Subscription::begin(&connection, &topology.dead, IN_FLIGHT_MAX).await?;
-    Ok((connection, letters))
+    let dead_letters = Subscription::begin(&connection, &topology.dead, IN_FLIGHT_MAX).await?;
+    Ok((connection, dead_letters))
 }
 
 async fn take(
     worker: &Arc<Worker>,
-    letters: &mut Subscription,
+    dead_letters: &mut Subscription,
     in_flight: &InFlight,
     stop: &CancellationToken,
 ) -> Result<(), Lost> {
@@ -84,11 +77,11 @@ async fn take(
             biased;
             () = stop.cancelled() => return Ok(()),
             () = worker.line.stopped() => return Ok(()),
-            () = in_flight.failed().cancelled() => return Err(Lost::Other("a dead letter was not settled".into())),
-            delivery = letters.next() => deliveries::take(worker, in_flight, delivery?, Of::Dead, None),
+            () = in_flight.failed.cancelled() => return Err(Lost::Other("a dead letter was not settled".into())),
+            delivery = dead_letters.next() => deliveries::take(worker, in_flight, delivery?, Of::Dead, None),
             _ = look.tick() => {
-                metrics::queue("dead", letters.look(&topology.dead).await?.message_count());
-                metrics::parked(letters.look(&topology.parked).await?.message_count());
+                metrics::queue("dead", dead_letters.look(&topology.dead).await?.message_count());
+                metrics::parked(dead_letters.look(&topology.parked).await?.message_count());
             }
         }
     }

@@ -45,9 +45,9 @@ pub(super) fn take(
                 worker.settle(&in_flight, settlement, delivery).await;
             });
             if settled.catch_unwind().await.is_err() {
-                in_flight.fail();
+                in_flight.failed.cancel();
             }
         }
     };
-    worker.tasks.spawn(in_flight.tasks().track_future(task.instrument(span)));
+    worker.tasks.spawn(in_flight.tasks.track_future(task.instrument(span)));
 }

@@ -21,82 +21,59 @@ pub(super) enum Back {
     Ladder,
 }
 
-/// The jobs in flight: delivered, and not settled yet.
+/// The jobs in flight: delivered, and not settled yet. Clones are the same ones.
 #[derive(Clone)]
-pub(super) struct InFlight(Arc<Shared>);
-
-struct Shared {
-    recall: CancellationToken,
-    back: OnceLock<Back>,
-    lost: CancellationToken,
-    failed: CancellationToken,
-    begin: OnceLock<Instant>,
-    tasks: TaskTracker,
+pub(super) struct InFlight {
+    /// Cancelled when the jobs are recalled.
+    pub(super) recalled: CancellationToken,
+    /// Cancelled when the connection is lost: then all its deliveries come again, whatever is done here.
+    pub(super) lost: CancellationToken,
+    /// Cancelled when a delivery is stuck: its task ended without settling it.
+    pub(super) failed: CancellationToken,
+    /// The tasks of the jobs in flight.
+    pub(super) tasks: TaskTracker,
+    back: Arc<OnceLock<Back>>,
+    begin: Arc<OnceLock<Instant>>,
 }
 
 impl InFlight {
     /// An empty one, on a connection that is not lost.
     pub(super) fn new(lost: &CancellationToken) -> Self {
-        Self(Arc::new(Shared {
-            recall: CancellationToken::new(),
-            back: OnceLock::new(),
+        Self {
+            recalled: CancellationToken::new(),
             lost: lost.clone(),
             failed: CancellationToken::new(),
-            begin: OnceLock::new(),
             tasks: TaskTracker::new(),
-        }))
+            back: Arc::default(),
+            begin: Arc::default(),
+        }
     }
 
     /// Nothing more begins; what has not ended goes back. The first one to say whereto is heard.
     pub(super) fn recall(&self, back: Back) {
-        let _ = self.0.back.set(back);
-        self.0.recall.cancel();
-    }
-
-    /// Cancelled when the jobs are recalled.
-    pub(super) fn recalled(&self) -> &CancellationToken {
-        &self.0.recall
+        let _ = self.back.set(back);
+        self.recalled.cancel();
     }
 
     /// Where recalled jobs go; none while they are not recalled.
     pub(super) fn back(&self) -> Option<Back> {
-        self.0.back.get().copied()
-    }
-
-    /// Cancelled when the connection is lost: then all its deliveries come again, whatever is done here.
-    pub(super) fn lost(&self) -> &CancellationToken {
-        &self.0.lost
-    }
-
-    /// A task ended without settling its delivery, which is stuck.
-    pub(super) fn fail(&self) {
-        self.0.failed.cancel();
-    }
-
-    /// Cancelled when a delivery is stuck.
-    pub(super) fn failed(&self) -> &CancellationToken {
-        &self.0.failed
-    }
-
-    /// The tasks of the jobs in flight.
-    pub(super) fn tasks(&self) -> &TaskTracker {
-        &self.0.tasks
+        self.back.get().copied()
     }
 
     /// Waits until calls may be made. Who comes first begins the wait.
     pub(super) async fn handed_over(&self) {
-        let begin = *self.0.begin.get_or_init(|| {
+        let begin = *self.begin.get_or_init(|| {
             tracing::info!("this worker is the active one");
             Instant::now() + HAND_OVER
         });
         tokio::select! {
             () = tokio::time::sleep_until(begin) => {}
-            () = self.0.recall.cancelled() => {}
+            () = self.recalled.cancelled() => {}
         }
     }
 
     /// Whether anything was ever given to it: then this worker is the active one.
     pub(super) fn is_active(&self) -> bool {
-        self.0.begin.get().is_some()
+        self.begin.get().is_some()
     }
 }

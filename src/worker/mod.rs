@@ -23,15 +23,16 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backoff::Backoff;
 use crate::config::{WorkerConfig, seconds};
 use crate::line::{Halt, Line};
 use crate::metrics;
 use crate::queue::message::Terms;
 use crate::queue::publisher::Publisher;
 use crate::queue::subscription::Lost;
-use crate::queue::{Backoff, Broker};
+use crate::queue::{Broker, RECONNECT};
 use last_empty::LastEmpty;
-use session::{End, Window};
+use session::Window;
 
 /// A session that lived so long was a good one: the next is begun without much waiting.
 const SESSION_GOOD: Duration = Duration::from_secs(60);
@@ -147,32 +148,17 @@ impl Worker {
         let worker = Arc::new(self);
         worker.ready.consuming(false);
         let dead_letters = tokio::spawn(dead::run(worker.clone(), stop.clone()));
-        let mut backoff = Backoff::default();
-        let (mut window, mut unreadable) = (Window::Wide, 0);
+        let mut restarts = Restarts::default();
         loop {
             let began = std::time::Instant::now();
-            let end = session::session(&worker, window, &stop).await;
+            let ended = session::session(&worker, restarts.window, &stop).await;
             worker.ready.consuming(false);
             worker.ready.connected(false);
-            let lost = match end {
-                End::Stopped => break,
-                End::Broken(lost) => lost,
-            };
+            let Err(lost) = ended else { break };
             metrics::reconnected();
-            if began.elapsed() > SESSION_GOOD {
-                backoff = Backoff::default();
-                window = Window::Wide;
-            }
-            if matches!(lost, Lost::Unreadable) {
-                window = Window::One;
-            }
-            let wait = wait_after(&lost, &mut unreadable, &mut backoff);
             worker.ready.because(Some(lost.to_string()));
-            tracing::warn!(reason = %lost, wait_seconds = wait.as_secs_f64(), "not consuming; beginning anew");
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = stop.cancelled() => break,
-                () = worker.line.stopped() => break,
+            if !restarts.wait(&worker, "jobs", &lost, began.elapsed(), &stop).await {
+                break;
             }
         }
         worker.line.stop();
@@ -187,17 +173,51 @@ impl Worker {
     }
 }
 
-/// How long to wait after a session that was lost; `unreadable` counts those in a row that a message killed.
-fn wait_after(lost: &Lost, unreadable: &mut u32, backoff: &mut Backoff) -> Duration {
-    match lost {
-        Lost::Unreadable if *unreadable < UNREADABLE_MAX => {
-            *unreadable += 1;
-            UNREADABLE_WAIT
+/// How one session after another is begun on a queue.
+struct Restarts {
+    backoff: Backoff,
+    /// Sessions in a row that a message killed.
+    unreadable: u32,
+    /// How many messages the next session takes at once.
+    window: Window,
+}
+
+impl Default for Restarts {
+    fn default() -> Self {
+        Self { backoff: RECONNECT, unreadable: 0, window: Window::Wide }
+    }
+}
+
+impl Restarts {
+    /// Waits after a session that lived so long and was lost. False if no further one is to begin.
+    async fn wait(
+        &mut self,
+        worker: &Worker,
+        queue: &str,
+        lost: &Lost,
+        lived: Duration,
+        stop: &CancellationToken,
+    ) -> bool {
+        if lived > SESSION_GOOD {
+            self.backoff.reset();
+            self.window = Window::Wide;
         }
-        Lost::Unreadable => backoff.wait(),
-        Lost::Other(_) => {
-            *unreadable = 0;
-            backoff.wait()
+        let wait = match lost {
+            Lost::Unreadable => {
+                self.window = Window::One;
+                self.unreadable += 1;
+                if self.unreadable <= UNREADABLE_MAX { UNREADABLE_WAIT } else { self.backoff.wait() }
+            }
+            Lost::Other(_) => {
+                self.unreadable = 0;
+                self.backoff.wait()
+            }
+        };
+        tracing::warn!(queue, reason = %lost, wait_seconds = wait.as_secs_f64(), "not consuming; beginning anew");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            () = stop.cancelled() => false,
+            () = worker.line.stopped() => false,
         }
     }
 }

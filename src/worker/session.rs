@@ -30,14 +30,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Beyond what a job and its last call may take, until nothing is in flight, before the prefetch is used in another way.
 const EMPTIED_MORE: Duration = Duration::from_secs(15);
 
-/// Why a session ended.
-pub(super) enum End {
-    /// The worker was told to stop, or the line halted.
-    Stopped,
-    /// Something was lost.
-    Broken(Lost),
-}
-
 /// How many messages are delivered before one is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Window {
@@ -64,28 +56,25 @@ struct Session {
     latest: Instant,
 }
 
-pub(super) async fn session(worker: &Arc<Worker>, window: Window, stop: &CancellationToken) -> End {
-    let opening = tokio::select! {
-        opening = open(worker, window) => opening,
-        () = stop.cancelled() => return End::Stopped,
-    };
-    let mut session = match opening {
-        Ok(session) => session,
-        Err(reason) => return End::Broken(reason.into()),
+/// Ok once the worker was told to stop, or the line halted; else what was lost.
+pub(super) async fn session(
+    worker: &Arc<Worker>,
+    window: Window,
+    stop: &CancellationToken,
+) -> Result<(), Lost> {
+    let mut session = tokio::select! {
+        opened = open(worker, window) => opened?,
+        () = stop.cancelled() => return Ok(()),
     };
     worker.ready.consuming(true);
     worker.ready.because(None);
     tracing::info!(broker = worker.broker.shown(), "consuming");
-    match session.consume(stop).await {
-        Ok(()) => {
-            session.drain().await;
-            End::Stopped
-        }
-        Err(lost) => {
-            session.lose();
-            End::Broken(lost)
-        }
+    let ended = session.consume(stop).await;
+    match &ended {
+        Ok(()) => session.drain().await,
+        Err(_) => session.lose(),
     }
+    ended
 }
 
 async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
@@ -132,7 +121,7 @@ impl Session {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let worker = self.worker.clone();
         loop {
-            let failed = self.in_flight.failed().clone();
+            let failed = self.in_flight.failed.clone();
             tokio::select! {
                 // In this order: a look begins only when no delivery waits to be taken.
                 biased;
@@ -190,11 +179,11 @@ impl Session {
         let look = Look {
             messages: jobs.message_count(),
             consumers: jobs.consumer_count(),
-            room: self.in_flight.tasks().len() < self.prefetch().into(),
+            room: self.in_flight.tasks.len() < self.prefetch().into(),
             active: self.in_flight.is_active(),
             silent: self.latest.elapsed(),
         };
-        watchdog::bites(look, self.worker.silent_max).map_or(Ok(()), |why| Err(why.into()))
+        watchdog::must_rebuild(look, self.worker.silent_max).map_or(Ok(()), |why| Err(why.into()))
     }
 
     fn prefetch(&self) -> u16 {
@@ -207,12 +196,12 @@ impl Session {
             self.in_flight.recall(Back::Ladder);
         }
         self.jobs.cancel().await?;
-        self.in_flight.tasks().close();
+        self.in_flight.tasks.close();
         let parts = self.worker.line.parts();
         let job_max = seconds(parts.retry.elapsed_seconds_max);
         let emptied_max = job_max + parts.client.call_max() + EMPTIED_MORE;
         tokio::select! {
-            () = self.in_flight.tasks().wait() => {}
+            () = self.in_flight.tasks.wait() => {}
             () = tokio::time::sleep(emptied_max) => return Err("jobs in flight do not end".into()),
             () = stop.cancelled() => return Ok(()),
         }

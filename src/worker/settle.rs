@@ -3,6 +3,7 @@
 //! The order is always: result event confirmed, or the job confirmed on the ladder, and then the acknowledgement. A
 //! crash in between repeats an event or a delivery, and loses none. Never: a PIN in an event.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use lapin::options::{BasicAckOptions, BasicNackOptions};
@@ -14,16 +15,12 @@ use super::in_flight::{Back, InFlight};
 use crate::intake::document;
 use crate::killpoint;
 use crate::metrics;
-use crate::outcome::{Ended, Outcome};
+use crate::outcome::Ended;
+use crate::queue::bounded;
 use crate::queue::delivery::{Delivery, GivenUp};
 use crate::queue::event::{Named, ResultEvent};
-use crate::queue::publisher::{Message, NotTaken};
+use crate::queue::publisher::Message;
 use crate::queue::topology::{RUNG_PARKED, RUNGS};
-
-/// First wait before publishing again what the broker does not take (somebody's results queue is full); doubles.
-const NOT_TAKEN_WAIT: Duration = Duration::from_millis(250);
-/// Longest such wait. Meanwhile the delivery stays unacknowledged, which is what pushes back on the jobs queue.
-const NOT_TAKEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What becomes of a delivery.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,20 +41,12 @@ pub(super) enum Settlement {
 
 /// Decides it from how the job ended, `None` if it had not begun; `back` if it was recalled.
 pub(super) fn settlement(named: Named, ended: Option<&Ended>, back: Option<Back>) -> Settlement {
-    match (ended.map(|ended| (&ended.outcome, ended)), back) {
-        (Some((Outcome::Issued(card), ended)), _) => Settlement::Answer(Box::new(named.issued(card, ended))),
-        (Some((Outcome::Refused(refusal), ended)), _) => {
-            let mut event = named.refused(refusal);
-            event.attempts = ended.attempts;
-            event.request_id.clone_from(&ended.request_id);
-            event.note.clone_from(&ended.note);
-            Settlement::Answer(Box::new(event))
-        }
-        (Some((Outcome::Unresolved(_), _)), None) => Settlement::Retry,
-        (Some((Outcome::Unresolved(_), _)) | None, Some(Back::Ladder)) => Settlement::Park,
-        (Some((Outcome::Unresolved(_), _)) | None, Some(Back::Queue)) => Settlement::HandBack,
-        // The line stopped by itself; the session ends with it.
-        (None, None) => Settlement::HandBack,
+    match (ended.and_then(|ended| named.ended(ended)), ended, back) {
+        (Some(event), _, _) => Settlement::Answer(Box::new(event)),
+        (None, Some(_), None) => Settlement::Retry,
+        (None, _, Some(Back::Ladder)) => Settlement::Park,
+        // Without a recall the line stopped by itself; the session ends with it.
+        (None, _, Some(Back::Queue)) | (None, None, None) => Settlement::HandBack,
     }
 }
 
@@ -66,11 +55,11 @@ impl Worker {
     pub(super) async fn settle(&self, in_flight: &InFlight, settlement: Settlement, delivery: Delivery) {
         tokio::select! {
             biased;
-            () = in_flight.lost().cancelled() => metrics::ack_lost(),
+            () = in_flight.lost.cancelled() => metrics::ack_lost(),
             settled = self.settle_now(settlement, delivery) => {
                 // The session begins anew, and with it the queue that was missing is declared.
                 if settled == Published::NoQueue {
-                    in_flight.fail();
+                    in_flight.failed.cancel();
                 }
             }
         }
@@ -80,7 +69,7 @@ impl Worker {
         let now = self.line.parts().clock.now();
         let (word, published) = match settlement {
             Settlement::Answer(event) => {
-                self.tell(&event, &delivery).await;
+                self.publish_event(&event, &delivery).await;
                 ("answered", Published::Yes)
             }
             Settlement::Retry => {
@@ -123,7 +112,7 @@ impl Worker {
     }
 
     /// Publishes the event until the broker has it.
-    async fn tell(&self, event: &ResultEvent, delivery: &Delivery) {
+    async fn publish_event(&self, event: &ResultEvent, delivery: &Delivery) {
         let body = Zeroizing::new(serde_json::to_vec(event).expect("an event is plain strings and numbers"));
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -143,24 +132,21 @@ impl Worker {
     }
 
     async fn publish(&self, message: &Message<'_>, unbound: Unbound) -> Published {
-        let mut wait = NOT_TAKEN_WAIT;
-        loop {
-            match (self.publisher.publish(message).await, unbound) {
-                (Ok(()), _) => return Published::Yes,
-                // Nobody listens; the ledger has it.
-                (Err(NotTaken::Unroutable), Unbound::Fine) => {
-                    metrics::result_unheard();
-                    return Published::Yes;
-                }
-                (Err(NotTaken::Unroutable), Unbound::Wrong) => {
-                    tracing::warn!(queue = message.key, "a queue is missing; beginning anew");
-                    return Published::NoQueue;
-                }
-                (Err(reason @ NotTaken::Full), _) => {
-                    tracing::warn!(%reason, exchange = message.exchange, key = message.key, "not taken; trying again");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(NOT_TAKEN_WAIT_MAX);
-                }
+        // Meanwhile the delivery stays unacknowledged, which is what pushes back on the jobs queue.
+        let while_full = || {
+            tracing::warn!(exchange = message.exchange, key = message.key, "a queue is full; trying again");
+            ControlFlow::Continue(())
+        };
+        match (self.publisher.publish_until_taken(|| message.clone(), while_full).await, unbound) {
+            (Ok(()), _) => Published::Yes,
+            // Nobody listens; the ledger has it.
+            (Err(_), Unbound::Fine) => {
+                metrics::result_unheard();
+                Published::Yes
+            }
+            (Err(_), Unbound::Wrong) => {
+                tracing::warn!(queue = message.key, "a queue is missing; beginning anew");
+                Published::NoQueue
             }
         }
     }
@@ -183,7 +169,7 @@ enum Unbound {
 
 /// One that comes too late is no error: the message comes again, and its job is known.
 async fn ack(acker: &Acker) {
-    if !matches!(acker.ack(BasicAckOptions::default()).await, Ok(true)) {
+    if !matches!(bounded(acker.ack(BasicAckOptions::default())).await, Ok(true)) {
         metrics::ack_lost();
     }
 }
@@ -191,13 +177,13 @@ async fn ack(acker: &Acker) {
 async fn hand_back(acker: &Acker) {
     metrics::settled("handed_back");
     let options = BasicNackOptions { requeue: true, ..Default::default() };
-    let _ = acker.nack(options).await;
+    let _ = bounded(acker.nack(options)).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Card, Refusal};
+    use crate::outcome::{Card, Outcome, Refusal};
 
     fn of(outcome: Outcome, back: Option<Back>) -> Settlement {
         let ended = Ended {

@@ -18,7 +18,7 @@ pub(super) struct Look {
 }
 
 /// Why everything must be built anew, if it must.
-pub(super) fn bites(look: Look, silent_max: Duration) -> Option<&'static str> {
+pub(super) fn must_rebuild(look: Look, silent_max: Duration) -> Option<&'static str> {
     if look.consumers == 0 {
         return Some("the broker knows of no consumer of the jobs queue");
     }
@@ -38,21 +38,21 @@ mod tests {
     const LONG: Duration = Duration::from_secs(21);
 
     #[test]
-    fn it_bites_only_when_a_delivery_is_due() {
+    fn all_is_rebuilt_only_when_a_delivery_is_due() {
         for look in [
             WELL,
             Look { messages: 0, silent: LONG, ..WELL },
             Look { room: false, silent: LONG, ..WELL },
             Look { active: false, silent: LONG, ..WELL },
         ] {
-            assert_eq!(bites(look, SILENT_MAX), None, "{look:?}");
+            assert_eq!(must_rebuild(look, SILENT_MAX), None, "{look:?}");
         }
         for look in [
             Look { consumers: 0, messages: 0, ..WELL },
             Look { silent: LONG, ..WELL },
             Look { active: false, consumers: 1, silent: LONG, ..WELL },
         ] {
-            assert!(bites(look, SILENT_MAX).is_some(), "{look:?}");
+            assert!(must_rebuild(look, SILENT_MAX).is_some(), "{look:?}");
         }
     }
 }

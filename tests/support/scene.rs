@@ -156,6 +156,6 @@ impl Listener {
     pub async fn refused(&mut self) -> String {
         let event = self.event().await;
         assert!(event.card.is_none(), "{event:?}");
-        event.error.unwrap().code
+        event.error.unwrap().code.into_owned()
     }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn recognise(
 }
 
 /// Says which rows are known under other names, before anything is issued.
-pub(crate) fn tell(recognition: &Recognition, say: fn(&str)) {
+pub(crate) fn print_recognised(recognition: &Recognition, say: fn(&str)) {
     if recognition.is_empty() {
         return;
     }

@@ -3,24 +3,23 @@
 mod carry;
 pub(crate) mod earlier;
 
-use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use secrecy::SecretString;
 
 use super::Exit;
-use super::connect::{Connected, FIRST_CONTACT_MAX, Patience, ScopeError, connect};
+use super::confirm::{WithoutTerminal, confirmed};
+use super::connect::{Connected, FIRST_CONTACT_MAX, Patience, Purpose, Runs, ScopeError, connect};
+use super::manifest::Verb;
+use super::progress::progress;
 use super::signals::{HangUp, StopSignals, print, say};
-use crate::clock::Clock;
 use crate::config::{Config, place, seconds};
 use crate::job::Batch;
 use crate::ledger::{BatchRow, Ledger};
-use crate::line::decision::Rules;
-use crate::line::{Halt, LeaseUse, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::line::{Halt, LeaseUse, Line};
 use crate::manifest::batch::{Jobs, SecondCards, digest_of};
 use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
@@ -29,9 +28,6 @@ use crate::results::Results;
 use crate::stripe::{Client, Mode};
 use crate::tally::{Counts, Tally};
 use carry::{Carried, carry_all};
-
-/// Between two lines of progress where there is no terminal.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two looks whether Stripe was ever reached, once it should have been.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
@@ -84,29 +80,16 @@ pub struct Args {
 /// # Errors
 /// A sentence for the operator; nothing was issued then.
 pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) -> Result<Exit, String> {
-    if let Some(rate) = args.rate {
-        config.pace.endpoint_per_second = rate;
-        config.pace.account_per_second = rate;
-    }
     if let Some(concurrency) = args.concurrency {
         config.pace.concurrency = concurrency;
     }
-    if let Some(ledger) = &args.ledger {
-        config.ledger.url.clone_from(ledger);
-    }
-    let mut config = config.checked().map_err(|error| error.to_string())?;
-    config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    let mut config = super::arguments::with_options(config, args.rate, args.ledger.as_deref())?;
     say(&format!("ledger: {}", place::shown(&config.ledger.url)));
     let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
     let manifest = super::manifest::open(&args.manifest).await?;
-    let report = check(&manifest).await?;
-    if report.invalid_rows > 0 && !args.skip_invalid {
-        super::check::print_problems(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
-        return Err(format!(
-            "{} of {} rows are invalid; nothing was issued. Mend them, or pass --skip-invalid to issue the others",
-            report.invalid_rows, report.rows
-        ));
-    }
+    let options = CheckOptions { digest: true };
+    let verb = Verb { infinitive: "issue", participle: "issued" };
+    let report = super::manifest::check(&manifest, options, args.skip_invalid, verb).await?;
     let connected = connect(args.sandbox, &mut config, api_key).await?;
     if !confirm(&args, &config, &connected.client, &report)? {
         return Err("nothing was issued".into());
@@ -143,28 +126,18 @@ async fn issue(
             return Ok(Exit::Unfinished);
         }
     };
-    let clock = Clock::system();
-    let line = Arc::new(Line::new(Parts {
-        client: connected.client.clone(),
-        pace,
-        ledger: ledger.clone(),
-        scope: scope.clone(),
-        clock: clock.clone(),
-        retry: config.retry.clone(),
-        rules: Rules::of(&config.stripe),
-        look_first: if args.reconcile_first { LookFirst::Yes } else { LookFirst::No },
-        vet: Vet::Yes,
-        // It is held for the whole run, and no longer.
-        lease_idle: Duration::ZERO,
-        same_refusals: (config.stripe.same_refusals_max, OnSameRefusals::Stop),
-    }));
+    let purpose = Purpose { runs: Runs::ToAnEnd, reconcile_first: args.reconcile_first };
+    let line = Arc::new(connected.line(config, pace, ledger, &scope, purpose));
     let stopped = line.clone();
-    tokio::spawn(StopSignals::listen(HangUp::Stops)?.obey(move || stopped.stop()));
+    tokio::spawn(StopSignals::listen(HangUp::Stops)?.obey(move || {
+        stopped.stop();
+        say("\nstopping: calls in flight are finished (again to stop at once)");
+    }));
     // From here on, what the ledger says is changed by nobody else.
     let Some(lease) = hold_lease(&line, args).await? else { return Ok(Exit::Unfinished) };
     let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };
     let recognition = earlier::recognise(ledger, &scope, &batch, second, &manifest).await?;
-    earlier::tell(&recognition, say);
+    earlier::print_recognised(&recognition, say);
     // A rehearsal has a file of its own.
     let ending = if args.sandbox { "sandbox.results.csv" } else { "results.csv" };
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, ending);
@@ -175,11 +148,18 @@ async fn issue(
     let results = Results::create(&results_path, scope.as_str())
         .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
     let rows = earlier::rows_of_batch(ledger, &scope, &batch, &recognition).await?;
-    let row = BatchRow { scope, batch: batch.clone(), digest: digest_of(report), rows, began: clock.now() };
+    let row = BatchRow {
+        scope,
+        batch: batch.clone(),
+        digest: digest_of(report),
+        rows,
+        began: line.parts().clock.now(),
+    };
     ledger.write_batch(row).await.map_err(|error| error.to_string())?;
     tokio::spawn(end_if_never_answered(line.clone(), connected.host().to_owned(), patience_max));
     let tally = Arc::new(Tally::default());
-    let bar = progress(report.rows, tally.clone());
+    let shown = tally.clone();
+    let bar = progress(report.rows, move || words(&shown));
     let began = Instant::now();
     // A task of its own, so that the rows and what becomes of them stay on the runtime's threads.
     let jobs = Jobs::new(batch, recognition);
@@ -194,15 +174,6 @@ async fn issue(
     Ok(exit)
 }
 
-async fn check(manifest: &Arc<Manifest>) -> Result<CheckReport, String> {
-    let manifest = manifest.clone();
-    let options = CheckOptions { digest: true };
-    tokio::task::spawn_blocking(move || manifest.check(&options, &|_| {}))
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())
-}
-
 /// Before live cards: how many, how fast, until when, and whether.
 fn confirm(args: &Args, config: &Config, client: &Client, report: &CheckReport) -> Result<bool, String> {
     if client.mode() != Mode::Live {
@@ -214,21 +185,12 @@ fn confirm(args: &Args, config: &Config, client: &Client, report: &CheckReport) 
     let until = jiff::Zoned::now()
         .checked_add(jiff::SignedDuration::from_secs_f64(seconds))
         .map_or_else(|_| "far away".to_owned(), |until| until.strftime("%Y-%m-%d %H:%M:%S %Z").to_string());
-    eprintln!(
+    let about = format!(
         "{} LIVE cards are about to be issued at {per_second}/s, until about {until}.",
         report.rows - report.invalid_rows
     );
-    if args.yes {
-        return Ok(true);
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err("live cards need a yes: pass --yes where there is no terminal to ask on".into());
-    }
-    eprint!("Issue them? [y/N] ");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|error| error.to_string())?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let refused = "live cards need a yes: pass --yes where there is no terminal to ask on";
+    confirmed(&about, "Issue them?", args.yes, &WithoutTerminal::Refused(refused))
 }
 
 /// The account's lease for the whole run; none if the run was stopped while it waited.
@@ -275,38 +237,6 @@ async fn end_if_never_answered(line: Arc<Line>, host: String, time_max: Duration
 fn words(tally: &Tally) -> String {
     let Counts { issued, refused, retried, .. } = tally.counts();
     format!("{issued} issued, {refused} refused, {retried} retried")
-}
-
-fn progress(rows: u64, tally: Arc<Tally>) -> ProgressBar {
-    if std::io::stderr().is_terminal() {
-        let bar = ProgressBar::new(rows);
-        let template = "{bar:30} {pos}/{len} {per_sec}, {eta} left: {msg}";
-        bar.set_style(
-            ProgressStyle::with_template(template).expect("the template is a constant that parses"),
-        );
-        bar.enable_steady_tick(Duration::from_millis(200));
-        let shown = bar.clone();
-        tokio::spawn(async move {
-            while !shown.is_finished() {
-                shown.set_message(words(&tally));
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        });
-        return bar;
-    }
-    let bar = ProgressBar::hidden();
-    bar.set_length(rows);
-    let shown = bar.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(PROGRESS_EVERY).await;
-            if shown.is_finished() {
-                return;
-            }
-            say(&format!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), words(&tally)));
-        }
-    });
-    bar
 }
 
 fn summary(

@@ -3,36 +3,20 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+
+use indicatif::ProgressBar;
 
 use super::super::Exit;
+use super::super::progress::progress;
 use crate::job::Batch;
 use crate::queue::Broker;
-use crate::queue::event::{ResultEvent, ResultOutcome};
+use crate::queue::event::ResultEvent;
 use crate::queue::follow::{Follower, Heard};
 use crate::results::{self, Results};
+use crate::tally::{Counts, Tally};
 
 /// Whose cards they are is known to the worker alone.
 const SCOPE: &str = "";
-/// Between two lines of progress.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
-
-/// How far it has come, for the line of progress.
-#[derive(Default)]
-struct Counts {
-    ended: AtomicU64,
-    refused: AtomicU64,
-}
-
-async fn show(rows: u64, counts: Arc<Counts>) {
-    loop {
-        tokio::time::sleep(PROGRESS_EVERY).await;
-        let (ended, refused) = (counts.ended.load(Ordering::Relaxed), counts.refused.load(Ordering::Relaxed));
-        eprintln!("{ended}/{rows} ended, {refused} refused");
-    }
-}
-
 /// A batch that is followed.
 pub(super) struct Following {
     follower: Follower,
@@ -40,9 +24,9 @@ pub(super) struct Following {
     rows: u64,
     results: Results,
     results_path: PathBuf,
-    seen: HashSet<String>,
-    refused: u64,
-    counts: Arc<Counts>,
+    /// Ids of the jobs that have ended.
+    ended: HashSet<String>,
+    tally: Arc<Tally>,
 }
 
 impl Following {
@@ -55,10 +39,7 @@ impl Following {
     ) -> Result<Self, String> {
         let results = Results::create(results_path, SCOPE)
             .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
-        let keys = [ResultOutcome::Issued, ResultOutcome::Refused]
-            .map(|outcome| ResultEvent::routing_key_of(outcome, Some(batch.as_str())));
-        let queue = broker.topology.following(batch.as_str());
-        let mut follower = Follower::new(broker, "embosser submit: following", queue, keys.into());
+        let mut follower = Follower::of_batch(broker, "embosser submit: following", batch);
         follower.connect().await?;
         let (batch, results_path) = (batch.clone(), results_path.to_owned());
         Ok(Self {
@@ -67,22 +48,22 @@ impl Following {
             rows,
             results,
             results_path,
-            seen: HashSet::new(),
-            refused: 0,
-            counts: Arc::default(),
+            ended: HashSet::new(),
+            tally: Arc::default(),
         })
     }
 
     /// Waits until every row that was published has ended.
     pub(super) async fn until_all_ended(mut self, published: u64) -> Result<Exit, String> {
         self.rows = published;
-        let shown = tokio::spawn(show(self.rows, self.counts.clone()));
+        let tally = self.tally.clone();
+        let bar = progress(self.rows, move || format!("ended, {} refused", tally.counts().refused));
         let followed = tokio::select! {
             // Only the end of all drops this half way: an event that was acknowledged must not be lost.
-            followed = self.follow() => Some(followed),
+            followed = self.follow(&bar) => Some(followed),
             _ = tokio::signal::ctrl_c() => None,
         };
-        shown.abort();
+        bar.finish_and_clear();
         let Some(followed) = followed else {
             self.results.finish().map_err(|error| format!("{}: {error}", self.results_path.display()))?;
             eprintln!(
@@ -91,20 +72,19 @@ impl Following {
             return Ok(Exit::Unfinished);
         };
         followed?;
-        let issued = self.seen.len() as u64 - self.refused;
+        let Counts { issued, refused, .. } = self.tally.counts();
         self.results.finish().map_err(|error| format!("{}: {error}", self.results_path.display()))?;
         self.follower.close().await;
-        println!("{} rows ended: {issued} issued, {} refused.", self.rows, self.refused);
+        println!("{} rows ended: {issued} issued, {refused} refused.", self.rows);
         println!("Results: {}", self.results_path.display());
-        Ok(if self.refused > 0 { Exit::Refused } else { Exit::Success })
+        Ok(if refused > 0 { Exit::Refused } else { Exit::Success })
     }
 
-    async fn follow(&mut self) -> Result<(), String> {
-        while (self.seen.len() as u64) < self.rows {
+    async fn follow(&mut self, bar: &ProgressBar) -> Result<(), String> {
+        while (self.ended.len() as u64) < self.rows {
             let event = self.next().await;
             self.take(event)?;
-            self.counts.ended.store(self.seen.len() as u64, Ordering::Relaxed);
-            self.counts.refused.store(self.refused, Ordering::Relaxed);
+            bar.set_position(self.ended.len() as u64);
         }
         Ok(())
     }
@@ -113,15 +93,11 @@ impl Following {
     async fn next(&mut self) -> ResultEvent {
         loop {
             match self.follower.next().await {
-                Heard::Event(event) => {
-                    if let Ok(event) = serde_json::from_slice(&event) {
-                        return event;
-                    }
-                }
+                Heard::Event(event) => return *event,
                 Heard::Lost(reason) => {
                     tracing::warn!(reason, "the results cannot be followed; trying again");
                 }
-                Heard::Again => {}
+                Heard::Again | Heard::Unreadable => {}
                 Heard::Anew => tracing::warn!(
                     "the broker lost the queue of results; if this does not come to its end, run the same command again"
                 ),
@@ -132,12 +108,12 @@ impl Following {
     fn take(&mut self, event: ResultEvent) -> Result<(), String> {
         let (Some(id), Some(row)) = (event.id.clone(), event.row) else { return Ok(()) };
         // A topic's pattern may match more than this batch, and an event may come twice.
-        if event.batch.as_deref() != Some(self.batch.as_str()) || !self.seen.insert(id.clone()) {
+        if event.batch.as_deref() != Some(self.batch.as_str()) || !self.ended.insert(id.clone()) {
             return Ok(());
         }
-        self.refused += u64::from(event.outcome == ResultOutcome::Refused);
         let row_id = event.row_id.clone();
         let ended = event.into_ended();
+        self.tally.add(&ended);
         let line = results::Line { row, row_id: row_id.as_deref(), job_id: &id, ended: &ended, scope: SCOPE };
         self.results.append(&line).map_err(|error| format!("{}: {error}", self.results_path.display()))
     }

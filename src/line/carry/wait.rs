@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use rand::Rng as _;
-
 use super::Carried;
+use crate::backoff::jittered;
 use crate::clock::Boot;
 use crate::config::seconds;
 use crate::line::Stop;
@@ -145,11 +144,11 @@ impl<'l> Carried<'l> {
         }
     }
 
-    /// Doubling, with full jitter above half: many jobs that failed together do not come back together.
+    /// Doubling from try to try.
     pub(super) fn backoff(&self) -> Duration {
         let retry = &self.line.parts.retry;
         let doubled = retry.backoff_seconds_min * f64::from(1u32 << self.tries.min(16));
         let ceiling = doubled.min(retry.backoff_seconds_max);
-        seconds(ceiling * rand::rng().random_range(0.5..=1.0))
+        jittered(seconds(ceiling))
     }
 }

@@ -296,9 +296,9 @@ pub(super) async fn cancel_batch(
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
     let under_way = under_way(&server, &batch).await?;
-    if under_way.is_under_way() && under_way.is_out_of_reach() && !server.intake().has_worker().await {
+    if under_way.is_under_way() && under_way.is_all_queued() && !server.intake().has_worker().await {
         tracing::warn!(batch = %under_way.name, "a batch is let go: its jobs are in the queue, and there is no worker");
-        under_way.let_go();
+        under_way.unfollow();
         return Ok(Json(under_way.view(server.pace_per_second(), server.clock().now())));
     }
     steer(&server, &batch, Standing::CalledOff).await

@@ -1,0 +1,40 @@
+//! How far a command has come: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::signals::say;
+
+/// Between two changes of the bar.
+const BAR_EVERY: Duration = Duration::from_millis(200);
+/// Between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows how many rows of all are done, and these words, until the bar is finished.
+pub(super) fn progress(rows: u64, words: impl Fn() -> String + Send + 'static) -> ProgressBar {
+    let is_terminal = std::io::stderr().is_terminal();
+    let bar = if is_terminal { ProgressBar::new(rows) } else { ProgressBar::hidden() };
+    bar.set_length(rows);
+    if is_terminal {
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec}, {eta} left: {msg}");
+        bar.set_style(style.expect("the template is a constant that parses"));
+        bar.enable_steady_tick(BAR_EVERY);
+    }
+    let shown = bar.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(if is_terminal { BAR_EVERY } else { LINE_EVERY }).await;
+            if shown.is_finished() {
+                return;
+            }
+            if is_terminal {
+                shown.set_message(words());
+            } else {
+                say(&format!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), words()));
+            }
+        }
+    });
+    bar
+}
