@@ -265,7 +265,7 @@ macro_rules! allowed {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Problem> {
-                server.tokens().allow(&parts.headers, Role::$name).map(|()| Self)
+                server.parts.tokens.allow(&parts.headers, Role::$name).map(|()| Self)
             }
         }
     )+};

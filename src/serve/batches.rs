@@ -139,7 +139,7 @@ impl Registry {
             ));
         }
         // As they are now: another upload under this name may have ended a moment ago.
-        let counts = server.views().counts().await?;
+        let counts = server.parts.views.counts().await?;
         let of_batch =
             |counts: &&BatchCounts| counts.batch == name.as_str() && counts.scope == server.scope().as_str();
         let of_ledger = counts.iter().find(of_batch);
@@ -152,7 +152,7 @@ impl Registry {
             rows: of_ledger.map_or(0, BatchCounts::known) + recognition.new_rows(),
             began: received,
         };
-        server.views().write_batch(row).await?;
+        server.parts.views.write_batch(row).await?;
         self.issuing().push((batch.clone(), recognition.clone()));
         let mut batches = self.batches();
         batches.insert(batch.name.to_string(), batch.clone());
@@ -179,7 +179,7 @@ impl Registry {
             return Ok(counted.counts.clone());
         }
         let began = Instant::now();
-        let counts = Arc::new(server.views().counts().await?);
+        let counts = Arc::new(server.parts.views.counts().await?);
         let until = Instant::now() + COUNTS_KEPT.max(began.elapsed() * COUNTS_KEPT_TIMES);
         *counted = Some(Counted { counts: counts.clone(), until });
         Ok(counts)

@@ -55,8 +55,8 @@ pub(super) async fn follow(
     place: OwnedSemaphorePermit,
 ) -> Result<Response, Problem> {
     // A batch that does not exist is told before the stream begins.
-    server.batches().view(server, &name).await?;
-    let changes = server.batches().get(&name).map(|batch| batch.watch());
+    server.batches.view(server, &name).await?;
+    let changes = server.batches.get(&name).map(|batch| batch.watch());
     let stream = Stream { server: server.clone(), name, changes, sent: 0, last: false, _place: place };
     let events = Sse::new(unfold(stream, next));
     Ok(events.keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
@@ -67,7 +67,7 @@ async fn next(mut stream: Stream) -> Option<(Result<Event, Infallible>, Stream)>
         return None;
     }
     if stream.sent > 0 {
-        let stopping = stream.server.stopping().clone();
+        let stopping = stream.server.stopping.clone();
         tokio::select! {
             () = stream.changed() => {}
             () = stopping.cancelled() => return None,
@@ -77,8 +77,8 @@ async fn next(mut stream: Stream) -> Option<(Result<Event, Infallible>, Stream)>
         changes.borrow_and_update();
     }
     let Stream { server, name, .. } = &stream;
-    let under_way = server.batches().get(name).is_some_and(|batch| batch.is_under_way());
-    let view = server.batches().view(server, name).await.ok()?;
+    let under_way = server.batches.get(name).is_some_and(|batch| batch.is_under_way());
+    let view = server.batches.view(server, name).await.ok()?;
     stream.last = !under_way && view.state != State::Open;
     stream.sent += 1;
     let event = event_of(&view, stream.sent, stream.last)?;
@@ -95,7 +95,7 @@ impl Stream {
             None => {
                 tokio::time::sleep(LOOK_EVERY).await;
                 // A manifest of this name may have been uploaded meanwhile.
-                self.changes = self.server.batches().get(&self.name).map(|batch| batch.watch());
+                self.changes = self.server.batches.get(&self.name).map(|batch| batch.watch());
             }
         }
     }

@@ -203,7 +203,8 @@ impl Outstanding {
         let mut after = None;
         loop {
             let page = server
-                .views()
+                .parts
+                .views
                 .batch_page(queue.scope.now(), &self.batch.name, after, Only::default(), PAGE)
                 .await;
             let page = page.map_err(|error| error.to_string())?;
@@ -287,7 +288,7 @@ async fn look_for_jobs(server: Server, queue: Arc<Queue>, mut jobs: Vec<(String,
         let mut left = Vec::new();
         for (id, before) in jobs {
             let row = match JobId::new(id.as_str()) {
-                Ok(id) => server.views().look_up(queue.scope.now(), &id).await.ok().flatten(),
+                Ok(id) => server.parts.views.look_up(queue.scope.now(), &id).await.ok().flatten(),
                 Err(_) => None,
             };
             if row.is_some_and(|row| row.state != State::Begun && Some(row.written) != before) {

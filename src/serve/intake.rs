@@ -187,7 +187,7 @@ impl Intake {
         let Self::Queue(queue) = self else { return };
         let follower = queue.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(follower) = follower {
-            server.tasks().spawn(following::follow(server.clone(), queue.clone(), follower));
+            server.tasks.spawn(following::follow(server.clone(), queue.clone(), follower));
         }
     }
 
@@ -235,7 +235,7 @@ impl Intake {
         match self {
             Self::Line(line) => {
                 let line = line.clone();
-                server.tasks().spawn(async move {
+                server.tasks.spawn(async move {
                     // The ledger has its end, if it came to one.
                     let _ = line.carry(job, Options::default()).await;
                     drop(under_way);

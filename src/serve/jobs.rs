@@ -78,7 +78,7 @@ struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.server.jobs().lock().remove(&self.id);
+        self.server.jobs.lock().remove(&self.id);
     }
 }
 
@@ -98,7 +98,7 @@ pub(super) enum Sent {
 
 /// Takes a job in.
 pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Problem> {
-    let job = decode(&read(server, request).await?, server.account())?;
+    let job = decode(&read(server, request).await?, server.parts.account.as_deref())?;
     server.ready()?;
     let different = || {
         Problem::new(
@@ -106,7 +106,7 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
             "this id is that of a job with other content; send that one as it was, or, if a second card is wanted, a job of its own",
         )
     };
-    let known = server.views().look_up(server.scope(), &job.id).await?;
+    let known = server.parts.views.look_up(server.scope(), &job.id).await?;
     if let Some(row) = &known {
         if !job.asks_for(row.content) && !matches!(row.state, State::Refused(_)) {
             return Err(different());
@@ -119,7 +119,7 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
     }
     let view = JobView::waiting(&job.id);
     {
-        let mut under_way = server.jobs().lock();
+        let mut under_way = server.jobs.lock();
         match under_way.get(&job.id) {
             Some(fingerprint) if *fingerprint == job.fingerprint() => return Ok(Sent::Accepted(view)),
             Some(_) => return Err(different()),
@@ -130,7 +130,7 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
         };
     }
     let under_way = UnderWay { server: server.clone(), id: job.id.clone() };
-    server.intake().take(server, job, under_way).await?;
+    server.parts.intake.take(server, job, under_way).await?;
     Ok(Sent::Accepted(view))
 }
 
@@ -141,10 +141,10 @@ pub(super) async fn view(server: &Server, id: &str) -> Result<JobView, Problem> 
         Problem::new(Kind::NotFound, detail)
     };
     let id = JobId::new(id).map_err(|_| unknown())?;
-    if server.jobs().lock().contains_key(&id) {
+    if server.jobs.lock().contains_key(&id) {
         return Ok(JobView::waiting(&id));
     }
-    let row = server.views().look_up(server.scope(), &id).await?.ok_or_else(unknown)?;
+    let row = server.parts.views.look_up(server.scope(), &id).await?.ok_or_else(unknown)?;
     Ok(RowView::of_row(&row).into())
 }
 
@@ -162,7 +162,7 @@ async fn read(server: &Server, request: Request) -> Result<Zeroizing<Vec<u8>>, P
     let mut body = Zeroizing::new(Vec::with_capacity(JOB_BYTES_MAX));
     let mut pieces = request.into_body().into_data_stream();
     loop {
-        let piece = tokio::time::timeout(server.limits().idle_max, pieces.next())
+        let piece = tokio::time::timeout(server.limits.idle_max, pieces.next())
             .await
             .map_err(|_| Problem::new(Kind::TooSlow, "the job brought nothing for too long"))?;
         let Some(piece) = piece else { return Ok(body) };

@@ -30,6 +30,7 @@ mod upload;
 mod view;
 
 use std::any::Any;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -77,9 +78,18 @@ pub struct Parts {
 
 /// A server. Clones are the same one.
 #[derive(Clone)]
-pub struct Server(Arc<Inner>);
+pub struct Server(Arc<Shared>);
 
-struct Inner {
+impl Deref for Server {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// What its requests share.
+pub struct Shared {
     parts: Parts,
     limits: Limits,
     budget: Arc<Budget>,
@@ -98,7 +108,7 @@ impl Server {
     pub fn new(parts: Parts) -> Self {
         let limits = Limits::from(&parts.config);
         let held_bytes_max = usize::try_from(parts.config.held_mib_max << 20).unwrap_or(usize::MAX);
-        Self(Arc::new(Inner {
+        Self(Arc::new(Shared {
             limits,
             budget: Budget::new(held_bytes_max),
             uploads: Semaphore::new(limits.uploads_max),
@@ -114,25 +124,25 @@ impl Server {
 
     /// Serves until [`Self::stop`], and then until everything under way has ended.
     pub async fn run(&self, listener: TcpListener) {
-        self.intake().begin(self);
-        connection::serve(listener, self.router(), self.0.limits, self.0.stopping.clone()).await;
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
+        self.parts.intake.begin(self);
+        connection::serve(listener, self.router(), self.limits, self.stopping.clone()).await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Stops: no more requests, no more calls; calls under way end, and their outcomes are recorded.
     pub fn stop(&self) {
-        self.0.stopping.cancel();
-        self.0.parts.intake.stop();
+        self.stopping.cancel();
+        self.parts.intake.stop();
     }
 
     /// Reads the file of tokens anew. If it cannot be used, those that are known stay.
     pub fn reload_tokens(&self) {
-        let Some(file) = &self.0.parts.config.tokens_file else {
+        let Some(file) = &self.parts.config.tokens_file else {
             tracing::info!("SIGHUP: there is no http.tokens_file to read anew; going on");
             return;
         };
-        match self.tokens().read_anew(file) {
+        match self.parts.tokens.read_anew(file) {
             Ok(tokens) => tracing::info!(tokens, "SIGHUP: http.tokens_file was read anew"),
             Err(error) => tracing::error!(%error, "SIGHUP: the tokens stay as they were"),
         }
@@ -156,85 +166,25 @@ impl Server {
 
     /// Whether work is taken.
     fn ready(&self) -> Result<(), Problem> {
-        if let Some(reason) = self.intake().health().stopped {
+        if let Some(reason) = self.parts.intake.health().stopped {
             return Err(Problem::new(Kind::Unavailable, reason));
         }
-        if self.0.stopping.is_cancelled() {
+        if self.stopping.is_cancelled() {
             return Err(Problem::new(Kind::Unavailable, "the server is stopping"));
         }
         Ok(())
     }
 
-    fn tokens(&self) -> &Tokens {
-        &self.0.parts.tokens
-    }
-
-    fn exporter(&self) -> &Exporter {
-        &self.0.parts.exporter
-    }
-
-    fn intake(&self) -> &Intake {
-        &self.0.parts.intake
-    }
-
-    fn views(&self) -> &Ledger {
-        &self.0.parts.views
-    }
-
     fn scope(&self) -> &Scope {
-        self.intake().scope()
+        self.parts.intake.scope()
     }
 
     fn clock(&self) -> &Clock {
-        self.intake().clock()
+        self.parts.intake.clock()
     }
 
     fn pace_per_second(&self) -> f64 {
-        self.intake().health().current_per_second
-    }
-
-    fn account(&self) -> Option<&str> {
-        self.0.parts.account.as_deref()
-    }
-
-    fn mode(&self) -> &'static str {
-        self.0.parts.mode
-    }
-
-    fn limits(&self) -> &Limits {
-        &self.0.limits
-    }
-
-    fn budget(&self) -> &Arc<Budget> {
-        &self.0.budget
-    }
-
-    fn uploads(&self) -> &Semaphore {
-        &self.0.uploads
-    }
-
-    fn streams(&self) -> &Arc<Semaphore> {
-        &self.0.streams
-    }
-
-    fn downloads(&self) -> &Arc<Semaphore> {
-        &self.0.downloads
-    }
-
-    fn batches(&self) -> &Registry {
-        &self.0.batches
-    }
-
-    fn jobs(&self) -> &Jobs {
-        &self.0.jobs
-    }
-
-    fn stopping(&self) -> &CancellationToken {
-        &self.0.stopping
-    }
-
-    fn tasks(&self) -> &TaskTracker {
-        &self.0.tasks
+        self.parts.intake.health().current_per_second
     }
 }
 
@@ -243,7 +193,7 @@ async fn guard(State(server): State<Server>, request: Request, next: Next) -> Re
     let began = std::time::Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let allowed = match request.extensions().get::<Peer>() {
-        Some(Peer(peer)) => of_this_page(server.tokens(), *peer, &method, request.headers()),
+        Some(Peer(peer)) => of_this_page(&server.parts.tokens, *peer, &method, request.headers()),
         None => Err(Problem::new(Kind::Internal, "a request without a connection")),
     };
     let mut response = match allowed {

@@ -37,7 +37,7 @@ pub(super) async fn run(server: Server, queue: &Arc<Queue>, batch: Arc<Batch>, h
     if let Some(reason) = &reason {
         tracing::warn!(batch = %batch.name, reason, "a batch is interrupted");
     }
-    server.batches().ended(&batch, reason);
+    server.batches.ended(&batch, reason);
 }
 
 /// How far publishing has come.
@@ -58,7 +58,7 @@ async fn publish_and_follow(
     named: Jobs,
     outstanding: &Arc<Outstanding>,
 ) -> Result<(), String> {
-    let counts = server.views().counts().await.map_err(|error| error.to_string())?;
+    let counts = server.parts.views.counts().await.map_err(|error| error.to_string())?;
     // The batch's latest row before it began, by the worker's own clock: clocks that differ do not matter then.
     let before = counts
         .iter()
@@ -103,7 +103,7 @@ impl Sink for Publishing {
         if self.batch.gate.passed().await == Passed::CalledOff {
             return Ok(());
         }
-        let known = self.server.views().look_up(self.queue.scope.now(), &job.id).await;
+        let known = self.server.parts.views.look_up(self.queue.scope.now(), &job.id).await;
         let known = known.map_err(|error| error.to_string())?;
         match known.filter(|row| matches!(row.state, State::Issued(_))) {
             Some(row) => self.issued_before(&job, &row).await?,
@@ -124,7 +124,7 @@ impl Publishing {
     async fn issued_before(&self, job: &Job, row: &Row) -> Result<(), String> {
         let note = note_beside(job, row);
         if note != row.note {
-            let noted = self.server.views().annotate(&row.scope, &row.id, row.step, note.clone()).await;
+            let noted = self.server.parts.views.annotate(&row.scope, &row.id, row.step, note.clone()).await;
             noted.map_err(|error| error.to_string())?;
         }
         let ended = Ended { note, ..row.ended() };
@@ -174,11 +174,11 @@ async fn publish_alone(
     under_way: impl Send + 'static,
 ) -> Result<(), Problem> {
     let id = job.id.clone();
-    let before = server.views().look_up(queue.scope.now(), &id).await?.map(|row| row.written);
+    let before = server.parts.views.look_up(queue.scope.now(), &id).await?.map(|row| row.written);
     queue.following.job(&id, before, Box::new(under_way));
     let outgoing = Outgoing::of(job);
     let published = outgoing.publish(&queue.publisher, || ControlFlow::Break(()));
-    let published = tokio::time::timeout(server.limits().idle_max, published).await;
+    let published = tokio::time::timeout(server.limits.idle_max, published).await;
     let problem = match published {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(NotTaken::Full)) => Problem::new(Kind::Busy, "the queue is full"),

@@ -174,7 +174,8 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
     let after = query.after.as_deref().map(place_of).transpose()?;
     // One more than asked for tells whether there are more.
     let mut found = server
-        .views()
+        .parts
+        .views
         .batch_page(
             server.scope(),
             batch,
@@ -243,7 +244,7 @@ async fn send_pages(
     outcome: Option<OutcomeWord>,
     pages: &mpsc::Sender<Page>,
 ) -> Result<(), String> {
-    let idle_max = server.limits().idle_max;
+    let idle_max = server.limits.idle_max;
     let send = async |page: Page| {
         let sent = pages.send_timeout(page, idle_max).await;
         sent.map_err(|_| "the client takes nothing any more".to_owned())
@@ -254,7 +255,8 @@ async fn send_pages(
     loop {
         let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
         let rows = server
-            .views()
+            .parts
+            .views
             .batch_page(server.scope(), batch, after.take(), only, PAGE_ROWS)
             .await
             .map_err(|error| error.to_string())?;

@@ -29,7 +29,7 @@ pub(super) async fn run(server: Server, line: &Arc<Line>, batch: Arc<Batch>, hel
     if let Some(reason) = &reason {
         tracing::warn!(batch = %batch.name, left, reason, "a batch is interrupted");
     }
-    server.batches().ended(&batch, reason);
+    server.batches.ended(&batch, reason);
 }
 
 /// Does it with the batch's counts sampled meanwhile.

@@ -52,10 +52,10 @@ pub(super) async fn receive(
     request: Request,
     purpose: Purpose,
 ) -> Result<Upload, Problem> {
-    let Ok(_place) = server.uploads().try_acquire() else {
+    let Ok(_place) = server.uploads.try_acquire() else {
         return Err(Problem::new(Kind::Busy, "as many uploads as are allowed are under way"));
     };
-    let limits = server.limits();
+    let limits = server.limits;
     let length = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -126,7 +126,7 @@ struct Body {
 
 impl Body {
     fn of(server: &Server, pieces: BodyDataStream) -> Self {
-        let limits = server.limits();
+        let limits = server.limits;
         let bytes_max = limits.upload_bytes_max;
         Self { pieces, idle_max: limits.idle_max, bytes_left: bytes_max, bytes_max }
     }
@@ -164,9 +164,9 @@ struct Checking {
 impl Checking {
     fn begin(server: &Server, batch: Option<Batch>, purpose: Purpose, second: SecondCards) -> Self {
         let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
-        let (budget, rows_max) = (server.budget().clone(), server.limits().rows_max);
+        let (budget, rows_max) = (server.budget.clone(), server.limits.rows_max);
         let recogniser = batch.clone().map(|batch| {
-            let (ledger, scope) = (server.views().clone(), server.scope().clone());
+            let (ledger, scope) = (server.parts.views.clone(), server.scope().clone());
             Recogniser::new(ledger, scope, batch, second, Handle::current())
         });
         let checking = move || check(incoming, batch.as_ref(), purpose, recogniser, &budget, rows_max);
@@ -229,7 +229,7 @@ async fn receive_form(
     query: &UploadQuery,
     purpose: Purpose,
 ) -> Result<Upload, Problem> {
-    let limits = server.limits();
+    let limits = server.limits;
     let malformed = |_| Problem::new(Kind::BadRequest, "the form is malformed, or the upload ended early");
     loop {
         let field = tokio::time::timeout(limits.idle_max, form.next_field()).await.map_err(|_| slow())?;

@@ -101,7 +101,7 @@ pub(super) async fn begin_batch(
     request: Request,
 ) -> Result<Response, Problem> {
     server.ready()?;
-    let arrival = server.batches().arrival();
+    let arrival = server.batches.arrival();
     let upload = receive(&server, &query, request, Purpose::Issue).await?;
     let mut checked = upload.checked;
     let (Some(name), Some(held)) = (upload.batch, checked.held.take()) else {
@@ -114,13 +114,13 @@ pub(super) async fn begin_batch(
         let way_out = "Upload them under that name, or with second_cards=true if that is wanted";
         return Err(Problem::new(Kind::IssuedBefore, format!("{detail}. {way_out}")));
     }
-    let (batch, begun) = server.batches().begin(&server, name, &checked, query.second(), &arrival).await?;
+    let (batch, begun) = server.batches.begin(&server, name, &checked, query.second(), &arrival).await?;
     drop(arrival);
     if begun == Begun::Now {
         tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
         let (server, batch) = (server.clone(), batch.clone());
-        let tasks = server.tasks().clone();
-        tasks.spawn(async move { server.clone().intake().run(server, batch, held, recognition).await });
+        let tasks = server.tasks.clone();
+        tasks.spawn(async move { server.clone().parts.intake.run(server, batch, held, recognition).await });
     }
     let view = batch.view(server.pace_per_second(), server.clock().now());
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
@@ -175,7 +175,7 @@ pub(super) async fn list_batches(
     if !(1..=LIST_MAX).contains(&limit) {
         return Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {LIST_MAX}")));
     }
-    let mut batches = server.batches().list(&server).await?;
+    let mut batches = server.batches.list(&server).await?;
     let total = batches.len();
     batches.truncate(limit);
     Ok(Json(BatchesView { batches, total }))
@@ -193,7 +193,7 @@ pub(super) async fn show_batch(
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
-    Ok(Json(server.batches().view(&server, &batch).await?))
+    Ok(Json(server.batches.view(&server, &batch).await?))
 }
 
 /// Download a batch's results: a line for each row that has begun, in the manifest's order.
@@ -209,7 +209,7 @@ pub(super) async fn batch_results(
     Path(batch): Path<String>,
     Query(query): Query<ResultsQuery>,
 ) -> Result<Response, Problem> {
-    let place = place(server.downloads(), "as many downloads as are allowed are under way")?;
+    let place = place(&server.downloads, "as many downloads as are allowed are under way")?;
     let batch = existing(&server, batch).await?;
     Ok(results::csv(&server, &batch, query.outcome, place))
 }
@@ -244,7 +244,7 @@ pub(super) async fn batch_events(
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Response, Problem> {
-    let place = place(server.streams(), "as many event streams as are allowed are open")?;
+    let place = place(&server.streams, "as many event streams as are allowed are open")?;
     events::follow(&server, batch, place).await
 }
 
@@ -296,7 +296,7 @@ pub(super) async fn cancel_batch(
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
     let under_way = under_way(&server, &batch).await?;
-    if under_way.is_under_way() && under_way.is_all_queued() && !server.intake().has_worker().await {
+    if under_way.is_under_way() && under_way.is_all_queued() && !server.parts.intake.has_worker().await {
         tracing::warn!(batch = %under_way.name, "a batch is let go: its jobs are in the queue, and there is no worker");
         under_way.unfollow();
         return Ok(Json(under_way.view(server.pace_per_second(), server.clock().now())));
@@ -312,16 +312,16 @@ async fn steer(server: &Server, name: &str, standing: Standing) -> Result<Json<B
 }
 
 async fn under_way(server: &Server, name: &str) -> Result<Arc<UnderWay>, Problem> {
-    let Some(batch) = server.batches().get(name) else {
+    let Some(batch) = server.batches.get(name) else {
         // One of an earlier run has ended, and one that is not known is told so.
-        server.batches().view(server, name).await?;
+        server.batches.view(server, name).await?;
         return Err(Problem::new(Kind::Conflict, "the batch is not under way; upload its file again first"));
     };
     Ok(batch)
 }
 
 async fn existing(server: &Server, name: String) -> Result<Batch, Problem> {
-    server.batches().view(server, &name).await?;
+    server.batches.view(server, &name).await?;
     Batch::new(name.clone()).map_err(|_| no_batch(&name))
 }
 

@@ -48,11 +48,11 @@ pub(super) struct HealthView {
     responses((status = 200, body = ServerView))
 )]
 pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<ServerView> {
-    let health = server.intake().health();
-    let limits = server.limits();
+    let health = server.parts.intake.health();
+    let limits = server.limits;
     Json(ServerView {
         version: env!("CARGO_PKG_VERSION").into(),
-        mode: server.mode().into(),
+        mode: server.parts.mode.into(),
         pace_configured_per_second: health.configured_per_second,
         pace_per_second: health.current_per_second,
         in_flight: health.in_flight,
@@ -70,7 +70,7 @@ pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<S
     responses((status = 200, body = String, content_type = "text/plain"))
 )]
 pub(super) async fn show_metrics(_: Read, State(server): State<Server>) -> impl IntoResponse {
-    server.exporter().answer(server.intake().pace())
+    server.parts.exporter.answer(server.parts.intake.pace())
 }
 
 /// Tell that the process lives.
