@@ -12,9 +12,6 @@ use crate::ledger::{BatchCounts, Ledger, LedgerError, Only, Scope};
 use crate::outcome::Outcome;
 use crate::results::{self, Line};
 
-/// Rows read from the ledger at once: a bound on memory.
-const PAGE_ROWS: u32 = 1000;
-
 /// Options of `embosser status`.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
@@ -224,14 +221,8 @@ async fn write_rows(
         ResultsFormat::Csv => out.write_all(&results::record(&results::COLUMNS)?)?,
         ResultsFormat::Json => out.write_all(b"[")?,
     }
-    let (mut after, mut separator) = (None, "\n  ");
-    loop {
-        let page = ledger
-            .batch_page(scope, batch, after.take(), Only::default(), PAGE_ROWS)
-            .await
-            .map_err(|error| Unwritten::Ledger(error.to_string()))?;
-        let Some(last) = page.last() else { break };
-        after = Some((last.row.unwrap_or(0), last.id.clone()));
+    let (mut pages, mut separator) = (ledger.pages(scope, batch, Only::default()), "\n  ");
+    while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
         for row in &page {
             let ended = row.ended();
             let line = Line::of_row(row, &ended);

@@ -9,6 +9,7 @@
 //! database of a newer embosser is left alone; one that is deleted or replaced while it is in use is noticed. Who
 //! calls for an account holds its [`Lease`].
 
+mod batch;
 mod database;
 mod group;
 mod handle;

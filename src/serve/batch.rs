@@ -19,28 +19,14 @@ use crate::manifest::recognise::Present;
 use crate::outcome::Ended;
 use crate::tally::{Counts, Tally};
 
-/// Rows of a batch that an upload has not, by how they ended.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Others {
-    issued: u64,
-    refused: u64,
-    unresolved: u64,
-    noted: u64,
-}
-
-impl Others {
-    /// Of a batch of which the ledger says this, and of whose rows an upload has these.
-    pub(super) fn of(ledger: &BatchCounts, present: Present) -> Self {
-        Self {
-            issued: ledger.issued.saturating_sub(present.issued),
-            refused: ledger.refused.saturating_sub(present.refused),
-            unresolved: ledger.unresolved.saturating_sub(present.begun),
-            noted: ledger.noted.saturating_sub(present.noted),
-        }
-    }
-
-    fn sum(self) -> u64 {
-        self.issued + self.refused + self.unresolved
+/// Rows of a batch of which the ledger says this, and of which an upload has only these: the others, by how they ended.
+pub(super) fn others(ledger: &BatchCounts, present: Present) -> Counts {
+    Counts {
+        issued: ledger.issued.saturating_sub(present.issued),
+        refused: ledger.refused.saturating_sub(present.refused),
+        unresolved: ledger.unresolved.saturating_sub(present.begun),
+        noted: ledger.noted.saturating_sub(present.noted),
+        ..Counts::default()
     }
 }
 
@@ -51,7 +37,7 @@ pub(super) struct Batch {
     /// Rows of this upload.
     rows: u64,
     /// Rows of earlier uploads under this name that this one has not.
-    others: Others,
+    others: Counts,
     /// Rows that are known under other names.
     known_before: u64,
     pins: u64,
@@ -79,7 +65,7 @@ struct Progress {
 
 impl Batch {
     /// One that was checked and has not begun.
-    pub(super) fn new(name: job::Batch, checked: &Checked, others: Others, received: Time) -> Self {
+    pub(super) fn new(name: job::Batch, checked: &Checked, others: Counts, received: Time) -> Self {
         let Checked { report, recognition, .. } = checked;
         let progress = Progress {
             end: None,
@@ -248,13 +234,13 @@ impl Batch {
             batch: self.name.to_string(),
             state,
             reason: progress.reason.clone(),
-            rows: Some(self.rows + self.others.sum()),
+            rows: Some(self.rows + self.others.ended()),
             pins: Some(self.pins),
             issued: counts.issued + self.others.issued,
             refused: counts.refused + self.others.refused,
             unresolved: counts.unresolved + self.others.unresolved,
             waiting,
-            recorded_before: counts.recorded + self.others.sum(),
+            recorded_before: counts.recorded + self.others.ended(),
             known_before: Some(self.known_before),
             noted: counts.noted + self.others.noted,
             retried: counts.retried,

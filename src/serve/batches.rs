@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Server;
-use super::batch::{Batch, Others};
+use super::batch::{Batch, others};
 use super::check::Checked;
 use super::limits::BATCHES_MAX;
 use super::problem::{Kind, Problem};
@@ -139,17 +139,14 @@ impl Registry {
             ));
         }
         // As they are now: another upload under this name may have ended a moment ago.
-        let counts = server.parts.views.counts().await?;
-        let of_batch =
-            |counts: &&BatchCounts| counts.batch == name.as_str() && counts.scope == server.scope().as_str();
-        let of_ledger = counts.iter().find(of_batch);
-        let others = of_ledger.map(|counts| Others::of(counts, recognition.present)).unwrap_or_default();
+        let counts = server.parts.views.counts_of(server.scope(), &name).await?;
+        let others = counts.as_ref().map(|counts| others(counts, recognition.present)).unwrap_or_default();
         let batch = Arc::new(Batch::new(name, checked, others, received));
         let row = BatchRow {
             scope: server.scope().clone(),
             batch: batch.name.clone(),
             digest: batch.digest.clone(),
-            rows: of_ledger.map_or(0, BatchCounts::known) + recognition.new_rows(),
+            rows: counts.as_ref().map_or(0, BatchCounts::known) + recognition.new_rows(),
             began: received,
         };
         server.parts.views.write_batch(row).await?;

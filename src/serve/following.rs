@@ -25,8 +25,6 @@ use crate::queue::follow::{Follower, Heard};
 
 /// Between two looks at the ledger once events may have been missed; never more often than a look takes, ten times over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Rows of one look at the ledger.
-const PAGE: u32 = 500;
 
 /// Who waits for events.
 #[derive(Default)]
@@ -200,21 +198,14 @@ impl Outstanding {
 
     /// What the ledger knows of them since the batch began.
     async fn look(&self, server: &Server, queue: &Queue, before: Time) -> Result<(), String> {
-        let mut after = None;
-        loop {
-            let page = server
-                .parts
-                .views
-                .batch_page(queue.scope.now(), &self.batch.name, after, Only::default(), PAGE)
-                .await;
-            let page = page.map_err(|error| error.to_string())?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some((last.row.unwrap_or(0), last.id.clone()));
+        let mut pages = server.parts.views.pages(queue.scope.now(), &self.batch.name, Only::default());
+        while let Some(page) = pages.next().await.map_err(|error| error.to_string())? {
             for row in page.iter().filter(|row| row.written > before && row.state != State::Begun) {
                 let ended = Ended { recorded_before: false, ..row.ended() };
                 self.ended(row.id.as_str(), &ended, queue.clock.now());
             }
         }
+        Ok(())
     }
 }
 

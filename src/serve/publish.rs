@@ -58,11 +58,10 @@ async fn publish_and_follow(
     named: Jobs,
     outstanding: &Arc<Outstanding>,
 ) -> Result<(), String> {
-    let counts = server.parts.views.counts().await.map_err(|error| error.to_string())?;
+    let counts = server.parts.views.counts_of(queue.scope.now(), &batch.name).await;
     // The batch's latest row before it began, by the worker's own clock: clocks that differ do not matter then.
     let before = counts
-        .iter()
-        .find(|counts| counts.batch == batch.name.as_str() && counts.scope == queue.scope.now().as_str())
+        .map_err(|error| error.to_string())?
         .and_then(|counts| counts.latest)
         .unwrap_or(Time::from_unix_ms(i64::MIN));
     let publishing = Arc::new(Publishing {

@@ -18,8 +18,6 @@ use crate::ledger::{Kind, Only, Row};
 use crate::outcome::{Ended, Outcome};
 use crate::results::{self, Line};
 
-/// Rows read from the ledger at once for a download: a bound on memory.
-const PAGE_ROWS: u32 = 1000;
 /// Rows of one answer, and how many if nothing is said.
 const ROWS_MAX: u32 = 1000;
 const ROWS_USUAL: u32 = 100;
@@ -251,25 +249,16 @@ async fn send_pages(
     };
     let text = |error: std::io::Error| error.to_string();
     send(Page::Rows(results::record(&results::COLUMNS).map_err(text)?.into())).await?;
-    let mut after = None;
-    loop {
-        let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
-        let rows = server
-            .parts
-            .views
-            .batch_page(server.scope(), batch, after.take(), only, PAGE_ROWS)
-            .await
-            .map_err(|error| error.to_string())?;
-        let Some(last) = rows.last() else { return send(Page::End).await };
-        after = Some((last.row.unwrap_or(0), last.id.clone()));
+    let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
+    let mut pages = server.parts.views.pages(server.scope(), batch, only);
+    while let Some(rows) = pages.next().await.map_err(|error| error.to_string())? {
         let mut page = Vec::new();
         for row in &rows {
             let ended = row.ended();
             let line = Line::of_row(row, &ended);
             page.extend(results::record(&line.cells()).map_err(text)?);
         }
-        if !page.is_empty() {
-            send(Page::Rows(page.into())).await?;
-        }
+        send(Page::Rows(page.into())).await?;
     }
+    send(Page::End).await
 }

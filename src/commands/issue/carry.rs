@@ -19,8 +19,6 @@ use crate::tally::Tally;
 /// Ends that the results' writer takes at once, and how long it lets them gather.
 const WRITTEN_AT_ONCE: usize = 1024;
 const WRITTEN_EVERY: Duration = Duration::from_millis(5);
-/// Rows of the ledger that are read at once.
-const RECORDED_AT_ONCE: u32 = 1000;
 /// Ends that wait to be written: a bound on memory.
 const ENDS_WAITING: usize = 4096;
 
@@ -109,19 +107,16 @@ impl Sink for Run {
 async fn add_recorded(mut results: Results, line: &Line, batch: &Batch) -> std::io::Result<Results> {
     let Some(written) = results.job_ids()? else { return Ok(results) };
     let parts = line.parts();
-    let mut after = None;
+    let mut pages = parts.ledger.pages(&parts.scope, batch, Only::default());
     loop {
-        let rows =
-            parts.ledger.batch_page(&parts.scope, batch, after.take(), Only::default(), RECORDED_AT_ONCE);
-        let rows = match rows.await {
-            Ok(rows) => rows,
+        let rows = match pages.next().await {
+            Ok(Some(rows)) => rows,
+            Ok(None) => return Ok(results),
             Err(error) => {
                 tracing::warn!(%error, "the results have only the rows that this run came to");
                 return Ok(results);
             }
         };
-        let Some(last) = rows.last() else { return Ok(results) };
-        after = Some((last.row.unwrap_or(0), last.id.clone()));
         for row in rows.iter().filter(|row| !written.contains(row.id.as_str())) {
             results.append(&results::Line::of_row(row, &row.ended()))?;
         }

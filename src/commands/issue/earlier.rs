@@ -79,10 +79,8 @@ pub(super) async fn rows_of_batch(
     batch: &Batch,
     recognition: &Recognition,
 ) -> Result<u64, String> {
-    let counts = ledger.counts().await.map_err(|error| error.to_string())?;
-    let of_batch =
-        counts.iter().find(|counts| counts.batch == batch.as_str() && counts.scope == scope.as_str());
-    Ok(of_batch.map_or(0, BatchCounts::known) + recognition.new_rows())
+    let counts = ledger.counts_of(scope, batch).await.map_err(|error| error.to_string())?;
+    Ok(counts.as_ref().map_or(0, BatchCounts::known) + recognition.new_rows())
 }
 
 /// Holds an earlier run's results file against the ledger: cards that only the file knows were issued with another ledger.
