@@ -174,6 +174,34 @@ async fn what_a_worker_has_not_begun_is_the_next_ones_at_once() {
     expect_exit(&worker.ended().await, 0);
 }
 
+/// Looking for cards is many calls: whoever is told to stop does not make them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_looks_through_many_pages_of_cards_hands_its_jobs_back_between_two() {
+    const JOBS: u32 = 7;
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    scene.manifest(JOBS as usize).await;
+    for cardholder in 0..JOBS {
+        // At this rate these are pages for more than a minute.
+        scene.sandbox.stock(&format!("ich_{cardholder:02}"), 20_000);
+    }
+    let stocked = scene.sandbox.counts().cards;
+    expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
+    let worker = scene.program().spawn(&["worker", "--rate", "20", "--reconcile-first"]);
+    let lists = || scene.sandbox.requests().iter().filter(|seen| seen.path == "/v1/issuing/cards").count();
+    let began = Instant::now();
+    while lists() < 10 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} lists", lists());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    worker.signal(Signal::TERM);
+    let signalled = Instant::now();
+    expect_exit(&worker.ended().await, 0);
+    assert!(signalled.elapsed() < Duration::from_secs(5), "{:?}", signalled.elapsed());
+    assert_eq!(scene.sandbox.counts().cards, stocked, "what was not looked for to the end is not made");
+    assert_eq!(scene.left_in_queues().await, [(scene.broker().topology.jobs, JOBS)].into());
+}
+
 /// What was in flight waits on the ladder then; what was not is left to whoever stands by.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_jobs_are_held_up_too_long_leaves_the_queue_to_the_next() {

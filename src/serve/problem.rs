@@ -5,7 +5,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::card::FieldProblem;
@@ -53,68 +53,34 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Its status, the end of its URN, and its title.
     fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as Http;
         match self {
-            Self::BadRequest => {
-                (StatusCode::BAD_REQUEST, "urn:embosser:problem:bad_request", "The request is not understood")
+            Self::BadRequest => (Http::BAD_REQUEST, "bad_request", "The request is not understood"),
+            Self::Unauthorized => (Http::UNAUTHORIZED, "unauthorized", "A valid token is needed"),
+            Self::Forbidden => (Http::FORBIDDEN, "forbidden", "The token lacks the role"),
+            Self::CrossSite => (Http::FORBIDDEN, "cross_site", "Not from this page"),
+            Self::NotFound => (Http::NOT_FOUND, "not_found", "There is no such thing"),
+            Self::MethodNotAllowed => {
+                (Http::METHOD_NOT_ALLOWED, "method_not_allowed", "Not with this method")
             }
-            Self::Unauthorized => {
-                (StatusCode::UNAUTHORIZED, "urn:embosser:problem:unauthorized", "A valid token is needed")
+            Self::TooSlow => (Http::REQUEST_TIMEOUT, "too_slow", "The upload paused for too long"),
+            Self::Conflict => (Http::CONFLICT, "conflict", "It contradicts what is known"),
+            Self::IssuedBefore => {
+                (Http::CONFLICT, "issued_before", "These rows were issued under another name")
             }
-            Self::Forbidden => {
-                (StatusCode::FORBIDDEN, "urn:embosser:problem:forbidden", "The token lacks the role")
+            Self::TooLarge => (Http::PAYLOAD_TOO_LARGE, "too_large", "The upload is too large"),
+            Self::UnsupportedMediaType => {
+                (Http::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "This type is not taken")
             }
-            Self::CrossSite => {
-                (StatusCode::FORBIDDEN, "urn:embosser:problem:cross_site", "Not from this page")
+            Self::InvalidManifest => {
+                (Http::UNPROCESSABLE_ENTITY, "invalid_manifest", "The manifest is invalid")
             }
-            Self::NotFound => {
-                (StatusCode::NOT_FOUND, "urn:embosser:problem:not_found", "There is no such thing")
-            }
-            Self::MethodNotAllowed => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "urn:embosser:problem:method_not_allowed",
-                "Not with this method",
-            ),
-            Self::TooSlow => (
-                StatusCode::REQUEST_TIMEOUT,
-                "urn:embosser:problem:too_slow",
-                "The upload paused for too long",
-            ),
-            Self::Conflict => {
-                (StatusCode::CONFLICT, "urn:embosser:problem:conflict", "It contradicts what is known")
-            }
-            Self::IssuedBefore => (
-                StatusCode::CONFLICT,
-                "urn:embosser:problem:issued_before",
-                "These rows were issued under another name",
-            ),
-            Self::TooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "urn:embosser:problem:too_large", "The upload is too large")
-            }
-            Self::UnsupportedMediaType => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "urn:embosser:problem:unsupported_media_type",
-                "This type is not taken",
-            ),
-            Self::InvalidManifest => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "urn:embosser:problem:invalid_manifest",
-                "The manifest is invalid",
-            ),
-            Self::InvalidJob => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "urn:embosser:problem:invalid_job", "The job is invalid")
-            }
-            Self::Busy => {
-                (StatusCode::SERVICE_UNAVAILABLE, "urn:embosser:problem:busy", "Full for the moment")
-            }
-            Self::Unavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "urn:embosser:problem:unavailable", "Not able to serve")
-            }
-            Self::Internal => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "urn:embosser:problem:internal",
-                "Something is wrong here",
-            ),
+            Self::InvalidJob => (Http::UNPROCESSABLE_ENTITY, "invalid_job", "The job is invalid"),
+            Self::Busy => (Http::SERVICE_UNAVAILABLE, "busy", "Full for the moment"),
+            Self::Unavailable => (Http::SERVICE_UNAVAILABLE, "unavailable", "Not able to serve"),
+            Self::Internal => (Http::INTERNAL_SERVER_ERROR, "internal", "Something is wrong here"),
         }
     }
 }
@@ -123,7 +89,7 @@ impl Kind {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Problem {
     /// A URN that names the kind of problem.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", serialize_with = "urn")]
     #[schema(example = "urn:embosser:problem:invalid_manifest")]
     kind: &'static str,
     /// The kind in words.
@@ -145,6 +111,10 @@ pub(super) struct Problem {
     /// Each thing that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Wrong>,
+}
+
+fn urn<S: Serializer>(kind: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:embosser:problem:{kind}"))
 }
 
 /// One thing that is wrong with a manifest or a job.

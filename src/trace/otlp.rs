@@ -193,40 +193,32 @@ fn continue_from(span: &Span, headers: &impl Extractor) {
 
 /// A delivery's span: its parent is in the message's headers.
 pub(crate) fn delivered(server: Server<'_>, queue: &str, headers: &FieldTable, bytes: usize) -> Span {
-    let span = info_span!(
-        target: TARGET,
-        "process",
-        otel.name = format!("process {queue}"),
-        otel.kind = "consumer",
-        messaging.system = "rabbitmq",
-        messaging.operation.name = "process",
-        messaging.operation.r#type = "process",
-        messaging.destination.name = queue,
-        messaging.message.body.size = bytes,
-        server.address = server.address,
-        server.port = server.port,
-    );
+    let span = message_span("process", "consumer", server, queue, bytes);
     continue_from(&span, &Headers(headers));
     span
 }
 
 /// A publish's span; the message's headers get its context.
 pub(crate) fn sending(server: Server<'_>, queue: &str, headers: &mut FieldTable, bytes: usize) -> Span {
-    let span = info_span!(
+    let span = message_span("send", "producer", server, queue, bytes);
+    TraceContextPropagator::new().inject_context(&span.context(), &mut HeadersMut(headers));
+    span
+}
+
+fn message_span(operation: &str, kind: &str, server: Server<'_>, queue: &str, bytes: usize) -> Span {
+    info_span!(
         target: TARGET,
-        "send",
-        otel.name = format!("send {queue}"),
-        otel.kind = "producer",
+        "message",
+        otel.name = format!("{operation} {queue}"),
+        otel.kind = kind,
         messaging.system = "rabbitmq",
-        messaging.operation.name = "send",
-        messaging.operation.r#type = "send",
+        messaging.operation.name = operation,
+        messaging.operation.r#type = operation,
         messaging.destination.name = queue,
         messaging.message.body.size = bytes,
         server.address = server.address,
         server.port = server.port,
-    );
-    TraceContextPropagator::new().inject_context(&span.context(), &mut HeadersMut(headers));
-    span
+    )
 }
 
 /// The span of a request to Stripe. Stripe is not told of it.

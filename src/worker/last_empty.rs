@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::watchdog::Look;
 use crate::clock::Time;
 use crate::ledger::{Ledger, Scope};
 
@@ -36,23 +37,6 @@ impl Moment {
             Self::Settled => format!("{queue}.settled"),
         }
     }
-}
-
-/// What the broker and the session say of the queue.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
-    /// When the broker was asked.
-    pub(super) asked: Time,
-    /// Messages that wait to be delivered.
-    pub(super) messages: u32,
-    /// Consumers that the broker knows of. A broker whose queue has no leader answers with none, and no messages.
-    pub(super) consumers: u32,
-    /// Whether this worker is the one that is given messages.
-    pub(super) active: bool,
-    /// Deliveries in flight in this worker, of lost connections too.
-    pub(super) in_flight: usize,
-    /// For how long this connection has been consuming.
-    pub(super) consuming: Duration,
 }
 
 /// The moments of one queue.
@@ -120,14 +104,14 @@ impl LastEmpty {
 }
 
 /// Which moments a look has found.
-pub(super) fn found(seen: Seen) -> Pending {
-    if seen.messages > 0 || seen.consumers == 0 {
+pub(super) fn found(look: Look) -> Pending {
+    if look.messages > 0 || look.consumers == 0 {
         return Pending::default();
     }
-    let ours = seen.active || seen.consumers == 1;
-    let settled = ours && seen.in_flight == 0 && seen.consuming >= ALONE_AFTER;
-    let settled = settled.then_some((Moment::Settled, seen.asked));
-    Pending(std::iter::once((Moment::Empty, seen.asked)).chain(settled).collect())
+    let ours = look.active || look.consumers == 1;
+    let settled = ours && look.in_flight == 0 && look.consuming >= ALONE_AFTER;
+    let settled = settled.then_some((Moment::Settled, look.asked));
+    Pending(std::iter::once((Moment::Empty, look.asked)).chain(settled).collect())
 }
 
 #[cfg(test)]
@@ -135,26 +119,34 @@ mod tests {
     use super::*;
 
     const AT: Time = Time::from_unix_ms(1000);
-    const QUIET: Seen =
-        Seen { asked: AT, messages: 0, consumers: 1, active: false, in_flight: 0, consuming: ALONE_AFTER };
+    const QUIET: Look = Look {
+        asked: AT,
+        messages: 0,
+        consumers: 1,
+        room: true,
+        active: false,
+        in_flight: 0,
+        consuming: ALONE_AFTER,
+        silent: Duration::ZERO,
+    };
 
     #[test]
     fn a_queue_is_empty_only_if_a_broker_that_serves_it_says_so() {
         assert_eq!(found(QUIET).0, [(Moment::Empty, AT), (Moment::Settled, AT)]);
-        assert_eq!(found(Seen { in_flight: 3, ..QUIET }).0, [(Moment::Empty, AT)]);
-        assert!(found(Seen { messages: 1, ..QUIET }).0.is_empty());
-        assert!(found(Seen { consumers: 0, ..QUIET }).0.is_empty());
+        assert_eq!(found(Look { in_flight: 3, ..QUIET }).0, [(Moment::Empty, AT)]);
+        assert!(found(Look { messages: 1, ..QUIET }).0.is_empty());
+        assert!(found(Look { consumers: 0, ..QUIET }).0.is_empty());
     }
 
     #[test]
     fn nothing_is_settled_while_another_worker_may_hold_something() {
-        for seen in [
-            Seen { consumers: 2, ..QUIET },
-            Seen { in_flight: 1, ..QUIET },
-            Seen { consuming: Duration::from_secs(1), ..QUIET },
+        for look in [
+            Look { consumers: 2, ..QUIET },
+            Look { in_flight: 1, ..QUIET },
+            Look { consuming: Duration::from_secs(1), ..QUIET },
         ] {
-            assert_eq!(found(seen).0, [(Moment::Empty, AT)], "{seen:?}");
+            assert_eq!(found(look).0, [(Moment::Empty, AT)], "{look:?}");
         }
-        assert_eq!(found(Seen { consumers: 2, active: true, ..QUIET }).0.len(), 2);
+        assert_eq!(found(Look { consumers: 2, active: true, ..QUIET }).0.len(), 2);
     }
 }

@@ -6,14 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How many jobs are taken at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taking {
-    /// As many as the pace can use.
-    All,
-    /// One, to try.
-    One,
-}
+use super::session::Window;
 
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +22,7 @@ pub(super) enum Change {
 /// Something that holds every job up, or nothing.
 #[derive(Debug)]
 pub(super) struct Outage {
-    taking: Taking,
+    taking: Window,
     since: Option<Instant>,
     held_max: Duration,
 }
@@ -37,11 +30,11 @@ pub(super) struct Outage {
 impl Outage {
     /// None yet.
     pub(super) fn none(held_max: Duration) -> Self {
-        Self { taking: Taking::All, since: None, held_max }
+        Self { taking: Window::Wide, since: None, held_max }
     }
 
     /// How many jobs are taken.
-    pub(super) fn taking(&self) -> Taking {
+    pub(super) fn taking(&self) -> Window {
         self.taking
     }
 
@@ -50,9 +43,9 @@ impl Outage {
         if answers {
             self.since = None;
             return match self.taking {
-                Taking::All => Change::Stay,
-                Taking::One => {
-                    self.taking = Taking::All;
+                Window::Wide => Change::Stay,
+                Window::One => {
+                    self.taking = Window::Wide;
                     Change::Resume
                 }
             };
@@ -62,7 +55,7 @@ impl Outage {
             return Change::Stay;
         }
         self.since = Some(now);
-        self.taking = Taking::One;
+        self.taking = Window::One;
         Change::Park
     }
 }
@@ -81,9 +74,9 @@ mod tests {
             .into();
         let stay = Change::Stay;
         assert_eq!(looked, [stay, stay, stay, Change::Park, stay, Change::Park]);
-        assert_eq!(outage.taking(), Taking::One);
+        assert_eq!(outage.taking(), Window::One);
         assert_eq!(outage.look(true, at(700)), Change::Resume);
-        assert_eq!((outage.taking(), outage.look(true, at(701))), (Taking::All, Change::Stay));
+        assert_eq!((outage.taking(), outage.look(true, at(701))), (Window::Wide, Change::Stay));
     }
 
     #[test]

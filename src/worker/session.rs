@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::Worker;
 use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
-use super::last_empty::{self, Pending, Seen};
-use super::outage::{Change, Outage, Taking};
+use super::last_empty::{self, Pending};
+use super::outage::{Change, Outage};
 use super::watchdog::{self, Look};
 use crate::config::seconds;
 use crate::metrics;
@@ -103,10 +103,10 @@ async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
     })
 }
 
-fn prefetch(worker: &Worker, taking: Taking, window: Window) -> u16 {
+fn prefetch(worker: &Worker, taking: Window, window: Window) -> u16 {
     match (taking, window) {
-        (Taking::One, _) | (_, Window::One) => 1,
-        (Taking::All, Window::Wide) => {
+        (Window::One, _) | (_, Window::One) => 1,
+        (Window::Wide, Window::Wide) => {
             let per_second = worker.line.parts().pace.health().configured_per_second;
             let wanted = crate::pace::whole(per_second * IN_FLIGHT.as_secs_f64());
             let wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
@@ -168,21 +168,17 @@ impl Session {
         if jobs.message_count() == 0 {
             metrics::queue_age(Duration::ZERO);
         }
-        self.pending = last_empty::found(Seen {
-            asked,
-            messages: jobs.message_count(),
-            consumers: jobs.consumer_count(),
-            active: self.in_flight.is_active(),
-            in_flight: self.worker.tasks.len(),
-            consuming: self.began.elapsed(),
-        });
         let look = Look {
+            asked,
             messages: jobs.message_count(),
             consumers: jobs.consumer_count(),
             room: self.in_flight.tasks.len() < self.prefetch().into(),
             active: self.in_flight.is_active(),
+            in_flight: self.worker.tasks.len(),
+            consuming: self.began.elapsed(),
             silent: self.latest.elapsed(),
         };
+        self.pending = last_empty::found(look);
         watchdog::must_rebuild(look, self.worker.silent_max).map_or(Ok(()), |why| Err(why.into()))
     }
 

@@ -19,7 +19,7 @@ use crate::outcome::Ended;
 use crate::queue::bounded;
 use crate::queue::delivery::{Delivery, GivenUp};
 use crate::queue::event::{Named, ResultEvent};
-use crate::queue::publisher::Message;
+use crate::queue::publisher::{Message, NotTaken};
 use crate::queue::topology::{RUNG_PARKED, RUNGS};
 
 /// What becomes of a delivery.
@@ -58,19 +58,19 @@ impl Worker {
             () = in_flight.lost.cancelled() => metrics::ack_lost(),
             settled = self.settle_now(settlement, delivery) => {
                 // The session begins anew, and with it the queue that was missing is declared.
-                if settled == Published::NoQueue {
+                if settled.is_err() {
                     in_flight.failed.cancel();
                 }
             }
         }
     }
 
-    async fn settle_now(&self, settlement: Settlement, delivery: Delivery) -> Published {
+    async fn settle_now(&self, settlement: Settlement, delivery: Delivery) -> Result<(), NotTaken> {
         let now = self.line.parts().clock.now();
         let (word, published) = match settlement {
             Settlement::Answer(event) => {
                 self.publish_event(&event, &delivery).await;
-                ("answered", Published::Yes)
+                ("answered", Ok(()))
             }
             Settlement::Retry => {
                 let waits = delivery.waits();
@@ -94,17 +94,15 @@ impl Worker {
             }
             Settlement::HandBack => {
                 hand_back(&delivery.acker).await;
-                return Published::Yes;
+                return Ok(());
             }
         };
-        if published == Published::NoQueue {
-            return published;
-        }
+        published?;
         metrics::settled(word);
         killpoint::pass("told");
         ack(&delivery.acker).await;
         killpoint::pass("acknowledged");
-        Published::Yes
+        Ok(())
     }
 
     fn rung(&self, waits: usize) -> (String, Duration) {
@@ -123,48 +121,31 @@ impl Worker {
         }
         let key = event.routing_key();
         let message = Message { exchange: &self.broker.topology.results, key: &key, body: &body, properties };
-        self.publish(&message, Unbound::Fine).await;
+        if self.publish(&message).await.is_err() {
+            // Nobody listens; the ledger has it.
+            metrics::result_unheard();
+        }
     }
 
-    async fn put_on_ladder(&self, rung: usize, body: &[u8], properties: BasicProperties) -> Published {
+    async fn put_on_ladder(
+        &self,
+        rung: usize,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Result<(), NotTaken> {
         let (queue, _) = self.rung(rung);
-        self.publish(&Message { exchange: "", key: &queue, body, properties }, Unbound::Wrong).await
+        let published = self.publish(&Message { exchange: "", key: &queue, body, properties }).await;
+        published.inspect_err(|_| tracing::warn!(queue, "a queue is missing; beginning anew"))
     }
 
-    async fn publish(&self, message: &Message<'_>, unbound: Unbound) -> Published {
-        // Meanwhile the delivery stays unacknowledged, which is what pushes back on the jobs queue.
+    /// Meanwhile the delivery stays unacknowledged, which is what pushes back on the jobs queue.
+    async fn publish(&self, message: &Message<'_>) -> Result<(), NotTaken> {
         let while_full = || {
             tracing::warn!(exchange = message.exchange, key = message.key, "a queue is full; trying again");
             ControlFlow::Continue(())
         };
-        match (self.publisher.publish_until_taken(|| message.clone(), while_full).await, unbound) {
-            (Ok(()), _) => Published::Yes,
-            // Nobody listens; the ledger has it.
-            (Err(_), Unbound::Fine) => {
-                metrics::result_unheard();
-                Published::Yes
-            }
-            (Err(_), Unbound::Wrong) => {
-                tracing::warn!(queue = message.key, "a queue is missing; beginning anew");
-                Published::NoQueue
-            }
-        }
+        self.publisher.publish_until_taken(|| message.clone(), while_full).await
     }
-}
-
-/// Whether a message is where it belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Published {
-    Yes,
-    /// Its queue is not there.
-    NoQueue,
-}
-
-/// What it means that no queue is bound for a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unbound {
-    Fine,
-    Wrong,
 }
 
 /// One that comes too late is no error: the message comes again, and its job is known.

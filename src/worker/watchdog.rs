@@ -2,17 +2,26 @@
 
 use std::time::Duration;
 
-/// How the jobs queue and our place at it look.
+use crate::clock::Time;
+
+/// What the broker and the session say of the jobs queue, and of our place at it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
+    /// When the broker was asked.
+    pub(super) asked: Time,
     /// Messages that wait to be delivered.
     pub(super) messages: u32,
-    /// Consumers that the broker knows of, ours among them.
+    /// Consumers that the broker knows of, ours among them. A broker whose queue has no leader answers with none, and no
+    /// messages.
     pub(super) consumers: u32,
     /// Whether more may be delivered to us before we acknowledge anything.
     pub(super) room: bool,
     /// Whether we were given anything on this connection: then we are the active one.
     pub(super) active: bool,
+    /// Deliveries in flight in this worker, of lost connections too.
+    pub(super) in_flight: usize,
+    /// For how long this connection has been consuming.
+    pub(super) consuming: Duration,
     /// For how long nothing has been delivered.
     pub(super) silent: Duration,
 }
@@ -33,8 +42,16 @@ mod tests {
     use super::*;
 
     const SILENT_MAX: Duration = Duration::from_secs(20);
-    const WELL: Look =
-        Look { messages: 5, consumers: 2, room: true, active: true, silent: Duration::from_secs(1) };
+    const WELL: Look = Look {
+        asked: Time::from_unix_ms(1000),
+        messages: 5,
+        consumers: 2,
+        room: true,
+        active: true,
+        in_flight: 1,
+        consuming: LONG,
+        silent: Duration::from_secs(1),
+    };
     const LONG: Duration = Duration::from_secs(21);
 
     #[test]
