@@ -30,5 +30,4 @@ pub mod serve;
 pub mod stripe;
 pub mod tally;
 pub mod trace;
-pub mod wipe;
 pub mod worker;

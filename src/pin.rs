@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::wipe::Wiped;
+use zeroize::Zeroizing;
 
 /// Stripe's limit for `pin[encrypted_number]`, in characters (its API schema's `maxLength`).
 pub const JWE_CHARACTERS_MAX: usize = 5000;
@@ -15,25 +15,19 @@ pub const JWE_CHARACTERS_MAX: usize = 5000;
 pub const PIN_DIGITS: std::ops::RangeInclusive<usize> = 4..=12;
 
 /// A compact JWE that holds a PIN under Stripe's public key: unverified, wiped on drop, without `Display`.
-pub struct PinJwe(String);
+pub struct PinJwe(Zeroizing<String>);
 
 impl PinJwe {
     /// Takes the text over; the caller's own copies are the caller's to wipe.
     #[must_use]
     pub fn new(compact: String) -> Self {
-        Self(compact)
+        Self(Zeroizing::new(compact))
     }
 
     /// The compact serialisation. For verification and the request body; nowhere else.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
-    }
-}
-
-impl Drop for PinJwe {
-    fn drop(&mut self) {
-        drop(Wiped::from(std::mem::take(&mut self.0)));
     }
 }
 

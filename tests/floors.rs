@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// The floors, from the bottom to the top. Rooms of one floor do not use each other.
 const FLOORS: [&[&str]; 13] = [
     // Facts and tools that know nothing of cards.
-    &["backoff", "clock", "config", "content", "killpoint", "outcome", "trace", "wipe"],
+    &["backoff", "clock", "config", "content", "killpoint", "outcome", "trace"],
     &["logging", "pin", "tally"],
     &["encrypt", "jwe", "metrics"],
     // What Stripe can be asked for, and a job that asks for it.

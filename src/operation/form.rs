@@ -1,30 +1,14 @@
 //! The request body: `application/x-www-form-urlencoded` (url.spec.whatwg.org), as Stripe's API takes it.
 //!
-//! Brackets are kept, as Stripe's own clients keep them. Never allocates beyond the buffer it is given.
+//! Brackets of Stripe's own parameters are kept, as Stripe's clients keep them. Never allocates beyond the buffer it is
+//! given.
 
-/// How each byte is written: up to three bytes, and how many.
-const WRITTEN: [[u8; 4]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut written = [[0; 4]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let letter = byte as u8;
-        written[byte] = match letter {
-            b' ' => [b'+', 0, 0, 1],
-            b'-' | b'_' | b'.' | b'*' | b'[' | b']' => [letter, 0, 0, 1],
-            _ if letter.is_ascii_alphanumeric() => [letter, 0, 0, 1],
-            _ => [b'%', DIGITS[byte >> 4], DIGITS[byte & 15], 3],
-        };
-        byte += 1;
-    }
-    written
-};
+use url::form_urlencoded::byte_serialize;
 
-/// Pairs, one after the other, as the body has them but for the values that need escaping: what needs none is copied
-/// in runs of many pairs.
+/// Pairs in order. They stand in one text as the body has them, but not escaped: most need no escaping and are copied.
 #[derive(Debug, Default)]
 pub(super) struct Form {
-    /// `&path=value&path=value`, nothing escaped.
+    /// `&path=value&path=value`
     text: String,
     pairs: Vec<Pair>,
 }
@@ -43,9 +27,9 @@ struct Pair {
 enum Written {
     /// Nothing of it needs escaping.
     AsItIs,
-    /// The value may need it. The table's paths never do.
+    /// The value may need it.
     ValueEscaped,
-    /// The key of metadata is anybody's text, too.
+    /// The path, too: a key of metadata is anybody's text.
     BothEscaped,
 }
 
@@ -57,9 +41,7 @@ impl Form {
 
     /// Adds a pair at the end.
     pub(super) fn push(&mut self, path: &str, value: &str) {
-        // `%` is the one byte that is escaped and yet comes first in what is written for it.
-        let plain = |text: &str| text.bytes().all(|byte| WRITTEN[usize::from(byte)] == [byte, 0, 0, 1]);
-        let written = match (plain(path), plain(value)) {
+        let written = match (path.split(['[', ']']).all(is_plain), is_plain(value)) {
             (false, _) => Written::BothEscaped,
             (true, false) => Written::ValueEscaped,
             (true, true) => Written::AsItIs,
@@ -74,34 +56,39 @@ impl Form {
 
     /// The pairs, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs.iter().map(|pair| self.pair(*pair))
-    }
-
-    fn pair(&self, Pair { start, equals, end, .. }: Pair) -> (&str, &str) {
-        (&self.text[start + 1..equals], &self.text[equals + 1..end])
+        self.pairs.iter().map(|Pair { start, equals, end, .. }| {
+            (&self.text[start + 1..*equals], &self.text[equals + 1..*end])
+        })
     }
 
     /// Appends the body.
     pub(super) fn encode_into(&self, body: &mut Vec<u8>) {
         let text = self.text.as_bytes();
         body.reserve(text.len());
-        // So far the text is in the body; the first pair of a body has no `&`.
-        let mut done = usize::from(body.is_empty()).min(text.len());
         for Pair { start, equals, end, written } in &self.pairs {
+            // The first pair of a body has no `&`.
+            let start = start + usize::from(body.is_empty());
             match written {
-                Written::AsItIs => continue,
-                Written::ValueEscaped => body.extend_from_slice(&text[done..=*equals]),
+                Written::AsItIs => body.extend_from_slice(&text[start..*end]),
+                Written::ValueEscaped => {
+                    body.extend_from_slice(&text[start..=*equals]);
+                    escape(body, &text[equals + 1..*end]);
+                }
                 Written::BothEscaped => {
-                    body.extend_from_slice(&text[done..=*start]);
-                    escape(body, &text[start + 1..*equals]);
+                    let path = if body.is_empty() { start } else { start + 1 };
+                    body.extend_from_slice(&text[start..path]);
+                    escape(body, &text[path..*equals]);
                     body.push(b'=');
+                    escape(body, &text[equals + 1..*end]);
                 }
             }
-            escape(body, &text[equals + 1..*end]);
-            done = *end;
         }
-        body.extend_from_slice(&text[done..]);
     }
+}
+
+/// Whether a text is written as it is.
+fn is_plain(text: &str) -> bool {
+    byte_serialize(text.as_bytes()).next().is_none_or(|first| first == text)
 }
 
 /// Appends a pair whose path, given as `&path=`, needs no escaping.
@@ -121,19 +108,9 @@ fn start(body: &mut Vec<u8>, path: &str) {
     body.extend_from_slice(&path.as_bytes()[ampersand..]);
 }
 
-/// Escapes what does not stand for itself, without a branch on what it is.
 fn escape(body: &mut Vec<u8>, text: &[u8]) {
-    /// Escaped at once, on the stack: most values are shorter, and a copy of a few bytes costs more than the bytes.
-    const PIECE_BYTES: usize = 32;
-    for piece in text.chunks(PIECE_BYTES) {
-        // Three bytes are written each time; what of them is not the byte's the next one overwrites.
-        let (mut escaped, mut length) = ([0; 3 * PIECE_BYTES], 0);
-        for byte in piece {
-            let [first, second, third, count] = WRITTEN[usize::from(*byte)];
-            escaped[length..length + 3].copy_from_slice(&[first, second, third]);
-            length += usize::from(count);
-        }
-        body.extend_from_slice(&escaped[..length]);
+    for part in byte_serialize(text) {
+        body.extend_from_slice(part.as_bytes());
     }
 }
 

@@ -127,7 +127,7 @@ impl Kind {
         match self {
             Self::Integer { .. } | Self::Amount if spelt_once(value.as_bytes()) => value.into(),
             Self::Integer { .. } | Self::Amount => match integer(value.as_bytes()) {
-                Some(number) => itoa::Buffer::new().format(number).to_owned().into(),
+                Some(number) => number.to_string().into(),
                 None => value.into(),
             },
             Self::Boolean => match boolean(value.as_bytes()) {

@@ -21,7 +21,6 @@ use zeroize::Zeroizing;
 
 use crate::config::{StripeConfig, seconds};
 use crate::operation::{Place, Request as Wanted};
-use crate::wipe::Wiped;
 use address::{address, host_and_port, is_stripes};
 use outgoing::{Departed, Outgoing};
 use transport::Reply;
@@ -190,7 +189,7 @@ impl Client {
         &self,
         wanted: &Wanted,
         idempotency_key: &str,
-        body: Wiped,
+        body: Zeroizing<Vec<u8>>,
         leaves: impl FnOnce() -> Leave + Send + Sync + 'static,
     ) -> Answer {
         let operation = wanted.operation();
@@ -274,7 +273,7 @@ impl Client {
         operation: &'static str,
         path: &str,
         idempotency_key: &str,
-        body: Wiped,
+        body: Zeroizing<Vec<u8>>,
         leaves: impl FnOnce() -> Leave + Send + Sync + 'static,
     ) -> Result<Reply, Silence> {
         let (outgoing, departures) = Outgoing::new(Bytes::from_owner(body), leaves);

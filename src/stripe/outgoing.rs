@@ -167,7 +167,7 @@ mod tests {
     }
 
     async fn create(client: &Client, leave: Leave) -> Answer {
-        client.change(&wanted(), "emb_1", BODY.to_owned().into(), move || leave).await
+        client.change(&wanted(), "emb_1", BODY.as_bytes().to_vec().into(), move || leave).await
     }
 
     fn after_head(request: &[u8]) -> &[u8] {

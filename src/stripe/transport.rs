@@ -194,7 +194,7 @@ mod tests {
     }
 
     async fn create(client: &Client, body: &str) -> Answer {
-        client.change(&wanted(), "emb_1", body.to_owned().into(), || Leave::Go).await
+        client.change(&wanted(), "emb_1", body.as_bytes().to_vec().into(), || Leave::Go).await
     }
 
     fn counted(counts: &Counts) -> (usize, usize) {

@@ -14,7 +14,7 @@ use crate::metrics;
 use crate::outcome::Refusal;
 use crate::pace::{Pass, Permit, Turn, Waited};
 use crate::stripe::{Answer, Leave};
-use crate::wipe::Wiped;
+use zeroize::Zeroizing;
 
 /// A job whose PIN is right under the key of this moment, or that has none.
 #[must_use]
@@ -203,8 +203,8 @@ impl Carried<'_> {
         Called { permit, answer, had_begun: attempt.had_begun }
     }
 
-    pub(super) fn body(&self) -> Wiped {
-        let mut body = Wiped::with_capacity(2048);
+    pub(super) fn body(&self) -> Zeroizing<Vec<u8>> {
+        let mut body = Zeroizing::new(Vec::with_capacity(2048));
         let pin = self.job.pin.as_ref().map(|pin| pin.expose());
         self.job.request.encode_into(&mut body, pin, self.job.id.as_str(), self.job.batch.as_str());
         body
