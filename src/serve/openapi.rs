@@ -43,18 +43,24 @@ impl Modify for Tokens {
     }
 }
 
-/// The whole document: what the endpoints say of themselves, with what every one of them may answer, and a job's card
-/// by the table that the program itself goes by.
+/// The whole document: what the endpoints say of themselves, with what every one of them may answer, and what a job
+/// asks for by the tables that the program itself goes by.
 pub(super) fn whole(mut document: utoipa::openapi::OpenApi) -> Value {
     with_problems(&mut document);
     let mut whole = serde_json::to_value(document).expect("the document is plain data");
     let mut job = document::json_schema();
     // OpenAPI 3.1 schemas are of this dialect anyway.
     job.as_object_mut().expect("a job is an object").remove("$schema");
-    let card = job["properties"]["card"].take();
-    job["properties"]["card"] = json!({"$ref": "#/components/schemas/Card"});
     let schemas = &mut whole["components"]["schemas"];
-    schemas["Card"] = card;
+    for (path, name) in [
+        ("/else/else/properties/card", "Card"),
+        ("/else/then/properties/card", "CardChange"),
+        ("/properties/cardholder", "Cardholder"),
+    ] {
+        let schema = job.pointer_mut(path).expect("a job's schema has its operations");
+        let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+        schemas[name] = std::mem::replace(schema, reference);
+    }
     schemas["Job"] = job;
     whole
 }
