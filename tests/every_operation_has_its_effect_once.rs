@@ -238,3 +238,35 @@ async fn of_a_cards_changes_the_latest_stays_and_an_earlier_one_is_not_sent_agai
     worker.signal(rustix::process::Signal::TERM);
     expect_exit(&worker.ended().await, 0);
 }
+
+/// Its whole document, without a place for what is asked for.
+fn with(mut job: Value, asked: Value) -> Value {
+    job.as_object_mut().unwrap().extend(asked.as_object().unwrap().clone());
+    job
+}
+
+#[test]
+fn the_schema_and_the_reader_of_jobs_agree_on_each_operation() {
+    let schema = jsonschema::validator_for(&embosser::intake::document::json_schema()).unwrap();
+    let (cardholder, card) = (person(0), json!({"type": "virtual", "currency": "eur"}));
+    let change = json!({"status": "active"});
+    let (create, update) = (json!({"operation": "create_cardholder"}), json!({"operation": "update_card"}));
+    for (asked, good) in [
+        (json!({"card": card}), true),
+        (json!({"card": card, "cardholder": cardholder}), true),
+        (with(create.clone(), json!({"cardholder": cardholder})), true),
+        (with(update.clone(), json!({"card_id": "ic_1", "card": change})), true),
+        (json!({"card": change}), false),
+        (json!({"card": card, "card_id": "ic_1"}), false),
+        (create.clone(), false),
+        (with(create.clone(), json!({"cardholder": {"name": "A"}})), false),
+        (with(create, json!({"cardholder": cardholder, "card": card})), false),
+        (with(update.clone(), json!({"card": change})), false),
+        (with(update, json!({"card_id": "ic_1", "card": card})), false),
+    ] {
+        let job = with(json!({"id": "a"}), asked);
+        assert_eq!(schema.is_valid(&job), good, "{job}");
+        let read = embosser::intake::document::decode(job.to_string().as_bytes(), None);
+        assert_eq!(read.is_ok(), good, "{job}: {read:?}");
+    }
+}

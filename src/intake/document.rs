@@ -118,6 +118,8 @@ fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 #[must_use]
 pub fn json_schema() -> Value {
     let mut schema = schemars::schema_for!(JobDocument).to_value();
+    // What else must be there depends on the operation.
+    schema["required"] = json!(["id"]);
     let is = |operation: operation::Operation| json!({ "required": ["operation"], "properties": { "operation": { "const": operation.word() } } });
     let card = |operation: operation::Operation, required: &[&str], absent: &str| {
         let card = inside(operation.declaration().json_schema());
