@@ -75,7 +75,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
         ("spending_controls[allowed_categories]", "spending_controls[blocked_categories]"),
         ("spending_controls[allowed_merchant_countries]", "spending_controls[blocked_merchant_countries]"),
     ],
-    marks: Marks { job: "embosser_job", batch: Some("embosser_batch") },
+    marks: Marks { job: "&metadata[embosser_job]=", batch: Some("&metadata[embosser_batch]=") },
     path: |_| "/v1/issuing/cards".to_owned(),
     look: |request| {
         let narrow = request.cardholder.clone().map_or(Place::Cards, Place::CardsOf);

@@ -81,7 +81,7 @@ pub struct Declaration {
     pub(crate) required: &'static [(&'static str, &'static [&'static str])],
     /// Lists of which Stripe takes one ("Cannot be set with …", their descriptions say).
     pub(crate) exclusive: &'static [(&'static str, &'static str)],
-    /// The metadata by which its effect is found again: the key that gets the job's id, and the one for the batch.
+    /// The metadata by which its effect is found again: the entry that gets the job's id, and the one for the batch.
     marks: Marks,
     /// Where it is sent.
     path: fn(&Request) -> String,
@@ -94,7 +94,7 @@ pub struct Declaration {
 /// A parameter's value, as it was found.
 type OfFound = fn(&Found) -> Option<&str>;
 
-/// Keys of metadata that embosser gives itself.
+/// Entries of metadata that embosser gives itself: their keys, as the body has them.
 #[derive(Debug)]
 struct Marks {
     job: &'static str,

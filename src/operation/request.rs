@@ -238,9 +238,9 @@ impl Request {
         self.form.encode_into(body);
         let marks = &self.operation.declaration().marks;
         if let Some(key) = marks.batch {
-            form::pair(body, &format!("&metadata[{key}]="), batch);
+            form::pair(body, key, batch);
         }
-        form::pair(body, &format!("&metadata[{}]=", marks.job), job_id);
+        form::pair(body, marks.job, job_id);
         // The PIN comes last: a buffer that grew once it held the PIN would leave a copy behind that nobody wipes.
         if let Some(pin) = pin {
             // base64url and dots need no escaping; any other text is refused before it comes here.
