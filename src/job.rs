@@ -285,6 +285,7 @@ impl Job {
         let mut first = Self::new(self.id.clone(), self.batch.clone(), self.place.clone(), request, None);
         first.step = Step::First(first.request.operation());
         first.deadline = self.deadline;
+        first.waiting = self.waiting.take();
         first.taken = self.taken;
         Some(first)
     }

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::requests::requests_of;
 use super::tree::{Repeated, Syntax, Tree, Wiped, wipe};
 use crate::clock::Time;
 use crate::job::{Batch, Job, JobId};
@@ -236,13 +237,13 @@ pub fn without_pin(body: &[u8]) -> Option<Vec<u8>> {
     serde_json::to_vec(&tree.root.0).ok()
 }
 
-fn problem(path: &str, reason: &str) -> Problem {
+pub(super) fn problem(path: &str, reason: &str) -> Problem {
     Problem { of: Rule::Job, path: path.to_owned(), reason: reason.to_owned(), suggestion: None }
 }
 
 impl Problem {
     /// Of a parameter; a cardholder's are told with the member that they stand in.
-    fn of(member: &str, problem: FieldProblem) -> Self {
+    pub(super) fn of(member: &str, problem: FieldProblem) -> Self {
         let FieldProblem { path, code, reason, suggestion } = problem;
         let path = match (member, path.split_once('[')) {
             ("card", _) => path,
@@ -285,7 +286,8 @@ fn job_of(
     let operation = operation.map_or(usual, |word| {
         // What else is wrong is told as of a card to create, which most jobs are.
         operation::Operation::of_word(word).unwrap_or_else(|| {
-            read("operation", format!("is none of {}", operation_words()));
+            let words = operation::Operation::ALL.map(operation::Operation::word);
+            read("operation", format!("is none of {}", words.join(", ")));
             usual
         })
     });
@@ -296,8 +298,8 @@ fn job_of(
         let reason = "is not the account that embosser acts for";
         problems.push(Problem { of: Rule::Account, ..problem("stripe_account", reason) });
     }
-    let asked = asked_for(members, operation, card_id, &mut problems);
-    match (id, batch, deadline, asked) {
+    let requests = requests_of(members, operation, card_id, &mut problems);
+    match (id, batch, deadline, requests) {
         (Some(id), Some(batch), Some(deadline), Some((first, request))) if problems.is_empty() => {
             let mut job = Job::new(id, batch, None, request, None);
             if let Some(first) = first {
@@ -308,80 +310,6 @@ fn job_of(
         }
         _ => Err(problems),
     }
-}
-
-fn operation_words() -> String {
-    operation::Operation::ALL.map(operation::Operation::word).join(", ")
-}
-
-/// What a job asks for: the cardholder to be created first, if there is one, and the request that it is about.
-fn asked_for(
-    members: &Map<String, Value>,
-    operation: operation::Operation,
-    card_id: Option<&str>,
-    problems: &mut Vec<Problem>,
-) -> Option<(Option<Request>, Request)> {
-    use operation::Operation::{CreateCard, CreateCardholder, UpdateCard};
-    let mut read = |member: &'static str, operation| match members.get(member) {
-        Some(request @ Value::Object(_)) => Request::from_json(operation, request)
-            .map_err(|fields| problems.extend(fields.into_iter().map(|field| Problem::of(member, field))))
-            .ok(),
-        None | Some(Value::Null) => {
-            problems.push(problem(member, "is missing"));
-            None
-        }
-        Some(_) => {
-            problems.push(problem(member, "has the wrong type; it is an object with Stripe's parameters"));
-            None
-        }
-    };
-    let is_given = |member: &str| members.get(member).is_some_and(|value| !value.is_null());
-    let asked = match operation {
-        CreateCardholder => read("cardholder", CreateCardholder).map(|request| (None, request)),
-        CreateCard if is_given("cardholder") => {
-            let first = read("cardholder", CreateCardholder);
-            read("card", CreateCard).zip(first).map(|(request, first)| (Some(first), request))
-        }
-        CreateCard => read("card", CreateCard).map(|request| (None, request)),
-        UpdateCard => {
-            let request = read("card", UpdateCard);
-            request.zip(card_id).map(|(request, card)| (None, request.with_target(card.to_owned())))
-        }
-    };
-    let mut superfluous = |member: &str| {
-        if is_given(member) {
-            problems.push(problem(member, &format!("is not of {}", operation.word())));
-        }
-    };
-    match operation {
-        CreateCardholder => ["card", "card_id"].into_iter().for_each(superfluous),
-        CreateCard => superfluous("card_id"),
-        UpdateCard => superfluous("cardholder"),
-    }
-    match (&asked, operation) {
-        (Some((Some(_), card)), CreateCard) if card.cardholder.is_some() => {
-            let reason =
-                "is given twice: as card.cardholder, who exists, and as cardholder, who is to be created";
-            problems.push(problem("cardholder", reason));
-        }
-        (_, UpdateCard) if card_id.is_none_or(|id| !is_card_id(id)) => {
-            problems.push(problem("card_id", "is the card that is changed: ic_ and letters and digits"));
-        }
-        (Some((_, change)), UpdateCard) if change.is_empty() => {
-            problems.push(problem("card", "asks for no change"));
-        }
-        _ => {}
-    }
-    asked
-}
-
-/// Whether a text can be a card's id: it becomes a part of an address.
-fn is_card_id(text: &str) -> bool {
-    const CHARACTERS_MAX: usize = 255;
-    let rest = text.strip_prefix("ic_").unwrap_or_default();
-    !rest.is_empty()
-        && text.len() <= CHARACTERS_MAX
-        && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// What is wrong about members that stand there twice: that they do, and a PIN in clear in any of them.

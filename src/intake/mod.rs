@@ -6,4 +6,5 @@
 
 pub mod document;
 pub mod feed;
+mod requests;
 mod tree;

@@ -2,57 +2,39 @@
 //!
 //! A PIN cannot be read back, and a change that is sent again undoes a later one. So changes of one card go one at a time, the
 //! ledger remembers the latest that was begun, and an earlier one whose end is unknown is not sent again after that: it is
-//! only looked for.
+//! only looked for. Whether a change is the latest is looked at right before each attempt is recorded, since another process
+//! may have begun one while this one waited.
 
 use super::Line;
-use super::job_locks::JobLock;
 use crate::job::{Job, JobId};
 use crate::ledger::{LedgerError, Row, State};
 use crate::outcome::Refusal;
 
-/// A change of a card, as long as it is under way; anything else is not held up.
-#[must_use]
-pub(super) struct Change {
-    _alone: Option<JobLock>,
-    latest: Option<String>,
+/// Under which name a job's card is locked while it is changed; none if it changes none. (The intake takes no card's id that
+/// is longer than a job's may be.)
+pub(super) fn card_of(job: &Job) -> Option<JobId> {
+    job.request.target.as_deref().and_then(|card| JobId::new(card).ok())
 }
 
-impl Change {
-    /// Why it may not be sent any more, if another change of the card was begun after it.
-    pub(super) fn superseded(&self) -> Option<Refusal> {
-        let latest = self.latest.as_ref()?;
-        let reason = format!(
-            "a later change of this card ({latest}) was begun while the end of this one was unknown, so it was not sent \
-             again; look at the card, and send what is still wanted under a new id"
-        );
-        Some(Refusal::own("superseded", reason))
+/// Makes this the latest change of its card, unless it was begun before and another one was begun after it: then it may not be
+/// sent again, and the refusal says why.
+pub(super) async fn become_latest(
+    line: &Line,
+    job: &Job,
+    known: Option<&Row>,
+) -> Result<Result<(), Refusal>, LedgerError> {
+    let Some(card) = &job.request.target else { return Ok(Ok(())) };
+    let ledger = &line.parts.ledger;
+    let name = format!("change:{}:{card}", line.parts.scope.as_str());
+    match ledger.metadata(&name).await? {
+        Some(latest) if latest == job.id.as_str() => Ok(Ok(())),
+        Some(latest) if known.is_some_and(|row| row.state == State::Begun) => {
+            let reason = format!(
+                "a later change of this card ({latest}) was begun while the end of this one was unknown, so it was not \
+                 sent again; look at the card, and send what is still wanted under a new id"
+            );
+            Ok(Err(Refusal::own("superseded", reason)))
+        }
+        Some(_) | None => Ok(Ok(ledger.set_metadata(name, job.id.to_string()).await?)),
     }
-}
-
-/// Waits until no other change of the job's card is under way.
-pub(super) async fn begin(line: &Line, job: &Job, known: Option<&Row>) -> Result<Change, LedgerError> {
-    let Some(card) = &job.request.target else { return Ok(Change { _alone: None, latest: None }) };
-    let alone = match JobId::new(format!("changes of {card}")) {
-        Ok(name) => Some(line.locks.take(&name).await),
-        Err(_) => None,
-    };
-    let mut latest = None;
-    if known.is_some_and(|row| row.state == State::Begun) {
-        latest = line.parts.ledger.metadata(&name(line, card)).await?;
-    }
-    Ok(Change { _alone: alone, latest: latest.filter(|latest| latest != job.id.as_str()) })
-}
-
-/// Before an attempt is recorded: from now on this is the latest change of its card.
-pub(super) async fn is_latest(line: &Line, job: &Job) -> Result<(), LedgerError> {
-    let Some(card) = &job.request.target else { return Ok(()) };
-    let name = name(line, card);
-    if line.parts.ledger.metadata(&name).await?.as_deref() != Some(job.id.as_str()) {
-        line.parts.ledger.set_metadata(name, job.id.to_string()).await?;
-    }
-    Ok(())
-}
-
-fn name(line: &Line, card: &str) -> String {
-    format!("change:{}:{card}", line.parts.scope.as_str())
 }

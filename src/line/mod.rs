@@ -13,6 +13,7 @@ mod lease;
 mod limiter;
 mod look;
 mod refusals;
+mod steps;
 mod vet;
 
 use std::collections::HashMap;
@@ -28,7 +29,7 @@ use crate::clock::Clock;
 use crate::config::RetryConfig;
 use crate::job::{Job, JobId, Step};
 use crate::jwe::KeyReader;
-use crate::ledger::{Holder, LeaseError, Ledger, LedgerError, Row, Scope, State, Version};
+use crate::ledger::{Holder, LeaseError, Ledger, LedgerError, Row, Scope, Version};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::{CircuitState, Pace};
@@ -130,6 +131,8 @@ pub struct Line {
     parts: Parts,
     keys: KeyReader,
     locks: JobLocks,
+    /// Which cards are being changed; under the names of cards.
+    changes: JobLocks,
     lease: LineLease,
     looks: Looks,
     batches: Batches,
@@ -234,6 +237,7 @@ impl Line {
         Self {
             keys: KeyReader::default(),
             locks: JobLocks::default(),
+            changes: JobLocks::default(),
             lease,
             looks: Looks::default(),
             batches: Batches::default(),
@@ -382,7 +386,7 @@ impl Line {
             None => self.find(&job).await,
         };
         let ended = match known {
-            Ok(known) => self.carry_steps(job, known, options).await,
+            Ok(known) => steps::carry(self, job, known, options).await,
             Err(error) => {
                 self.halt_with((&error).into());
                 None
@@ -398,44 +402,6 @@ impl Line {
             in_flight.ended(ended.outcome.word(), code, ended.recorded_before);
         }
         ended
-    }
-
-    /// A job's first step, if it has one, and then what it is about. Each is recorded for itself, and done once.
-    async fn carry_steps(
-        &self,
-        mut job: Box<Job>,
-        known: Option<Box<Row>>,
-        mut options: Options<'_>,
-    ) -> Option<Ended> {
-        let is_done = known.as_ref().is_some_and(|row| matches!(row.state, State::Done(_)));
-        if let Some(first) = job.take_first().filter(|_| !is_done) {
-            let known = match self.look_up(&first).await {
-                Ok(known) => known.map(Box::new),
-                Err(error) => {
-                    self.halt_with((&error).into());
-                    return None;
-                }
-            };
-            let options_of_first = Options { given_up: options.given_up.clone(), ..options };
-            let ended = Box::pin(carry::carry(self, Box::new(first), known, options_of_first)).await?;
-            match ended.outcome {
-                Outcome::Done(output) => job.request.set_cardholder(output.id()),
-                // The job has no effect then, and is recorded as one that has none.
-                Outcome::Refused(refusal) => options.given_up = Some(refusal),
-                Outcome::Unresolved(_) => return Some(ended),
-            }
-        }
-        let change = match changes::begin(self, &job, known.as_deref()).await {
-            Ok(change) => change,
-            Err(error) => {
-                self.halt_with((&error).into());
-                return None;
-            }
-        };
-        if let Some(refusal) = change.superseded() {
-            options.given_up = Some(refusal);
-        }
-        carry::carry(self, job, known, options).await
     }
 
     /// Takes a job in when its turn has come.

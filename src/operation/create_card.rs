@@ -2,7 +2,7 @@
 
 use super::categories::CATEGORIES;
 use super::kind::{INTERVALS, Kind, PRESENCES, TEXT_MAX};
-use super::{Declaration, Marks, Place};
+use super::{Declaration, OwnMetadata, Place};
 
 /// What fits on a card's second line, in characters (the parameter's description; its schema says 5000).
 const SECOND_LINE_MAX: usize = 24;
@@ -75,7 +75,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
         ("spending_controls[allowed_categories]", "spending_controls[blocked_categories]"),
         ("spending_controls[allowed_merchant_countries]", "spending_controls[blocked_merchant_countries]"),
     ],
-    marks: Marks { job: "&metadata[embosser_job]=", batch: Some("&metadata[embosser_batch]=") },
+    own_metadata: OwnMetadata { job: "&metadata[embosser_job]=", batch: Some("&metadata[embosser_batch]=") },
     path: |_| "/v1/issuing/cards".to_owned(),
     look: |request| {
         let narrow = request.cardholder.clone().map_or(Place::Cards, Place::CardsOf);

@@ -2,7 +2,7 @@
 
 use super::categories::CATEGORIES;
 use super::kind::{INTERVALS, Kind, TEXT_MAX};
-use super::{Declaration, Marks, Place};
+use super::{Declaration, OwnMetadata, Place};
 
 pub(super) static DECLARATION: Declaration = Declaration {
     word: "create_cardholder",
@@ -56,7 +56,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
         ("spending_controls[spending_limits][0]", &["[amount]", "[interval]"]),
     ],
     exclusive: &[("spending_controls[allowed_categories]", "spending_controls[blocked_categories]")],
-    marks: Marks { job: "&metadata[embosser_job]=", batch: Some("&metadata[embosser_batch]=") },
+    own_metadata: OwnMetadata { job: "&metadata[embosser_job]=", batch: Some("&metadata[embosser_batch]=") },
     path: |_| "/v1/issuing/cardholders".to_owned(),
     look: |request| {
         let by = |path: &str| request.value(path).map(str::to_owned);

@@ -82,7 +82,7 @@ pub struct Declaration {
     /// Lists of which Stripe takes one ("Cannot be set with …", their descriptions say).
     pub(crate) exclusive: &'static [(&'static str, &'static str)],
     /// The metadata by which its effect is found again: the entry that gets the job's id, and the one for the batch.
-    marks: Marks,
+    own_metadata: OwnMetadata,
     /// Where it is sent.
     path: fn(&Request) -> String,
     /// Where its effect is looked for while its end is unknown: the narrowest place first, then all there is.
@@ -96,7 +96,7 @@ type OfFound = fn(&Found) -> Option<&str>;
 
 /// Entries of metadata that embosser gives itself: their keys, as the body has them.
 #[derive(Debug)]
-struct Marks {
+struct OwnMetadata {
     job: &'static str,
     batch: Option<&'static str>,
 }
@@ -124,7 +124,7 @@ pub enum Place {
 impl Declaration {
     /// Entries of metadata that are the user's: Stripe's 50 less embosser's own.
     pub(crate) const fn metadata_entries_max(&self) -> usize {
-        let own = if self.marks.batch.is_some() { 2 } else { 1 };
+        let own = if self.own_metadata.batch.is_some() { 2 } else { 1 };
         50 - own
     }
 

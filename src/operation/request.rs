@@ -236,11 +236,11 @@ impl Request {
     /// Appends the form body, with the metadata by which its effect is found again.
     pub fn encode_into(&self, body: &mut Vec<u8>, pin: Option<&str>, job_id: &str, batch: &str) {
         self.form.encode_into(body);
-        let marks = &self.operation.declaration().marks;
-        if let Some(key) = marks.batch {
+        let own = &self.operation.declaration().own_metadata;
+        if let Some(key) = own.batch {
             form::pair(body, key, batch);
         }
-        form::pair(body, marks.job, job_id);
+        form::pair(body, own.job, job_id);
         // The PIN comes last: a buffer that grew once it held the PIN would leave a copy behind that nobody wipes.
         if let Some(pin) = pin {
             // base64url and dots need no escaping; any other text is refused before it comes here.

@@ -5,7 +5,7 @@
 
 use super::categories::CATEGORIES;
 use super::kind::{INTERVALS, Kind, PRESENCES, TEXT_MAX};
-use super::{Declaration, Marks, Place};
+use super::{Declaration, OwnMetadata, Place};
 
 pub(super) static DECLARATION: Declaration = Declaration {
     word: "update_card",
@@ -64,7 +64,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
         ("spending_controls[allowed_categories]", "spending_controls[blocked_categories]"),
         ("spending_controls[allowed_merchant_countries]", "spending_controls[blocked_merchant_countries]"),
     ],
-    marks: Marks { job: "&metadata[embosser_change]=", batch: None },
+    own_metadata: OwnMetadata { job: "&metadata[embosser_change]=", batch: None },
     path: |request| format!("/v1/issuing/cards/{}", request.target.as_deref().unwrap_or_default()),
     look: |request| {
         let card = Place::Card(request.target.clone().unwrap_or_default());

@@ -129,6 +129,12 @@ impl Shared {
 }
 
 impl Pass {
+    /// Whether it still may be used, by who waited for something else meanwhile: the host may have gone.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.is_probe || self.shared.circuit().is_closed()
+    }
+
     /// The host answered.
     pub fn answered(mut self) {
         self.is_answered = true;
@@ -231,6 +237,7 @@ mod tests {
         for _ in 0..FAILURES_MAX {
             breaker.ready().await.failed("connection refused");
         }
+        assert!(!fails.is_good() && !succeeds.is_good(), "whoever has not asked yet, waits");
         fails.failed("connection refused");
         assert_eq!(breaker.state(), CircuitState::Open);
         succeeds.answered();

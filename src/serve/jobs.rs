@@ -20,7 +20,7 @@ use super::limits::{JOB_BYTES_MAX, JOBS_MAX};
 use super::problem::{Kind, Problem, Wrong};
 use super::results::{EndView, OutcomeWord, RowView};
 use crate::intake::document;
-use crate::job::{Fingerprint, Job, JobId};
+use crate::job::{Content, Job, JobId};
 use crate::ledger::State;
 
 /// How a job stands.
@@ -74,7 +74,7 @@ impl From<RowView> for JobView {
 
 /// The jobs that wait or are under way.
 #[derive(Default)]
-pub(super) struct Jobs(Mutex<HashMap<JobId, Fingerprint>>);
+pub(super) struct Jobs(Mutex<HashMap<JobId, Content>>);
 
 /// One of them, until it is dropped.
 struct UnderWay {
@@ -89,7 +89,7 @@ impl Drop for UnderWay {
 }
 
 impl Jobs {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Fingerprint>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Content>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,12 +127,12 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
     {
         let mut under_way = server.jobs.lock();
         match under_way.get(&job.id) {
-            Some(fingerprint) if *fingerprint == job.fingerprint() => return Ok(Sent::Accepted(view)),
+            Some(content) if *content == job.content() => return Ok(Sent::Accepted(view)),
             Some(_) => return Err(different()),
             None if under_way.len() >= JOBS_MAX => {
                 return Err(Problem::new(Kind::Busy, "as many jobs as are allowed wait for their call"));
             }
-            None => under_way.insert(job.id.clone(), job.fingerprint()),
+            None => under_way.insert(job.id.clone(), job.content()),
         };
     }
     let under_way = UnderWay { server: server.clone(), id: job.id.clone() };

@@ -23,7 +23,7 @@ const ROWS_MAX: u32 = 1000;
 const ROWS_USUAL: u32 = 100;
 
 /// How a row ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OutcomeWord {
     /// It has a card.
@@ -38,12 +38,24 @@ pub(super) enum OutcomeWord {
     Unresolved,
 }
 
-impl From<OutcomeWord> for Kind {
-    fn from(word: OutcomeWord) -> Self {
-        match word {
-            OutcomeWord::Issued | OutcomeWord::Updated | OutcomeWord::Created => Self::Done,
-            OutcomeWord::Refused => Self::Refused,
-            OutcomeWord::Unresolved => Self::Begun,
+/// Which ends are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Ends {
+    /// What was done: issued, updated or created.
+    Issued,
+    /// What has no effect.
+    Refused,
+    /// What is not known yet.
+    Unresolved,
+}
+
+impl From<Ends> for Kind {
+    fn from(ends: Ends) -> Self {
+        match ends {
+            Ends::Issued => Self::Done,
+            Ends::Refused => Self::Refused,
+            Ends::Unresolved => Self::Begun,
         }
     }
 }
@@ -55,7 +67,7 @@ impl From<OutcomeWord> for Kind {
 pub(super) struct RowsQuery {
     /// Only rows that ended so.
     #[param(inline)]
-    pub(super) outcome: Option<OutcomeWord>,
+    pub(super) outcome: Option<Ends>,
     /// Only rows with a note.
     #[serde(default)]
     pub(super) noted: bool,
@@ -73,7 +85,7 @@ pub(super) struct RowsQuery {
 pub(super) struct ResultsQuery {
     /// Only rows that ended so.
     #[param(inline)]
-    pub(super) outcome: Option<OutcomeWord>,
+    pub(super) outcome: Option<Ends>,
 }
 
 /// What came of a job: its card, or why there is none.
@@ -210,7 +222,7 @@ enum Page {
 pub(super) fn csv(
     server: &Server,
     batch: &job::Batch,
-    outcome: Option<OutcomeWord>,
+    outcome: Option<Ends>,
     place: OwnedSemaphorePermit,
 ) -> Response {
     let (pages, incoming) = mpsc::channel(1);
@@ -236,11 +248,9 @@ pub(super) fn csv(
     let name = percent_encoding::utf8_percent_encode(batch.as_str(), percent_encoding::NON_ALPHANUMERIC);
     let ending = match outcome {
         None => "results.csv",
-        Some(OutcomeWord::Issued) => "issued.csv",
-        Some(OutcomeWord::Updated) => "updated.csv",
-        Some(OutcomeWord::Created) => "created.csv",
-        Some(OutcomeWord::Refused) => "refused.csv",
-        Some(OutcomeWord::Unresolved) => "unresolved.csv",
+        Some(Ends::Issued) => "issued.csv",
+        Some(Ends::Refused) => "refused.csv",
+        Some(Ends::Unresolved) => "unresolved.csv",
     };
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}.{ending}")) {
         headers.insert(header::CONTENT_DISPOSITION, value);
@@ -251,7 +261,7 @@ pub(super) fn csv(
 async fn send_pages(
     server: &Server,
     batch: &job::Batch,
-    outcome: Option<OutcomeWord>,
+    outcome: Option<Ends>,
     pages: &mpsc::Sender<Page>,
 ) -> Result<(), String> {
     let idle_max = server.limits.idle_max;

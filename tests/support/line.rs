@@ -24,6 +24,18 @@ pub const LISTS_LAG: Duration = Duration::from_millis(100);
 
 /// A line with its ledger in `directory`; a second one on the same directory is the process started again.
 pub async fn line_in(directory: &Path, sandbox: &Sandbox, clock: &Clock, look_first: LookFirst) -> Line {
+    let rules = Rules { call_lasts: CALLS_LAST, lists_lag: LISTS_LAG, ..Rules::default() };
+    line_by(directory, sandbox, clock, look_first, rules).await
+}
+
+/// The same with rules of its own.
+pub async fn line_by(
+    directory: &Path,
+    sandbox: &Sandbox,
+    clock: &Clock,
+    look_first: LookFirst,
+    rules: Rules,
+) -> Line {
     let pace = PaceConfig { endpoint_per_second: 500.0, account_per_second: 500.0, ..PaceConfig::default() };
     let url = format!("sqlite://{}", directory.join("ledger.db").display());
     let retry = RetryConfig { backoff_seconds_min: 0.02, backoff_seconds_max: 0.2, ..RetryConfig::default() };
@@ -34,7 +46,7 @@ pub async fn line_in(directory: &Path, sandbox: &Sandbox, clock: &Clock, look_fi
         scope: Scope::new("test", "sandbox", None),
         clock: clock.clone(),
         retry,
-        rules: Rules { call_lasts: CALLS_LAST, lists_lag: LISTS_LAG, ..Rules::default() },
+        rules,
         look_first,
         vet: Vet::No,
         lease_idle: Duration::ZERO,

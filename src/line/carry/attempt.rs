@@ -67,6 +67,11 @@ impl Carried<'_> {
             self.expired();
             return None;
         }
+        if !pass.is_good() {
+            // The endpoint went while it waited for its turn, which goes to the next.
+            turn.failed();
+            return None;
+        }
         let stage = metrics::Stage::begin("key");
         let key = match self.line.parts.client.pin_key().await {
             Ok(document) => self.line.keys.read(document).map_err(|error| error.to_string()),
@@ -121,6 +126,11 @@ impl Carried<'_> {
         if self.hold_lease().await? != Some(Held::AllTheTime) {
             return Ok(None);
         }
+        let latest = changes::become_latest(self.line, &self.job, self.known.as_deref()).await?;
+        if let Err(refusal) = latest {
+            self.decision.give_up(refusal);
+            return Ok(None);
+        }
         let decided = self.now();
         if !matches!(self.decision.next(decided), Next::Call(_)) || self.is_stopped() {
             return Ok(None);
@@ -129,7 +139,6 @@ impl Carried<'_> {
             self.expired();
             return Ok(None);
         }
-        changes::is_latest(self.line, &self.job).await?;
         self.decision.begin(decided);
         let stage = metrics::Stage::begin("record_attempt");
         let begun =

@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 
 use super::decision::{Among, Decision, Next, Verdict};
 use super::gate::Gate;
+use super::job_locks::JobLock;
 use super::look::{Looked, look};
 use super::{LeaseUse, Line, LookFirst, Options, Stop, Vet, vet};
 use crate::clock::Moment;
@@ -44,6 +45,8 @@ struct Carried<'l> {
     known: Option<Box<Row>>,
     decision: Decision,
     lease: Option<LeaseUse>,
+    /// Holds back other changes of the same card, from the first attempt to the end.
+    alone: Option<JobLock>,
     /// Whether its batch was asked about.
     is_vetted: bool,
     /// Whether a call was begun in this run that was not taken back.
@@ -125,6 +128,9 @@ impl Carried<'_> {
         if !self.pass_gate().await? || !self.is_vetted().await? {
             return Ok(());
         }
+        if !self.alone_with_card().await? {
+            return Ok(());
+        }
         let Some(may_try) = self.while_not_refused_alike().await? else { return Ok(()) };
         self.is_trial = may_try.is_some();
         let Some(pass) = self.key_pass().await? else { return Ok(()) };
@@ -153,6 +159,7 @@ impl<'l> Carried<'l> {
             given_up,
             decision,
             lease: None,
+            alone: None,
             is_vetted: false,
             has_begun: false,
             is_trial: false,

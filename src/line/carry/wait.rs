@@ -6,10 +6,10 @@ use super::Carried;
 use crate::backoff::jittered;
 use crate::clock::Boot;
 use crate::config::seconds;
-use crate::line::Stop;
 use crate::line::gate::{Gate, Passed, Standing};
 use crate::line::lease::Held;
 use crate::line::refusals::Try;
+use crate::line::{Stop, changes};
 use crate::outcome::Refusal;
 use crate::pace::{CircuitState, Pass};
 
@@ -51,6 +51,24 @@ impl<'l> Carried<'l> {
             let reason = "the batch was cancelled before this row had begun";
             self.decision.give_up(Refusal::own("cancelled", reason));
         }
+        Ok(false)
+    }
+
+    /// Waits until no other change of the job's card is under way in this process. False if it had to wait: then all is
+    /// decided anew.
+    pub(super) async fn alone_with_card(&mut self) -> Result<bool, Stop> {
+        let line = self.line;
+        let Some(card) = changes::card_of(&self.job).filter(|_| self.alone.is_none()) else {
+            return Ok(true);
+        };
+        self.alone = line.changes.try_take(&card);
+        if self.alone.is_some() {
+            return Ok(true);
+        }
+        // The one before it may wait for minutes, and nobody else is to wait for that.
+        (self.lease, self.job.waiting) = (None, None);
+        self.latest = Refusal::own("other_change", "another change of this card is under way");
+        self.alone = self.while_all_wait(line.changes.take(&card)).await?;
         Ok(false)
     }
 
