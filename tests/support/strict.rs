@@ -136,7 +136,7 @@ impl Server {
     /// All calls so far, in order of arrival.
     pub fn arrivals(&self) -> Vec<Arrival> {
         let world = self.world.lock().unwrap();
-        let first = world.arrivals.iter().find(|(_, _, did)| *did != Did::ServedKey);
+        let first = world.arrivals.iter().find(|(_, endpoint, _)| *endpoint == CREATE);
         let first = first.map_or(world.began, |(at, ..)| *at);
         let seconds = |at: Instant| match at.checked_duration_since(first) {
             Some(since) => since.as_secs_f64(),
