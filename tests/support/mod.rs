@@ -1,6 +1,7 @@
 //! What the tests share: manifests with PINs, runs of the program, and judging by the sandbox's own account.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part of this")]
 
+pub mod asking;
 pub mod browser;
 pub mod certificates;
 pub mod issuing;
