@@ -7,6 +7,7 @@ use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
 use crate::line::{Halt, Line, Stop};
 use crate::metrics;
+use crate::operation::Operation;
 use crate::outcome::{Ended, Outcome};
 
 impl Carried<'_> {
@@ -131,11 +132,16 @@ pub(super) async fn known_end(
 pub(in crate::line) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
     let called_for = begun.unwrap_or(row);
     if !job.asks_for(called_for.content) {
-        return Some(
-            "the card exists, made with what was asked for first; the change was not applied: make it at Stripe, in the \
-             Dashboard or with update_card"
-                .to_owned(),
-        );
+        let note = match job.request.operation() {
+            Operation::CreateCard => {
+                "the card exists, made with what was asked for first; the change was not applied: make it at Stripe, in \
+                 the Dashboard or with update_card"
+            }
+            Operation::CreateCardholder | Operation::UpdateCard => {
+                "it was done as it was asked for first; what is asked for now was not applied: send it under a new id"
+            }
+        };
+        return Some(note.to_owned());
     }
     // Of a card that was found, or that a ledger of the first version knows, no PIN is known.
     let is_known = (begun.is_some() || row.version.0 > 1) && called_for.content == job.content();
