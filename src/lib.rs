@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod backoff;
 pub mod clock;
 pub mod commands;

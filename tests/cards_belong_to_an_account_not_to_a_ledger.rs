@@ -6,8 +6,13 @@ mod support;
 
 use std::time::Duration;
 
+use embosser::account::{Access, Account, Patience, Purpose, Runs};
+use embosser::config::{Config, StripeConfig};
+use embosser::ledger::Ledger;
+use embosser::line::Options as CarryOptions;
 use embosser::sandbox::Options;
 use support::issuing::{Issuing, ended, issue, said};
+use support::line::{issued, job};
 use support::time::A_DAY;
 use support::{Program, expect_exit, one_card_each, write_manifest};
 
@@ -199,4 +204,59 @@ async fn rows_of_the_first_version_are_not_taken_for_an_account_that_has_not_the
     let of_other: Vec<_> = made.iter().filter(|card| card.account == "acct_B").collect();
     assert_eq!((made.len(), of_other.len()), (21, 1), "this account's card is made");
     assert_eq!(issuing.results("staff.results.csv")["staff/E00001"].1, of_other[0].id);
+}
+
+/// An account in this process.
+async fn account(issuing: &Issuing, ledger: &Ledger, name: &str) -> Account {
+    let (api_url, key_url) = (issuing.sandbox.api_url(), issuing.sandbox.key_url());
+    let config =
+        Config { stripe: StripeConfig { api_url, key_url, ..StripeConfig::default() }, ..Config::default() };
+    let access = Access::with_key(&config.stripe, &format!("sk_test_{name}_1").into()).unwrap();
+    let pace = access.pace(&config.pace);
+    let purpose = Purpose { runs: Runs::Forever, patience: Patience::Unbounded, reconcile_first: false };
+    Account::open(access, &config, ledger, pace, purpose).await.unwrap()
+}
+
+/// Jobs that each account gets, under the same ids.
+const JOBS: usize = 20;
+
+/// Carries the jobs of an account; their cards.
+async fn carry_all(issuing: &Issuing, of: &Account) -> Vec<String> {
+    let sandbox = &issuing.sandbox;
+    let carried = (0..JOBS).map(|number| async move {
+        let job = job(sandbox, &format!("job{number}"), "eur", None).await;
+        issued(&of.line().carry(job, CarryOptions::default()).await.unwrap()).id.clone()
+    });
+    futures_util::future::join_all(carried).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_acts_for_several_accounts_and_none_waits_for_another() {
+    let issuing = Issuing::with(Options::default()).await;
+    let ledger = Ledger::open(&issuing.ledger("ledger.db")).await.unwrap();
+    let (a, b) = (account(&issuing, &ledger, "acct_A").await, account(&issuing, &ledger, "acct_B").await);
+    assert!(a.scope().as_str().ends_with(":acct_A") && b.scope().as_str().ends_with(":acct_B"));
+    // Somebody else calls for A.
+    let other = account(&issuing, &ledger, "acct_A").await;
+    let lease = other.line().hold_lease().await.unwrap();
+    let waiting = carry_all(&issuing, &a);
+    tokio::pin!(waiting);
+    // B's jobs end although A's cannot begin.
+    let of_b = tokio::select! {
+        of_b = carry_all(&issuing, &b) => of_b,
+        _ = &mut waiting => panic!("two processes called for one account"),
+    };
+    drop(lease);
+    let of_a = waiting.await;
+    // The same ids are other jobs in another account.
+    let made = issuing.sandbox.account().cards;
+    assert_eq!(made.len(), 2 * JOBS);
+    for (cards, name) in [(of_a, "acct_A"), (of_b, "acct_B")] {
+        assert!(
+            made.iter().filter(|card| card.account == name).all(|card| cards.contains(&card.id)),
+            "{name}"
+        );
+        assert_eq!(cards.len(), JOBS);
+    }
+    ledger.close().await;
 }

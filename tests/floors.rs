@@ -24,7 +24,7 @@ const FLOORS: [&[&str]; 13] = [
     // One job's way.
     &["line", "results"],
     // Where jobs come from.
-    &["manifest"],
+    &["account", "manifest"],
     &["intake"],
     &["queue"],
     &["serve", "worker"],

@@ -8,8 +8,9 @@ use secrecy::SecretString;
 use tokio::net::TcpListener;
 
 use super::Exit;
-use super::connect::{Patience, Purpose, Runs, connect};
+use super::connect::connect;
 use super::signals::{HangUp, StopSignals, on_hang_up};
+use crate::account::{Account, Patience, Purpose, Runs};
 use crate::clock::Clock;
 use crate::config::{Config, JobsTo, place};
 use crate::ledger::{Ledger, Scope};
@@ -123,14 +124,14 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let (intake, ledger, sandbox) = match to_queue {
         Some(mode) => (queue(&config, mode, &views).await?, None, None),
         None => {
-            let connected = connect(args.sandbox, &mut config, api_key).await?;
+            let (access, sandbox) = connect(args.sandbox, &mut config, api_key).await?;
             let ledger = open(&config.ledger.url).await?;
-            let pace = connected.pace(&config.pace);
-            let scope = connected.scope(&ledger, &pace, Patience::Unbounded).await;
-            let scope = scope.map_err(|error| error.to_string())?;
-            let purpose = Purpose { runs: Runs::Forever, reconcile_first: args.reconcile_first };
-            let line = connected.line(&config, pace, &ledger, &scope, purpose);
-            (Intake::Line(Arc::new(line)), Some(ledger), connected.sandbox)
+            let pace = access.pace(&config.pace);
+            let (runs, patience) = (Runs::Forever, Patience::Unbounded);
+            let purpose = Purpose { runs, patience, reconcile_first: args.reconcile_first };
+            let account = Account::open(access, &config, &ledger, pace, purpose).await;
+            let account = account.map_err(|error| error.to_string())?;
+            (Intake::Line(account.line().clone()), Some(ledger), sandbox)
         }
     };
     let account = config.stripe.account;

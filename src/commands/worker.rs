@@ -1,13 +1,12 @@
 //! `embosser worker`: jobs from RabbitMQ, one card each.
 
-use std::sync::Arc;
-
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::connect::{Patience, Purpose, Runs, ScopeError, connect};
+use super::connect::connect;
 use super::signals::{HangUp, StopSignals, on_hang_up, say};
+use crate::account::{Account, Patience, Purpose, Runs, ScopeError};
 use crate::config::{Config, place, seconds};
 use crate::ledger::Ledger;
 use crate::line::Halt;
@@ -43,29 +42,30 @@ pub async fn run(args: Args, config: Config, api_key: Option<SecretString>) -> R
     let mut config = super::arguments::with_options(config, args.rate, args.ledger.as_deref())?;
     tracing::info!("ledger: {}", place::shown(&config.ledger.url));
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
-    let connected = connect(args.sandbox, &mut config, api_key).await?;
+    let (access, sandbox) = connect(args.sandbox, &mut config, api_key).await?;
     let ledger = match Ledger::open(&config.ledger.url).await {
         Ok(ledger) => ledger,
         Err(error) if error.may_pass() => {
-            if let Some(sandbox) = connected.sandbox {
+            if let Some(sandbox) = sandbox {
                 sandbox.stop().await;
             }
             return Ok(again(&error));
         }
         Err(error) => return Err(error.to_string()),
     };
-    let pace = connected.pace(&config.pace);
-    let scope = match connected.scope(&ledger, &pace, Patience::Unbounded).await {
-        Ok(scope) => scope,
+    // What takes longer waits on the ladder, where it keeps no other one out.
+    config.retry.elapsed_seconds_max = config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max);
+    let pace = access.pace(&config.pace);
+    let (runs, patience) = (Runs::Forever, Patience::Unbounded);
+    let purpose = Purpose { runs, patience, reconcile_first: args.reconcile_first };
+    let account = match Account::open(access, &config, &ledger, pace, purpose).await {
+        Ok(account) => account,
         Err(ScopeError::Unreachable(reason)) => return Ok(again(&reason)),
         Err(ScopeError::Unusable(reason)) => return Err(reason),
     };
     let exporter = Exporter::install(crate::logging::dropped)?;
     exporter.upkeep();
-    // What takes longer waits on the ladder, where it keeps no other one out.
-    config.retry.elapsed_seconds_max = config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max);
-    let purpose = Purpose { runs: Runs::Forever, reconcile_first: args.reconcile_first };
-    let line = Arc::new(connected.line(&config, pace, &ledger, &scope, purpose));
+    let line = account.line().clone();
     let message_kib_max = usize::try_from(config.worker.message_kib_max).unwrap_or(usize::MAX);
     let terms = Terms {
         account: config.stripe.account.clone(),
@@ -88,7 +88,7 @@ pub async fn run(args: Args, config: Config, api_key: Option<SecretString>) -> R
     let ended = worker.run(stop).await;
     http.abort();
     ledger.close().await;
-    if let Some(sandbox) = connected.sandbox {
+    if let Some(sandbox) = sandbox {
         sandbox.stop().await;
     }
     match ended {

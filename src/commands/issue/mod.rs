@@ -12,10 +12,11 @@ use secrecy::SecretString;
 
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
-use super::connect::{Connected, FIRST_CONTACT_MAX, Patience, Purpose, Runs, ScopeError, connect};
+use super::connect::{FIRST_CONTACT_MAX, connect};
 use super::manifest::Verb;
 use super::progress::progress;
 use super::signals::{HangUp, StopSignals, print, say};
+use crate::account::{Access, Account, Patience, Purpose, Runs, ScopeError};
 use crate::config::{Config, place, seconds};
 use crate::job::Batch;
 use crate::ledger::{BatchRow, Ledger};
@@ -25,7 +26,7 @@ use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
 use crate::pace::CircuitState;
 use crate::results::Results;
-use crate::stripe::{Client, Mode};
+use crate::stripe::Mode;
 use crate::tally::{Counts, Tally};
 use carry::{Carried, carry_all};
 
@@ -90,29 +91,32 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let options = CheckOptions { digest: true };
     let verb = Verb { infinitive: "issue", participle: "issued" };
     let report = super::manifest::check(&manifest, options, args.skip_invalid, verb).await?;
-    let connected = connect(args.sandbox, &mut config, api_key).await?;
-    if !confirm(&args, &config, &connected.client, &report)? {
+    let (access, sandbox) = connect(args.sandbox, &mut config, api_key).await?;
+    if !confirm(&args, &config, access.mode(), &report)? {
         return Err("nothing was issued".into());
     }
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
     // However it ends, the ledger's file is left whole.
-    let ended = issue(&args, &config, connected, &ledger, batch, manifest, &report).await;
+    let ended = issue(&args, &config, access, &ledger, batch, manifest, &report).await;
     ledger.close().await;
     ended
+    if let Some(sandbox) = sandbox {
+        sandbox.stop().await;
+    }
 }
 
 /// Issues what was checked, and writes the results.
 async fn issue(
     args: &Args,
     config: &Config,
-    connected: Connected,
+    access: Access,
     ledger: &Ledger,
     batch: Batch,
     manifest: Arc<Manifest>,
     report: &CheckReport,
 ) -> Result<Exit, String> {
     let exporter = args.metrics.map(|_| Exporter::install(crate::logging::dropped)).transpose()?;
-    let pace = connected.pace(&config.pace);
+    let pace = access.pace(&config.pace);
     if let (Some(exporter), Some(listen)) = (&exporter, args.metrics) {
         let shown = pace.clone();
         let serving = exporter.serve(listen, move || shown.show());
@@ -120,16 +124,16 @@ async fn issue(
     }
     let patience_max = FIRST_CONTACT_MAX.min(seconds(config.retry.elapsed_seconds_max));
     let patience = Patience::Bounded(config.retry.attempts_max, patience_max);
-    let scope = match connected.scope(ledger, &pace, patience).await {
-        Ok(scope) => scope,
+    let purpose = Purpose { runs: Runs::ToAnEnd, patience, reconcile_first: args.reconcile_first };
+    let account = match Account::open(access, config, ledger, pace, purpose).await {
+        Ok(account) => account,
         Err(ScopeError::Unusable(reason)) => return Err(reason),
         Err(ScopeError::Unreachable(reason)) => {
             say(&format!("stopped: {reason}"));
             return Ok(Exit::Unfinished);
         }
     };
-    let purpose = Purpose { runs: Runs::ToAnEnd, reconcile_first: args.reconcile_first };
-    let line = Arc::new(connected.line(config, pace, ledger, &scope, purpose));
+    let (line, scope) = (account.line().clone(), account.scope().clone());
     let stopped = line.clone();
     tokio::spawn(StopSignals::listen(HangUp::Stops)?.obey(move || {
         stopped.stop();
@@ -158,7 +162,7 @@ async fn issue(
         began: line.parts().clock.now(),
     };
     ledger.write_batch(row).await.map_err(|error| error.to_string())?;
-    tokio::spawn(end_if_never_answered(line.clone(), connected.host().to_owned(), patience_max));
+    tokio::spawn(end_if_never_answered(line.clone(), account.access().host().to_owned(), patience_max));
     let tally = Arc::new(Tally::default());
     let shown = tally.clone();
     let bar = progress(report.rows, move || words(&shown));
@@ -170,15 +174,12 @@ async fn issue(
     bar.finish_and_clear();
     let exit = summary(&line, report, &tally, &carried, began.elapsed(), &results_path);
     drop(lease);
-    if let Some(sandbox) = connected.sandbox {
-        sandbox.stop().await;
-    }
     Ok(exit)
 }
 
 /// Before live cards: how many, how fast, until when, and whether.
-fn confirm(args: &Args, config: &Config, client: &Client, report: &CheckReport) -> Result<bool, String> {
-    if client.mode() != Mode::Live {
+fn confirm(args: &Args, config: &Config, mode: Mode, report: &CheckReport) -> Result<bool, String> {
+    if mode != Mode::Live {
         return Ok(true);
     }
     let per_second = config.pace.endpoint_per_second.min(config.pace.account_per_second);

@@ -1,0 +1,163 @@
+//! A Stripe account that embosser acts for: its key and mode, whose it is, and the line that its jobs go down. Each has limits,
+//! a circuit and a lease of its own, so that several in one process do not wait for one another.
+
+mod identity;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Clock;
+use crate::config::{Config, PaceConfig, StripeConfig};
+use crate::content::hex;
+use crate::ledger::{Ledger, Scope};
+use crate::line::decision::Rules;
+use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::pace::Pace;
+use crate::stripe::{Client, ClientError, Mode};
+
+pub use identity::{Patience, ScopeError};
+
+/// How to reach an account: where, with which key.
+#[derive(Debug, Clone)]
+pub struct Access {
+    client: Client,
+    /// As the ledger's scopes name it.
+    host: String,
+    /// The connected account that is acted for, or the key's own account, where that is configured.
+    id: Option<String>,
+    /// Tells keys apart, and nothing else of them; none for a sandbox of this process, whose port is another each time.
+    key_digest: Option<String>,
+}
+
+/// An account, and what is needed to act for it.
+pub struct Account {
+    access: Access,
+    line: Arc<Line>,
+}
+
+/// What a line is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose {
+    /// How long it is there.
+    pub runs: Runs,
+    /// How long it is asked for whose account it is.
+    pub patience: Patience,
+    /// Whether cards are looked for before the first call.
+    pub reconcile_first: bool,
+}
+
+/// How long a line is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    /// Until its manifest's rows have ended.
+    ToAnEnd,
+    /// Until it is told to stop.
+    Forever,
+}
+
+impl Access {
+    /// With a key.
+    ///
+    /// # Errors
+    /// If key or configuration make no client.
+    pub fn with_key(config: &StripeConfig, key: &SecretString) -> Result<Self, ClientError> {
+        let client = Client::new(config, key)?;
+        let digest = Sha256::digest(key.expose_secret().trim().as_bytes());
+        Ok(Self {
+            host: client.host(),
+            client,
+            id: config.account.clone().or_else(|| config.account_id.clone()),
+            key_digest: Some(hex(&digest[..8])),
+        })
+    }
+
+    /// To a sandbox of this process. Its cards are one world, whatever its port.
+    ///
+    /// # Errors
+    /// If the configuration makes no client.
+    pub fn to_sandbox(config: &StripeConfig) -> Result<Self, ClientError> {
+        let client = Client::new(config, &SecretString::from("sk_test_sandbox"))?;
+        Ok(Self { client, host: "sandbox".to_owned(), id: config.account.clone(), key_digest: None })
+    }
+
+    /// Live, unless the key is proven to be a test key.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.client.mode()
+    }
+
+    /// Where calls go.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The mode as the ledger's scopes name it.
+    fn mode_word(&self) -> &'static str {
+        if self.mode() == Mode::Live { "live" } else { "test" }
+    }
+
+    /// The account's pace, which knows the hosts by name from its first call on.
+    #[must_use]
+    pub fn pace(&self, config: &PaceConfig) -> Pace {
+        let pace = Pace::start(config);
+        pace.name_hosts(&self.client.host(), &self.client.key_host());
+        pace
+    }
+}
+
+impl Account {
+    /// Opens it: finds out whose account it is, and sets up its line.
+    ///
+    /// # Errors
+    /// If whose account it is cannot be known.
+    pub async fn open(
+        access: Access,
+        config: &Config,
+        ledger: &Ledger,
+        pace: Pace,
+        purpose: Purpose,
+    ) -> Result<Self, ScopeError> {
+        let scope = access.scope(ledger, &pace, purpose.patience).await?;
+        let (lease_idle, on_same_refusals) = match purpose.runs {
+            // The lease is held for the whole run, and no longer.
+            Runs::ToAnEnd => (Duration::ZERO, OnSameRefusals::Stop),
+            Runs::Forever => (LEASE_IDLE, OnSameRefusals::Wait),
+        };
+        let line = Line::new(Parts {
+            client: access.client.clone(),
+            pace,
+            ledger: ledger.clone(),
+            scope,
+            clock: Clock::system(),
+            retry: config.retry.clone(),
+            rules: Rules::of(&config.stripe),
+            look_first: if purpose.reconcile_first { LookFirst::Yes } else { LookFirst::No },
+            vet: Vet::Yes,
+            lease_idle,
+            same_refusals: (config.stripe.same_refusals_max, on_same_refusals),
+        });
+        Ok(Self { access, line: Arc::new(line) })
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The line of its jobs.
+    #[must_use]
+    pub fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
+
+    /// Whose the ledger's rows are.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.line.parts().scope
+    }
+}
