@@ -36,6 +36,15 @@ impl Output {
         }
     }
 
+    /// Stripe's id of the cardholder that it is, or whose card it is, if that is known.
+    #[must_use]
+    pub fn cardholder(&self) -> Option<&str> {
+        match self {
+            Self::Issued(card) | Self::Updated(card) => card.cardholder.as_deref(),
+            Self::Created(cardholder) => Some(&cardholder.id),
+        }
+    }
+
     /// The card, if it is one.
     #[must_use]
     pub fn card(&self) -> Option<&Card> {
@@ -68,6 +77,9 @@ pub struct Card {
     pub exp_month: u32,
     /// Year of expiry.
     pub exp_year: u32,
+    /// Whose it is, `ich_…`; none if that was not kept, as by versions before the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cardholder: Option<String>,
 }
 
 /// Why a job has no effect, as its sender should read it.

@@ -42,6 +42,7 @@ fn issued() -> State {
         last4: "0042".into(),
         exp_month: 12,
         exp_year: 2031,
+        cardholder: Some("ich_7".into()),
     }))
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Exit;
 use crate::config::Config;
-use crate::manifest::{CheckOptions, CheckReport, Manifest, ManifestError, Problem};
+use crate::manifest::{CheckOptions, CheckReport, Manifest, ManifestError, Problem, counted};
 
 /// Options of `embosser check`.
 #[derive(Debug, clap::Args)]
@@ -101,16 +101,13 @@ fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         Err(error) => return Err(CheckError::Manifest(error)),
     };
     overview.write(report.problem_count, out)?;
-    let cards = report.r#virtual + report.physical;
     writeln!(
         out,
-        "{}: {} ({} virtual, {} physical), {} with a PIN; {} at {per_second} calls a second.",
+        "{}: {}, {} with a PIN; {} at {per_second} calls a second.",
         counted(report.rows, "row"),
-        counted(cards, "card"),
-        report.r#virtual,
-        report.physical,
+        report.contents(),
         report.pins,
-        duration(seconds(cards, per_second)),
+        duration(seconds(report.calls(), per_second)),
     )?;
     if report.problem_count == 0 {
         return Ok(Exit::Success);
@@ -135,6 +132,8 @@ struct Verdict {
     cards: u64,
     r#virtual: u64,
     physical: u64,
+    changes: u64,
+    cardholders: u64,
     pins: u64,
     calls_per_second: f64,
     seconds: f64,
@@ -159,18 +158,19 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
             CheckReport { problem_count: problems.len() as u64, ..CheckReport::default() }
         }
     };
-    let cards = report.r#virtual + report.physical;
     let verdict = Verdict {
         valid: report.problem_count == 0,
         rows: report.rows,
         invalid_rows: report.invalid_rows,
         problem_count: report.problem_count,
-        cards,
+        cards: report.r#virtual + report.physical,
         r#virtual: report.r#virtual,
         physical: report.physical,
+        changes: report.changes,
+        cardholders: report.cardholders,
         pins: report.pins,
         calls_per_second: per_second,
-        seconds: seconds(cards, per_second),
+        seconds: seconds(report.calls(), per_second),
     };
     let verdict = serde_json::to_string_pretty(&verdict).map_err(io::Error::from)?;
     // The verdict's members, in the same object.
@@ -221,14 +221,8 @@ impl Overview {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-fn seconds(cards: u64, per_second: f64) -> f64 {
-    cards as f64 / per_second
-}
-
-/// So many of a thing.
-fn counted(count: u64, thing: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {thing}{plural}")
+fn seconds(calls: u64, per_second: f64) -> f64 {
+    calls as f64 / per_second
 }
 
 /// A duration as a person says it.

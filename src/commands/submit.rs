@@ -78,7 +78,10 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     let valid = report.rows - report.invalid_rows;
     // Whoever works on the queue may hold a live key: a person is asked first.
     let (queue, address) = (broker.topology.jobs.as_str(), broker.shown());
-    let about = format!("{valid} jobs go to {queue} at {address}; its worker will issue their cards.");
+    let about = format!(
+        "{valid} jobs go to {queue} at {address}, whose worker carries them out: {}.",
+        report.contents()
+    );
     if !confirmed(&about, "Publish them?", args.yes, &WithoutTerminal::Yes)? {
         return Err("nothing was published".into());
     }

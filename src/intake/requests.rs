@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::document::{Problem, problem};
-use crate::operation::{Operation, Request};
+use crate::operation::{CARD_ID, Operation, Request, is_card_id};
 
 /// What a job asks for: the cardholder to be created first, if there is one, and the request that it is about.
 pub(super) fn requests_of(
@@ -56,7 +56,7 @@ pub(super) fn requests_of(
             problems.push(problem("cardholder", reason));
         }
         (_, UpdateCard) if card_id.is_none_or(|id| !is_card_id(id)) => {
-            problems.push(problem("card_id", "is the card that is changed: ic_ and letters and digits"));
+            problems.push(problem("card_id", CARD_ID));
         }
         (Some((_, change)), UpdateCard) if change.is_empty() => {
             problems.push(problem("card", "asks for no change"));
@@ -64,13 +64,4 @@ pub(super) fn requests_of(
         _ => {}
     }
     requests
-}
-
-/// Whether a text can be a card's id: it becomes a part of an address.
-fn is_card_id(text: &str) -> bool {
-    const CHARACTERS_MAX: usize = 200;
-    let rest = text.strip_prefix("ic_").unwrap_or_default();
-    !rest.is_empty()
-        && text.len() <= CHARACTERS_MAX
-        && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

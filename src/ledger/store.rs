@@ -112,6 +112,8 @@ struct StoredOutput<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     exp_year: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cardholder: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Cow<'a, str>>,
 }
 
@@ -255,6 +257,7 @@ fn stored(output: &Output) -> String {
             last4: Some(card.last4.as_str().into()),
             exp_month: Some(card.exp_month),
             exp_year: Some(card.exp_year),
+            cardholder: card.cardholder.as_deref().map(Cow::from),
             status: None,
         },
         Output::Created(cardholder) => StoredOutput {
@@ -262,6 +265,7 @@ fn stored(output: &Output) -> String {
             last4: None,
             exp_month: None,
             exp_year: None,
+            cardholder: None,
             status: cardholder.status.as_deref().map(Cow::from),
         },
     };
@@ -275,6 +279,7 @@ fn output_from(operation: Operation, text: &str) -> Option<Output> {
         last4: stored.last4.unwrap_or_default().into_owned(),
         exp_month: stored.exp_month.unwrap_or(0),
         exp_year: stored.exp_year.unwrap_or(0),
+        cardholder: stored.cardholder.map(Cow::into_owned),
     };
     Some(match operation {
         Operation::CreateCard => Output::Issued(card(stored)),

@@ -95,14 +95,17 @@ impl Jobs {
     /// # Errors
     /// If batch and `row_id` together make no job id.
     pub fn job_of(&mut self, row: Row) -> Result<Job, NameError> {
-        let content = row.card.content(None);
+        let content = row.content();
         let mut id = self.names.id_of(&row, content)?;
         let recognised = self.recognition.of_row(row.number);
         if let Some(recognised) = recognised {
             id = recognised.id.clone();
         }
         let place = Place { row: row.number, row_id: row.row_id };
-        let mut job = Job::new(id, self.batch.clone(), Some(place), row.card, row.pin);
+        let mut job = Job::new(id, self.batch.clone(), Some(place), row.request, row.pin);
+        if let Some(first) = row.first {
+            job = job.after(first);
+        }
         job.note = recognised.map(super::recognise::Recognised::note);
         Ok(job)
     }

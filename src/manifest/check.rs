@@ -71,8 +71,7 @@ impl Rules<'_> {
         }
         let row = self.manifest.row(record, 0).ok()?;
         if self.digest {
-            digested.extend_from_slice(row.row_id.as_deref().unwrap_or_default().as_bytes());
-            digested.extend_from_slice(&row.card.fingerprint());
+            row.digest(|bytes| digested.extend_from_slice(bytes));
         }
         Some((row.row_id.as_deref().and_then(hash), Good::of(&row)))
     }

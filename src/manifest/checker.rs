@@ -8,7 +8,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::names::{Hasher, Names};
-use super::plan::Good;
+use super::plan::{Good, Subject};
 use super::{CheckOptions, CheckReport, InvalidRow, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row};
 
 /// Adds rows up, one after the other, in the manifest's order.
@@ -83,9 +83,16 @@ impl Checker {
     }
 
     fn count(&mut self, good: Good) {
-        self.report.physical += u64::from(good.physical);
-        self.report.r#virtual += u64::from(!good.physical);
-        self.report.pins += u64::from(good.pin);
+        let report = &mut self.report;
+        let count = match good.subject {
+            Subject::Physical => &mut report.physical,
+            Subject::Virtual => &mut report.r#virtual,
+            Subject::Change => &mut report.changes,
+            Subject::Cardholder => &mut report.cardholders,
+        };
+        *count += 1;
+        report.cardholders += u64::from(good.person);
+        report.pins += u64::from(good.pin);
     }
 
     /// Adds what is wrong with the header.
@@ -106,8 +113,7 @@ impl Checker {
         match row {
             Ok(row) => {
                 if let Some(digest) = &mut self.digest {
-                    digest.update(row.row_id.as_deref().unwrap_or("").as_bytes());
-                    digest.update(row.card.fingerprint());
+                    row.digest(|bytes| digest.update(bytes));
                 }
                 if twice.is_none() {
                     self.count(Good::of(row));

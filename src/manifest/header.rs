@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::operation::Operation;
 use crate::operation::kind::Kind;
 
+use super::asked::{Asked, CARD};
 use super::blocks::Flaw;
 use super::records::Records;
 use super::{ManifestError, Problem, ROW_ID};
@@ -18,22 +19,37 @@ use super::{ManifestError, Problem, ROW_ID};
 pub(super) enum Holds {
     /// The row's name.
     RowId,
-    /// A parameter.
-    Parameter(Kind),
+    /// The id of the card that is changed.
+    Card,
+    /// A parameter of one of the row's requests.
+    Parameter(Part, Kind),
     /// Nothing that is read: the header's problems say why.
     Nothing,
+}
+
+/// Which of a row's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The cardholder who is created before the card.
+    First,
+    /// What the row is about.
+    Last,
 }
 
 /// A column.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
+    /// As the header has it.
     pub(super) name: String,
+    /// The parameter's, among those of its operation; otherwise the name.
+    pub(super) path: String,
     pub(super) holds: Holds,
 }
 
 /// The columns and what is wrong with them.
 #[derive(Debug)]
 pub(super) struct Header {
+    pub(super) asked: Asked,
     pub(super) columns: Vec<Column>,
     pub(super) problems: Vec<Problem>,
 }
@@ -92,6 +108,7 @@ pub(super) fn read<R: Read>(records: &mut Records<R>, path: &Path) -> Result<Hea
 }
 
 fn columns(names: &[&str], line: u64) -> Header {
+    let asked = Asked::of_names(names);
     let (mut columns, mut problems): (Vec<Column>, Vec<Problem>) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     for (index, name) in names.iter().enumerate() {
@@ -105,31 +122,48 @@ fn columns(names: &[&str], line: u64) -> Header {
             wrong("duplicate_column", "stands twice in the header".into(), None)
         } else if *name == ROW_ID {
             Holds::RowId
+        } else if *name == CARD && asked.operation == Operation::UpdateCard {
+            Holds::Card
         } else {
-            match Operation::CreateCard.declaration().kind_of(name) {
-                Ok(kind) => Holds::Parameter(kind),
+            match asked.kind_of(name) {
+                Ok((part, kind)) => Holds::Parameter(part, kind),
                 Err(problem) => {
-                    let own = problem.suggestion.is_none() && alike_row_id(name);
-                    let suggestion = if own { Some(ROW_ID.to_owned()) } else { problem.suggestion };
+                    let suggestion = problem.suggestion.or_else(|| own_column_like(name).map(str::to_owned));
                     wrong(problem.code, problem.reason, suggestion)
                 }
             }
         };
-        columns.push(Column { name: (*name).to_owned(), holds });
+        let path = match holds {
+            Holds::Parameter(part, _) => asked.path_of(part, name),
+            _ => (*name).to_owned(),
+        };
+        columns.push(Column { name: (*name).to_owned(), path, holds });
     }
-    for needed in Operation::CreateCard.declaration().always_required() {
-        if !seen.contains(needed) {
-            let reason = "is no column of the header, and every card needs it".into();
-            let column = (*needed).to_owned();
+    for (part, needed) in asked.always_required() {
+        let column = asked.column_of(part, needed);
+        if !seen.contains(column.as_str()) {
+            let who = if asked.is_person(part) { "cardholder who is created" } else { "card" };
+            let reason = format!("is no column of the header, and every {who} needs it");
             problems.push(Problem { line, row: 0, column, code: "missing_column", reason, suggestion: None });
         }
     }
-    Header { columns, problems }
+    let names_no_change = columns.iter().all(|column| matches!(column.holds, Holds::RowId | Holds::Card));
+    if asked.operation == Operation::UpdateCard && names_no_change {
+        let reason = "the header has no column of what is to be changed".into();
+        let column = String::new();
+        problems.push(Problem { line, row: 0, column, code: "missing_column", reason, suggestion: None });
+    }
+    Header { asked, columns, problems }
 }
 
-fn alike_row_id(name: &str) -> bool {
+/// The column of embosser's own that a name may mean.
+fn own_column_like(name: &str) -> Option<&'static str> {
     let letters: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
-    matches!(letters.as_str(), "rowid" | "row" | "id" | "rowno" | "rownumber")
+    match letters.as_str() {
+        "rowid" | "row" | "id" | "rowno" | "rownumber" => Some(ROW_ID),
+        "card" | "cardid" => Some(CARD),
+        _ => None,
+    }
 }
 
 /// What a problem calls a column: its name, or its place where the name may be a person's data.

@@ -1,8 +1,10 @@
-//! A manifest: a CSV whose columns are Stripe's parameters in bracket form, plus `row_id`.
+//! A manifest: a CSV whose columns are Stripe's parameters in bracket form, plus `row_id`. Its rows are cards to create, with
+//! or without their cardholders, cardholders alone, or changes of cards ([`asked`]).
 //!
 //! Read as a stream, row by row, from its file each time; never held whole. Whoever issues it reads what was checked
 //! ([`snapshot`]). Every problem names its line and column. Never: a PIN or a JWE in a problem, or in memory after it was read: buffers are wiped.
 
+mod asked;
 pub mod batch;
 mod blocks;
 mod check;
@@ -12,6 +14,7 @@ mod names;
 mod plan;
 pub mod recognise;
 mod records;
+mod report;
 mod rows;
 pub mod snapshot;
 mod stream;
@@ -22,14 +25,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::operation::Request;
+use crate::content::Content;
+use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
+use asked::Asked;
 use header::{Column, Header};
 use plan::Plan;
 use records::Records;
 use snapshot::{Snapshot, Source};
 
 pub use checker::Checker;
+pub use report::{CheckOptions, CheckReport, counted};
 pub use rows::Rows;
 pub use stream::ManifestStream;
 
@@ -127,10 +133,26 @@ pub struct Row {
     pub line: u64,
     /// Its name, if the manifest has them.
     pub row_id: Option<String>,
+    /// The cardholder to create first, if its card is for one who is not known yet.
+    pub first: Option<Request>,
     /// What to ask Stripe for.
-    pub card: Request,
+    pub request: Request,
     /// The encrypted PIN.
     pub pin: Option<PinJwe>,
+}
+
+impl Row {
+    /// What is asked for, without the PIN and however it is spelt.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        self.request.content(self.first.as_ref())
+    }
+
+    /// Its name and what is asked for, without the PIN, as they are written: what a manifest's digest is made of.
+    fn digest(&self, mut add: impl FnMut(&[u8])) {
+        add(self.row_id.as_deref().unwrap_or_default().as_bytes());
+        self.first.iter().chain([&self.request]).for_each(|request| add(&request.fingerprint()));
+    }
 }
 
 /// A row that cannot.
@@ -155,41 +177,13 @@ impl InvalidRow {
     }
 }
 
-/// What to find out besides problems.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct CheckOptions {
-    /// Whether to digest the rows, PINs left out.
-    pub digest: bool,
-}
-
-/// What a check found.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct CheckReport {
-    /// Data rows.
-    pub rows: u64,
-    /// Those with problems.
-    pub invalid_rows: u64,
-    /// Cards with a PIN, of the valid rows.
-    pub pins: u64,
-    /// Physical cards among the valid rows.
-    pub physical: u64,
-    /// Virtual cards among the valid rows.
-    pub r#virtual: u64,
-    /// All problems.
-    pub problem_count: u64,
-    /// The first of them.
-    pub problems: Vec<Problem>,
-    /// SHA-256 over the valid rows without their PINs.
-    #[serde(skip)]
-    pub digest: Option<[u8; 32]>,
-}
-
 /// A manifest whose header makes sense.
 #[derive(Debug)]
 pub struct Manifest {
     path: PathBuf,
     /// What the file is held to; none: it is read as it is.
     snapshot: Option<Snapshot>,
+    asked: Asked,
     columns: Vec<Column>,
     /// What is wrong with the header; empty unless the rows are only to be checked.
     header_problems: Vec<Problem>,
@@ -229,12 +223,12 @@ impl Manifest {
     }
 
     fn of_header(path: &Path, header: Header) -> Result<Self, ManifestError> {
-        let Header { columns, problems } = header;
+        let Header { asked, columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
-        let plan = Plan::of(&columns);
-        Ok(Self { path: path.into(), snapshot: None, columns, header_problems: problems, plan })
+        let plan = Plan::of(asked, &columns);
+        Ok(Self { path: path.into(), snapshot: None, asked, columns, header_problems: problems, plan })
     }
 
     /// The same, but every row is judged by the rules of requests: what the plan is held against.
@@ -242,6 +236,12 @@ impl Manifest {
     pub fn without_plan(mut self) -> Self {
         self.plan = None;
         self
+    }
+
+    /// What its rows are about.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.asked.operation
     }
 
     /// Without problems in the header.

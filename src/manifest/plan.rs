@@ -6,11 +6,12 @@
 
 use crate::operation::kind::Kind;
 use crate::operation::params::metadata_key;
-use crate::operation::{Operation, Request, may_leave_gaps};
+use crate::operation::{Operation, PIN, Request, is_card_id, may_leave_gaps};
 
-use super::header::{Column, Holds};
+use super::asked::Asked;
+use super::header::{Column, Holds, Part};
 use super::rows::row_id_is_good;
-use super::{CELL_BYTES_MAX, ROW_ID, Row};
+use super::{CELL_BYTES_MAX, Row};
 
 /// Columns as bits.
 type Columns = u128;
@@ -26,100 +27,96 @@ struct Demand {
 /// What makes a row right under one header.
 #[derive(Debug)]
 pub(super) struct Plan {
+    asked: Asked,
     /// What each column holds, and its bit.
     columns: Vec<(Holds, Columns)>,
+    last: Requested,
+    /// The person who is created first, where there may be one.
+    first: Option<Requested>,
+    pin: Columns,
+    /// The column of a cardholder who exists.
+    cardholder: Columns,
+    kind_column: Option<usize>,
+    row_id_column: Option<usize>,
+    card_column: Option<usize>,
+}
+
+/// What makes one of a row's requests right.
+#[derive(Debug)]
+struct Requested {
+    operation: Operation,
+    /// Its parameters' columns.
+    own: Columns,
     demands: Vec<Demand>,
     exclusive: Vec<(Columns, Columns)>,
     metadata: Columns,
-    pin: Columns,
-    kind_column: Option<usize>,
-    row_id_column: Option<usize>,
-    /// The parameters' columns in the order of their paths, as a request has them.
+    /// Its columns in the order of their paths, as a request has them.
     ordered: Vec<(usize, String, Kind)>,
     /// Columns that may leave a gap in a list if they are empty.
     gaps: Columns,
 }
 
+/// What a row counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    Physical,
+    Virtual,
+    Change,
+    Cardholder,
+}
+
 /// A row that is right, as far as it can be told from the row alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Good {
-    pub(super) physical: bool,
+    pub(super) subject: Subject,
+    /// Whether its cardholder is created first.
+    pub(super) person: bool,
     pub(super) pin: bool,
+}
+
+impl Subject {
+    fn of(operation: Operation, is_physical: bool) -> Self {
+        match operation {
+            Operation::CreateCard if is_physical => Self::Physical,
+            Operation::CreateCard => Self::Virtual,
+            Operation::UpdateCard => Self::Change,
+            Operation::CreateCardholder => Self::Cardholder,
+        }
+    }
 }
 
 impl Good {
     /// What a row counts as.
     pub(super) fn of(row: &Row) -> Self {
-        Self { physical: row.card.kind() == "physical", pin: row.pin.is_some() }
+        let subject = Subject::of(row.request.operation(), row.request.kind() == "physical");
+        Self { subject, person: row.first.is_some(), pin: row.pin.is_some() }
     }
 }
 
 impl Plan {
     /// The plan for these columns; none if there are more than it has bits for.
-    pub(super) fn of(columns: &[Column]) -> Option<Self> {
+    pub(super) fn of(asked: Asked, columns: &[Column]) -> Option<Self> {
         if columns.len() > Columns::BITS as usize {
             return None;
         }
-        let bits = |wanted: &dyn Fn(&str) -> bool| -> Columns {
-            columns.iter().enumerate().filter(|(_, column)| wanted(&column.name)).map(|(at, _)| 1 << at).sum()
+        let of_last = |path: &str| {
+            let is = |column: &&Column| {
+                column.path == path && matches!(column.holds, Holds::Parameter(Part::Last, _))
+            };
+            columns.iter().position(|column| is(&column))
         };
-        let below = |parent: &str| {
-            bits(&|name| {
-                name != ROW_ID
-                    && (parent.is_empty()
-                        || name.strip_prefix(parent).is_some_and(|rest| rest.starts_with('[')))
-            })
-        };
-        let one = |path: String| Some(bits(&|name| name == path)).filter(|bits| *bits != 0);
-        let all = |parent: &str, parts: &[&str]| {
-            parts.iter().try_fold(0, |all, part| Some(all | one(format!("{parent}{part}"))?))
-        };
-        let mut demands = Vec::new();
-        for (parent, parts) in Operation::CreateCard.declaration().required {
-            match parent.strip_suffix("[0]") {
-                // What every row must have is demanded of an empty one, too.
-                None if parent.is_empty() => {
-                    demands.push(Demand { any: Columns::MAX, all: all(parent, parts) })
-                }
-                None => demands.push(Demand { any: below(parent), all: all(parent, parts) }),
-                Some(list) => demands.extend(indices(columns, list).into_iter().map(|index| {
-                    let parent = format!("{list}[{index}]");
-                    Demand { any: below(&parent), all: all(&parent, parts) }
-                })),
-            }
-        }
-        demands.retain(|demand| demand.any != 0);
-        let mut exclusive: Vec<_> = Operation::CreateCard
-            .declaration()
-            .exclusive
-            .iter()
-            .map(|(one, other)| (below(one), below(other)))
-            .collect();
-        exclusive.retain(|(one, other)| *one != 0 && *other != 0);
-        let mut ordered: Vec<_> = columns
-            .iter()
-            .enumerate()
-            .filter_map(|(at, column)| match column.holds {
-                Holds::Parameter(kind) => Some((at, column.name.clone(), kind)),
-                Holds::RowId | Holds::Nothing => None,
-            })
-            .collect();
-        ordered.sort_unstable_by(|(_, one, _), (_, other, _)| one.cmp(other));
-        let gaps = may_leave_gaps(ordered.iter().map(|(_, name, _)| name.as_str()))
-            .zip(&ordered)
-            .filter(|(gap, _)| *gap)
-            .map(|(_, (at, ..))| 1 << at)
-            .sum();
+        let bit = |at: Option<usize>| at.map_or(0, |at| 1 << at);
+        let place_of = |holds| columns.iter().position(|column| column.holds == holds);
         Some(Self {
+            asked,
             columns: columns.iter().enumerate().map(|(at, column)| (column.holds, 1 << at)).collect(),
-            demands,
-            exclusive,
-            metadata: bits(&|name| metadata_key(name).is_some()),
-            pin: bits(&|name| name == crate::operation::PIN),
-            kind_column: columns.iter().position(|column| column.name == "type"),
-            row_id_column: columns.iter().position(|column| column.holds == Holds::RowId),
-            ordered,
-            gaps,
+            last: Requested::of(asked, Part::Last, columns),
+            first: asked.with_people.then(|| Requested::of(asked, Part::First, columns)),
+            pin: bit(of_last(PIN)),
+            cardholder: bit(of_last("cardholder")),
+            kind_column: of_last("type"),
+            row_id_column: place_of(Holds::RowId),
+            card_column: place_of(Holds::Card),
         })
     }
 
@@ -131,20 +128,28 @@ impl Plan {
     /// Whether the row is right. `cell` gives the n-th cell; there are as many as columns.
     pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<Good> {
         let given = self.given(&cell)?;
+        let is_physical = self.kind_column.is_some_and(|at| cell(at) == "physical");
         Some(Good {
-            physical: self.kind_column.is_some_and(|at| cell(at) == "physical"),
+            subject: Subject::of(self.asked.operation, is_physical),
+            person: self.first.as_ref().is_some_and(|first| given & first.own != 0),
             pin: given & self.pin != 0,
         })
     }
 
-    /// The request of a row that is right; nothing if it is not, or has a gap in a list.
-    pub(super) fn request<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<Request> {
+    /// The requests of a row that is right, the first and the last; nothing if it is not, or has a gap in a list.
+    pub(super) fn requests<'c>(
+        &self,
+        cell: impl Fn(usize) -> &'c str + Copy,
+    ) -> Option<(Option<Request>, Request)> {
         let given = self.given(&cell)?;
-        if !given & self.gaps != 0 {
-            return None;
+        let mut last = self.last.request(given, cell)?;
+        if let Some(at) = self.card_column {
+            last = last.with_target(cell(at).to_owned());
         }
-        let pairs = self.ordered.iter().map(|(at, path, kind)| (path.as_str(), *kind, cell(*at)));
-        Some(Request::of_right_pairs(Operation::CreateCard, pairs.filter(|(.., value)| !value.is_empty())))
+        match self.first.as_ref().filter(|first| given & first.own != 0) {
+            Some(first) => Some((Some(first.request(given, cell)?), last)),
+            None => Some((None, last)),
+        }
     }
 
     /// The columns that are given in a row that is right.
@@ -153,12 +158,13 @@ impl Plan {
         for (at, (holds, bit)) in self.columns.iter().enumerate() {
             let text = cell(at);
             let right = match holds {
-                Holds::Parameter(_) | Holds::Nothing if text.is_empty() => {
+                Holds::Parameter(..) | Holds::Nothing if text.is_empty() => {
                     empty |= bit;
                     continue;
                 }
-                Holds::Parameter(kind) => text.len() <= CELL_BYTES_MAX && kind.accepts(text),
+                Holds::Parameter(_, kind) => text.len() <= CELL_BYTES_MAX && kind.accepts(text),
                 Holds::RowId => row_id_is_good(text),
+                Holds::Card => is_card_id(text),
                 Holds::Nothing => false,
             };
             if !right {
@@ -167,23 +173,99 @@ impl Plan {
         }
         // Bits beyond the last column are in no demand.
         let given = !empty;
+        let is_right = self.last.is_right(given)
+            && self.first.as_ref().is_none_or(|first| {
+                // Somebody, and not two.
+                (given & first.own != 0) != (given & self.cardholder != 0)
+                    && (given & first.own == 0 || first.is_right(given))
+            })
+            && (self.asked.operation != Operation::UpdateCard || given & self.last.own != 0);
+        is_right.then_some(given)
+    }
+}
+
+impl Requested {
+    fn of(asked: Asked, part: Part, columns: &[Column]) -> Self {
+        let is_own = |column: &Column| matches!(column.holds, Holds::Parameter(of, _) if of == part);
+        let bits = |wanted: &dyn Fn(&str) -> bool| -> Columns {
+            let wanted =
+                columns.iter().enumerate().filter(|(_, column)| is_own(column) && wanted(&column.path));
+            wanted.map(|(at, _)| 1 << at).sum()
+        };
+        let below = |parent: &str| {
+            bits(&|path| {
+                parent.is_empty() || path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('['))
+            })
+        };
+        let one = |path: String| Some(bits(&|other| other == path)).filter(|bits| *bits != 0);
+        let all = |parent: &str, parts: &[&str]| {
+            parts.iter().try_fold(0, |all, part| Some(all | one(format!("{parent}{part}"))?))
+        };
+        let operation = asked.operation_of(part);
+        let mut demands = Vec::new();
+        for (parent, parts) in operation.declaration().required {
+            match parent.strip_suffix("[0]") {
+                // What every row must have is demanded of an empty one, too.
+                None if parent.is_empty() => {
+                    demands.push(Demand { any: Columns::MAX, all: all(parent, parts) })
+                }
+                None => demands.push(Demand { any: below(parent), all: all(parent, parts) }),
+                Some(list) => demands.extend(
+                    indices(columns.iter().filter(|column| is_own(column)), list).into_iter().map(|index| {
+                        let parent = format!("{list}[{index}]");
+                        Demand { any: below(&parent), all: all(&parent, parts) }
+                    }),
+                ),
+            }
+        }
+        demands.retain(|demand| demand.any != 0);
+        let exclusive = operation.declaration().exclusive.iter();
+        let mut exclusive: Vec<_> = exclusive.map(|(one, other)| (below(one), below(other))).collect();
+        exclusive.retain(|(one, other)| *one != 0 && *other != 0);
+        let mut ordered: Vec<_> = columns
+            .iter()
+            .enumerate()
+            .filter_map(|(at, column)| match column.holds {
+                Holds::Parameter(of, kind) if of == part => Some((at, column.path.clone(), kind)),
+                _ => None,
+            })
+            .collect();
+        ordered.sort_unstable_by(|(_, one, _), (_, other, _)| one.cmp(other));
+        let gaps = may_leave_gaps(ordered.iter().map(|(_, path, _)| path.as_str()))
+            .zip(&ordered)
+            .filter(|(gap, _)| *gap)
+            .map(|(_, (at, ..))| 1 << at)
+            .sum();
+        let metadata = bits(&|path| metadata_key(path).is_some());
+        Self { operation, own: below(""), demands, exclusive, metadata, ordered, gaps }
+    }
+
+    /// Whether a row that gives these columns gives enough, and not too much.
+    fn is_right(&self, given: Columns) -> bool {
         let met = |demand: &Demand| {
             (demand.any != Columns::MAX && given & demand.any == 0)
                 || demand.all.is_some_and(|all| given & all == all)
         };
-        let whole = self.demands.iter().all(met)
+        self.demands.iter().all(met)
             && self.exclusive.iter().all(|(one, other)| given & one == 0 || given & other == 0)
             && (given & self.metadata).count_ones() as usize
-                <= Operation::CreateCard.declaration().metadata_entries_max();
-        whole.then_some(given)
+                <= self.operation.declaration().metadata_entries_max()
+    }
+
+    /// The request of a row that is right; nothing if there is a gap in a list.
+    fn request<'c>(&self, given: Columns, cell: impl Fn(usize) -> &'c str + Copy) -> Option<Request> {
+        if !given & self.gaps != 0 {
+            return None;
+        }
+        let pairs = self.ordered.iter().map(|(at, path, kind)| (path.as_str(), *kind, cell(*at)));
+        Some(Request::of_right_pairs(self.operation, pairs.filter(|(.., value)| !value.is_empty())))
     }
 }
 
 /// The indices that a list has columns for, as they are written.
-fn indices<'c>(columns: &'c [Column], list: &str) -> Vec<&'c str> {
+fn indices<'c>(columns: impl Iterator<Item = &'c Column>, list: &str) -> Vec<&'c str> {
     let mut indices: Vec<&str> = columns
-        .iter()
-        .filter_map(|column| column.name.strip_prefix(list)?.strip_prefix('[')?.split(']').next())
+        .filter_map(|column| column.path.strip_prefix(list)?.strip_prefix('[')?.split(']').next())
         .collect();
     indices.sort_unstable();
     indices.dedup();

@@ -188,6 +188,8 @@ pub struct Recogniser {
     /// Of each row's contents that were asked about: equal rows are one question.
     looked_up: HashSet<u64>,
     second: SecondCards,
+    /// What the rows are about, as the latest told.
+    operation: Operation,
     recognition: Recognition,
 }
 
@@ -209,6 +211,7 @@ impl Recogniser {
             known: HashMap::new(),
             looked_up: HashSet::new(),
             second,
+            operation: Operation::CreateCard,
             recognition: Recognition::default(),
         }
     }
@@ -220,12 +223,13 @@ impl Recogniser {
     pub fn add(&mut self, row: &Result<Row, InvalidRow>) -> Result<(), LedgerError> {
         let Ok(row) = row else { return Ok(()) };
         self.recognition.rows += 1;
-        let content = row.card.content(None);
+        self.operation = row.request.operation();
+        let content = row.content();
         // A row that makes no id is told where its job is made.
         let Ok(id) = self.names.id_of(row, content) else { return Ok(()) };
         self.ids.push(self.hasher.hash_one(&id));
         let mut former = [0; 16];
-        former.copy_from_slice(&row.card.fingerprint()[..16]);
+        former.copy_from_slice(&row.request.fingerprint()[..16]);
         let unknown = Unknown { row: row.number, row_id: row.row_id.clone(), content, is_new: true };
         self.page.push((id, Content(former), unknown));
         if self.page.len() >= ASKED_AT_ONCE {
@@ -236,7 +240,7 @@ impl Recogniser {
 
     fn ask(&mut self) -> Result<(), LedgerError> {
         let page = std::mem::take(&mut self.page);
-        let ids = page.iter().map(|(id, ..)| (id.clone(), Step::Last(Operation::CreateCard))).collect();
+        let ids = page.iter().map(|(id, ..)| (id.clone(), Step::Last(self.operation))).collect();
         let rows = self.runtime.block_on(self.ledger.look_up_all(&self.scope, ids))?;
         let mut unknown = Vec::with_capacity(page.len());
         for (mut row, known) in page.into_iter().zip(rows) {
@@ -250,6 +254,10 @@ impl Recogniser {
                 // It may have been issued under another name since.
                 Some(Kind::Refused) => row.2.is_new = false,
                 None => self.recognition.new += 1,
+            }
+            // The same change may well be wanted again: a card is blocked, unblocked and blocked.
+            if self.operation == Operation::UpdateCard {
+                continue;
             }
             self.recognition.wanted.push(piece_of(row.2.content));
             unknown.push(row);

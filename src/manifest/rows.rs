@@ -3,10 +3,10 @@
 use std::borrow::Borrow;
 use std::io::{self, Read};
 
-use crate::operation::{FieldProblem, Operation, Request};
+use crate::operation::{CARD_ID, FieldProblem, Operation, Request, is_card_id};
 
 use super::blocks::{Flaw, RECORD_BYTES_MAX};
-use super::header::Holds;
+use super::header::{Holds, Part};
 use super::plan::Good;
 use super::records::{Record, Records};
 use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, UNREADABLE};
@@ -47,6 +47,14 @@ impl<M: Borrow<Manifest>, R: Read> Iterator for Rows<M, R> {
     }
 }
 
+/// What a row's cells give.
+#[derive(Default)]
+struct Given {
+    first: Vec<(String, String)>,
+    last: Vec<(String, String)>,
+    card: Option<String>,
+}
+
 impl Manifest {
     /// A record as a row.
     ///
@@ -67,10 +75,10 @@ impl Manifest {
     fn row_by_plan(&self, record: &Record<'_>, number: u64) -> Option<Row> {
         let plan = self.plan.as_ref().filter(|_| record.len() == self.columns.len())?;
         let text = record.texts()?;
-        let mut card = plan.request(text)?;
-        let pin = card.take_pin();
+        let (first, mut request) = plan.requests(text)?;
+        let pin = request.take_pin();
         let row_id = plan.row_id_column().map(|at| text(at).to_owned());
-        Some(Row { number, line: record.line, row_id, card, pin })
+        Some(Row { number, line: record.line, row_id, first, request, pin })
     }
 
     fn row_by_rules(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
@@ -88,7 +96,7 @@ impl Manifest {
             return invalid(None, vec![problem("", code, reason)]);
         }
         let mut problems = Vec::new();
-        let mut pairs = Vec::with_capacity(self.columns.len());
+        let mut given = Given::default();
         let mut row_id = None;
         for (column, cell) in self.columns.iter().zip(record.iter()) {
             let name = column.name.as_str();
@@ -101,8 +109,13 @@ impl Manifest {
             };
             match column.holds {
                 Holds::Nothing => {}
-                Holds::Parameter(_) if text.is_empty() => {}
-                Holds::Parameter(_) => pairs.push((column.name.clone(), text.to_owned())),
+                Holds::Parameter(..) if text.is_empty() => {}
+                Holds::Parameter(part, _) => {
+                    let pairs = if part == Part::First { &mut given.first } else { &mut given.last };
+                    pairs.push((column.path.clone(), text.to_owned()));
+                }
+                Holds::Card if is_card_id(text) => given.card = Some(text.to_owned()),
+                Holds::Card => problems.push(problem(name, "card_id", CARD_ID.to_owned())),
                 Holds::RowId if row_id_is_good(text) => row_id = Some(text.to_owned()),
                 Holds::RowId => problems.push(problem(
                     name,
@@ -111,10 +124,10 @@ impl Manifest {
                 )),
             }
         }
-        match Request::from_pairs(Operation::CreateCard, pairs) {
-            Ok(mut card) if problems.is_empty() => {
-                let pin = card.take_pin();
-                Ok(Row { number, line, row_id, card, pin })
+        match self.requests(given) {
+            Ok((first, mut request)) if problems.is_empty() => {
+                let pin = request.take_pin();
+                Ok(Row { number, line, row_id, first, request, pin })
             }
             Ok(_) => invalid(row_id, problems),
             Err(fields) => {
@@ -126,6 +139,60 @@ impl Manifest {
                 }));
                 invalid(row_id, problems)
             }
+        }
+    }
+
+    /// What a row asks for, the first request and the last, or all that is wrong with it, by columns.
+    fn requests(&self, given: Given) -> Result<(Option<Request>, Request), Vec<FieldProblem>> {
+        let asked = self.asked;
+        let mut problems = Vec::new();
+        let cardholder = asked.column_of(Part::Last, "cardholder");
+        let exists = given.last.iter().any(|(path, _)| *path == cardholder);
+        if asked.with_people {
+            match (exists, given.first.is_empty()) {
+                (true, false) => problems.push(FieldProblem::new(
+                    &cardholder,
+                    "exclusive",
+                    "names a cardholder who exists, and the columns cardholder[…] one who is to be created; leave one of \
+                     them empty",
+                )),
+                (false, true) => problems.push(FieldProblem::new(
+                    &asked.column_of(Part::First, "name"),
+                    "missing",
+                    "is required, as is the rest of who gets the card; or give the id of a cardholder who exists in the \
+                     column cardholder",
+                )),
+                _ => {}
+            }
+        }
+        if asked.operation == Operation::UpdateCard && given.last.is_empty() {
+            problems.push(FieldProblem::new(
+                "",
+                "no_change",
+                "the row asks for no change; fill in a cell or delete it",
+            ));
+        }
+        let mut made = |part, pairs: Vec<(String, String)>| {
+            let to_column = |field: FieldProblem| FieldProblem {
+                path: asked.column_of(part, &field.path),
+                suggestion: field.suggestion,
+                ..field
+            };
+            Request::from_pairs(asked.operation_of(part), pairs)
+                .map_err(|fields| problems.extend(fields.into_iter().map(to_column)))
+                .ok()
+        };
+        let last = made(Part::Last, given.last);
+        let first = (!given.first.is_empty()).then(|| made(Part::First, given.first));
+        match last {
+            Some(last) if problems.is_empty() => {
+                let last = match given.card {
+                    Some(card) => last.with_target(card),
+                    None => last,
+                };
+                Ok((first.flatten(), last))
+            }
+            _ => Err(problems),
         }
     }
 

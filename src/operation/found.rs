@@ -69,7 +69,8 @@ impl Found {
 
     fn card(&self) -> Card {
         let (exp_month, exp_year) = (self.exp_month, self.exp_year);
-        Card { id: self.id.clone(), last4: self.last4.clone(), exp_month, exp_year }
+        let (last4, cardholder) = (self.last4.clone(), self.cardholder.clone());
+        Card { id: self.id.clone(), last4, exp_month, exp_year, cardholder }
     }
 }
 

@@ -25,6 +25,7 @@ pub use found::Found;
 pub use problem::FieldProblem;
 pub(crate) use request::may_leave_gaps;
 pub use request::{PIN, Request};
+pub use update_card::{CARD_ID, is_card_id};
 
 use kind::Kind;
 
@@ -57,6 +58,16 @@ impl Operation {
     #[must_use]
     pub const fn word(self) -> &'static str {
         self.declaration().word
+    }
+
+    /// What is said of a job whose effect it had: the word in results, events and metrics.
+    #[must_use]
+    pub const fn done(self) -> &'static str {
+        match self {
+            Self::CreateCardholder => "created",
+            Self::CreateCard => "issued",
+            Self::UpdateCard => "updated",
+        }
     }
 
     /// The operation of that word.

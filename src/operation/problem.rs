@@ -16,7 +16,7 @@ pub struct FieldProblem {
 }
 
 impl FieldProblem {
-    pub(super) fn new(path: &str, code: &'static str, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(path: &str, code: &'static str, reason: impl Into<String>) -> Self {
         /// A path is quoted up to here; a header cell or a member's name can be anything.
         const QUOTED_MAX: usize = 120;
         let quoted = |letter: char| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };

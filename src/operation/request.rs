@@ -191,7 +191,12 @@ impl Request {
     /// What was asked for, without the PIN; independent of the order of columns or members.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
-        fingerprint(self.form.iter())
+        fingerprint(self.target().into_iter().chain(self.form.iter()))
+    }
+
+    /// The card that is changed, as a parameter.
+    fn target(&self) -> Option<(&'static str, &str)> {
+        self.target.as_deref().map(|card| ("card", card))
     }
 
     /// What was asked for, without the PIN and however it is spelt: blanks around a value, a spreadsheet's lost leading
@@ -210,8 +215,7 @@ impl Request {
 
     fn digest_content(&self, digest: &mut Sha256) {
         digest.update(self.operation.word());
-        let target = self.target.as_deref().map(|card| ("card", card));
-        for (path, value) in target.into_iter().chain(self.form.iter()) {
+        for (path, value) in self.target().into_iter().chain(self.form.iter()) {
             let kind = self.operation.declaration().kind_of(path).ok();
             let mut value = value.trim();
             if value.len() > 1 && value.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -72,3 +72,16 @@ pub(super) static DECLARATION: Declaration = Declaration {
     },
     shared: &[],
 };
+
+/// What a card's id must be, for whoever gave another.
+pub const CARD_ID: &str = "is the card that is changed: ic_ and letters and digits";
+
+/// Whether a text can be a card's id: it becomes a part of an address.
+#[must_use]
+pub fn is_card_id(text: &str) -> bool {
+    const CHARACTERS_MAX: usize = 200;
+    let rest = text.strip_prefix("ic_").unwrap_or_default();
+    !rest.is_empty()
+        && text.len() <= CHARACTERS_MAX
+        && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}

@@ -4,20 +4,19 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use super::{COLUMNS, as_it_was, is_live, record};
-
-/// The columns of the first form: those of today but for the last two.
-const FORMER_COLUMNS: usize = 11;
+use super::{COLUMNS, FORMER_COLUMNS, as_it_was, is_live, record};
 
 /// One row of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EarlierRow {
     /// Its job; empty where its row made no id.
     pub job_id: String,
-    /// `issued`, `refused` or `unresolved`.
+    /// `issued`, `updated`, `created`, `refused` or `unresolved`.
     pub outcome: String,
     /// Its card, if it has one.
     pub card_id: Option<String>,
+    /// Its cardholder, if that is told.
+    pub cardholder_id: Option<String>,
     /// Whose cards; empty in a file of the first form.
     pub scope: String,
 }
@@ -36,13 +35,17 @@ pub fn read_back(path: &Path) -> io::Result<Option<Earlier>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    let (header, former) = (record(&COLUMNS)?, record(&COLUMNS[..FORMER_COLUMNS])?);
+    let header = record(&COLUMNS)?;
     let mut start = Vec::new();
     file.by_ref().take(header.len() as u64).read_to_end(&mut start)?;
     if start.is_empty() {
         return Ok(None);
     }
-    if start != header && !start.starts_with(&former) {
+    let mut is_ours = start == header;
+    for columns in FORMER_COLUMNS {
+        is_ours |= start.starts_with(&record(&COLUMNS[..columns])?);
+    }
+    if !is_ours {
         return Err(io::Error::other(
             "a file is there that is not an embosser results file; move it or pass --results FILE",
         ));
@@ -89,6 +92,7 @@ impl Iterator for Earlier {
             job_id: cell("job_id"),
             outcome: cell("outcome"),
             card_id: Some(cell("card_id")).filter(|card| !card.is_empty()),
+            cardholder_id: Some(cell("cardholder_id")).filter(|cardholder| !cardholder.is_empty()),
             scope: cell("scope"),
         }))
     }

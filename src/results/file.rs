@@ -257,7 +257,8 @@ mod tests {
     }
 
     fn issued() -> Ended {
-        let card = Card { id: "ic_1".into(), last4: "4242".into(), exp_month: 8, exp_year: 2030 };
+        let (id, last4) = ("ic_1".into(), "4242".into());
+        let card = Card { id, last4, exp_month: 8, exp_year: 2030, cardholder: Some("ich_1".into()) };
         ended(Outcome::Done(Output::Issued(card)))
     }
 
@@ -287,7 +288,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[1],
-            "1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,'=wanted otherwise,test:api.stripe.com"
+            "1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1"
         );
         assert!(lines[2].starts_with("2,'@b,'@n/@b,refused,,,,1,x,\"'=HYPERLINK"), "{}", lines[2]);
         let back: Vec<_> = read_back(&path).unwrap().unwrap().map(Result::unwrap).collect();
@@ -308,10 +309,13 @@ mod tests {
             assert!(error.contains("not an embosser results file"), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), foreign);
         }
-        let former = COLUMNS[..11].join(",") + "\n1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1\n";
-        std::fs::write(&path, former).unwrap();
-        let back: Vec<_> = read_back(&path).unwrap().unwrap().map(Result::unwrap).collect();
-        assert_eq!((back[0].card_id.as_deref(), back[0].scope.as_str()), (Some("ic_1"), ""));
+        for (columns, scope) in [(11, ""), (13, TEST)] {
+            let line = format!("\n1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,,{scope}");
+            let cells: Vec<_> = line.split(',').take(columns).collect();
+            std::fs::write(&path, COLUMNS[..columns].join(",") + &cells.join(",") + "\n").unwrap();
+            let back: Vec<_> = read_back(&path).unwrap().unwrap().map(Result::unwrap).collect();
+            assert_eq!((back[0].card_id.as_deref(), back[0].scope.as_str()), (Some("ic_1"), scope));
+        }
         Results::create(&path, TEST).unwrap().finish().unwrap();
         // A file that comes to the place meanwhile is not ours either.
         let begun = Results::create(&path, TEST).unwrap();

@@ -14,8 +14,8 @@ use crate::outcome::{Ended, Outcome};
 pub use earlier::{Earlier, EarlierRow, read_back};
 pub use file::Results;
 
-/// The columns, in order. Files of the first form end with `request_id`.
-pub const COLUMNS: [&str; 13] = [
+/// The columns, in order. Those of earlier versions ended before: see [`FORMER_COLUMNS`].
+pub const COLUMNS: [&str; 14] = [
     "row",
     "row_id",
     "job_id",
@@ -29,7 +29,11 @@ pub const COLUMNS: [&str; 13] = [
     "request_id",
     "note",
     "scope",
+    "cardholder_id",
 ];
+
+/// How many of the columns the files of earlier versions have.
+const FORMER_COLUMNS: [usize; 2] = [11, 13];
 
 /// One row's line.
 #[derive(Debug)]
@@ -62,10 +66,10 @@ impl<'a> Line<'a> {
 
     /// The line's cells, none of which a spreadsheet would run.
     #[must_use]
-    pub fn cells(&self) -> [Cow<'_, str>; 13] {
-        let (card, refusal) = match &self.ended.outcome {
-            Outcome::Done(output) => (output.card(), None),
-            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
+    pub fn cells(&self) -> [Cow<'_, str>; COLUMNS.len()] {
+        let (card, cardholder, refusal) = match &self.ended.outcome {
+            Outcome::Done(output) => (output.card(), output.cardholder(), None),
+            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, None, Some(refusal)),
         };
         [
             self.row.to_string().into(),
@@ -81,6 +85,7 @@ impl<'a> Line<'a> {
             neutral(self.ended.request_id.as_deref().unwrap_or("")),
             neutral(self.ended.note.as_deref().unwrap_or("")),
             neutral(self.scope),
+            cardholder.map_or("".into(), neutral),
         ]
     }
 }

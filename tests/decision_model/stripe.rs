@@ -120,7 +120,13 @@ impl Stripe {
 }
 
 pub(crate) fn card() -> Output {
-    Output::Issued(Card { id: "ic_1".into(), last4: "4242".into(), exp_month: 1, exp_year: 2030 })
+    Output::Issued(Card {
+        id: "ic_1".into(),
+        last4: "4242".into(),
+        exp_month: 1,
+        exp_year: 2030,
+        cardholder: None,
+    })
 }
 
 pub(crate) fn refusal(code: &'static str) -> Refusal {

@@ -1,7 +1,7 @@
 //! Takes every row down the line, and gives its end to a thread that writes the results.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use tokio::sync::mpsc;
@@ -30,6 +30,8 @@ pub(super) struct Carried {
     pub(super) cut: Option<String>,
     /// Whether the results file is whole.
     pub(super) written: std::io::Result<()>,
+    /// How long it took.
+    pub(super) took: Duration,
 }
 
 /// Takes every row down the line.
@@ -41,7 +43,7 @@ pub(super) async fn carry_all(
     tally: Arc<Tally>,
     bar: ProgressBar,
 ) -> Result<Carried, String> {
-    let batch = jobs.batch().clone();
+    let (batch, began) = (jobs.batch().clone(), Instant::now());
     let (ended, endings) = mpsc::channel::<RowEnded>(ENDS_WAITING);
     let scope = line.parts().scope.clone();
     let writer = tokio::task::spawn_blocking(move || write_results(results, &scope, endings));
@@ -60,7 +62,7 @@ pub(super) async fn carry_all(
     };
     let finishing = move || written.and_then(Results::finish);
     let written = tokio::task::spawn_blocking(finishing).await.map_err(|error| error.to_string())?;
-    Ok(Carried { taken, cut, written })
+    Ok(Carried { taken, cut, written, took: began.elapsed() })
 }
 
 /// The line, and where the end of each row goes.

@@ -104,39 +104,39 @@ pub(super) async fn hold_results_against(ledger: &Ledger, scope: &Scope, path: &
         scopes
     };
     let (mut unknown, mut example) = (0_u64, None);
-    let mut page: Vec<(JobId, String)> = Vec::new();
+    let mut page: Vec<((JobId, Step), String)> = Vec::new();
     let mut rows = earlier;
     loop {
         let next = rows.next().transpose().map_err(to_error)?;
         let is_last = next.is_none();
         // A rehearsal's cards, or another account's, are no matter of this run.
         if let Some(row) = next.filter(|row| row.scope.is_empty() || row.scope == scope.as_str())
-            && let (Some(card), Ok(id)) = (row.card_id, JobId::new(row.job_id))
+            && let Some(operation) = Operation::ALL.into_iter().find(|one| one.done() == row.outcome)
+            && let (Some(made), Ok(id)) = (row.card_id.or(row.cardholder_id), JobId::new(row.job_id))
         {
-            page.push((id, card));
+            page.push(((id, Step::Last(operation)), made));
         }
         if page.len() >= ASKED_AT_ONCE || is_last && !page.is_empty() {
             let mut known = vec![false; page.len()];
             for scope in &scopes {
-                let asked =
-                    page.iter().map(|(id, _)| (id.clone(), Step::Last(Operation::CreateCard))).collect();
+                let asked = page.iter().map(|(asked, _)| asked.clone()).collect();
                 let rows = ledger.look_up_all(scope, asked).await.map_err(|error| error.to_string())?;
                 for (known, row) in known.iter_mut().zip(rows) {
                     *known |= row.is_some_and(|row| matches!(row.state, State::Done(_) | State::Begun));
                 }
             }
-            for ((id, card), _) in page.drain(..).zip(known).filter(|(_, known)| !known) {
+            for (((id, _), made), _) in page.drain(..).zip(known).filter(|(_, known)| !known) {
                 unknown += 1;
-                example.get_or_insert((id, card));
+                example.get_or_insert((id, made));
             }
         }
         if is_last {
             break;
         }
     }
-    let Some((id, card)) = example else { return Ok(()) };
+    let Some((id, made)) = example else { return Ok(()) };
     Err(format!(
-        "{} names {unknown} cards that the ledger {} does not know (job {id}: {card}), so this is not the ledger they were \
+        "{} names {unknown} cards that the ledger {} does not know (job {id}: {made}), so this is not the ledger they were \
          issued with; nothing was issued. Pass that one as --ledger, or --reconcile-first to look for each row's card at \
          Stripe, or --results another file",
         path.display(),

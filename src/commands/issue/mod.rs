@@ -6,7 +6,7 @@ pub(crate) mod earlier;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -24,6 +24,7 @@ use crate::line::{Halt, LeaseUse, Line};
 use crate::manifest::batch::{Jobs, SecondCards, digest_of};
 use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
+use crate::operation::Operation;
 use crate::pace::CircuitState;
 use crate::results::Results;
 use crate::stripe::Mode;
@@ -99,10 +100,10 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     // However it ends, the ledger's file is left whole.
     let ended = issue(&args, &config, access, &ledger, batch, manifest, &report).await;
     ledger.close().await;
-    ended
     if let Some(sandbox) = sandbox {
         sandbox.stop().await;
     }
+    ended
 }
 
 /// Issues what was checked, and writes the results.
@@ -164,15 +165,14 @@ async fn issue(
     ledger.write_batch(row).await.map_err(|error| error.to_string())?;
     tokio::spawn(end_if_never_answered(line.clone(), account.access().host().to_owned(), patience_max));
     let tally = Arc::new(Tally::default());
-    let shown = tally.clone();
-    let bar = progress(report.rows, move || words(&shown));
-    let began = Instant::now();
+    let (shown, operation) = (tally.clone(), manifest.operation());
+    let bar = progress(report.rows, move || words(&shown, operation));
     // A task of its own, so that the rows and what becomes of them stay on the runtime's threads.
     let jobs = Jobs::new(batch, recognition);
     let carried = tokio::spawn(carry_all(line.clone(), manifest, jobs, results, tally.clone(), bar.clone()));
     let carried = carried.await.map_err(|error| error.to_string())??;
     bar.finish_and_clear();
-    let exit = summary(&line, report, &tally, &carried, began.elapsed(), &results_path);
+    let exit = summary(&line, report, operation, &tally, &carried, &results_path);
     drop(lease);
     Ok(exit)
 }
@@ -184,16 +184,14 @@ fn confirm(args: &Args, config: &Config, mode: Mode, report: &CheckReport) -> Re
     }
     let per_second = config.pace.endpoint_per_second.min(config.pace.account_per_second);
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let seconds = report.rows as f64 / per_second;
+    let seconds = report.calls() as f64 / per_second;
     let until = jiff::Zoned::now()
         .checked_add(jiff::SignedDuration::from_secs_f64(seconds))
         .map_or_else(|_| "far away".to_owned(), |until| until.strftime("%Y-%m-%d %H:%M:%S %Z").to_string());
-    let about = format!(
-        "{} LIVE cards are about to be issued at {per_second}/s, until about {until}.",
-        report.rows - report.invalid_rows
-    );
+    let (intent, question) = report.intent();
+    let about = format!("{intent} at {per_second}/s, until about {until}.");
     let refused = "live cards need a yes: pass --yes where there is no terminal to ask on";
-    confirmed(&about, "Issue them?", args.yes, &WithoutTerminal::Refused(refused))
+    confirmed(&about, question, args.yes, &WithoutTerminal::Refused(refused))
 }
 
 /// The account's lease for the whole run; none if the run was stopped while it waited.
@@ -237,26 +235,27 @@ async fn end_if_never_answered(line: Arc<Line>, host: String, time_max: Duration
 }
 
 /// How far a run has come, for the progress bar.
-fn words(tally: &Tally) -> String {
-    let Counts { issued, refused, retried, .. } = tally.counts();
-    format!("{issued} issued, {refused} refused, {retried} retried")
+fn words(tally: &Tally, operation: Operation) -> String {
+    let Counts { issued: done, refused, retried, .. } = tally.counts();
+    format!("{done} {}, {refused} refused, {retried} retried", operation.done())
 }
 
 fn summary(
     line: &Line,
     report: &CheckReport,
+    operation: Operation,
     tally: &Tally,
     carried: &Carried,
-    took: Duration,
     results: &Path,
 ) -> Exit {
     let counts = tally.counts();
     let left = report.rows.saturating_sub(counts.ended());
     print(&format!(
-        "{} rows in {:.1} s: {} issued ({} of them before), {} refused, {} unresolved, {} retried.",
+        "{} rows in {:.1} s: {} {} ({} of them before), {} refused, {} unresolved, {} retried.",
         report.rows,
-        took.as_secs_f64(),
+        carried.took.as_secs_f64(),
         counts.issued,
+        operation.done(),
         counts.recorded,
         counts.refused,
         counts.unresolved,
@@ -283,9 +282,10 @@ fn summary(
     if left > 0 || counts.unresolved > 0 {
         say(&format!(
             "{} rows are not finished ({} were taken). Run the same command again to go on: finished rows are not \
-             issued twice.",
+             {} twice.",
             left + counts.unresolved,
-            carried.taken
+            carried.taken,
+            operation.done()
         ));
         return Exit::Unfinished;
     }

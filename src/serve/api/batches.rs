@@ -49,6 +49,10 @@ pub(super) struct CheckView {
     pub(super) physical: u64,
     /// Virtual cards.
     pub(super) r#virtual: u64,
+    /// Changes of cards.
+    pub(super) changes: u64,
+    /// Cardholders to be created, alone or before their cards.
+    pub(super) cardholders: u64,
     /// Rows that were issued before under another name, if this upload has a name: they would keep those cards.
     pub(super) known_before: u64,
     /// Seconds that issuing them will take.
@@ -156,8 +160,10 @@ pub(super) async fn check_manifest(
         pins: report.pins,
         physical: report.physical,
         r#virtual: report.r#virtual,
+        changes: report.changes,
+        cardholders: report.cardholders,
         known_before,
-        eta_seconds: eta(report.rows.saturating_sub(known_before), 0.0, server.pace_per_second()),
+        eta_seconds: eta(report.calls().saturating_sub(known_before), 0.0, server.pace_per_second()),
     }))
 }
 

@@ -73,9 +73,12 @@ async function issue(begun) {
 async function check() {
   const report = await send("/v1/checks");
   if (!report) return;
-  const { rows, pins, physical, virtual, known_before: known, eta_seconds: eta } = report;
+  const { rows, pins, physical, virtual, changes, cardholders, known_before: known, eta_seconds: eta } = report;
+  const people = cardholders ? `${count(cardholders)} new cardholders` : "";
+  const cards = changes ? `${count(changes)} card changes` : physical + virtual || !people ? `${count(physical)} physical, ${count(virtual)} virtual` : "";
+  const contents = [cards, people].filter((words) => words).join(", ");
   const keep = known ? ` ${count(known)} of them have their card from another batch and keep it.` : "";
-  verdict(`Nothing is wrong: ${count(rows)} rows (${count(physical)} physical, ${count(virtual)} virtual), ${count(pins)} with a PIN; about ${duration(eta)} to issue.${keep}`, "good");
+  verdict(`Nothing is wrong: ${count(rows)} rows (${contents}), ${count(pins)} with a PIN; about ${duration(eta)} to issue.${keep}`, "good");
 }
 
 // Sends the file; answers what the server said, or nothing after showing its problems. XMLHttpRequest, because fetch

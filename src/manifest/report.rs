@@ -1,0 +1,88 @@
+//! What a check found, and how that is told.
+
+use serde::Serialize;
+
+use super::Problem;
+
+/// What to find out besides problems.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CheckOptions {
+    /// Whether to digest the rows, PINs left out.
+    pub digest: bool,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CheckReport {
+    /// Data rows.
+    pub rows: u64,
+    /// Those with problems.
+    pub invalid_rows: u64,
+    /// Cards with a PIN, of the valid rows.
+    pub pins: u64,
+    /// Physical cards among the valid rows.
+    pub physical: u64,
+    /// Virtual cards among the valid rows.
+    pub r#virtual: u64,
+    /// Changes of cards among them.
+    pub changes: u64,
+    /// Cardholders to be created among them, alone or before their cards.
+    pub cardholders: u64,
+    /// All problems.
+    pub problem_count: u64,
+    /// The first of them.
+    pub problems: Vec<Problem>,
+    /// SHA-256 over the valid rows without their PINs.
+    #[serde(skip)]
+    pub digest: Option<[u8; 32]>,
+}
+
+impl CheckReport {
+    /// Calls that the valid rows need: one for each card, change and cardholder.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.physical + self.r#virtual + self.changes + self.cardholders
+    }
+
+    /// What the valid rows come to, in words.
+    #[must_use]
+    pub fn contents(&self) -> String {
+        let cards = self.physical + self.r#virtual;
+        let made =
+            format!("{} ({} virtual, {} physical)", counted(cards, "card"), self.r#virtual, self.physical);
+        match self {
+            Self { changes: 1.., .. } => counted(self.changes, "card change"),
+            Self { cardholders: 1.., .. } if cards == 0 => counted(self.cardholders, "new cardholder"),
+            Self { cardholders: 1.., .. } => {
+                format!("{made}, {}", counted(self.cardholders, "new cardholder"))
+            }
+            _ => made,
+        }
+    }
+
+    /// What a run does with the valid rows: what is about to be done, and as a question.
+    #[must_use]
+    pub fn intent(&self) -> (String, &'static str) {
+        let cards = self.physical + self.r#virtual;
+        let first = match self.cardholders {
+            0 => String::new(),
+            count => format!(" and {count} new cardholders"),
+        };
+        match self {
+            Self { changes: 1.., .. } => {
+                (format!("{} LIVE cards are about to be changed", self.changes), "Change them?")
+            }
+            Self { cardholders: 1.., .. } if cards == 0 => {
+                (format!("{} LIVE cardholders are about to be created", self.cardholders), "Create them?")
+            }
+            _ => (format!("{cards} LIVE cards{first} are about to be issued"), "Issue them?"),
+        }
+    }
+}
+
+/// So many of a thing.
+#[must_use]
+pub fn counted(count: u64, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
