@@ -1,6 +1,6 @@
 //! A real Chromium, driven through its own WebDriver.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +16,9 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A browser with one page; both it and its driver are ended when this is dropped.
 pub struct Browser {
     driver: Child,
+    /// Where the driver listens, and the session's path there.
+    address: String,
+    session: String,
     pub page: Client,
 }
 
@@ -64,7 +67,18 @@ impl Browser {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap();
-        Self { driver, page }
+        let session = page.session_id().await.unwrap().expect("a session has an id");
+        Self { driver, address: format!("127.0.0.1:{port}"), session: format!("/session/{session}"), page }
+    }
+
+    /// Asks the driver to end its browser, and waits until it has. (A driver that is only told to stop may leave it running.)
+    fn quit(&self) -> std::io::Result<()> {
+        let mut driver = std::net::TcpStream::connect(&self.address)?;
+        driver.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let Self { address, session, .. } = self;
+        write!(driver, "DELETE {session} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        // It answers once the browser has ended.
+        driver.read(&mut [0; 1024]).map(drop)
     }
 
     pub async fn open(&self, url: &str) {
@@ -119,7 +133,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser when it is asked to stop.
+        let _ = self.quit();
         let pid = rustix::process::Pid::from_child(&self.driver);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.driver.wait();
