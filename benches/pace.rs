@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use embosser::config::PaceConfig;
-use embosser::pace::{Answered, Pace, Waited};
+use embosser::pace::{Answered, Endpoint, Pace, Waited};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -29,7 +29,7 @@ fn pace(per_second: f64) -> Pace {
 
 /// One call that is answered at once; when it left, and when it was asked for.
 async fn call(pace: &Pace) -> Option<Instant> {
-    let turn = pace.turn().await.ok()?;
+    let turn = pace.turn(Endpoint::CreateCard).await.ok()?;
     let Waited::Permit(mut permit) = turn.permit().await else { return None };
     permit.departure().left();
     let left = Instant::now();
@@ -92,7 +92,7 @@ async fn fairness() {
     for number in 0..JOBS {
         let (pace, order) = (pace.clone(), order.clone());
         jobs.spawn(async move {
-            let turn = pace.turn().await.expect("nobody closes it");
+            let turn = pace.turn(Endpoint::CreateCard).await.expect("nobody closes it");
             let Waited::Permit(mut permit) = turn.permit().await else { panic!("nothing pauses") };
             permit.departure().left();
             order.lock().expect("no job panics").push(number);

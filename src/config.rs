@@ -83,7 +83,7 @@ impl Default for StripeConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PaceConfig {
-    /// Calls per second that the account may make to the card endpoint.
+    /// Calls per second that the account may make to one endpoint: each has this limit of its own.
     pub endpoint_per_second: f64,
     /// Calls per second that the account may make in all.
     pub account_per_second: f64,

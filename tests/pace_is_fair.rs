@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use embosser::config::PaceConfig;
-use embosser::pace::{Answered, CircuitState, Pace, Permit, Waited};
+use embosser::pace::{Answered, CircuitState, Endpoint, Pace, Permit, Waited};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use rand::rngs::StdRng;
@@ -18,7 +18,7 @@ fn pace(per_second: f64, concurrency: usize) -> Pace {
 
 async fn permit(pace: &Pace) -> Permit {
     loop {
-        if let Waited::Permit(permit) = pace.turn().await.unwrap().permit().await {
+        if let Waited::Permit(permit) = pace.turn(Endpoint::CreateCard).await.unwrap().permit().await {
             return permit;
         }
     }
@@ -41,7 +41,7 @@ async fn turns_and_permits_come_in_order_of_arrival() {
     for number in 0..1000_usize {
         let (pace, order) = (pace.clone(), order.clone());
         jobs.push(async move {
-            let turn = pace.turn().await.unwrap();
+            let turn = pace.turn(Endpoint::CreateCard).await.unwrap();
             order.lock().unwrap().0.push(number);
             let Waited::Permit(mut permit) = turn.permit().await else { panic!("nothing pauses") };
             order.lock().unwrap().1.push(number);
@@ -68,8 +68,8 @@ async fn whoever_stops_waiting_takes_nothing_along() {
             match way {
                 // Gives up waiting for its turn, or for its permit, whichever it is by then.
                 0 | 1 => drop(tokio::time::timeout(patience, call(&of_job)).await),
-                2 => drop(of_job.turn().await),
-                3 => of_job.turn().await.unwrap().failed(),
+                2 => drop(of_job.turn(Endpoint::CreateCard).await),
+                3 => of_job.turn(Endpoint::CreateCard).await.unwrap().failed(),
                 // Has its permit, and does not send.
                 4 => drop(permit(&of_job).await),
                 // Sends, and never learns how it ended.
@@ -105,14 +105,14 @@ async fn what_is_not_used_is_handed_on_at_once() {
 async fn closing_tells_who_waits_for_a_turn_and_serves_who_has_one() {
     let pace = pace(2.0, 0);
     call(&pace).await;
-    let turn = pace.turn().await.unwrap();
+    let turn = pace.turn(Endpoint::CreateCard).await.unwrap();
     let waiting = tokio::spawn({
         let pace = pace.clone();
-        async move { pace.turn().await.map(drop) }
+        async move { pace.turn(Endpoint::CreateCard).await.map(drop) }
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
     pace.close();
     assert!(waiting.await.unwrap().is_err());
-    assert!(pace.turn().await.is_err());
+    assert!(pace.turn(Endpoint::CreateCard).await.is_err());
     assert!(matches!(turn.permit().await, Waited::Permit(_)));
 }

@@ -8,7 +8,7 @@ use crate::job::Batch;
 use crate::ledger::{Kind, Ledger, LedgerError, Only, Scope, State};
 use crate::line::limiter_of;
 use crate::outcome::Output;
-use crate::pace::{Answered as Paced, Pace, Waited};
+use crate::pace::{Answered as Paced, Endpoint, Pace, Waited};
 use crate::stripe::{AccountAnswer, CardAnswer};
 
 /// Waits before the account is asked again.
@@ -203,7 +203,7 @@ impl Access {
 /// One call at the account's pace; none if the line is closing.
 async fn paced<T>(pace: &Pace, call: impl Future<Output = T>, meaning: impl Fn(&T) -> Paced) -> Option<T> {
     loop {
-        let turn = pace.turn().await.ok()?;
+        let turn = pace.turn(Endpoint::Retrieve).await.ok()?;
         let Waited::Permit(mut permit) = turn.permit().await else { continue };
         permit.departure().left();
         let answer = call.await;

@@ -1,16 +1,38 @@
-//! What a limiter's 429 means for the pace.
+//! What the pace is told of calls: which endpoint they are for, and what a limiter's 429 means.
 
-use crate::pace::Limiter;
+use crate::operation::{Operation, Place};
+use crate::pace::{Endpoint, Limiter};
 use crate::stripe::LimitReason;
 
-/// What the limiter counts that gives this reason. One that says nothing of calls in flight is about their rate.
+/// The endpoint of an operation.
+pub(crate) fn endpoint_of(operation: Operation) -> Endpoint {
+    match operation {
+        Operation::CreateCard => Endpoint::CreateCard,
+        Operation::UpdateCard => Endpoint::UpdateCard,
+        Operation::CreateCardholder => Endpoint::CreateCardholder,
+    }
+}
+
+/// The endpoint by which a place is looked through.
+pub(crate) fn endpoint_of_place(place: &Place) -> Endpoint {
+    match place {
+        Place::Cards | Place::CardsOf(_) => Endpoint::ListCards,
+        Place::CardholdersByEmail(_) | Place::CardholdersByPhone(_) | Place::Cardholders => {
+            Endpoint::ListCardholders
+        }
+        Place::Card(_) => Endpoint::Retrieve,
+    }
+}
+
+/// What the limiter counts that gives this reason. One that names neither calls in flight nor the whole account is
+/// about the endpoint's rate.
 pub(crate) fn limiter_of(reason: LimitReason) -> Limiter {
     match reason {
         LimitReason::GlobalConcurrency | LimitReason::EndpointConcurrency => Limiter::Concurrency,
-        LimitReason::GlobalRate
-        | LimitReason::EndpointRate
-        | LimitReason::ResourceSpecific
-        | LimitReason::Other => Limiter::Rate,
+        LimitReason::GlobalRate => Limiter::AccountRate,
+        LimitReason::EndpointRate | LimitReason::ResourceSpecific | LimitReason::Other => {
+            Limiter::EndpointRate
+        }
     }
 }
 
@@ -19,14 +41,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_limiter_gives_as_its_reason_the_rate_follows_unless_it_counts_calls_in_flight() {
-        for reason in [
-            LimitReason::GlobalRate,
-            LimitReason::EndpointRate,
-            LimitReason::ResourceSpecific,
-            LimitReason::Other,
-        ] {
-            assert_eq!(limiter_of(reason), Limiter::Rate, "{reason:?}");
+    fn each_reason_slows_down_what_it_is_about() {
+        assert_eq!(limiter_of(LimitReason::GlobalRate), Limiter::AccountRate);
+        for reason in [LimitReason::EndpointRate, LimitReason::ResourceSpecific, LimitReason::Other] {
+            assert_eq!(limiter_of(reason), Limiter::EndpointRate, "{reason:?}");
         }
         for reason in [LimitReason::GlobalConcurrency, LimitReason::EndpointConcurrency] {
             assert_eq!(limiter_of(reason), Limiter::Concurrency, "{reason:?}");

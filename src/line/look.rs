@@ -12,11 +12,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::decision::{Among, Verdict};
-use super::{Halt, Line, Stop, limiter_of};
+use super::limiter::{endpoint_of_place, limiter_of};
+use super::{Halt, Line, Stop};
 use crate::clock::{Boot, Time};
 use crate::job::{Job, JobId};
 use crate::operation::{Found, Operation, Place};
-use crate::pace::{Answered as Paced, Waited};
+use crate::pace::{Answered as Paced, Closed, Waited};
 use crate::stripe::{ListFailure, Listed};
 
 /// Without a cardholder to filter by, cards made from this long before the first attempt on are looked through: it
@@ -31,7 +32,7 @@ const SERVES_FOR: Duration = Duration::from_secs(60);
 /// Without a cardholder, jobs of one hour share a listing.
 const SHARED_SECONDS: i64 = 3600;
 /// Of how many jobs of a batch the ledger is asked whether it knows them: more would tell the same.
-const ASKED_MAX: usize = 16;
+const JOBS_MAX: usize = 16;
 /// Most listings that are kept: a bound on memory.
 const LISTINGS_MAX: usize = 512;
 
@@ -97,7 +98,7 @@ impl Listing {
             found.metadata.batch.as_deref() == Some(job.batch.as_str()) || *id == job.id.as_str()
         };
         let ids = self.effects.iter().filter(is_of_batch).filter_map(|(id, _)| JobId::new(id.as_str()).ok());
-        let ids: Vec<JobId> = ids.take(ASKED_MAX).collect();
+        let ids: Vec<JobId> = ids.take(JOBS_MAX).collect();
         if ids.is_empty() { OfBatch::Absent } else { OfBatch::Found(ids) }
     }
 }
@@ -185,7 +186,7 @@ fn since(line: &Line, began: Time) -> Option<i64> {
 fn verdict(job: &Job, found: &Found) -> Verdict {
     let differs = job.request.differences(found);
     if differs.is_empty() {
-        Verdict::Found(found.output(job.request.operation()))
+        Verdict::Found(found.output(job.request.operation(), job.changed()))
     } else {
         Verdict::Other { card: found.id.clone(), differs: differs.join(", ") }
     }
@@ -290,11 +291,15 @@ async fn page(
     recalled: &CancellationToken,
 ) -> Result<Listed, Stop> {
     loop {
-        let turn = tokio::select! {
-            turn = line.parts.pace.turn() => turn.map_err(|_| Stop::Closed)?,
+        let waited = async {
+            let turn = line.parts.pace.turn(endpoint_of_place(&of.place)).await?;
+            Ok::<_, Closed>(turn.permit().await)
+        };
+        let waited = tokio::select! {
+            waited = waited => waited.map_err(|Closed| Stop::Closed)?,
             () = recalled.cancelled() => return Err(Stop::Closed),
         };
-        let Waited::Permit(mut permit) = turn.permit().await else { continue };
+        let Waited::Permit(mut permit) = waited else { continue };
         permit.departure().left();
         let listed = line.parts.client.list(&of.place, of.since, after).await;
         match &listed {

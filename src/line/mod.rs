@@ -43,7 +43,7 @@ use refusals::Refusals;
 use vet::Batches;
 
 pub use lease::LeaseUse;
-pub(crate) use limiter::limiter_of;
+pub(crate) use limiter::{endpoint_of, limiter_of};
 pub use refusals::OnSameRefusals;
 
 /// Most rows with unknown ends that are remembered from one visit to the next: a bound on memory. For one that is not, the

@@ -73,9 +73,9 @@ metrics! {
     PERMIT_WAIT, "embosser_permit_wait_seconds", Seconds, [],
         "Wait of a prepared call for its moment.";
     PACE_CONFIGURED, "embosser_pace_configured_per_second", Gauge, [],
-        "Calls a second that are configured.";
+        "Calls a second that are configured for an endpoint, and no more than for the account.";
     PACE_CURRENT, "embosser_pace_current_per_second", Gauge, [],
-        "Calls a second that Stripe was found to accept.";
+        "Calls a second that Stripe was found to accept, of the endpoint where that is least.";
     CONCURRENCY, "embosser_concurrency", Gauge, [],
         "Most calls in flight at this moment.";
     PACE_PAUSED, "embosser_pace_paused", Gauge, [],
@@ -214,7 +214,7 @@ fn recorded() -> bool {
     RECORDED.load(Ordering::Relaxed)
 }
 
-/// A job's passage, from taken to ended; dropped without an end, it was left.
+/// A job's time in this process, from taken to ended; dropped without an end, it was left.
 pub(crate) struct InFlight(Instant);
 
 impl InFlight {

@@ -1,22 +1,17 @@
 //! The gate: every decision of the pace, as a pure function of what happened and of the time.
 //!
-//! It lets jobs prepare (turns) and send (permits), and is told what became of them. It neither waits nor keeps a
+//! It lets jobs prepare (turns) and send (permits), and is told what became of them. A call needs room in its endpoint's
+//! limit and in the account's; calls in flight, and whether Stripe answers, are the account's. It neither waits nor keeps a
 //! queue, which is the [`super::Pace`]'s part; so whole hours of it are tried in a test within a moment.
 
 use std::time::{Duration, Instant};
 
-use super::adapt::Adapt;
 use super::circuit::{Circuit, Look};
 use super::concurrency::ConcurrencyLimit;
-use super::preparation::Preparation;
-use super::spacing::Spacing;
-use super::window::Window;
-use super::{Answered, CircuitState, Health, Limiter, Limits};
+use super::lane::Lane;
+use super::level::Level;
+use super::{Answered, CircuitState, Endpoint, Health, Limiter, Limits};
 
-/// How late a permit may come and still be made up for: what a busy machine is late by at times.
-const PERMIT_LATE_MAX: Duration = Duration::from_millis(20);
-/// The same for turns, which nobody counts strictly: they must not fall behind the permits.
-const TURN_LATE_MAX: Duration = Duration::from_millis(150);
 /// Longest that what was prepared is kept: a fetched key grows old.
 const PREPARED_KEPT: Duration = Duration::from_secs(2);
 
@@ -43,6 +38,7 @@ pub(super) enum Probe {
 /// One call that may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Call {
+    pub(super) endpoint: Endpoint,
     number: u64,
     /// Calls in flight when it was let go.
     beside: usize,
@@ -82,24 +78,12 @@ pub(super) struct Gate {
     /// To be said once the lock is released.
     notices: Vec<Notice>,
     limits: Limits,
-    turns: Spacing,
-    permits: Spacing,
-    window: Window,
-    adapt: Adapt,
+    account: Level,
+    lanes: [Lane; Endpoint::COUNT],
     concurrency: ConcurrencyLimit,
     circuit: Circuit,
-    preparation: Preparation,
-    paused_until: Option<Instant>,
-    /// The first permits wait a moment, once, so that turns run ahead of them.
-    permits_from: Option<Instant>,
-    led: bool,
-    /// Turns out: jobs that prepare or wait for their permit.
-    prepared: usize,
     /// Permits out: calls that will be sent or have no answer yet.
     in_flight: usize,
-    /// Turns and permits that came back unused: handed on, whatever the spacing says.
-    turns_back: u32,
-    permits_back: u32,
     number: u64,
 }
 
@@ -108,31 +92,24 @@ impl Gate {
         Self {
             notices: Vec::new(),
             limits,
-            turns: Spacing::new(limits, TURN_LATE_MAX, now),
-            permits: Spacing::new(limits, PERMIT_LATE_MAX, now),
-            window: Window::default(),
-            adapt: Adapt::new(limits.strictest()),
+            account: Level::new(limits.account, now),
+            lanes: std::array::from_fn(|_| Lane::new(limits.strictest(), concurrency, now)),
             concurrency: ConcurrencyLimit::new(concurrency, now),
             circuit: Circuit::default(),
-            preparation: Preparation::new(concurrency),
-            paused_until: None,
-            permits_from: None,
-            led: false,
-            prepared: 0,
             in_flight: 0,
-            turns_back: 0,
-            permits_back: 0,
             number: 0,
         }
     }
 
-    /// Whether the next job may prepare.
-    pub(super) fn turn(&mut self, now: Instant) -> May<Probe> {
-        if let Some(until) = self.paused(now) {
+    /// Whether the next job of an endpoint may prepare.
+    pub(super) fn turn(&mut self, endpoint: Endpoint, now: Instant) -> May<Probe> {
+        if let Some(until) = self.paused(endpoint, now) {
             return May::At(until);
         }
-        self.adapted(now);
-        if self.prepared >= self.preparation.places(self.adapt.current()) {
+        self.adapted(endpoint, now);
+        let places = self.places(endpoint);
+        let lane = &mut self.lanes[endpoint.index()];
+        if lane.prepared >= places {
             return May::Blocked;
         }
         let probe = match self.circuit.look(now) {
@@ -141,82 +118,94 @@ impl Gate {
             Look::Wait(until) => return May::At(until),
             Look::Probing => return May::Blocked,
         };
-        if self.turns_back > 0 {
-            self.turns_back -= 1;
-        } else if let Err(from) = self.turns.check(now) {
+        if lane.turns_back > 0 {
+            lane.turns_back -= 1;
+        } else if let Err(from) = lane.turns.check(now) {
             return May::At(from);
         }
         if probe == Probe::Yes {
             self.circuit.probe();
         }
-        self.prepared += 1;
+        lane.prepared += 1;
         May::Go(probe)
     }
 
     /// Whether the job that has been prepared since `ready` may send. `behind`: whether more jobs wait for a turn.
-    pub(super) fn permit(&mut self, probe: Probe, ready: Instant, behind: bool, now: Instant) -> May<Call> {
+    pub(super) fn permit(
+        &mut self,
+        endpoint: Endpoint,
+        probe: Probe,
+        ready: Instant,
+        behind: bool,
+        now: Instant,
+    ) -> May<Call> {
         let other_probes = probe == Probe::No && !self.circuit.is_closed();
         if other_probes || now.saturating_duration_since(ready) > PREPARED_KEPT {
             return May::Stale;
         }
         let stale_from = ready + PREPARED_KEPT;
         let later = |from: Instant| May::At(from.min(stale_from + Duration::from_millis(1)));
-        if let Some(until) = self.paused(now).or(self.permits_from.filter(|from| now < *from)) {
+        let permits_from = self.lanes[endpoint.index()].permits_from.filter(|from| now < *from);
+        if let Some(until) = self.paused(endpoint, now).or(permits_from) {
             return later(until);
         }
-        self.adapted(now);
+        self.adapted(endpoint, now);
         if self.in_flight >= self.concurrency.limit() {
             return later(stale_from);
         }
-        if let Err(from) = self.window.room(self.adapt.current(), now) {
-            return later(from.unwrap_or(stale_from));
+        let per_second = self.per_second(endpoint);
+        let Self { account, lanes, .. } = self;
+        let lane = &mut lanes[endpoint.index()];
+        for level in [&mut lane.level, &mut *account] {
+            if let Err(from) = level.room(now) {
+                return later(from.unwrap_or(stale_from));
+            }
         }
-        if self.permits_back > 0 {
-            self.permits_back -= 1;
-        } else if let Err(from) = self.permits.check(now) {
+        if let Err(from) = lane.take_time(account, now) {
             return later(from);
         }
-        if behind && !self.led {
-            self.led = true;
-            let per_second = self.adapt.current();
-            let lead = self.preparation.lead(per_second) + Duration::from_secs_f64(1.0 / per_second);
-            self.permits_from = Some(now + lead);
+        if behind && !lane.led {
+            lane.led = true;
+            let lead = lane.preparation.lead(per_second) + Duration::from_secs_f64(1.0 / per_second);
+            lane.permits_from = Some(now + lead);
         }
-        self.prepared = self.prepared.saturating_sub(1);
+        lane.prepared = lane.prepared.saturating_sub(1);
+        lane.level.granted();
+        account.granted();
         self.number += 1;
-        self.window.granted();
-        let call = Call { number: self.number, beside: self.in_flight, granted: now };
+        let call = Call { endpoint, number: self.number, beside: self.in_flight, granted: now };
         self.in_flight += 1;
         May::Go(call)
     }
 
     /// A preparation took so long.
-    pub(super) fn prepared_in(&mut self, took: Duration) {
-        self.preparation.took(took);
+    pub(super) fn prepared_in(&mut self, endpoint: Endpoint, took: Duration) {
+        self.lanes[endpoint.index()].preparation.took(took);
     }
 
     /// A turn ended without a permit, and is handed on.
-    pub(super) fn turn_back(&mut self, probe: Probe, now: Instant) {
-        self.prepared = self.prepared.saturating_sub(1);
-        self.turns_back = (self.turns_back + 1).min(self.turns_back_max());
-        if probe == Probe::Yes {
-            self.circuit.abandoned(now);
-        }
+    pub(super) fn turn_back(&mut self, endpoint: Endpoint, probe: Probe, now: Instant) {
+        let places = self.places(endpoint);
+        let lane = &mut self.lanes[endpoint.index()];
+        lane.hand_turn_on(places);
+        self.turn_ended(endpoint, probe, now);
     }
 
     /// What was prepared had grown old. Its job prepares again, in its turn: not at once with all the others.
-    pub(super) fn turn_stale(&mut self, probe: Probe, now: Instant) {
-        self.prepared = self.prepared.saturating_sub(1);
-        self.led = false;
-        if probe == Probe::Yes {
-            self.circuit.abandoned(now);
-        }
+    pub(super) fn turn_stale(&mut self, endpoint: Endpoint, probe: Probe, now: Instant) {
+        self.lanes[endpoint.index()].led = false;
+        self.turn_ended(endpoint, probe, now);
     }
 
     /// The preparation failed: the key could not be had, which says nothing of whether Stripe answers. The next turn
     /// comes at its time, not at once, so that no key endpoint that is down is asked faster than one that is up.
-    pub(super) fn turn_failed(&mut self, probe: Probe, now: Instant) {
-        self.prepared = self.prepared.saturating_sub(1);
+    pub(super) fn turn_failed(&mut self, endpoint: Endpoint, probe: Probe, now: Instant) {
+        self.turn_ended(endpoint, probe, now);
+    }
+
+    fn turn_ended(&mut self, endpoint: Endpoint, probe: Probe, now: Instant) {
+        let lane = &mut self.lanes[endpoint.index()];
+        lane.prepared = lane.prepared.saturating_sub(1);
         if probe == Probe::Yes {
             self.circuit.abandoned(now);
         }
@@ -224,22 +213,26 @@ impl Gate {
 
     /// Whoever watches the time for the gate woke so much later than it wanted to.
     pub(super) fn woke_late(&mut self, late: Duration, now: Instant) {
-        self.window.was_late(late, now);
+        self.account.was_late(late, now);
+        self.lanes.iter_mut().for_each(|lane| lane.level.was_late(late, now));
     }
 
     /// The call leaves.
     pub(super) fn left(&mut self, call: Call, now: Instant) {
-        self.window.left(call.number, now);
-        self.window.was_late(now.saturating_duration_since(call.granted), now);
-        self.adapt.left();
+        let late = now.saturating_duration_since(call.granted);
+        self.account.left(call.number, late, now);
+        self.lanes[call.endpoint.index()].level.left(call.number, late, now);
     }
 
     /// The call never left.
-    pub(super) fn never_left(&mut self) {
-        self.window.never_left();
+    pub(super) fn never_left(&mut self, endpoint: Endpoint) {
+        let places = self.places(endpoint);
+        self.account.never_left();
+        let lane = &mut self.lanes[endpoint.index()];
+        lane.level.never_left();
         // One, however many: what follows stays even. Who takes it needs a turn as well.
-        self.permits_back = 1;
-        self.turns_back = (self.turns_back + 1).min(self.turns_back_max());
+        lane.permits_back = 1;
+        lane.hand_turn_on(places);
     }
 
     /// Nothing is known of how the call ended: whoever made it was cancelled.
@@ -255,39 +248,42 @@ impl Gate {
         self.in_flight = self.in_flight.saturating_sub(1);
         match answered {
             Answered::Accepted => self.circuit.answered(),
-            Answered::Limited(Limiter::Concurrency) => {
+            Answered::Limited(limiter) => {
                 self.circuit.answered();
-                self.window.limited(call.number);
+                self.limited(limiter, call, now);
+            }
+            Answered::Failed(cause) => {
+                if let Some(wait) = self.circuit.failed(probe == Probe::Yes, now) {
+                    self.notices.push(Notice::DoesNotAnswer { cause, wait });
+                }
+            }
+        }
+    }
+
+    /// A limiter turned that call away: none of them let it through.
+    fn limited(&mut self, limiter: Limiter, call: Call, now: Instant) {
+        let lane = &mut self.lanes[call.endpoint.index()];
+        let left = self.account.turned_away(call.number).unwrap_or(now);
+        lane.level.turned_away(call.number);
+        let level = match limiter {
+            Limiter::Concurrency => {
                 if let Some(concurrency) = self.concurrency.limited(call.beside, now) {
                     self.notices.push(Notice::FewerAtOnce { concurrency });
                 }
+                return;
             }
-            Answered::Limited(Limiter::Rate) => {
-                self.circuit.answered();
-                self.slow_down(call, now);
-            }
-            Answered::Failed(cause) => self.failed(cause, probe, now),
+            Limiter::EndpointRate => &mut lane.level,
+            Limiter::AccountRate => &mut self.account,
+        };
+        if let Some(pause) = level.slow_down(left, now) {
+            let per_second = level.current();
+            self.notices.push(Notice::SlowingDown { per_second, pause });
         }
     }
 
-    fn failed(&mut self, cause: String, probe: Probe, now: Instant) {
-        if let Some(wait) = self.circuit.failed(probe == Probe::Yes, now) {
-            self.notices.push(Notice::DoesNotAnswer { cause, wait });
-        }
-    }
-
-    /// A rate limiter turned that call away.
-    fn slow_down(&mut self, call: Call, now: Instant) {
-        let left = self.window.limited(call.number).unwrap_or(now);
-        let Some(pause) = self.adapt.limited(left, now, &self.window) else { return };
-        let per_second = self.adapt.current();
-        self.notices.push(Notice::SlowingDown { per_second, pause });
-        self.pause_until(now + pause);
-    }
-
-    /// Nobody goes before then.
+    /// Nobody calls before then.
     pub(super) fn pause_until(&mut self, until: Instant) {
-        self.paused_until = Some(self.paused_until.map_or(until, |already| already.max(until)));
+        self.account.pause_until(until);
     }
 
     /// What is to be said since the last time.
@@ -297,34 +293,48 @@ impl Gate {
 
     /// What the pace is at this moment; the queues and the key endpoint are not known here.
     pub(super) fn health(&self, now: Instant) -> Health {
+        let levels = || self.lanes.iter().map(|lane| &lane.level);
+        let paused = levels().chain([&self.account]).filter_map(|level| level.paused(now)).max();
         Health {
             configured_per_second: self.limits.strictest(),
-            current_per_second: self.adapt.current(),
-            used_per_second: self.window.in_last_second(now),
+            current_per_second: levels().map(Level::current).fold(self.account.current(), f64::min),
+            used_per_second: levels().map(|level| level.used(now)).max().unwrap_or(0),
             concurrency: self.concurrency.limit(),
             in_flight: self.in_flight,
-            preparing: self.prepared,
+            preparing: self.lanes.iter().map(|lane| lane.prepared).sum(),
             waiting: 0,
-            paused_for: self.paused(now).map(|until| until - now),
+            paused_for: paused.map(|until| until - now),
             circuit: self.circuit.state(),
             key_circuit: CircuitState::Closed,
         }
     }
 
-    fn paused(&self, now: Instant) -> Option<Instant> {
-        self.paused_until.filter(|until| now < *until)
+    fn paused(&self, endpoint: Endpoint, now: Instant) -> Option<Instant> {
+        self.account.paused(now).max(self.lanes[endpoint.index()].level.paused(now))
     }
 
-    /// Time alone may have raised the rate and the concurrency.
-    fn adapted(&mut self, now: Instant) {
-        self.adapt.tick(now);
+    /// Time alone may have raised the rates and the concurrency.
+    fn adapted(&mut self, endpoint: Endpoint, now: Instant) {
         self.concurrency.tick(self.in_flight, now);
-        self.turns.adapt(self.adapt.current(), now);
-        self.permits.adapt(self.adapt.current(), now);
+        self.account.tick(now);
+        self.lanes[endpoint.index()].level.tick(now);
+        let per_second = self.per_second(endpoint);
+        self.lanes[endpoint.index()].turns.adapt(per_second, now);
     }
 
-    /// A pause sends all that was prepared back; then no more come at once than may stand prepared.
-    fn turns_back_max(&self) -> u32 {
-        u32::try_from(self.preparation.places(self.adapt.current())).unwrap_or(u32::MAX)
+    /// What an endpoint may have at most.
+    fn per_second(&self, endpoint: Endpoint) -> f64 {
+        self.lanes[endpoint.index()].level.current().min(self.account.current())
+    }
+
+    /// How many of an endpoint's jobs may prepare or stand prepared: for its share of the account's rate, as what was
+    /// prepared grows old.
+    fn places(&self, endpoint: Endpoint) -> usize {
+        let lane = &self.lanes[endpoint.index()];
+        let others = self.lanes.iter().filter(|lane| lane.prepared > 0).count();
+        let sharing = if lane.prepared > 0 { others } else { others + 1 };
+        #[expect(clippy::cast_precision_loss, reason = "few")]
+        let share = self.account.current() / sharing as f64;
+        lane.preparation.places(lane.level.current().min(share))
     }
 }

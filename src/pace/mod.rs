@@ -4,9 +4,10 @@
 //! being let in and calling. So a job first takes a [`Turn`] (in order; no more than can be used in a moment),
 //! prepares, and then waits for its [`Permit`], after which it sends at once and tells when its call has left.
 //!
-//! Guarantees: turns and permits are given in order of arrival. Whoever stops waiting, or drops what was given,
-//! takes nothing along. No second holds more calls than the configured rate, judged by when they left: permits are
-//! evenly spaced by a cell-rate limiter ([`spacing`]), and what leaves late delays those a second after it
+//! Stripe limits each endpoint, and the account above them: so each endpoint has a queue and a limit of its own, and a call
+//! needs room in both. Guarantees: an endpoint's turns and permits are given in order of arrival. Whoever stops waiting, or
+//! drops what was given, takes nothing along. No second holds more calls than a configured rate, judged by when they left:
+//! permits are evenly spaced by a cell-rate limiter ([`spacing`]), and what leaves late delays those a second after it
 //! ([`window`]). All decisions are the [`gate`]'s; this file keeps the queues and the time.
 
 mod adapt;
@@ -14,6 +15,8 @@ mod breaker;
 mod circuit;
 mod concurrency;
 mod gate;
+mod lane;
+mod level;
 mod preparation;
 #[cfg(test)]
 mod simulation;
@@ -28,7 +31,7 @@ use crate::config::PaceConfig;
 use crate::metrics;
 pub use breaker::{Breaker, Pass};
 use gate::{Call, Gate, Probe};
-use waiting::{Place, Room, Shared};
+use waiting::{Place, Queueing, Shared};
 
 /// In-flight calls when none are configured: what the pace takes in this time (Stripe's slowest usual answers).
 const LATENCY_ASSUMED: Duration = Duration::from_secs(4);
@@ -51,11 +54,47 @@ pub enum Answered {
     Failed(String),
 }
 
+/// What Stripe limits for itself, beside the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Creating a card.
+    CreateCard,
+    /// Changing a card.
+    UpdateCard,
+    /// Creating a cardholder.
+    CreateCardholder,
+    /// Listing cards.
+    ListCards,
+    /// Listing cardholders.
+    ListCardholders,
+    /// Retrieving one object.
+    Retrieve,
+}
+
+impl Endpoint {
+    /// All of them, each at its index.
+    const ALL: [Self; 6] = [
+        Self::CreateCard,
+        Self::UpdateCard,
+        Self::CreateCardholder,
+        Self::ListCards,
+        Self::ListCardholders,
+        Self::Retrieve,
+    ];
+    const COUNT: usize = Self::ALL.len();
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// What a limiter counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limiter {
-    /// Calls in a second: the pace slows down.
-    Rate,
+    /// An endpoint's calls in a second: it slows down.
+    EndpointRate,
+    /// The account's calls in a second: all of them do.
+    AccountRate,
     /// Calls in flight: fewer go at once, at the same pace.
     Concurrency,
 }
@@ -74,11 +113,11 @@ pub enum CircuitState {
 /// What the pace is at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Health {
-    /// Configured, in calls per second: the smaller of the endpoint's and the account's limit.
+    /// Configured for an endpoint, in calls per second, and no more than for the account.
     pub configured_per_second: f64,
-    /// Adapted to what Stripe accepts.
+    /// Adapted to what Stripe accepts, of the endpoint for which that is least.
     pub current_per_second: f64,
-    /// Calls that left in the last second.
+    /// Calls that left in the last second, of the endpoint that had most.
     pub used_per_second: usize,
     /// Most calls in flight, adapted to what Stripe accepts.
     pub concurrency: usize,
@@ -112,14 +151,14 @@ impl Limits {
 /// Hands out turns and permits. Clones share it.
 #[derive(Clone)]
 pub struct Pace {
-    room: Room,
+    queueing: Queueing,
     key_endpoint: Breaker,
 }
 
 /// A place near the head of the line: time to fetch the key and prepare. Dropped, it goes to the next.
 #[must_use]
 pub struct Turn {
-    room: Room,
+    queueing: Queueing,
     place: Place,
     taken: Instant,
 }
@@ -161,23 +200,23 @@ impl Pace {
             configured => configured,
         };
         Self {
-            room: Room::open(Gate::new(limits, concurrency, Instant::now())),
+            queueing: Queueing::open(Gate::new(limits, concurrency, Instant::now())),
             key_endpoint: Breaker::new("Stripe's PIN key endpoint", "jobs with a PIN wait"),
         }
     }
 
-    /// Waits for a place near the head of the line, in order of arrival.
+    /// Waits for a place near the head of the endpoint's line, in order of arrival.
     ///
     /// # Errors
     /// If the line is closing.
-    pub async fn turn(&self) -> Result<Turn, Closed> {
-        let place = self.room.place().await?;
-        Ok(Turn { room: self.room.clone(), place, taken: Instant::now() })
+    pub async fn turn(&self, endpoint: Endpoint) -> Result<Turn, Closed> {
+        let place = self.queueing.place(endpoint).await?;
+        Ok(Turn { queueing: self.queueing.clone(), place, taken: Instant::now() })
     }
 
     /// Names the hosts in what the log says of them: the API's, and the one where PIN keys are fetched.
     pub fn name_hosts(&self, api: &str, keys: &str) {
-        self.room.name_host(api);
+        self.queueing.name_host(api);
         self.key_endpoint.name_host(keys);
     }
 
@@ -190,20 +229,20 @@ impl Pace {
 
     /// No more turns; jobs that wait for one are told. Permits still come to those that have theirs.
     pub fn close(&self) {
-        self.room.close();
+        self.queueing.close();
     }
 
     /// No call before so much time has passed: those of another process may still count in Stripe's second.
     pub fn hold(&self, rest: Duration) {
         if !rest.is_zero() {
-            self.room.hold(Instant::now() + rest);
+            self.queueing.hold(Instant::now() + rest);
         }
     }
 
     /// What the pace is at this moment.
     #[must_use]
     pub fn health(&self) -> Health {
-        Health { key_circuit: self.key_endpoint.state(), ..self.room.health() }
+        Health { key_circuit: self.key_endpoint.state(), ..self.queueing.health() }
     }
 
     /// Sets the metrics of what the pace is at this moment.
@@ -223,8 +262,8 @@ impl Pace {
 impl Turn {
     /// Waits for the moment to send.
     pub async fn permit(self) -> Waited {
-        let Self { room, place, taken } = self;
-        room.permit(place, taken.elapsed()).await.map_or(Waited::TooLong, Waited::Permit)
+        let Self { queueing, place, taken } = self;
+        queueing.permit(place, taken.elapsed()).await.map_or(Waited::TooLong, Waited::Permit)
     }
 
     /// The job could not prepare, as the key endpoint failed, which the pace takes for no failure of Stripe's API. Its
@@ -289,7 +328,8 @@ impl Departure {
 impl Drop for Departure {
     fn drop(&mut self) {
         if !self.left {
-            self.shared.change(Gate::never_left);
+            let endpoint = self.call.endpoint;
+            self.shared.change(|gate| gate.never_left(endpoint));
         }
     }
 }

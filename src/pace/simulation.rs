@@ -8,7 +8,10 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::gate::{Call, Gate, May, Probe};
-use super::{Answered, Limiter, Limits};
+use super::{Answered, Endpoint, Limiter, Limits};
+
+/// All calls here are for this one.
+const ENDPOINT: Endpoint = Endpoint::CreateCard;
 
 /// How a limiter counts a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +28,8 @@ struct Server {
     limits: Vec<(f64, usize)>,
     counts: Counts,
     concurrency: usize,
+    /// Whose limit that is, as its 429 says.
+    limiter: Limiter,
     /// Share of calls that are turned away for nothing.
     chance: f64,
     latency: Duration,
@@ -40,6 +45,7 @@ impl Server {
             limits: vec![(0.0, limit)],
             counts: Counts::Sliding,
             concurrency: usize::MAX,
+            limiter: Limiter::EndpointRate,
             chance: 0.0,
             latency: Duration::from_millis(latency_ms),
             down: 0.0..0.0,
@@ -68,13 +74,13 @@ impl Server {
             .expect("the first limit holds from the start")
             .1;
         if self.accepted.len() >= limit {
-            return Answered::Limited(Limiter::Rate);
+            return Answered::Limited(self.limiter);
         }
         if self.running >= self.concurrency {
             return Answered::Limited(Limiter::Concurrency);
         }
         if random.random_bool(self.chance) {
-            return Answered::Limited(Limiter::Rate);
+            return Answered::Limited(self.limiter);
         }
         self.accepted.push_back(at);
         self.running += 1;
@@ -158,7 +164,7 @@ impl Run {
             }
             let mut next: Option<Instant> = None;
             while let Some((probe, since)) = ready.front().copied() {
-                match gate.permit(probe, since, true, now) {
+                match gate.permit(ENDPOINT, probe, since, true, now) {
                     May::Go(call) => {
                         // Mostly at once, now and then late.
                         let late_us = if random.random_bool(0.1) { self.late_ms * 1000 } else { 1000 };
@@ -167,7 +173,7 @@ impl Run {
                         ready.pop_front();
                     }
                     May::Stale => {
-                        gate.turn_stale(probe, now);
+                        gate.turn_stale(ENDPOINT, probe, now);
                         ready.pop_front();
                     }
                     May::At(from) => {
@@ -179,7 +185,7 @@ impl Run {
                 }
             }
             loop {
-                match gate.turn(now) {
+                match gate.turn(ENDPOINT, now) {
                     May::Go(probe) => {
                         let takes = random.random_range(self.prepares_ms.0..=self.prepares_ms.1);
                         log.key_fetches.push(at);
@@ -206,7 +212,7 @@ impl Run {
             let at = (now - start).as_secs_f64();
             match event {
                 Event::Ready(probe, taken) => {
-                    gate.prepared_in(now - taken);
+                    gate.prepared_in(ENDPOINT, now - taken);
                     ready.push_back((probe, now));
                 }
                 Event::Leaves(call, probe) => {
@@ -277,19 +283,24 @@ fn a_slow_key_endpoint_does_not_starve_the_pace() {
 fn a_lower_limit_is_found_within_ten_seconds_and_used() {
     for rate in RATES {
         for latency_ms in LATENCIES_MS {
-            for counts in [Counts::Sliding, Counts::Fixed] {
+            for (counts, limiter) in [
+                (Counts::Sliding, Limiter::EndpointRate),
+                (Counts::Sliding, Limiter::AccountRate),
+                (Counts::Fixed, Limiter::EndpointRate),
+            ] {
                 for share in [0.1, 0.5, 0.9] {
                     for seed in 1..=if rate < 1000.0 { 3 } else { 1 } {
                         let allowed = limit(rate * share);
-                        let server = Server { counts, ..Server::new(allowed, latency_ms) };
+                        let server = Server { counts, limiter, ..Server::new(allowed, latency_ms) };
                         let mut run = Run::new(rate, server);
                         run.seed = seed;
                         let log = run.log();
                         #[expect(clippy::cast_precision_loss, reason = "few")]
                         let used = log.used(10.0, 40.0, allowed as f64);
                         let turned = log.share_limited();
-                        let what =
-                            format!("{rate}/s, {allowed} allowed, {latency_ms} ms, {counts:?}, seed {seed}");
+                        let what = format!(
+                            "{rate}/s, {allowed} by {limiter:?}, {latency_ms} ms, {counts:?}, seed {seed}"
+                        );
                         assert!(used >= 0.9, "{what}: {used} used");
                         // Each look for a higher limit costs a call; where only a hundred are allowed in all, they
                         // are more of them.
@@ -407,4 +418,71 @@ fn below_one_a_second_the_period_is_kept() {
     let log = run.log();
     assert!((29..=30).contains(&log.through.len()), "{}", log.through.len());
     assert!(log.through.windows(2).all(|pair| pair[1] - pair[0] > 1.98), "{:?}", log.through);
+}
+
+/// When calls of each endpoint may leave in so many seconds, all of them being wanted at any time.
+fn shared(limits: Limits, endpoints: &[Endpoint], seconds: u64) -> Vec<Vec<f64>> {
+    const STEP: Duration = Duration::from_micros(500);
+    let start = Instant::now();
+    let mut gate = Gate::new(limits, 4096, start);
+    let mut ready: Vec<VecDeque<(Probe, Instant)>> = vec![VecDeque::new(); endpoints.len()];
+    let mut left = vec![Vec::new(); endpoints.len()];
+    let mut now = start;
+    while now < start + Duration::from_secs(seconds) {
+        // Whoever is ready for longest goes first, as the queues have it.
+        loop {
+            let mut order: Vec<usize> = (0..endpoints.len()).filter(|at| !ready[*at].is_empty()).collect();
+            order.sort_by_key(|at| ready[*at].front().map(|(_, since)| *since));
+            let went = order.into_iter().any(|at| {
+                let (probe, since) = ready[at][0];
+                match gate.permit(endpoints[at], probe, since, true, now) {
+                    May::Go(call) => {
+                        gate.left(call, now);
+                        gate.answered(Answered::Accepted, call, probe, now);
+                        left[at].push((now - start).as_secs_f64());
+                    }
+                    May::Stale => gate.turn_stale(endpoints[at], probe, now),
+                    May::At(_) | May::Blocked => return false,
+                }
+                ready[at].pop_front();
+                true
+            });
+            if !went {
+                break;
+            }
+        }
+        for (endpoint, ready) in endpoints.iter().zip(&mut ready) {
+            while let May::Go(probe) = gate.turn(*endpoint, now) {
+                gate.prepared_in(*endpoint, Duration::from_millis(5));
+                ready.push_back((probe, now));
+            }
+        }
+        now += STEP;
+    }
+    left
+}
+
+#[test]
+fn each_endpoint_has_its_limit_and_all_of_them_the_accounts() {
+    let two = [Endpoint::CreateCardholder, Endpoint::CreateCard];
+    let three = [Endpoint::CreateCardholder, Endpoint::CreateCard, Endpoint::ListCards];
+    // The account's limit is above both; below both together; and the same as each one's.
+    for (account, endpoints, each) in
+        [(100.0, &two[..], 25.0), (40.0, &two, 20.0), (25.0, &two, 12.5), (60.0, &three, 20.0)]
+    {
+        let left = shared(Limits { endpoint: 25.0, account }, endpoints, 31);
+        let mut all: Vec<f64> = left.concat();
+        all.sort_by(f64::total_cmp);
+        assert!(fullest_second(&all) <= limit(account), "{account}: {}", fullest_second(&all));
+        for calls in &left {
+            assert!(fullest_second(calls) <= 25);
+            #[expect(clippy::cast_precision_loss, reason = "few")]
+            let used = Log::between(calls, 1.0, 31.0) as f64 / 30.0;
+            assert!((each * 0.95..=each * 1.05).contains(&used), "{account}, {each} each: {used}");
+        }
+        #[expect(clippy::cast_precision_loss, reason = "few")]
+        let used = Log::between(&all, 1.0, 31.0) as f64 / 30.0;
+        let sum: f64 = left.iter().map(|_| each).sum();
+        assert!(used >= 0.985 * sum, "{account}: {used} of {sum}");
+    }
 }

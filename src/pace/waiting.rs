@@ -1,4 +1,5 @@
-//! Who waits for the pace: two queues, first come first served, and the thread that watches the time for them.
+//! Who waits for the pace: two queues for each endpoint, first come first served, and the thread that watches the time for
+//! them.
 //!
 //! A thread of its own, since its sleeps must be exact: an async timer is up to a millisecond late. Who finds nobody
 //! before it and the gate open is let through at once; so the thread only works for those who must wait. Whoever
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::gate::{Gate, May, Probe};
-use super::{Closed, Health, Permit};
+use super::{Closed, Endpoint, Health, Permit};
 
 /// What all turns and permits of a pace share.
 pub(super) struct Shared {
@@ -23,14 +24,21 @@ pub(super) struct Shared {
 
 struct State {
     gate: Gate,
-    turns: VecDeque<oneshot::Sender<Place>>,
-    permits: VecDeque<Prepared>,
+    /// By endpoint.
+    queues: [Queues; Endpoint::COUNT],
     /// No more turns.
     closed: bool,
     /// Nobody is left who could ask.
     ended: bool,
     /// Until when the thread sleeps; none: until it is woken.
     sleeps_until: Option<Instant>,
+}
+
+/// An endpoint's.
+#[derive(Default)]
+struct Queues {
+    turns: VecDeque<oneshot::Sender<Place>>,
+    permits: VecDeque<Prepared>,
 }
 
 /// One that waits for its permit.
@@ -44,13 +52,14 @@ struct Prepared {
 /// A turn's hold on the gate. Dropped, it goes to the next.
 pub(super) struct Place {
     shared: Arc<Shared>,
+    endpoint: Endpoint,
     probe: Probe,
     held: bool,
 }
 
 /// The queues, as those see them who may ask; the thread ends with the last of them.
 #[derive(Clone)]
-pub(super) struct Room {
+pub(super) struct Queueing {
     shared: Arc<Shared>,
     _open: Arc<Open>,
 }
@@ -64,13 +73,12 @@ impl Drop for Open {
     }
 }
 
-impl Room {
+impl Queueing {
     pub(super) fn open(gate: Gate) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 gate,
-                turns: VecDeque::new(),
-                permits: VecDeque::new(),
+                queues: Default::default(),
                 closed: false,
                 ended: false,
                 sleeps_until: None,
@@ -87,16 +95,17 @@ impl Room {
     }
 
     /// Waits for a turn.
-    pub(super) async fn place(&self) -> Result<Place, Closed> {
+    pub(super) async fn place(&self, endpoint: Endpoint) -> Result<Place, Closed> {
         let granted = {
             let mut state = self.shared.state();
             if state.closed {
                 return Err(Closed);
             }
             let (grant, granted) = oneshot::channel();
-            state.turns.push_back(grant);
+            let turns = &mut state.queues[endpoint.index()].turns;
+            turns.push_back(grant);
             // Behind others, it is for the time or for somebody's end to serve them all.
-            if state.turns.len() == 1 {
+            if turns.len() == 1 {
                 self.shared.serve(&mut state);
             }
             granted
@@ -108,10 +117,12 @@ impl Room {
     pub(super) async fn permit(&self, place: Place, took: Duration) -> Option<Permit> {
         let granted = {
             let mut state = self.shared.state();
-            state.gate.prepared_in(took);
+            let endpoint = place.endpoint;
+            state.gate.prepared_in(endpoint, took);
             let (permit, granted) = oneshot::channel();
-            state.permits.push_back(Prepared { place, ready: Instant::now(), permit });
-            if state.permits.len() == 1 {
+            let permits = &mut state.queues[endpoint.index()].permits;
+            permits.push_back(Prepared { place, ready: Instant::now(), permit });
+            if permits.len() == 1 {
                 self.shared.serve(&mut state);
             }
             granted
@@ -127,7 +138,7 @@ impl Room {
     pub(super) fn close(&self) {
         let mut state = self.shared.state();
         state.closed = true;
-        state.turns.clear();
+        state.queues.iter_mut().for_each(|queues| queues.turns.clear());
     }
 
     pub(super) fn hold(&self, until: Instant) {
@@ -136,7 +147,8 @@ impl Room {
 
     pub(super) fn health(&self) -> Health {
         let state = self.shared.state();
-        let waiting = state.turns.iter().filter(|turn| !turn.is_closed()).count();
+        let turns = state.queues.iter().flat_map(|queues| &queues.turns);
+        let waiting = turns.filter(|turn| !turn.is_closed()).count();
         Health { waiting, ..state.gate.health(Instant::now()) }
     }
 }
@@ -145,16 +157,16 @@ impl Place {
     /// The key endpoint failed.
     pub(super) fn failed(mut self) {
         self.held = false;
-        let (probe, now) = (self.probe, Instant::now());
-        self.shared.change(|gate| gate.turn_failed(probe, now));
+        let (endpoint, probe, now) = (self.endpoint, self.probe, Instant::now());
+        self.shared.change(|gate| gate.turn_failed(endpoint, probe, now));
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if self.held {
-            let (probe, now) = (self.probe, Instant::now());
-            self.shared.change(|gate| gate.turn_back(probe, now));
+            let (endpoint, probe, now) = (self.endpoint, self.probe, Instant::now());
+            self.shared.change(|gate| gate.turn_back(endpoint, probe, now));
         }
     }
 }
@@ -196,61 +208,98 @@ impl Shared {
     }
 
     fn let_send(self: &Arc<Self>, state: &mut State) -> Option<Instant> {
-        while let Some(prepared) = state.permits.front() {
-            let now = Instant::now();
-            let probe = prepared.place.probe;
-            if prepared.permit.is_closed() {
-                if let Some(prepared) = state.permits.pop_front() {
-                    prepared.place.given_up();
-                    state.gate.turn_back(probe, now);
+        loop {
+            // Endpoints share the account's limit: whoever has been prepared for longest goes first.
+            let ready = |endpoint: &Endpoint| {
+                state.queues[endpoint.index()].permits.front().map(|prepared| prepared.ready)
+            };
+            let mut endpoints = Endpoint::ALL;
+            endpoints.sort_unstable_by_key(|endpoint| {
+                ready(endpoint).map_or((true, None), |at| (false, Some(at)))
+            });
+            let (mut next, mut went): (Option<Instant>, bool) = (None, false);
+            for endpoint in endpoints {
+                match self.let_one_send(endpoint, state) {
+                    None => {}
+                    Some(May::Go(()) | May::Stale) => {
+                        went = true;
+                        break;
+                    }
+                    Some(May::At(from)) => next = Some(next.map_or(from, |next| next.min(from))),
+                    Some(May::Blocked) => {}
                 }
-                continue;
             }
-            match state.gate.permit(probe, prepared.ready, !state.turns.is_empty(), now) {
-                May::Go(call) => {
-                    let Some(prepared) = state.permits.pop_front() else { break };
-                    prepared.place.given_up();
-                    if let Err(mut permit) = prepared.permit.send(Permit::new(self.clone(), call, probe)) {
-                        // It stopped waiting this very moment. Undone here, as its drop would lock again.
-                        permit.undo();
-                        state.gate.never_left();
-                        state.gate.abandoned(probe, now);
-                    }
-                }
-                May::Stale => {
-                    if let Some(prepared) = state.permits.pop_front() {
-                        prepared.place.given_up();
-                        state.gate.turn_stale(probe, now);
-                    }
-                }
-                May::At(from) => return Some(from),
-                May::Blocked => return None,
+            if !went {
+                return next;
             }
         }
-        None
+    }
+
+    /// The first of an endpoint's; none if nobody waits.
+    fn let_one_send(self: &Arc<Self>, endpoint: Endpoint, state: &mut State) -> Option<May<()>> {
+        let State { gate, queues, .. } = state;
+        let queues = &mut queues[endpoint.index()];
+        let prepared = queues.permits.front()?;
+        let (now, probe) = (Instant::now(), prepared.place.probe);
+        if prepared.permit.is_closed() {
+            queues.permits.pop_front()?.place.given_up();
+            gate.turn_back(endpoint, probe, now);
+            return Some(May::Go(()));
+        }
+        let behind = !queues.turns.is_empty();
+        let may = gate.permit(endpoint, probe, prepared.ready, behind, now);
+        let may = match may {
+            May::Go(call) => {
+                let prepared = queues.permits.pop_front()?;
+                prepared.place.given_up();
+                if let Err(mut permit) = prepared.permit.send(Permit::new(self.clone(), call, probe)) {
+                    // It stopped waiting this very moment. Undone here, as its drop would lock again.
+                    permit.undo();
+                    gate.never_left(endpoint);
+                    gate.abandoned(probe, now);
+                }
+                May::Go(())
+            }
+            May::Stale => {
+                queues.permits.pop_front()?.place.given_up();
+                gate.turn_stale(endpoint, probe, now);
+                May::Stale
+            }
+            May::At(from) => May::At(from),
+            May::Blocked => May::Blocked,
+        };
+        Some(may)
     }
 
     fn let_prepare(self: &Arc<Self>, state: &mut State) -> Option<Instant> {
-        while let Some(turn) = state.turns.front() {
-            if turn.is_closed() {
-                state.turns.pop_front();
-                continue;
-            }
-            let now = Instant::now();
-            match state.gate.turn(now) {
-                May::Go(probe) => {
-                    let Some(turn) = state.turns.pop_front() else { break };
-                    let place = Place { shared: self.clone(), probe, held: true };
-                    if let Err(place) = turn.send(place) {
-                        place.given_up();
-                        state.gate.turn_back(probe, now);
-                    }
+        let State { gate, queues, .. } = state;
+        let mut next: Option<Instant> = None;
+        for endpoint in Endpoint::ALL {
+            let turns = &mut queues[endpoint.index()].turns;
+            while let Some(turn) = turns.front() {
+                if turn.is_closed() {
+                    turns.pop_front();
+                    continue;
                 }
-                May::At(from) => return Some(from),
-                May::Blocked | May::Stale => return None,
+                let now = Instant::now();
+                match gate.turn(endpoint, now) {
+                    May::Go(probe) => {
+                        let Some(turn) = turns.pop_front() else { break };
+                        let place = Place { shared: self.clone(), endpoint, probe, held: true };
+                        if let Err(place) = turn.send(place) {
+                            place.given_up();
+                            gate.turn_back(endpoint, probe, now);
+                        }
+                    }
+                    May::At(from) => {
+                        next = Some(next.map_or(from, |next| next.min(from)));
+                        break;
+                    }
+                    May::Blocked | May::Stale => break,
+                }
             }
         }
-        None
+        next
     }
 
     /// The thread: sleeps until somebody may go.
@@ -273,7 +322,7 @@ impl Shared {
             };
         }
         // Who is still in a queue stopped waiting. Their places lock when they are dropped, so not in here.
-        let left_over = std::mem::take(&mut state.permits);
+        let left_over = std::mem::take(&mut state.queues);
         drop(state);
         drop(left_over);
     }

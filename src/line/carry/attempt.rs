@@ -9,7 +9,7 @@ use crate::ledger::{Begin, Recorded, State};
 use crate::line::decision::Next;
 use crate::line::gate::Standing;
 use crate::line::lease::Held;
-use crate::line::{Stop, changes};
+use crate::line::{Stop, changes, endpoint_of};
 use crate::metrics;
 use crate::outcome::Refusal;
 use crate::pace::{Pass, Permit, Turn, Waited};
@@ -48,8 +48,9 @@ impl Carried<'_> {
     /// A turn of the pace; none if the gate was shut meanwhile: then the turn goes to the next.
     pub(super) async fn turn(&mut self) -> Result<Option<Turn>, Stop> {
         let began = Instant::now();
+        let endpoint = endpoint_of(self.job.request.operation());
         let turn = tokio::select! {
-            turn = self.line.parts.pace.turn() => turn.map_err(|_| Stop::Closed),
+            turn = self.line.parts.pace.turn(endpoint) => turn.map_err(|_| Stop::Closed),
             () = self.recall.cancelled() => Err(Stop::Closed),
         };
         self.waited += began.elapsed();
