@@ -137,16 +137,16 @@ impl Generation {
 /// Which ciphertext a card was made with, told by a piece of its digest: enough to see that a later one is another,
 /// and nothing of the PIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PinMark(pub [u8; 8]);
+pub struct PinDigest(pub [u8; 8]);
 
-impl PinMark {
+impl PinDigest {
     /// Of a PIN's ciphertext.
     #[must_use]
     pub fn of(pin: &PinJwe) -> Self {
         let digest = Sha256::digest(pin.expose().as_bytes());
-        let mut mark = [0; 8];
-        mark.copy_from_slice(&digest[..8]);
-        Self(mark)
+        let mut piece = [0; 8];
+        piece.copy_from_slice(&digest[..8]);
+        Self(piece)
     }
 
     /// As the ledger stores it.
@@ -183,6 +183,12 @@ impl Step {
     /// Every step there can be.
     pub fn every() -> impl Iterator<Item = Self> {
         Self::ALL.iter().map(|(step, _)| *step)
+    }
+
+    /// Whether it is what its job is about.
+    #[must_use]
+    pub const fn is_last(self) -> bool {
+        matches!(self, Self::Last(_))
     }
 
     /// The operation.
@@ -314,6 +320,16 @@ impl Job {
         let mut content = [0; 16];
         content.copy_from_slice(&self.fingerprint.0[..16]);
         Content(content)
+    }
+
+    /// What a change asks for, by its parameters' names; nothing if it is no change.
+    #[must_use]
+    pub fn changed(&self) -> Vec<String> {
+        if self.request.operation() != Operation::UpdateCard {
+            return Vec::new();
+        }
+        let pin = self.pin.as_ref().map(|_| crate::operation::PIN);
+        self.request.names().chain(pin).map(str::to_owned).collect()
     }
 
     /// Whether it asks for what the ledger says was asked for.

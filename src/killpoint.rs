@@ -20,11 +20,11 @@ mod armed {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    /// A signal, and the passage at which the process sends it to itself.
+    /// A signal, and the pass_number at which the process sends it to itself.
     struct Wanted {
         signal: Signal,
         place: String,
-        passage: u64,
+        pass_number: u64,
         passed: AtomicU64,
     }
 
@@ -35,14 +35,14 @@ mod armed {
 
     fn wanted(variable: &str, signal: Signal) -> Option<Wanted> {
         let wanted = std::env::var(variable).ok()?;
-        let (place, passage) = wanted.split_once(':')?;
-        let passage = passage.parse().ok()?;
-        Some(Wanted { signal, place: place.to_owned(), passage, passed: AtomicU64::new(0) })
+        let (place, pass_number) = wanted.split_once(':')?;
+        let pass_number = pass_number.parse().ok()?;
+        Some(Wanted { signal, place: place.to_owned(), pass_number, passed: AtomicU64::new(0) })
     }
 
     pub(super) fn pass(place: &str) {
         for wanted in WANTED.iter().filter(|wanted| wanted.place == place) {
-            if wanted.passed.fetch_add(1, Ordering::SeqCst) + 1 == wanted.passage {
+            if wanted.passed.fetch_add(1, Ordering::SeqCst) + 1 == wanted.pass_number {
                 let _ = kill_process(getpid(), wanted.signal);
             }
         }

@@ -80,6 +80,9 @@ pub struct Card {
     /// Whose it is, `ich_…`; none if that was not kept, as by versions before the second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cardholder: Option<String>,
+    /// What a change of it asked for, by its parameters' names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
 }
 
 /// Why a job has no effect, as its sender should read it.

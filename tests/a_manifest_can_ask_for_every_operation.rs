@@ -99,6 +99,9 @@ async fn people_get_a_cardholder_and_a_card_each_and_cards_are_changed_once() {
         let output = program.run(&["issue", "changes.csv", "--rate", "300"]).await;
         expect_exit(&output, 0);
         assert!(said(&output).contains("60 updated"), "{}", said(&output));
+        let told = std::fs::read_to_string(issuing.path("changes.results.csv")).unwrap();
+        let changed = ",metadata[team]; status; pin[encrypted_number]";
+        assert_eq!(told.lines().filter(|line| line.ends_with(changed)).count(), PEOPLE, "{told}");
         let account = issuing.sandbox.account();
         assert_eq!((account.cards.len(), account.changes.len()), (PEOPLE, PEOPLE));
         for made in &account.cards {
@@ -130,6 +133,51 @@ async fn people_alone_are_created_once() {
             assert!(account.cardholders.iter().any(|made| made.id == cardholder));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cards_are_cancelled_only_if_their_number_was_said() {
+    let issuing = Issuing::with(Options::default()).await;
+    issuing.manifest(8).await;
+    expect_exit(&issuing.program().run(&["issue", "cards.csv", "--rate", "300"]).await, 0);
+    let mut text = "row_id,card,status,cancellation_reason\n".to_owned();
+    for (number, (row, [_, card, _])) in results(&issuing, "cards.results.csv").into_iter().enumerate() {
+        let change = if number < 5 { "canceled,lost" } else { "inactive," };
+        text += &format!("{row},{card},{change}\n");
+    }
+    std::fs::write(issuing.path("leavers.csv"), text).unwrap();
+    for said_so in [&[][..], &["--yes-cancel", "8"]] {
+        let output =
+            issuing.program().run(&[&["issue", "leavers.csv", "--rate", "300"], said_so].concat()).await;
+        expect_exit(&output, 2);
+        assert!(said(&output).contains("5 cards would be cancelled, for ever"), "{}", said(&output));
+        assert!(said(&output).contains("--yes-cancel 5"), "{}", said(&output));
+        assert_eq!(issuing.sandbox.account().changes.len(), 0);
+    }
+    let output = issuing.program().run(&["issue", "leavers.csv", "--rate", "300", "--yes-cancel", "5"]).await;
+    expect_exit(&output, 0);
+    assert_eq!(issuing.sandbox.account().changes.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_was_a_card_is_never_a_change() {
+    let issuing = Issuing::with(Options::default()).await;
+    issuing.manifest(10).await;
+    expect_exit(&issuing.program().run(&["issue", "cards.csv", "--rate", "300"]).await, 0);
+    let mut text = "row_id,card,status\n".to_owned();
+    for (row, [_, card, _]) in results(&issuing, "cards.results.csv") {
+        text += &format!("{row},{card},active\n");
+    }
+    std::fs::write(issuing.path("changes.csv"), text).unwrap();
+    let output = issuing.program().run(&["issue", "changes.csv", "--batch", "cards", "--rate", "300"]).await;
+    expect_exit(&output, 1);
+    assert!(said(&output).contains("10 refused"), "{}", said(&output));
+    assert_eq!(issuing.sandbox.account().changes.len(), 0);
+    let told = std::fs::read_to_string(issuing.path("changes.results.csv")).unwrap();
+    assert_eq!(told.matches("job_conflict").count(), 10, "{told}");
+    // What the ledger knows is the cards, as before.
+    let status = issuing.program().run(&["status", "cards"]).await;
+    assert!(said(&status).contains("10 issued, 0 refused"), "{}", said(&status));
 }
 
 #[test]

@@ -212,6 +212,16 @@ fn a_near_match_is_offered_for_a_column_and_a_value() {
 }
 
 #[test]
+fn no_card_number_is_ever_asked_for() {
+    for field in ["number", "cvc", "replacement_for.number", " number", "number.x"] {
+        assert_eq!(codes("expand[0]", field), ["card_number"], "{field}");
+    }
+    for field in ["cardholder", "replacement_for", "number_of_cards", "phone_number"] {
+        assert_eq!(codes("expand[0]", field), [] as [&str; 0], "{field}");
+    }
+}
+
+#[test]
 fn a_pin_in_the_clear_is_refused_at_the_door_and_quoted_nowhere() {
     for column in ["pin", "PIN", "Pin", "pin[number]", "PIN code", "card_pin", "pinCode", "new pin", "pin2"] {
         let text = row(&[(column, "4711")]);

@@ -16,16 +16,16 @@ const ISSUE: [&str; 4] = ["issue", "cards.csv", "--rate", "400"];
 /// Kills the process at a boundary, in the first, a middle and the last job; then runs it to its end.
 async fn killed_at(place: &str) {
     const ROWS: usize = 24;
-    for passage in [1, ROWS / 2, ROWS - ROWS / 5] {
+    for pass_number in [1, ROWS / 2, ROWS - ROWS / 5] {
         let sandbox = Sandbox::start(Options { latency: Duration::from_millis(5), ..Options::default() });
         let sandbox = sandbox.await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, ROWS).await;
         let program = Program::new(directory.path(), &sandbox);
-        let killer =
-            Program::new(directory.path(), &sandbox).with("EMBOSSER_KILL_AT", &format!("{place}:{passage}"));
+        let killer = Program::new(directory.path(), &sandbox)
+            .with("EMBOSSER_KILL_AT", &format!("{place}:{pass_number}"));
         let killed = killer.run(&ISSUE).await;
-        assert!(was_killed(&killed), "{place}:{passage} was not passed: {killed:?}");
+        assert!(was_killed(&killed), "{place}:{pass_number} was not passed: {killed:?}");
         assert!(sandbox.account().cards.len() < ROWS || place != "paced");
         // Killed a second time, resuming, at the same boundary: recovery is a crash's favourite moment.
         let again = Program::new(directory.path(), &sandbox).with("EMBOSSER_KILL_AT", &format!("{place}:1"));

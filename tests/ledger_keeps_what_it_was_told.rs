@@ -43,6 +43,7 @@ fn issued() -> State {
         exp_month: 12,
         exp_year: 2031,
         cardholder: Some("ich_7".into()),
+        changed: Vec::new(),
     }))
 }
 

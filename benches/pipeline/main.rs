@@ -178,6 +178,7 @@ impl Rollout {
             skip_invalid: false,
             // Every rollout asks for the same cards.
             second_cards: true,
+            yes_cancel: None,
             no_wait: false,
         };
         Self { name: name.to_owned(), args, config, rows }

@@ -46,6 +46,9 @@ pub struct Args {
     /// Publish rows again that were issued before under other names: second cards.
     #[arg(long)]
     pub second_cards: bool,
+    /// How many cards the manifest cancels: that cannot be undone.
+    #[arg(long, value_name = "N")]
+    pub yes_cancel: Option<u64>,
     /// The worker's ledger, if it can be read here: rows that it knows under other names are told, and get no second cards
     /// [default: ledger.url, or the user's own place].
     #[arg(long, value_name = "URL")]
@@ -75,6 +78,9 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     let manifest = super::manifest::open(&args.manifest).await?;
     let verb = Verb { infinitive: "publish", participle: "published" };
     let report = super::manifest::check(&manifest, CheckOptions::default(), args.skip_invalid, verb).await?;
+    report.cancels_are_wanted(args.yes_cancel).map_err(|reason| {
+        format!("{reason}; nothing was published. Pass --yes-cancel {} if that is meant", report.cancels)
+    })?;
     let valid = report.rows - report.invalid_rows;
     // Whoever works on the queue may hold a live key: a person is asked first.
     let (queue, address) = (broker.topology.jobs.as_str(), broker.shown());

@@ -22,7 +22,7 @@ mod store;
 use std::sync::Arc;
 
 use crate::clock::Time;
-use crate::job::{Batch, Content, Generation, Job, JobId, PinMark, Step};
+use crate::job::{Batch, Content, Generation, Job, JobId, PinDigest, Step};
 use crate::outcome::{Ended, Outcome, Output, Refusal};
 
 pub use handle::Ledger;
@@ -152,7 +152,7 @@ pub struct Row {
     /// What was asked for.
     pub content: Content,
     /// Which ciphertext of a PIN was sent with it, if one was.
-    pub pin: Option<PinMark>,
+    pub pin: Option<PinDigest>,
     /// How far it has come.
     pub state: State,
     /// Which idempotency key is in use.
@@ -184,7 +184,7 @@ impl Row {
             row: job.place.as_ref().map(|place| place.row),
             row_id: job.place.as_ref().and_then(|place| place.row_id.clone()),
             content: job.content(),
-            pin: job.pin.as_ref().map(PinMark::of),
+            pin: job.pin.as_ref().map(PinDigest::of),
             state,
             generation: Generation::FIRST,
             key_began: None,

@@ -280,7 +280,8 @@ impl Postgres {
         let document = serde_json::to_string(&keys).expect("strings always serialise");
         let select = format!(
             "SELECT {COLUMNS} FROM json_array_elements($1::json) AS wanted
-             JOIN steps ON steps.scope = wanted->>0 AND steps.job_id = wanted->>1 AND steps.step = wanted->>2"
+             JOIN steps ON steps.scope = wanted->>0 AND steps.job_id = wanted->>1 AND (steps.step = wanted->>2
+             OR wanted->>2 NOT LIKE 'first:%' AND steps.step NOT LIKE 'first:%')"
         );
         let raw = sqlx::query(sqlx::AssertSqlSafe(select))
             .bind(document)
@@ -293,7 +294,9 @@ impl Postgres {
             found.insert((row.scope.clone(), row.id.clone(), row.step), row);
         }
         let of = |(scope, id, step): &(&Scope, &JobId, Step)| {
-            found.get(&((*scope).clone(), (*id).clone(), *step)).cloned()
+            let of_step = |step| found.get(&((*scope).clone(), (*id).clone(), step));
+            let others = || Step::every().filter(|other| step.is_last() && other.is_last());
+            of_step(*step).or_else(|| others().find_map(of_step)).cloned()
         };
         Ok(wanted.iter().map(of).collect())
     }

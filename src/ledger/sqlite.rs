@@ -94,7 +94,11 @@ impl Sqlite {
             Ok(connection)
         };
         let connection = patiently(connect).map_err(|error| meaning(&name, &error))?;
-        let look_up = format!("SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND job_id = ?2 AND step = ?3");
+        // The step itself, or the last one that is known of the id, whatever it does.
+        let look_up = format!(
+            "SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND job_id = ?2
+             AND (step = ?3 OR ?3 NOT LIKE 'first:%' AND step NOT LIKE 'first:%') ORDER BY step <> ?3 LIMIT 1"
+        );
         let file = file_of(url).unwrap_or_default();
         let identity = identity_of(&file);
         let mut sqlite = Self { connection, name, look_up, file, identity };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BatchCounts, BatchRow, Kind, LedgerError, Row, SameContent, Scope, State, Version};
 use crate::clock::Time;
-use crate::job::{Batch, Content, Generation, JobId, PinMark, Step};
+use crate::job::{Batch, Content, Generation, JobId, PinDigest, Step};
 use crate::operation::Operation;
 use crate::outcome::{Card, Cardholder, Output, Refusal};
 
@@ -113,6 +113,8 @@ struct StoredOutput<'a> {
     exp_year: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cardholder: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    changed: Vec<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Cow<'a, str>>,
 }
@@ -148,7 +150,7 @@ pub(super) fn document(row: &Row) -> Document<'_> {
         row_number: row.row.and_then(|number| i64::try_from(number).ok()).unwrap_or(0),
         row_id: row.row_id.as_deref(),
         content: row.content.to_hex(),
-        pin: row.pin.map(PinMark::to_hex),
+        pin: row.pin.map(PinDigest::to_hex),
         state: kind.word(),
         generation: i64::from(row.generation.0),
         key_began_ms: row.key_began.map(Time::unix_ms),
@@ -205,7 +207,7 @@ fn read_row(columns: &mut impl Columns, job: &mut String) -> Result<Row, Unreada
     let row = columns.number()?.and_then(|row| u64::try_from(row).ok()).filter(|row| *row > 0);
     let row_id = columns.text()?;
     let content = columns.text()?.as_deref().and_then(Content::of_hex);
-    let pin = columns.text()?.as_deref().and_then(PinMark::of_hex);
+    let pin = columns.text()?.as_deref().and_then(PinDigest::of_hex);
     let kind = columns.text()?.as_deref().and_then(Kind::of_word);
     let generation = small(columns.number()?).map(Generation);
     let key_began = columns.number()?.map(Time::from_unix_ms);
@@ -258,6 +260,7 @@ fn stored(output: &Output) -> String {
             exp_month: Some(card.exp_month),
             exp_year: Some(card.exp_year),
             cardholder: card.cardholder.as_deref().map(Cow::from),
+            changed: card.changed.iter().map(Cow::from).collect(),
             status: None,
         },
         Output::Created(cardholder) => StoredOutput {
@@ -266,6 +269,7 @@ fn stored(output: &Output) -> String {
             exp_month: None,
             exp_year: None,
             cardholder: None,
+            changed: Vec::new(),
             status: cardholder.status.as_deref().map(Cow::from),
         },
     };
@@ -280,6 +284,7 @@ fn output_from(operation: Operation, text: &str) -> Option<Output> {
         exp_month: stored.exp_month.unwrap_or(0),
         exp_year: stored.exp_year.unwrap_or(0),
         cardholder: stored.cardholder.map(Cow::into_owned),
+        changed: stored.changed.into_iter().map(Cow::into_owned).collect(),
     };
     Some(match operation {
         Operation::CreateCard => Output::Issued(card(stored)),

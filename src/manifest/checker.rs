@@ -93,6 +93,7 @@ impl Checker {
         *count += 1;
         report.cardholders += u64::from(good.person);
         report.pins += u64::from(good.pin);
+        report.cancels += u64::from(good.cancels);
     }
 
     /// Adds what is wrong with the header.

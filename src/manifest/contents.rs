@@ -16,14 +16,14 @@ const PERSON: &str = "cardholder[";
 
 /// What each row asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct Contents {
     /// What the row is about.
     pub(super) operation: Operation,
     /// Whether its cardholder may be created first.
     pub(super) with_people: bool,
 }
 
-impl Asked {
+impl Contents {
     /// By the header's names.
     pub(super) fn of_names(names: &[&str]) -> Self {
         let named = || names.iter().copied().filter(|name| !name.is_empty() && *name != ROW_ID);
@@ -108,31 +108,31 @@ mod tests {
 
     #[test]
     fn the_columns_tell_what_is_asked_for() {
-        let asked = |names: &[&str]| {
-            let asked = Asked::of_names(names);
-            (asked.operation, asked.with_people)
+        let contents = |names: &[&str]| {
+            let contents = Contents::of_names(names);
+            (contents.operation, contents.with_people)
         };
-        assert_eq!(asked(&["row_id", "type", "currency"]), (Operation::CreateCard, false));
-        assert_eq!(asked(&["type", "cardholder[name]"]), (Operation::CreateCard, true));
-        assert_eq!(asked(&["row_id", "cardholder[name]", ""]), (Operation::CreateCardholder, false));
-        assert_eq!(asked(&["status", "card"]), (Operation::UpdateCard, false));
-        assert_eq!(asked(&["row_id"]), (Operation::CreateCard, false));
+        assert_eq!(contents(&["row_id", "type", "currency"]), (Operation::CreateCard, false));
+        assert_eq!(contents(&["type", "cardholder[name]"]), (Operation::CreateCard, true));
+        assert_eq!(contents(&["row_id", "cardholder[name]", ""]), (Operation::CreateCardholder, false));
+        assert_eq!(contents(&["status", "card"]), (Operation::UpdateCard, false));
+        assert_eq!(contents(&["row_id"]), (Operation::CreateCard, false));
     }
 
     #[test]
     fn a_persons_columns_are_the_cardholders_parameters() {
-        let asked = Asked::of_names(&["type", "cardholder[name]"]);
+        let contents = Contents::of_names(&["type", "cardholder[name]"]);
         for (column, path) in
             [("cardholder[name]", "name"), ("cardholder[billing][address][city]", "billing[address][city]")]
         {
-            let (part, _) = asked.kind_of(column).unwrap();
-            assert_eq!((part, asked.path_of(part, column).as_str()), (Part::First, path));
-            assert_eq!(asked.column_of(part, path), column);
+            let (part, _) = contents.kind_of(column).unwrap();
+            assert_eq!((part, contents.path_of(part, column).as_str()), (Part::First, path));
+            assert_eq!(contents.column_of(part, path), column);
         }
-        let near = |name: &str| asked.kind_of(name).unwrap_err().suggestion;
+        let near = |name: &str| contents.kind_of(name).unwrap_err().suggestion;
         assert_eq!(near("cardholder[nane]").as_deref(), Some("cardholder[name]"));
         assert_eq!(near("cardholder[encrypted_pin]").as_deref(), Some(PIN));
-        assert_eq!(asked.kind_of("cardholder[pin]").unwrap_err().code, "pin_in_clear");
-        assert_eq!(asked.kind_of("cardholder[name").unwrap_err().code, "unknown_parameter");
+        assert_eq!(contents.kind_of("cardholder[pin]").unwrap_err().code, "pin_in_clear");
+        assert_eq!(contents.kind_of("cardholder[name").unwrap_err().code, "unknown_parameter");
     }
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 use crate::operation::Operation;
 use crate::operation::kind::Kind;
 
-use super::asked::{Asked, CARD};
 use super::blocks::Flaw;
+use super::contents::{CARD, Contents};
 use super::records::Records;
 use super::{ManifestError, Problem, ROW_ID};
 
@@ -49,7 +49,7 @@ pub(super) struct Column {
 /// The columns and what is wrong with them.
 #[derive(Debug)]
 pub(super) struct Header {
-    pub(super) asked: Asked,
+    pub(super) contents: Contents,
     pub(super) columns: Vec<Column>,
     pub(super) problems: Vec<Problem>,
 }
@@ -108,7 +108,7 @@ pub(super) fn read<R: Read>(records: &mut Records<R>, path: &Path) -> Result<Hea
 }
 
 fn columns(names: &[&str], line: u64) -> Header {
-    let asked = Asked::of_names(names);
+    let contents = Contents::of_names(names);
     let (mut columns, mut problems): (Vec<Column>, Vec<Problem>) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     for (index, name) in names.iter().enumerate() {
@@ -122,10 +122,10 @@ fn columns(names: &[&str], line: u64) -> Header {
             wrong("duplicate_column", "stands twice in the header".into(), None)
         } else if *name == ROW_ID {
             Holds::RowId
-        } else if *name == CARD && asked.operation == Operation::UpdateCard {
+        } else if *name == CARD && contents.operation == Operation::UpdateCard {
             Holds::Card
         } else {
-            match asked.kind_of(name) {
+            match contents.kind_of(name) {
                 Ok((part, kind)) => Holds::Parameter(part, kind),
                 Err(problem) => {
                     let suggestion = problem.suggestion.or_else(|| own_column_like(name).map(str::to_owned));
@@ -134,26 +134,26 @@ fn columns(names: &[&str], line: u64) -> Header {
             }
         };
         let path = match holds {
-            Holds::Parameter(part, _) => asked.path_of(part, name),
+            Holds::Parameter(part, _) => contents.path_of(part, name),
             _ => (*name).to_owned(),
         };
         columns.push(Column { name: (*name).to_owned(), path, holds });
     }
-    for (part, needed) in asked.always_required() {
-        let column = asked.column_of(part, needed);
+    for (part, needed) in contents.always_required() {
+        let column = contents.column_of(part, needed);
         if !seen.contains(column.as_str()) {
-            let who = if asked.is_person(part) { "cardholder who is created" } else { "card" };
+            let who = if contents.is_person(part) { "cardholder who is created" } else { "card" };
             let reason = format!("is no column of the header, and every {who} needs it");
             problems.push(Problem { line, row: 0, column, code: "missing_column", reason, suggestion: None });
         }
     }
     let names_no_change = columns.iter().all(|column| matches!(column.holds, Holds::RowId | Holds::Card));
-    if asked.operation == Operation::UpdateCard && names_no_change {
+    if contents.operation == Operation::UpdateCard && names_no_change {
         let reason = "the header has no column of what is to be changed".into();
         let column = String::new();
         problems.push(Problem { line, row: 0, column, code: "missing_column", reason, suggestion: None });
     }
-    Header { asked, columns, problems }
+    Header { contents, columns, problems }
 }
 
 /// The column of embosser's own that a name may mean.

@@ -1,14 +1,14 @@
 //! A manifest: a CSV whose columns are Stripe's parameters in bracket form, plus `row_id`. Its rows are cards to create, with
-//! or without their cardholders, cardholders alone, or changes of cards ([`asked`]).
+//! or without their cardholders, cardholders alone, or changes of cards ([`contents`]).
 //!
 //! Read as a stream, row by row, from its file each time; never held whole. Whoever issues it reads what was checked
 //! ([`snapshot`]). Every problem names its line and column. Never: a PIN or a JWE in a problem, or in memory after it was read: buffers are wiped.
 
-mod asked;
 pub mod batch;
 mod blocks;
 mod check;
 mod checker;
+mod contents;
 mod header;
 mod names;
 mod plan;
@@ -28,7 +28,7 @@ use serde::Serialize;
 use crate::content::Content;
 use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
-use asked::Asked;
+use contents::Contents;
 use header::{Column, Header};
 use plan::Plan;
 use records::Records;
@@ -183,7 +183,7 @@ pub struct Manifest {
     path: PathBuf,
     /// What the file is held to; none: it is read as it is.
     snapshot: Option<Snapshot>,
-    asked: Asked,
+    contents: Contents,
     columns: Vec<Column>,
     /// What is wrong with the header; empty unless the rows are only to be checked.
     header_problems: Vec<Problem>,
@@ -223,12 +223,12 @@ impl Manifest {
     }
 
     fn of_header(path: &Path, header: Header) -> Result<Self, ManifestError> {
-        let Header { asked, columns, problems } = header;
+        let Header { contents, columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
-        let plan = Plan::of(asked, &columns);
-        Ok(Self { path: path.into(), snapshot: None, asked, columns, header_problems: problems, plan })
+        let plan = Plan::of(contents, &columns);
+        Ok(Self { path: path.into(), snapshot: None, contents, columns, header_problems: problems, plan })
     }
 
     /// The same, but every row is judged by the rules of requests: what the plan is held against.
@@ -241,7 +241,7 @@ impl Manifest {
     /// What its rows are about.
     #[must_use]
     pub fn operation(&self) -> Operation {
-        self.asked.operation
+        self.contents.operation
     }
 
     /// Without problems in the header.

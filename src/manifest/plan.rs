@@ -8,10 +8,13 @@ use crate::operation::kind::Kind;
 use crate::operation::params::metadata_key;
 use crate::operation::{Operation, PIN, Request, is_card_id, may_leave_gaps};
 
-use super::asked::Asked;
+use super::contents::Contents;
 use super::header::{Column, Holds, Part};
 use super::rows::row_id_is_good;
 use super::{CELL_BYTES_MAX, Row};
+
+/// The status of a card that is cancelled, for ever.
+const CANCELED: &str = "canceled";
 
 /// Columns as bits.
 type Columns = u128;
@@ -27,7 +30,7 @@ struct Demand {
 /// What makes a row right under one header.
 #[derive(Debug)]
 pub(super) struct Plan {
-    asked: Asked,
+    contents: Contents,
     /// What each column holds, and its bit.
     columns: Vec<(Holds, Columns)>,
     last: Requested,
@@ -37,6 +40,7 @@ pub(super) struct Plan {
     /// The column of a cardholder who exists.
     cardholder: Columns,
     kind_column: Option<usize>,
+    status_column: Option<usize>,
     row_id_column: Option<usize>,
     card_column: Option<usize>,
 }
@@ -72,6 +76,8 @@ pub(super) struct Good {
     /// Whether its cardholder is created first.
     pub(super) person: bool,
     pub(super) pin: bool,
+    /// Whether it cancels its card.
+    pub(super) cancels: bool,
 }
 
 impl Subject {
@@ -89,13 +95,14 @@ impl Good {
     /// What a row counts as.
     pub(super) fn of(row: &Row) -> Self {
         let subject = Subject::of(row.request.operation(), row.request.kind() == "physical");
-        Self { subject, person: row.first.is_some(), pin: row.pin.is_some() }
+        let cancels = subject == Subject::Change && row.request.value("status") == Some(CANCELED);
+        Self { subject, person: row.first.is_some(), pin: row.pin.is_some(), cancels }
     }
 }
 
 impl Plan {
     /// The plan for these columns; none if there are more than it has bits for.
-    pub(super) fn of(asked: Asked, columns: &[Column]) -> Option<Self> {
+    pub(super) fn of(contents: Contents, columns: &[Column]) -> Option<Self> {
         if columns.len() > Columns::BITS as usize {
             return None;
         }
@@ -108,13 +115,14 @@ impl Plan {
         let bit = |at: Option<usize>| at.map_or(0, |at| 1 << at);
         let place_of = |holds| columns.iter().position(|column| column.holds == holds);
         Some(Self {
-            asked,
+            contents,
             columns: columns.iter().enumerate().map(|(at, column)| (column.holds, 1 << at)).collect(),
-            last: Requested::of(asked, Part::Last, columns),
-            first: asked.with_people.then(|| Requested::of(asked, Part::First, columns)),
+            last: Requested::of(contents, Part::Last, columns),
+            first: contents.with_people.then(|| Requested::of(contents, Part::First, columns)),
             pin: bit(of_last(PIN)),
             cardholder: bit(of_last("cardholder")),
             kind_column: of_last("type"),
+            status_column: of_last("status"),
             row_id_column: place_of(Holds::RowId),
             card_column: place_of(Holds::Card),
         })
@@ -128,9 +136,11 @@ impl Plan {
     /// Whether the row is right. `cell` gives the n-th cell; there are as many as columns.
     pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<Good> {
         let given = self.given(&cell)?;
-        let is_physical = self.kind_column.is_some_and(|at| cell(at) == "physical");
+        let is = |at: Option<usize>, word: &str| at.is_some_and(|at| cell(at) == word);
+        let subject = Subject::of(self.contents.operation, is(self.kind_column, "physical"));
         Some(Good {
-            subject: Subject::of(self.asked.operation, is_physical),
+            subject,
+            cancels: subject == Subject::Change && is(self.status_column, CANCELED),
             person: self.first.as_ref().is_some_and(|first| given & first.own != 0),
             pin: given & self.pin != 0,
         })
@@ -179,13 +189,13 @@ impl Plan {
                 (given & first.own != 0) != (given & self.cardholder != 0)
                     && (given & first.own == 0 || first.is_right(given))
             })
-            && (self.asked.operation != Operation::UpdateCard || given & self.last.own != 0);
+            && (self.contents.operation != Operation::UpdateCard || given & self.last.own != 0);
         is_right.then_some(given)
     }
 }
 
 impl Requested {
-    fn of(asked: Asked, part: Part, columns: &[Column]) -> Self {
+    fn of(contents: Contents, part: Part, columns: &[Column]) -> Self {
         let is_own = |column: &Column| matches!(column.holds, Holds::Parameter(of, _) if of == part);
         let bits = |wanted: &dyn Fn(&str) -> bool| -> Columns {
             let wanted =
@@ -201,7 +211,7 @@ impl Requested {
         let all = |parent: &str, parts: &[&str]| {
             parts.iter().try_fold(0, |all, part| Some(all | one(format!("{parent}{part}"))?))
         };
-        let operation = asked.operation_of(part);
+        let operation = contents.operation_of(part);
         let mut demands = Vec::new();
         for (parent, parts) in operation.declaration().required {
             match parent.strip_suffix("[0]") {

@@ -21,7 +21,7 @@ use crate::operation::Operation;
 
 /// Rows that are asked about in one question. The allocator gives answers for hundreds of rows back late, as they are large and
 /// made on another thread: with 512 an upload of any size took 10 MB more.
-const ASKED_AT_ONCE: usize = 64;
+const LOOKED_UP_AT_ONCE: usize = 64;
 
 /// A row that is known under another id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,7 +204,7 @@ impl Recogniser {
             scope,
             batch,
             runtime,
-            page: Vec::with_capacity(ASKED_AT_ONCE),
+            page: Vec::with_capacity(LOOKED_UP_AT_ONCE),
             hasher: std::hash::RandomState::new(),
             ids: Vec::new(),
             unknown: Vec::new(),
@@ -232,7 +232,7 @@ impl Recogniser {
         former.copy_from_slice(&row.request.fingerprint()[..16]);
         let unknown = Unknown { row: row.number, row_id: row.row_id.clone(), content, is_new: true };
         self.page.push((id, Content(former), unknown));
-        if self.page.len() >= ASKED_AT_ONCE {
+        if self.page.len() >= LOOKED_UP_AT_ONCE {
             self.ask()?;
         }
         Ok(())

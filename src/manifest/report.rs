@@ -26,6 +26,8 @@ pub struct CheckReport {
     pub r#virtual: u64,
     /// Changes of cards among them.
     pub changes: u64,
+    /// Those of them that cancel the card.
+    pub cancels: u64,
     /// Cardholders to be created among them, alone or before their cards.
     pub cardholders: u64,
     /// All problems.
@@ -51,12 +53,31 @@ impl CheckReport {
         let made =
             format!("{} ({} virtual, {} physical)", counted(cards, "card"), self.r#virtual, self.physical);
         match self {
+            Self { changes: 1.., cancels: 1.., .. } => {
+                format!("{} ({} cancelled)", counted(self.changes, "card change"), self.cancels)
+            }
             Self { changes: 1.., .. } => counted(self.changes, "card change"),
             Self { cardholders: 1.., .. } if cards == 0 => counted(self.cardholders, "new cardholder"),
             Self { cardholders: 1.., .. } => {
                 format!("{made}, {}", counted(self.cardholders, "new cardholder"))
             }
             _ => made,
+        }
+    }
+
+    /// Cancelling cannot be undone: it must have been said how many cards are to be cancelled.
+    ///
+    /// # Errors
+    /// What is wrong, if something else was said, or nothing.
+    pub fn cancels_are_wanted(&self, wanted: Option<u64>) -> Result<(), String> {
+        let cards = counted(self.cancels, "card");
+        match wanted {
+            None if self.cancels == 0 => Ok(()),
+            Some(wanted) if wanted == self.cancels => Ok(()),
+            None => Err(format!("{cards} would be cancelled, for ever")),
+            Some(wanted) => {
+                Err(format!("{cards} would be cancelled, for ever, and not the {wanted} that were said"))
+            }
         }
     }
 

@@ -144,11 +144,11 @@ impl Manifest {
 
     /// What a row asks for, the first request and the last, or all that is wrong with it, by columns.
     fn requests(&self, given: Given) -> Result<(Option<Request>, Request), Vec<FieldProblem>> {
-        let asked = self.asked;
+        let contents = self.contents;
         let mut problems = Vec::new();
-        let cardholder = asked.column_of(Part::Last, "cardholder");
+        let cardholder = contents.column_of(Part::Last, "cardholder");
         let exists = given.last.iter().any(|(path, _)| *path == cardholder);
-        if asked.with_people {
+        if contents.with_people {
             match (exists, given.first.is_empty()) {
                 (true, false) => problems.push(FieldProblem::new(
                     &cardholder,
@@ -157,7 +157,7 @@ impl Manifest {
                      them empty",
                 )),
                 (false, true) => problems.push(FieldProblem::new(
-                    &asked.column_of(Part::First, "name"),
+                    &contents.column_of(Part::First, "name"),
                     "missing",
                     "is required, as is the rest of who gets the card; or give the id of a cardholder who exists in the \
                      column cardholder",
@@ -165,7 +165,7 @@ impl Manifest {
                 _ => {}
             }
         }
-        if asked.operation == Operation::UpdateCard && given.last.is_empty() {
+        if contents.operation == Operation::UpdateCard && given.last.is_empty() {
             problems.push(FieldProblem::new(
                 "",
                 "no_change",
@@ -174,11 +174,11 @@ impl Manifest {
         }
         let mut made = |part, pairs: Vec<(String, String)>| {
             let to_column = |field: FieldProblem| FieldProblem {
-                path: asked.column_of(part, &field.path),
+                path: contents.column_of(part, &field.path),
                 suggestion: field.suggestion,
                 ..field
             };
-            Request::from_pairs(asked.operation_of(part), pairs)
+            Request::from_pairs(contents.operation_of(part), pairs)
                 .map_err(|fields| problems.extend(fields.into_iter().map(to_column)))
                 .ok()
         };

@@ -16,7 +16,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
         ("currency", Kind::Currency),
         ("exp_month", Kind::Integer { min: 1, max: 12 }),
         ("exp_year", Kind::Integer { min: 2000, max: 9999 }),
-        ("expand[0]", Kind::Text(TEXT_MAX)),
+        ("expand[0]", Kind::Expand),
         ("financial_account", Kind::Text(TEXT_MAX)),
         ("lifecycle_controls[cancel_after][payment_count]", Kind::Integer { min: 1, max: i64::MAX }),
         ("metadata[*]", Kind::Metadata { of_pin: false }),

@@ -17,7 +17,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
         ("billing[address][state]", Kind::Text(TEXT_MAX)),
         ("company[tax_id]", Kind::Text(TEXT_MAX)),
         ("email", Kind::Text(TEXT_MAX)),
-        ("expand[0]", Kind::Text(TEXT_MAX)),
+        ("expand[0]", Kind::Expand),
         ("individual[card_issuing][user_terms_acceptance][date]", Kind::Integer { min: 0, max: i64::MAX }),
         ("individual[card_issuing][user_terms_acceptance][ip]", Kind::Text(TEXT_MAX)),
         ("individual[card_issuing][user_terms_acceptance][user_agent]", Kind::Text(TEXT_MAX)),

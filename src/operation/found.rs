@@ -55,22 +55,22 @@ impl Found {
         }
     }
 
-    /// What the operation yielded.
+    /// What the operation yielded; `changed`: what a change asked for.
     #[must_use]
-    pub fn output(&self, operation: Operation) -> Output {
+    pub fn output(&self, operation: Operation, changed: Vec<String>) -> Output {
         match operation {
             Operation::CreateCardholder => {
                 Output::Created(Cardholder { id: self.id.clone(), status: self.status.clone() })
             }
             Operation::CreateCard => Output::Issued(self.card()),
-            Operation::UpdateCard => Output::Updated(self.card()),
+            Operation::UpdateCard => Output::Updated(Card { changed, ..self.card() }),
         }
     }
 
     fn card(&self) -> Card {
         let (exp_month, exp_year) = (self.exp_month, self.exp_year);
         let (last4, cardholder) = (self.last4.clone(), self.cardholder.clone());
-        Card { id: self.id.clone(), last4, exp_month, exp_year, cardholder }
+        Card { id: self.id.clone(), last4, exp_month, exp_year, cardholder, changed: Vec::new() }
     }
 }
 

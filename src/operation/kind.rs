@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Boolean,
     /// A PIN's JWE.
     Pin,
+    /// A field that the answer is to hold in full: none that would bring a card's number along.
+    Expand,
     /// A metadata value.
     Metadata {
         /// Its key speaks of a PIN, so digits in it are taken for one.
@@ -80,6 +82,7 @@ impl Kind {
             Self::Amount => integer(value).is_some_and(|number| number >= 0),
             Self::Boolean => boolean(value).is_some(),
             Self::Pin => crate::jwe::is_sound(value),
+            Self::Expand => within(value, TEXT_MAX) && !is_secret(value),
             Self::Metadata { of_pin } => within(value, METADATA_VALUE_MAX) && !(of_pin && pin_like(value)),
         }
     }
@@ -87,6 +90,11 @@ impl Kind {
     /// Why a value that is not accepted is not.
     pub(crate) fn explain(self, value: &str) -> Wrong {
         match self {
+            Self::Expand if is_secret(value.as_bytes()) => Wrong::new(
+                "card_number",
+                "would bring a card's number or CVC into this program, which never holds one; leave it out",
+            ),
+            Self::Expand => Wrong::new("too_long", format!("may have at most {TEXT_MAX} characters")),
             Self::Text(max) => Wrong::new("too_long", format!("may have at most {max} characters")),
             Self::Metadata { of_pin: true } if pin_like(value.as_bytes()) => Wrong::new(
                 "pin_in_clear",
@@ -145,6 +153,11 @@ fn number_wrong(value: &str, min: i64, max: i64, what: &str) -> Wrong {
         Some(_) => Wrong::new("out_of_range", format!("must be from {min} to {max}")),
         None => Wrong::new("not_an_integer", what),
     }
+}
+
+/// Whether a field that is expanded is a card's number or CVC, by itself or within another.
+fn is_secret(field: &[u8]) -> bool {
+    field.split(|byte| *byte == b'.').any(|part| matches!(part.trim_ascii(), b"number" | b"cvc"))
 }
 
 /// At most so many characters; a text has no more characters than bytes, so the short ones need no count.

@@ -231,6 +231,11 @@ impl Request {
         }
     }
 
+    /// The names of all parameters that were given, but the PIN's.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.form.iter().map(|(path, _)| path)
+    }
+
     /// The value of a parameter, if it was given.
     #[must_use]
     pub fn value(&self, path: &str) -> Option<&str> {

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::kind::{Kind, METADATA_VALUE_MAX};
+use super::kind::{Kind, METADATA_VALUE_MAX, TEXT_MAX};
 use super::params::METADATA_KEY_MAX;
 use super::{Declaration, METADATA_RESERVED};
 use crate::pin::JWE_CHARACTERS_MAX;
@@ -168,6 +168,10 @@ fn leaf(kind: Kind, need: Need) -> Value {
             "pattern": "^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+){4}$",
             "writeOnly": true,
             "description": "The PIN as a compact JWE, encrypted on the cardholder's device under Stripe's current key.",
+        })),
+        Kind::Expand => text(json!({
+            "maxLength": TEXT_MAX,
+            "not": { "pattern": "(^|\\.)\\s*(number|cvc)\\s*(\\.|$)" },
         })),
         Kind::Metadata { .. } => text(json!({ "maxLength": METADATA_VALUE_MAX })),
     }

@@ -13,7 +13,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
     id_prefix: "ic_",
     parameters: &[
         ("cancellation_reason", Kind::OneOf(&["lost", "stolen"])),
-        ("expand[0]", Kind::Text(TEXT_MAX)),
+        ("expand[0]", Kind::Expand),
         ("metadata[*]", Kind::Metadata { of_pin: false }),
         ("personalization_design", Kind::Text(TEXT_MAX)),
         ("pin[encrypted_number]", Kind::Pin),

@@ -258,7 +258,14 @@ mod tests {
 
     fn issued() -> Ended {
         let (id, last4) = ("ic_1".into(), "4242".into());
-        let card = Card { id, last4, exp_month: 8, exp_year: 2030, cardholder: Some("ich_1".into()) };
+        let card = Card {
+            id,
+            last4,
+            exp_month: 8,
+            exp_year: 2030,
+            cardholder: Some("ich_1".into()),
+            changed: vec!["status".into(), "metadata[a]".into()],
+        };
         ended(Outcome::Done(Output::Issued(card)))
     }
 
@@ -288,7 +295,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[1],
-            "1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1"
+            "1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1,status; metadata[a]"
         );
         assert!(lines[2].starts_with("2,'@b,'@n/@b,refused,,,,1,x,\"'=HYPERLINK"), "{}", lines[2]);
         let back: Vec<_> = read_back(&path).unwrap().unwrap().map(Result::unwrap).collect();

@@ -15,7 +15,7 @@ pub use earlier::{Earlier, EarlierRow, read_back};
 pub use file::Results;
 
 /// The columns, in order. Those of earlier versions ended before: see [`FORMER_COLUMNS`].
-pub const COLUMNS: [&str; 14] = [
+pub const COLUMNS: [&str; 15] = [
     "row",
     "row_id",
     "job_id",
@@ -30,6 +30,7 @@ pub const COLUMNS: [&str; 14] = [
     "note",
     "scope",
     "cardholder_id",
+    "changed",
 ];
 
 /// How many of the columns the files of earlier versions have.
@@ -86,6 +87,7 @@ impl<'a> Line<'a> {
             neutral(self.ended.note.as_deref().unwrap_or("")),
             neutral(self.scope),
             cardholder.map_or("".into(), neutral),
+            card.map_or("".into(), |card| card.changed.join("; ").into()),
         ]
     }
 }

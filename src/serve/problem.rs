@@ -36,6 +36,8 @@ pub(super) enum Kind {
     Conflict,
     /// These rows were issued under another name.
     IssuedBefore,
+    /// Cards would be cancelled, and it was not said how many.
+    CancelsUnsaid,
     /// A bound was passed.
     TooLarge,
     /// Neither CSV nor a form.
@@ -70,6 +72,7 @@ impl Kind {
             Self::IssuedBefore => {
                 (Http::CONFLICT, "issued_before", "These rows were issued under another name")
             }
+            Self::CancelsUnsaid => (Http::CONFLICT, "cancels_unsaid", "Cards would be cancelled"),
             Self::TooLarge => (Http::PAYLOAD_TOO_LARGE, "too_large", "The upload is too large"),
             Self::UnsupportedMediaType => {
                 (Http::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "This type is not taken")
@@ -100,6 +103,9 @@ pub(super) struct Problem {
     status: u16,
     /// What is wrong with this request and what to do.
     detail: String,
+    /// Cards that would be cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancels: Option<u32>,
     /// Rows that were read, for a manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     rows: Option<u32>,
@@ -108,7 +114,7 @@ pub(super) struct Problem {
     invalid_rows: Option<u32>,
     /// How many problems there are in all; `problems` holds the first 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
-    problem_count: Option<u64>,
+    problem_count: Option<u32>,
     /// Each thing that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Wrong>,
@@ -162,6 +168,7 @@ impl Problem {
             title,
             status: status.as_u16(),
             detail: detail.into(),
+            cancels: None,
             rows: None,
             invalid_rows: None,
             problem_count: None,
@@ -183,16 +190,23 @@ impl Problem {
         Self {
             rows: u32::try_from(report.rows).ok(),
             invalid_rows: u32::try_from(report.invalid_rows).ok(),
-            problem_count: Some(report.problem_count),
+            problem_count: u32::try_from(report.problem_count).ok(),
             problems: report.problems.into_iter().map(Wrong::from).collect(),
             ..Self::new(Kind::InvalidManifest, detail)
         }
     }
 
+    /// With how many cards would be cancelled.
+    #[must_use]
+    pub(super) fn with_cancels(mut self, cancels: u64) -> Self {
+        self.cancels = u32::try_from(cancels).ok();
+        self
+    }
+
     /// With each thing that is wrong.
     #[must_use]
     pub(super) fn with(mut self, problems: Vec<Wrong>) -> Self {
-        self.problem_count = Some(problems.len() as u64);
+        self.problem_count = u32::try_from(problems.len()).ok();
         self.problems = problems;
         self
     }

@@ -93,8 +93,11 @@ pub(super) struct ResultsQuery {
 pub(super) struct EndView {
     /// Stripe's id of its card.
     pub(super) card_id: Option<String>,
-    /// Stripe's id of its cardholder, if that is what the job created.
+    /// Stripe's id of the cardholder that was created, or whose card it is.
     pub(super) cardholder_id: Option<String>,
+    /// What a change asked for, by its parameters' names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) changed: Vec<String>,
     /// The last four digits of the card's number.
     pub last4: Option<String>,
     /// The card's expiry, `MM/YYYY`.
@@ -137,18 +140,23 @@ impl RowView {
             Outcome::Refused(_) => OutcomeWord::Refused,
             Outcome::Unresolved(_) => OutcomeWord::Unresolved,
         };
-        let (card, cardholder, refusal) = match outcome {
-            Outcome::Done(Output::Issued(card) | Output::Updated(card)) => (Some(card), None, None),
-            Outcome::Done(Output::Created(cardholder)) => (None, Some(cardholder), None),
-            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, None, Some(refusal)),
+        let cardholder_id = match &outcome {
+            Outcome::Done(output) => output.cardholder().map(str::to_owned),
+            Outcome::Refused(_) | Outcome::Unresolved(_) => None,
+        };
+        let (card, refusal) = match outcome {
+            Outcome::Done(Output::Issued(card) | Output::Updated(card)) => (Some(card), None),
+            Outcome::Done(Output::Created(_)) => (None, None),
+            Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
         };
         let (code, message) =
             refusal.map_or((None, None), |refusal| (Some(refusal.code.into_owned()), Some(refusal.message)));
         let end = EndView {
+            changed: card.as_ref().map(|card| card.changed.clone()).unwrap_or_default(),
             expiry: card.as_ref().map(|card| format!("{:02}/{}", card.exp_month, card.exp_year)),
             last4: card.as_ref().map(|card| card.last4.clone()),
             card_id: card.map(|card| card.id),
-            cardholder_id: cardholder.map(|cardholder| cardholder.id),
+            cardholder_id,
             code,
             message,
             attempts,

@@ -30,6 +30,8 @@ pub(super) struct UploadQuery {
     pub(super) name: Option<String>,
     /// `true` if the same rows were issued under another name, and every row is to get a second card.
     pub(super) second_cards: Option<bool>,
+    /// How many cards the manifest cancels, if it does: that cannot be undone.
+    pub(super) yes_cancel: Option<u64>,
 }
 
 impl UploadQuery {

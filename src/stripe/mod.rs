@@ -288,7 +288,7 @@ impl Client {
             // Whatever a server says to a request that it has not got.
             (Departed::HeldBack, _) => Err(Silence::HeldBack),
             (_, Ok(reply)) => Ok(reply),
-            (Departed::NeverAsked, Err(reason)) => Err(Silence::NotSent(reason)),
+            (Departed::NeverPolled, Err(reason)) => Err(Silence::NotSent(reason)),
             (Departed::Yes, Err(reason)) => Err(Silence::NoAnswer(reason)),
         }
     }

@@ -48,11 +48,11 @@ pub(super) enum Departed {
     /// It was asked and stayed.
     HeldBack,
     /// No connection ever asked for it, and none will.
-    NeverAsked,
+    NeverPolled,
 }
 
 /// Nobody has asked yet whether the body may leave.
-const UNASKED: u8 = 0;
+const PENDING: u8 = 0;
 const LEFT: u8 = 1;
 const HELD_BACK: u8 = 2;
 /// Nobody waits for the answer any more: a connection that asks now gets nothing.
@@ -68,12 +68,12 @@ impl Departures {
         match self.seal() {
             Err(LEFT) => Departed::Yes,
             Err(HELD_BACK) => Departed::HeldBack,
-            Ok(_) | Err(_) => Departed::NeverAsked,
+            Ok(_) | Err(_) => Departed::NeverPolled,
         }
     }
 
     fn seal(&self) -> Result<u8, u8> {
-        self.0.compare_exchange(UNASKED, SEALED, Ordering::SeqCst, Ordering::SeqCst)
+        self.0.compare_exchange(PENDING, SEALED, Ordering::SeqCst, Ordering::SeqCst)
     }
 }
 
@@ -86,8 +86,8 @@ impl Drop for Departures {
 impl Departing {
     fn ask(self) -> Leave {
         // Noted as left before it is asked: whoever looks in between must not take it for held back.
-        let unasked = self.noted.compare_exchange(UNASKED, LEFT, Ordering::SeqCst, Ordering::SeqCst);
-        if unasked.is_err() {
+        let pending = self.noted.compare_exchange(PENDING, LEFT, Ordering::SeqCst, Ordering::SeqCst);
+        if pending.is_err() {
             return Leave::Stay;
         }
         let leave = (self.leaves)();
@@ -104,7 +104,7 @@ impl Outgoing {
         bytes: Bytes,
         leaves: impl FnOnce() -> Leave + Send + Sync + 'static,
     ) -> (Self, Departures) {
-        let noted = Arc::new(AtomicU8::new(UNASKED));
+        let noted = Arc::new(AtomicU8::new(PENDING));
         let departing = Departing { leaves: Box::new(leaves), noted: noted.clone() };
         (Self { bytes: Some(bytes), departing: Some(departing) }, Departures(noted))
     }
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn what_was_never_asked_has_not_left() {
         let (outgoing, departures) = Outgoing::new(Bytes::from_static(b"x"), || Leave::Go);
-        assert_eq!(departures.end(), Departed::NeverAsked);
+        assert_eq!(departures.end(), Departed::NeverPolled);
         drop(outgoing);
     }
 }

@@ -179,8 +179,14 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_answered_even_if_it_was_recalled() {
-        let card =
-            Card { id: "ic".into(), last4: "1".into(), exp_month: 1, exp_year: 2030, cardholder: None };
+        let card = Card {
+            id: "ic".into(),
+            last4: "1".into(),
+            exp_month: 1,
+            exp_year: 2030,
+            cardholder: None,
+            changed: Vec::new(),
+        };
         for back in [None, Some(Back::Queue), Some(Back::Ladder)] {
             let issued = of(Outcome::Done(Output::Issued(card.clone())), back);
             assert!(

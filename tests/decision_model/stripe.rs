@@ -126,6 +126,7 @@ pub(crate) fn card() -> Output {
         exp_month: 1,
         exp_year: 2030,
         cardholder: None,
+        changed: Vec::new(),
     })
 }
 

@@ -15,9 +15,9 @@ use crate::operation::Operation;
 use crate::results::read_back;
 
 /// Rows that are told one by one; the others are counted.
-const TOLD_MAX: usize = 10;
+const LISTED_MAX: usize = 10;
 /// Jobs that are asked about in one question.
-const ASKED_AT_ONCE: usize = 512;
+const LOOKED_UP_AT_ONCE: usize = 512;
 
 /// What the ledger knows of the manifest's rows, under their own ids and under others.
 ///
@@ -60,12 +60,12 @@ pub(crate) fn print_recognised(recognition: &Recognition, say: fn(&str)) {
         recognition.len(),
         recognition.rows
     ));
-    for recognised in recognition.rows_in_order().into_iter().take(TOLD_MAX) {
+    for recognised in recognition.rows_in_order().into_iter().take(LISTED_MAX) {
         let name = recognised.row_id.as_ref().map(|row_id| format!(" ({row_id})")).unwrap_or_default();
         say(&format!("  row {}{name}: {}", recognised.row, recognised.note()));
     }
-    if recognition.len() > TOLD_MAX {
-        say(&format!("  and {} more, which stand in the results", recognition.len() - TOLD_MAX));
+    if recognition.len() > LISTED_MAX {
+        say(&format!("  and {} more, which stand in the results", recognition.len() - LISTED_MAX));
     }
     say("  (--second-cards issues them all again)");
 }
@@ -116,7 +116,7 @@ pub(super) async fn hold_results_against(ledger: &Ledger, scope: &Scope, path: &
         {
             page.push(((id, Step::Last(operation)), made));
         }
-        if page.len() >= ASKED_AT_ONCE || is_last && !page.is_empty() {
+        if page.len() >= LOOKED_UP_AT_ONCE || is_last && !page.is_empty() {
             let mut known = vec![false; page.len()];
             for scope in &scopes {
                 let asked = page.iter().map(|(asked, _)| asked.clone()).collect();

@@ -32,7 +32,7 @@ use crate::tally::{Counts, Tally};
 use carry::{Carried, carry_all};
 
 /// Between two looks whether Stripe was ever reached, once it should have been.
-const ASKED_AGAIN: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Options of `embosser issue`.
 #[derive(Debug, clap::Args)]
@@ -72,6 +72,9 @@ pub struct Args {
     /// Issue rows again that were issued before under other names: second cards.
     #[arg(long)]
     pub second_cards: bool,
+    /// How many cards the manifest cancels: that cannot be undone.
+    #[arg(long, value_name = "N")]
+    pub yes_cancel: Option<u64>,
     /// End at once if another process calls for this account, instead of waiting until it ends.
     #[arg(long)]
     pub no_wait: bool,
@@ -92,6 +95,9 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let options = CheckOptions { digest: true };
     let verb = Verb { infinitive: "issue", participle: "issued" };
     let report = super::manifest::check(&manifest, options, args.skip_invalid, verb).await?;
+    report.cancels_are_wanted(args.yes_cancel).map_err(|reason| {
+        format!("{reason}; nothing was done. Pass --yes-cancel {} if that is meant", report.cancels)
+    })?;
     let (access, sandbox) = connect(args.sandbox, &mut config, api_key).await?;
     if !confirm(&args, &config, access.mode(), &report)? {
         return Err("nothing was issued".into());
@@ -230,7 +236,7 @@ async fn end_if_never_answered(line: Arc<Line>, host: String, time_max: Duration
             return line.halt_with(Halt::Unreachable(reason));
         }
         // Too few calls have failed so far to say so.
-        wait = ASKED_AGAIN;
+        wait = CHECK_EVERY;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Carried;
 use super::attempt::Called;
-use crate::job::PinMark;
+use crate::job::PinDigest;
 use crate::line::decision::Answered;
 use crate::line::refusals::{Meaning, OnSameRefusals, Whose};
 use crate::line::{Halt, Stop, limiter_of};
@@ -35,7 +35,7 @@ impl Carried<'_> {
                 } else {
                     self.request_id = request_id;
                     self.made_with_this_pin();
-                    (Answered::Done(found.output(operation)), Paced::Accepted, None)
+                    (Answered::Done(found.output(operation, self.job.changed())), Paced::Accepted, None)
                 }
             }
             Answer::Refused { refusal, request_id, replayed, same } => {
@@ -130,9 +130,9 @@ impl Carried<'_> {
 
     /// Stripe answered with a card: the call that made it had this very body, and so this PIN.
     pub(super) fn made_with_this_pin(&mut self) {
-        let mark = self.job.pin.as_ref().map(PinMark::of);
+        let pin = self.job.pin.as_ref().map(PinDigest::of);
         if let Some(known) = &mut self.known {
-            known.pin = mark;
+            known.pin = pin;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Carried;
 use crate::clock::Moment;
-use crate::job::{Job, PinMark};
+use crate::job::{Job, PinDigest};
 use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
 use crate::line::{Halt, Line, Stop};
@@ -145,8 +145,8 @@ pub(in crate::line) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Opt
     }
     // Of a card that was found, or that a ledger of the first version knows, no PIN is known.
     let is_known = (begun.is_some() || row.version.0 > 1) && called_for.content == job.content();
-    let mark = job.pin.as_ref().map(PinMark::of);
-    (is_known && mark.is_some() && called_for.pin != mark)
+    let pin = job.pin.as_ref().map(PinDigest::of);
+    (is_known && pin.is_some() && called_for.pin != pin)
         .then(|| "the card keeps the PIN it was made with; a later one was not applied".to_owned())
 }
 

@@ -51,6 +51,8 @@ pub(super) struct CheckView {
     pub(super) r#virtual: u64,
     /// Changes of cards.
     pub(super) changes: u64,
+    /// Those of them that cancel the card.
+    pub(super) cancels: u64,
     /// Cardholders to be created, alone or before their cards.
     pub(super) cardholders: u64,
     /// Rows that were issued before under another name, if this upload has a name: they would keep those cards.
@@ -112,6 +114,12 @@ pub(super) async fn begin_batch(
         return Err(Problem::new(Kind::Internal, "the upload was checked but not held"));
     };
     server.ready()?;
+    checked.report.cancels_are_wanted(query.yes_cancel).map_err(|reason| {
+        let cancels = checked.report.cancels;
+        let detail =
+            format!("{reason}; nothing was done. Upload it with yes_cancel={cancels} if that is meant");
+        Problem::new(Kind::CancelsUnsaid, detail).with_cancels(cancels)
+    })?;
     let recognition = checked.recognition.clone();
     if let Some(other) = recognition.is_wholly(&name) {
         let detail = issued_as(&name, other);
@@ -161,6 +169,7 @@ pub(super) async fn check_manifest(
         physical: report.physical,
         r#virtual: report.r#virtual,
         changes: report.changes,
+        cancels: report.cancels,
         cardholders: report.cardholders,
         known_before,
         eta_seconds: eta(report.calls().saturating_sub(known_before), 0.0, server.pace_per_second()),

@@ -66,16 +66,23 @@ function verdict(words, kind) {
 }
 
 async function issue(begun) {
-  const batch = await send("/v1/batches");
-  if (batch) begun(batch.batch);
+  let batch = await send("/v1/batches");
+  // Only the server knows how many cards the file cancels: it says so, and is told again once somebody agreed.
+  if (batch?.cancels !== undefined) {
+    const words = `${file.name} cancels ${count(batch.cancels)} cards, for ever. That cannot be undone.`;
+    if (!(await sure(words, `Cancel ${count(batch.cancels)} cards`))) return;
+    batch = await send("/v1/batches", `&yes_cancel=${batch.cancels}`);
+  }
+  if (batch?.batch) begun(batch.batch);
 }
 
 async function check() {
   const report = await send("/v1/checks");
   if (!report) return;
-  const { rows, pins, physical, virtual, changes, cardholders, known_before: known, eta_seconds: eta } = report;
+  const { rows, pins, physical, virtual, changes, cancels, cardholders, known_before: known, eta_seconds: eta } = report;
   const people = cardholders ? `${count(cardholders)} new cardholders` : "";
-  const cards = changes ? `${count(changes)} card changes` : physical + virtual || !people ? `${count(physical)} physical, ${count(virtual)} virtual` : "";
+  const cancelled = cancels ? ` (${count(cancels)} cancelled)` : "";
+  const cards = changes ? `${count(changes)} card changes${cancelled}` : physical + virtual || !people ? `${count(physical)} physical, ${count(virtual)} virtual` : "";
   const contents = [cards, people].filter((words) => words).join(", ");
   const keep = known ? ` ${count(known)} of them have their card from another batch and keep it.` : "";
   verdict(`Nothing is wrong: ${count(rows)} rows (${contents}), ${count(pins)} with a PIN; about ${duration(eta)} to issue.${keep}`, "good");
@@ -83,7 +90,7 @@ async function check() {
 
 // Sends the file; answers what the server said, or nothing after showing its problems. XMLHttpRequest, because fetch
 // does not tell how much was sent.
-async function send(path) {
+async function send(path, more = "") {
   clear();
   const request = new XMLHttpRequest();
   sending = request;
@@ -91,7 +98,7 @@ async function send(path) {
   try {
     const { status, text } = await new Promise((resolve, reject) => {
       const second = byId("second").checked ? "&second_cards=true" : "";
-      request.open("POST", `${path}?name=${encodeURIComponent(byId("name").value)}${second}`);
+      request.open("POST", `${path}?name=${encodeURIComponent(byId("name").value)}${second}${more}`);
       for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
       request.setRequestHeader("Content-Type", "text/csv");
       request.upload.onprogress = ({ loaded, total }) => {
@@ -111,6 +118,7 @@ async function send(path) {
     const error = trouble(status, text);
     if (!error.problem) throw error;
     verdict(error.message, "bad");
+    if (error.problem.cancels !== undefined) return error.problem;
     showProblems(error.problem);
     return null;
   } finally {
