@@ -1,4 +1,5 @@
-"""Runs the test binaries that `cargo test --no-run --message-format=json` names on standard input, two at a time.
+"""Runs the test binaries that `cargo test --no-run --message-format=json` names on standard input, two at a time
+(in CI one).
 
 Most of them wait (for a pace, a broker, a clock) rather than work. Those that judge time or memory to a few percent run
 alone, first. What a binary prints is shown as a whole once it has ended, so that it can be read; a failure ends nothing, but
@@ -12,7 +13,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-AT_ONCE = 2
+# CI's machine may have other guests: there it has the time to run one after the other.
+AT_ONCE = 1 if os.environ.get("CI") else 2
 ALONE = {
     "check_keeps_memory_flat",
     "log_holds_nothing_up",
