@@ -185,6 +185,27 @@ async fn one_of_many_who_know_the_same_is_heard(url: &str) {
 }
 
 /// What has a card, or may have one, is found by what it asks for.
+async fn an_id_has_one_last_step(url: &str) {
+    let ledger = Ledger::open(url).await.unwrap();
+    let card = write(&ledger, row("one id", State::Begun)).await;
+    let of_step = |step| Row { step, version: Version(1), ..row("one id", State::Begun) };
+    // Whoever knows of none is told of the one that is there, and nothing is written.
+    for step in [Step::Last(Operation::UpdateCard), Step::Last(Operation::CreateCardholder)] {
+        let begun = ledger.begin(of_step(step), None).await.unwrap();
+        let Begin::Changed(Some(known)) = begun else { panic!("a second job of one id: {begun:?}") };
+        assert_eq!(*known, card);
+        let wanted = vec![(card.id.clone(), step)];
+        assert_eq!(ledger.look_up_all(&scope(), wanted).await.unwrap(), [Some(card.clone())]);
+    }
+    // Its first step is its own.
+    let first = Step::First(Operation::CreateCardholder);
+    let wanted = || vec![(card.id.clone(), first)];
+    assert_eq!(ledger.look_up_all(&scope(), wanted()).await.unwrap(), [None]);
+    assert!(matches!(ledger.begin(of_step(first), None).await.unwrap(), Begin::Recorded(_)));
+    assert_eq!(ledger.look_up_all(&scope(), wanted()).await.unwrap()[0].as_ref().unwrap().step, first);
+    ledger.close().await;
+}
+
 async fn equal_content_is_found(url: &str) {
     let ledger = Ledger::open(url).await.unwrap();
     for (id, state) in [("same/1", State::Begun), ("same/2", issued()), ("same/3", refused())] {
@@ -286,6 +307,7 @@ async fn all_of_it(url: &str) {
     many_share_a_commit_and_come_back_in_order(url).await;
     one_of_many_who_know_the_same_is_heard(url).await;
     equal_content_is_found(url).await;
+    an_id_has_one_last_step(url).await;
     one_holds_an_accounts_lease(url).await;
     remembers_a_batchs_manifest(url).await;
     to_try_a_write_changes_nothing(url).await;

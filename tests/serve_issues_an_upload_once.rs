@@ -70,6 +70,33 @@ async fn every_row_of_an_upload_has_one_card_however_often_it_comes() {
 }
 
 #[tokio::test]
+async fn an_upload_cancels_cards_only_if_their_number_was_said() {
+    let stage = stage(Options::default()).await;
+    let (file, _) = stage.manifest("staff", 6).await;
+    let served = Served::start(&stage.program, &["--rate", "200"]);
+    served.upload_file(&file).await.expect(202);
+    served.until_ended("staff").await;
+    let mut leavers = "row_id,card,status\n".to_owned();
+    for (number, card) in stage.sandbox.account().cards.iter().enumerate() {
+        leavers += &format!("{number},{},{}\n", card.id, if number < 4 { "canceled" } else { "inactive" });
+    }
+    let checked = served.upload("/v1/checks?name=leavers", leavers.clone().into()).await.expect(200).json();
+    assert_eq!((&checked["changes"], &checked["cancels"]), (&json!(6), &json!(4)));
+    for said in ["", "&yes_cancel=6"] {
+        let address = format!("/v1/batches?name=leavers{said}");
+        let refused = served.upload(&address, leavers.clone().into()).await.expect(409).json();
+        assert_eq!(refused["type"], "urn:embosser:problem:cancels_unsaid");
+        assert_eq!(refused["cancels"], json!(4));
+        assert_eq!(stage.sandbox.account().changes.len(), 0);
+    }
+    served.upload("/v1/batches?name=leavers&yes_cancel=4", leavers.into()).await.expect(202);
+    let view = served.until_ended("leavers").await;
+    assert_eq!(view["issued"], json!(6));
+    assert_eq!(stage.sandbox.account().changes.len(), 6);
+    served.stopped().await;
+}
+
+#[tokio::test]
 async fn one_bad_row_and_nothing_is_issued_and_every_problem_is_told() {
     let stage = stage(Options::default()).await;
     let (file, _) = stage.manifest("staff", 5).await;

@@ -43,7 +43,9 @@ const WRITE: &str = "WITH wanted AS (SELECT * FROM json_to_recordset($1::json) A
             written_ms)
         SELECT scope, job_id, step, version, batch, row_number, row_id, content, pin, state, generation,
             key_began_ms, attempted_ms, attempts, output, error_code, error_message, request_id, note, written_ms
-        FROM wanted WHERE version = 1
+        FROM wanted WHERE version = 1 AND (step LIKE 'first:%' OR NOT EXISTS (SELECT 1 FROM steps AS other
+            WHERE other.scope = wanted.scope AND other.job_id = wanted.job_id AND other.step <> wanted.step
+            AND other.step NOT LIKE 'first:%'))
         ON CONFLICT (scope, job_id, step) DO NOTHING RETURNING scope, job_id, step)
     SELECT scope, job_id, step FROM changed UNION ALL SELECT scope, job_id, step FROM made";
 

@@ -29,7 +29,9 @@ const INSERT: &str =
     "INSERT INTO steps (scope, job_id, step, version, batch, row_number, row_id, content, pin, state,
         generation, key_began_ms, attempted_ms, attempts, output, error_code, error_message, request_id, note,
         written_ms)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20
+    WHERE ?3 LIKE 'first:%' OR NOT EXISTS (SELECT 1 FROM steps WHERE scope = ?1 AND job_id = ?2 AND step <> ?3
+        AND step NOT LIKE 'first:%')
     ON CONFLICT (scope, job_id, step) DO NOTHING";
 
 /// A row as it is to be, if it has the version before. One that says issued is final, whoever writes.

@@ -69,6 +69,8 @@ impl Written {
     /// What a row that is there now says of a change that found no row of the version before. A commit whose answer was
     /// lost is tried again, and then finds what it has written itself; at the first try an equal row is another process's.
     pub(super) fn of_found(wanted: &Row, found: Option<Row>, commit: Commit) -> Self {
+        // Of a row that was known, only itself is news; a new one may be refused for another job of its id.
+        let found = found.filter(|found| wanted.version.0 == 1 || found.step == wanted.step);
         match found {
             Some(found) if commit == Commit::Again && found == *wanted => Self::Done,
             found => Self::Changed(found.map(Box::new)),

@@ -1,10 +1,9 @@
 //! A job's steps, one after the other. Each is recorded for itself, and done once.
 
-use super::decision::CONFLICT;
 use super::{Line, Options, carry};
 use crate::job::Job;
 use crate::ledger::{Row, State};
-use crate::outcome::{Ended, Outcome, Refusal};
+use crate::outcome::{Ended, Outcome};
 
 /// Carries a job's first step, if it has one, and then what it is about; `known` is the ledger's row of that.
 pub(super) async fn carry(
@@ -13,12 +12,8 @@ pub(super) async fn carry(
     known: Option<Box<Row>>,
     mut options: Options<'_>,
 ) -> Option<Ended> {
-    if let Some(other) = known.as_ref().filter(|row| row.step != job.step()) {
-        let operation = other.step.operation().word();
-        let reason = format!(
-            "this id is another job's, of the operation {operation}; each job needs an id of its own"
-        );
-        return Some(Ended::refused(Refusal::own(CONFLICT, reason)));
+    if let Some(ended) = carry::conflict(&job, known.as_deref()) {
+        return Some(ended);
     }
     let is_done = known.as_ref().is_some_and(|row| matches!(row.state, State::Done(_)));
     if let Some(first) = job.take_first().filter(|_| !is_done) {

@@ -119,8 +119,8 @@ pub(super) async fn hold_results_against(ledger: &Ledger, scope: &Scope, path: &
         if page.len() >= LOOKED_UP_AT_ONCE || is_last && !page.is_empty() {
             let mut known = vec![false; page.len()];
             for scope in &scopes {
-                let asked = page.iter().map(|(asked, _)| asked.clone()).collect();
-                let rows = ledger.look_up_all(scope, asked).await.map_err(|error| error.to_string())?;
+                let steps = page.iter().map(|(step, _)| step.clone()).collect();
+                let rows = ledger.look_up_all(scope, steps).await.map_err(|error| error.to_string())?;
                 for (known, row) in known.iter_mut().zip(rows) {
                     *known |= row.is_some_and(|row| matches!(row.state, State::Done(_) | State::Begun));
                 }

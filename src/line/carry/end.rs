@@ -5,10 +5,11 @@ use crate::clock::Moment;
 use crate::job::{Job, PinDigest};
 use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
+use crate::line::decision::CONFLICT;
 use crate::line::{Halt, Line, Stop};
 use crate::metrics;
 use crate::operation::Operation;
-use crate::outcome::{Ended, Outcome};
+use crate::outcome::{Ended, Outcome, Refusal};
 
 impl Carried<'_> {
     /// The row as it is to be.
@@ -97,7 +98,8 @@ impl Carried<'_> {
 
     /// What was seen of a row whose end is not known counts at its next visit.
     pub(super) fn remember(&self) {
-        let open = self.known.as_deref().filter(|row| row.state == State::Begun);
+        let is_own = |row: &&Row| row.step == self.job.step();
+        let open = self.known.as_deref().filter(is_own).filter(|row| row.state == State::Begun);
         let seen = open.and_then(|row| Some((row.version, self.decision.sighting()?)));
         self.line.remember(&self.job, seen);
     }
@@ -125,6 +127,14 @@ pub(super) async fn known_end(
         State::Refused(_) if is_given_up => Some(row.ended()),
         State::Refused(_) | State::Begun => None,
     }
+}
+
+/// The end of a job whose id is another one's, of another operation: it has no row of its own, and nothing is done for it.
+pub(in crate::line) fn conflict(job: &Job, known: Option<&Row>) -> Option<Ended> {
+    let other = known.filter(|row| row.step != job.step())?.step.operation().word();
+    let reason =
+        format!("this id is another job's, of the operation {other}; each job needs an id of its own");
+    Some(Ended::refused(Refusal::own(CONFLICT, reason)))
 }
 
 /// What a reader must know beside a card that is not wholly what is asked for now. `begun` is the row from before the card was

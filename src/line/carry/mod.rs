@@ -28,7 +28,7 @@ use crate::metrics;
 use crate::outcome::{Ended, Refusal};
 use end::known_end;
 
-pub(super) use end::note_of;
+pub(super) use end::{conflict, note_of};
 
 /// A job on its way.
 struct Carried<'l> {
@@ -94,6 +94,9 @@ impl Carried<'_> {
     /// The way of every job.
     async fn through(&mut self) -> Result<Ended, Stop> {
         loop {
+            if let Some(ended) = conflict(&self.job, self.known.as_deref()) {
+                return Ok(ended);
+            }
             // An end needs no lease: it is recorded if its row still is as it is known, whoever calls meanwhile.
             if let Next::Finish(outcome) = self.decision.next(self.now()) {
                 match self.conclude(outcome).await? {
@@ -196,6 +199,11 @@ impl<'l> Carried<'l> {
         if found.is_none() && self.known.is_some() {
             // No embosser removes a row.
             return Err(Stop::Ledger(LedgerError::Replaced(self.line.parts.ledger.name().to_owned())));
+        }
+        if found.as_deref().is_some_and(|row| row.step != self.job.step()) {
+            // Another process has begun another job of this id. There is nothing to decide.
+            self.known = found;
+            return Ok(());
         }
         self.decision = decide(self.line, &self.job, found.as_deref(), self.given_up.clone());
         self.known = found;
