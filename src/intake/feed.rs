@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::job::Job;
-use crate::line::{Admitted, Line};
+use crate::line::{Admitted, JobLocks, Line, card_of};
 use crate::manifest::batch::Jobs;
 use crate::manifest::{InvalidRow, Row};
 
@@ -157,6 +157,7 @@ async fn hand_over<S: Sink>(
 ) -> Result<u64, String> {
     let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
     let waiting = Arc::new(Semaphore::new(bounds.waiting));
+    let changes = JobLocks::default();
     let mut rows = 0;
     loop {
         let group = tokio::select! {
@@ -183,8 +184,17 @@ async fn hand_over<S: Sink>(
                 Some(_) => (job.waiting_in(place), None),
                 None => (job, Some(place)),
             };
+            // A line keeps the order of a card's changes by itself; what goes elsewhere is handed over in their order.
+            let change = match sink.line() {
+                Some(_) => None,
+                None => card_of(job.job()).map(|card| changes.queue(&card)),
+            };
             let sink = sink.clone();
             tasks.under_way.spawn(async move {
+                let _alone = match change {
+                    Some(change) => change.locked().await,
+                    None => None,
+                };
                 let carried = sink.carry(job).await;
                 drop((place, room));
                 carried

@@ -12,7 +12,7 @@ use crate::outcome::Refusal;
 
 /// Under which name a job's card is locked while it is changed; none if it changes none. (The intake takes no card's id that
 /// is longer than a job's may be.)
-pub(super) fn card_of(job: &Job) -> Option<JobId> {
+pub(crate) fn card_of(job: &Job) -> Option<JobId> {
     job.request.target.as_deref().and_then(|card| JobId::new(card).ok())
 }
 
@@ -26,15 +26,30 @@ pub(super) async fn become_latest(
     let Some(card) = &job.request.target else { return Ok(Ok(())) };
     let ledger = &line.parts.ledger;
     let name = format!("change:{}:{card}", line.parts.scope.as_str());
-    match ledger.metadata(&name).await? {
-        Some(latest) if latest == job.id.as_str() => Ok(Ok(())),
-        Some(latest) if known.is_some_and(|row| row.state == State::Begun) => {
+    let latest = ledger.metadata(&name).await?.filter(|latest| latest != job.id.as_str());
+    if let Some(latest) = latest {
+        let what = if known.is_some_and(|row| row.state == State::Begun) {
+            Some("was begun while the end of this one was unknown")
+        } else if comes_before(line, job, &latest).await? {
+            Some("which comes after it in the same batch, was begun before this one could be")
+        } else {
+            None
+        };
+        if let Some(what) = what {
             let reason = format!(
-                "a later change of this card ({latest}) was begun while the end of this one was unknown, so it was not \
-                 sent again; look at the card, and send what is still wanted under a new id"
+                "a later change of this card ({latest}) {what}, so it was not sent{}; look at the card, and send what is \
+                 still wanted under a new id",
+                if known.is_some() { " again" } else { "" }
             );
-            Ok(Err(Refusal::own("superseded", reason)))
+            return Ok(Err(Refusal::own("superseded", reason)));
         }
-        Some(_) | None => Ok(Ok(ledger.set_metadata(name, job.id.to_string()).await?)),
     }
+    Ok(Ok(ledger.set_metadata(name, job.id.to_string()).await?))
+}
+
+/// Whether the job stands before that one in their batch.
+async fn comes_before(line: &Line, job: &Job, latest: &str) -> Result<bool, LedgerError> {
+    let (Some(place), Ok(latest)) = (&job.place, JobId::new(latest)) else { return Ok(false) };
+    let latest = line.parts.ledger.look_up(&line.parts.scope, &latest).await?;
+    Ok(latest.is_some_and(|latest| latest.batch == job.batch && latest.row > Some(place.row)))
 }

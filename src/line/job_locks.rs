@@ -9,7 +9,7 @@ use crate::job::JobId;
 
 /// The jobs that are locked, each with those that wait for it. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct JobLocks {
+pub(crate) struct JobLocks {
     jobs: Arc<Mutex<HashMap<JobId, Waiting>>>,
 }
 
@@ -18,9 +18,36 @@ type Waiting = VecDeque<oneshot::Sender<JobLock>>;
 
 /// One job's lock. Dropped, it goes to the next that waits for it.
 #[must_use]
-pub(super) struct JobLock {
+pub(crate) struct JobLock {
     locks: JobLocks,
     id: JobId,
+}
+
+/// A place in a job's queue. Dropped, the next one has it.
+#[must_use]
+pub(crate) enum Queued {
+    /// It is its turn.
+    Locked(JobLock),
+    /// Others are before it.
+    Waits(oneshot::Receiver<JobLock>),
+}
+
+impl Queued {
+    /// The lock, if nobody is before it any more.
+    pub(super) fn now(self) -> Result<JobLock, Self> {
+        match self {
+            Self::Locked(lock) => Ok(lock),
+            Self::Waits(mut given) => given.try_recv().map_err(|_| Self::Waits(given)),
+        }
+    }
+
+    /// Waits for those before it. None if the queue went, as no queue does while somebody waits in it.
+    pub(crate) async fn locked(self) -> Option<JobLock> {
+        match self {
+            Self::Locked(lock) => Some(lock),
+            Self::Waits(given) => given.await.ok(),
+        }
+    }
 }
 
 impl JobLocks {
@@ -36,19 +63,26 @@ impl JobLocks {
         }
     }
 
+    /// Takes a place in a job's queue at once: after all who have its lock or wait for it.
+    pub(crate) fn queue(&self, id: &JobId) -> Queued {
+        use std::collections::hash_map::Entry;
+        match self.jobs.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()) {
+            Entry::Occupied(mut locked) => {
+                let (give, given) = oneshot::channel();
+                locked.get_mut().push_back(give);
+                Queued::Waits(given)
+            }
+            Entry::Vacant(free) => {
+                free.insert(Waiting::new());
+                Queued::Locked(JobLock { locks: self.clone(), id: id.clone() })
+            }
+        }
+    }
+
     /// Locks a job, after all who have its lock or wait for it.
     pub(super) async fn take(&self, id: &JobId) -> JobLock {
         loop {
-            if let Some(lock) = self.try_take(id) {
-                return lock;
-            }
-            let (give, given) = oneshot::channel();
-            match self.jobs.lock().unwrap_or_else(PoisonError::into_inner).get_mut(id) {
-                Some(waiting) => waiting.push_back(give),
-                // Given back this very moment.
-                None => continue,
-            }
-            if let Ok(lock) = given.await {
+            if let Some(lock) = self.queue(id).locked().await {
                 return lock;
             }
         }
@@ -108,6 +142,19 @@ mod tests {
         let held = third.now_or_never().unwrap();
         drop(held);
         assert!(locks.jobs.lock().unwrap().is_empty(), "nothing is left of it");
+    }
+
+    #[test]
+    fn a_place_is_taken_when_it_is_asked_for_and_not_when_it_is_waited_for() {
+        let locks = JobLocks::default();
+        let first = locks.try_take(&id("a")).unwrap();
+        let (second, third) = (locks.queue(&id("a")), locks.queue(&id("a")));
+        let third = third.now().err().unwrap();
+        drop(first);
+        let third = third.now().err().expect("the second asked before it");
+        drop(second.now().ok().expect("nobody is before it"));
+        drop(third.now().ok().expect("the second has ended"));
+        assert!(locks.jobs.lock().unwrap().is_empty());
     }
 
     #[test]

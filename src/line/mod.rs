@@ -36,12 +36,14 @@ use crate::pace::{CircuitState, Pace};
 use crate::stripe::Client;
 use decision::{Rules, Sighting};
 use gate::Gate;
-use job_locks::{JobLock, JobLocks};
+use job_locks::{JobLock, Queued};
 use lease::LineLease;
 use look::Looks;
 use refusals::Refusals;
 use vet::Batches;
 
+pub(crate) use changes::card_of;
+pub(crate) use job_locks::JobLocks;
 pub use lease::LeaseUse;
 pub(crate) use limiter::{endpoint_of, limiter_of};
 pub use refusals::OnSameRefusals;
@@ -165,6 +167,9 @@ pub struct Admitted {
     job: Box<Job>,
     /// None if another job of its id was on the line: what is known of it will be asked when its turn has come.
     found: Option<Found>,
+    /// Its place among the changes of its card, taken when it came: so changes of one card go in the order in which they
+    /// came, whichever of their tasks runs first.
+    change: Option<Queued>,
 }
 
 impl Admitted {
@@ -189,13 +194,13 @@ impl Admitted {
 
 impl From<Job> for Admitted {
     fn from(job: Job) -> Self {
-        Self { job: Box::new(job), found: None }
+        Self { job: Box::new(job), found: None, change: None }
     }
 }
 
 impl From<Box<Job>> for Admitted {
     fn from(job: Box<Job>) -> Self {
-        Self { job, found: None }
+        Self { job, found: None, change: None }
     }
 }
 
@@ -339,6 +344,7 @@ impl Line {
     /// Takes jobs in and asks what is known of them, all in one question; for who has several at once.
     pub async fn admit(&self, jobs: Vec<Box<Job>>) -> Vec<Admitted> {
         let stage = metrics::Stage::begin("admit");
+        let changes: Vec<_> = jobs.iter().map(|job| self.queued_change(job)).collect();
         let held: Vec<_> = jobs.into_iter().map(|job| (self.locks.try_take(&job.id), job)).collect();
         let steps: Vec<_> = held
             .iter()
@@ -354,11 +360,21 @@ impl Line {
             Ok(rows) => Ok(rows.next().flatten().map(Box::new)),
             Err(error) => Err(error.clone()),
         };
-        let admitted = held.into_iter().map(|(lock, job)| {
+        let admitted = held.into_iter().zip(changes).map(|((lock, job), change)| {
             let found = lock.map(|lock| Found { lock, known: known_of_next() });
-            Admitted { job, found }
+            Admitted { job, found, change }
         });
         admitted.collect()
+    }
+
+    /// Gives a job its place among the changes of its card: for who hands jobs to tasks in the order in which they came.
+    pub fn in_order(&self, job: Job) -> Admitted {
+        let change = self.queued_change(&job);
+        Admitted { job: Box::new(job), found: None, change }
+    }
+
+    fn queued_change(&self, job: &Job) -> Option<Queued> {
+        changes::card_of(job).map(|card| self.changes.queue(&card))
     }
 
     /// Takes a job down the line to its end. The same id twice at once is carried one after the other, so that the
@@ -379,14 +395,15 @@ impl Line {
         }
     }
 
-    async fn carry_locked(&self, Admitted { job, found }: Admitted, options: Options<'_>) -> Option<Ended> {
+    async fn carry_locked(&self, admitted: Admitted, options: Options<'_>) -> Option<Ended> {
+        let Admitted { job, found, change } = admitted;
         let in_flight = metrics::InFlight::begin();
         let Found { lock, known } = match found {
             Some(found) => found,
             None => self.find(&job).await,
         };
         let ended = match known {
-            Ok(known) => steps::carry(self, job, known, options).await,
+            Ok(known) => steps::carry(self, job, change, known, options).await,
             Err(error) => {
                 self.halt_with((&error).into());
                 None

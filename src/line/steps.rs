@@ -1,5 +1,6 @@
 //! A job's steps, one after the other. Each is recorded for itself, and done once.
 
+use super::job_locks::Queued;
 use super::{Line, Options, carry};
 use crate::job::Job;
 use crate::ledger::{Row, State};
@@ -9,6 +10,7 @@ use crate::outcome::{Ended, Outcome};
 pub(super) async fn carry(
     line: &Line,
     mut job: Box<Job>,
+    change: Option<Queued>,
     known: Option<Box<Row>>,
     mut options: Options<'_>,
 ) -> Option<Ended> {
@@ -25,7 +27,7 @@ pub(super) async fn carry(
             }
         };
         let of_first = Options { given_up: options.given_up.clone(), ..options };
-        let ended = Box::pin(carry::carry(line, Box::new(first), known, of_first)).await?;
+        let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;
         match ended.outcome {
             Outcome::Done(output) => job.request.set_cardholder(output.id()),
             // The job has no effect then, and is recorded as one that has none.
@@ -33,5 +35,5 @@ pub(super) async fn carry(
             Outcome::Unresolved(_) => return Some(ended),
         }
     }
-    carry::carry(line, job, known, options).await
+    carry::carry(line, job, change, known, options).await
 }

@@ -8,7 +8,7 @@ use super::settle::{Settlement, settlement};
 use crate::clock::Time;
 use crate::job::Job;
 use crate::ledger::State;
-use crate::line::Options;
+use crate::line::{Admitted, Options};
 use crate::metrics;
 use crate::outcome::Ended;
 use crate::queue::delivery::{Delivery, GivenUp};
@@ -18,25 +18,45 @@ use crate::queue::message::{self, Envelope, NoJob};
 /// How much before its time a job may come from the ladder: two machines' clocks are not one.
 const EARLY_MAX: Duration = Duration::from_millis(500);
 
-/// A job from the jobs queue.
-pub(super) async fn job(worker: &Worker, in_flight: &InFlight, delivery: &Delivery) -> Settlement {
+/// What a delivery brings.
+pub(super) struct Received {
+    envelope: Envelope,
+    job: Result<Admitted, Box<NoJob>>,
+}
+
+/// Reads a delivery from the jobs queue. Called for one after the other, as they come: so changes of one card keep their
+/// order, whichever of their tasks runs first.
+pub(super) fn receive(worker: &Worker, delivery: &Delivery) -> Received {
     let now = worker.line.parts().clock.now();
     let envelope = delivery.envelope(now);
-    let job = match read(worker, delivery, &envelope, now) {
-        Ok(job) => job,
+    let job = read(worker, delivery, &envelope, now).map(|job| worker.line.in_order(job));
+    Received { envelope, job }
+}
+
+/// A job from the jobs queue.
+pub(super) async fn job(
+    worker: &Worker,
+    in_flight: &InFlight,
+    delivery: &Delivery,
+    Received { envelope, job }: Received,
+) -> Settlement {
+    let now = worker.line.parts().clock.now();
+    let admitted = match job {
+        Ok(admitted) => admitted,
         Err(no) => return refused(&no, delivery, &envelope),
     };
-    let given_up = delivery.given_up().or_else(|| expired(&job, &envelope, now));
+    let job = admitted.job();
+    let given_up = delivery.given_up().or_else(|| expired(job, &envelope, now));
     let early = delivery.early(now);
     if given_up.is_none() && early > EARLY_MAX {
         return Settlement::Early(early);
     }
     in_flight.handed_over().await;
-    let named = Named::of(&job);
-    if let Some(ended) = refused_before(worker, &job, &envelope).await {
+    let named = Named::of(job);
+    if let Some(ended) = refused_before(worker, job, &envelope).await {
         return settlement(named, Some(&ended), None);
     }
-    let ended = worker.line.carry(job, recallable(in_flight, given_up)).await;
+    let ended = worker.line.carry(admitted, recallable(in_flight, given_up)).await;
     settlement(named, ended.as_ref(), in_flight.back())
 }
 

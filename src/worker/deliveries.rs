@@ -34,13 +34,23 @@ pub(super) fn take(
         Of::Dead => &topology.dead,
     };
     let span = trace::delivered(worker.broker.server(), queue, delivery.headers(), delivery.body.len());
+    let received = match of {
+        Of::Jobs => {
+            let receive = || carry::receive(worker, &delivery);
+            let Ok(received) = std::panic::catch_unwind(AssertUnwindSafe(receive)) else {
+                return in_flight.failed.cancel();
+            };
+            Some(received)
+        }
+        Of::Dead => None,
+    };
     let task = {
         let (worker, in_flight) = (worker.clone(), in_flight.clone());
         async move {
             let settled = AssertUnwindSafe(async {
-                let settlement = match of {
-                    Of::Jobs => carry::job(&worker, &in_flight, &delivery).await,
-                    Of::Dead => carry::dead(&worker, &in_flight, &delivery).await,
+                let settlement = match received {
+                    Some(received) => carry::job(&worker, &in_flight, &delivery, received).await,
+                    None => carry::dead(&worker, &in_flight, &delivery).await,
                 };
                 worker.settle(&in_flight, settlement, delivery).await;
             });

@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 
 use super::decision::{Among, Decision, Next, Verdict};
 use super::gate::Gate;
-use super::job_locks::JobLock;
+use super::job_locks::{JobLock, Queued};
 use super::look::{Looked, look};
 use super::{LeaseUse, Line, LookFirst, Options, Stop, Vet, vet};
 use crate::clock::Moment;
@@ -45,6 +45,8 @@ struct Carried<'l> {
     known: Option<Box<Row>>,
     decision: Decision,
     lease: Option<LeaseUse>,
+    /// Its place among the changes of its card, until its turn comes or it must wait for something else for long.
+    change: Option<Queued>,
     /// Holds back other changes of the same card, from the first attempt to the end.
     alone: Option<JobLock>,
     /// Whether its batch was asked about.
@@ -71,13 +73,14 @@ struct Carried<'l> {
 pub(super) async fn carry(
     line: &Line,
     job: Box<Job>,
+    change: Option<Queued>,
     known: Option<Box<Row>>,
     options: Options<'_>,
 ) -> Option<Ended> {
     if let Some(ended) = known_end(line, &job, known.as_deref(), options.given_up.is_some()).await {
         return Some(ended);
     }
-    let mut carried = Carried::begin(line, job, known, options);
+    let mut carried = Carried { change, ..Carried::begin(line, job, known, options) };
     let ended = carried.through().await;
     carried.remember();
     match ended {
@@ -162,6 +165,7 @@ impl<'l> Carried<'l> {
             given_up,
             decision,
             lease: None,
+            change: None,
             alone: None,
             is_vetted: false,
             has_begun: false,

@@ -38,8 +38,8 @@ impl<'l> Carried<'l> {
         if gate.standing() == Standing::Open {
             return Ok(true);
         }
-        // Whoever waits here may wait for days, and another process may want to call.
-        self.lease = None;
+        // Whoever waits here may wait for days, and another process may want to call, or another batch to change the card.
+        (self.lease, self.change) = (None, None);
         let began = Instant::now();
         let passed = tokio::select! {
             passed = gate.passed() => passed,
@@ -54,21 +54,24 @@ impl<'l> Carried<'l> {
         Ok(false)
     }
 
-    /// Waits until no other change of the job's card is under way in this process. False if it had to wait: then all is
+    /// Waits until no earlier change of the job's card is under way in this process. False if it had to wait: then all is
     /// decided anew.
     pub(super) async fn alone_with_card(&mut self) -> Result<bool, Stop> {
         let line = self.line;
         let Some(card) = changes::card_of(&self.job).filter(|_| self.alone.is_none()) else {
             return Ok(true);
         };
-        self.alone = line.changes.try_take(&card);
-        if self.alone.is_some() {
-            return Ok(true);
-        }
+        let queued = match self.change.take().unwrap_or_else(|| line.changes.queue(&card)).now() {
+            Ok(lock) => {
+                self.alone = Some(lock);
+                return Ok(true);
+            }
+            Err(queued) => queued,
+        };
         // The one before it may wait for minutes, and nobody else is to wait for that.
         (self.lease, self.job.waiting) = (None, None);
         self.latest = Refusal::own("other_change", "another change of this card is under way");
-        self.alone = self.while_all_wait(line.changes.take(&card)).await?;
+        self.alone = self.while_all_wait(queued.locked()).await?.flatten();
         Ok(false)
     }
 
