@@ -1,7 +1,7 @@
 //! The parts of docs/pins.md that tests write: each stands between two HTML comments that name it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use super::{LIBRARIES, Library, Made, SHAPES, source};
 
@@ -21,7 +21,7 @@ pub(crate) fn writes() -> bool {
 
 /// Writes a part, or fails unless it is this text. `same` makes texts alike that may differ.
 pub(crate) fn hold(part: &str, text: &str, same: impl Fn(&str) -> String) {
-    let _guard = PAGE.lock().unwrap();
+    let _guard = PAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let page_text = std::fs::read_to_string(page()).unwrap();
     let (begin, end) = (format!("<!-- {part} begins -->\n"), format!("<!-- {part} ends -->"));
     let (before, rest) =
