@@ -55,6 +55,9 @@ pub struct Args {
     /// The only API key that is accepted, in a file [default: any secret or restricted key].
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
+    /// How long its PIN keys are, in bits.
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(2048..=4096))]
+    pub key_bits: u32,
     /// Its key may not create or change anything: every such call is answered 403.
     #[arg(long)]
     pub read_only: bool,
@@ -140,6 +143,7 @@ pub async fn run(args: Args) -> Result<Exit, String> {
         faults: faults_of(&args.faults)?,
         delay: args.delay,
         api_key: api_key.transpose()?,
+        key_bits: args.key_bits,
         may_write: !args.read_only,
         may_read_account: !args.no_account,
         list_lag: args.list_lag,

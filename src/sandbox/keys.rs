@@ -5,7 +5,7 @@ use openssl::pkey::Private;
 use openssl::rsa::Rsa;
 use serde_json::{Value, json};
 
-/// The first key of every sandbox. It protects nothing: it is public, so that example manifests can hold PINs
+/// The first key of a sandbox. It protects nothing: it is public, so that example manifests can hold PINs
 /// that were encrypted beforehand.
 const DEMO_KEY: &str = include_str!("demo_key.pem");
 
@@ -22,17 +22,26 @@ pub enum KeyEndpoint {
     Silent,
 }
 
+/// How long the demo key is, in bits.
+pub(super) const DEMO_KEY_BITS: u32 = 2048;
+
 /// The present key.
 pub(super) struct Keys {
     number: u32,
+    bits: u32,
     key: Rsa<Private>,
 }
 
 impl Keys {
-    pub(super) fn new() -> Self {
+    /// Begins with the demo key, or with the key after it if keys are to have another length.
+    pub(super) fn new(bits: u32) -> Self {
         let key = Rsa::private_key_from_pem(DEMO_KEY.as_bytes())
             .expect("the demo key is a valid file of the source");
-        Self { number: 1, key }
+        let mut keys = Self { number: 1, bits, key };
+        if bits != DEMO_KEY_BITS {
+            keys.rotate();
+        }
+        keys
     }
 
     pub(super) fn kid(&self) -> String {
@@ -45,7 +54,7 @@ impl Keys {
 
     pub(super) fn rotate(&mut self) {
         self.number += 1;
-        self.key = Rsa::generate(2048).expect("OpenSSL makes keys as long as it has randomness");
+        self.key = Rsa::generate(self.bits).expect("OpenSSL makes keys as long as it has randomness");
     }
 
     /// The key endpoint's document.

@@ -64,6 +64,8 @@ pub struct Options {
     pub seed: u64,
     /// What goes wrong, and how often.
     pub faults: Faults,
+    /// How long the PIN keys are, in bits; those other than 2048 begin with a key of their own instead of the demo key.
+    pub key_bits: u32,
     /// How the key endpoint is.
     pub key_endpoint: KeyEndpoint,
     /// What calls are answered, whatever they ask for; none: each gets its own answer.
@@ -95,6 +97,7 @@ impl Default for Options {
             latency: Duration::ZERO,
             seed: 1,
             faults: Faults::default(),
+            key_bits: keys::DEMO_KEY_BITS,
             key_endpoint: KeyEndpoint::Up,
             answer_all: None,
             delay: Duration::from_secs(2),

@@ -67,7 +67,7 @@ impl World {
             began: Instant::now(),
             ahead: Duration::ZERO,
             dice: StdRng::seed_from_u64(options.seed),
-            keys: Keys::new(),
+            keys: Keys::new(options.key_bits),
             cards: Cards::default(),
             memory: Memory::default(),
             limits: Limits::default(),
