@@ -3,7 +3,10 @@
 //! Faults are drawn from the seed, one draw for each call that would be executed: a call that a limiter, the memory or
 //! validation answers draws none, so that the n-th execution meets the same fault in each run with one seed.
 
+mod access;
+mod browsers;
 mod effect;
+mod terminal;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,15 +20,19 @@ use tokio::sync::Notify;
 use super::account::{Account, Seen};
 use super::cardholders::Cardholders;
 use super::cards::{Cards, Making};
+use super::elements::EphemeralKeys;
 use super::faults::ListMishap;
 use super::forced::{Calls, Forced};
 use super::keys::{KeyEndpoint, Keys};
 use super::limits::Limits;
 use super::memory::Memory;
-use super::request::{ApiRequest, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
+use super::pins::Pins;
+use super::request::{ApiRequest, CARDHOLDERS, CARDS, is_one_of, last_part, livemode};
 use super::response::{ApiResponse, Fault};
 use super::{Faults, Options, cardholders, identity, list};
 use crate::operation::{Operation, Request};
+use access::may_not;
+use browsers::EPHEMERAL_KEYS;
 use effect::Execution;
 
 /// Requests that are remembered one by one.
@@ -50,6 +57,8 @@ pub(super) struct World {
     dice: StdRng,
     keys: Keys,
     cards: Cards,
+    pins: Pins,
+    ephemeral_keys: EphemeralKeys,
     memory: Memory,
     limits: Limits,
     account: Account,
@@ -69,6 +78,8 @@ impl World {
             dice: StdRng::seed_from_u64(options.seed),
             keys: Keys::new(options.key_bits),
             cards: Cards::default(),
+            pins: Pins::default(),
+            ephemeral_keys: EphemeralKeys::default(),
             memory: Memory::default(),
             limits: Limits::default(),
             account: Account::default(),
@@ -110,6 +121,9 @@ impl World {
     /// Everything up to execution, in Stripe's order.
     pub(super) fn begin(&mut self, request: &ApiRequest) -> Begun {
         let seen = self.see(request);
+        if request.method == "OPTIONS" {
+            return Begun::Answered(self.respond(request, seen, browsers::preflight()));
+        }
         if request.path == "/v1/keys" {
             return match self.options.key_endpoint {
                 KeyEndpoint::Up => {
@@ -140,6 +154,9 @@ impl World {
 
     fn decide(&mut self, request: &ApiRequest, seen: usize) -> Result<Begun, Fault> {
         self.limit(request)?;
+        if let Some(answer) = self.for_browsers(request)? {
+            return Ok(Begun::Answered(self.respond(request, seen, answer)));
+        }
         self.authenticate(request)?;
         if let Some(forced) = self.forced(Calls::All) {
             return Ok(Begun::Answered(self.forced_response(request, seen, &forced)));
@@ -167,6 +184,10 @@ impl World {
             ("POST", CARDHOLDERS) => {
                 return self.begin_effect(request, seen, Self::making_cardholder);
             }
+            ("POST", EPHEMERAL_KEYS) => {
+                return self.begin_effect(request, seen, Self::making_ephemeral_key);
+            }
+            ("DELETE", path) if is_one_of(EPHEMERAL_KEYS, path) => self.end_ephemeral_key(request)?,
             ("GET", CARDHOLDERS) => self.list(request, &pairs())?,
             ("GET", path) if is_one_of(CARDHOLDERS, path) => {
                 let id = last_part(path);
@@ -212,23 +233,6 @@ impl World {
                 ..Fault::of(429, "invalid_request_error", Some("rate_limit"), message)
             }
         })
-    }
-
-    fn authenticate(&self, request: &ApiRequest) -> Result<(), Fault> {
-        let key = request.authorization.as_deref().and_then(api_key_of);
-        let accepted = match (&key, &self.options.api_key) {
-            (Some(key), Some(only)) => key == only,
-            (Some(key), None) => key.starts_with("sk_") || key.starts_with("rk_"),
-            (None, _) => false,
-        };
-        if !accepted {
-            let message = "Invalid API Key provided";
-            return Err(Fault::of(401, "invalid_request_error", None, message));
-        }
-        if request.method == "POST" && !self.options.may_write {
-            return Err(may_not("rak_issuing_card_write"));
-        }
-        Ok(())
     }
 
     fn forced(&self, calls: Calls) -> Option<Forced> {
@@ -316,6 +320,10 @@ impl World {
         if let Some(seen) = seen.checked_sub(self.forgotten).and_then(|index| self.seen.get_mut(index)) {
             seen.status = Some(response.status);
         }
+        // Browsers may read every answer of the API's; of the key's, unless a test has it otherwise.
+        if request.path != "/v1/keys" || self.options.cors {
+            response.headers.push(("access-control-allow-origin", "*".to_owned()));
+        }
         response.headers.push(("request-id", format!("req_sandbox{:08}", self.requests)));
         if let Some(version) = &request.version {
             response.headers.push(("stripe-version", version.clone()));
@@ -325,13 +333,4 @@ impl World {
         }
         Some(response)
     }
-}
-
-/// What a key without a permission is answered.
-fn may_not(permission: &str) -> Fault {
-    let message = format!(
-        "The provided key does not have the required permissions for this endpoint. Having the '{permission}' \
-         permission would allow this request to continue."
-    );
-    Fault::of(403, "invalid_request_error", Some("more_permissions_required"), &message)
 }
