@@ -173,11 +173,12 @@ pub enum Step {
 
 impl Step {
     /// Every step there can be.
-    const ALL: [(Self, &'static str); 4] = [
+    const ALL: [(Self, &'static str); 5] = [
         (Self::Last(Operation::CreateCardholder), "create_cardholder"),
         (Self::Last(Operation::CreateCard), "create_card"),
         (Self::Last(Operation::UpdateCard), "update_card"),
         (Self::First(Operation::CreateCardholder), "first:create_cardholder"),
+        (Self::First(Operation::UpdateCard), "first:update_card"),
     ];
 
     /// Every step there can be.
@@ -244,6 +245,8 @@ pub struct Job {
     pub waiting: Option<OwnedSemaphorePermit>,
     /// Told beside its end: how it is known to differ from what was asked for, for instance.
     pub note: Option<String>,
+    /// Whether the card that it replaces is still to be cancelled, before anything else.
+    cancels_first: bool,
     taken: Instant,
     step: Step,
     fingerprint: Fingerprint,
@@ -272,6 +275,7 @@ impl Job {
             deadline: None,
             waiting: None,
             note: None,
+            cancels_first: request.cancels_replaced(),
             taken: Instant::now(),
             step: Step::Last(request.operation()),
             content: request.content(None),
@@ -291,7 +295,11 @@ impl Job {
 
     /// Its first step as a job of its own, if it has not been taken before.
     pub(crate) fn take_first(&mut self) -> Option<Self> {
-        let request = *self.cardholder.take()?;
+        let request = match self.cardholder.take() {
+            Some(person) => *person,
+            None if std::mem::take(&mut self.cancels_first) => self.request.cancel_of_replaced()?,
+            None => return None,
+        };
         let mut first = Self::new(self.id.clone(), self.batch.clone(), self.place.clone(), request, None);
         first.step = Step::First(first.request.operation());
         first.deadline = self.deadline;

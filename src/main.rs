@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use embosser::commands::{
-    Exit, check, encrypt, example, health, issue, sandbox, schema, serve, status, submit, worker,
+    Exit, check, check_online, encrypt, example, health, issue, sandbox, schema, serve, status, submit,
+    worker,
 };
 use embosser::config::Config;
 use embosser::logging;
@@ -122,7 +123,14 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         Command::Submit(args) => submit::run(args, config).await,
         Command::Schema(args) => schema::run(&args),
         Command::Token(args) => serve::token(&args),
-        Command::Check(args) => check::run(&args, &config),
+        Command::Check(args) => {
+            let exit = check::run(&args, &config)?;
+            if !args.online || exit != Exit::Success {
+                return Ok(exit);
+            }
+            let key = api_key(&config)?;
+            check_online::run(&args.manifest, config, key).await
+        }
         Command::Example(args) => example::run(&args, &config).await,
         Command::Encrypt(args) => encrypt::run(&args, &config).await,
         Command::Sandbox(args) => sandbox::run(args).await,

@@ -92,6 +92,12 @@ impl Access {
         self.client.mode()
     }
 
+    /// How it is called.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Where calls go.
     #[must_use]
     pub fn host(&self) -> &str {

@@ -20,6 +20,9 @@ pub struct Args {
     /// How to tell.
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
+    /// Also look at the cards that are changed or replaced, at Stripe: each is read once, with the API key.
+    #[arg(long)]
+    pub online: bool,
     /// Calls per second to reckon with [default: the configured pace].
     #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
@@ -109,6 +112,9 @@ fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         report.pins,
         duration(seconds(report.calls(), per_second)),
     )?;
+    for note in report.notes() {
+        writeln!(out, "{note}")?;
+    }
     if report.problem_count == 0 {
         return Ok(Exit::Success);
     }
@@ -136,6 +142,9 @@ struct Verdict {
     cancels: u64,
     cardholders: u64,
     pins: u64,
+    pins_to_choose: u64,
+    replacements: u64,
+    notes: Vec<String>,
     calls_per_second: f64,
     seconds: f64,
 }
@@ -171,6 +180,9 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         cancels: report.cancels,
         cardholders: report.cardholders,
         pins: report.pins,
+        pins_to_choose: report.pins_to_choose,
+        replacements: report.replacements,
+        notes: report.notes(),
         calls_per_second: per_second,
         seconds: seconds(report.calls(), per_second),
     };

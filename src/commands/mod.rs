@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod check;
+pub mod check_online;
 mod confirm;
 pub mod connect;
 pub mod encrypt;

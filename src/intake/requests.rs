@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::document::{Problem, problem};
-use crate::operation::{CARD_ID, Operation, Request, is_card_id};
+use crate::operation::{CARD_ID, Operation, REPLACED_OF_NOBODY, Request, is_card_id};
 
 /// What a job asks for: the cardholder to be created first, if there is one, and the request that it is about.
 pub(super) fn requests_of(
@@ -54,6 +54,9 @@ pub(super) fn requests_of(
             let reason =
                 "is given twice: as card.cardholder, who exists, and as cardholder, who is to be created";
             problems.push(problem("cardholder", reason));
+        }
+        (Some((Some(_), card)), CreateCard) if card.cancels_replaced() => {
+            problems.push(problem("card.cancel_replaced", REPLACED_OF_NOBODY));
         }
         (_, UpdateCard) if card_id.is_none_or(|id| !is_card_id(id)) => {
             problems.push(problem("card_id", CARD_ID));

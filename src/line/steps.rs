@@ -4,7 +4,7 @@ use super::job_locks::Queued;
 use super::{Line, Options, await_pin, carry};
 use crate::job::Job;
 use crate::ledger::{Row, State};
-use crate::outcome::{Ended, Outcome};
+use crate::outcome::{Ended, Outcome, Output};
 
 /// Carries a job's first step, if it has one, and then what it is about; `known` is the ledger's row of that.
 pub(super) async fn carry(
@@ -93,7 +93,9 @@ async fn carry_both(
         let of_first = Options { given_up: options.given_up.clone(), ..options };
         let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;
         match ended.outcome {
-            Outcome::Done(output) => job.request.set_cardholder(output.id()),
+            Outcome::Done(Output::Created(cardholder)) => job.request.set_cardholder(&cardholder.id),
+            // The card that is replaced is cancelled.
+            Outcome::Done(_) => {}
             // The job has no effect then, and is recorded as one that has none.
             Outcome::Refused(refusal) => options.given_up = Some(refusal),
             Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => return Some(ended),

@@ -94,6 +94,9 @@ impl Checker {
         report.cardholders += u64::from(good.person);
         report.pins += u64::from(good.pin);
         report.cancels += u64::from(good.cancels);
+        report.pins_to_choose += u64::from(good.chooses);
+        report.replacements += u64::from(good.replaces);
+        report.replacements_without_pin += u64::from(good.replaces && !good.pin && !good.chooses);
     }
 
     /// Adds what is wrong with the header.

@@ -6,7 +6,7 @@
 
 use crate::operation::kind::Kind;
 use crate::operation::params::metadata_key;
-use crate::operation::{Operation, PIN, Request, is_card_id, may_leave_gaps};
+use crate::operation::{CANCEL_REPLACED, Operation, PIN, PIN_CHOICE, Request, is_card_id, may_leave_gaps};
 
 use super::contents::Contents;
 use super::header::{Column, Holds, Part};
@@ -37,10 +37,15 @@ pub(super) struct Plan {
     /// The person who is created first, where there may be one.
     first: Option<Requested>,
     pin: Columns,
+    /// The column that says that a PIN is to be chosen.
+    choice: Columns,
     /// The column of a cardholder who exists.
     cardholder: Columns,
+    /// Columns of cards that replace others: what they need as a whole is told by their values.
+    replacement: Columns,
     kind_column: Option<usize>,
     status_column: Option<usize>,
+    choice_column: Option<usize>,
     row_id_column: Option<usize>,
     card_column: Option<usize>,
 }
@@ -76,8 +81,12 @@ pub(super) struct Good {
     /// Whether its cardholder is created first.
     pub(super) person: bool,
     pub(super) pin: bool,
-    /// Whether it cancels its card.
+    /// Whether it cancels its card, or the one that it replaces.
     pub(super) cancels: bool,
+    /// Whether its card replaces another.
+    pub(super) replaces: bool,
+    /// Whether its cardholder is to choose the PIN.
+    pub(super) chooses: bool,
 }
 
 impl Subject {
@@ -96,7 +105,14 @@ impl Good {
     pub(super) fn of(row: &Row) -> Self {
         let subject = Subject::of(row.request.operation(), row.request.kind() == "physical");
         let cancels = subject == Subject::Change && row.request.value("status") == Some(CANCELED);
-        Self { subject, person: row.first.is_some(), pin: row.pin.is_some(), cancels }
+        Self {
+            subject,
+            person: row.first.is_some(),
+            pin: row.pin.is_some(),
+            cancels: cancels || row.request.cancels_replaced(),
+            replaces: row.request.is_replacement(),
+            chooses: row.request.chooses_pin(),
+        }
     }
 }
 
@@ -120,9 +136,15 @@ impl Plan {
             last: Requested::of(contents, Part::Last, columns),
             first: contents.with_people.then(|| Requested::of(contents, Part::First, columns)),
             pin: bit(of_last(PIN)),
+            choice: bit(of_last(PIN_CHOICE)),
             cardholder: bit(of_last("cardholder")),
+            replacement: ["replacement_for", "replacement_reason", CANCEL_REPLACED]
+                .into_iter()
+                .map(|path| bit(of_last(path)))
+                .sum(),
             kind_column: of_last("type"),
             status_column: of_last("status"),
+            choice_column: of_last(PIN_CHOICE),
             row_id_column: place_of(Holds::RowId),
             card_column: place_of(Holds::Card),
         })
@@ -143,6 +165,8 @@ impl Plan {
             cancels: subject == Subject::Change && is(self.status_column, CANCELED),
             person: self.first.as_ref().is_some_and(|first| given & first.own != 0),
             pin: given & self.pin != 0,
+            replaces: false,
+            chooses: self.choice_column.is_some_and(|at| cell(at).eq_ignore_ascii_case("true")),
         })
     }
 
@@ -183,6 +207,9 @@ impl Plan {
         }
         // Bits beyond the last column are in no demand.
         let given = !empty;
+        if given & self.replacement != 0 || (given & self.pin != 0 && given & self.choice != 0) {
+            return None;
+        }
         let is_right = self.last.is_right(given)
             && self.first.as_ref().is_none_or(|first| {
                 // Somebody, and not two.

@@ -26,8 +26,14 @@ pub struct CheckReport {
     pub r#virtual: u64,
     /// Changes of cards among them.
     pub changes: u64,
-    /// Those of them that cancel the card.
+    /// Cards that are cancelled: by those changes, or before they are replaced.
     pub cancels: u64,
+    /// Rows whose cardholders are to choose the PIN.
+    pub pins_to_choose: u64,
+    /// Cards that replace others.
+    pub replacements: u64,
+    /// Those of them that come without a PIN.
+    pub replacements_without_pin: u64,
     /// Cardholders to be created among them, alone or before their cards.
     pub cardholders: u64,
     /// All problems.
@@ -43,7 +49,33 @@ impl CheckReport {
     /// Calls that the valid rows need: one for each card, change and cardholder.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        self.physical + self.r#virtual + self.changes + self.cardholders
+        let cancelled_first = if self.changes == 0 { self.cancels } else { 0 };
+        self.physical + self.r#virtual + self.changes + self.cardholders + cancelled_first
+    }
+
+    /// What whoever sends these rows should know, beside problems.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.pins_to_choose > 0 {
+            notes.push(format!(
+                "{} for a PIN that the cardholder chooses: nothing is made for them before that.",
+                waits(self.pins_to_choose)
+            ));
+        }
+        if self.replacements_without_pin > 0 {
+            notes.push(format!(
+                "{} without a PIN: a replacement does not inherit the PIN of the card that it replaces.",
+                counted(self.replacements_without_pin, "replacement")
+            ));
+        }
+        if self.changes > 0 && self.pins + self.pins_to_choose > 0 {
+            notes.push(
+                "A card of a program in IE, GB, FR, MX or AE takes its new PIN only after one transaction with the old one."
+                    .to_owned(),
+            );
+        }
+        notes
     }
 
     /// What the valid rows come to, in words.
@@ -57,6 +89,7 @@ impl CheckReport {
                 format!("{} ({} cancelled)", counted(self.changes, "card change"), self.cancels)
             }
             Self { changes: 1.., .. } => counted(self.changes, "card change"),
+            Self { cancels: 1.., .. } => format!("{made}, {} replaced and cancelled first", self.cancels),
             Self { cardholders: 1.., .. } if cards == 0 => counted(self.cardholders, "new cardholder"),
             Self { cardholders: 1.., .. } => {
                 format!("{made}, {}", counted(self.cardholders, "new cardholder"))
@@ -99,6 +132,10 @@ impl CheckReport {
             _ => (format!("{cards} LIVE cards{first} are about to be issued"), "Issue them?"),
         }
     }
+}
+
+fn waits(rows: u64) -> String {
+    if rows == 1 { "1 row waits".to_owned() } else { format!("{rows} rows wait") }
 }
 
 /// So many of a thing.

@@ -3,7 +3,9 @@
 use std::borrow::Borrow;
 use std::io::{self, Read};
 
-use crate::operation::{CARD_ID, FieldProblem, Operation, Request, is_card_id};
+use crate::operation::{
+    CANCEL_REPLACED, CARD_ID, FieldProblem, Operation, REPLACED_OF_NOBODY, Request, is_card_id,
+};
 
 use super::blocks::{Flaw, RECORD_BYTES_MAX};
 use super::header::{Holds, Part};
@@ -182,8 +184,13 @@ impl Manifest {
                 .map_err(|fields| problems.extend(fields.into_iter().map(to_column)))
                 .ok()
         };
+        let cancels_too =
+            given.last.iter().any(|(path, _)| path == CANCEL_REPLACED) && !given.first.is_empty();
         let last = made(Part::Last, given.last);
         let first = (!given.first.is_empty()).then(|| made(Part::First, given.first));
+        if cancels_too && last.as_ref().is_some_and(Request::cancels_replaced) {
+            problems.push(FieldProblem::new(CANCEL_REPLACED, "exclusive", REPLACED_OF_NOBODY));
+        }
         match last {
             Some(last) if problems.is_empty() => {
                 let last = match given.card {

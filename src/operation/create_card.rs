@@ -12,6 +12,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
     title: "A card to create: the parameters of Stripe's POST /v1/issuing/cards",
     id_prefix: "ic_",
     parameters: &[
+        ("cancel_replaced", Kind::Boolean),
         ("cardholder", Kind::Text(TEXT_MAX)),
         ("currency", Kind::Currency),
         ("exp_month", Kind::Integer { min: 1, max: 12 }),

@@ -228,7 +228,7 @@ mod tests {
             walk(String::new(), &body, &mut leaves);
             leaves.sort();
             let parameters = operation.declaration().parameters;
-            let of_stripe = parameters.iter().filter(|(name, _)| *name != crate::operation::PIN_CHOICE);
+            let of_stripe = parameters.iter().filter(|(name, _)| !crate::operation::OWN.contains(name));
             let table: Vec<String> = of_stripe.map(|(name, _)| (*name).to_owned()).collect();
             assert_eq!(leaves, table, "{operation:?}");
         }

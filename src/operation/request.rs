@@ -20,6 +20,7 @@ pub struct Request {
     pin: Option<PinJwe>,
     /// Whether its cardholder is to choose the PIN.
     chooses_pin: bool,
+    cancels_replaced: bool,
     /// The cardholder, by whom the card can be found again.
     pub cardholder: Option<String>,
     /// The card that is changed, if it is one that exists.
@@ -30,6 +31,13 @@ pub struct Request {
 pub const PIN: &str = "pin[encrypted_number]";
 /// What stands for it where the cardholder is to choose the PIN on a page of embosser's. It is no parameter of Stripe's.
 pub const PIN_CHOICE: &str = "pin[choose]";
+/// Whether the card that is replaced is cancelled first. It is no parameter of Stripe's.
+pub const CANCEL_REPLACED: &str = "cancel_replaced";
+/// Why it stands beside nobody who is to be created.
+pub const REPLACED_OF_NOBODY: &str =
+    "is for the card of a cardholder who exists, and this one is to be created";
+/// Parameters that are embosser's own: they say what it does, and are not sent.
+pub const OWN: [&str; 2] = [CANCEL_REPLACED, PIN_CHOICE];
 
 impl Request {
     /// Checks the pairs against Stripe's schema and takes them over. Every problem is told, not only the first.
@@ -87,8 +95,7 @@ impl Request {
                 request.pin = Some(PinJwe::new(value));
                 continue;
             }
-            if path == PIN_CHOICE {
-                request.chooses_pin = value.eq_ignore_ascii_case("true");
+            if request.takes_own(&path, &value) {
                 continue;
             }
             match declaration.kind_of(&path) {
@@ -114,9 +121,7 @@ impl Request {
         for (path, kind, value) in pairs {
             if kind == Kind::Pin {
                 request.pin = Some(PinJwe::new(value.to_owned()));
-            } else if path == PIN_CHOICE {
-                request.chooses_pin = value.eq_ignore_ascii_case("true");
-            } else {
+            } else if !request.takes_own(path, value) {
                 request.push(path, &kind.canonical(value));
             }
         }
@@ -124,7 +129,48 @@ impl Request {
     }
 
     fn empty(operation: Operation, form: Form) -> Self {
-        Self { operation, form, pin: None, chooses_pin: false, cardholder: None, target: None }
+        Self {
+            operation,
+            form,
+            pin: None,
+            chooses_pin: false,
+            cancels_replaced: false,
+            cardholder: None,
+            target: None,
+        }
+    }
+
+    /// Takes a parameter that is embosser's own; false if it is Stripe's.
+    fn takes_own(&mut self, path: &str, value: &str) -> bool {
+        let is_true = value.eq_ignore_ascii_case("true");
+        match path {
+            PIN_CHOICE => self.chooses_pin = is_true,
+            CANCEL_REPLACED => self.cancels_replaced = is_true,
+            _ => return false,
+        }
+        true
+    }
+
+    /// Whether the card that it replaces is cancelled first.
+    #[must_use]
+    pub fn cancels_replaced(&self) -> bool {
+        self.cancels_replaced
+    }
+
+    /// Whether its card replaces another.
+    #[must_use]
+    pub fn is_replacement(&self) -> bool {
+        self.value("replacement_for").is_some()
+    }
+
+    /// The change that cancels the card which this one replaces, if it is to be cancelled first.
+    #[must_use]
+    pub fn cancel_of_replaced(&self) -> Option<Self> {
+        let replaced = self.value("replacement_for").filter(|_| self.cancels_replaced)?;
+        let mut cancel = Self::empty(Operation::UpdateCard, Form::default());
+        cancel.push("cancellation_reason", self.value("replacement_reason")?);
+        cancel.push("status", "canceled");
+        Some(cancel.with_target(replaced.to_owned()))
     }
 
     /// Whether it asks for nothing.
@@ -142,12 +188,13 @@ impl Request {
     /// The same, but for the PIN.
     #[must_use]
     pub fn without_pin(&self) -> Self {
-        let Self { operation, form, pin: _, chooses_pin, cardholder, target } = self;
+        let Self { operation, form, pin: _, chooses_pin, cancels_replaced, cardholder, target } = self;
         Self {
             operation: *operation,
             form: form.clone(),
             pin: None,
             chooses_pin: *chooses_pin,
+            cancels_replaced: *cancels_replaced,
             cardholder: cardholder.clone(),
             target: target.clone(),
         }
@@ -201,6 +248,9 @@ impl Request {
         let mut nested = json::nest(self.operation.declaration(), self.form.iter());
         if self.chooses_pin {
             nested["pin"]["choose"] = true.into();
+        }
+        if self.cancels_replaced {
+            nested[CANCEL_REPLACED] = true.into();
         }
         nested
     }

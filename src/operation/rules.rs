@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::params::{self, below};
-use super::{Declaration, FieldProblem, PIN, PIN_CHOICE};
+use super::{CANCEL_REPLACED, Declaration, FieldProblem, PIN, PIN_CHOICE, is_card_id};
 
 /// Every problem of a request. `given` are the objects that were given even if nothing stands in them.
 pub(super) fn check(of: &Declaration, pairs: &[(String, String)], given: &[String]) -> Vec<FieldProblem> {
@@ -26,8 +26,45 @@ pub(super) fn check(of: &Declaration, pairs: &[(String, String)], given: &[Strin
         let reason = "cannot be set with pin[encrypted_number]: the PIN is chosen already";
         problems.push(FieldProblem::new(PIN_CHOICE, "exclusive", reason));
     }
+    problems.extend(replacement(pairs));
     if seen.iter().filter(|path| path.starts_with("metadata[")).count() > of.metadata_entries_max() {
         problems.push(of.too_much_metadata());
+    }
+    problems
+}
+
+/// What Stripe says of cards that replace others.
+fn replacement(pairs: &[(String, String)]) -> Vec<FieldProblem> {
+    let value = |name: &str| pairs.iter().find(|(path, _)| path == name).map(|(_, value)| value.as_str());
+    let (replaced, reason) = (value("replacement_for"), value("replacement_reason"));
+    let cancels = value(CANCEL_REPLACED).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let mut problems = Vec::new();
+    let mut wrong = |path: &str, code, reason: &str| problems.push(FieldProblem::new(path, code, reason));
+    match (replaced, reason) {
+        (Some(card), _) if !is_card_id(card) => {
+            wrong("replacement_for", "card_id", "is the card that is replaced: ic_ and letters and digits");
+        }
+        (Some(_), None) => {
+            wrong("replacement_reason", "missing", "is required when replacement_for is given")
+        }
+        // Any other reason is refused for itself.
+        (None, Some("damaged" | "expired" | "lost" | "stolen")) => {
+            wrong("replacement_for", "missing", "is required when replacement_reason is given")
+        }
+        (None, None) if cancels => {
+            wrong("replacement_for", "missing", "is required when cancel_replaced is given");
+        }
+        _ => {}
+    }
+    if reason == Some("damaged") && value("type") == Some("virtual") {
+        wrong("replacement_reason", "not_allowed", "is damaged, which a virtual card cannot be");
+    }
+    if cancels && reason.is_some_and(|reason| !matches!(reason, "lost" | "stolen")) {
+        wrong(
+            CANCEL_REPLACED,
+            "not_allowed",
+            "is for cards that were lost or stolen; any other is cancelled by Stripe when its replacement is activated",
+        );
     }
     problems
 }

@@ -8,6 +8,7 @@ mod answer;
 pub(crate) mod error;
 mod outgoing;
 mod read;
+mod standing;
 mod transport;
 
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ pub use answer::Answer;
 pub use error::LimitReason;
 pub use outgoing::Leave;
 pub use read::{AccountAnswer, CardAnswer, EphemeralKeyAnswer, ListFailure, Listed};
+pub use standing::{CardStanding, StandingAnswer};
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -249,6 +251,18 @@ impl Client {
         match self.get("get_card", url).await {
             Err(reason) => CardAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => read::of_card(status, &headers, body),
+        }
+    }
+
+    /// How a card stands; beside it which limiter turned the question away, if one did.
+    pub async fn standing(&self, id: &str) -> (StandingAnswer, Option<LimitReason>) {
+        let mut url = self.at(CARDS_PATH);
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(id);
+        }
+        match self.get("get_card", url).await {
+            Err(reason) => (StandingAnswer::Failed(reason), None),
+            Ok(Reply { status, headers, body }) => read::of_standing(status, &headers, body),
         }
     }
 

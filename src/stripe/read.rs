@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::error::{ErrorObject, LimitReason, limit_reason, sentence_of};
+use super::standing::{CardStanding, StandingAnswer};
 use crate::operation::Found;
 
 /// One page of a list.
@@ -153,6 +154,30 @@ pub(super) fn of_ephemeral_key(
         Not::Limited(reason) => EphemeralKeyAnswer::Limited(reason),
         Not::Missing(reason) | Not::Forbidden(reason) => EphemeralKeyAnswer::Refused(reason),
         Not::Failed(reason) => EphemeralKeyAnswer::Failed(reason),
+    }
+}
+
+/// The meaning of the answer to a question for how a card stands.
+pub(super) fn of_standing(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Result<Bytes, String>,
+) -> (StandingAnswer, Option<LimitReason>) {
+    let failed = |reason: String| (StandingAnswer::Failed(reason), None);
+    let body = match body {
+        Ok(body) => body,
+        Err(reason) => return failed(format!("the answer broke off: {reason}")),
+    };
+    if status.is_success() {
+        return match serde_json::from_slice::<CardStanding>(&body) {
+            Ok(standing) => (StandingAnswer::Found(Box::new(standing)), None),
+            Err(_) => failed(format!("{status}, but no card in the answer")),
+        };
+    }
+    match of_error(status, headers, &body) {
+        Not::Missing(_) => (StandingAnswer::Missing, None),
+        Not::Limited(reason) => (StandingAnswer::Failed("Stripe limits".into()), Some(reason)),
+        Not::Forbidden(reason) | Not::KeyRejected(reason) | Not::Failed(reason) => failed(reason),
     }
 }
 
