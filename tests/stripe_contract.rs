@@ -108,6 +108,29 @@ async fn every_answer_of_the_sandbox_holds_against_stripes_schema() {
     let (status, found) = ask(&sandbox, Method::GET, &path, "").await;
     assert_eq!(status, 200);
     holds(&of_answer(&document, "get", "/v1/issuing/cardholders/{cardholder}", "200"), &found);
+    let (_, of_card) = ask(&sandbox, Method::POST, cards, "type=physical&currency=usd").await;
+    let (_, nonce) = ask(&sandbox, Method::POST, "/v1/ephemeral_key_nonces", "key=pk_test_1").await;
+    let keys = "/v1/ephemeral_keys";
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let body = format!("issuing_card={}&nonce={}", text(&of_card["id"]), text(&nonce["public_nonce"]));
+    let request =
+        support::http_client().post(format!("{}{keys}", sandbox.api_url())).bearer_auth("sk_test_1");
+    let key = request.header("stripe-version", "2026-07-29").body(body.clone()).send().await.unwrap();
+    assert_eq!(key.status().as_u16(), 200);
+    holds(&of_answer(&document, "post", keys, "200"), &key.json().await.unwrap());
+    let (status, without_version) = ask(&sandbox, Method::POST, keys, &body).await;
+    assert_eq!(status, 400);
+    holds(&of_answer(&document, "post", keys, "default"), &without_version);
+    let expired = format!(
+        "type=physical&currency=usd&replacement_reason=expired&replacement_for={}",
+        text(&of_card["id"])
+    );
+    let (status, replacement) = ask(&sandbox, Method::POST, cards, &expired).await;
+    assert_eq!(status, 200, "{replacement}");
+    let (_, replaced) = ask(&sandbox, Method::GET, &format!("{cards}/{}", text(&of_card["id"])), "").await;
+    for each in [&replacement, &replaced] {
+        holds(&of_answer(&document, "get", card, "200"), each);
+    }
     let failing = of_answer(&document, "post", cards, "default");
     let mut errors = vec![
         ask(&sandbox, Method::POST, cards, "type=virtual").await,

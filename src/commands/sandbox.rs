@@ -22,12 +22,18 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
     {\"seconds\": N}, rate {\"endpoint\": N, \"account\": N}, \
     faults {\"NAME\": PROBABILITY}, force {\"status\": N, \"type\": …, \"code\": …, \"param\": …, \"message\": …} \
     (every create and change is answered so, without effect; null ends it), key_endpoint \"up\", \"unavailable\" \
-    (503) or \"silent\". Nothing of it is written to a disk."
+    (503) or \"silent\"; cards/CARD/enter_pin {\"pin\": \"1234\", \"where\": \"terminal\" or \"atm\", \"country\": \"GB\"} \
+    (somebody pays with it, in the cardholder's country if none is given), cards/CARD/atm {\"action\": \"change\", \"pin\": …, \
+    \"new_pin\": …} or {\"action\": \"unblock\", \"pin\": …}: both answer what came of it. Nothing of it is written to a disk. \
+    docs/sandbox.md tells more."
 )]
 pub struct Args {
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12111")]
     pub listen: SocketAddr,
+    /// Where the stand-in for Stripe.js listens, whose script is at /v3/ there [default: a free port of the same address].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub elements_listen: Option<SocketAddr>,
     /// Strict limit on calls in any second, for an endpoint and for an account; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 25)]
     pub rate: usize,
@@ -64,6 +70,12 @@ pub struct Args {
     /// Its key may not ask whose it is: GET /v1/account is answered 403.
     #[arg(long)]
     pub no_account: bool,
+    /// The key endpoint's answer cannot be read by pages of other origins, as if a firewall stood before it.
+    #[arg(long)]
+    pub no_cors: bool,
+    /// An ephemeral key can be used for so long.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = time)]
+    pub ephemeral_key_lifetime: Duration,
     /// A new card is missing from lists for so long; by its id it is there at once.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = time)]
     pub list_lag: Duration,
@@ -135,6 +147,7 @@ pub async fn run(args: Args) -> Result<Exit, String> {
     });
     let options = Options {
         listen: args.listen,
+        elements_listen: args.elements_listen,
         endpoint_per_second: limit(args.rate),
         account_per_second: limit(args.account_rate.unwrap_or(args.rate)),
         endpoint_concurrency: limit(args.concurrency),
@@ -146,6 +159,8 @@ pub async fn run(args: Args) -> Result<Exit, String> {
         key_bits: args.key_bits,
         may_write: !args.read_only,
         may_read_account: !args.no_account,
+        cors: !args.no_cors,
+        ephemeral_key_lifetime: args.ephemeral_key_lifetime,
         list_lag: args.list_lag,
         idempotency_window: args.idempotency_window,
         ..Options::default()
@@ -154,10 +169,12 @@ pub async fn run(args: Args) -> Result<Exit, String> {
     let sandbox = Sandbox::start(options).await.map_err(|error| format!("{}: {error}", args.listen))?;
     eprintln!(
         "Stripe's stand-in listens on {}. No card is real. For embosser in another terminal:\n\
-         export STRIPE_API_KEY=sk_test_sandbox EMBOSSER__STRIPE__API_URL={} EMBOSSER__STRIPE__KEY_URL={}",
+         export STRIPE_API_KEY=sk_test_sandbox EMBOSSER__STRIPE__API_URL={} EMBOSSER__STRIPE__KEY_URL={}\n\
+         Stripe.js's stand-in, for pages that show a card's PIN: {}/v3/",
         sandbox.address(),
         sandbox.api_url(),
-        sandbox.key_url()
+        sandbox.key_url(),
+        sandbox.elements_url()
     );
     let mut report = tokio::time::interval(REPORT_EVERY);
     let mut printed = summary(&sandbox);

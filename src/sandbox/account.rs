@@ -68,6 +68,8 @@ pub struct Account {
     pub replays: u64,
     /// Keys served.
     pub key_fetches: u64,
+    /// Ephemeral keys made.
+    pub ephemeral_keys: u64,
     /// Calls that a limiter turned away.
     pub limited: u64,
     /// The same, by the reason given.
@@ -76,6 +78,15 @@ pub struct Account {
     pub at_once_max: usize,
     /// When each create call that was let through arrived, in seconds since the start.
     pub arrivals: Vec<f64>,
+}
+
+impl Account {
+    /// A card's PIN was set.
+    pub(super) fn pin_is(&mut self, id: &str, pin: &str) {
+        if let Some(card) = self.cards.iter_mut().find(|card| card.id == id) {
+            card.pin = Some(pin.to_owned());
+        }
+    }
 }
 
 /// How much the sandbox did.
@@ -115,6 +126,12 @@ pub(super) fn control(world: &mut World, request: &ApiRequest) -> ApiResponse {
             ApiResponse::new(200, &serde_json::to_value(world.account()).unwrap_or_default())
         }
         ("GET", "requests") => ApiResponse::new(200, &serde_json::to_value(world.seen()).unwrap_or_default()),
+        ("POST", _) if request.path.starts_with("/_sandbox/cards/") => {
+            match world.at_terminal(&request.path, &request.body) {
+                Ok(told) => ApiResponse::new(200, &told),
+                Err(reason) => ApiResponse::new(400, &json!({"error": reason})),
+            }
+        }
         ("POST", order) => match steer(world, order, &request.body) {
             Ok(()) => ApiResponse::new(200, &json!({"ok": true})),
             Err(reason) => ApiResponse::new(400, &json!({"error": reason})),
@@ -124,7 +141,8 @@ pub(super) fn control(world: &mut World, request: &ApiRequest) -> ApiResponse {
 }
 
 /// What can be ordered.
-const ORDERS: &str = "rotate, advance, list_lag, rate, faults, force, key_endpoint";
+const ORDERS: &str =
+    "rotate, advance, list_lag, rate, faults, force, key_endpoint, cards/{card}/enter_pin, cards/{card}/atm";
 
 fn steer(world: &mut World, order: &str, body: &[u8]) -> Result<(), String> {
     match order {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::lifecycle::{keeps_number, may_change, may_replace};
 use super::list;
 use super::request::CARDS;
 use super::response::Fault;
@@ -16,7 +17,8 @@ pub(super) struct Cards {
     cards: Vec<Value>,
     /// When each was made, by the sandbox's clock: lists show it a while after that.
     made_at: Vec<Duration>,
-    by_id: HashMap<(String, String), usize>,
+    by_id: HashMap<String, usize>,
+    accounts: Vec<String>,
     by_account: HashMap<String, Vec<usize>>,
     by_cardholder: HashMap<(String, String), Vec<usize>>,
 }
@@ -39,13 +41,16 @@ impl Cards {
         let cardholder = cardholder
             .cloned()
             .unwrap_or_else(|| super::cardholders::object(&whose, making.created, making.livemode));
+        let replaced = request["replacement_for"].as_str().and_then(|old| self.by_id.get(old).copied());
+        let number = replaced.filter(|_| keeps_number(&request["replacement_reason"]));
+        let last4 = number.map(|old| self.cards[old]["last4"].clone());
         let mut card = json!({
             "id": id, "object": "issuing.card", "brand": "Visa", "cancellation_reason": null,
             "cardholder": cardholder,
             "created": making.created, "currency": request["currency"],
             "exp_month": request["exp_month"].as_u64().unwrap_or(8),
             "exp_year": request["exp_year"].as_u64().unwrap_or(2030),
-            "last4": format!("{:04}", (self.cards.len() + 1) % 10_000),
+            "last4": last4.unwrap_or_else(|| format!("{:04}", (self.cards.len() + 1) % 10_000).into()),
             "latest_fraud_warning": null, "lifecycle_controls": lifecycle(&request),
             "livemode": making.livemode, "metadata": making.metadata, "replaced_by": null,
             "replacement_for": request["replacement_for"], "replacement_reason": request["replacement_reason"],
@@ -58,14 +63,59 @@ impl Cards {
                 card[name] = given.clone();
             }
         }
+        if let Some(old) = replaced {
+            self.cards[old]["replaced_by"] = id.as_str().into();
+        }
         let index = self.cards.len();
         self.cards.push(card);
         self.made_at.push(making.made_at);
         let account = making.account.to_owned();
-        self.by_id.insert((account.clone(), id), index);
+        self.by_id.insert(id, index);
+        self.accounts.push(account.clone());
         self.by_account.entry(account.clone()).or_default().push(index);
         self.by_cardholder.entry((account, whose)).or_default().push(index);
+        self.cancel_replaced_by(index);
         &self.cards[index]
+    }
+
+    /// A card that is active cancels the one whose number it has.
+    fn cancel_replaced_by(&mut self, index: usize) {
+        let card = &self.cards[index];
+        if card["status"] == "active" && keeps_number(&card["replacement_reason"]) {
+            let old = card["replacement_for"].as_str().and_then(|old| self.by_id.get(old));
+            if let Some(old) = old.copied() {
+                self.cards[old]["status"] = "canceled".into();
+            }
+        }
+    }
+
+    /// Whether this request may be made a card: whether the one that it replaces may be replaced so.
+    pub(super) fn may_make(&self, account: &str, wanted: &Request) -> Result<(), Fault> {
+        let wanted = wanted.to_json();
+        match wanted["replacement_for"].as_str() {
+            Some(old) => {
+                let index = self.index(account, old);
+                let index = index.map_err(|_| Fault::missing("issuing card", "replacement_for", old))?;
+                may_replace(&self.cards[index], &wanted)
+            }
+            None if wanted["replacement_reason"].is_null() => Ok(()),
+            None => {
+                let message = "Missing required param: replacement_for.";
+                Err(Fault::invalid(Some("parameter_missing"), "replacement_for", message))
+            }
+        }
+    }
+
+    /// A card of whatever account.
+    pub(super) fn of_any_account(&self, id: &str) -> Option<&Value> {
+        self.by_id.get(id).map(|index| &self.cards[*index])
+    }
+
+    /// Makes a card inactive, as its issuer does.
+    pub(super) fn deactivate(&mut self, id: &str) {
+        if let Some(index) = self.by_id.get(id) {
+            self.cards[*index]["status"] = "inactive".into();
+        }
     }
 
     /// One card.
@@ -74,21 +124,36 @@ impl Cards {
     }
 
     fn index(&self, account: &str, id: &str) -> Result<usize, Fault> {
-        let name = (account.to_owned(), id.to_owned());
-        self.by_id.get(&name).copied().ok_or_else(|| Fault::missing("issuing card", "card", id))
+        let index = self.by_id.get(id).copied().filter(|index| self.accounts[*index] == account);
+        index.ok_or_else(|| Fault::missing("issuing card", "card", id))
     }
 
-    /// Changes a card.
+    /// What a card would be after this change.
+    pub(super) fn changed(
+        &self,
+        account: &str,
+        id: &str,
+        pairs: &[(String, String)],
+    ) -> Result<Value, Fault> {
+        let mut card = self.find(account, id)?.clone();
+        may_change(&card, pairs)?;
+        for (path, value) in pairs {
+            change(&mut card, path, value)?;
+        }
+        Ok(card)
+    }
+
+    /// Changes a card, in all that is asked for or in nothing.
     pub(super) fn update(
         &mut self,
         account: &str,
         id: &str,
         pairs: &[(String, String)],
     ) -> Result<&Value, Fault> {
+        let changed = self.changed(account, id, pairs)?;
         let index = self.index(account, id)?;
-        for (path, value) in pairs {
-            change(&mut self.cards[index], path, value)?;
-        }
+        self.cards[index] = changed;
+        self.cancel_replaced_by(index);
         Ok(&self.cards[index])
     }
 

@@ -2,39 +2,36 @@
 //!
 //! It holds the private key, decrypts and checks PINs, honours idempotency keys, limits strictly, rotates its key
 //! and injects faults on request. It keeps an account of all it did, by which embosser's promises are judged.
-//! What it answers to is in [`world`]; this file is the server around it.
+//! What it answers to is in [`world`], the server around it in [`server`], and the part of Stripe.js that shows a card's
+//! details in [`elements`].
 
 mod account;
 mod cardholders;
 mod cards;
+mod elements;
 mod faults;
 mod forced;
 mod identity;
 mod keys;
+mod lifecycle;
 mod limits;
 mod list;
 mod memory;
+mod pins;
 mod request;
 mod response;
+mod server;
 mod world;
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use request::ApiRequest;
-use response::{ApiResponse, Cut};
 use world::World;
 
 pub use account::{Account, Counts, IssuedCard, Seen};
@@ -42,14 +39,13 @@ pub use faults::Faults;
 pub use forced::{Calls, Forced};
 pub use keys::KeyEndpoint;
 
-/// Largest request body.
-const BODY_BYTES_MAX: usize = 1 << 20;
-
 /// How the sandbox behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where the stand-in for Stripe.js listens; none: at a free port of the same address.
+    pub elements_listen: Option<SocketAddr>,
     /// Strict limit on calls of one endpoint in any second.
     pub endpoint_per_second: Option<usize>,
     /// Strict limit on all calls of one account in any second.
@@ -76,6 +72,10 @@ pub struct Options {
     pub list_lag: Duration,
     /// How long an idempotency key is remembered.
     pub idempotency_window: Duration,
+    /// How long an ephemeral key can be used (docs.stripe.com/issuing/elements: 15 minutes).
+    pub ephemeral_key_lifetime: Duration,
+    /// Whether the key endpoint lets pages of other origins read its answer.
+    pub cors: bool,
     /// The only API key that is accepted; none: every secret or restricted one.
     pub api_key: Option<String>,
     /// Whether the key may create and change.
@@ -90,6 +90,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            elements_listen: None,
             endpoint_per_second: None,
             account_per_second: None,
             endpoint_concurrency: None,
@@ -103,6 +104,8 @@ impl Default for Options {
             delay: Duration::from_secs(2),
             list_lag: Duration::ZERO,
             idempotency_window: Duration::from_secs(24 * 3600),
+            ephemeral_key_lifetime: Duration::from_secs(15 * 60),
+            cors: true,
             api_key: None,
             may_write: true,
             may_read_account: true,
@@ -114,8 +117,10 @@ impl Default for Options {
 /// A running sandbox.
 pub struct Sandbox {
     address: SocketAddr,
+    elements_address: SocketAddr,
     world: Arc<Mutex<World>>,
     server: JoinHandle<()>,
+    elements: JoinHandle<()>,
 }
 
 impl Sandbox {
@@ -126,9 +131,13 @@ impl Sandbox {
     pub async fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
+        let beside = SocketAddr::new(address.ip(), 0);
+        let elements_listener = TcpListener::bind(options.elements_listen.unwrap_or(beside)).await?;
+        let elements_address = elements_listener.local_addr()?;
         let world = Arc::new(Mutex::new(World::new(options)));
-        let server = tokio::spawn(serve(listener, world.clone()));
-        Ok(Self { address, world, server })
+        let server = tokio::spawn(server::serve(listener, world.clone()));
+        let elements = tokio::spawn(elements::serve(elements_listener, address.port()));
+        Ok(Self { address, elements_address, world, server, elements })
     }
 
     /// For `stripe.api_url`.
@@ -141,6 +150,12 @@ impl Sandbox {
     #[must_use]
     pub fn key_url(&self) -> String {
         format!("http://{}/v1/keys", self.address)
+    }
+
+    /// The origin of the stand-in for Stripe.js, whose script is at `/v3/` there: another origin than the API's.
+    #[must_use]
+    pub fn elements_url(&self) -> String {
+        format!("http://{}", self.elements_address)
     }
 
     /// What it did so far.
@@ -225,129 +240,13 @@ impl Sandbox {
 
     /// Stops it; connections are cut.
     pub async fn stop(self) {
-        self.server.abort();
-        let _ = self.server.await;
+        for server in [self.server, self.elements] {
+            server.abort();
+            let _ = server.await;
+        }
     }
 
     fn world(&self) -> std::sync::MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn serve(listener: TcpListener, world: Arc<Mutex<World>>) {
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let _ = stream.set_nodelay(true);
-        let world = world.clone();
-        connections.spawn(async move {
-            let service = service_fn(move |request| answer(world.clone(), request));
-            // A cut connection ends here with an error, which is the point.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-/// Ends the connection without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection is cut")]
-struct Gone;
-
-async fn answer(
-    world: Arc<Mutex<World>>,
-    request: Request<Incoming>,
-) -> Result<Response<axum::body::Body>, Gone> {
-    let (head, body) = request.into_parts();
-    let body = axum::body::to_bytes(axum::body::Body::new(body), BODY_BYTES_MAX).await.map_err(|_| Gone)?;
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let request = ApiRequest {
-        method: head.method.as_str().to_owned(),
-        path: head.uri.path().to_owned(),
-        query: head.uri.query().unwrap_or("").to_owned(),
-        authorization: header("authorization"),
-        idempotency_key: header("idempotency-key"),
-        version: header("stripe-version"),
-        account: identity::account_of(
-            header("stripe-account").as_deref(),
-            header("authorization").as_deref(),
-        ),
-        body,
-    };
-    // On a task of its own: a client that hangs up does not stop what was begun.
-    let response = tokio::spawn(act(world, request)).await.map_err(|_| Gone)?;
-    let Some(response) = response else { return Err(Gone) };
-    Ok(http_response(response).unwrap_or_else(|never| match never {}))
-}
-
-async fn act(world: Arc<Mutex<World>>, request: ApiRequest) -> Option<ApiResponse> {
-    let lock = || world.lock().unwrap_or_else(PoisonError::into_inner);
-    if request.path.starts_with("/_sandbox/") {
-        return Some(account::control(&mut lock(), &request));
-    }
-    let begun = lock().begin(&request);
-    let mut execution = match begun {
-        world::Begun::Answered(response) => return response,
-        world::Begun::Execute(execution) => execution,
-        world::Begun::Silent(changed) => {
-            changed.notified().await;
-            return None;
-        }
-    };
-    pass(&world, execution.latency).await;
-    let pin = match execution.jwe.take() {
-        None => Ok(None),
-        Some((jwe, kid, key)) => {
-            tokio::task::spawn_blocking(move || keys::decrypt(&jwe, &kid, &key).map(Some))
-                .await
-                .unwrap_or_else(|_| Err("could not be decrypted".into()))
-        }
-    };
-    lock().finish(&request, *execution, pin)
-}
-
-/// Waits for so long by the sandbox's clock: a test that moves it ahead makes a long call end at once.
-async fn pass(world: &Mutex<World>, time: Duration) {
-    let lock = || world.lock().unwrap_or_else(PoisonError::into_inner);
-    let (until, changed) = {
-        let world = lock();
-        (world.now() + time, world.changed.clone())
-    };
-    loop {
-        // Listening begins before the look at the clock, so that no change between the two is missed.
-        let mut change = std::pin::pin!(changed.notified());
-        change.as_mut().enable();
-        let left = until.saturating_sub(lock().now());
-        if left.is_zero() {
-            return;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(left) => {}
-            () = change => {}
-        }
-    }
-}
-
-fn http_response(answer: ApiResponse) -> Result<Response<axum::body::Body>, Infallible> {
-    let body = match answer.cut {
-        Cut::Whole => axum::body::Body::from(Bytes::from(answer.body)),
-        Cut::HalfWay => half_of(&answer.body),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in answer.headers {
-        if let Ok(value) = value.parse() {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    Ok(response)
-}
-
-/// Half a body, and then the connection ends.
-fn half_of(body: &str) -> axum::body::Body {
-    let half = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    let pieces = futures_util::stream::iter([Ok(half), Err(Gone)]);
-    axum::body::Body::from_stream(pieces)
 }

@@ -32,6 +32,7 @@ pub(super) type Wanted = (Effect, Option<String>);
 pub(super) enum Effect {
     Make { request: Request, metadata: Map<String, Value> },
     Update { id: String, pairs: Vec<(String, String)> },
+    MakeEphemeralKey { card: String, nonce: String },
 }
 
 impl World {
@@ -94,6 +95,7 @@ impl World {
         if let Some(cardholder) = &card.cardholder {
             self.cardholder_exists(&request.account, cardholder, "cardholder")?;
         }
+        self.cards.may_make(&request.account, &card)?;
         let jwe = card.take_pin().map(|pin| pin.expose().to_owned());
         Ok((Effect::Make { request: card, metadata }, jwe))
     }
@@ -105,8 +107,8 @@ impl World {
 
     pub(super) fn updating(&mut self, request: &ApiRequest) -> Result<Wanted, Fault> {
         let id = last_part(&request.path).to_owned();
-        self.cards.find(&request.account, &id)?;
         let pairs = request.pairs();
+        self.cards.changed(&request.account, &id, &pairs)?;
         let jwe = pairs.iter().find(|(path, _)| path == crate::operation::PIN).map(|(_, jwe)| jwe.clone());
         Ok((Effect::Update { id, pairs }, jwe))
     }
@@ -161,8 +163,12 @@ impl World {
                 if response.status != 200 {
                     return response;
                 }
-                if let Some(card) = self.account.cards.iter_mut().find(|card| card.id == id) {
-                    card.pin = pin.clone().or(card.pin.take());
+                if let Some(pin) = &pin {
+                    self.pins.set(&id, pin);
+                    self.account.pin_is(&id, pin);
+                }
+                if pairs.iter().any(|(path, value)| path == "status" && value == "active") {
+                    self.pins.activated(&id);
                 }
                 let job = pairs.into_iter().find(|(path, _)| path == "metadata[embosser_change]");
                 self.account.changes.push(CardChange {
@@ -173,6 +179,7 @@ impl World {
                 });
                 response
             }
+            Effect::MakeEphemeralKey { card, nonce } => self.make_ephemeral_key(request, &card, &nonce),
             Effect::Make { request: wanted, metadata } => {
                 let making = Making {
                     account: &request.account,
@@ -195,8 +202,10 @@ impl World {
                 let whose = wanted.cardholder.as_deref();
                 let cardholder = whose.and_then(|id| self.cardholders.find(&request.account, id));
                 let object = self.cards.make(&wanted, cardholder, making);
+                let id = object["id"].as_str().unwrap_or_default().to_owned();
+                self.pins.made(&id, pin.as_deref(), livemode(request));
                 self.account.cards.push(IssuedCard {
-                    id: object["id"].as_str().unwrap_or_default().to_owned(),
+                    id,
                     account: request.account.clone(),
                     cardholder: wanted.cardholder.clone(),
                     job: object["metadata"]["embosser_job"].as_str().map(str::to_owned),

@@ -3,7 +3,9 @@
 //! Faults are drawn from the seed, one draw for each call that would be executed: a call that a limiter, the memory or
 //! validation answers draws none, so that the n-th execution meets the same fault in each run with one seed.
 
+mod browsers;
 mod effect;
+mod terminal;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,15 +19,18 @@ use tokio::sync::Notify;
 use super::account::{Account, Seen};
 use super::cardholders::Cardholders;
 use super::cards::{Cards, Making};
+use super::elements::EphemeralKeys;
 use super::faults::ListMishap;
 use super::forced::{Calls, Forced};
 use super::keys::{KeyEndpoint, Keys};
 use super::limits::Limits;
 use super::memory::Memory;
+use super::pins::Pins;
 use super::request::{ApiRequest, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
 use super::response::{ApiResponse, Fault};
 use super::{Faults, Options, cardholders, identity, list};
 use crate::operation::{Operation, Request};
+use browsers::EPHEMERAL_KEYS;
 use effect::Execution;
 
 /// Requests that are remembered one by one.
@@ -50,6 +55,8 @@ pub(super) struct World {
     dice: StdRng,
     keys: Keys,
     cards: Cards,
+    pins: Pins,
+    ephemeral_keys: EphemeralKeys,
     memory: Memory,
     limits: Limits,
     account: Account,
@@ -69,6 +76,8 @@ impl World {
             dice: StdRng::seed_from_u64(options.seed),
             keys: Keys::new(options.key_bits),
             cards: Cards::default(),
+            pins: Pins::default(),
+            ephemeral_keys: EphemeralKeys::default(),
             memory: Memory::default(),
             limits: Limits::default(),
             account: Account::default(),
@@ -110,6 +119,9 @@ impl World {
     /// Everything up to execution, in Stripe's order.
     pub(super) fn begin(&mut self, request: &ApiRequest) -> Begun {
         let seen = self.see(request);
+        if request.method == "OPTIONS" {
+            return Begun::Answered(self.respond(request, seen, browsers::preflight()));
+        }
         if request.path == "/v1/keys" {
             return match self.options.key_endpoint {
                 KeyEndpoint::Up => {
@@ -140,6 +152,9 @@ impl World {
 
     fn decide(&mut self, request: &ApiRequest, seen: usize) -> Result<Begun, Fault> {
         self.limit(request)?;
+        if let Some(answer) = self.for_browsers(request)? {
+            return Ok(Begun::Answered(self.respond(request, seen, answer)));
+        }
         self.authenticate(request)?;
         if let Some(forced) = self.forced(Calls::All) {
             return Ok(Begun::Answered(self.forced_response(request, seen, &forced)));
@@ -167,6 +182,10 @@ impl World {
             ("POST", CARDHOLDERS) => {
                 return self.begin_effect(request, seen, Self::making_cardholder);
             }
+            ("POST", EPHEMERAL_KEYS) => {
+                return self.begin_effect(request, seen, Self::making_ephemeral_key);
+            }
+            ("DELETE", path) if is_one_of(EPHEMERAL_KEYS, path) => self.end_ephemeral_key(request)?,
             ("GET", CARDHOLDERS) => self.list(request, &pairs())?,
             ("GET", path) if is_one_of(CARDHOLDERS, path) => {
                 let id = last_part(path);
@@ -315,6 +334,10 @@ impl World {
     ) -> Option<ApiResponse> {
         if let Some(seen) = seen.checked_sub(self.forgotten).and_then(|index| self.seen.get_mut(index)) {
             seen.status = Some(response.status);
+        }
+        // Browsers may read every answer of the API's; of the key's, unless a test has it otherwise.
+        if request.path != "/v1/keys" || self.options.cors {
+            response.headers.push(("access-control-allow-origin", "*".to_owned()));
         }
         response.headers.push(("request-id", format!("req_sandbox{:08}", self.requests)));
         if let Some(version) = &request.version {
