@@ -3,6 +3,7 @@
 //! Faults are drawn from the seed, one draw for each call that would be executed: a call that a limiter, the memory or
 //! validation answers draws none, so that the n-th execution meets the same fault in each run with one seed.
 
+mod access;
 mod browsers;
 mod effect;
 mod terminal;
@@ -26,10 +27,11 @@ use super::keys::{KeyEndpoint, Keys};
 use super::limits::Limits;
 use super::memory::Memory;
 use super::pins::Pins;
-use super::request::{ApiRequest, CARDHOLDERS, CARDS, api_key_of, is_one_of, last_part, livemode};
+use super::request::{ApiRequest, CARDHOLDERS, CARDS, is_one_of, last_part, livemode};
 use super::response::{ApiResponse, Fault};
 use super::{Faults, Options, cardholders, identity, list};
 use crate::operation::{Operation, Request};
+use access::may_not;
 use browsers::EPHEMERAL_KEYS;
 use effect::Execution;
 
@@ -233,23 +235,6 @@ impl World {
         })
     }
 
-    fn authenticate(&self, request: &ApiRequest) -> Result<(), Fault> {
-        let key = request.authorization.as_deref().and_then(api_key_of);
-        let accepted = match (&key, &self.options.api_key) {
-            (Some(key), Some(only)) => key == only,
-            (Some(key), None) => key.starts_with("sk_") || key.starts_with("rk_"),
-            (None, _) => false,
-        };
-        if !accepted {
-            let message = "Invalid API Key provided";
-            return Err(Fault::of(401, "invalid_request_error", None, message));
-        }
-        if request.method == "POST" && !self.options.may_write {
-            return Err(may_not("rak_issuing_card_write"));
-        }
-        Ok(())
-    }
-
     fn forced(&self, calls: Calls) -> Option<Forced> {
         self.options.answer_all.clone().filter(|forced| forced.calls == calls)
     }
@@ -348,13 +333,4 @@ impl World {
         }
         Some(response)
     }
-}
-
-/// What a key without a permission is answered.
-fn may_not(permission: &str) -> Fault {
-    let message = format!(
-        "The provided key does not have the required permissions for this endpoint. Having the '{permission}' \
-         permission would allow this request to continue."
-    );
-    Fault::of(403, "invalid_request_error", Some("more_permissions_required"), &message)
 }
