@@ -22,6 +22,7 @@ mod limits;
 mod openapi;
 mod page;
 mod patience;
+pub mod pin_page;
 mod problem;
 mod publish;
 mod results;
