@@ -15,10 +15,11 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Address, type and text of each file that both pages use.
-const ASSETS: [(&str, &str, &str); 9] = [
+const ASSETS: [(&str, &str, &str); 10] = [
     ("/pin/assets/choose.js", SCRIPT, include_str!("pin_page/choose.js")),
     ("/pin/assets/encrypt.js", SCRIPT, include_str!("pin_page/encrypt.js")),
     ("/pin/assets/icon.svg", SVG, include_str!("pin_page/icon.svg")),
+    ("/pin/assets/lock.svg", SVG, include_str!("pin_page/lock.svg")),
     ("/pin/assets/page.js", SCRIPT, include_str!("pin_page/page.js")),
     ("/pin/assets/pin.css", CSS, include_str!("pin_page/pin.css")),
     ("/pin/assets/policy.js", SCRIPT, include_str!("pin_page/policy.js")),
@@ -65,7 +66,9 @@ impl PinPage {
         };
         let frames = match script.as_str() {
             // The frames in which Stripe.js shows what it shows (docs.stripe.com/security/guide).
-            "https://js.stripe.com" => "https://js.stripe.com https://*.js.stripe.com https://hooks.stripe.com",
+            "https://js.stripe.com" => {
+                "https://js.stripe.com https://*.js.stripe.com https://hooks.stripe.com"
+            }
             stand_in => stand_in,
         };
         let api = &self.api_origin;

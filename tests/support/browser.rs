@@ -33,11 +33,15 @@ pub enum Look {
 impl Browser {
     /// Starts one whose downloads go to `downloads`.
     pub async fn start(look: Look, downloads: &Path) -> Self {
-        Self::start_with(look, downloads, &[]).await
+        Self::begin(look, downloads, &[], json!({})).await
     }
 
-    /// Starts one with more arguments of Chromium's.
-    pub async fn start_with(look: Look, downloads: &Path, more: &[&str]) -> Self {
+    /// Starts one with more arguments of Chromium's; what it sends and what pages print is kept for [`Self::log`].
+    pub async fn watched(downloads: &Path, more: &[&str]) -> Self {
+        Self::begin(Look::Desk, downloads, more, json!({"performance": "ALL", "browser": "ALL"})).await
+    }
+
+    async fn begin(look: Look, downloads: &Path, more: &[&str], logged: Value) -> Self {
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = command.spawn().expect("chromedriver is installed by tests/run");
@@ -68,8 +72,6 @@ impl Browser {
                 json!({"deviceMetrics": {"width": 390, "height": 844, "pixelRatio": 1.0}});
         }
         options["args"] = json!(arguments);
-        // What it sends and what pages print is kept for `log`.
-        let logged = json!({"performance": "ALL", "browser": "ALL"});
         let wanted = json!({"goog:chromeOptions": options, "goog:loggingPrefs": logged});
         let Value::Object(capabilities) = wanted else { unreachable!() };
         let page = ClientBuilder::new(HttpConnector::new())

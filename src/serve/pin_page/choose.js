@@ -15,7 +15,6 @@ const progress = byId("progress");
 const problem = byId("problem");
 let order = null;
 let sending = false;
-let answerWasLost = false;
 
 // What is wrong with a field, shown beside it and tied to it; nothing where it is right.
 function tell(field, wrong) {
@@ -94,8 +93,9 @@ function taken() {
 function ended(state) {
   emptyFields();
   byId("pin-form").remove();
-  if (state === "unusable" && answerWasLost) {
-    say(byId("unusable-text"), "unusableLost");
+  // A browser sends again by itself when a connection breaks: what came first may well have been taken.
+  if (state === "unusable" && order) {
+    say(byId("unusable-text"), "unusableSent");
     saySilence(byId("unusable-done"));
   }
   forgetLink();
@@ -105,7 +105,6 @@ function ended(state) {
 function failed(trouble) {
   if (trouble.code === "link_unusable") return ended("unusable");
   if (trouble.code === "card_refused") return ended("refused");
-  answerWasLost ||= trouble.code === "lost";
   say(submit, "tryAgain");
   return tellProblem(...wordsOf(trouble));
 }

@@ -58,6 +58,7 @@ export function show(state) {
   const sections = [...document.querySelectorAll("section")];
   const first = !byId("loading").hidden;
   for (const section of sections) section.hidden = section.id !== state;
+  document.body.dataset.state = state;
   const heading = byId(state).querySelector("h1");
   if (!heading) return;
   say(document.querySelector("title"), heading.dataset.text, valuesOf.get(heading));

@@ -31,15 +31,15 @@ const en = {
 
   ruleDigits: "{min} digits",
   ruleDigitsRange: "{min} to {max} digits",
-  ruleRepeated: "not the same digit over and over, such as {same}",
-  ruleSequence: "not a sequence, such as {up} or {down}",
-  ruleListed: "nothing that is easily guessed, such as your year of birth",
+  ruleRepeated: "not one digit repeated, like {same}",
+  ruleSequence: "not a sequence, like {up} or {down}",
+  ruleListed: "nothing easily guessed, like your birth year",
 
   pinMissing: "Enter a PIN.",
   notDigits: "Use digits only, 0 to 9.",
   wrongLength: "The PIN must have {min} digits; this one has {count}.",
   wrongLengthRange: "The PIN must have {min} to {max} digits; this one has {count}.",
-  repeated: "This PIN is the same digit over and over and is easily guessed. Choose another one.",
+  repeated: "This PIN is one digit repeated and is easily guessed. Choose another one.",
   sequence: "This PIN is a sequence and is easily guessed. Choose another one.",
   listed: "This PIN is easily guessed and is not accepted. Choose another one.",
   repeatMissing: "Enter the PIN a second time.",
@@ -61,7 +61,7 @@ const en = {
   unusableText: "It may have been used already, have expired or have been replaced.",
   unusableAsk: "Ask the person or company that sent it to you for a new one.",
   unusableDone: "If you have already chosen your PIN with it, there is nothing more to do.",
-  unusableLost: "The connection broke while your PIN was being sent, so the PIN has probably been accepted. If your card does not take it:",
+  unusableSent: "It was used, replaced or has expired since you opened this page. If your connection was bad, or you chose a PIN in another window, that PIN has probably been accepted. If your card does not take it:",
 
   refusedTitle: "The PIN could not be set",
   refusedText: "The card’s issuer refused it, and this link cannot be used again.",
@@ -117,15 +117,15 @@ const de = {
 
   ruleDigits: "{min} Ziffern",
   ruleDigitsRange: "{min} bis {max} Ziffern",
-  ruleRepeated: "nicht immer dieselbe Ziffer, wie {same}",
+  ruleRepeated: "nicht eine Ziffer wiederholt, wie {same}",
   ruleSequence: "keine Zahlenfolge, wie {up} oder {down}",
-  ruleListed: "nichts, was leicht zu erraten ist, wie Ihr Geburtsjahr",
+  ruleListed: "nichts leicht zu Erratendes, wie Ihr Geburtsjahr",
 
   pinMissing: "Geben Sie eine PIN ein.",
   notDigits: "Verwenden Sie nur Ziffern von 0 bis 9.",
   wrongLength: "Die PIN muss {min} Ziffern haben; diese hat {count}.",
   wrongLengthRange: "Die PIN muss {min} bis {max} Ziffern haben; diese hat {count}.",
-  repeated: "Diese PIN ist immer dieselbe Ziffer und leicht zu erraten. Wählen Sie eine andere.",
+  repeated: "Diese PIN wiederholt eine einzige Ziffer und ist leicht zu erraten. Wählen Sie eine andere.",
   sequence: "Diese PIN ist eine Zahlenfolge und leicht zu erraten. Wählen Sie eine andere.",
   listed: "Diese PIN ist leicht zu erraten und wird nicht angenommen. Wählen Sie eine andere.",
   repeatMissing: "Geben Sie die PIN ein zweites Mal ein.",
@@ -147,7 +147,7 @@ const de = {
   unusableText: "Vielleicht wurde er schon benutzt, ist abgelaufen oder wurde ersetzt.",
   unusableAsk: "Bitten Sie die Person oder das Unternehmen, von denen Sie ihn haben, um einen neuen.",
   unusableDone: "Wenn Sie Ihre PIN schon damit gewählt haben, müssen Sie nichts weiter tun.",
-  unusableLost: "Die Verbindung brach ab, während Ihre PIN gesendet wurde. Wahrscheinlich wurde die PIN angenommen. Falls Ihre Karte sie nicht akzeptiert:",
+  unusableSent: "Seit Sie diese Seite geöffnet haben, wurde er benutzt oder ersetzt oder ist abgelaufen. Falls Ihre Verbindung schlecht war oder Sie eine PIN in einem anderen Fenster gewählt haben, wurde diese PIN wahrscheinlich angenommen. Falls Ihre Karte sie nicht akzeptiert:",
 
   refusedTitle: "Die PIN konnte nicht festgelegt werden",
   refusedText: "Der Kartenherausgeber hat sie abgelehnt, und dieser Link kann nicht noch einmal benutzt werden.",
@@ -233,7 +233,7 @@ const fr = {
   unusableText: "Il a peut-être déjà servi, expiré ou été remplacé.",
   unusableAsk: "Demandez-en un nouveau à la personne ou à l’entreprise qui vous l’a envoyé.",
   unusableDone: "Si vous avez déjà choisi votre code avec ce lien, vous n’avez plus rien à faire.",
-  unusableLost: "La connexion a été coupée pendant l’envoi de votre code, qui a donc probablement été accepté. Si votre carte ne l’accepte pas :",
+  unusableSent: "Depuis que vous avez ouvert cette page, il a servi, expiré ou été remplacé. Si votre connexion était mauvaise, ou si vous avez choisi un code dans une autre fenêtre, ce code a probablement été accepté. Si votre carte ne l’accepte pas :",
 
   refusedTitle: "Le code n’a pas pu être enregistré",
   refusedText: "L’émetteur de la carte l’a refusé, et ce lien ne peut plus être utilisé.",
@@ -319,7 +319,7 @@ const es = {
   unusableText: "Puede que ya se haya usado, haya caducado o se haya sustituido.",
   unusableAsk: "Pida uno nuevo a la persona o empresa que se lo envió.",
   unusableDone: "Si ya eligió su PIN con él, no tiene que hacer nada más.",
-  unusableLost: "La conexión se cortó mientras se enviaba su PIN, así que probablemente se haya aceptado. Si su tarjeta no lo acepta:",
+  unusableSent: "Desde que abrió esta página, se ha usado, ha caducado o se ha sustituido. Si su conexión era mala o eligió un PIN en otra ventana, ese PIN probablemente se haya aceptado. Si su tarjeta no lo acepta:",
 
   refusedTitle: "No se ha podido fijar el PIN",
   refusedText: "El emisor de la tarjeta lo ha rechazado, y este enlace no se puede volver a usar.",
@@ -377,7 +377,7 @@ const it = {
   ruleDigitsRange: "da {min} a {max} cifre",
   ruleRepeated: "non una sola cifra ripetuta, come {same}",
   ruleSequence: "non una sequenza, come {up} o {down}",
-  ruleListed: "niente di facile da indovinare, come il Suo anno di nascita",
+  ruleListed: "niente di facile da indovinare, come l’anno di nascita",
 
   pinMissing: "Inserisca un PIN.",
   notDigits: "Usi solo cifre, da 0 a 9.",
@@ -405,7 +405,7 @@ const it = {
   unusableText: "Forse è già stato usato, è scaduto o è stato sostituito.",
   unusableAsk: "Ne chieda uno nuovo alla persona o all’azienda che glielo ha inviato.",
   unusableDone: "Se ha già scelto il PIN con questo link, non deve fare altro.",
-  unusableLost: "La connessione si è interrotta mentre il Suo PIN veniva inviato, quindi il PIN è stato probabilmente accettato. Se la carta non lo accetta:",
+  unusableSent: "Da quando ha aperto questa pagina, è stato usato, sostituito o è scaduto. Se la connessione era cattiva, o se ha scelto un PIN in un’altra finestra, quel PIN è stato probabilmente accettato. Se la carta non lo accetta:",
 
   refusedTitle: "Non è stato possibile impostare il PIN",
   refusedText: "L’emittente della carta lo ha rifiutato, e questo link non può più essere usato.",
@@ -491,7 +491,7 @@ const nl = {
   unusableText: "Misschien is die al gebruikt, verlopen of vervangen.",
   unusableAsk: "Vraag een nieuwe aan de persoon of het bedrijf van wie u hem kreeg.",
   unusableDone: "Hebt u uw pincode er al mee gekozen, dan hoeft u niets meer te doen.",
-  unusableLost: "De verbinding werd verbroken terwijl uw pincode werd verzonden; waarschijnlijk is die geaccepteerd. Accepteert uw kaart de pincode niet:",
+  unusableSent: "Sinds u deze pagina opende, is die gebruikt, vervangen of verlopen. Was uw verbinding slecht, of koos u een pincode in een ander venster, dan is die pincode waarschijnlijk geaccepteerd. Accepteert uw kaart die niet:",
 
   refusedTitle: "De pincode kon niet worden ingesteld",
   refusedText: "De kaartuitgever heeft dit geweigerd, en deze link kan niet opnieuw worden gebruikt.",

@@ -54,10 +54,11 @@ function loadScript(url) {
   });
 }
 
-// The frames look like the page around them.
-function style() {
+// The frames look like the page around them; the PIN is the largest, and a number fits the narrowest phone.
+function style(name) {
   const { color, fontFamily } = getComputedStyle(byId("details"));
-  return { base: { color, fontFamily, fontSize: "24px", fontWeight: "600", letterSpacing: "2px", lineHeight: "1.4" } };
+  const size = name === "pin" ? { fontSize: "32px", letterSpacing: "6px" } : { fontSize: "18px", letterSpacing: "1px" };
+  return { base: { color, fontFamily, fontWeight: "600", lineHeight: "1.4", ...size } };
 }
 
 function ended(state) {
@@ -73,11 +74,12 @@ function mount(nonce, ephemeralKeySecret) {
   say(byId("shown-status"), "fetching");
   const late = setTimeout(() => say(byId("shown-status"), "shownLate"), SHOWN_MS_MAX);
   mounted = Object.entries(DETAILS).filter(([name]) => shows.includes(name)).map(([name, [type, label]]) => {
-    const [term, place] = ["dt", "dd"].map((kind) => document.createElement(kind));
+    const [detail, term, place] = ["div", "dt", "dd"].map((kind) => document.createElement(kind));
     say(term, label);
-    place.className = name;
-    byId("details").append(term, place);
-    const element = elements.create(type, { issuingCard: card, nonce, ephemeralKeySecret, style: style() });
+    detail.className = name;
+    detail.append(term, place);
+    byId("details").append(detail);
+    const element = elements.create(type, { issuingCard: card, nonce, ephemeralKeySecret, style: style(name) });
     element.on?.("ready", () => {
       clearTimeout(late);
       saySilence(byId("shown-status"));
@@ -87,12 +89,12 @@ function mount(nonce, ephemeralKeySecret) {
       fail();
     });
     element.mount(place);
-    return element;
+    return { name, element };
   });
 }
 
 function takeDown() {
-  for (const element of mounted) element.destroy();
+  for (const { element } of mounted) element.destroy();
   mounted = [];
   byId("details").replaceChildren();
 }
@@ -138,7 +140,7 @@ byId("hide").addEventListener("click", () => {
   show("hidden");
 });
 dark.addEventListener("change", () => {
-  for (const element of mounted) element.update({ style: style() });
+  for (const { name, element } of mounted) element.update({ style: style(name) });
 });
 // A page that the browser keeps for its back button shows no PIN.
 window.addEventListener("pagehide", () => {
