@@ -10,9 +10,12 @@ use crate::company::{Link, Ordered};
 
 const LANGUAGES: [&str; 6] = ["en", "de", "fr", "es", "it", "nl"];
 
-/// Axe's rules of WCAG 2.2 at level AA and its good practices; what it finds, whatever its impact.
+/// Axe's rules of WCAG and its good practices; what it finds, whatever its impact.
 const AXE: &str = "return axe.run(document, {iframes: false}).then(({ violations }) =>
     violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html + ' ' + node.failureSummary)}`))";
+
+/// Where it looks: each takes a second.
+const AXE_LOOKS: [(&str, u32); 2] = [("light", 390), ("dark", 1280)];
 
 async fn look(stage: &Stage, width: u32, scheme: &str) {
     let metrics = json!({"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600});
@@ -35,8 +38,10 @@ async fn is_sound(stage: &Stage, what: &str) {
             let wide = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]";
             let wide = stage.browser.run(wide).await;
             assert!(wide[0].as_u64() <= wide[1].as_u64(), "{what}, {width} px: {wide}");
-            let found = stage.browser.run(AXE).await;
-            assert_eq!(found, json!([]), "{what}, {scheme}, {width} px");
+            if AXE_LOOKS.contains(&(scheme, width)) {
+                let found = stage.browser.run(AXE).await;
+                assert_eq!(found, json!([]), "{what}, {scheme}, {width} px");
+            }
             picture(stage, what, scheme, width).await;
         }
     }
