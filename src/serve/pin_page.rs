@@ -46,10 +46,16 @@ pub struct PinPage {
 impl PinPage {
     /// Of the address of Stripe's PIN key, of Stripe.js (none where no PIN is shown), and of Stripe's API, which that script
     /// calls.
-    #[must_use]
-    pub fn new(key: &Url, script: Option<&Url>, api: &Url) -> Self {
-        let origin = |url: &Url| url.origin().ascii_serialization();
-        Self { key_origin: origin(key), script_origin: script.map(origin), api_origin: origin(api) }
+    ///
+    /// # Errors
+    /// One of them is no address.
+    pub fn of(key: &str, script: Option<&str>, api: &str) -> Result<Self, url::ParseError> {
+        let origin = |address: &str| Url::parse(address).map(|url| url.origin().ascii_serialization());
+        Ok(Self {
+            key_origin: origin(key)?,
+            script_origin: script.map(origin).transpose()?,
+            api_origin: origin(api)?,
+        })
     }
 
     fn choosing(&self) -> String {

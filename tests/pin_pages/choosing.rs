@@ -100,7 +100,7 @@ async fn the_pin_of_a_card_is_changed_and_the_old_one_is_told_of() {
     let words = browser.text("#taken").await;
     assert!(words.contains("At first use, some terminals may still ask for your old PIN"), "{words}");
     assert_eq!((company.pins(), company.is_used(&token)), (vec!["9283".to_owned()], true));
-    // Now a reload finds no link, and nothing is asked.
+    // Now a reload finds no link.
     browser.page.refresh().await.unwrap();
     stage.shows("unusable").await;
 }
@@ -145,6 +145,25 @@ async fn where_the_browser_cannot_reach_stripes_key_the_server_passes_it_on() {
     browser.click("#submit").await;
     stage.shows("taken").await;
     assert_eq!(company.pins(), ["4715", "4716"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_pin_is_left_in_a_page_that_was_left_and_another_link_in_its_tab_is_opened() {
+    let stage = Stage::new().await;
+    let Stage { company, browser, .. } = &stage;
+    stage.choosing(Link::default()).await;
+    browser.keys("#pin", "4715").await;
+    browser.keys("#repeat", "4715").await;
+    browser.open(&format!("{}/pin/assets/icon.svg", company.url)).await;
+    browser.page.back().await.unwrap();
+    stage.shows("form").await;
+    let fields = "return [...document.querySelectorAll('input')].map((field) => field.value)";
+    assert_eq!(browser.run(fields).await, json!(["", ""]));
+    // Only the fragment differs: the browser itself would load nothing.
+    browser.open(&company.choose_url("none")).await;
+    stage.shows("unusable").await;
+    browser.open(&company.choose_url(&company.send(Link::default()))).await;
+    stage.shows("form").await;
 }
 
 /// The page's functions are those of the client that runs against every header shape and key.

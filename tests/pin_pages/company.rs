@@ -18,7 +18,6 @@ use embosser::serve::pin_page::{PinPage, router};
 use futures_util::StreamExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
-use url::Url;
 
 use crate::support::asking::{Asking, CARD};
 
@@ -74,13 +73,9 @@ impl Company {
             heard: Mutex::default(),
             takes: Mutex::default(),
         });
-        let url = |text: String| Url::parse(&text).unwrap();
         let sandbox = &company.asking.sandbox;
-        let page = PinPage::new(
-            &url(sandbox.key_url()),
-            Some(&url(sandbox.elements_url())),
-            &url(sandbox.api_url()),
-        );
+        let elements = sandbox.elements_url();
+        let page = PinPage::of(&sandbox.key_url(), Some(&elements), &sandbox.api_url()).unwrap();
         let app = Router::new()
             .merge(router(&page))
             .route("/v1/pin-links/look", post(look))

@@ -262,3 +262,35 @@ async fn headers_allow_what_the_pages_need_and_nothing_else() {
         );
     }
 }
+
+/// With Stripe itself: its key endpoint, its script, its frames, its API; and nothing of these where no PIN is shown.
+#[tokio::test]
+async fn headers_allow_stripes_own_origins() {
+    use embosser::serve::pin_page::{PinPage, router};
+    use tower::ServiceExt as _;
+    let (key, script, api) = (
+        "https://issuing-key.stripe.com/v1/keys",
+        "https://js.stripe.com/dahlia/stripe.js",
+        "https://api.stripe.com",
+    );
+    for (script, path, policy) in [
+        (Some(script), "/pin", "script-src 'self'; connect-src 'self' https://issuing-key.stripe.com;"),
+        (
+            Some(script),
+            "/pin/view",
+            "script-src 'self' https://js.stripe.com; frame-src https://js.stripe.com https://*.js.stripe.com https://hooks.stripe.com; \
+             connect-src 'self' https://js.stripe.com https://api.stripe.com",
+        ),
+        (None, "/pin/view", "frame-ancestors 'none'; script-src 'self'; connect-src 'self'"),
+    ] {
+        let request = axum::extract::Request::get(path).body(axum::body::Body::empty()).unwrap();
+        let routes = router::<()>(&PinPage::of(key, script, api).unwrap());
+        let answer = routes.oneshot(request).await.unwrap();
+        let answered = answer.headers()["content-security-policy"].to_str().unwrap();
+        assert!(
+            answered.contains(policy) && (script.is_some() || answered.ends_with(policy)),
+            "{path}: {answered}"
+        );
+    }
+    assert!(PinPage::of("not an address", None, api).is_err());
+}

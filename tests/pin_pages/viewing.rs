@@ -4,17 +4,17 @@ use serde_json::{Value, json};
 
 use crate::Stage;
 use crate::company::{Company, Link, Ordered};
+use crate::support::browser::Browser;
 
-async fn in_frames(stage: &Stage) -> Vec<String> {
-    let page = &stage.browser.page;
-    let frames =
-        stage.browser.run("return document.querySelectorAll('iframe').length").await.as_u64().unwrap();
+/// What each frame shows, once it does.
+pub(crate) async fn in_frames(browser: &Browser) -> Vec<String> {
+    let frames = browser.run("return document.querySelectorAll('iframe').length").await;
     let mut texts = Vec::new();
-    for frame in 0..u16::try_from(frames).unwrap() {
-        page.enter_frame(frame).await.unwrap();
-        stage.browser.until("return document.querySelector('#value').textContent !== ''").await;
-        texts.push(stage.browser.text("#value").await);
-        page.enter_parent_frame().await.unwrap();
+    for frame in 0..u16::try_from(frames.as_u64().unwrap()).unwrap() {
+        browser.page.enter_frame(frame).await.unwrap();
+        browser.until("return document.querySelector('#value').textContent !== ''").await;
+        texts.push(browser.text("#value").await);
+        browser.page.enter_parent_frame().await.unwrap();
     }
     texts
 }
@@ -38,7 +38,7 @@ async fn a_pin_is_shown_once_when_it_is_asked_for_and_the_page_never_has_it() {
 
     browser.press(&format!("{}{}", fantoccini::key::Key::Tab, fantoccini::key::Key::Enter)).await;
     stage.shows("shown").await;
-    assert_eq!(in_frames(&stage).await, ["4715"]);
+    assert_eq!(in_frames(browser).await, ["4715"]);
     browser.until("return document.querySelector('#shown-status').textContent === ''").await;
     assert!(company.is_used(&token));
     assert_eq!(
@@ -66,7 +66,7 @@ async fn number_expiry_and_cvc_are_shown_where_the_link_says_so() {
     stage.open(&company.view_url(&token)).await;
     browser.click("#show").await;
     stage.shows("shown").await;
-    let shown = in_frames(&stage).await;
+    let shown = in_frames(browser).await;
     assert_eq!((shown.len(), &*shown[0], &*shown[2]), (4, "9283", "08/30"));
     assert_eq!((shown[1].len(), shown[3].len()), (19, 3), "{shown:?}");
     let names = "return [...document.querySelectorAll('dt')].map((each) => each.innerText)";
@@ -102,7 +102,7 @@ async fn what_goes_wrong_on_the_way_is_said_with_what_became_of_the_link() {
     stage.open(&company.view_url(&token)).await;
     browser.click("#show").await;
     stage.shows("shown").await;
-    in_frames(&stage).await;
+    in_frames(browser).await;
     company.asking.sandbox.advance(std::time::Duration::from_secs(3600));
     browser
         .command(
