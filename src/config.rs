@@ -3,12 +3,14 @@
 //! Command line over environment over file over default. `config/embosser.toml` is the reference; a test holds
 //! it and these defaults together. An unknown key is an error that names its line.
 
+mod pin_page;
 pub mod place;
 pub mod range;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use pin_page::PinPageConfig;
 use serde::{Deserialize, Serialize};
 
 /// All of embosser's options.
@@ -31,6 +33,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// How long PINs may wait.
     pub pin: PinConfig,
+    /// The pages on which cardholders choose a PIN or look at theirs.
+    pub pin_page: PinPageConfig,
 }
 
 /// `[stripe]`

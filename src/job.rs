@@ -236,6 +236,8 @@ pub struct Job {
     pub request: Request,
     /// The PIN its cardholder chose, encrypted.
     pub pin: Option<PinJwe>,
+    /// Whether its cardholder is to choose it: then it waits for that.
+    pub chooses_pin: bool,
     /// After this moment the PIN may not be used any more.
     pub deadline: Option<Time>,
     /// Its place among the jobs that an intake may have waiting; given back when its first turn comes, or it ends.
@@ -259,12 +261,14 @@ impl Job {
         pin: Option<PinJwe>,
     ) -> Self {
         let pin = pin.or_else(|| request.take_pin());
+        let chooses_pin = request.chooses_pin() && pin.is_none();
         let fingerprint = Fingerprint(request.fingerprint());
         Self {
             id,
             batch,
             place,
             pin,
+            chooses_pin,
             deadline: None,
             waiting: None,
             note: None,
@@ -294,6 +298,16 @@ impl Job {
         first.waiting = self.waiting.take();
         first.taken = self.taken;
         Some(first)
+    }
+
+    /// The same job without its PIN, to wait for another one.
+    #[must_use]
+    pub fn without_pin(&self) -> Self {
+        let request = self.request.without_pin();
+        let mut job = Self::new(self.id.clone(), self.batch.clone(), self.place.clone(), request, None);
+        job.cardholder = self.cardholder.as_ref().map(|first| Box::new(first.without_pin()));
+        (job.content, job.deadline, job.note) = (self.content, self.deadline, self.note.clone());
+        job
     }
 
     /// How long ago it came into our hands.

@@ -24,6 +24,7 @@ pub mod operation;
 pub mod outcome;
 pub mod pace;
 pub mod pin;
+pub mod pin_links;
 pub mod queue;
 pub mod results;
 pub mod sandbox;

@@ -1,9 +1,36 @@
 //! How a job ended.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// A link by which a cardholder chooses a PIN: a whole address. Whoever has it may use it, so it is shown only where it is
+/// given out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PinLink(Zeroizing<String>);
+
+impl PinLink {
+    /// Takes the text over.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The address, for whoever sends it to the cardholder.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PinLink {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("PinLink(redacted)")
+    }
+}
 
 /// What a job yielded at Stripe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +148,8 @@ pub enum Outcome {
     Refused(Refusal),
     /// Whether it had its effect is not known yet; the job must be run again.
     Unresolved(Refusal),
+    /// It has no effect yet: its cardholder is to choose the PIN. The link for that, where it was made just now.
+    AwaitingPin(Option<PinLink>),
 }
 
 impl Ended {
@@ -145,6 +174,7 @@ impl Outcome {
             Self::Done(output) => output.word(),
             Self::Refused(_) => "refused",
             Self::Unresolved(_) => "unresolved",
+            Self::AwaitingPin(_) => "awaiting_pin",
         }
     }
 }

@@ -11,6 +11,7 @@ pub struct Tally {
     recorded: AtomicU64,
     refused: AtomicU64,
     unresolved: AtomicU64,
+    awaiting_pin: AtomicU64,
     retried: AtomicU64,
     noted: AtomicU64,
 }
@@ -26,6 +27,8 @@ pub struct Counts {
     pub refused: u64,
     /// Rows whose end is not known.
     pub unresolved: u64,
+    /// Rows whose cardholder is to choose the PIN.
+    pub awaiting_pin: u64,
     /// Calls beyond each row's first.
     pub retried: u64,
     /// Rows with a note.
@@ -39,6 +42,7 @@ impl Tally {
             Outcome::Done(_) => &self.issued,
             Outcome::Refused(_) => &self.refused,
             Outcome::Unresolved(_) => &self.unresolved,
+            Outcome::AwaitingPin(_) => &self.awaiting_pin,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.noted.fetch_add(u64::from(ended.note.is_some()), Ordering::Relaxed);
@@ -47,6 +51,12 @@ impl Tally {
         } else {
             self.retried.fetch_add(u64::from(ended.attempts.saturating_sub(1)), Ordering::Relaxed);
         }
+    }
+
+    /// A row that was counted as waiting for its PIN has ended.
+    pub fn chosen(&self, ended: &Ended) {
+        self.awaiting_pin.fetch_sub(1, Ordering::Relaxed);
+        self.add(ended);
     }
 
     /// Counts rows as refused that never became jobs.
@@ -63,6 +73,7 @@ impl Tally {
             recorded: get(&self.recorded),
             refused: get(&self.refused),
             unresolved: get(&self.unresolved),
+            awaiting_pin: get(&self.awaiting_pin),
             retried: get(&self.retried),
             noted: get(&self.noted),
         }
@@ -73,6 +84,6 @@ impl Counts {
     /// Rows that have ended, known or not.
     #[must_use]
     pub fn ended(&self) -> u64 {
-        self.issued + self.refused + self.unresolved
+        self.issued + self.refused + self.unresolved + self.awaiting_pin
     }
 }

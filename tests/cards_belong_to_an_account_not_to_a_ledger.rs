@@ -10,6 +10,7 @@ use embosser::account::{Access, Account, Patience, Purpose, Runs};
 use embosser::config::{Config, StripeConfig};
 use embosser::ledger::Ledger;
 use embosser::line::Options as CarryOptions;
+use embosser::pin_links::LinksWhen;
 use embosser::sandbox::Options;
 use support::issuing::{Issuing, ended, issue, said};
 use support::line::{issued, job};
@@ -213,7 +214,9 @@ async fn account(issuing: &Issuing, ledger: &Ledger, name: &str) -> Account {
         Config { stripe: StripeConfig { api_url, key_url, ..StripeConfig::default() }, ..Config::default() };
     let access = Access::with_key(&config.stripe, &format!("sk_test_{name}_1").into()).unwrap();
     let pace = access.pace(&config.pace);
-    let purpose = Purpose { runs: Runs::Forever, patience: Patience::Unbounded, reconcile_first: false };
+    let links = LinksWhen::Asked;
+    let purpose =
+        Purpose { runs: Runs::Forever, patience: Patience::Unbounded, reconcile_first: false, links };
     Account::open(access, &config, ledger, pace, purpose).await.unwrap()
 }
 

@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// The floors, from the bottom to the top. Rooms of one floor do not use each other.
-const FLOORS: [&[&str]; 13] = [
+const FLOORS: [&[&str]; 14] = [
     // Facts and tools that know nothing of cards.
     &["backoff", "clock", "config", "content", "killpoint", "outcome", "trace"],
     &["logging", "pin", "tally"],
@@ -21,6 +21,8 @@ const FLOORS: [&[&str]; 13] = [
     &["job", "sandbox"],
     &["pace", "stripe"],
     &["ledger"],
+    // What waits for a cardholder.
+    &["pin_links"],
     // One job's way.
     &["line", "results"],
     // Where jobs come from.

@@ -102,6 +102,7 @@ async fn line(server: &Server, directory: &Path, per_second: f64) -> Arc<Line> {
         look_first: LookFirst::No,
         vet: Vet::No,
         lease_idle: LEASE_IDLE,
+        pin_links: None,
         same_refusals: (10, OnSameRefusals::Wait),
     }))
 }

@@ -16,6 +16,7 @@ use crate::ledger::{Ledger, Scope};
 use crate::line::decision::Rules;
 use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::pace::Pace;
+use crate::pin_links::{LinksWhen, PinLinks};
 use crate::stripe::{Client, ClientError, Mode};
 
 pub use identity::{Patience, ScopeError};
@@ -47,6 +48,8 @@ pub struct Purpose {
     pub patience: Patience,
     /// Whether cards are looked for before the first call.
     pub reconcile_first: bool,
+    /// When jobs whose cardholders choose the PIN get their links.
+    pub links: LinksWhen,
 }
 
 /// How long a line is there.
@@ -127,17 +130,20 @@ impl Account {
             Runs::ToAnEnd => (Duration::ZERO, OnSameRefusals::Stop),
             Runs::Forever => (LEASE_IDLE, OnSameRefusals::Wait),
         };
+        let clock = Clock::system();
+        let pin_links = PinLinks::of(&config.pin_page, purpose.links, (ledger, &scope, &clock));
         let line = Line::new(Parts {
             client: access.client.clone(),
             pace,
             ledger: ledger.clone(),
             scope,
-            clock: Clock::system(),
+            clock,
             retry: config.retry.clone(),
             rules: Rules::of(&config.stripe),
             look_first: if purpose.reconcile_first { LookFirst::Yes } else { LookFirst::No },
             vet: Vet::Yes,
             lease_idle,
+            pin_links,
             same_refusals: (config.stripe.same_refusals_max, on_same_refusals),
         });
         Ok(Self { access, line: Arc::new(line) })

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::{Config, JobsTo, place};
 use crate::ledger::{Ledger, Scope};
 use crate::metrics::exporter::Exporter;
+use crate::pin_links::LinksWhen;
 use crate::queue::Broker;
 use crate::serve::access::{Role, Tokens, new_token};
 use crate::serve::intake::{Intake, Queue, WorkerScope};
@@ -125,18 +126,35 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         Some(mode) => (queue(&config, mode, &views).await?, None, None),
         None => {
             let (access, sandbox) = connect(args.sandbox, &mut config, api_key).await?;
+            if let Some(sandbox) = &sandbox {
+                // To be tried out as it is: the pages are this server's own, and the sandbox shows PINs.
+                let page = &mut config.pin_page;
+                page.url.get_or_insert_with(|| format!("http://{address}"));
+                page.publishable_key = Some("pk_test_sandbox".into());
+                page.stripe_js = format!("{}/v3/", sandbox.elements_url());
+            }
             let ledger = open(&config.ledger.url).await?;
             let pace = access.pace(&config.pace);
             let (runs, patience) = (Runs::Forever, Patience::Unbounded);
-            let purpose = Purpose { runs, patience, reconcile_first: args.reconcile_first };
+            let links = LinksWhen::Asked;
+            let purpose = Purpose { runs, patience, reconcile_first: args.reconcile_first, links };
             let account = Account::open(access, &config, &ledger, pace, purpose).await;
             let account = account.map_err(|error| error.to_string())?;
             (Intake::Line(account.line().clone()), Some(ledger), sandbox)
         }
     };
     let account = config.stripe.account;
-    let parts =
-        serve::Parts { config: config.http, tokens, intake, views: views.clone(), mode, account, exporter };
+    let (http, pin_page) = (config.http, config.pin_page);
+    let parts = serve::Parts {
+        config: http,
+        tokens,
+        intake,
+        views: views.clone(),
+        mode,
+        account,
+        pin_page,
+        exporter,
+    };
     let server = Server::new(parts);
     let stopped = server.clone();
     tokio::spawn(StopSignals::listen(HangUp::SeenTo)?.obey(move || {

@@ -71,6 +71,7 @@ struct BatchStatus<'a> {
     issued: u64,
     refused: u64,
     unresolved: u64,
+    awaiting_pin: u64,
 }
 
 /// A row, for programs: the results file's columns.
@@ -95,6 +96,7 @@ impl<'a> RowResult<'a> {
     fn of(line: &Line<'a>) -> Self {
         let (card, refusal) = match &line.ended.outcome {
             Outcome::Done(output) => (output.card(), None),
+            Outcome::AwaitingPin(_) => (None, None),
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
         };
         Self {
@@ -142,9 +144,13 @@ pub async fn status(args: &StatusArgs, config: &Config) -> Result<Exit, String> 
 fn write_text<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl Write) -> io::Result<()> {
     for counts in counts {
         let rows = counts.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
+        let awaiting = match counts.awaiting_pin {
+            0 => String::new(),
+            awaiting => format!(", {awaiting} waiting for a PIN"),
+        };
         writeln!(
             out,
-            "{} ({}): {rows} rows, {} issued, {} refused, {} unresolved",
+            "{} ({}): {rows} rows, {} issued, {} refused, {} unresolved{awaiting}",
             counts.batch, counts.scope, counts.issued, counts.refused, counts.unresolved
         )?;
     }
@@ -160,6 +166,7 @@ fn write_json<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl 
             issued: counts.issued,
             refused: counts.refused,
             unresolved: counts.unresolved,
+            awaiting_pin: counts.awaiting_pin,
         })
         .collect();
     serde_json::to_writer_pretty(&mut *out, &batches)?;

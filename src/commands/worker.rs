@@ -11,6 +11,7 @@ use crate::config::{Config, place, seconds};
 use crate::ledger::Ledger;
 use crate::line::Halt;
 use crate::metrics::exporter::Exporter;
+use crate::pin_links::LinksWhen;
 use crate::queue::Broker;
 use crate::queue::message::Terms;
 use crate::worker::{Worker, health};
@@ -57,7 +58,8 @@ pub async fn run(args: Args, config: Config, api_key: Option<SecretString>) -> R
     config.retry.elapsed_seconds_max = config.retry.elapsed_seconds_max.min(config.worker.job_seconds_max);
     let pace = access.pace(&config.pace);
     let (runs, patience) = (Runs::Forever, Patience::Unbounded);
-    let purpose = Purpose { runs, patience, reconcile_first: args.reconcile_first };
+    let links = LinksWhen::AtOnce;
+    let purpose = Purpose { runs, patience, reconcile_first: args.reconcile_first, links };
     let account = match Account::open(access, &config, &ledger, pace, purpose).await {
         Ok(account) => account,
         Err(ScopeError::Unreachable(reason)) => return Ok(again(&reason)),

@@ -63,6 +63,15 @@ impl Config {
                 return Err(ConfigError::Value { key, value: value.to_string(), reason });
             }
         }
+        if let Some((option, reason)) = self.pin_page.problem() {
+            let key = match option {
+                "url" => "pin_page.url",
+                "stripe_js" => "pin_page.stripe_js",
+                "link_days" => "pin_page.link_days",
+                _ => "pin_page.refused",
+            };
+            return Err(ConfigError::Value { key, value: "(not shown)".into(), reason });
+        }
         self.checked_names()?;
         Ok(self)
     }

@@ -101,6 +101,7 @@ impl Ledger {
         Ok(match written {
             Written::Done => Begin::Recorded(Recorded { row }),
             Written::Changed(found) => Begin::Changed(found),
+            Written::Differs(_) => Begin::Changed(None),
         })
     }
 
@@ -113,6 +114,7 @@ impl Ledger {
         Ok(match written {
             Written::Done => Conclude::Written(row),
             Written::Changed(found) => Conclude::Changed(found),
+            Written::Differs(_) => Conclude::Changed(None),
         })
     }
 
@@ -153,6 +155,42 @@ impl Ledger {
         value: impl Into<String>,
     ) -> Result<(), LedgerError> {
         self.change(Change::Metadata { name: name.into(), value: value.into() }).await.map(|_| ())
+    }
+
+    /// Gives a name another value, or none, if its value still is as `known`. Answers what it is if not.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn swap_metadata(
+        &self,
+        name: impl Into<String>,
+        known: Option<String>,
+        value: Option<String>,
+    ) -> Result<Result<(), Option<String>>, LedgerError> {
+        let written = self.change(Change::Swap { name: name.into(), known, value }).await?;
+        Ok(match written {
+            Written::Done => Ok(()),
+            Written::Differs(found) => Err(found),
+            Written::Changed(_) => Err(None),
+        })
+    }
+
+    /// Up to `limit` names that begin so and come after that one, in their order, each with its value.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn metadata_page(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, String)>, LedgerError> {
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
+        self.ask(move |store| {
+            let limit = i64::from(limit);
+            Box::pin(async move { either!(store, store => store.metadata_page(&prefix, &after, limit)) })
+        })
+        .await
     }
 
     /// The value that a name was given.

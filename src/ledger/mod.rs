@@ -75,6 +75,8 @@ pub enum State {
     Done(Output),
     /// It has no effect.
     Refused(Refusal),
+    /// It has none yet: its cardholder is to choose the PIN first.
+    AwaitingPin,
 }
 
 impl State {
@@ -85,6 +87,7 @@ impl State {
             Self::Begun => Kind::Begun,
             Self::Done(_) => Kind::Done,
             Self::Refused(_) => Kind::Refused,
+            Self::AwaitingPin => Kind::AwaitingPin,
         }
     }
 }
@@ -98,6 +101,8 @@ pub enum Kind {
     Done,
     /// [`State::Refused`]
     Refused,
+    /// [`State::AwaitingPin`]
+    AwaitingPin,
 }
 
 /// Which rows are asked for; all of them if nothing is said.
@@ -214,6 +219,7 @@ impl Row {
             )),
             State::Done(output) => Outcome::Done(output.clone()),
             State::Refused(refusal) => Outcome::Refused(refusal.clone()),
+            State::AwaitingPin => Outcome::AwaitingPin(None),
         };
         Ended {
             outcome,
@@ -255,6 +261,8 @@ pub struct BatchCounts {
     pub refused: u64,
     /// Jobs begun whose end is not known.
     pub unresolved: u64,
+    /// Jobs whose cardholder has not chosen a PIN yet.
+    pub awaiting_pin: u64,
     /// Those of all that have a note.
     pub noted: u64,
     /// When the latest row was written.
@@ -265,7 +273,7 @@ impl BatchCounts {
     /// Rows that the ledger knows, whatever became of them.
     #[must_use]
     pub fn known(&self) -> u64 {
-        self.issued + self.refused + self.unresolved
+        self.issued + self.refused + self.unresolved + self.awaiting_pin
     }
 }
 

@@ -51,9 +51,10 @@ const WRITE: &str = "WITH wanted AS (SELECT * FROM json_to_recordset($1::json) A
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
-        j.noted AS noted, j.latest_ms AS latest_ms
+        j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms
     FROM (SELECT scope, batch, count(*) FILTER (WHERE state = 'done') AS issued,
-            count(*) FILTER (WHERE state = 'refused') AS refused,
+            count(*) FILTER (WHERE state = 'refused' AND error_code IS DISTINCT FROM 'awaiting_pin') AS refused,
+            count(*) FILTER (WHERE state = 'refused' AND error_code = 'awaiting_pin') AS awaiting,
             count(*) FILTER (WHERE state = 'begun') AS unresolved, count(note) AS noted, max(written_ms) AS latest_ms
           FROM steps WHERE step NOT LIKE 'first:%' GROUP BY scope, batch) j
         FULL OUTER JOIN batches b ON b.scope = j.scope AND b.batch = j.batch
@@ -175,6 +176,10 @@ impl Postgres {
                         round.push((index, row));
                     }
                     Change::Step { .. } => later.push(index),
+                    Change::Swap { name, known, value } => {
+                        let swapped = self.swap(name, known.as_ref(), value.as_ref(), commit).await;
+                        all[index] = Some(swapped.map_err(|error| failure(&self.name, &error))?);
+                    }
                     other => {
                         self.write_other(other).await.map_err(|error| failure(&self.name, &error))?;
                         all[index] = Some(Written::Done);
@@ -224,9 +229,40 @@ impl Postgres {
         Ok(())
     }
 
+    async fn swap(
+        &mut self,
+        name: &str,
+        known: Option<&String>,
+        value: Option<&String>,
+        commit: Commit,
+    ) -> Result<Written, sqlx::Error> {
+        let changed = match (known, value) {
+            (None, Some(value)) => {
+                let insert =
+                    "INSERT INTO metadata (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+                sqlx::query(insert).bind(name).bind(value).execute(&mut self.connection).await?
+            }
+            (Some(known), Some(value)) => {
+                let update = "UPDATE metadata SET value = $3 WHERE name = $1 AND value = $2";
+                let update = sqlx::query(update).bind(name).bind(known).bind(value);
+                update.execute(&mut self.connection).await?
+            }
+            (Some(known), None) => {
+                let delete = "DELETE FROM metadata WHERE name = $1 AND value = $2";
+                sqlx::query(delete).bind(name).bind(known).execute(&mut self.connection).await?
+            }
+            (None, None) => return Ok(Written::Done),
+        };
+        if changed.rows_affected() > 0 {
+            return Ok(Written::Done);
+        }
+        let found = sqlx::query_scalar("SELECT value FROM metadata WHERE name = $1").bind(name);
+        Ok(Written::of_value(value, found.fetch_optional(&mut self.connection).await?, commit))
+    }
+
     async fn write_other(&mut self, change: &Change) -> Result<(), sqlx::Error> {
         match change {
-            Change::Step { .. } | Change::Close => Ok(()),
+            Change::Step { .. } | Change::Swap { .. } | Change::Close => Ok(()),
             Change::Note { scope, id, step, note } => {
                 let update = "UPDATE steps SET note = $4 WHERE scope = $1 AND job_id = $2 AND step = $3";
                 let update = sqlx::query(update).bind(scope.as_str()).bind(id.as_str()).bind(step.word());
@@ -309,8 +345,9 @@ impl Postgres {
         contents: &[Content],
     ) -> Result<Vec<SameContent>, LedgerError> {
         let contents: Vec<String> = contents.iter().map(|content| content.to_hex()).collect();
-        let select = "SELECT content, job_id, batch, row_id, state, written_ms FROM steps
-            WHERE scope = $1 AND content = ANY($2) AND state <> 'refused' AND step NOT LIKE 'first:%'";
+        let select = "SELECT content, job_id, batch, row_id, CASE state WHEN 'refused' THEN 'begun' ELSE state END, written_ms
+            FROM steps
+            WHERE scope = $1 AND content = ANY($2) AND (state <> 'refused' OR error_code = 'awaiting_pin') AND step NOT LIKE 'first:%'";
         let raw = sqlx::query(select)
             .bind(scope.as_str())
             .bind(contents)
@@ -332,6 +369,19 @@ impl Postgres {
         found.fetch_all(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
     }
 
+    /// Up to so many names that begin so and come after that one, each with its value.
+    pub(super) async fn metadata_page(
+        &mut self,
+        prefix: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<(String, String)>, LedgerError> {
+        let select = "SELECT name, value FROM metadata WHERE name COLLATE \"C\" > $2
+            AND substr(name, 1, length($1)) = $1 ORDER BY name COLLATE \"C\" LIMIT $3";
+        let found = sqlx::query_as(select).bind(prefix).bind(after).bind(limit);
+        found.fetch_all(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
+    }
+
     pub(super) async fn batch_page(
         &mut self,
         scope: &Scope,
@@ -342,7 +392,8 @@ impl Postgres {
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
             "SELECT {COLUMNS} FROM steps WHERE scope = $1 AND batch = $2 AND step NOT LIKE 'first:%'
-             AND (row_number, job_id COLLATE \"C\") > ($3, $4) AND ($6::text IS NULL OR state = $6)
+             AND (row_number, job_id COLLATE \"C\") > ($3, $4) AND ($6::text IS NULL
+                 OR $6 = CASE WHEN state = 'refused' AND error_code = 'awaiting_pin' THEN 'awaiting_pin' ELSE state END)
              AND (NOT $7 OR note IS NOT NULL)
              ORDER BY row_number, job_id COLLATE \"C\" LIMIT $5"
         );

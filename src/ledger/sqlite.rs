@@ -58,9 +58,10 @@ const SET_BATCH: &str = "INSERT INTO batches (scope, batch, digest, manifest_row
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
-        j.noted AS noted, j.latest_ms AS latest_ms
-    FROM (SELECT scope, batch, sum(state = 'done') AS issued, sum(state = 'refused') AS refused,
-            sum(state = 'begun') AS unresolved, count(note) AS noted, max(written_ms) AS latest_ms
+        j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms
+    FROM (SELECT scope, batch, sum(state = 'done') AS issued,
+            sum(state = 'refused' AND error_code IS NOT 'awaiting_pin') AS refused, sum(state = 'begun') AS unresolved,
+            sum(state = 'refused' AND error_code IS 'awaiting_pin') AS awaiting, count(note) AS noted, max(written_ms) AS latest_ms
             FROM steps WHERE step NOT LIKE 'first:%' GROUP BY scope, batch) j
         FULL OUTER JOIN batches b ON b.scope = j.scope AND b.batch = j.batch
     ORDER BY coalesce(j.latest_ms, b.began_ms) DESC";
@@ -184,8 +185,9 @@ impl Sqlite {
         scope: &Scope,
         contents: &[Content],
     ) -> Result<Vec<SameContent>, LedgerError> {
-        let select = "SELECT content, job_id, batch, row_id, state, written_ms FROM steps
-            WHERE scope = ?1 AND content = ?2 AND state <> 'refused' AND step NOT LIKE 'first:%'";
+        let select = "SELECT content, job_id, batch, row_id, CASE state WHEN 'refused' THEN 'begun' ELSE state END, written_ms
+            FROM steps
+            WHERE scope = ?1 AND content = ?2 AND (state <> 'refused' OR error_code = 'awaiting_pin') AND step NOT LIKE 'first:%'";
         let mut all = Vec::new();
         for content in contents {
             let values: [&dyn ToSql; 2] = [&scope.as_str(), &content.to_hex()];
@@ -204,7 +206,7 @@ impl Sqlite {
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
             "SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND batch = ?2 AND step NOT LIKE 'first:%'
-             AND (row_number, job_id) > (?3, ?4) AND (?6 IS NULL OR state = ?6) AND (NOT ?7 OR note IS NOT NULL)
+             AND (row_number, job_id) > (?3, ?4) AND (?6 IS NULL OR ?6 = CASE WHEN state = 'refused' AND error_code = 'awaiting_pin' THEN 'awaiting_pin' ELSE state END) AND (NOT ?7 OR note IS NOT NULL)
              ORDER BY row_number, job_id LIMIT ?5"
         );
         let after_id = after.1.map_or("", JobId::as_str);
@@ -231,6 +233,22 @@ impl Sqlite {
         let select = "SELECT value FROM metadata WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name";
         self.all(select, &[&prefix], |mut columns, name| {
             columns.text().map(Option::unwrap_or_default).map_err(|reason| store::database(name, reason))
+        })
+    }
+
+    /// Up to so many names that begin so and come after that one, each with its value.
+    pub(super) fn metadata_page(
+        &mut self,
+        prefix: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<(String, String)>, LedgerError> {
+        let select = "SELECT name, value FROM metadata WHERE name > ?2 AND substr(name, 1, length(?1)) = ?1
+            ORDER BY name LIMIT ?3";
+        self.all(select, &[&prefix, &after, &limit], |mut columns, name| {
+            let mut next = || columns.text().map(Option::unwrap_or_default);
+            let read = next().and_then(|found| Ok((found, next()?)));
+            read.map_err(|reason| store::database(name, reason))
         })
     }
 
@@ -318,6 +336,18 @@ fn write_one(
         }
         Change::Metadata { name, value } => {
             transaction.prepare_cached(SET_METADATA)?.execute([name, value])?;
+            Ok(Written::Done)
+        }
+        Change::Swap { name, known, value } => {
+            let select = "SELECT value FROM metadata WHERE name = ?1";
+            let found: Option<String> = transaction.query_row(select, [name], |row| row.get(0)).optional()?;
+            if found != *known {
+                return Ok(Written::of_value(value.as_ref(), found, commit));
+            }
+            match value {
+                Some(value) => transaction.prepare_cached(SET_METADATA)?.execute([name, value])?,
+                None => transaction.execute("DELETE FROM metadata WHERE name = ?1", [name])?,
+            };
             Ok(Written::Done)
         }
         Change::Batch(batch) => {

@@ -29,6 +29,8 @@ pub(super) enum Change {
     Note { scope: Scope, id: JobId, step: Step, note: Option<String> },
     /// A name is given a value.
     Metadata { name: String, value: String },
+    /// A name's value becomes another, or none, if it still is what it was known as.
+    Swap { name: String, known: Option<String>, value: Option<String> },
     /// A batch's manifest is recorded.
     Batch(Box<BatchRow>),
     /// Every row of one scope gets another, but for those that the other has already.
@@ -63,9 +65,17 @@ pub(super) enum Written {
     Done,
     /// The row is not what it was known as; this is what it is.
     Changed(Option<Box<Row>>),
+    /// The name's value is not what it was known as; this is what it is.
+    Differs(Option<String>),
 }
 
 impl Written {
+    /// What a name's value that is another than was known says of its change. A commit whose answer was lost finds what it has
+    /// written itself.
+    pub(super) fn of_value(wanted: Option<&String>, found: Option<String>, commit: Commit) -> Self {
+        if commit == Commit::Again && found.as_ref() == wanted { Self::Done } else { Self::Differs(found) }
+    }
+
     /// What a row that is there now says of a change that found no row of the version before. A commit whose answer was
     /// lost is tried again, and then finds what it has written itself; at the first try an equal row is another process's.
     pub(super) fn of_found(wanted: &Row, found: Option<Row>, commit: Commit) -> Self {
@@ -128,6 +138,7 @@ impl Kind {
             Self::Begun => "begun",
             Self::Done => "done",
             Self::Refused => "refused",
+            Self::AwaitingPin => AWAITING_PIN,
         }
     }
 
@@ -136,12 +147,21 @@ impl Kind {
     }
 }
 
+/// The code by which a row that waits for its PIN is told from other rows without an effect. (An embosser that does not know
+/// it takes the row for refused, and may begin it anew if it is sent again, with its PIN: as it should.)
+pub(super) const AWAITING_PIN: &str = "awaiting_pin";
+
 /// A row's values as both databases store them.
 pub(super) fn document(row: &Row) -> Document<'_> {
     let (kind, output, refusal) = match &row.state {
         State::Begun => (Kind::Begun, None, None),
         State::Done(output) => (Kind::Done, Some(stored(output)), None),
-        State::Refused(refusal) => (Kind::Refused, None, Some(refusal)),
+        State::Refused(refusal) => {
+            (Kind::Refused, None, Some((refusal.code.as_ref(), refusal.message.as_str())))
+        }
+        State::AwaitingPin => {
+            (Kind::Refused, None, Some((AWAITING_PIN, "waits for its cardholder to choose the PIN")))
+        }
     };
     Document {
         scope: row.scope.as_str(),
@@ -159,8 +179,8 @@ pub(super) fn document(row: &Row) -> Document<'_> {
         attempted_ms: row.attempted.map(Time::unix_ms),
         attempts: i64::from(row.attempts),
         output,
-        error_code: refusal.map(|refusal| refusal.code.as_ref()),
-        error_message: refusal.map(|refusal| refusal.message.as_str()),
+        error_code: refusal.map(|(code, _)| code),
+        error_message: refusal.map(|(_, message)| message),
         request_id: row.request_id.as_deref(),
         note: row.note.as_deref(),
         written_ms: row.written.unix_ms(),
@@ -227,7 +247,8 @@ fn read_row(columns: &mut impl Columns, job: &mut String) -> Result<Row, Unreada
             let operation = step.ok_or_else(|| damaged("unknown step"))?.operation();
             State::Done(output_from(operation, &output).ok_or_else(|| damaged("its output cannot be read"))?)
         }
-        Some(Kind::Refused) => State::Refused(Refusal {
+        Some(Kind::Refused) if code.as_deref() == Some(AWAITING_PIN) => State::AwaitingPin,
+        Some(Kind::Refused | Kind::AwaitingPin) => State::Refused(Refusal {
             code: code.unwrap_or_default().into(),
             message: message.unwrap_or_default(),
         }),
@@ -326,6 +347,7 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
         issued: whole(columns.number()?).unwrap_or(0),
         refused: whole(columns.number()?).unwrap_or(0),
         unresolved: whole(columns.number()?).unwrap_or(0),
+        awaiting_pin: whole(columns.number()?).unwrap_or(0),
         noted: whole(columns.number()?).unwrap_or(0),
         latest: columns.number()?.map(Time::from_unix_ms),
     })

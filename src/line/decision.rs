@@ -232,6 +232,7 @@ impl Decision {
                     decision.other_was_asked_for();
                 }
             }
+            State::AwaitingPin => {}
             State::Done(card) => decision.finished = Some(Outcome::Done(card.clone())),
         }
         decision

@@ -4,9 +4,11 @@
 //! time (`job_locks`); what to do next is decided in [`decision`], anew after each wait. The order of writes is always:
 //! attempt recorded, call made, outcome recorded, caller told.
 
+mod await_pin;
 mod carry;
 mod changes;
 pub mod decision;
+mod ephemeral_key;
 pub mod gate;
 mod job_locks;
 mod lease;
@@ -33,6 +35,7 @@ use crate::ledger::{Holder, LeaseError, Ledger, LedgerError, Row, Scope, Version
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pace::{CircuitState, Pace};
+use crate::pin_links::PinLinks;
 use crate::stripe::Client;
 use decision::{Rules, Sighting};
 use gate::Gate;
@@ -43,6 +46,7 @@ use refusals::Refusals;
 use vet::Batches;
 
 pub(crate) use changes::card_of;
+pub use ephemeral_key::EphemeralKey;
 pub(crate) use job_locks::JobLocks;
 pub use lease::LeaseUse;
 pub(crate) use limiter::{endpoint_of, limiter_of};
@@ -124,6 +128,8 @@ pub struct Parts {
     pub vet: Vet,
     /// How long the account's lease is kept without work.
     pub lease_idle: Duration,
+    /// The links of jobs whose cardholders choose the PIN; none if there is no page for that.
+    pub pin_links: Option<PinLinks>,
     /// Equal refusals in a row after which no further job is spent, and what happens then.
     pub same_refusals: (u32, OnSameRefusals),
 }
@@ -413,7 +419,7 @@ impl Line {
         if let Some(ended) = &ended {
             log_end(ended, in_flight.elapsed());
             let code = match &ended.outcome {
-                Outcome::Done(_) => "",
+                Outcome::Done(_) | Outcome::AwaitingPin(_) => "",
                 Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => refusal.label(),
             };
             in_flight.ended(ended.outcome.word(), code, ended.recorded_before);
@@ -482,7 +488,7 @@ pub(crate) fn note_beside(job: &Job, row: &Row) -> Option<String> {
 /// The one line that the log has of each job.
 fn log_end(ended: &Ended, took: Duration) {
     let code = match &ended.outcome {
-        Outcome::Done(_) => "",
+        Outcome::Done(_) | Outcome::AwaitingPin(_) => "",
         Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => refusal.code.as_ref(),
     };
     tracing::info!(

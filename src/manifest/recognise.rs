@@ -90,7 +90,8 @@ impl Present {
         match kind {
             Kind::Done => self.issued += 1,
             Kind::Refused => self.refused += 1,
-            Kind::Begun => self.begun += 1,
+            // It may come to have one.
+            Kind::Begun | Kind::AwaitingPin => self.begun += 1,
         }
     }
 }
@@ -250,7 +251,7 @@ impl Recogniser {
                 self.recognition.present.noted += u64::from(known.is_some_and(|known| known.note.is_some()));
             }
             match kind {
-                Some(Kind::Done | Kind::Begun) => continue,
+                Some(Kind::Done | Kind::Begun | Kind::AwaitingPin) => continue,
                 // It may have been issued under another name since.
                 Some(Kind::Refused) => row.2.is_new = false,
                 None => self.recognition.new += 1,

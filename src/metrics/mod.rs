@@ -47,7 +47,7 @@ macro_rules! metrics {
 
 metrics! {
     JOBS, "embosser_jobs_total", Counter, ["outcome", "code"],
-        "Jobs that ended: outcome issued, updated, created, refused or unresolved; code says why not issued.";
+        "Jobs that ended: outcome issued, updated, created, refused, unresolved or awaiting_pin; code says why not issued.";
     JOBS_RECORDED, "embosser_jobs_recorded_before_total", Counter, [],
         "Duplicates suppressed: jobs that came again and were answered from the ledger.";
     JOBS_IN_FLIGHT, "embosser_jobs_in_flight", Gauge, [],
@@ -59,7 +59,7 @@ metrics! {
     RECONCILIATIONS, "embosser_reconciliations_total", Counter, ["verdict"],
         "Looks for a job's card at Stripe: found, absent or failed.";
     STRIPE_REQUEST, "embosser_stripe_request_duration_seconds", Seconds, ["operation", "status"],
-        "Requests to Stripe: operation create_card, create_cardholder, update_card, list_cards, list_cardholders, get_card, get_account or pin_key; status 2xx to 5xx, or none without an answer.";
+        "Requests to Stripe: operation create_card, create_cardholder, update_card, list_cards, list_cardholders, get_card, get_account, ephemeral_key or pin_key; status 2xx to 5xx, or none without an answer.";
     RATE_LIMITED, "embosser_stripe_rate_limited_total", Counter, ["reason"],
         "429s of Stripe's limiters, by the reason they give.";
     KEY_FAILURES, "embosser_pin_key_failures_total", Counter, [],
@@ -68,6 +68,10 @@ metrics! {
         "PINs that were encrypted under a key that is not Stripe's current one.";
     PIN_AGE, "embosser_pin_age_seconds", Seconds, [],
         "How long a PIN's ciphertext had been in our hands when it was sent to Stripe.";
+    PIN_LINKS, "embosser_pin_links_total", Counter, ["event"],
+        "Cardholders' links: made, looked_at, used, revoked, or unusable where somebody came with one that is not.";
+    PINS_AWAITED, "embosser_pins_awaited", Gauge, ["age"],
+        "Jobs that wait for their cardholder to choose a PIN, by how long: hour, day, week or older.";
     PERMITS, "embosser_permits_total", Counter, [],
         "Permits used: calls sent. Its rate is the pace in use.";
     PERMIT_WAIT, "embosser_permit_wait_seconds", Seconds, [],
@@ -124,6 +128,16 @@ metrics! {
 /// Of refusals only those that say something of embosser or its senders as a whole; the codes of a single card's
 /// parameters are too many.
 const FROM_START: &[(&str, &[Labels])] = &[
+    (
+        PIN_LINKS,
+        &[
+            &[("event", "made")],
+            &[("event", "looked_at")],
+            &[("event", "used")],
+            &[("event", "revoked")],
+            &[("event", "unusable")],
+        ],
+    ),
     (
         JOBS,
         &[
@@ -324,6 +338,19 @@ pub(crate) fn pin_used(age: Duration) {
         return;
     }
     metrics::histogram!(PIN_AGE).record(age.as_secs_f64());
+}
+
+/// What became of a cardholder's link.
+pub(crate) fn pin_link(event: &'static str) {
+    metrics::counter!(PIN_LINKS, "event" => event).increment(1);
+}
+
+/// So many jobs wait for a PIN since less than an hour, a day, a week, or for longer.
+pub(crate) fn pins_awaited(by_age: [u64; 4]) {
+    for (age, count) in ["hour", "day", "week", "older"].into_iter().zip(by_age) {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        metrics::gauge!(PINS_AWAITED, "age" => age).set(count as f64);
+    }
 }
 
 /// A permit came after so long a wait.

@@ -21,6 +21,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
         ("lifecycle_controls[cancel_after][payment_count]", Kind::Integer { min: 1, max: i64::MAX }),
         ("metadata[*]", Kind::Metadata { of_pin: false }),
         ("personalization_design", Kind::Text(TEXT_MAX)),
+        ("pin[choose]", Kind::Boolean),
         ("pin[encrypted_number]", Kind::Pin),
         ("replacement_for", Kind::Text(TEXT_MAX)),
         ("replacement_reason", Kind::OneOf(&["damaged", "expired", "lost", "stolen"])),

@@ -6,7 +6,7 @@
 use url::form_urlencoded::byte_serialize;
 
 /// Pairs in order. They stand in one text as the body has them, but not escaped: most need no escaping and are copied.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Form {
     /// `&path=value&path=value`
     text: String,

@@ -24,7 +24,7 @@ mod update_card;
 pub use found::Found;
 pub use problem::FieldProblem;
 pub(crate) use request::may_leave_gaps;
-pub use request::{PIN, Request};
+pub use request::{PIN, PIN_CHOICE, Request};
 pub use update_card::{CARD_ID, is_card_id};
 
 use kind::Kind;

@@ -18,6 +18,8 @@ pub struct Request {
     operation: Operation,
     form: Form,
     pin: Option<PinJwe>,
+    /// Whether its cardholder is to choose the PIN.
+    chooses_pin: bool,
     /// The cardholder, by whom the card can be found again.
     pub cardholder: Option<String>,
     /// The card that is changed, if it is one that exists.
@@ -26,6 +28,8 @@ pub struct Request {
 
 /// The parameter that holds the encrypted PIN.
 pub const PIN: &str = "pin[encrypted_number]";
+/// What stands for it where the cardholder is to choose the PIN on a page of embosser's. It is no parameter of Stripe's.
+pub const PIN_CHOICE: &str = "pin[choose]";
 
 impl Request {
     /// Checks the pairs against Stripe's schema and takes them over. Every problem is told, not only the first.
@@ -83,6 +87,10 @@ impl Request {
                 request.pin = Some(PinJwe::new(value));
                 continue;
             }
+            if path == PIN_CHOICE {
+                request.chooses_pin = value.eq_ignore_ascii_case("true");
+                continue;
+            }
             match declaration.kind_of(&path) {
                 Ok(kind) => request.push(&path, &kind.canonical(&value)),
                 Err(_) => request.push(&path, &value),
@@ -106,6 +114,8 @@ impl Request {
         for (path, kind, value) in pairs {
             if kind == Kind::Pin {
                 request.pin = Some(PinJwe::new(value.to_owned()));
+            } else if path == PIN_CHOICE {
+                request.chooses_pin = value.eq_ignore_ascii_case("true");
             } else {
                 request.push(path, &kind.canonical(value));
             }
@@ -114,19 +124,33 @@ impl Request {
     }
 
     fn empty(operation: Operation, form: Form) -> Self {
-        Self { operation, form, pin: None, cardholder: None, target: None }
+        Self { operation, form, pin: None, chooses_pin: false, cardholder: None, target: None }
     }
 
     /// Whether it asks for nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.form.iter().next().is_none() && self.pin.is_none()
+        self.form.iter().next().is_none() && self.pin.is_none() && !self.chooses_pin
     }
 
     /// What is asked for.
     #[must_use]
     pub fn operation(&self) -> Operation {
         self.operation
+    }
+
+    /// The same, but for the PIN.
+    #[must_use]
+    pub fn without_pin(&self) -> Self {
+        let Self { operation, form, pin: _, chooses_pin, cardholder, target } = self;
+        Self {
+            operation: *operation,
+            form: form.clone(),
+            pin: None,
+            chooses_pin: *chooses_pin,
+            cardholder: cardholder.clone(),
+            target: target.clone(),
+        }
     }
 
     /// Of this card.
@@ -174,7 +198,17 @@ impl Request {
     /// Stripe's nested JSON again, without the PIN: what [`Self::from_json`] makes the same request of.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        json::nest(self.operation.declaration(), self.form.iter())
+        let mut nested = json::nest(self.operation.declaration(), self.form.iter());
+        if self.chooses_pin {
+            nested["pin"]["choose"] = true.into();
+        }
+        nested
+    }
+
+    /// Whether its cardholder is to choose the PIN.
+    #[must_use]
+    pub fn chooses_pin(&self) -> bool {
+        self.chooses_pin
     }
 
     /// Takes the PIN out.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::params::{self, below};
-use super::{Declaration, FieldProblem};
+use super::{Declaration, FieldProblem, PIN, PIN_CHOICE};
 
 /// Every problem of a request. `given` are the objects that were given even if nothing stands in them.
 pub(super) fn check(of: &Declaration, pairs: &[(String, String)], given: &[String]) -> Vec<FieldProblem> {
@@ -22,6 +22,10 @@ pub(super) fn check(of: &Declaration, pairs: &[(String, String)], given: &[Strin
     let seen: BTreeSet<&str> = seen.into_keys().collect();
     problems.extend(missing(of, &seen, given));
     problems.extend(exclusive(of, &seen));
+    if seen.contains(PIN) && seen.contains(PIN_CHOICE) {
+        let reason = "cannot be set with pin[encrypted_number]: the PIN is chosen already";
+        problems.push(FieldProblem::new(PIN_CHOICE, "exclusive", reason));
+    }
     if seen.iter().filter(|path| path.starts_with("metadata[")).count() > of.metadata_entries_max() {
         problems.push(of.too_much_metadata());
     }

@@ -95,6 +95,11 @@ impl Declaration {
         if !exclusive.is_empty() {
             schema["allOf"] = exclusive.into();
         }
+        if path == "pin" {
+            // The PIN, or that it is to be chosen.
+            let both = json!({ "choose": { "type": "boolean" }, "encrypted_number": { "type": "string" } });
+            schema["not"] = json!({ "required": ["choose", "encrypted_number"], "properties": both });
+        }
         schema
     }
 

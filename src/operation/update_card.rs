@@ -16,6 +16,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
         ("expand[0]", Kind::Expand),
         ("metadata[*]", Kind::Metadata { of_pin: false }),
         ("personalization_design", Kind::Text(TEXT_MAX)),
+        ("pin[choose]", Kind::Boolean),
         ("pin[encrypted_number]", Kind::Pin),
         ("shipping[address][city]", Kind::Text(TEXT_MAX)),
         ("shipping[address][country]", Kind::Country),

@@ -69,17 +69,20 @@ pub enum Endpoint {
     ListCardholders,
     /// Retrieving one object.
     Retrieve,
+    /// Making ephemeral keys.
+    EphemeralKeys,
 }
 
 impl Endpoint {
     /// All of them, each at its index.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::CreateCard,
         Self::UpdateCard,
         Self::CreateCardholder,
         Self::ListCards,
         Self::ListCardholders,
         Self::Retrieve,
+        Self::EphemeralKeys,
     ];
     const COUNT: usize = Self::ALL.len();
 

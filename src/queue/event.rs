@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Batch, Job, Place};
-use crate::outcome::{Card, Cardholder, Ended, Outcome, Output, Refusal};
+use crate::outcome::{Card, Cardholder, Ended, Outcome, Output, PinLink, Refusal};
 
 /// What became of a job. Published at least once for each job; a repeated one says the same. Whoever reads it leaves members
 /// aside that it does not know: a newer worker may say more.
@@ -35,6 +35,10 @@ pub struct ResultEvent {
     /// instance. Absent if there is nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The link by which its cardholder chooses the PIN, where it was made for this very event. Whoever has it may use it: it is
+    /// for the cardholder alone. Absent else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_link: Option<String>,
 }
 
 /// How a job can end.
@@ -49,11 +53,13 @@ pub enum ResultOutcome {
     Created,
     /// The job has no effect.
     Refused,
+    /// It has none yet: its cardholder is to choose the PIN.
+    AwaitingPin,
 }
 
 impl ResultOutcome {
     /// Every one.
-    pub const ALL: [Self; 4] = [Self::Issued, Self::Updated, Self::Created, Self::Refused];
+    pub const ALL: [Self; 5] = [Self::Issued, Self::Updated, Self::Created, Self::Refused, Self::AwaitingPin];
 
     /// The word, as it stands in an event and in its routing key.
     #[must_use]
@@ -63,6 +69,7 @@ impl ResultOutcome {
             Self::Updated => "updated",
             Self::Created => "created",
             Self::Refused => "refused",
+            Self::AwaitingPin => "awaiting_pin",
         }
     }
 }
@@ -88,7 +95,7 @@ impl Named {
     /// The event of its end; none while that is not known.
     #[must_use]
     pub fn ended(self, ended: &Ended) -> Option<ResultEvent> {
-        let mut cardholder = None;
+        let (mut cardholder, mut pin_link) = (None, None);
         let (outcome, card, error) = match &ended.outcome {
             Outcome::Done(Output::Issued(card)) => (ResultOutcome::Issued, Some(card.clone()), None),
             Outcome::Done(Output::Updated(card)) => (ResultOutcome::Updated, Some(card.clone()), None),
@@ -97,6 +104,10 @@ impl Named {
                 (ResultOutcome::Created, None, None)
             }
             Outcome::Refused(refusal) => (ResultOutcome::Refused, None, Some(refusal.clone())),
+            Outcome::AwaitingPin(link) => {
+                pin_link = link.as_ref().map(|link| link.expose().to_owned());
+                (ResultOutcome::AwaitingPin, None, None)
+            }
             Outcome::Unresolved(_) => return None,
         };
         let (row, row_id) = self.place.map_or((None, None), |place| (Some(place.row), place.row_id));
@@ -112,6 +123,7 @@ impl Named {
             row,
             row_id,
             note: ended.note.clone(),
+            pin_link,
         })
     }
 }
@@ -125,7 +137,7 @@ impl ResultEvent {
 
     /// The keys of all events of a batch.
     #[must_use]
-    pub fn routing_keys_of(batch: &Batch) -> [String; 4] {
+    pub fn routing_keys_of(batch: &Batch) -> [String; 5] {
         ResultOutcome::ALL.map(|outcome| routing_key(outcome, batch.as_str()))
     }
 
@@ -139,6 +151,9 @@ impl ResultEvent {
             _ => None,
         };
         let outcome = match (output, self.error) {
+            _ if self.outcome == ResultOutcome::AwaitingPin => {
+                Outcome::AwaitingPin(self.pin_link.map(PinLink::new))
+            }
             (Some(output), _) => Outcome::Done(output),
             (None, Some(refusal)) => Outcome::Refused(refusal),
             (None, None) => Outcome::Refused(Refusal::own("unknown", "the event gives no reason")),

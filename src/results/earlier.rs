@@ -1,5 +1,6 @@
 //! A results file that is there already: whether it is one of ours, and what it says.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
@@ -11,7 +12,7 @@ use super::{COLUMNS, FORMER_COLUMNS, as_it_was, is_live, record};
 pub struct EarlierRow {
     /// Its job; empty where its row made no id.
     pub job_id: String,
-    /// `issued`, `updated`, `created`, `refused` or `unresolved`.
+    /// `issued`, `updated`, `created`, `refused`, `unresolved` or `awaiting_pin`.
     pub outcome: String,
     /// Its card, if it has one.
     pub card_id: Option<String>,
@@ -19,6 +20,8 @@ pub struct EarlierRow {
     pub cardholder_id: Option<String>,
     /// Whose cards; empty in a file of the first form.
     pub scope: String,
+    /// The link by which its cardholder chooses the PIN, if it waits for that.
+    pub pin_link: Option<String>,
 }
 
 /// The rows of a results file, in its order.
@@ -74,6 +77,19 @@ pub(super) fn may_be_replaced(path: &Path, scope: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// The links of rows that wait for a PIN, by their jobs.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(super) fn links_of(path: &Path) -> io::Result<HashMap<String, String>> {
+    let mut links = HashMap::new();
+    for row in read_back(path)?.into_iter().flatten() {
+        let EarlierRow { job_id, pin_link, .. } = row?;
+        links.extend(pin_link.map(|link| (job_id, link)));
+    }
+    Ok(links)
+}
+
 impl Iterator for Earlier {
     type Item = io::Result<EarlierRow>;
 
@@ -94,6 +110,7 @@ impl Iterator for Earlier {
             card_id: Some(cell("card_id")).filter(|card| !card.is_empty()),
             cardholder_id: Some(cell("cardholder_id")).filter(|cardholder| !cardholder.is_empty()),
             scope: cell("scope"),
+            pin_link: Some(cell("pin_link")).filter(|link| !link.is_empty()),
         }))
     }
 }

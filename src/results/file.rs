@@ -4,7 +4,7 @@
 //! the manifest's order. So whoever opens the results finds one run's, whole, however many runs there were and however
 //! they ended. What a killed run left beside them is told from a living run's by its lock, and removed by the next one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{COLUMNS, Line, earlier, record, record_into};
+use crate::outcome::Outcome;
 
 /// How stale the file on disk may be while a run goes on.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -28,6 +29,8 @@ pub struct Results {
     /// Whose cards; says whether a file that is there may be replaced.
     scope: String,
     file: BufWriter<File>,
+    /// Links of the file that was there, by their jobs: the ledger does not know them, and whoever waits still has them.
+    links: HashMap<String, String>,
     /// Row, offset and length of each line written, to put them in order without keeping them.
     lines: Vec<(u64, u64, u32)>,
     offset: u64,
@@ -67,12 +70,17 @@ impl Results {
                 (Place::Beside(partial), file)
             }
         };
+        let links = match &place {
+            Place::Beside(_) => earlier::links_of(path)?,
+            Place::Straight => HashMap::new(),
+        };
         let header = record(&COLUMNS)?;
         let mut file = BufWriter::new(file);
         file.write_all(&header)?;
         let offset = header.len() as u64;
         let (lines, bytes) = (Vec::new(), Vec::new());
-        Ok(Self { place, scope: scope.to_owned(), file, lines, offset, bytes, flushed: Instant::now() })
+        let scope = scope.to_owned();
+        Ok(Self { place, scope, file, links, lines, offset, bytes, flushed: Instant::now() })
     }
 
     /// Appends a row's line.
@@ -81,7 +89,13 @@ impl Results {
     /// If it cannot be written.
     pub fn append(&mut self, line: &Line<'_>) -> io::Result<()> {
         self.bytes.clear();
-        record_into(&mut self.bytes, &line.cells())?;
+        let mut cells = line.cells();
+        if line.ended.outcome == Outcome::AwaitingPin(None)
+            && let (Some(link), Some(cell)) = (self.links.get(line.job_id), cells.last_mut())
+        {
+            *cell = link.as_str().into();
+        }
+        record_into(&mut self.bytes, &cells)?;
         self.file.write_all(&self.bytes)?;
         self.lines.push((line.row, self.offset, u32::try_from(self.bytes.len()).map_err(io::Error::other)?));
         self.offset += self.bytes.len() as u64;
@@ -245,7 +259,7 @@ fn remove_leftovers_but(target: &Path, own: Option<&Path>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Card, Ended, Outcome, Output, Refusal};
+    use crate::outcome::{Card, Ended, Output, PinLink, Refusal};
     use crate::results::read_back;
 
     const TEST: &str = "test:api.stripe.com";
@@ -295,13 +309,34 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[1],
-            "1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1,status; metadata[a]"
+            "1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1,status; metadata[a],"
         );
         assert!(lines[2].starts_with("2,'@b,'@n/@b,refused,,,,1,x,\"'=HYPERLINK"), "{}", lines[2]);
         let back: Vec<_> = read_back(&path).unwrap().unwrap().map(Result::unwrap).collect();
         assert_eq!((back[1].job_id.as_str(), back[1].outcome.as_str()), ("@n/@b", "refused"));
         assert_eq!((back[0].card_id.as_deref(), back[0].scope.as_str()), (Some("ic_1"), TEST));
         assert_eq!(hidden_files(directory.path()), [""; 0], "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_link_that_was_given_out_stays_until_its_row_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.results.csv");
+        let write = |ended: &Ended| {
+            let mut results = Results::create(&path, TEST).unwrap();
+            results.append(&line(1, ended, TEST)).unwrap();
+            results.finish().unwrap();
+            read_back(&path).unwrap().unwrap().next().unwrap().unwrap().pin_link
+        };
+        let link = || Some("https://pins.example.com/pin#x".to_owned());
+        let made = link().map(PinLink::new);
+        assert_eq!(write(&ended(Outcome::AwaitingPin(made))), link());
+        assert_eq!(
+            write(&ended(Outcome::AwaitingPin(None))),
+            link(),
+            "another run knows it from the file alone"
+        );
+        assert_eq!(write(&issued()), None);
     }
 
     #[test]

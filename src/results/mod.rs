@@ -15,7 +15,7 @@ pub use earlier::{Earlier, EarlierRow, read_back};
 pub use file::Results;
 
 /// The columns, in order. Those of earlier versions ended before: see [`FORMER_COLUMNS`].
-pub const COLUMNS: [&str; 15] = [
+pub const COLUMNS: [&str; 16] = [
     "row",
     "row_id",
     "job_id",
@@ -31,10 +31,11 @@ pub const COLUMNS: [&str; 15] = [
     "scope",
     "cardholder_id",
     "changed",
+    "pin_link",
 ];
 
 /// How many of the columns the files of earlier versions have.
-const FORMER_COLUMNS: [usize; 2] = [11, 13];
+const FORMER_COLUMNS: [usize; 3] = [11, 13, 15];
 
 /// One row's line.
 #[derive(Debug)]
@@ -71,6 +72,11 @@ impl<'a> Line<'a> {
         let (card, cardholder, refusal) = match &self.ended.outcome {
             Outcome::Done(output) => (output.card(), output.cardholder(), None),
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, None, Some(refusal)),
+            Outcome::AwaitingPin(_) => (None, None, None),
+        };
+        let link = match &self.ended.outcome {
+            Outcome::AwaitingPin(Some(link)) => link.expose(),
+            _ => "",
         };
         [
             self.row.to_string().into(),
@@ -88,6 +94,7 @@ impl<'a> Line<'a> {
             neutral(self.scope),
             cardholder.map_or("".into(), neutral),
             card.map_or("".into(), |card| card.changed.join("; ").into()),
+            link.into(),
         ]
     }
 }

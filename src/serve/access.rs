@@ -36,8 +36,10 @@ pub enum Role {
     Read,
     /// Upload, check, and send jobs.
     Submit,
-    /// Pause, resume and cancel.
+    /// Pause, resume and cancel; give out links by which cardholders choose PINs.
     Operate,
+    /// Have a card's PIN shown, on a page of one's own.
+    Pin,
 }
 
 impl fmt::Display for Role {
@@ -46,6 +48,7 @@ impl fmt::Display for Role {
             Self::Read => "read",
             Self::Submit => "submit",
             Self::Operate => "operate",
+            Self::Pin => "pin",
         })
     }
 }
@@ -54,7 +57,10 @@ impl FromStr for Role {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Read, Self::Submit, Self::Operate].into_iter().find(|role| role.to_string() == text).ok_or(())
+        [Self::Read, Self::Submit, Self::Operate, Self::Pin]
+            .into_iter()
+            .find(|role| role.to_string() == text)
+            .ok_or(())
     }
 }
 
@@ -158,7 +164,7 @@ impl Tokens {
     }
 
     /// Whether these headers allow the role.
-    fn allow(&self, headers: &HeaderMap, role: Role) -> Result<(), Problem> {
+    pub(super) fn allow(&self, headers: &HeaderMap, role: Role) -> Result<(), Problem> {
         if self.is_none() {
             return Ok(());
         }
@@ -191,7 +197,7 @@ fn token_of(line: &str) -> Result<Token, &'static str> {
     };
     let roles = roles
         .split(',')
-        .map(|role| role.parse().map_err(|()| "a role is read, submit or operate"))
+        .map(|role| role.parse().map_err(|()| "a role is read, submit, operate or pin"))
         .collect::<Result<_, _>>()?;
     let hash = URL_SAFE_NO_PAD
         .decode(hash.strip_prefix("sha256:").ok_or("the hash does not begin with sha256:")?)

@@ -24,7 +24,7 @@ pub(super) fn others(ledger: &BatchCounts, present: Present) -> Counts {
     Counts {
         issued: ledger.issued.saturating_sub(present.issued),
         refused: ledger.refused.saturating_sub(present.refused),
-        unresolved: ledger.unresolved.saturating_sub(present.begun),
+        unresolved: (ledger.unresolved + ledger.awaiting_pin).saturating_sub(present.begun),
         noted: ledger.noted.saturating_sub(present.noted),
         ..Counts::default()
     }
@@ -142,6 +142,12 @@ impl Batch {
         self.touch();
     }
 
+    /// A row that waited for its PIN has ended.
+    pub(super) fn pin_chosen(&self, ended: &Ended) {
+        self.tally.chosen(ended);
+        self.touch();
+    }
+
     /// About once a second, for the history and the rate.
     pub(super) fn sample(&self) {
         let Counts { issued, refused, unresolved, .. } = self.counts();
@@ -239,6 +245,7 @@ impl Batch {
             issued: counts.issued + self.others.issued,
             refused: counts.refused + self.others.refused,
             unresolved: counts.unresolved + self.others.unresolved,
+            awaiting_pin: counts.awaiting_pin,
             waiting,
             recorded_before: counts.recorded + self.others.ended(),
             known_before: Some(self.known_before),

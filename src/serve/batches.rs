@@ -19,6 +19,7 @@ use crate::ledger::{BatchCounts, BatchRow};
 use crate::line::gate::Standing;
 use crate::manifest::batch::{SecondCards, digest_of};
 use crate::manifest::recognise::Recognition;
+use crate::outcome::Ended;
 
 /// Ended batches whose history is kept; the ledger knows the others.
 const ENDED_KEPT: usize = 100;
@@ -180,6 +181,13 @@ impl Registry {
         let until = Instant::now() + COUNTS_KEPT.max(began.elapsed() * COUNTS_KEPT_TIMES);
         *counted = Some(Counted { counts: counts.clone(), until });
         Ok(counts)
+    }
+
+    /// A row that waited for its PIN has ended.
+    pub(super) fn pin_chosen(&self, batch: &str, ended: &Ended) {
+        if let Some(batch) = self.get(batch) {
+            batch.pin_chosen(ended);
+        }
     }
 
     /// One batch as clients see it.

@@ -39,6 +39,8 @@ pub(super) enum JobState {
     Refused,
     /// Its end is not known yet. Send it again.
     Unresolved,
+    /// Its cardholder is to choose the PIN.
+    AwaitingPin,
 }
 
 /// A job as clients see it.
@@ -67,6 +69,7 @@ impl From<RowView> for JobView {
             OutcomeWord::Created => JobState::Created,
             OutcomeWord::Refused => JobState::Refused,
             OutcomeWord::Unresolved => JobState::Unresolved,
+            OutcomeWord::AwaitingPin => JobState::AwaitingPin,
         };
         Self { id: row.job, state, end: row.end }
     }
@@ -104,7 +107,7 @@ pub(super) enum Sent {
 
 /// Takes a job in.
 pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Problem> {
-    let job = decode(&read(server, request).await?, server.parts.account.as_deref())?;
+    let job = decode(&read(server, request, "job").await?, server.parts.account.as_deref())?;
     server.ready()?;
     let different = || {
         Problem::new(
@@ -114,7 +117,7 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
     };
     let known = server.parts.views.look_up(server.scope(), &job.id).await?;
     if let Some(row) = &known {
-        if !job.asks_for(row.content) && !matches!(row.state, State::Refused(_)) {
+        if !job.asks_for(row.content) && !matches!(row.state, State::Refused(_) | State::AwaitingPin) {
             return Err(different());
         }
         if matches!(row.state, State::Done(_)) {
@@ -154,7 +157,12 @@ pub(super) async fn view(server: &Server, id: &str) -> Result<JobView, Problem> 
     Ok(RowView::of_row(&row).into())
 }
 
-async fn read(server: &Server, request: Request) -> Result<Zeroizing<Vec<u8>>, Problem> {
+/// A request's JSON; `what` it is, for its sender.
+pub(super) async fn read(
+    server: &Server,
+    request: Request,
+    what: &str,
+) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let json = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -162,7 +170,7 @@ async fn read(server: &Server, request: Request) -> Result<Zeroizing<Vec<u8>>, P
         .and_then(|kind| kind.split(';').next())
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
     if !json {
-        return Err(Problem::new(Kind::UnsupportedMediaType, "send the job as application/json"));
+        return Err(Problem::new(Kind::UnsupportedMediaType, format!("send the {what} as application/json")));
     }
     // With its whole room from the beginning, so that no unwiped copy is left behind by growing.
     let mut body = Zeroizing::new(Vec::with_capacity(JOB_BYTES_MAX));
@@ -170,11 +178,11 @@ async fn read(server: &Server, request: Request) -> Result<Zeroizing<Vec<u8>>, P
     loop {
         let piece = tokio::time::timeout(server.limits.idle_max, pieces.next())
             .await
-            .map_err(|_| Problem::new(Kind::TooSlow, "the job brought nothing for too long"))?;
+            .map_err(|_| Problem::new(Kind::TooSlow, format!("the {what} brought nothing for too long")))?;
         let Some(piece) = piece else { return Ok(body) };
-        let piece = piece.map_err(|_| Problem::new(Kind::BadRequest, "the job ended early"))?;
+        let piece = piece.map_err(|_| Problem::new(Kind::BadRequest, format!("the {what} ended early")))?;
         if body.len() + piece.len() > JOB_BYTES_MAX {
-            return Err(Problem::new(Kind::TooLarge, format!("a job has at most {JOB_BYTES_MAX} bytes")));
+            return Err(Problem::new(Kind::TooLarge, format!("a {what} has at most {JOB_BYTES_MAX} bytes")));
         }
         body.extend_from_slice(&piece);
     }

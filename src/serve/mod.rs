@@ -22,7 +22,10 @@ mod limits;
 mod openapi;
 mod page;
 mod patience;
+mod pin_limits;
 pub mod pin_page;
+mod pin_view;
+mod pins;
 mod problem;
 mod publish;
 mod results;
@@ -47,7 +50,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 
 use crate::clock::Clock;
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, PinPageConfig};
 use crate::ledger::{Ledger, Scope};
 use crate::metrics::exporter::Exporter;
 use access::{Tokens, of_this_page};
@@ -57,6 +60,7 @@ use held::Budget;
 use intake::Intake;
 use jobs::Jobs;
 use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
+use pin_limits::PinLimits;
 use problem::{Kind, Problem};
 
 /// What a server is made of.
@@ -73,6 +77,8 @@ pub struct Parts {
     pub mode: &'static str,
     /// The connected account that cards are made for, if there is one.
     pub account: Option<String>,
+    /// `[pin_page]`
+    pub pin_page: PinPageConfig,
     /// What is recorded of all this.
     pub exporter: Exporter,
 }
@@ -99,6 +105,7 @@ pub struct Shared {
     downloads: Arc<Semaphore>,
     batches: Registry,
     jobs: Jobs,
+    pin_limits: PinLimits,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -117,6 +124,7 @@ impl Server {
             downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             batches: Registry::default(),
             jobs: Jobs::default(),
+            pin_limits: PinLimits::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             parts,
@@ -126,6 +134,7 @@ impl Server {
     /// Serves until [`Self::stop`], and then until everything under way has ended.
     pub async fn run(&self, listener: TcpListener) {
         self.parts.intake.begin(self);
+        self.tasks.spawn(pins::count_waiting(self.clone()));
         connection::serve(listener, self.router(), self.limits, self.stopping.clone()).await;
         self.tasks.close();
         self.tasks.wait().await;
@@ -154,6 +163,7 @@ impl Server {
         let router = router
             .merge(api::document_route(&openapi::whole(document)))
             .merge(page::router())
+            .merge(pins::pages(self))
             .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this address"))
             .method_not_allowed_fallback(async || {
                 Problem::new(Kind::MethodNotAllowed, "this address does not take this method; see Allow")

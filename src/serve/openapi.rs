@@ -21,6 +21,7 @@ use super::problem::{Problem, Wrong};
     tags(
         (name = "batches", description = "Manifests and what became of their rows"),
         (name = "jobs", description = "Jobs that are sent one by one"),
+        (name = "pins", description = "PINs that cardholders choose or look at, and the links for that"),
         (name = "server", description = "The server itself"),
     ),
     modifiers(&Tokens),
@@ -34,7 +35,7 @@ impl Modify for Tokens {
         let token = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .description(Some(
-                "A token with the role that the endpoint names: read, submit or operate. None is needed where none \
+                "A token with the role that the endpoint names: read, submit, operate or pin. None is needed where none \
                  is configured; then only the server's own machine is served.",
             ))
             .build();

@@ -46,6 +46,18 @@ pub(super) enum Kind {
     InvalidManifest,
     /// The job is invalid.
     InvalidJob,
+    /// A cardholder's link is unknown, used, revoked or expired.
+    LinkUnusable,
+    /// A PIN is encrypted under a key that is not the current one.
+    StaleKey,
+    /// What should be an encrypted PIN is none that Stripe takes.
+    PinUnusable,
+    /// Stripe refused the card.
+    CardRefused,
+    /// Nothing can be done at this moment, and it may be in a while.
+    NotNow,
+    /// A client asks too often.
+    TooManyRequests,
     /// Full for the moment.
     Busy,
     /// The line has stopped, or the ledger does not serve.
@@ -81,6 +93,12 @@ impl Kind {
                 (Http::UNPROCESSABLE_ENTITY, "invalid_manifest", "The manifest is invalid")
             }
             Self::InvalidJob => (Http::UNPROCESSABLE_ENTITY, "invalid_job", "The job is invalid"),
+            Self::LinkUnusable => (Http::NOT_FOUND, "link_unusable", "This link cannot be used"),
+            Self::StaleKey => (Http::CONFLICT, "stale_key", "The PIN is encrypted under an old key"),
+            Self::PinUnusable => (Http::UNPROCESSABLE_ENTITY, "pin_unusable", "This is no encrypted PIN"),
+            Self::CardRefused => (Http::CONFLICT, "card_refused", "The card was refused"),
+            Self::NotNow => (Http::SERVICE_UNAVAILABLE, "not_now", "Not at this moment"),
+            Self::TooManyRequests => (Http::TOO_MANY_REQUESTS, "too_many_requests", "Too many requests"),
             Self::Busy => (Http::SERVICE_UNAVAILABLE, "busy", "Full for the moment"),
             Self::Unavailable => (Http::SERVICE_UNAVAILABLE, "unavailable", "Not able to serve"),
             Self::Internal => (Http::INTERNAL_SERVER_ERROR, "internal", "Something is wrong here"),
@@ -95,9 +113,15 @@ pub(super) struct Problem {
     #[serde(rename = "type")]
     #[serde(serialize_with = "as_urn")]
     #[schema(value_type = String, example = "urn:embosser:problem:invalid_manifest")]
-    kind: &'static str,
+    kind: Kind,
+    /// The same in a word, to switch on.
+    #[serde(serialize_with = "as_word")]
+    #[schema(value_type = String, example = "invalid_manifest")]
+    code: Kind,
     /// The kind in words.
-    title: &'static str,
+    #[serde(serialize_with = "as_title")]
+    #[schema(value_type = String)]
+    title: Kind,
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
@@ -118,10 +142,21 @@ pub(super) struct Problem {
     /// Each thing that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Wrong>,
+    /// Seconds after which it may be tried again.
+    #[serde(skip)]
+    retry_after: Option<u32>,
 }
 
-fn as_urn<S: serde::Serializer>(kind: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("urn:embosser:problem:{kind}"))
+fn as_urn<S: serde::Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:embosser:problem:{}", kind.parts().1))
+}
+
+fn as_word<S: serde::Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.parts().1)
+}
+
+fn as_title<S: serde::Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.parts().2)
 }
 
 /// One thing that is wrong with a manifest or a job.
@@ -162,10 +197,11 @@ impl Problem {
     /// A problem of this kind.
     #[must_use]
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        let (status, kind, title) = kind.parts();
+        let (status, ..) = kind.parts();
         Self {
             kind,
-            title,
+            code: kind,
+            title: kind,
             status: status.as_u16(),
             detail: detail.into(),
             cancels: None,
@@ -173,7 +209,15 @@ impl Problem {
             invalid_rows: None,
             problem_count: None,
             problems: Vec::new(),
+            retry_after: None,
         }
+    }
+
+    /// With the seconds after which it may be tried again.
+    #[must_use]
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = u32::try_from(seconds).ok();
+        self
     }
 
     /// A manifest with invalid rows.
@@ -222,14 +266,16 @@ impl From<LedgerError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after;
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"embosser\""));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        if retry_after.is_some() || status == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = retry_after.unwrap_or(RETRY_AFTER_SECONDS);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

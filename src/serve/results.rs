@@ -36,6 +36,8 @@ pub(super) enum OutcomeWord {
     Refused,
     /// Its end is not known yet.
     Unresolved,
+    /// Its cardholder is to choose the PIN.
+    AwaitingPin,
 }
 
 /// Which ends are asked for.
@@ -48,6 +50,8 @@ pub(super) enum Ends {
     Refused,
     /// What is not known yet.
     Unresolved,
+    /// What waits for its cardholder's PIN.
+    AwaitingPin,
 }
 
 impl From<Ends> for Kind {
@@ -56,6 +60,7 @@ impl From<Ends> for Kind {
             Ends::Issued => Self::Done,
             Ends::Refused => Self::Refused,
             Ends::Unresolved => Self::Begun,
+            Ends::AwaitingPin => Self::AwaitingPin,
         }
     }
 }
@@ -139,14 +144,15 @@ impl RowView {
             Outcome::Done(Output::Created(_)) => OutcomeWord::Created,
             Outcome::Refused(_) => OutcomeWord::Refused,
             Outcome::Unresolved(_) => OutcomeWord::Unresolved,
+            Outcome::AwaitingPin(_) => OutcomeWord::AwaitingPin,
         };
         let cardholder_id = match &outcome {
             Outcome::Done(output) => output.cardholder().map(str::to_owned),
-            Outcome::Refused(_) | Outcome::Unresolved(_) => None,
+            Outcome::Refused(_) | Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => None,
         };
         let (card, refusal) = match outcome {
             Outcome::Done(Output::Issued(card) | Output::Updated(card)) => (Some(card), None),
-            Outcome::Done(Output::Created(_)) => (None, None),
+            Outcome::Done(Output::Created(_)) | Outcome::AwaitingPin(_) => (None, None),
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, Some(refusal)),
         };
         let (code, message) =
@@ -259,6 +265,7 @@ pub(super) fn csv(
         Some(Ends::Issued) => "issued.csv",
         Some(Ends::Refused) => "refused.csv",
         Some(Ends::Unresolved) => "unresolved.csv",
+        Some(Ends::AwaitingPin) => "awaiting-pin.csv",
     };
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}.{ending}")) {
         headers.insert(header::CONTENT_DISPOSITION, value);

@@ -46,6 +46,8 @@ pub(super) struct BatchView {
     pub(super) refused: u64,
     /// Rows whose end is not known yet.
     pub(super) unresolved: u64,
+    /// Rows whose cardholders have not chosen their PINs yet.
+    pub(super) awaiting_pin: u64,
     /// Rows that have not ended.
     pub(super) waiting: u64,
     /// Rows that an earlier run had ended already.
@@ -83,10 +85,10 @@ pub(super) fn eta(rows: u64, rate_per_second: f64, pace_per_second: f64) -> f64 
 
 /// A batch of the ledger's.
 pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
-    let BatchCounts { batch, rows, issued, refused, unresolved, noted, latest, .. } = counts;
+    let BatchCounts { batch, rows, issued, refused, unresolved, awaiting_pin, noted, latest, .. } = counts;
     let state = match rows {
         None => State::Open,
-        Some(rows) if issued + refused >= rows => State::Finished,
+        Some(rows) if issued + refused + awaiting_pin >= rows => State::Finished,
         Some(_) => State::Interrupted,
     };
     BatchView {
@@ -98,7 +100,8 @@ pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
         issued,
         refused,
         unresolved,
-        waiting: rows.unwrap_or(0).saturating_sub(issued + refused + unresolved),
+        awaiting_pin,
+        waiting: rows.unwrap_or(0).saturating_sub(issued + refused + unresolved + awaiting_pin),
         recorded_before: 0,
         known_before: None,
         noted,

@@ -29,7 +29,7 @@ pub use address::host_of;
 pub use answer::Answer;
 pub use error::LimitReason;
 pub use outgoing::Leave;
-pub use read::{AccountAnswer, CardAnswer, ListFailure, Listed};
+pub use read::{AccountAnswer, CardAnswer, EphemeralKeyAnswer, ListFailure, Listed};
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -258,6 +258,34 @@ impl Client {
             Err(reason) => AccountAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => read::of_account(status, &headers, body),
         }
+    }
+
+    /// Makes a key by which a page with this nonce shows one card. It changes nothing that would have to be done once.
+    pub async fn ephemeral_key(&self, card: &str, nonce: &str) -> EphemeralKeyAnswer {
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("issuing_card", card)
+            .append_pair("nonce", nonce)
+            .finish();
+        let mut request = Request::new(Method::POST, self.at("/v1/ephemeral_keys"));
+        *request.headers_mut() = self.headers.clone();
+        request.headers_mut().insert(CONTENT_TYPE, FORM);
+        *request.body_mut() = Some(Body::from(body));
+        match self.send("ephemeral_key", request).await {
+            Err(reason) => EphemeralKeyAnswer::Failed(reason),
+            Ok(Reply { status, headers, body }) => read::of_ephemeral_key(status, &headers, body),
+        }
+    }
+
+    /// Where PIN keys are fetched, in full.
+    #[must_use]
+    pub fn key_address(&self) -> &str {
+        self.key_url.as_str()
+    }
+
+    /// Where Stripe's API is.
+    #[must_use]
+    pub fn api_address(&self) -> &str {
+        self.api_url.as_str()
     }
 
     /// A path of the API's.

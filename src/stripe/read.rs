@@ -113,6 +113,49 @@ fn of_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Not {
     }
 }
 
+/// What asking for an ephemeral key came to.
+pub enum EphemeralKeyAnswer {
+    /// Its secret.
+    Made(String),
+    /// A definite no.
+    Refused(String),
+    /// The API key is not accepted.
+    KeyRejected(String),
+    /// A limiter turned it away.
+    Limited(LimitReason),
+    /// Stripe could not be reached or is in trouble.
+    Failed(String),
+}
+
+#[derive(Deserialize)]
+struct EphemeralKeyBody {
+    secret: String,
+}
+
+/// The meaning of an answer to a call for an ephemeral key.
+pub(super) fn of_ephemeral_key(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Result<Bytes, String>,
+) -> EphemeralKeyAnswer {
+    let body = match body {
+        Ok(body) => body,
+        Err(reason) => return EphemeralKeyAnswer::Failed(reason),
+    };
+    if status.is_success() {
+        return match serde_json::from_slice::<EphemeralKeyBody>(&body) {
+            Ok(key) => EphemeralKeyAnswer::Made(key.secret),
+            Err(_) => EphemeralKeyAnswer::Failed(format!("{status}, but no key in the answer")),
+        };
+    }
+    match of_error(status, headers, &body) {
+        Not::KeyRejected(reason) => EphemeralKeyAnswer::KeyRejected(reason),
+        Not::Limited(reason) => EphemeralKeyAnswer::Limited(reason),
+        Not::Missing(reason) | Not::Forbidden(reason) => EphemeralKeyAnswer::Refused(reason),
+        Not::Failed(reason) => EphemeralKeyAnswer::Failed(reason),
+    }
+}
+
 /// The meaning of a list call's answer.
 pub(super) fn of_list(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> Listed {
     let failed = |reason: String, failure| Listed::Failed { reason, failure };

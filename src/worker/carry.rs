@@ -85,7 +85,7 @@ pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Deliv
     metrics::dead_letter();
     match known.map(|row| row.state) {
         Some(State::Begun) => Settlement::GiveUp(given_up),
-        None | Some(State::Done(_) | State::Refused(_)) => {
+        None | Some(State::Done(_) | State::Refused(_) | State::AwaitingPin) => {
             let named = Named::of(&job);
             let ended = worker.line.carry(job, recallable(in_flight, Some(given_up))).await;
             match settlement(named, ended.as_ref(), in_flight.back()) {

@@ -281,7 +281,7 @@ impl World {
         let state = match &outcome {
             Outcome::Done(card) => State::Done(card.clone()),
             Outcome::Refused(refusal) => State::Refused(refusal.clone()),
-            Outcome::Unresolved(_) => panic!("a decision does not finish unresolved"),
+            Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => panic!("a decision does not finish so"),
         };
         let is_known =
             self.processes[who].known.as_ref().is_some_and(|row| matches!(row.state, State::Done(_)));

@@ -10,6 +10,7 @@ mod looks;
 #[path = "../support/mod.rs"]
 mod support;
 mod viewing;
+mod whole;
 mod wrong;
 
 use std::sync::Arc;

@@ -50,6 +50,7 @@ pub async fn line_by(
         look_first,
         vet: Vet::No,
         lease_idle: Duration::ZERO,
+        pin_links: None,
         same_refusals: (1000, OnSameRefusals::Wait),
     })
 }

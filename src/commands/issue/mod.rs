@@ -26,6 +26,7 @@ use crate::manifest::{CheckOptions, CheckReport, Manifest};
 use crate::metrics::exporter::Exporter;
 use crate::operation::Operation;
 use crate::pace::CircuitState;
+use crate::pin_links::LinksWhen;
 use crate::results::Results;
 use crate::stripe::Mode;
 use crate::tally::{Counts, Tally};
@@ -131,7 +132,8 @@ async fn issue(
     }
     let patience_max = FIRST_CONTACT_MAX.min(seconds(config.retry.elapsed_seconds_max));
     let patience = Patience::Bounded(config.retry.attempts_max, patience_max);
-    let purpose = Purpose { runs: Runs::ToAnEnd, patience, reconcile_first: args.reconcile_first };
+    let links = LinksWhen::AtOnce;
+    let purpose = Purpose { runs: Runs::ToAnEnd, patience, reconcile_first: args.reconcile_first, links };
     let account = match Account::open(access, config, ledger, pace, purpose).await {
         Ok(account) => account,
         Err(ScopeError::Unusable(reason)) => return Err(reason),
@@ -267,6 +269,12 @@ fn summary(
         counts.unresolved,
         counts.retried
     ));
+    if counts.awaiting_pin > 0 {
+        print(&format!(
+            "{} of them wait for their cardholders to choose a PIN: each link is in the results, in the column pin_link.",
+            counts.awaiting_pin
+        ));
+    }
     if let Err(error) = &carried.written {
         say(&format!(
             "the results could not be written to {} ({error}); `embosser results` has them",

@@ -30,10 +30,10 @@ impl Carried<'_> {
             }
             (State::Begun, _) => {}
             // The end is of what was called for, whatever is asked for now.
-            (State::Done(_) | State::Refused(_), Some(known)) => {
+            (State::Done(_) | State::Refused(_) | State::AwaitingPin, Some(known)) => {
                 (row.pin, row.content) = (known.pin, known.content)
             }
-            (State::Done(_) | State::Refused(_), None) => row.pin = None,
+            (State::Done(_) | State::Refused(_) | State::AwaitingPin, None) => row.pin = None,
         }
         row.note.clone_from(&self.note);
         row.request_id.clone_from(&self.request_id);
@@ -45,7 +45,7 @@ impl Carried<'_> {
         let state = match &outcome {
             Outcome::Done(output) => State::Done(output.clone()),
             Outcome::Refused(refusal) => State::Refused(refusal.clone()),
-            Outcome::Unresolved(_) => return Ok(Some(self.unresolved())),
+            Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => return Ok(Some(self.unresolved())),
         };
         if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Done(_))) {
             if row.state != state {
@@ -125,7 +125,7 @@ pub(super) async fn known_end(
             Some(Ended { note: joined(job, note), ..row.ended() })
         }
         State::Refused(_) if is_given_up => Some(row.ended()),
-        State::Refused(_) | State::Begun => None,
+        State::Refused(_) | State::Begun | State::AwaitingPin => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod batches;
 mod jobs;
+mod pins;
 mod server;
 
 use axum::http::{HeaderValue, header};
@@ -25,6 +26,12 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(batches::cancel_batch))
         .routes(routes!(jobs::send_job))
         .routes(routes!(jobs::show_job))
+        .routes(routes!(pins::list_waiting, pins::make_links))
+        .routes(routes!(pins::look_at_link))
+        .routes(routes!(pins::choose_pin))
+        .routes(routes!(pins::revoke_link))
+        .routes(routes!(pins::pin_key))
+        .routes(routes!(pins::make_ephemeral_key))
         .routes(routes!(server::show_server))
         .routes(routes!(server::show_metrics))
         .routes(routes!(server::healthz))

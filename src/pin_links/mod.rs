@@ -1,0 +1,365 @@
+//! Links by which cardholders choose a PIN or look at one, and the jobs that wait for such a choice.
+//!
+//! A link is 256 random bits that stand in an address's fragment, so that no server's log, no referrer and no mail scanner has
+//! them; the ledger keeps their digest alone. Guarantees: a link is used once, whoever tries at the same moment, since using it
+//! is a compare-and-set; a job has one usable link at a time; a job that waits is kept whole, without any PIN.
+
+mod awaiting;
+mod link;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::{Clock, Time};
+use crate::config::PinPageConfig;
+use crate::job::{Batch, Job, JobId};
+use crate::ledger::{Ledger, LedgerError, Scope};
+use crate::outcome::PinLink;
+use awaiting::Awaiting;
+use link::{Link, name_of, new_token, under};
+
+pub use awaiting::Waits;
+pub use link::{Purpose, Show, Standing, TOKEN_CHARACTERS};
+
+/// The page on which a PIN is chosen.
+const CHOOSE: &str = "/pin";
+/// Entries that are read from the ledger at once.
+const PAGE: u32 = 500;
+/// Tries of a compare-and-set on something that others change at the same moment.
+const TRIES_MAX: usize = 16;
+
+/// When a job that waits for its PIN gets its link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinksWhen {
+    /// At once: it is told with the job's result.
+    AtOnce,
+    /// When somebody asks for it.
+    Asked,
+}
+
+/// An account's links.
+#[derive(Clone)]
+pub struct PinLinks {
+    ledger: Ledger,
+    scope: Scope,
+    clock: Clock,
+    when: LinksWhen,
+    /// Where the pages are.
+    url: String,
+    lasts: Duration,
+}
+
+/// A link that was just made; its text is known only now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The whole address.
+    pub link: PinLink,
+    /// Until when it can be used.
+    pub expires: Time,
+}
+
+/// A link that can be used.
+#[derive(Debug, Clone)]
+pub struct Usable {
+    name: String,
+    /// The ledger's entry as it was read.
+    value: String,
+    link: Link,
+}
+
+impl Usable {
+    /// What it is for.
+    #[must_use]
+    pub fn purpose(&self) -> &Purpose {
+        &self.link.purpose
+    }
+
+    /// Until when it can be used.
+    #[must_use]
+    pub fn expires(&self) -> Time {
+        Time::from_unix_ms(self.link.expires_ms)
+    }
+}
+
+/// A job that waits, as its operator sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Waiting {
+    /// Which job.
+    pub job: String,
+    /// Its batch.
+    pub batch: String,
+    /// Its row, if it came from a manifest.
+    pub row: Option<u64>,
+    /// That row's own id.
+    pub row_id: Option<String>,
+    /// Since when it waits, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// Its latest link, told by the beginning of its digest; none if none was made.
+    pub link: Option<String>,
+    /// How that stands.
+    pub standing: Option<Standing>,
+    /// Until when it can be used, in milliseconds since 1970.
+    pub expires_ms: Option<i64>,
+}
+
+impl Waiting {
+    /// Whether its latest link can be used.
+    #[must_use]
+    pub fn has_usable_link(&self) -> bool {
+        self.standing == Some(Standing::Usable)
+    }
+}
+
+impl PinLinks {
+    /// Of an account; none if there are no pages for cardholders.
+    #[must_use]
+    pub fn of(
+        config: &PinPageConfig,
+        when: LinksWhen,
+        (ledger, scope, clock): (&Ledger, &Scope, &Clock),
+    ) -> Option<Self> {
+        let url = config.url.as_deref()?.trim_end_matches('/').to_owned();
+        let lasts = Duration::from_secs(u64::from(config.link_days) * 24 * 3600);
+        Some(Self { ledger: ledger.clone(), scope: scope.clone(), clock: clock.clone(), when, url, lasts })
+    }
+
+    /// Has a job wait for its PIN. Answers the link, if this made one: a job that waits already has been given its own.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn await_pin(&self, job: &Job) -> Result<Option<Made>, LedgerError> {
+        for _ in 0..TRIES_MAX {
+            let name = self.awaiting(&job.id);
+            let known = self.ledger.metadata(&name).await?;
+            let before = known.as_deref().and_then(Awaiting::of_json);
+            let since_ms = before.as_ref().map_or(self.clock.now().unix_ms(), |before| before.since_ms);
+            let usable = match before.as_ref().and_then(|before| before.link.clone()) {
+                Some(hash) => self.usable_of(&hash).await?.map(|_| hash),
+                None => None,
+            };
+            let made = (usable.is_none() && self.when == LinksWhen::AtOnce).then(|| self.new_link(CHOOSE));
+            let link = usable.or_else(|| made.as_ref().map(|(_, hash)| hash.clone()));
+            if let Some((made, hash)) = &made {
+                self.write_link(hash, Purpose::Choose { job: job.id.to_string() }, made.expires).await?;
+            }
+            let value = Awaiting::of(job, since_ms, link).to_json();
+            if known.as_ref() == Some(&value)
+                || self.ledger.swap_metadata(&*name, known, Some(value)).await?.is_ok()
+            {
+                return Ok(made.map(|(made, _)| made));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a new link for a job that waits; the one before can be used no more. None if no such job waits.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn renew(&self, job: &JobId) -> Result<Option<Made>, LedgerError> {
+        for _ in 0..TRIES_MAX {
+            let name = self.awaiting(job);
+            let known = self.ledger.metadata(&name).await?;
+            let Some(mut awaiting) = known.as_deref().and_then(Awaiting::of_json) else { return Ok(None) };
+            let (made, hash) = self.new_link(CHOOSE);
+            self.write_link(&hash, Purpose::Choose { job: job.to_string() }, made.expires).await?;
+            let before = awaiting.link.replace(hash);
+            if self.ledger.swap_metadata(name, known, Some(awaiting.to_json())).await?.is_ok() {
+                if let Some(before) = before {
+                    self.revoke_hash(&before).await?;
+                }
+                return Ok(Some(made));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a link by which a card's PIN, and what else is named, can be looked at once.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn make_viewing(&self, card: &str, shows: Vec<Show>) -> Result<Made, LedgerError> {
+        let (made, hash) = self.new_link("/pin/view");
+        self.write_link(&hash, Purpose::View { card: card.to_owned(), shows }, made.expires).await?;
+        Ok(made)
+    }
+
+    /// The link of this text, if it can be used, or how it stands, if there is one. Looking uses nothing up.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn find(&self, token: &str) -> Result<Result<Usable, Option<Standing>>, LedgerError> {
+        let Some(hash) = link::digest_of(token) else { return Ok(Err(None)) };
+        let Some((value, link)) = self.link_of(&hash).await? else { return Ok(Err(None)) };
+        Ok(match link.standing(self.clock.now()) {
+            Standing::Usable => Ok(Usable { name: name_of(&self.scope, &hash), value, link }),
+            standing => Err(Some(standing)),
+        })
+    }
+
+    /// Uses a link up. False if somebody else did, or it can be used no more.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn claim(&self, usable: &Usable) -> Result<bool, LedgerError> {
+        let used = Link { used_ms: Some(self.clock.now().unix_ms()), ..usable.link.clone() };
+        let value = Some(usable.value.clone());
+        Ok(self.ledger.swap_metadata(&*usable.name, value, Some(used.to_json())).await?.is_ok())
+    }
+
+    /// Gives a link that was claimed back: what it was used for had no effect.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn give_back(&self, usable: &Usable) -> Result<(), LedgerError> {
+        let known = self.ledger.metadata(&usable.name).await?;
+        let is_used = |link: &Link| link.used_ms.is_some() && link.revoked_ms.is_none();
+        if known.as_deref().and_then(Link::of_json).as_ref().is_some_and(is_used) {
+            let _ = self.ledger.swap_metadata(&*usable.name, known, Some(usable.value.clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// A job that waits, with the PIN that was chosen.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn waits(&self, job: &JobId) -> Result<Option<Waits>, LedgerError> {
+        let known = self.ledger.metadata(&self.awaiting(job)).await?;
+        Ok(known.as_deref().and_then(Awaiting::of_json).and_then(|awaiting| awaiting.waits(job)))
+    }
+
+    /// A job waits no more: its end is known, and nothing of what it asked for is kept beside that.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn ended(&self, job: &JobId) -> Result<(), LedgerError> {
+        let name = self.awaiting(job);
+        let Some(known) = self.ledger.metadata(&name).await? else { return Ok(()) };
+        let link = Awaiting::of_json(&known).and_then(|awaiting| awaiting.link);
+        if self.ledger.swap_metadata(name, Some(known), None).await?.is_ok()
+            && let Some(link) = link
+        {
+            self.revoke_hash(&link).await?;
+        }
+        Ok(())
+    }
+
+    /// Revokes the latest link of a job that waits. False if it has none.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn revoke(&self, job: &JobId) -> Result<bool, LedgerError> {
+        let known = self.ledger.metadata(&self.awaiting(job)).await?;
+        match known.as_deref().and_then(Awaiting::of_json).and_then(|awaiting| awaiting.link) {
+            Some(hash) => self.revoke_hash(&hash).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Up to some jobs that wait, after the one of that id; those of one batch, if one is named.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn page(
+        &self,
+        batch: Option<&Batch>,
+        after: &str,
+    ) -> Result<(Vec<Waiting>, Option<String>), LedgerError> {
+        let prefix = self.awaiting_prefix();
+        let found = self.ledger.metadata_page(&prefix, &format!("{prefix}{after}"), PAGE).await?;
+        let next = (found.len() == PAGE as usize)
+            .then(|| found.last().map(|(name, _)| name[prefix.len()..].to_owned()));
+        let mut waiting = Vec::new();
+        for (name, value) in &found {
+            let Some(awaiting) = Awaiting::of_json(value) else { continue };
+            if batch.is_some_and(|batch| awaiting.batch != batch.as_str()) {
+                continue;
+            }
+            let link = match &awaiting.link {
+                Some(hash) => self.link_of(hash).await?.map(|(_, link)| link),
+                None => None,
+            };
+            let now = self.clock.now();
+            waiting.push(Waiting {
+                job: name[prefix.len()..].to_owned(),
+                batch: awaiting.batch,
+                row: awaiting.row,
+                row_id: awaiting.row_id,
+                since_ms: awaiting.since_ms,
+                link: awaiting.link.map(|hash| hash[..16.min(hash.len())].to_owned()),
+                standing: link.as_ref().map(|link| link.standing(now)),
+                expires_ms: link.map(|link| link.expires_ms),
+            });
+        }
+        Ok((waiting, next.flatten()))
+    }
+
+    /// How many jobs wait since less than an hour, a day, a week, or for longer.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn waiting_by_age(&self) -> Result<[u64; 4], LedgerError> {
+        const HOURS: [u64; 3] = [1, 24, 7 * 24];
+        let (prefix, now, mut by_age) = (self.awaiting_prefix(), self.clock.now(), [0; 4]);
+        let mut after = prefix.clone();
+        loop {
+            let page = self.ledger.metadata_page(&prefix, &after, PAGE).await?;
+            for awaiting in page.iter().filter_map(|(_, value)| Awaiting::of_json(value)) {
+                let waits = now.since(Time::from_unix_ms(awaiting.since_ms));
+                let younger = |hours: &u64| waits < Duration::from_secs(hours * 3600);
+                by_age[HOURS.iter().position(younger).unwrap_or(HOURS.len())] += 1;
+            }
+            match page.last() {
+                Some((name, _)) if page.len() == PAGE as usize => after.clone_from(name),
+                _ => return Ok(by_age),
+            }
+        }
+    }
+
+    fn new_link(&self, page: &str) -> (Made, String) {
+        let (token, hash) = new_token();
+        let link = PinLink::new(format!("{}{page}#{}", self.url, token.as_str()));
+        (Made { link, expires: self.clock.now().plus(self.lasts) }, hash)
+    }
+
+    async fn write_link(&self, hash: &str, purpose: Purpose, expires: Time) -> Result<(), LedgerError> {
+        let made_ms = self.clock.now().unix_ms();
+        let link = Link { purpose, made_ms, expires_ms: expires.unix_ms(), used_ms: None, revoked_ms: None };
+        self.ledger.set_metadata(name_of(&self.scope, hash), link.to_json()).await
+    }
+
+    async fn link_of(&self, hash: &str) -> Result<Option<(String, Link)>, LedgerError> {
+        let found = self.ledger.metadata(&name_of(&self.scope, hash)).await?;
+        Ok(found.and_then(|value| Link::of_json(&value).map(|link| (value, link))))
+    }
+
+    async fn usable_of(&self, hash: &str) -> Result<Option<Usable>, LedgerError> {
+        let found = self.link_of(hash).await?;
+        let now = self.clock.now();
+        Ok(found.filter(|(_, link)| link.standing(now) == Standing::Usable).map(|(value, link)| Usable {
+            name: name_of(&self.scope, hash),
+            value,
+            link,
+        }))
+    }
+
+    async fn revoke_hash(&self, hash: &str) -> Result<bool, LedgerError> {
+        let Some((value, link)) = self.link_of(hash).await? else { return Ok(false) };
+        if link.used_ms.is_some() || link.revoked_ms.is_some() {
+            return Ok(false);
+        }
+        let revoked = Link { revoked_ms: Some(self.clock.now().unix_ms()), ..link };
+        let name = name_of(&self.scope, hash);
+        Ok(self.ledger.swap_metadata(name, Some(value), Some(revoked.to_json())).await?.is_ok())
+    }
+
+    fn awaiting_prefix(&self) -> String {
+        under("awaiting_pin", &self.scope)
+    }
+
+    fn awaiting(&self, job: &JobId) -> String {
+        format!("{}{job}", self.awaiting_prefix())
+    }
+}

@@ -1,0 +1,310 @@
+//! A cardholder chooses a PIN, or looks at one: what stands behind their pages.
+//!
+//! The PIN comes as a JWE in one request, goes down the line with its job at once, and is kept nowhere. Guarantees: a link is
+//! used once; what had no effect gives it back. Never: why a link cannot be used, but in the log.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use super::Server;
+use super::intake::Intake;
+use super::pin_page::{self, PinPage};
+use super::problem::{Kind, Problem};
+use crate::config::PinPageConfig;
+use crate::job::{Job, JobId};
+use crate::jwe;
+use crate::line::{Line, Options};
+use crate::metrics;
+use crate::outcome::{Ended, Outcome};
+use crate::pin::PinJwe;
+use crate::pin_links::{PinLinks, Purpose, Show, Usable};
+
+/// How long a page waits for its job's end. A longer one goes on without it.
+const WAITS_FOR: Duration = Duration::from_secs(25);
+
+/// A link's text, wiped when it is dropped.
+pub(super) struct LinkText(Zeroizing<String>);
+
+impl<'de> Deserialize<'de> for LinkText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+    }
+}
+
+impl std::ops::Deref for LinkText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a link is given with.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LookBody {
+    /// The link's text, from its address's fragment.
+    #[schema(value_type = String)]
+    pub(super) link: LinkText,
+}
+
+/// A PIN that was chosen.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChooseBody {
+    /// The link's text.
+    #[schema(value_type = String)]
+    link: LinkText,
+    /// The PIN's compact JWE, encrypted on the cardholder's device.
+    #[schema(value_type = String, max_length = 5000)]
+    pin: PinJwe,
+}
+
+/// What a link is for.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LinkKind {
+    /// To choose a PIN.
+    Choose,
+    /// To look at one.
+    View,
+}
+
+/// What a page needs to know of its link.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct LinkView {
+    kind: LinkKind,
+    /// Whether the PIN is a card's that exists.
+    changes_card: bool,
+    /// The last digits of that card, where they are known.
+    last4: Option<String>,
+    /// Until when it can be used, RFC 3339.
+    expires: String,
+    policy: PolicyView,
+    /// Where the key is fetched.
+    key_url: String,
+    view: Option<ViewingView>,
+}
+
+/// Which PINs are taken.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+struct PolicyView {
+    digits_min: u32,
+    digits_max: u32,
+    /// Whether the same digit four times is.
+    repeated: bool,
+    /// Whether digits in a row are.
+    ascending: bool,
+    /// These are not.
+    refused: Vec<String>,
+}
+
+/// What shows a PIN.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+struct ViewingView {
+    card: String,
+    publishable_key: String,
+    stripe_js: String,
+    shows: Vec<Show>,
+}
+
+/// The PIN was taken.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(super) struct TakenView {
+    /// `taken`
+    state: &'static str,
+}
+
+/// What there is for cardholders.
+pub(super) struct ForCardholders<'s> {
+    pub(super) line: &'s std::sync::Arc<Line>,
+    pub(super) links: &'s PinLinks,
+    pub(super) config: &'s PinPageConfig,
+}
+
+impl Server {
+    /// What there is for cardholders here.
+    pub(super) fn for_cardholders(&self) -> Result<ForCardholders<'_>, Problem> {
+        let there = match &self.parts.intake {
+            Intake::Line(line) => line.parts().pin_links.as_ref().map(|links| (line, links)),
+            Intake::Queue(_) => None,
+        };
+        let (line, links) = there.ok_or_else(|| {
+            Problem::new(Kind::NotFound, "there are no pages for cardholders here: pin_page.url is not set")
+        })?;
+        Ok(ForCardholders { line, links, config: &self.parts.pin_page })
+    }
+
+    /// The link of this text, if it can be used.
+    pub(super) async fn usable_link(&self, token: &str, address: IpAddr) -> Result<Usable, Problem> {
+        self.pin_limits.address(address)?;
+        self.pin_limits.link(token)?;
+        match self.for_cardholders()?.links.find(token).await? {
+            Ok(usable) => Ok(usable),
+            Err(standing) => {
+                self.pin_limits.guessed(address);
+                tracing::warn!(?standing, %address, "a link that cannot be used");
+                metrics::pin_link("unusable");
+                Err(unusable())
+            }
+        }
+    }
+}
+
+/// The pages themselves, where there is anything for them.
+pub(super) fn pages(server: &Server) -> axum::Router<Server> {
+    let Ok(there) = server.for_cardholders() else { return axum::Router::new() };
+    let client = &there.line.parts().client;
+    // Without the publishable key no PIN is shown, and no script from elsewhere is let in.
+    let script = there.config.publishable_key.is_some().then_some(&*there.config.stripe_js);
+    let page = PinPage::of(client.key_address(), script, client.api_address());
+    pin_page::router(&page.expect("the configuration takes addresses only"))
+}
+
+/// All links that cannot be used look alike.
+pub(super) fn unusable() -> Problem {
+    Problem::new(Kind::LinkUnusable, "this link cannot be used; ask for a new one")
+}
+
+/// What a link is for. Looking uses nothing up.
+pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Result<LinkView, Problem> {
+    let usable = server.usable_link(&body.link, address).await?;
+    let there = server.for_cardholders()?;
+    let config = there.config;
+    let mut refused: Vec<String> = config.refused_pins().map(str::to_owned).collect();
+    let (kind, changes_card, view) = match usable.purpose() {
+        Purpose::Choose { job } => {
+            let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
+            let waits = there.links.waits(&id).await?.ok_or_else(unusable)?;
+            refused.extend(waits.birth_year.clone());
+            (LinkKind::Choose, waits.changes().is_some(), None)
+        }
+        Purpose::View { card, shows } => {
+            let publishable_key = config.publishable_key.clone().ok_or_else(unusable)?;
+            let (card, shows) = (card.clone(), shows.clone());
+            let view = ViewingView { card, publishable_key, stripe_js: config.stripe_js.clone(), shows };
+            (LinkKind::View, true, Some(view))
+        }
+    };
+    metrics::pin_link("looked_at");
+    let expires = jiff::Timestamp::from_millisecond(usable.expires().unix_ms()).unwrap_or_default();
+    Ok(LinkView {
+        kind,
+        changes_card,
+        last4: None,
+        expires: expires.to_string(),
+        policy: PolicyView {
+            digits_min: 4,
+            digits_max: 4,
+            repeated: config.repeated,
+            ascending: config.ascending,
+            refused,
+        },
+        key_url: there.line.parts().client.key_address().to_owned(),
+        view,
+    })
+}
+
+/// Takes a PIN that was chosen, and has its job go on.
+pub(super) async fn choose(server: &Server, body: ChooseBody, address: IpAddr) -> Result<TakenView, Problem> {
+    let ChooseBody { link, pin } = body;
+    let usable = server.usable_link(&link, address).await?;
+    if let Err(refusal) = jwe::inspect(pin.expose()) {
+        return Err(Problem::new(Kind::PinUnusable, format!("the encrypted PIN: {refusal}")));
+    }
+    server.ready()?;
+    let there = server.for_cardholders()?;
+    let Purpose::Choose { job } = usable.purpose() else { return Err(unusable()) };
+    let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
+    let waits = there.links.waits(&id).await?.ok_or_else(unusable)?;
+    if !there.links.claim(&usable).await? {
+        tracing::warn!("a link was used by somebody else at the same moment");
+        return Err(unusable());
+    }
+    let job = waits.into_job(Some(pin));
+    // On a task of its own: a page that is closed stops nothing that was begun.
+    let (server_of_task, line) = (server.clone(), there.line.clone());
+    let carried = server.tasks.spawn(async move { carry(&server_of_task, &line, job, usable).await });
+    match tokio::time::timeout(WAITS_FOR, carried).await {
+        Ok(Ok(taken)) => taken,
+        Ok(Err(_)) => Err(Problem::new(Kind::Internal, "a bug; it has been logged")),
+        Err(_) => Ok(TAKEN),
+    }
+}
+
+const TAKEN: TakenView = TakenView { state: "taken" };
+
+/// What came of a job with its PIN.
+async fn carry(server: &Server, line: &Line, job: Job, usable: Usable) -> Result<TakenView, Problem> {
+    let links = server.for_cardholders()?.links;
+    let (id, batch, again) = (job.id.clone(), job.batch.clone(), job.without_pin());
+    let Some(ended) = line.carry(job, Options::default()).await else {
+        links.give_back(&usable).await?;
+        return Err(Problem::new(Kind::NotNow, "nothing can be taken at this moment; try again in a while"));
+    };
+    let problem = match &ended.outcome {
+        // Its end is found out later; the PIN was sent, and is not asked for again before that is known.
+        Outcome::Unresolved(_) => return Ok(TAKEN),
+        Outcome::Done(_) | Outcome::AwaitingPin(_) => None,
+        Outcome::Refused(refusal) => of_pin(&refusal.code),
+    };
+    if let Some(kind) = problem {
+        // It goes on waiting, with the same link.
+        let _ = line.carry(again, Options::default()).await;
+        links.give_back(&usable).await?;
+        let detail = match &ended.outcome {
+            Outcome::Refused(refusal) => refusal.message.clone(),
+            _ => String::new(),
+        };
+        return Err(Problem::new(kind, detail));
+    }
+    links.ended(&id).await?;
+    server.batches.pin_chosen(batch.as_str(), &ended);
+    metrics::pin_link("used");
+    ended_well(&ended)
+}
+
+fn ended_well(ended: &Ended) -> Result<TakenView, Problem> {
+    match &ended.outcome {
+        Outcome::Refused(refusal) => {
+            tracing::warn!(code = %refusal.code, reason = refusal.message, "a card with a chosen PIN was refused");
+            Err(Problem::new(
+                Kind::CardRefused,
+                "the card could not be made or changed; its sender must look",
+            ))
+        }
+        _ => Ok(TAKEN),
+    }
+}
+
+/// What a page is told where a refusal is about the PIN's ciphertext or the moment, and not about the card.
+fn of_pin(code: &str) -> Option<Kind> {
+    match code {
+        "stale_key" => Some(Kind::StaleKey),
+        "pin_key_unavailable" | "cancelled" => Some(Kind::NotNow),
+        "expired" => None,
+        code if code.starts_with("jwe_") || code == "pin_in_clear" => Some(Kind::PinUnusable),
+        _ => None,
+    }
+}
+
+/// Counts the jobs that wait, for the metrics, until the server stops.
+pub(super) async fn count_waiting(server: Server) {
+    /// Between two counts.
+    const EVERY: Duration = Duration::from_secs(30);
+    let Ok(there) = server.for_cardholders() else { return };
+    loop {
+        match there.links.waiting_by_age().await {
+            Ok(by_age) => metrics::pins_awaited(by_age),
+            Err(error) => tracing::warn!(%error, "the jobs that wait for a PIN cannot be counted"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = server.stopping.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Promise: a job whose cardholder chooses the PIN waits without any PIN; its link is used once, whoever tries, and its card
+//! has the PIN that was chosen.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use embosser::encrypt::encrypt_pin;
+use embosser::sandbox::{Options, Sandbox};
+use serde_json::{Value, json};
+use support::serve::{Answer, Served};
+use support::{Program, client_of, expect_exit};
+
+struct Stage {
+    directory: tempfile::TempDir,
+    sandbox: Sandbox,
+    program: Program,
+}
+
+async fn stage() -> Stage {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__PIN_PAGE__URL", "https://pins.example.com/")
+        .with("EMBOSSER__PIN_PAGE__PUBLISHABLE_KEY", "pk_test_1")
+        .with("EMBOSSER__PIN_PAGE__REFUSED", "1234, 2000");
+    Stage { directory, sandbox, program }
+}
+
+/// A card of each kind of job: one cardholder who is known, one who is made first, and so on by rows.
+const CHOOSING: &str = "row_id,cardholder,type,currency,pin[choose]\na,ich_1,virtual,eur,true\nb,ich_2,virtual,eur,TRUE\nc,ich_3,virtual,eur,\n";
+
+fn token_of(link: &str) -> &str {
+    let (page, token) = link.split_once('#').unwrap();
+    assert_eq!(page, "https://pins.example.com/pin");
+    assert_eq!(token.len(), 43);
+    token
+}
+
+async fn encrypted(sandbox: &Sandbox, pin: &str) -> String {
+    encrypt_pin(pin, &client_of(sandbox).pin_key().await.unwrap()).unwrap()
+}
+
+async fn ask(served: &Served, path: &str, body: &Value) -> Answer {
+    let json = [("content-type", "application/json")];
+    served.ask(reqwest::Method::POST, path, &json, body.to_string().into_bytes()).await
+}
+
+async fn choose(served: &Served, link: &str, jwe: &str) -> Answer {
+    ask(served, "/v1/pin-links/choose", &json!({"link": token_of(link), "pin": jwe})).await
+}
+
+async fn look(served: &Served, link: &str) -> Answer {
+    ask(served, "/v1/pin-links/look", &json!({"link": token_of(link)})).await
+}
+
+/// Links of a batch, by row.
+async fn links_of(served: &Served, batch: &str) -> BTreeMap<String, String> {
+    let made = ask(served, "/v1/pin-links", &json!({"batch": batch})).await.expect(200).json();
+    let links = made["links"].as_array().unwrap().iter();
+    links
+        .map(|link| {
+            let text = |name: &str| link[name].as_str().unwrap().to_owned();
+            (text("row_id"), text("pin_link"))
+        })
+        .collect()
+}
+
+fn column(results: &Path, name: &str) -> BTreeMap<String, String> {
+    let mut reader = csv::Reader::from_path(results).unwrap();
+    let at = reader.headers().unwrap().iter().position(|column| column == name).unwrap();
+    reader.records().map(|row| row.unwrap()).map(|row| (row[1].to_owned(), row[at].to_owned())).collect()
+}
+
+/// Every PIN that a card was made with, by its job.
+fn pins(sandbox: &Sandbox) -> BTreeMap<String, Option<String>> {
+    let cards = sandbox.account().cards.into_iter();
+    cards.map(|card| (card.job.unwrap_or_default(), card.pin)).collect()
+}
+
+/// No file of the test's directory has this text.
+fn is_nowhere(directory: &Path, text: &str) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            is_nowhere(&path, text);
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(
+                memchr::memmem::find(&bytes, text.as_bytes()).is_none(),
+                "{} holds {text}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_waits_for_its_cardholders_and_each_gets_the_chosen_pin_once() {
+    let stage = stage().await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    served.upload("/v1/batches?name=staff", CHOOSING.into()).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["issued"], &view["awaiting_pin"]), (&json!(1), &json!(2)), "{view}");
+    assert_eq!(stage.sandbox.account().cards.len(), 1, "nothing is made before a PIN is chosen");
+    let rows = served.get("/v1/batches/staff/rows?outcome=awaiting_pin").await.expect(200).json();
+    assert_eq!(rows["rows"].as_array().unwrap().len(), 2);
+    let waiting = served.get("/v1/pin-links?batch=staff").await.expect(200).json();
+    assert_eq!(waiting["waiting"][0]["link"], json!(null), "no link before somebody asks for one: {waiting}");
+
+    let links = links_of(&served, "staff").await;
+    assert_eq!(links.keys().collect::<Vec<_>>(), ["a", "b"]);
+    let seen = look(&served, &links["a"]).await.expect(200).json();
+    assert_eq!((&seen["kind"], &seen["changes_card"]), (&json!("choose"), &json!(false)));
+    look(&served, &links["a"]).await.expect(200);
+    // The upload comes again: nothing changes, the links stay good.
+    served.upload("/v1/batches?name=staff", CHOOSING.into()).await.expect(202);
+    served.until_ended("staff").await;
+    assert!(links_of(&served, "staff").await.is_empty(), "they have theirs");
+
+    let jwe = encrypted(&stage.sandbox, "4711").await;
+    assert_eq!(choose(&served, &links["a"], &jwe).await.expect(200).json(), json!({"state": "taken"}));
+    for used in [choose(&served, &links["a"], &jwe).await, look(&served, &links["a"]).await] {
+        assert_eq!(used.expect(404).json()["code"], "link_unusable");
+    }
+    let view = served.get("/v1/batches/staff").await.expect(200).json();
+    assert_eq!((&view["issued"], &view["awaiting_pin"]), (&json!(2), &json!(1)), "{view}");
+    let pins = pins(&stage.sandbox);
+    assert_eq!(pins.len(), 2);
+    assert_eq!(pins["staff/a"].as_deref(), Some("4711"));
+    is_nowhere(stage.directory.path(), &jwe[jwe.len() - 60..]);
+    is_nowhere(stage.directory.path(), token_of(&links["b"]));
+    // And once more: it has its card now.
+    served.upload("/v1/batches?name=staff", CHOOSING.into()).await.expect(202);
+    served.until_ended("staff").await;
+    assert_eq!(stage.sandbox.account().cards.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_in_the_results_of_issue_are_used_at_a_server_and_stay_in_the_results_meanwhile() {
+    let stage = stage().await;
+    let (manifest, results) =
+        (stage.directory.path().join("staff.csv"), stage.directory.path().join("staff.results.csv"));
+    std::fs::write(&manifest, CHOOSING).unwrap();
+    let issue = ["issue", "staff.csv", "--rate", "100"];
+    let ended = stage.program.run(&issue).await;
+    expect_exit(&ended, 0);
+    assert!(
+        String::from_utf8_lossy(&ended.stdout).contains("2 of them wait for their cardholders"),
+        "{ended:?}"
+    );
+    let outcomes = column(&results, "outcome");
+    assert_eq!(outcomes.values().collect::<Vec<_>>(), ["awaiting_pin", "awaiting_pin", "issued"]);
+    let links = column(&results, "pin_link");
+    expect_exit(&stage.program.run(&issue).await, 0);
+    assert_eq!(column(&results, "pin_link"), links, "a second run gives out no others, and loses none");
+    assert_eq!(stage.sandbox.account().cards.len(), 1);
+    // Under another name they would be second cards.
+    std::fs::copy(&manifest, stage.directory.path().join("other.csv")).unwrap();
+    expect_exit(&stage.program.run(&["issue", "other.csv", "--rate", "100"]).await, 0);
+    assert_eq!(stage.sandbox.account().cards.len(), 1);
+
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let jwe = encrypted(&stage.sandbox, "4711").await;
+    choose(&served, &links["b"], &jwe).await.expect(200);
+    assert_eq!(pins(&stage.sandbox)["staff/b"].as_deref(), Some("4711"));
+    drop(served);
+    expect_exit(&stage.program.run(&issue).await, 0);
+    assert_eq!(column(&results, "outcome")["b"], "issued");
+    assert_eq!(column(&results, "pin_link")["b"], "");
+    assert_eq!(column(&results, "pin_link")["a"], links["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_made_with_their_cards_and_a_card_that_exists_gets_a_new_pin() {
+    let stage = stage().await;
+    stage.sandbox.stock("ich_1", 1);
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let people = "row_id,cardholder[name],cardholder[type],cardholder[individual][dob][day],cardholder[individual][dob][month],\
+        cardholder[individual][dob][year],cardholder[billing][address][line1],cardholder[billing][address][city],\
+        cardholder[billing][address][country],cardholder[billing][address][postal_code],type,currency,pin[choose]\n\
+        p,Jenny Rosen,individual,1,2,1984,1 Street,Cork,IE,T12,virtual,eur,true\n";
+    served.upload("/v1/batches?name=people", people.into()).await.expect(202);
+    served.until_ended("people").await;
+    assert!(stage.sandbox.account().cardholders.is_empty(), "nothing is made before");
+    let link = links_of(&served, "people").await.remove("p").unwrap();
+    let seen = look(&served, &link).await.expect(200).json();
+    assert_eq!(
+        seen["policy"]["refused"],
+        json!(["1234", "2000", "1984"]),
+        "nobody is to choose the year of birth"
+    );
+    choose(&served, &link, &encrypted(&stage.sandbox, "2580").await).await.expect(200);
+    let account = stage.sandbox.account();
+    assert_eq!((account.cardholders.len(), account.cards.len()), (1, 1));
+    assert_eq!(account.cards[0].cardholder.as_ref(), Some(&account.cardholders[0].id));
+    assert_eq!(account.cards[0].pin.as_deref(), Some("2580"));
+
+    let change = "row_id,card,pin[choose]\nx,ic_sandbox00000001,true\n";
+    served.upload("/v1/batches?name=change", change.into()).await.expect(202);
+    served.until_ended("change").await;
+    let link = links_of(&served, "change").await.remove("x").unwrap();
+    assert_eq!(look(&served, &link).await.expect(200).json()["changes_card"], json!(true));
+    choose(&served, &link, &encrypted(&stage.sandbox, "1379").await).await.expect(200);
+    let changes = stage.sandbox.account().changes;
+    assert_eq!((changes.len(), changes[0].pin.as_deref()), (1, Some("1379")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_key_or_a_wrong_jwe_costs_no_link() {
+    let stage = stage().await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    served.upload("/v1/batches?name=staff", CHOOSING.into()).await.expect(202);
+    served.until_ended("staff").await;
+    let link = links_of(&served, "staff").await.remove("a").unwrap();
+    let stale = encrypted(&stage.sandbox, "4711").await;
+    stage.sandbox.rotate_key();
+    assert_eq!(choose(&served, &link, &stale).await.expect(409).json()["code"], "stale_key");
+    assert_eq!(served.get("/v1/batches/staff").await.expect(200).json()["awaiting_pin"], json!(2));
+    for wrong in ["4711", "", "a.b.c.d.e"] {
+        let refused = choose(&served, &link, wrong).await.expect(422);
+        assert_eq!(refused.json()["code"], "pin_unusable");
+        assert!(wrong.is_empty() || !refused.text.contains(wrong), "{}", refused.text);
+    }
+    choose(&served, &link, &encrypted(&stage.sandbox, "4711").await).await.expect(200);
+    assert_eq!(pins(&stage.sandbox)["staff/a"].as_deref(), Some("4711"));
+    let key = served.get("/v1/pin-key").await.expect(200);
+    assert_eq!(key.headers["cache-control"], "no-store");
+    assert!(key.json()["key_id"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_use_a_link_at_once_one_has_used_it() {
+    let stage = stage().await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    for round in 0..8 {
+        let name = format!("staff{round}");
+        let csv = format!(
+            "row_id,cardholder,type,currency,metadata[n],pin[choose]\na,ich_1,virtual,eur,{round},true\n"
+        );
+        served.upload(&format!("/v1/batches?name={name}"), csv.into()).await.expect(202);
+        served.until_ended(&name).await;
+        let link = links_of(&served, &name).await.remove("a").unwrap();
+        let (one, other) = (encrypted(&stage.sandbox, "1379").await, encrypted(&stage.sandbox, "2580").await);
+        let (one, other) = tokio::join!(choose(&served, &link, &one), choose(&served, &link, &other));
+        let mut statuses = [one.status.as_u16(), other.status.as_u16()];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 404], "{one:?} {other:?}");
+        let pin = if one.status.as_u16() == 200 { "1379" } else { "2580" };
+        assert_eq!(pins(&stage.sandbox)[&format!("{name}/a")].as_deref(), Some(pin));
+    }
+    assert_eq!(stage.sandbox.account().cards.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_was_revoked_or_replaced_is_as_good_as_none_and_guesses_are_slowed() {
+    let stage = stage().await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    served.upload("/v1/batches?name=staff", CHOOSING.into()).await.expect(202);
+    served.until_ended("staff").await;
+    let mut links = links_of(&served, "staff").await;
+    let (a, b) = (links.remove("a").unwrap(), links.remove("b").unwrap());
+    ask(&served, "/v1/pin-links/revoke", &json!({"job": "staff/a"})).await.expect(204);
+    ask(&served, "/v1/pin-links/revoke", &json!({"job": "staff/a"})).await.expect(404);
+    let waiting = served.get("/v1/pin-links?batch=staff").await.expect(200).json();
+    assert_eq!(waiting["waiting"][0]["standing"], "revoked");
+    let renewed = ask(&served, "/v1/pin-links", &json!({"job": "staff/b"})).await.expect(200).json();
+    let renewed = renewed["links"][0]["pin_link"].as_str().unwrap().to_owned();
+    let unusable = [look(&served, &a).await.expect(404).json(), look(&served, &b).await.expect(404).json()];
+    assert_eq!(unusable[0], unusable[1], "nobody is told why");
+    let guess = format!("https://pins.example.com/pin#{}", "A".repeat(43));
+    assert_eq!(look(&served, &guess).await.expect(404).json(), unusable[0]);
+    look(&served, &renewed).await.expect(200);
+
+    let (mut unknown, mut slowed) = (0, 0);
+    for number in 0..10_000 {
+        let guess = format!("https://pins.example.com/pin#{number:043}");
+        let answer = look(&served, &guess).await;
+        match answer.status.as_u16() {
+            404 => unknown += 1,
+            429 => {
+                assert!(answer.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 0);
+                slowed += 1;
+            }
+            status => panic!("{status}: a guess found something"),
+        }
+    }
+    assert_eq!(unknown + slowed, 10_000);
+    assert!(unknown < 60, "{unknown} guesses were let through");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_with_a_pin_in_hand_makes_one_card_or_asks_again() {
+    for (place, is_made) in [("begun", false), ("answered", true)] {
+        let stage = stage().await;
+        let killer = stage.program.clone().with("EMBOSSER_KILL_AT", &format!("{place}:1"));
+        let served = Served::start(&stage.program, &["--rate", "100"]);
+        let csv = "row_id,cardholder,type,currency,pin[choose]\na,ich_1,virtual,eur,true\n";
+        served.upload("/v1/batches?name=staff", csv.into()).await.expect(202);
+        served.until_ended("staff").await;
+        let link = links_of(&served, "staff").await.remove("a").unwrap();
+        drop(served);
+        let served = Served::start(&killer, &["--rate", "100"]);
+        let jwe = encrypted(&stage.sandbox, "4711").await;
+        let body = json!({"link": token_of(&link), "pin": jwe}).to_string().into_bytes();
+        let json = [("content-type", "application/json")];
+        let cut = served.try_ask(reqwest::Method::POST, "/v1/pin-links/choose", &json, body).await;
+        assert!(cut.is_err(), "{place}: {cut:?}");
+        drop(served);
+        let served = Served::start(&stage.program, &["--rate", "100"]);
+        look(&served, &link).await.expect(404);
+        served.upload("/v1/batches?name=staff", csv.into()).await.expect(202);
+        let view = served.until_ended("staff").await;
+        assert_eq!(stage.sandbox.account().cards.len(), usize::from(is_made), "{place}");
+        if is_made {
+            assert_eq!(view["issued"], json!(1), "{place}: {view}");
+        } else {
+            assert_eq!(view["awaiting_pin"], json!(1), "{place}: {view}");
+            let link = links_of(&served, "staff").await.remove("a").unwrap();
+            choose(&served, &link, &encrypted(&stage.sandbox, "4711").await).await.expect(200);
+        }
+        assert_eq!(pins(&stage.sandbox)["staff/a"].as_deref(), Some("4711"), "{place}");
+        assert_eq!(stage.sandbox.account().cards.len(), 1, "{place}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewing_link_makes_one_key_for_its_own_card() {
+    let stage = stage().await;
+    stage.sandbox.stock("ich_1", 2);
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let made = json!({"card": "ic_sandbox00000001", "shows": ["pin", "number"]});
+    let made = ask(&served, "/v1/pin-links", &made).await.expect(200).json();
+    let link = made["links"][0]["pin_link"].as_str().unwrap();
+    let (page, token) = link.split_once('#').unwrap();
+    assert_eq!(page, "https://pins.example.com/pin/view");
+    let seen = ask(&served, "/v1/pin-links/look", &json!({"link": token})).await.expect(200).json();
+    assert_eq!(seen["view"]["card"], "ic_sandbox00000001");
+    assert_eq!(seen["view"]["shows"], json!(["pin", "number"]));
+    let nonce = "a nonce that no page made";
+    let of = |card: &str, link: Option<&str>| {
+        (format!("/v1/cards/{card}/ephemeral-keys"), json!({"nonce": nonce, "link": link}))
+    };
+    let (path, body) = of("ic_sandbox00000002", Some(token));
+    assert_eq!(ask(&served, &path, &body).await.expect(404).json()["code"], "link_unusable", "another card");
+    // The sandbox knows no such nonce, as Stripe would not: the link is used up by that.
+    let (path, body) = of("ic_sandbox00000001", Some(token));
+    assert_eq!(ask(&served, &path, &body).await.expect(409).json()["code"], "card_refused");
+    ask(&served, &path, &body).await.expect(404);
+    ask(&served, "/v1/pin-links/choose", &json!({"link": token, "pin": "x"})).await.expect(404);
+}
