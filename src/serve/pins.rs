@@ -109,6 +109,8 @@ struct ViewingView {
     card: String,
     publishable_key: String,
     stripe_js: String,
+    /// The connected account whose card it is.
+    account: Option<String>,
     shows: Vec<Show>,
 }
 
@@ -185,8 +187,13 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
         }
         Purpose::View { card, shows } => {
             let publishable_key = config.publishable_key.clone().ok_or_else(unusable)?;
-            let (card, shows) = (card.clone(), shows.clone());
-            let view = ViewingView { card, publishable_key, stripe_js: config.stripe_js.clone(), shows };
+            let view = ViewingView {
+                card: card.clone(),
+                publishable_key,
+                stripe_js: config.stripe_js.clone(),
+                account: server.parts.account.clone(),
+                shows: shows.clone(),
+            };
             (LinkKind::View, true, Some(view))
         }
     };

@@ -21,6 +21,8 @@ async fn a_cardholder_chooses_a_pin_for_a_card_and_sees_it() {
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
     let address = format!("127.0.0.1:{}", free_port());
     let program = Program::new(directory.path(), &sandbox)
+        // Cards of a connected account: what Stripe.js asks for is that account's, too.
+        .with("EMBOSSER__STRIPE__ACCOUNT", "acct_1Connected")
         .with("EMBOSSER__PIN_PAGE__URL", &format!("http://{address}"))
         .with("EMBOSSER__PIN_PAGE__PUBLISHABLE_KEY", "pk_test_sandbox")
         .with("EMBOSSER__PIN_PAGE__STRIPE_JS", &format!("{}/v3/", sandbox.elements_url()));
