@@ -7,12 +7,14 @@ mod support;
 use std::path::Path;
 
 use embosser::clock::{Clock, Time};
+use embosser::config::PinPageConfig;
 use embosser::job::{Batch, Generation, Job, JobId, Step};
 use embosser::ledger::{
     BatchRow, Begin, Conclude, Kind, Leased, Ledger, LedgerError, Only, Row, Scope, State, Version,
 };
 use embosser::operation::{Operation, Request};
 use embosser::outcome::{Card, Output, Refusal};
+use embosser::pin_links::{LinksWhen, Made, PinLinks, Standing};
 use embosser::sandbox::{Options, Sandbox};
 use support::postgres::Postgres;
 use support::{Program, expect_exit, sqlite, write_manifest};
@@ -224,6 +226,106 @@ async fn equal_content_is_found(url: &str) {
     ledger.close().await;
 }
 
+/// A value changes hands once, whoever tries at the same moment, and is found by the beginning of its name.
+async fn a_names_value_is_swapped_once(url: &str) {
+    let (ledger, other) = (Ledger::open(url).await.unwrap(), Ledger::open(url).await.unwrap());
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(ledger.swap_metadata("swap:%_a", text("x"), text("y")).await.unwrap(), Err(None));
+    assert_eq!(ledger.swap_metadata("swap:%_a", None, text("0")).await.unwrap(), Ok(()));
+    assert_eq!(ledger.swap_metadata("swap:%_a", None, text("1")).await.unwrap(), Err(text("0")));
+    for round in 0..20 {
+        let (from, one, two) = (format!("{round}"), format!("{}", round + 1), "other".to_owned());
+        let (one, two) = tokio::join!(
+            ledger.swap_metadata("swap:%_a", text(&from), Some(one)),
+            other.swap_metadata("swap:%_a", text(&from), Some(two)),
+        );
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+        if two.is_ok() {
+            let next = format!("{}", round + 1);
+            ledger.swap_metadata("swap:%_a", text("other"), Some(next)).await.unwrap().unwrap();
+        }
+    }
+    for name in ["swap:%_b", "swap:%_c", "swap:xxa"] {
+        ledger.set_metadata(name, "v").await.unwrap();
+    }
+    let names = |page: Vec<(String, String)>| page.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let page = ledger.metadata_page("swap:%_", "", 2).await.unwrap();
+    assert_eq!(names(page), ["swap:%_a", "swap:%_b"]);
+    assert_eq!(names(ledger.metadata_page("swap:%_", "swap:%_b", 2).await.unwrap()), ["swap:%_c"]);
+    assert_eq!(ledger.swap_metadata("swap:%_a", text("20"), None).await.unwrap(), Ok(()));
+    assert_eq!(ledger.metadata("swap:%_a").await.unwrap(), None);
+    other.close().await;
+    ledger.close().await;
+}
+
+/// A row that waits for its cardholder's PIN is neither refused nor forgotten.
+async fn a_row_that_waits_is_told_from_a_refused_one(url: &str) {
+    let ledger = Ledger::open(url).await.unwrap();
+    let batch = Batch::new("waits").unwrap();
+    for (id, state) in [("waits/1", State::AwaitingPin), ("waits/2", refused()), ("waits/3", issued())] {
+        write(&ledger, Row { batch: batch.clone(), ..row(id, state) }).await;
+    }
+    assert_eq!(found(&ledger, "waits/1").await.unwrap().state, State::AwaitingPin);
+    let counts = ledger.counts_of(&scope(), &batch).await.unwrap().unwrap();
+    assert_eq!((counts.issued, counts.refused, counts.unresolved, counts.awaiting_pin), (1, 1, 0, 1));
+    for (kind, id) in [(Kind::AwaitingPin, "waits/1"), (Kind::Refused, "waits/2"), (Kind::Done, "waits/3")] {
+        let page = ledger.batch_page(&scope(), &batch, None, Only::of(kind), 9).await.unwrap();
+        assert_eq!(page.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), [id]);
+    }
+    let content = row("any", State::Begun).content;
+    let same = ledger.same_content(&scope(), vec![content]).await.unwrap();
+    assert!(same.iter().any(|same| same.id.as_str() == "waits/1"), "it may come to have a card");
+    assert!(!same.iter().any(|same| same.id.as_str() == "waits/2"));
+    // When the PIN has come it begins like any other.
+    let known = found(&ledger, "waits/1").await;
+    let begun = Row { batch, ..row("waits/1", State::Begun) };
+    assert!(matches!(ledger.begin(begun, known.as_ref()).await.unwrap(), Begin::Recorded(_)));
+    ledger.close().await;
+}
+
+/// A link is used once, by whichever of two processes comes first, until it expires; a clock that was set back does not
+/// make it younger.
+async fn a_link_is_used_once_and_not_for_ever(url: &str) {
+    let (ledger, other) = (Ledger::open(url).await.unwrap(), Ledger::open(url).await.unwrap());
+    let config = PinPageConfig { url: Some("https://pins.example.com".into()), ..PinPageConfig::default() };
+    let clock = Clock::system();
+    let links =
+        |ledger: &Ledger| PinLinks::of(&config, LinksWhen::AtOnce, (ledger, &scope(), &clock)).unwrap();
+    let (here, there) = (links(&ledger), links(&other));
+    let job = |id: &str| {
+        let pairs = [("type", "virtual"), ("currency", "eur"), ("pin[choose]", "true")];
+        let pairs = pairs.map(|(path, value)| (path.into(), value.into()));
+        let card = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
+        Job::new(JobId::new(id).unwrap(), Batch::new("links").unwrap(), None, card, None)
+    };
+    let token = |made: &Made| made.link.expose().split_once('#').unwrap().1.to_owned();
+    let made = here.await_pin(&job("links/1")).await.unwrap().unwrap();
+    assert!(there.await_pin(&job("links/1")).await.unwrap().is_none(), "it has one");
+    let usable = here.find(&token(&made)).await.unwrap().unwrap();
+    let (one, two) = tokio::join!(here.claim(&usable), there.claim(&usable));
+    assert!(one.unwrap() != two.unwrap());
+    assert_eq!(here.find(&token(&made)).await.unwrap().err(), Some(Some(Standing::Used)));
+    here.give_back(&usable).await.unwrap();
+    assert!(here.find(&token(&made)).await.unwrap().is_ok());
+    let waits = there.waits(&JobId::new("links/1").unwrap()).await.unwrap().unwrap();
+    assert_eq!(waits.into_job(None).content(), job("links/1").content());
+    clock.set(-3_600_000);
+    assert_eq!(here.find(&token(&made)).await.unwrap().err(), Some(Some(Standing::Expired)), "set back");
+    clock.set(3_600_000);
+    clock.advance(std::time::Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(here.find(&token(&made)).await.unwrap().err(), Some(Some(Standing::Expired)));
+    assert_eq!(here.waiting_by_age().await.unwrap(), [0, 0, 0, 1]);
+    let again = there.await_pin(&job("links/1")).await.unwrap().unwrap();
+    assert!(here.find(&token(&again)).await.unwrap().is_ok(), "who waits for longer gets another");
+    here.ended(&JobId::new("links/1").unwrap()).await.unwrap();
+    assert_eq!(here.find(&token(&again)).await.unwrap().err(), Some(Some(Standing::Revoked)));
+    assert_eq!(here.waiting_by_age().await.unwrap(), [0; 4]);
+    assert_eq!(here.find("x").await.unwrap().err(), Some(None));
+    other.close().await;
+    ledger.close().await;
+}
+
 /// One process calls for an account at a time, and who waits is told by whom.
 async fn one_holds_an_accounts_lease(url: &str) {
     let (ledger, other) = (Ledger::open(url).await.unwrap(), Ledger::open(url).await.unwrap());
@@ -308,6 +410,9 @@ async fn all_of_it(url: &str) {
     one_of_many_who_know_the_same_is_heard(url).await;
     equal_content_is_found(url).await;
     an_id_has_one_last_step(url).await;
+    a_names_value_is_swapped_once(url).await;
+    a_row_that_waits_is_told_from_a_refused_one(url).await;
+    a_link_is_used_once_and_not_for_ever(url).await;
     one_holds_an_accounts_lease(url).await;
     remembers_a_batchs_manifest(url).await;
     to_try_a_write_changes_nothing(url).await;
