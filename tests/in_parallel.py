@@ -29,6 +29,7 @@ LONG = [
     "a_dead_host_is_named_and_holds_up_only_its_own",
     "every_operation_has_its_effect_once",
     "serve_publishes_to_rabbitmq",
+    "pin_pages",
     "killed_at_any_stage_one_card_per_row",
     "what_changed_while_a_job_waited_is_noticed",
     "what_stripe_says_of_everybody_spends_no_batch",

@@ -23,6 +23,7 @@ mod openapi;
 mod page;
 mod patience;
 mod pin_limits;
+pub mod pin_page;
 mod pin_view;
 mod pins;
 mod problem;
@@ -162,6 +163,7 @@ impl Server {
         let router = router
             .merge(api::document_route(&openapi::whole(document)))
             .merge(page::router())
+            .merge(pins::pages(self))
             .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this address"))
             .method_not_allowed_fallback(async || {
                 Problem::new(Kind::MethodNotAllowed, "this address does not take this method; see Allow")

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::Server;
 use super::intake::Intake;
+use super::pin_page::{self, PinPage};
 use super::problem::{Kind, Problem};
 use crate::config::PinPageConfig;
 use crate::job::{Job, JobId};
@@ -108,6 +109,8 @@ struct ViewingView {
     card: String,
     publishable_key: String,
     stripe_js: String,
+    /// The connected account whose card it is.
+    account: Option<String>,
     shows: Vec<Show>,
 }
 
@@ -154,6 +157,16 @@ impl Server {
     }
 }
 
+/// The pages themselves, where there is anything for them.
+pub(super) fn pages(server: &Server) -> axum::Router<Server> {
+    let Ok(there) = server.for_cardholders() else { return axum::Router::new() };
+    let client = &there.line.parts().client;
+    // Without the publishable key no PIN is shown, and no script from elsewhere is let in.
+    let script = there.config.publishable_key.is_some().then_some(&*there.config.stripe_js);
+    let page = PinPage::of(client.key_address(), script, client.api_address());
+    pin_page::router(&page.expect("the configuration takes addresses only"))
+}
+
 /// All links that cannot be used look alike.
 pub(super) fn unusable() -> Problem {
     Problem::new(Kind::LinkUnusable, "this link cannot be used; ask for a new one")
@@ -174,8 +187,13 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
         }
         Purpose::View { card, shows } => {
             let publishable_key = config.publishable_key.clone().ok_or_else(unusable)?;
-            let (card, shows) = (card.clone(), shows.clone());
-            let view = ViewingView { card, publishable_key, stripe_js: config.stripe_js.clone(), shows };
+            let view = ViewingView {
+                card: card.clone(),
+                publishable_key,
+                stripe_js: config.stripe_js.clone(),
+                account: server.parts.account.clone(),
+                shows: shows.clone(),
+            };
             (LinkKind::View, true, Some(view))
         }
     };

@@ -296,6 +296,12 @@ impl Client {
         self.key_url.as_str()
     }
 
+    /// Where Stripe's API is.
+    #[must_use]
+    pub fn api_address(&self) -> &str {
+        self.api_url.as_str()
+    }
+
     /// A path of the API's.
     fn at(&self, path: &str) -> url::Url {
         let mut url = self.api_url.clone();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fantoccini::actions::{InputSource as _, KeyAction, KeyActions};
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -32,6 +33,15 @@ pub enum Look {
 impl Browser {
     /// Starts one whose downloads go to `downloads`.
     pub async fn start(look: Look, downloads: &Path) -> Self {
+        Self::begin(look, downloads, &[], json!({})).await
+    }
+
+    /// Starts one with more arguments of Chromium's; what it sends and what pages print is kept for [`Self::log`].
+    pub async fn watched(downloads: &Path, more: &[&str]) -> Self {
+        Self::begin(Look::Desk, downloads, more, json!({"performance": "ALL", "browser": "ALL"})).await
+    }
+
+    async fn begin(look: Look, downloads: &Path, more: &[&str], logged: Value) -> Self {
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = command.spawn().expect("chromedriver is installed by tests/run");
@@ -54,6 +64,7 @@ impl Browser {
             "--window-size=1000,1100",
             "--hide-scrollbars",
         ];
+        arguments.extend(more);
         let mut options = json!({"prefs": {"download.default_directory": downloads, "download.prompt_for_download": false}});
         if look == Look::PhoneInTheDark {
             arguments.push("--blink-settings=preferredColorScheme=0");
@@ -61,7 +72,8 @@ impl Browser {
                 json!({"deviceMetrics": {"width": 390, "height": 844, "pixelRatio": 1.0}});
         }
         options["args"] = json!(arguments);
-        let Value::Object(capabilities) = json!({"goog:chromeOptions": options}) else { unreachable!() };
+        let wanted = json!({"goog:chromeOptions": options, "goog:loggingPrefs": logged});
+        let Value::Object(capabilities) = wanted else { unreachable!() };
         let page = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
@@ -79,6 +91,35 @@ impl Browser {
         write!(driver, "DELETE {session} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
         // It answers once the browser has ended.
         driver.read(&mut [0; 1024]).map(drop)
+    }
+
+    /// Asks the driver for what only Chromium's has.
+    async fn ask_driver(&self, path: &str, body: &Value) -> Value {
+        let url = format!("http://{}{}/{path}", self.address, self.session);
+        let answer = super::http_client().post(url).json(body).send().await.unwrap();
+        let mut answer: Value = answer.json().await.unwrap();
+        assert!(answer["value"].get("error").is_none(), "{path}: {answer}");
+        answer["value"].take()
+    }
+
+    /// A command of Chromium's own protocol.
+    pub async fn command(&self, command: &str, parameters: Value) -> Value {
+        self.ask_driver("goog/cdp/execute", &json!({"cmd": command, "params": parameters})).await
+    }
+
+    /// What was written since the last look into a log: `browser` (the console) or `performance` (the network).
+    pub async fn log(&self, kind: &str) -> Vec<Value> {
+        let entries = self.ask_driver("se/log", &json!({"type": kind})).await;
+        entries.as_array().unwrap().clone()
+    }
+
+    /// Presses keys one after the other, wherever the focus is.
+    pub async fn press(&self, keys: &str) {
+        let mut pressed = KeyActions::new("keyboard".into());
+        for value in keys.chars() {
+            pressed = pressed.then(KeyAction::Down { value }).then(KeyAction::Up { value });
+        }
+        self.page.perform_actions(pressed).await.unwrap();
     }
 
     pub async fn open(&self, url: &str) {
