@@ -303,25 +303,38 @@ async fn a_link_is_used_once_and_not_for_ever(url: &str) {
     let made = here.await_pin(&job("links/1")).await.unwrap().unwrap();
     assert!(there.await_pin(&job("links/1")).await.unwrap().is_none(), "it has one");
     let usable = here.find(&token(&made)).await.unwrap().unwrap();
-    let (one, two) = tokio::join!(here.claim(&usable), there.claim(&usable));
+    let (one, two) = tokio::join!(here.claim(&usable, None), there.claim(&usable, None));
     assert!(one.unwrap() != two.unwrap());
-    assert_eq!(here.find(&token(&made)).await.unwrap().err(), Some(Some(Standing::Used)));
+    assert_eq!(
+        here.find(&token(&made)).await.unwrap().err().map(|link| link.standing),
+        Some(Some(Standing::Used))
+    );
     here.give_back(&usable).await.unwrap();
     assert!(here.find(&token(&made)).await.unwrap().is_ok());
     let waits = there.waits(&JobId::new("links/1").unwrap()).await.unwrap().unwrap();
     assert_eq!(waits.into_job(None).content(), job("links/1").content());
     clock.set(-3_600_000);
-    assert_eq!(here.find(&token(&made)).await.unwrap().err(), Some(Some(Standing::Expired)), "set back");
+    assert_eq!(
+        here.find(&token(&made)).await.unwrap().err().map(|link| link.standing),
+        Some(Some(Standing::Expired)),
+        "set back"
+    );
     clock.set(3_600_000);
     clock.advance(std::time::Duration::from_secs(7 * 24 * 3600));
-    assert_eq!(here.find(&token(&made)).await.unwrap().err(), Some(Some(Standing::Expired)));
+    assert_eq!(
+        here.find(&token(&made)).await.unwrap().err().map(|link| link.standing),
+        Some(Some(Standing::Expired))
+    );
     assert_eq!(here.waiting_by_age().await.unwrap(), [0, 0, 0, 1]);
     let again = there.await_pin(&job("links/1")).await.unwrap().unwrap();
     assert!(here.find(&token(&again)).await.unwrap().is_ok(), "who waits for longer gets another");
     here.ended(&JobId::new("links/1").unwrap()).await.unwrap();
-    assert_eq!(here.find(&token(&again)).await.unwrap().err(), Some(Some(Standing::Revoked)));
+    assert_eq!(
+        here.find(&token(&again)).await.unwrap().err().map(|link| link.standing),
+        Some(Some(Standing::Revoked))
+    );
     assert_eq!(here.waiting_by_age().await.unwrap(), [0; 4]);
-    assert_eq!(here.find("x").await.unwrap().err(), Some(None));
+    assert_eq!(here.find("x").await.unwrap().err().map(|link| link.standing), Some(None));
     other.close().await;
     ledger.close().await;
 }

@@ -100,7 +100,8 @@ fn is_nowhere(directory: &Path, text: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_waits_for_its_cardholders_and_each_gets_the_chosen_pin_once() {
     let stage = stage().await;
-    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let traced = stage.program.clone().with("RUST_LOG", "trace");
+    let served = Served::start(&traced, &["--rate", "100"]);
     served.upload("/v1/batches?name=staff", CHOOSING.into()).await.expect(202);
     let view = served.until_ended("staff").await;
     assert_eq!((&view["issued"], &view["awaiting_pin"]), (&json!(1), &json!(2)), "{view}");
@@ -122,7 +123,10 @@ async fn an_upload_waits_for_its_cardholders_and_each_gets_the_chosen_pin_once()
 
     let jwe = encrypted(&stage.sandbox, "4711").await;
     assert_eq!(choose(&served, &links["a"], &jwe).await.expect(200).json(), json!({"state": "taken"}));
-    for used in [choose(&served, &links["a"], &jwe).await, look(&served, &links["a"]).await] {
+    // The very same request, as a browser sends it again whose connection broke: it was taken, and changes nothing.
+    choose(&served, &links["a"], &jwe).await.expect(200);
+    let other = encrypted(&stage.sandbox, "1379").await;
+    for used in [choose(&served, &links["a"], &other).await, look(&served, &links["a"]).await] {
         assert_eq!(used.expect(404).json()["code"], "link_unusable");
     }
     let view = served.get("/v1/batches/staff").await.expect(200).json();
@@ -130,12 +134,20 @@ async fn an_upload_waits_for_its_cardholders_and_each_gets_the_chosen_pin_once()
     let pins = pins(&stage.sandbox);
     assert_eq!(pins.len(), 2);
     assert_eq!(pins["staff/a"].as_deref(), Some("4711"));
-    is_nowhere(stage.directory.path(), &jwe[jwe.len() - 60..]);
-    is_nowhere(stage.directory.path(), token_of(&links["b"]));
+    let secrets = [&jwe[jwe.len() - 60..], &jwe[100..160], token_of(&links["a"]), token_of(&links["b"])];
+    let metrics = served.get("/metrics").await.expect(200).text;
+    for secret in secrets {
+        is_nowhere(stage.directory.path(), secret);
+        assert!(!metrics.contains(secret));
+    }
+    assert!(metrics.contains("embosser_pin_links_total{event=\"used\"} 1"), "{metrics}");
     // And once more: it has its card now.
     served.upload("/v1/batches?name=staff", CHOOSING.into()).await.expect(202);
     served.until_ended("staff").await;
     assert_eq!(stage.sandbox.account().cards.len(), 2);
+    let (_, log) = served.stopped().await;
+    assert!(log.contains("job ended"), "{log}");
+    secrets.iter().for_each(|secret| assert!(!log.contains(secret), "the log holds {secret}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +214,8 @@ async fn people_are_made_with_their_cards_and_a_card_that_exists_gets_a_new_pin(
     served.upload("/v1/batches?name=change", change.into()).await.expect(202);
     served.until_ended("change").await;
     let link = links_of(&served, "change").await.remove("x").unwrap();
-    assert_eq!(look(&served, &link).await.expect(200).json()["changes_card"], json!(true));
+    let seen = look(&served, &link).await.expect(200).json();
+    assert_eq!((&seen["changes_card"], &seen["last4"]), (&json!(true), &json!("0001")));
     choose(&served, &link, &encrypted(&stage.sandbox, "1379").await).await.expect(200);
     let changes = stage.sandbox.account().changes;
     assert_eq!((changes.len(), changes[0].pin.as_deref()), (1, Some("1379")));

@@ -10,9 +10,9 @@ use secrecy::SecretString;
 use super::Exit;
 use super::connect::connect;
 use crate::config::Config;
+use crate::line::standing_of;
 use crate::manifest::{Manifest, Row, counted};
 use crate::operation::Operation;
-use crate::pace::{Answered, Endpoint, Pace, Waited};
 use crate::stripe::{CardStanding, StandingAnswer};
 
 /// Cards that are looked at at once.
@@ -44,7 +44,7 @@ pub async fn run(path: &Path, mut config: Config, api_key: Option<SecretString>)
     let looks = stream::iter(uses).map(|(card, uses)| {
         let (pace, client) = (pace.clone(), access.client().clone());
         async move {
-            let standing = look(&pace, &client, &card).await;
+            let standing = standing_of(&pace, &client, &card).await;
             (card, uses, standing)
         }
     });
@@ -152,24 +152,4 @@ fn wrong_with(of_row: &Use, standing: &CardStanding) -> Option<String> {
         _ => return None,
     };
     Some(wrong.to_owned())
-}
-
-async fn look(pace: &Pace, client: &crate::stripe::Client, card: &str) -> StandingAnswer {
-    loop {
-        let Ok(turn) = pace.turn(Endpoint::Retrieve).await else {
-            return StandingAnswer::Failed("the pace is closed".into());
-        };
-        let Waited::Permit(mut permit) = turn.permit().await else { continue };
-        permit.departure().left();
-        let (answer, limited) = client.standing(card).await;
-        match (limited, &answer) {
-            (Some(reason), _) => {
-                permit.answered(Answered::Limited(crate::line::limiter_of(reason)));
-                continue;
-            }
-            (None, StandingAnswer::Failed(reason)) => permit.answered(Answered::Failed(reason.clone())),
-            (None, _) => permit.answered(Answered::Accepted),
-        }
-        return answer;
-    }
 }

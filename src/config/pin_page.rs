@@ -16,6 +16,8 @@ pub struct PinPageConfig {
     pub ascending: bool,
     /// PINs that nobody is to choose, with commas between them.
     pub refused: String,
+    /// The header in which a proxy tells who asks; none: whoever connects does.
+    pub client_address_header: Option<String>,
     /// Stripe's publishable key, with which a page shows a PIN; none: PINs are not shown.
     pub publishable_key: Option<String>,
     /// Stripe's script for that.
@@ -30,6 +32,7 @@ impl Default for PinPageConfig {
             repeated: false,
             ascending: false,
             refused: String::new(),
+            client_address_header: None,
             publishable_key: None,
             stripe_js: "https://js.stripe.com/dahlia/stripe.js".into(),
         }
@@ -50,6 +53,10 @@ impl PinPageConfig {
         }
         if !(1..=90).contains(&self.link_days) {
             return Some(("link_days", "is from 1 to 90".into()));
+        }
+        let is_header = |name: &str| http::HeaderName::try_from(name).is_ok();
+        if self.client_address_header.as_deref().is_some_and(|name| !is_header(name)) {
+            return Some(("client_address_header", "is not a header's name, such as X-Forwarded-For".into()));
         }
         let is_pin = |pin: &str| pin.len() == 4 && pin.bytes().all(|byte| byte.is_ascii_digit());
         if !self.refused_pins().all(is_pin) {

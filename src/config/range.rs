@@ -68,6 +68,7 @@ impl Config {
                 "url" => "pin_page.url",
                 "stripe_js" => "pin_page.stripe_js",
                 "link_days" => "pin_page.link_days",
+                "client_address_header" => "pin_page.client_address_header",
                 _ => "pin_page.refused",
             };
             return Err(ConfigError::Value { key, value: "(not shown)".into(), reason });

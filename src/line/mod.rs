@@ -15,6 +15,7 @@ mod lease;
 mod limiter;
 mod look;
 mod refusals;
+mod standing;
 mod steps;
 mod vet;
 
@@ -51,6 +52,7 @@ pub(crate) use job_locks::JobLocks;
 pub use lease::LeaseUse;
 pub(crate) use limiter::{endpoint_of, limiter_of};
 pub use refusals::OnSameRefusals;
+pub use standing::standing_of;
 
 /// Most rows with unknown ends that are remembered from one visit to the next: a bound on memory. For one that is not, the
 /// wait for the end of its calls begins again.

@@ -86,6 +86,9 @@ pub(super) struct Link {
     pub(super) expires_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) used_ms: Option<i64>,
+    /// Of what it was used with, told by the beginning of a digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) used_with: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) revoked_ms: Option<i64>,
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::clock::{Clock, Time};
 use crate::config::PinPageConfig;
-use crate::job::{Batch, Job, JobId};
+use crate::job::{Batch, Job, JobId, PinDigest};
 use crate::ledger::{Ledger, LedgerError, Scope};
 use crate::outcome::PinLink;
 use awaiting::Awaiting;
@@ -79,6 +79,30 @@ impl Usable {
     #[must_use]
     pub fn expires(&self) -> Time {
         Time::from_unix_ms(self.link.expires_ms)
+    }
+}
+
+/// A link that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// Why; none if there is no such link.
+    pub standing: Option<Standing>,
+    purpose: Option<Purpose>,
+    used_with: Option<String>,
+}
+
+impl Unusable {
+    /// The job whose PIN it was used to choose, with this very ciphertext: who comes again has not heard that it was taken.
+    #[must_use]
+    pub fn used_for(&self, with: PinDigest) -> Option<&str> {
+        match (&self.purpose, self.standing) {
+            (Some(Purpose::Choose { job }), Some(Standing::Used | Standing::Revoked))
+                if self.used_with.as_deref() == Some(&with.to_hex()) =>
+            {
+                Some(job)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -189,21 +213,27 @@ impl PinLinks {
     ///
     /// # Errors
     /// If the ledger does not serve.
-    pub async fn find(&self, token: &str) -> Result<Result<Usable, Option<Standing>>, LedgerError> {
-        let Some(hash) = link::digest_of(token) else { return Ok(Err(None)) };
-        let Some((value, link)) = self.link_of(&hash).await? else { return Ok(Err(None)) };
+    pub async fn find(&self, token: &str) -> Result<Result<Usable, Unusable>, LedgerError> {
+        let unknown = Unusable { standing: None, purpose: None, used_with: None };
+        let Some(hash) = link::digest_of(token) else { return Ok(Err(unknown)) };
+        let Some((value, link)) = self.link_of(&hash).await? else { return Ok(Err(unknown)) };
         Ok(match link.standing(self.clock.now()) {
             Standing::Usable => Ok(Usable { name: name_of(&self.scope, &hash), value, link }),
-            standing => Err(Some(standing)),
+            standing => Err(Unusable {
+                standing: Some(standing),
+                purpose: Some(link.purpose),
+                used_with: link.used_with,
+            }),
         })
     }
 
-    /// Uses a link up. False if somebody else did, or it can be used no more.
+    /// Uses a link up, with this ciphertext if it is to choose. False if somebody else did, or it can be used no more.
     ///
     /// # Errors
     /// If the ledger does not serve.
-    pub async fn claim(&self, usable: &Usable) -> Result<bool, LedgerError> {
-        let used = Link { used_ms: Some(self.clock.now().unix_ms()), ..usable.link.clone() };
+    pub async fn claim(&self, usable: &Usable, with: Option<PinDigest>) -> Result<bool, LedgerError> {
+        let used_with = with.map(PinDigest::to_hex);
+        let used = Link { used_ms: Some(self.clock.now().unix_ms()), used_with, ..usable.link.clone() };
         let value = Some(usable.value.clone());
         Ok(self.ledger.swap_metadata(&*usable.name, value, Some(used.to_json())).await?.is_ok())
     }
@@ -326,7 +356,14 @@ impl PinLinks {
 
     async fn write_link(&self, hash: &str, purpose: Purpose, expires: Time) -> Result<(), LedgerError> {
         let made_ms = self.clock.now().unix_ms();
-        let link = Link { purpose, made_ms, expires_ms: expires.unix_ms(), used_ms: None, revoked_ms: None };
+        let link = Link {
+            purpose,
+            made_ms,
+            expires_ms: expires.unix_ms(),
+            used_ms: None,
+            used_with: None,
+            revoked_ms: None,
+        };
         self.ledger.set_metadata(name_of(&self.scope, hash), link.to_json()).await
     }
 

@@ -66,7 +66,7 @@ pub(super) async fn key(
     server.ready()?;
     let there = server.for_cardholders()?;
     if let Some(usable) = &usable
-        && !there.links.claim(usable).await?
+        && !there.links.claim(usable, None).await?
     {
         return Err(unusable());
     }

@@ -15,14 +15,17 @@ use super::intake::Intake;
 use super::pin_page::{self, PinPage};
 use super::problem::{Kind, Problem};
 use crate::config::PinPageConfig;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, PinDigest};
 use crate::jwe;
-use crate::line::{Line, Options};
+use crate::line::{Line, Options, standing_of};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome};
 use crate::pin::PinJwe;
-use crate::pin_links::{PinLinks, Purpose, Show, Usable};
+use crate::pin_links::{PinLinks, Purpose, Show, Unusable, Usable};
+use crate::stripe::StandingAnswer;
 
+/// How long a page waits for its card's last digits, without which it does as well.
+const LAST4_WITHIN: Duration = Duration::from_secs(3);
 /// How long a page waits for its job's end. A longer one goes on without it.
 const WAITS_FOR: Duration = Duration::from_secs(25);
 
@@ -42,6 +45,9 @@ impl std::ops::Deref for LinkText {
         &self.0
     }
 }
+
+/// Between two looks whether the first of two equal requests has ended.
+const LOOKS_AGAIN: Duration = Duration::from_millis(200);
 
 /// What a link is given with.
 #[derive(Deserialize, ToSchema)]
@@ -147,12 +153,37 @@ impl Server {
         self.pin_limits.link(token)?;
         match self.for_cardholders()?.links.find(token).await? {
             Ok(usable) => Ok(usable),
-            Err(standing) => {
-                self.pin_limits.guessed(address);
-                tracing::warn!(?standing, %address, "a link that cannot be used");
-                metrics::pin_link("unusable");
-                Err(unusable())
+            Err(found) => Err(self.came_in_vain(&found, address)),
+        }
+    }
+
+    fn came_in_vain(&self, found: &Unusable, address: IpAddr) -> Problem {
+        self.pin_limits.guessed(address);
+        tracing::warn!(standing = ?found.standing, %address, "a link that cannot be used");
+        metrics::pin_link("unusable");
+        unusable()
+    }
+
+    /// The link of this text for this PIN; none if it was used for this very ciphertext, which was taken.
+    async fn link_for(&self, token: &str, pin: &PinJwe, address: IpAddr) -> Result<Option<Usable>, Problem> {
+        self.pin_limits.address(address)?;
+        self.pin_limits.link(token)?;
+        let links = self.for_cardholders()?.links;
+        let until = tokio::time::Instant::now() + WAITS_FOR;
+        loop {
+            let found = match links.find(token).await? {
+                Ok(usable) => return Ok(Some(usable)),
+                Err(found) => found,
+            };
+            // A browser sends a request again whose connection broke, and must not be told that its own link was used.
+            let Some(job) = found.used_for(PinDigest::of(pin)) else {
+                return Err(self.came_in_vain(&found, address));
+            };
+            let id = JobId::new(job).map_err(|_| unusable())?;
+            if links.waits(&id).await?.is_none() || tokio::time::Instant::now() > until {
+                return Ok(None);
             }
+            tokio::time::sleep(LOOKS_AGAIN).await;
         }
     }
 }
@@ -178,12 +209,12 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
     let there = server.for_cardholders()?;
     let config = there.config;
     let mut refused: Vec<String> = config.refused_pins().map(str::to_owned).collect();
-    let (kind, changes_card, view) = match usable.purpose() {
+    let (kind, card, view) = match usable.purpose() {
         Purpose::Choose { job } => {
             let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
             let waits = there.links.waits(&id).await?.ok_or_else(unusable)?;
             refused.extend(waits.birth_year.clone());
-            (LinkKind::Choose, waits.changes().is_some(), None)
+            (LinkKind::Choose, waits.changes().map(str::to_owned), None)
         }
         Purpose::View { card, shows } => {
             let publishable_key = config.publishable_key.clone().ok_or_else(unusable)?;
@@ -194,15 +225,18 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
                 account: server.parts.account.clone(),
                 shows: shows.clone(),
             };
-            (LinkKind::View, true, Some(view))
+            (LinkKind::View, Some(card.clone()), Some(view))
         }
     };
     metrics::pin_link("looked_at");
     let expires = jiff::Timestamp::from_millisecond(usable.expires().unix_ms()).unwrap_or_default();
     Ok(LinkView {
         kind,
-        changes_card,
-        last4: None,
+        changes_card: card.is_some(),
+        last4: match card {
+            Some(card) => last4_of(there.line, &card).await,
+            None => None,
+        },
         expires: expires.to_string(),
         policy: PolicyView {
             digits_min: 4,
@@ -216,10 +250,20 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
     })
 }
 
+/// The last digits of a card, if Stripe tells them soon.
+async fn last4_of(line: &Line, card: &str) -> Option<String> {
+    let parts = line.parts();
+    let asked = standing_of(&parts.pace, &parts.client, card);
+    match tokio::time::timeout(LAST4_WITHIN, asked).await {
+        Ok(StandingAnswer::Found(standing)) => Some(standing.last4).filter(|last4| !last4.is_empty()),
+        _ => None,
+    }
+}
+
 /// Takes a PIN that was chosen, and has its job go on.
 pub(super) async fn choose(server: &Server, body: ChooseBody, address: IpAddr) -> Result<TakenView, Problem> {
     let ChooseBody { link, pin } = body;
-    let usable = server.usable_link(&link, address).await?;
+    let Some(usable) = server.link_for(&link, &pin, address).await? else { return Ok(TAKEN) };
     if let Err(refusal) = jwe::inspect(pin.expose()) {
         return Err(Problem::new(Kind::PinUnusable, format!("the encrypted PIN: {refusal}")));
     }
@@ -228,7 +272,7 @@ pub(super) async fn choose(server: &Server, body: ChooseBody, address: IpAddr) -
     let Purpose::Choose { job } = usable.purpose() else { return Err(unusable()) };
     let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
     let waits = there.links.waits(&id).await?.ok_or_else(unusable)?;
-    if !there.links.claim(&usable).await? {
+    if !there.links.claim(&usable, Some(PinDigest::of(&pin))).await? {
         tracing::warn!("a link was used by somebody else at the same moment");
         return Err(unusable());
     }

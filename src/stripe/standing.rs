@@ -10,6 +10,9 @@ pub struct CardStanding {
     /// `virtual` or `physical`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// The last four digits of its number.
+    #[serde(default)]
+    pub last4: String,
     /// The card that replaced it, if one did.
     #[serde(default)]
     pub replaced_by: Option<serde::de::IgnoredAny>,

@@ -34,10 +34,16 @@ async fn body_of<T: DeserializeOwned>(server: &Server, request: Request) -> Resu
     })
 }
 
-/// Who asks, as far as that is known: the other end of the connection.
-fn address_of(request: &Request) -> IpAddr {
+/// Who asks: as the proxy says, if one is configured (the last address is the one that it saw itself), else the other end of the
+/// connection.
+fn address_of(server: &Server, request: &Request) -> IpAddr {
     let peer = request.extensions().get::<Peer>();
-    peer.map_or(IpAddr::from([0, 0, 0, 0]), |Peer(peer)| peer.ip().to_canonical())
+    let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |Peer(peer)| peer.ip().to_canonical());
+    let told = server.parts.pin_page.client_address_header.as_deref().and_then(|name| {
+        let values = request.headers().get_all(name).iter();
+        values.filter_map(|value| value.to_str().ok()).next_back()?.rsplit(',').next()?.trim().parse().ok()
+    });
+    told.unwrap_or(peer)
 }
 
 /// Say what a cardholder's link is for. It uses nothing up.
@@ -57,7 +63,7 @@ pub(super) async fn look_at_link(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Json<LinkView>, Problem> {
-    let address = address_of(&request);
+    let address = address_of(&server, &request);
     let body: LookBody = body_of(&server, request).await?;
     Ok(Json(pins::look(&server, body, address).await?))
 }
@@ -81,7 +87,7 @@ pub(super) async fn choose_pin(
     State(server): State<Server>,
     request: Request,
 ) -> Result<Json<TakenView>, Problem> {
-    let address = address_of(&request);
+    let address = address_of(&server, &request);
     let body: ChooseBody = body_of(&server, request).await?;
     Ok(Json(pins::choose(&server, body, address).await?))
 }
@@ -96,7 +102,7 @@ pub(super) async fn choose_pin(
     )
 )]
 pub(super) async fn pin_key(State(server): State<Server>, request: Request) -> Result<Response, Problem> {
-    server.pin_limits.address(address_of(&request))?;
+    server.pin_limits.address(address_of(&server, &request))?;
     let line = server.for_cardholders()?.line;
     let document = line.parts().client.pin_key().await.map_err(|reason| {
         tracing::warn!(reason, "the PIN key cannot be had for a page");
@@ -128,7 +134,7 @@ pub(super) async fn make_ephemeral_key(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Json<KeyView>, Problem> {
-    let address = address_of(&request);
+    let address = address_of(&server, &request);
     let body: KeyBody = body_of(&server, request).await?;
     Ok(Json(pin_view::key(&server, &card, body, (&headers, address)).await?))
 }

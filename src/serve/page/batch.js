@@ -1,6 +1,6 @@
 // One batch: its progress as it comes, the rows that a person is to look at, and what can be done with it.
 
-import { download, follow, get, post } from "/page/http.js";
+import { download, follow, get, post, postJson } from "/page/http.js";
 import { byId, cell, count, duration, save, sure } from "/page/elements.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -87,6 +87,7 @@ function show(view) {
   byId("pause").hidden = view.state !== "running";
   byId("resume").hidden = view.state !== "paused";
   byId("cancel").hidden = !["running", "paused"].includes(view.state);
+  byId("awaiting").hidden = view.awaiting_pin === 0;
   for (const [list, known] of Object.entries(shown.lists)) {
     byId(list).hidden = view[list] === 0;
     known.counted = view[list];
@@ -100,6 +101,7 @@ function figures(view) {
     ["Issued", count(view.issued)],
     ["Refused", count(view.refused)],
     ["Unresolved", count(view.unresolved)],
+    ...(view.awaiting_pin ? [["Waiting for a PIN", count(view.awaiting_pin)]] : []),
     ["Waiting", count(view.waiting)],
     ...(underWay(view) ? [["Rate", `${count(view.rate_per_second)}/s`]] : []),
     ...(view.eta_seconds === null ? [] : [["Time left", duration(view.eta_seconds)]]),
@@ -181,6 +183,29 @@ function fetchResults(query, ending) {
   return attempt(async () => save(await download(`${path}/results.csv${query}`), `${name}.${ending}.csv`));
 }
 
+// A cell of a CSV, which no spreadsheet runs as a formula.
+function csvCell(value) {
+  const text = String(value ?? "");
+  return `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
+}
+
+// Rows that have a link already keep it, unless all of them do and new ones are wanted.
+function fetchLinks() {
+  const { name } = shown;
+  return attempt(async () => {
+    let { links } = await postJson("/v1/pin-links", { batch: name });
+    if (links.length === 0) {
+      const words = "Every row has a link already. Make new ones for all of them? Links that were sent before can be used no more.";
+      if (!(await sure(words, "Make new links"))) return;
+      ({ links } = await postJson("/v1/pin-links", { batch: name, renew: true }));
+    }
+    const lines = links.map((link) => [link.row, link.row_id, link.job, link.pin_link, new Date(link.expires_ms).toISOString()]);
+    const csv = [["row", "row_id", "job_id", "pin_link", "expires"], ...lines].map((line) => line.map(csvCell).join(",")).join("\r\n");
+    save(new Blob([`${csv}\r\n`], { type: "text/csv" }), `${name}.pin-links.csv`);
+  });
+}
+
+byId("links-download").addEventListener("click", fetchLinks);
 byId("pause").addEventListener("click", () => steer("pause"));
 byId("resume").addEventListener("click", () => steer("resume"));
 byId("cancel").addEventListener("click", async () => {

@@ -57,6 +57,10 @@ export async function post(path) {
   return (await ask(path, { method: "POST" })).json();
 }
 
+export async function postJson(path, body) {
+  return (await ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } })).json();
+}
+
 export async function download(path) {
   return (await ask(path)).blob();
 }
