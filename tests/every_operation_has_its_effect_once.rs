@@ -270,3 +270,35 @@ fn the_schema_and_the_reader_of_jobs_agree_on_each_operation() {
         assert_eq!(read.is_ok(), good, "{job}: {read:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_to_be_chosen_is_answered_with_its_link_once_and_cancelling_must_be_said() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options::default()).await;
+    scene.sandbox.stock("ich_1", 1);
+    let mut listener = scene.listen().await;
+    let program = scene.program().with("EMBOSSER__PIN_PAGE__URL", "https://pins.example.com");
+    let worker = program.spawn(&["worker", "--rate", "50"]);
+    let card = json!({"cardholder": "ich_1", "type": "virtual", "currency": "eur", "pin": {"choose": true}});
+    let job = json!({"id": "chosen", "batch": "b", "card": card});
+    publish(&scene, &job).await;
+    let event = listener.event().await;
+    assert_eq!(event.outcome, ResultOutcome::AwaitingPin, "{event:?}");
+    assert!(event.pin_link.unwrap().starts_with("https://pins.example.com/pin#"));
+    assert!(event.card.is_none() && event.error.is_none());
+    publish(&scene, &job).await;
+    let again = listener.event().await;
+    assert_eq!((again.outcome, again.pin_link), (ResultOutcome::AwaitingPin, None), "it has been told");
+    assert!(scene.sandbox.account().cards.is_empty());
+
+    std::fs::write(program.directory.join("cancel.csv"), "card,status\nic_sandbox00000001,canceled\n")
+        .unwrap();
+    let unsaid = program.run(&["submit", "cancel.csv", "--wait"]).await;
+    expect_exit(&unsaid, 2);
+    assert!(String::from_utf8_lossy(&unsaid.stderr).contains("--yes-cancel 1"), "{unsaid:?}");
+    assert!(scene.sandbox.account().changes.is_empty());
+    expect_exit(&program.run(&["submit", "cancel.csv", "--wait", "--yes-cancel", "1"]).await, 0);
+    assert_eq!(scene.sandbox.account().changes.len(), 1);
+    worker.signal(rustix::process::Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+}

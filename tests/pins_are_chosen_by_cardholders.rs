@@ -358,9 +358,38 @@ async fn a_viewing_link_makes_one_key_for_its_own_card() {
     };
     let (path, body) = of("ic_sandbox00000002", Some(token));
     assert_eq!(ask(&served, &path, &body).await.expect(404).json()["code"], "link_unusable", "another card");
-    // The sandbox knows no such nonce, as Stripe would not: the link is used up by that.
+    // The sandbox knows no such nonce, as Stripe would not: the link is used up by that, by one of two who come at once.
     let (path, body) = of("ic_sandbox00000001", Some(token));
-    assert_eq!(ask(&served, &path, &body).await.expect(409).json()["code"], "card_refused");
+    let (one, other) = tokio::join!(ask(&served, &path, &body), ask(&served, &path, &body));
+    let mut codes = [one.json()["code"].to_string(), other.json()["code"].to_string()];
+    codes.sort();
+    assert_eq!(codes, ["\"card_refused\"", "\"link_unusable\""]);
     ask(&served, &path, &body).await.expect(404);
     ask(&served, "/v1/pin-links/choose", &json!({"link": token, "pin": "x"})).await.expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_was_cancelled_meanwhile_is_told_and_a_job_over_http_waits_like_a_row() {
+    let stage = stage().await;
+    stage.sandbox.stock("ich_1", 1);
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let job = json!({"id": "new-pin", "batch": "b", "operation": "update_card", "card_id": "ic_sandbox00000001",
+        "card": {"pin": {"choose": true}}});
+    ask(&served, "/v1/jobs", &job).await.expect(202);
+    assert_eq!(served.until_job("new-pin").await["state"], "awaiting_pin");
+    ask(&served, "/v1/jobs", &job).await.expect(202);
+    assert_eq!(served.until_job("new-pin").await["state"], "awaiting_pin");
+    let made = ask(&served, "/v1/pin-links", &json!({"job": "new-pin"})).await.expect(200).json();
+    let link = made["links"][0]["pin_link"].as_str().unwrap().to_owned();
+    look(&served, &link).await.expect(200);
+    let cancel = json!({"id": "cancel", "batch": "b", "operation": "update_card", "card_id": "ic_sandbox00000001",
+        "card": {"status": "canceled"}});
+    ask(&served, "/v1/jobs", &cancel).await.expect(202);
+    assert_eq!(served.until_job("cancel").await["state"], "updated");
+    let jwe = encrypted(&stage.sandbox, "4711").await;
+    assert_eq!(choose(&served, &link, &jwe).await.expect(409).json()["code"], "card_refused");
+    choose(&served, &link, &encrypted(&stage.sandbox, "4711").await).await.expect(404);
+    let ended = served.get("/v1/jobs/new-pin").await.expect(200).json();
+    assert_eq!(ended["state"], "refused", "{ended}");
+    assert!(served.get("/v1/pin-links").await.expect(200).json()["waiting"].as_array().unwrap().is_empty());
 }

@@ -187,6 +187,55 @@ async fn cards_that_exist_are_kept_and_what_differs_is_shown() {
     assert_eq!(sandbox.account().cards.len(), 30);
 }
 
+/// Who rolls out cards gets the links for their colleagues, each for its row; and nothing is cancelled without a yes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_to_choose_a_pin_are_downloaded_and_cancelling_is_asked_for() {
+    let Stage { directory, sandbox, program, downloads } = stage().await;
+    sandbox.stock("ich_9", 2);
+    let program = program.with("EMBOSSER__PIN_PAGE__URL", "https://pins.example.com");
+    let served = Served::start(&program, &["--rate", "100"]);
+    let browser = Browser::start(Look::PhoneInTheDark, &downloads).await;
+    browser.open(&served.url).await;
+    let staff = directory.path().join("staff.csv");
+    let rows =
+        "row_id,cardholder,type,currency,pin[choose]\na,ich_1,virtual,eur,true\n=b,ich_2,virtual,eur,true\n";
+    std::fs::write(&staff, rows).unwrap();
+    browser.keys("#file", staff.to_str().unwrap()).await;
+    browser.click("#issue").await;
+    browser.until_text("#batch-state", "The batch is finished").await;
+    browser.until_text("#figures", "Waiting for a PIN").await;
+    browser.click("#links-download").await;
+    let links = downloaded(&downloads, "staff.pin-links.csv").await;
+    let mut reader = csv::Reader::from_reader(links.as_bytes());
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let names: Vec<&str> = rows.iter().map(|row| &row[1]).collect();
+    assert_eq!(names, ["a", "'=b"], "no cell is a formula");
+    assert!(
+        rows.iter().all(|row| row[3].starts_with("https://pins.example.com/pin#") && row[3].len() == 72),
+        "{links}"
+    );
+    // All have theirs: others are made only if that is meant.
+    browser.click("#links-download").await;
+    browser.until_text("#sure-words", "Links that were sent before can be used no more").await;
+    browser.keys("#sure button[value=no]", &Key::Enter.to_string()).await;
+
+    let cancel = directory.path().join("cancel.csv");
+    std::fs::write(&cancel, "card,status\nic_sandbox00000001,canceled\nic_sandbox00000002,canceled\n")
+        .unwrap();
+    browser.open(&served.url).await;
+    browser.keys("#file", cancel.to_str().unwrap()).await;
+    browser.click("#issue").await;
+    browser.until_text("#sure-words", "cancels 2 cards, for ever").await;
+    browser.keys("#sure button[value=no]", &Key::Enter.to_string()).await;
+    assert!(sandbox.account().changes.is_empty());
+    browser.click("#issue").await;
+    browser.until_text("#sure-words", "cancels 2 cards, for ever").await;
+    browser.click("#sure-yes").await;
+    browser.until_text("#batch-title", "cancel").await;
+    browser.until_text("#batch-state", "The batch is finished").await;
+    assert_eq!(sandbox.account().changes.len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_phone_in_the_dark_a_batch_is_cancelled_and_a_lost_connection_comes_back() {
     let Stage { directory, sandbox, program, downloads } = stage().await;

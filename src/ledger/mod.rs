@@ -1,7 +1,8 @@
 //! The ledger: what is known of every step of every job, written down before and after each call.
 //!
 //! Duty: to answer what became of a step, and to make an attempt or an outcome durable before it returns. Many
-//! jobs' writes share one flush. Never: a PIN, a JWE, or anything of a request but a digest of its content.
+//! jobs' writes share one flush. Never: a PIN or a JWE; or anything of a request but a digest of its content, unless the job
+//! waits for its cardholder's PIN: then what it asks for is kept until it ends ([`crate::pin_links`]).
 //!
 //! Guarantees: a write is a compare-and-set. It takes effect only if the row still is what the writer knew, and else
 //! answers what the row has become, so that nothing is done on the strength of what is no longer true. Once it is
