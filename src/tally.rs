@@ -55,8 +55,11 @@ impl Tally {
 
     /// A row that was counted as waiting for its PIN has ended.
     pub fn chosen(&self, ended: &Ended) {
-        self.awaiting_pin.fetch_sub(1, Ordering::Relaxed);
-        self.add(ended);
+        let one_less = |waiting: u64| waiting.checked_sub(1);
+        // If none is counted as waiting it is another upload's row, whose count is the ledger's.
+        if self.awaiting_pin.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            self.add(ended);
+        }
     }
 
     /// Counts rows as refused that never became jobs.

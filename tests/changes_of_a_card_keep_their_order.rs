@@ -120,3 +120,31 @@ async fn one_that_waits_for_another_goes_back_when_it_is_recalled() {
     assert!(is_updated(&first.await.unwrap().unwrap()));
     assert_eq!(changes_made(&sandbox), ["first"]);
 }
+
+/// Two copies of one change, whose tasks run in the other order than that in which they came: neither waits for the other's
+/// place at the card.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_of_one_change_do_not_wait_for_each_other() {
+    let sandbox = sandbox_with_a_card(Options::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let line = Arc::new(line_in(directory.path(), &sandbox, &Clock::system(), LookFirst::No).await);
+    let (first, copy, next) = (
+        line.in_order(change("same", "active")),
+        line.in_order(change("same", "active")),
+        line.in_order(change("next", "inactive")),
+    );
+    let carried = |admitted| {
+        let line = line.clone();
+        tokio::spawn(async move { line.carry(admitted, Way::default()).await })
+    };
+    let (next, copy) = (carried(next), carried(copy));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let first = carried(first);
+    let all = async { (first.await, copy.await, next.await) };
+    let (first, copy, next) =
+        tokio::time::timeout(Duration::from_secs(20), all).await.expect("none waits for ever");
+    for ended in [first, copy, next] {
+        assert!(is_updated(&ended.unwrap().unwrap()));
+    }
+    assert_eq!(changes_made(&sandbox), ["same", "next"]);
+}

@@ -301,7 +301,14 @@ async fn a_link_is_used_once_and_not_for_ever(url: &str) {
     };
     let token = |made: &Made| made.link.expose().split_once('#').unwrap().1.to_owned();
     let made = here.await_pin(&job("links/1")).await.unwrap().unwrap();
-    assert!(there.await_pin(&job("links/1")).await.unwrap().is_none(), "it has one");
+    let second = there.await_pin(&job("links/1")).await.unwrap().unwrap();
+    assert_eq!(
+        here.find(&token(&made)).await.unwrap().err().map(|link| link.standing),
+        Some(Some(Standing::Revoked))
+    );
+    let made = second;
+    here.told(&JobId::new("links/1").unwrap()).await.unwrap();
+    assert!(there.await_pin(&job("links/1")).await.unwrap().is_none(), "it has one that was told");
     let usable = here.find(&token(&made)).await.unwrap().unwrap();
     let (one, two) = tokio::join!(here.claim(&usable, None), there.claim(&usable, None));
     assert!(one.unwrap() != two.unwrap());
@@ -311,7 +318,7 @@ async fn a_link_is_used_once_and_not_for_ever(url: &str) {
     );
     here.give_back(&usable).await.unwrap();
     assert!(here.find(&token(&made)).await.unwrap().is_ok());
-    let waits = there.waits(&JobId::new("links/1").unwrap()).await.unwrap().unwrap();
+    let waits = there.waits(&JobId::new("links/1").unwrap(), &usable).await.unwrap().unwrap();
     assert_eq!(waits.into_job(None).content(), job("links/1").content());
     clock.set(-3_600_000);
     assert_eq!(

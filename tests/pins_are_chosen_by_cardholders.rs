@@ -393,3 +393,70 @@ async fn a_card_that_was_cancelled_meanwhile_is_told_and_a_job_over_http_waits_l
     assert_eq!(ended["state"], "refused", "{ended}");
     assert!(served.get("/v1/pin-links").await.expect(200).json()["waiting"].as_array().unwrap().is_empty());
 }
+
+/// The ledger is gone, and Stripe has forgotten the idempotency keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_another_ledger_made_gets_no_second_one() {
+    let stage = stage().await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let csv =
+        "row_id,cardholder,type,currency,pin[choose]\na,ich_1,virtual,eur,true\nb,ich_2,virtual,eur,true\n";
+    for ledger in 0..2 {
+        let program = stage.program.clone().with(
+            "EMBOSSER__LEDGER__URL",
+            &support::sqlite(&stage.directory.path().join(format!("{ledger}.db"))),
+        );
+        let served = Served::start(&program, &["--rate", "100"]);
+        served.upload("/v1/batches?name=staff", csv.into()).await.expect(202);
+        served.until_ended("staff").await;
+        let links = links_of(&served, "staff").await;
+        let jwe = encrypted(&stage.sandbox, "4711").await;
+        let chosen = choose(&served, &links["a"], &jwe).await;
+        if ledger == 0 {
+            chosen.expect(200);
+            stage.sandbox.advance(std::time::Duration::from_secs(25 * 3600));
+        } else {
+            assert_eq!(chosen.expect(409).json()["code"], "card_refused", "the card keeps its PIN");
+        }
+        assert_eq!(stage.sandbox.account().cards.len(), 1, "ledger {ledger}");
+    }
+    drop(served);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_dead_once_its_job_has_ended_elsewhere_and_a_lost_card_does_not_wait_for_a_pin() {
+    let stage = stage().await;
+    stage.sandbox.stock("ich_1", 1);
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    served.upload("/v1/batches?name=staff", CHOOSING.into()).await.expect(202);
+    served.until_ended("staff").await;
+    let links = links_of(&served, "staff").await;
+    // Somebody found a ciphertext for the row.
+    let jwe = encrypted(&stage.sandbox, "4711").await;
+    let csv = format!("row_id,cardholder,type,currency,pin[encrypted_number]\na,ich_1,virtual,eur,{jwe}\n");
+    served.upload("/v1/batches?name=staff", csv.into()).await.expect(202);
+    served.until_ended("staff").await;
+    assert_eq!(pins(&stage.sandbox)["staff/a"].as_deref(), Some("4711"));
+    look(&served, &links["a"]).await.expect(404);
+    choose(&served, &links["a"], &encrypted(&stage.sandbox, "1379").await).await.expect(404);
+    let waiting = served.get("/v1/pin-links").await.expect(200).json();
+    assert_eq!(waiting["waiting"].as_array().unwrap().len(), 1, "{waiting}");
+    choose(&served, &links["b"], &encrypted(&stage.sandbox, "1379").await).await.expect(200);
+    let view = served.get("/v1/batches/staff").await.expect(200).json();
+    assert_eq!(
+        (&view["issued"], &view["awaiting_pin"]),
+        (&json!(2), &json!(1)),
+        "of another upload: the ledger's count"
+    );
+
+    let lost = "row_id,cardholder,type,currency,replacement_for,replacement_reason,cancel_replaced,pin[choose]\n\
+        l,ich_1,virtual,eur,ic_sandbox00000001,lost,true,true\n";
+    served.upload("/v1/batches?name=lost&yes_cancel=1", lost.into()).await.expect(202);
+    let view = served.until_ended("lost").await;
+    assert_eq!(view["awaiting_pin"], json!(1), "{view}");
+    assert_eq!(stage.sandbox.account().changes.len(), 1, "the lost card is cancelled at once");
+    let link = links_of(&served, "lost").await.remove("l").unwrap();
+    choose(&served, &link, &encrypted(&stage.sandbox, "2580").await).await.expect(200);
+    assert_eq!(pins(&stage.sandbox)["lost/l"].as_deref(), Some("2580"));
+    assert_eq!(stage.sandbox.account().changes.len(), 1);
+}

@@ -201,6 +201,8 @@ async fn links_to_choose_a_pin_are_downloaded_and_cancelling_is_asked_for() {
         "row_id,cardholder,type,currency,pin[choose]\na,ich_1,virtual,eur,true\n=b,ich_2,virtual,eur,true\n";
     std::fs::write(&staff, rows).unwrap();
     browser.keys("#file", staff.to_str().unwrap()).await;
+    browser.click("#check").await;
+    browser.until_text("#verdict", "2 rows wait for a PIN that the cardholder chooses").await;
     browser.click("#issue").await;
     browser.until_text("#batch-state", "The batch is finished").await;
     browser.until_text("#figures", "Waiting for a PIN").await;

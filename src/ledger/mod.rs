@@ -202,6 +202,12 @@ impl Row {
         }
     }
 
+    /// Whether nothing was ever called for it: it only waits for its cardholder's PIN.
+    #[must_use]
+    pub fn was_never_begun(&self) -> bool {
+        self.state == State::AwaitingPin && self.attempts == 0
+    }
+
     /// Whether it stands at the same place of the same batch: then a database's indexes need no change.
     fn stands_like(&self, other: &Self) -> bool {
         self.batch == other.batch

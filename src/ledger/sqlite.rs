@@ -243,8 +243,10 @@ impl Sqlite {
         after: &str,
         limit: i64,
     ) -> Result<Vec<(String, String)>, LedgerError> {
-        let select = "SELECT name, value FROM metadata WHERE name > ?2 AND substr(name, 1, length(?1)) = ?1
-            ORDER BY name LIMIT ?3";
+        // The second bound is what lets the table's order end the search.
+        let select =
+            "SELECT name, value FROM metadata WHERE name > ?2 AND name >= ?1 AND name < ?1 || char(1114111)
+            AND substr(name, 1, length(?1)) = ?1 ORDER BY name LIMIT ?3";
         self.all(select, &[&prefix, &after, &limit], |mut columns, name| {
             let mut next = || columns.text().map(Option::unwrap_or_default);
             let read = next().and_then(|found| Ok((found, next()?)));

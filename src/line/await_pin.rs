@@ -3,17 +3,45 @@
 //! Nothing is called for it meanwhile, and nothing of it holds the account. When the PIN has been chosen the job comes down the
 //! line again, with it.
 
+use super::decision::CONFLICT;
+use super::gate::Standing;
 use super::{Line, Options, Stop};
-use crate::job::Job;
+use crate::job::{Job, JobId};
 use crate::ledger::{Conclude, Row, State};
 use crate::outcome::{Ended, Outcome, Refusal};
 
 /// The code of a refusal because a call with a chosen PIN had no effect, and the PIN is not kept.
 pub(super) const PIN_NEEDED: &str = "pin_needed";
 
-/// Whether the job waits for its PIN now, as far as its row says: none of its calls is open, and it has no effect.
+/// Whether the job waits for its PIN now, as far as its row says: none of its calls is open, and it has no effect. (A conflict is
+/// a card that exists.)
 pub(super) fn waits(job: &Job, known: Option<&Row>) -> bool {
-    job.chooses_pin && known.is_none_or(|row| matches!(row.state, State::Refused(_) | State::AwaitingPin))
+    job.chooses_pin
+        && known.is_none_or(|row| match &row.state {
+            State::AwaitingPin => true,
+            State::Refused(refusal) => refusal.code != CONFLICT,
+            State::Begun | State::Done(_) => false,
+        })
+}
+
+/// Whether a refusal is about a PIN's ciphertext: another one may be chosen.
+#[must_use]
+pub fn is_about_pin(code: &str) -> bool {
+    matches!(code, "stale_key" | "pin_in_clear") || code.starts_with("jwe_")
+}
+
+/// Of a job that waited, or may have: once its end is known it waits no more, and its link can be used no more.
+pub(super) async fn forget_if_ended(line: &Line, id: &JobId, ended: &Ended) {
+    let has_ended = match &ended.outcome {
+        Outcome::Done(_) => true,
+        Outcome::Refused(refusal) => !is_about_pin(&refusal.code),
+        Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => false,
+    };
+    if let Some(links) = line.parts.pin_links.as_ref().filter(|_| has_ended)
+        && let Err(error) = links.ended(id).await
+    {
+        tracing::warn!(job = %id, %error, "a job has ended, and its link for a PIN could not be taken back");
+    }
 }
 
 /// What a job that waits is refused with where a call of it is found to have had no effect.
@@ -29,15 +57,18 @@ pub(super) async fn await_pin(
     options: &Options<'_>,
 ) -> Result<Result<Ended, Option<Box<Row>>>, Stop> {
     let parts = &line.parts;
-    let Some(links) = &parts.pin_links else {
-        let reason =
-            "pin[choose] needs a page for cardholders: set pin_page.url to where they reach `embosser serve`";
-        return Ok(Ok(Ended::refused(Refusal::own("no_pin_page", reason))));
+    let is_called_off = options.gate.is_some_and(|gate| gate.standing() == Standing::CalledOff);
+    let links = match &parts.pin_links {
+        Some(_) if is_called_off => {
+            let reason = "the batch was cancelled before this row had begun";
+            return refused(line, job, known, Refusal::own("cancelled", reason)).await;
+        }
+        Some(links) => links,
+        None => {
+            let reason = "pin[choose] needs a page for cardholders: set pin_page.url to where they reach `embosser serve`";
+            return refused(line, job, known, Refusal::own("no_pin_page", reason)).await;
+        }
     };
-    if options.gate.is_some_and(|gate| gate.standing() == super::gate::Standing::CalledOff) {
-        let reason = "the batch was cancelled before this row had begun";
-        return Ok(Ok(Ended::refused(Refusal::own("cancelled", reason))));
-    }
     let made = links.await_pin(job).await?;
     let recorded_before =
         known.is_some_and(|row| row.state == State::AwaitingPin && job.asks_for(row.content));
@@ -58,4 +89,22 @@ pub(super) async fn await_pin(
         recorded_before,
         note: job.note.clone(),
     }))
+}
+
+/// Records that it has no effect, and does not wait.
+async fn refused(
+    line: &Line,
+    job: &Job,
+    known: Option<&Row>,
+    refusal: Refusal,
+) -> Result<Result<Ended, Option<Box<Row>>>, Stop> {
+    let parts = &line.parts;
+    let mut row = Row::of(&parts.scope, job, State::Refused(refusal.clone()), parts.clock.now());
+    if let Some(known) = known {
+        (row.generation, row.attempts) = (known.generation, known.attempts);
+    }
+    Ok(match parts.ledger.conclude(row, known).await? {
+        Conclude::Written(_) => Ok(Ended::refused(refusal)),
+        Conclude::Changed(found) => Err(found),
+    })
 }

@@ -232,7 +232,7 @@ impl Decision {
                     decision.other_was_asked_for();
                 }
             }
-            State::AwaitingPin => {}
+            State::AwaitingPin => decision.refused_before = row.attempts > 0,
             State::Done(card) => decision.finished = Some(Outcome::Done(card.clone())),
         }
         decision

@@ -19,6 +19,12 @@ pub enum EphemeralKey {
 impl Line {
     /// Asks for a key for one card and the page with this nonce.
     pub async fn ephemeral_key(&self, card: &str, nonce: &str) -> EphemeralKey {
+        // Of one account one process calls at a time, for this as for anything.
+        let _lease = match self.try_lease().await {
+            Ok(Ok(lease)) => lease,
+            Ok(Err(holder)) => return EphemeralKey::NotNow(format!("{holder} calls for this account")),
+            Err(error) => return EphemeralKey::NotNow(error.to_string()),
+        };
         let Ok(turn) = self.parts.pace.turn(Endpoint::EphemeralKeys).await else {
             return EphemeralKey::NotNow("the line is closed".into());
         };

@@ -46,6 +46,7 @@ use look::Looks;
 use refusals::Refusals;
 use vet::Batches;
 
+pub use await_pin::is_about_pin;
 pub(crate) use changes::card_of;
 pub use ephemeral_key::EphemeralKey;
 pub(crate) use job_locks::JobLocks;
@@ -215,7 +216,8 @@ impl From<Box<Job>> for Admitted {
 /// What was found of a job that is locked.
 struct Found {
     lock: JobLock,
-    known: Result<Option<Box<Row>>, LedgerError>,
+    /// None: it was not asked yet.
+    known: Option<Result<Option<Box<Row>>, LedgerError>>,
 }
 
 /// Why a job could not go on.
@@ -352,8 +354,11 @@ impl Line {
     /// Takes jobs in and asks what is known of them, all in one question; for who has several at once.
     pub async fn admit(&self, jobs: Vec<Box<Job>>) -> Vec<Admitted> {
         let stage = metrics::Stage::begin("admit");
-        let changes: Vec<_> = jobs.iter().map(|job| self.queued_change(job)).collect();
         let held: Vec<_> = jobs.into_iter().map(|job| (self.locks.try_take(&job.id), job)).collect();
+        // A place at a card only with the job's own lock in hand: of two copies of one job each would wait for the other.
+        let queued =
+            |(lock, job): &(Option<JobLock>, Box<Job>)| lock.as_ref().and_then(|_| self.queued_change(job));
+        let changes: Vec<_> = held.iter().map(queued).collect();
         let steps: Vec<_> = held
             .iter()
             .filter_map(|(lock, job)| lock.as_ref().map(|_| (job.id.clone(), job.step())))
@@ -369,7 +374,7 @@ impl Line {
             Err(error) => Err(error.clone()),
         };
         let admitted = held.into_iter().zip(changes).map(|((lock, job), change)| {
-            let found = lock.map(|lock| Found { lock, known: known_of_next() });
+            let found = lock.map(|lock| Found { lock, known: Some(known_of_next()) });
             Admitted { job, found, change }
         });
         admitted.collect()
@@ -377,8 +382,9 @@ impl Line {
 
     /// Gives a job its place among the changes of its card: for who hands jobs to tasks in the order in which they came.
     pub fn in_order(&self, job: Job) -> Admitted {
-        let change = self.queued_change(&job);
-        Admitted { job: Box::new(job), found: None, change }
+        let found = self.locks.try_take(&job.id).map(|lock| Found { lock, known: None });
+        let change = found.as_ref().and_then(|_| self.queued_change(&job));
+        Admitted { job: Box::new(job), found, change }
     }
 
     fn queued_change(&self, job: &Job) -> Option<Queued> {
@@ -408,6 +414,10 @@ impl Line {
         let in_flight = metrics::InFlight::begin();
         let Found { lock, known } = match found {
             Some(found) => found,
+            None => Found { lock: self.locks.take(&job.id).await, known: None },
+        };
+        let known = match known {
+            Some(known) => known,
             None => self.find(&job).await,
         };
         let ended = match known {
@@ -429,13 +439,12 @@ impl Line {
         ended
     }
 
-    /// Takes a job in when its turn has come.
-    async fn find(&self, job: &Job) -> Found {
-        let lock = self.locks.take(&job.id).await;
+    /// What is known of a job whose turn has come.
+    async fn find(&self, job: &Job) -> Result<Option<Box<Row>>, LedgerError> {
         let stage = metrics::Stage::begin("admit");
         let known = self.look_up(job).await;
         stage.ended();
-        Found { lock, known: known.map(|row| row.map(Box::new)) }
+        known.map(|row| row.map(Box::new))
     }
 
     async fn look_up(&self, job: &Job) -> Result<Option<Row>, LedgerError> {

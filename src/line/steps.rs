@@ -17,22 +17,38 @@ pub(super) async fn carry(
     if let Some(ended) = carry::conflict(&job, known.as_deref()) {
         return Some(ended);
     }
-    if job.chooses_pin && options.given_up.is_none() {
-        return carry_choice(line, job, change, known, options).await;
+    let waited = job.chooses_pin || known.as_ref().is_some_and(|row| row.state == State::AwaitingPin);
+    let id = waited.then(|| job.id.clone());
+    let ended = if job.chooses_pin && options.given_up.is_none() {
+        carry_choice(line, job, change, known, options).await?
+    } else {
+        carry_both(line, job, change, known, options).await?
+    };
+    if let Some(id) = id {
+        await_pin::forget_if_ended(line, &id, &ended).await;
     }
-    carry_both(line, job, change, known, options).await
+    Some(ended)
 }
 
 /// Carries a job whose cardholder is to choose its PIN: as far as it goes without. If a call with a PIN was begun, its end is
 /// found out first.
 async fn carry_choice(
     line: &Line,
-    job: Box<Job>,
+    mut job: Box<Job>,
     change: Option<Queued>,
     known: Option<Box<Row>>,
-    options: Options<'_>,
+    mut options: Options<'_>,
 ) -> Option<Ended> {
     if await_pin::waits(&job, known.as_deref()) {
+        // A card that was lost is not left alive until somebody has chosen a PIN for the next one.
+        if job.request.cancels_replaced() && line.parts.pin_links.is_some() {
+            if let Some(ended) = carry_first(line, &mut job, &mut options).await? {
+                return Some(ended);
+            }
+            if options.given_up.is_some() {
+                return carry_both(line, job, change, known, options).await;
+            }
+        }
         return until_it_waits(line, &job, known, &options).await;
     }
     let again = job.without_pin();
@@ -82,24 +98,35 @@ async fn carry_both(
     mut options: Options<'_>,
 ) -> Option<Ended> {
     let is_done = known.as_ref().is_some_and(|row| matches!(row.state, State::Done(_)));
-    if let Some(first) = job.take_first().filter(|_| !is_done) {
-        let known = match line.look_up(&first).await {
-            Ok(known) => known.map(Box::new),
-            Err(error) => {
-                line.halt_with((&error).into());
-                return None;
-            }
-        };
-        let of_first = Options { given_up: options.given_up.clone(), ..options };
-        let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;
-        match ended.outcome {
-            Outcome::Done(Output::Created(cardholder)) => job.request.set_cardholder(&cardholder.id),
-            // The card that is replaced is cancelled.
-            Outcome::Done(_) => {}
-            // The job has no effect then, and is recorded as one that has none.
-            Outcome::Refused(refusal) => options.given_up = Some(refusal),
-            Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => return Some(ended),
-        }
+    if is_done {
+        let _ = job.take_first();
+    }
+    if let Some(ended) = carry_first(line, &mut job, &mut options).await? {
+        return Some(ended);
     }
     carry::carry(line, job, change, known, options).await
+}
+
+/// Carries a job's first step, if there is one to be carried. Some end if nothing can follow it yet; the outer `None` if the
+/// line stopped.
+async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> Option<Option<Ended>> {
+    let Some(first) = job.take_first() else { return Some(None) };
+    let known = match line.look_up(&first).await {
+        Ok(known) => known.map(Box::new),
+        Err(error) => {
+            line.halt_with((&error).into());
+            return None;
+        }
+    };
+    let of_first = Options { given_up: options.given_up.clone(), gate: options.gate, recall: options.recall };
+    let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;
+    match ended.outcome {
+        Outcome::Done(Output::Created(cardholder)) => job.request.set_cardholder(&cardholder.id),
+        // The card that is replaced is cancelled.
+        Outcome::Done(_) => {}
+        // The job has no effect then, and is recorded as one that has none.
+        Outcome::Refused(refusal) => options.given_up = Some(refusal),
+        Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => return Some(Some(ended)),
+    }
+    Some(None)
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::look::{OfBatch, look_for_batch};
 use super::{Line, Stop};
 use crate::job::{Batch, Job, JobId, Step};
-use crate::ledger::Only;
+use crate::ledger::{Kind, Only, Row};
 
 /// Most batches that are remembered: a bound on memory. For one that is not, the ledger is asked again.
 const BATCHES_MAX: usize = 10_000;
@@ -78,9 +78,14 @@ impl Known {
             return Ok(known);
         }
         // Rows without that word are of an embosser that looked for none: they were begun with this ledger.
-        let has_rows =
-            !parts.ledger.batch_page(&parts.scope, batch, None, Only::default(), 1).await?.is_empty();
-        Ok(if has_rows { Self::Trusted } else { Self::Absent(0) })
+        for kind in [Kind::Begun, Kind::Done, Kind::Refused] {
+            // One that waits for its cardholder's PIN was not begun, and proves nothing.
+            let rows = parts.ledger.batch_page(&parts.scope, batch, None, Only::of(kind), 1).await?;
+            if !rows.is_empty() {
+                return Ok(Self::Trusted);
+            }
+        }
+        Ok(Self::Absent(0))
     }
 
     /// Before anything of the batch is recorded, so that whoever goes on with it knows.
@@ -99,7 +104,7 @@ async fn is_all_known(line: &Line, jobs: &[JobId]) -> Result<bool, Stop> {
     for job in jobs {
         let steps = Step::every().map(|step| (job.clone(), step)).collect();
         let rows = line.parts.ledger.look_up_all(&line.parts.scope, steps).await?;
-        if rows.iter().all(Option::is_none) {
+        if rows.iter().flatten().all(Row::was_never_begun) {
             return Ok(false);
         }
     }

@@ -81,6 +81,8 @@ pub struct Present {
     pub refused: u64,
     /// Begun, and their end is not known.
     pub begun: u64,
+    /// Waiting for their cardholder's PIN.
+    pub awaiting_pin: u64,
     /// Those of all that have a note.
     pub noted: u64,
 }
@@ -90,8 +92,8 @@ impl Present {
         match kind {
             Kind::Done => self.issued += 1,
             Kind::Refused => self.refused += 1,
-            // It may come to have one.
-            Kind::Begun | Kind::AwaitingPin => self.begun += 1,
+            Kind::Begun => self.begun += 1,
+            Kind::AwaitingPin => self.awaiting_pin += 1,
         }
     }
 }

@@ -28,6 +28,9 @@ pub(super) struct Awaiting {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline_ms: Option<i64>,
     pub(super) since_ms: i64,
+    /// Whether its latest link was given to whoever sends it to the cardholder.
+    #[serde(default)]
+    pub(super) is_told: bool,
     /// Its latest link's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) link: Option<String>,
@@ -49,7 +52,7 @@ pub struct Waits {
 }
 
 impl Awaiting {
-    pub(super) fn of(job: &Job, since_ms: i64, link: Option<String>) -> Self {
+    pub(super) fn of(job: &Job, since_ms: i64, link: Option<String>, is_told: bool) -> Self {
         Self {
             batch: job.batch.to_string(),
             row: job.place.as_ref().map(|place| place.row),
@@ -60,6 +63,7 @@ impl Awaiting {
             card_id: job.request.target.clone(),
             deadline_ms: job.deadline.map(Time::unix_ms),
             since_ms,
+            is_told,
             link,
         }
     }

@@ -121,7 +121,8 @@ const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
 
 /// What the names of a kind of entries begin with, in the ledger's metadata.
 pub(super) fn under(kind: &str, scope: &Scope) -> String {
-    format!("{kind}:{}:", scope.as_str())
+    // No scope has this in it, so that of two of which one begins like the other each has its own.
+    format!("{kind}:{}|", scope.as_str())
 }
 
 /// The name of a link's entry.

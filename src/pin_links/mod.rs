@@ -158,23 +158,56 @@ impl PinLinks {
             let known = self.ledger.metadata(&name).await?;
             let before = known.as_deref().and_then(Awaiting::of_json);
             let since_ms = before.as_ref().map_or(self.clock.now().unix_ms(), |before| before.since_ms);
-            let usable = match before.as_ref().and_then(|before| before.link.clone()) {
-                Some(hash) => self.usable_of(&hash).await?.map(|_| hash),
-                None => None,
+            let former = before.as_ref().and_then(|before| before.link.clone());
+            let is_given = match &former {
+                // One that nobody was told of, as this process or its connection ended first, is as good as none.
+                Some(hash) => {
+                    before.as_ref().is_some_and(|before| before.is_told) && self.serves(hash).await?
+                }
+                None => false,
             };
-            let made = (usable.is_none() && self.when == LinksWhen::AtOnce).then(|| self.new_link(CHOOSE));
-            let link = usable.or_else(|| made.as_ref().map(|(_, hash)| hash.clone()));
+            let made = (!is_given && self.when == LinksWhen::AtOnce).then(|| self.new_link(CHOOSE));
             if let Some((made, hash)) = &made {
                 self.write_link(hash, Purpose::Choose { job: job.id.to_string() }, made.expires).await?;
             }
-            let value = Awaiting::of(job, since_ms, link).to_json();
+            let is_told = made.is_none() && before.is_some_and(|before| before.is_told);
+            let link = made.as_ref().map(|(_, hash)| hash.clone()).or_else(|| former.clone());
+            let value = Awaiting::of(job, since_ms, link, is_told).to_json();
             if known.as_ref() == Some(&value)
                 || self.ledger.swap_metadata(&*name, known, Some(value)).await?.is_ok()
             {
+                if let (Some(former), true) = (former, made.is_some()) {
+                    self.revoke_hash(&former).await?;
+                }
                 return Ok(made.map(|(made, _)| made));
             }
         }
         Ok(None)
+    }
+
+    /// A job's link was given to whoever sends it to the cardholder: from now on it is not made anew by itself.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn told(&self, job: &JobId) -> Result<(), LedgerError> {
+        for _ in 0..TRIES_MAX {
+            let name = self.awaiting(job);
+            let known = self.ledger.metadata(&name).await?;
+            let Some(mut awaiting) = known.as_deref().and_then(Awaiting::of_json) else { return Ok(()) };
+            if std::mem::replace(&mut awaiting.is_told, true) {
+                return Ok(());
+            }
+            if self.ledger.swap_metadata(name, known, Some(awaiting.to_json())).await?.is_ok() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same links, over another connection: for looks that are to delay no job.
+    #[must_use]
+    pub fn over(&self, ledger: &Ledger) -> Self {
+        Self { ledger: ledger.clone(), ..self.clone() }
     }
 
     /// Makes a new link for a job that waits; the one before can be used no more. None if no such job waits.
@@ -189,6 +222,7 @@ impl PinLinks {
             let (made, hash) = self.new_link(CHOOSE);
             self.write_link(&hash, Purpose::Choose { job: job.to_string() }, made.expires).await?;
             let before = awaiting.link.replace(hash);
+            awaiting.is_told = true;
             if self.ledger.swap_metadata(name, known, Some(awaiting.to_json())).await?.is_ok() {
                 if let Some(before) = before {
                     self.revoke_hash(&before).await?;
@@ -251,13 +285,17 @@ impl PinLinks {
         Ok(())
     }
 
-    /// A job that waits, with the PIN that was chosen.
+    /// A job that waits, if this is its latest link.
     ///
     /// # Errors
     /// If the ledger does not serve.
-    pub async fn waits(&self, job: &JobId) -> Result<Option<Waits>, LedgerError> {
+    pub async fn waits(&self, job: &JobId, link: &Usable) -> Result<Option<Waits>, LedgerError> {
         let known = self.ledger.metadata(&self.awaiting(job)).await?;
-        Ok(known.as_deref().and_then(Awaiting::of_json).and_then(|awaiting| awaiting.waits(job)))
+        let awaiting = known.as_deref().and_then(Awaiting::of_json);
+        let is_latest = |awaiting: &Awaiting| {
+            awaiting.link.as_ref().is_some_and(|hash| link.name == name_of(&self.scope, hash))
+        };
+        Ok(awaiting.filter(is_latest).and_then(|awaiting| awaiting.waits(job)))
     }
 
     /// A job waits no more: its end is known, and nothing of what it asked for is kept beside that.
@@ -372,19 +410,16 @@ impl PinLinks {
         Ok(found.and_then(|value| Link::of_json(&value).map(|link| (value, link))))
     }
 
-    async fn usable_of(&self, hash: &str) -> Result<Option<Usable>, LedgerError> {
-        let found = self.link_of(hash).await?;
+    /// Whether a link can be used, or is being used at this moment.
+    async fn serves(&self, hash: &str) -> Result<bool, LedgerError> {
         let now = self.clock.now();
-        Ok(found.filter(|(_, link)| link.standing(now) == Standing::Usable).map(|(value, link)| Usable {
-            name: name_of(&self.scope, hash),
-            value,
-            link,
-        }))
+        let found = self.link_of(hash).await?;
+        Ok(found.is_some_and(|(_, link)| link.standing(now) == Standing::Usable))
     }
 
     async fn revoke_hash(&self, hash: &str) -> Result<bool, LedgerError> {
         let Some((value, link)) = self.link_of(hash).await? else { return Ok(false) };
-        if link.used_ms.is_some() || link.revoked_ms.is_some() {
+        if link.revoked_ms.is_some() {
             return Ok(false);
         }
         let revoked = Link { revoked_ms: Some(self.clock.now().unix_ms()), ..link };

@@ -31,6 +31,8 @@ pub struct Results {
     file: BufWriter<File>,
     /// Links of the file that was there, by their jobs: the ledger does not know them, and whoever waits still has them.
     links: HashMap<String, String>,
+    /// Jobs whose links were made for this very file.
+    linked: Vec<String>,
     /// Row, offset and length of each line written, to put them in order without keeping them.
     lines: Vec<(u64, u64, u32)>,
     offset: u64,
@@ -80,7 +82,17 @@ impl Results {
         let offset = header.len() as u64;
         let (lines, bytes) = (Vec::new(), Vec::new());
         let scope = scope.to_owned();
-        Ok(Self { place, scope, file, links, lines, offset, bytes, flushed: Instant::now() })
+        Ok(Self {
+            place,
+            scope,
+            file,
+            links,
+            linked: Vec::new(),
+            lines,
+            offset,
+            bytes,
+            flushed: Instant::now(),
+        })
     }
 
     /// Appends a row's line.
@@ -94,6 +106,9 @@ impl Results {
             && let (Some(link), Some(cell)) = (self.links.get(line.job_id), cells.last_mut())
         {
             *cell = link.as_str().into();
+        }
+        if let Outcome::AwaitingPin(Some(_)) = line.ended.outcome {
+            self.linked.push(line.job_id.to_owned());
         }
         record_into(&mut self.bytes, &cells)?;
         self.file.write_all(&self.bytes)?;
@@ -122,17 +137,18 @@ impl Results {
             .map(Some)
     }
 
-    /// Puts the lines into the manifest's order, and the file to its place.
+    /// Puts the lines into the manifest's order, and the file to its place. Answers the jobs whose links were made for it.
     ///
     /// # Errors
     /// If that cannot be done; then what was at the place stays there.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(mut self) -> io::Result<Vec<String>> {
         self.file.flush()?;
-        let Place::Beside(partial) = &self.place else { return Ok(()) };
+        let linked = std::mem::take(&mut self.linked);
+        let Place::Beside(partial) = &self.place else { return Ok(linked) };
         // Somebody may have put a file there meanwhile.
         earlier::may_be_replaced(&partial.target, &self.scope)?;
         if self.lines.is_sorted_by_key(|(row, ..)| *row) {
-            return partial.put(self.file.get_ref());
+            return partial.put(self.file.get_ref()).map(|()| linked);
         }
         self.lines.sort_unstable();
         let (ordered_partial, ordered) = Partial::begin(&partial.target)?;
@@ -153,7 +169,7 @@ impl Results {
             at = offset.cast_signed() + i64::from(*length);
         }
         ordered.flush()?;
-        ordered_partial.put(ordered.get_ref())
+        ordered_partial.put(ordered.get_ref()).map(|()| linked)
     }
 }
 

@@ -24,7 +24,8 @@ pub(super) fn others(ledger: &BatchCounts, present: Present) -> Counts {
     Counts {
         issued: ledger.issued.saturating_sub(present.issued),
         refused: ledger.refused.saturating_sub(present.refused),
-        unresolved: (ledger.unresolved + ledger.awaiting_pin).saturating_sub(present.begun),
+        unresolved: ledger.unresolved.saturating_sub(present.begun),
+        awaiting_pin: ledger.awaiting_pin.saturating_sub(present.awaiting_pin),
         noted: ledger.noted.saturating_sub(present.noted),
         ..Counts::default()
     }
@@ -245,7 +246,7 @@ impl Batch {
             issued: counts.issued + self.others.issued,
             refused: counts.refused + self.others.refused,
             unresolved: counts.unresolved + self.others.unresolved,
-            awaiting_pin: counts.awaiting_pin,
+            awaiting_pin: counts.awaiting_pin + self.others.awaiting_pin,
             waiting,
             recorded_before: counts.recorded + self.others.ended(),
             known_before: Some(self.known_before),

@@ -107,7 +107,7 @@ pub(super) enum Sent {
 
 /// Takes a job in.
 pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Problem> {
-    let job = decode(&read(server, request, "job").await?, server.parts.account.as_deref())?;
+    let job = decode(&read(server, request, "job", JOB_BYTES_MAX).await?, server.parts.account.as_deref())?;
     server.ready()?;
     let different = || {
         Problem::new(
@@ -162,6 +162,7 @@ pub(super) async fn read(
     server: &Server,
     request: Request,
     what: &str,
+    bytes_max: usize,
 ) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let json = request
         .headers()
@@ -173,7 +174,7 @@ pub(super) async fn read(
         return Err(Problem::new(Kind::UnsupportedMediaType, format!("send the {what} as application/json")));
     }
     // With its whole room from the beginning, so that no unwiped copy is left behind by growing.
-    let mut body = Zeroizing::new(Vec::with_capacity(JOB_BYTES_MAX));
+    let mut body = Zeroizing::new(Vec::with_capacity(bytes_max));
     let mut pieces = request.into_body().into_data_stream();
     loop {
         let piece = tokio::time::timeout(server.limits.idle_max, pieces.next())
@@ -181,8 +182,8 @@ pub(super) async fn read(
             .map_err(|_| Problem::new(Kind::TooSlow, format!("the {what} brought nothing for too long")))?;
         let Some(piece) = piece else { return Ok(body) };
         let piece = piece.map_err(|_| Problem::new(Kind::BadRequest, format!("the {what} ended early")))?;
-        if body.len() + piece.len() > JOB_BYTES_MAX {
-            return Err(Problem::new(Kind::TooLarge, format!("a {what} has at most {JOB_BYTES_MAX} bytes")));
+        if body.len() + piece.len() > bytes_max {
+            return Err(Problem::new(Kind::TooLarge, format!("a {what} has at most {bytes_max} bytes")));
         }
         body.extend_from_slice(&piece);
     }

@@ -43,7 +43,7 @@ fn limiter<K: Hash + Eq + Clone>((per_minute, burst): (u32, u32)) -> Keyed<K> {
 impl PinLimits {
     /// A request from an address.
     pub(super) fn address(&self, address: IpAddr) -> Result<(), Problem> {
-        asked(&self.addresses, &address)
+        asked(&self.addresses, &network_of(address))
     }
 
     /// A request with a link's text.
@@ -54,7 +54,18 @@ impl PinLimits {
     /// The address came with a link that cannot be used.
     pub(super) fn guessed(&self, address: IpAddr) {
         for _ in 0..GUESS_COSTS {
-            let _ = self.addresses.check_key(&address);
+            let _ = self.addresses.check_key(&network_of(address));
+        }
+    }
+}
+
+/// Whose address it is: of IPv6 a customer has 64 bits for himself.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            const CUSTOMERS_OWN: u128 = (1 << 64) - 1;
+            std::net::Ipv6Addr::from_bits(address.to_bits() & !CUSTOMERS_OWN).into()
         }
     }
 }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -17,16 +18,17 @@ use super::problem::{Kind, Problem};
 use crate::config::PinPageConfig;
 use crate::job::{Job, JobId, PinDigest};
 use crate::jwe;
-use crate::line::{Line, Options, standing_of};
+use crate::ledger::{Row, State};
+use crate::line::{Line, Options, is_about_pin, standing_of};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome};
 use crate::pin::PinJwe;
-use crate::pin_links::{PinLinks, Purpose, Show, Unusable, Usable};
+use crate::pin_links::{PinLinks, Purpose, Show, Unusable, Usable, Waits};
 use crate::stripe::StandingAnswer;
 
 /// How long a page waits for its card's last digits, without which it does as well.
 const LAST4_WITHIN: Duration = Duration::from_secs(3);
-/// How long a page waits for its job's end. A longer one goes on without it.
+/// How long a job with a chosen PIN may take before it is called back, so that no PIN waits here.
 const WAITS_FOR: Duration = Duration::from_secs(25);
 
 /// A link's text, wiped when it is dropped.
@@ -165,7 +167,12 @@ impl Server {
     }
 
     /// The link of this text for this PIN; none if it was used for this very ciphertext, which was taken.
-    async fn link_for(&self, token: &str, pin: &PinJwe, address: IpAddr) -> Result<Option<Usable>, Problem> {
+    async fn link_for(
+        &self,
+        token: &str,
+        pin: PinDigest,
+        address: IpAddr,
+    ) -> Result<Option<Usable>, Problem> {
         self.pin_limits.address(address)?;
         self.pin_limits.link(token)?;
         let links = self.for_cardholders()?.links;
@@ -176,15 +183,40 @@ impl Server {
                 Err(found) => found,
             };
             // A browser sends a request again whose connection broke, and must not be told that its own link was used.
-            let Some(job) = found.used_for(PinDigest::of(pin)) else {
-                return Err(self.came_in_vain(&found, address));
-            };
+            let Some(job) = found.used_for(pin) else { return Err(self.came_in_vain(&found, address)) };
             let id = JobId::new(job).map_err(|_| unusable())?;
-            if links.waits(&id).await?.is_none() || tokio::time::Instant::now() > until {
-                return Ok(None);
+            let row = self.row_of(&id).await?;
+            let is_late = tokio::time::Instant::now() > until;
+            match row.as_ref().map(|row| &row.state) {
+                Some(State::Done(_)) if row.as_ref().is_some_and(|row| row.pin == Some(pin)) => {
+                    return Ok(None);
+                }
+                Some(State::Begun) if is_late && row.as_ref().is_some_and(|row| row.pin == Some(pin)) => {
+                    return Ok(None);
+                }
+                Some(State::Done(_)) => return Err(self.came_in_vain(&found, address)),
+                _ if is_late => return Err(self.came_in_vain(&found, address)),
+                _ => tokio::time::sleep(LOOKS_AGAIN).await,
             }
-            tokio::time::sleep(LOOKS_AGAIN).await;
         }
+    }
+
+    /// What is known of a job.
+    async fn row_of(&self, id: &JobId) -> Result<Option<Row>, Problem> {
+        Ok(self.parts.views.look_up(self.scope(), id).await?)
+    }
+
+    /// The job that waits behind a link, if it still does: one that ended elsewhere, or whose call is open, takes no PIN.
+    async fn waits_behind(&self, usable: &Usable, id: &JobId) -> Result<Option<Waits>, Problem> {
+        let is_open = match self.row_of(id).await?.map(|row| row.state) {
+            None | Some(State::AwaitingPin) => true,
+            Some(State::Refused(refusal)) => is_about_pin(&refusal.code),
+            Some(State::Begun | State::Done(_)) => false,
+        };
+        if !is_open {
+            return Ok(None);
+        }
+        Ok(self.for_cardholders()?.links.waits(id, usable).await?)
     }
 }
 
@@ -212,7 +244,7 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
     let (kind, card, view) = match usable.purpose() {
         Purpose::Choose { job } => {
             let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
-            let waits = there.links.waits(&id).await?.ok_or_else(unusable)?;
+            let waits = server.waits_behind(&usable, &id).await?.ok_or_else(unusable)?;
             refused.extend(waits.birth_year.clone());
             (LinkKind::Choose, waits.changes().map(str::to_owned), None)
         }
@@ -253,6 +285,8 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
 /// The last digits of a card, if Stripe tells them soon.
 async fn last4_of(line: &Line, card: &str) -> Option<String> {
     let parts = line.parts();
+    // Of one account one process calls at a time, for this as for anything.
+    let Ok(Ok(_lease)) = line.try_lease().await else { return None };
     let asked = standing_of(&parts.pace, &parts.client, card);
     match tokio::time::timeout(LAST4_WITHIN, asked).await {
         Ok(StandingAnswer::Found(standing)) => Some(standing.last4).filter(|last4| !last4.is_empty()),
@@ -263,56 +297,97 @@ async fn last4_of(line: &Line, card: &str) -> Option<String> {
 /// Takes a PIN that was chosen, and has its job go on.
 pub(super) async fn choose(server: &Server, body: ChooseBody, address: IpAddr) -> Result<TakenView, Problem> {
     let ChooseBody { link, pin } = body;
-    let Some(usable) = server.link_for(&link, &pin, address).await? else { return Ok(TAKEN) };
+    let digest = PinDigest::of(&pin);
+    let Some(usable) = server.link_for(&link, digest, address).await? else { return Ok(TAKEN) };
     if let Err(refusal) = jwe::inspect(pin.expose()) {
         return Err(Problem::new(Kind::PinUnusable, format!("the encrypted PIN: {refusal}")));
     }
     server.ready()?;
     let there = server.for_cardholders()?;
+    if let Some(reason) = there.line.all_wait_for() {
+        // A PIN is not to wait here for that.
+        tracing::warn!(reason, "a PIN was not taken at this moment");
+        return Err(not_now());
+    }
     let Purpose::Choose { job } = usable.purpose() else { return Err(unusable()) };
     let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
-    let waits = there.links.waits(&id).await?.ok_or_else(unusable)?;
-    if !there.links.claim(&usable, Some(PinDigest::of(&pin))).await? {
+    if !there.links.claim(&usable, Some(digest)).await? {
         tracing::warn!("a link was used by somebody else at the same moment");
         return Err(unusable());
     }
+    // Now that nobody else can: what the job asks for may have been changed until then.
+    let Some(waits) = server.waits_behind(&usable, &id).await? else { return Err(unusable()) };
     let job = waits.into_job(Some(pin));
     // On a task of its own: a page that is closed stops nothing that was begun.
     let (server_of_task, line) = (server.clone(), there.line.clone());
-    let carried = server.tasks.spawn(async move { carry(&server_of_task, &line, job, usable).await });
-    match tokio::time::timeout(WAITS_FOR, carried).await {
-        Ok(Ok(taken)) => taken,
-        Ok(Err(_)) => Err(Problem::new(Kind::Internal, "a bug; it has been logged")),
-        Err(_) => Ok(TAKEN),
+    let carried = server.tasks.spawn(async move { carry(&server_of_task, &line, job, usable, digest).await });
+    carried.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
+}
+
+const CARD_REFUSED: &str = "the card could not be made or changed; its sender must look";
+const TAKEN: TakenView = TakenView { state: "taken" };
+
+fn not_now() -> Problem {
+    Problem::new(Kind::NotNow, "nothing can be taken at this moment; try again in a while")
+}
+
+/// Carries a job with its PIN, for as long as a page waits: then it is called back, and what is under way ends.
+async fn carried_soon(line: &Line, job: Job) -> Option<Ended> {
+    let recall = CancellationToken::new();
+    let way = Options { recall: Some(&recall), ..Options::default() };
+    let mut carried = std::pin::pin!(line.carry(job, way));
+    tokio::select! {
+        ended = &mut carried => ended,
+        () = tokio::time::sleep(WAITS_FOR) => {
+            recall.cancel();
+            carried.await
+        }
     }
 }
 
-const TAKEN: TakenView = TakenView { state: "taken" };
-
 /// What came of a job with its PIN.
-async fn carry(server: &Server, line: &Line, job: Job, usable: Usable) -> Result<TakenView, Problem> {
+async fn carry(
+    server: &Server,
+    line: &Line,
+    job: Job,
+    usable: Usable,
+    pin: PinDigest,
+) -> Result<TakenView, Problem> {
     let links = server.for_cardholders()?.links;
     let (id, batch, again) = (job.id.clone(), job.batch.clone(), job.without_pin());
-    let Some(ended) = line.carry(job, Options::default()).await else {
-        links.give_back(&usable).await?;
-        return Err(Problem::new(Kind::NotNow, "nothing can be taken at this moment; try again in a while"));
-    };
-    let problem = match &ended.outcome {
-        // Its end is found out later; the PIN was sent, and is not asked for again before that is known.
-        Outcome::Unresolved(_) => return Ok(TAKEN),
-        Outcome::Done(_) | Outcome::AwaitingPin(_) => None,
-        Outcome::Refused(refusal) => of_pin(&refusal.code),
+    let ended = carried_soon(line, job).await;
+    // Its end may be another's: only what the ledger says of this very ciphertext is told.
+    let has_this_pin =
+        || async { Ok::<_, Problem>(server.row_of(&id).await?.filter(|row| row.pin == Some(pin))) };
+    let problem = match ended.as_ref().map(|ended| &ended.outcome) {
+        // A card that was there already, from another ledger's time for instance, keeps the PIN that it has.
+        Some(Outcome::Done(_)) if has_this_pin().await?.is_none() => {
+            tracing::warn!(job = %id, "a PIN was chosen for a card that was made before; it was not applied");
+            return Err(Problem::new(Kind::CardRefused, CARD_REFUSED));
+        }
+        Some(Outcome::Done(_)) => None,
+        Some(Outcome::Refused(refusal)) => of_pin(&refusal.code),
+        // It was sent: how that ended is found out later, and the PIN is not asked for again before.
+        Some(Outcome::Unresolved(_))
+            if has_this_pin().await?.is_some_and(|row| row.state == State::Begun) =>
+        {
+            return Ok(TAKEN);
+        }
+        None | Some(Outcome::Unresolved(_) | Outcome::AwaitingPin(_)) => Some(Kind::NotNow),
     };
     if let Some(kind) = problem {
         // It goes on waiting, with the same link.
-        let _ = line.carry(again, Options::default()).await;
+        if kind != Kind::NotNow {
+            let _ = line.carry(again, Options::default()).await;
+        }
         links.give_back(&usable).await?;
-        let detail = match &ended.outcome {
-            Outcome::Refused(refusal) => refusal.message.clone(),
-            _ => String::new(),
-        };
-        return Err(Problem::new(kind, detail));
+        return Err(match (kind, ended.map(|ended| ended.outcome)) {
+            (Kind::NotNow, _) => not_now(),
+            (kind, Some(Outcome::Refused(refusal))) => Problem::new(kind, refusal.message),
+            (kind, _) => Problem::new(kind, ""),
+        });
     }
+    let Some(ended) = ended else { return Err(not_now()) };
     links.ended(&id).await?;
     server.batches.pin_chosen(batch.as_str(), &ended);
     metrics::pin_link("used");
@@ -323,10 +398,7 @@ fn ended_well(ended: &Ended) -> Result<TakenView, Problem> {
     match &ended.outcome {
         Outcome::Refused(refusal) => {
             tracing::warn!(code = %refusal.code, reason = refusal.message, "a card with a chosen PIN was refused");
-            Err(Problem::new(
-                Kind::CardRefused,
-                "the card could not be made or changed; its sender must look",
-            ))
+            Err(Problem::new(Kind::CardRefused, CARD_REFUSED))
         }
         _ => Ok(TAKEN),
     }
@@ -336,9 +408,7 @@ fn ended_well(ended: &Ended) -> Result<TakenView, Problem> {
 fn of_pin(code: &str) -> Option<Kind> {
     match code {
         "stale_key" => Some(Kind::StaleKey),
-        "pin_key_unavailable" | "cancelled" => Some(Kind::NotNow),
-        "expired" => None,
-        code if code.starts_with("jwe_") || code == "pin_in_clear" => Some(Kind::PinUnusable),
+        code if is_about_pin(code) => Some(Kind::PinUnusable),
         _ => None,
     }
 }
@@ -346,10 +416,11 @@ fn of_pin(code: &str) -> Option<Kind> {
 /// Counts the jobs that wait, for the metrics, until the server stops.
 pub(super) async fn count_waiting(server: Server) {
     /// Between two counts.
-    const EVERY: Duration = Duration::from_secs(30);
+    const EVERY: Duration = Duration::from_secs(60);
     let Ok(there) = server.for_cardholders() else { return };
     loop {
-        match there.links.waiting_by_age().await {
+        // Over the connection for views: it is to delay no job.
+        match there.links.over(&server.parts.views).waiting_by_age().await {
             Ok(by_age) => metrics::pins_awaited(by_age),
             Err(error) => tracing::warn!(%error, "the jobs that wait for a PIN cannot be counted"),
         }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::Worker;
 use super::in_flight::{Back, InFlight};
 use crate::intake::document;
+use crate::job::JobId;
 use crate::killpoint;
 use crate::metrics;
 use crate::outcome::Ended;
@@ -70,6 +71,7 @@ impl Worker {
         let (word, published) = match settlement {
             Settlement::Answer(event) => {
                 self.publish_event(&event, &delivery).await;
+                self.link_was_told(&event).await;
                 ("answered", Ok(()))
             }
             Settlement::Retry => {
@@ -124,6 +126,15 @@ impl Worker {
         if self.publish(&message).await.is_err() {
             // Nobody listens; the ledger has it.
             metrics::result_unheard();
+        }
+    }
+
+    /// A link that an event told is not made anew by itself; one that was lost with its connection is.
+    async fn link_was_told(&self, event: &ResultEvent) {
+        let (Some(_), Some(links)) = (&event.pin_link, &self.line.parts().pin_links) else { return };
+        let Some(Ok(id)) = event.id.as_deref().map(JobId::new) else { return };
+        if let Err(error) = links.told(&id).await {
+            tracing::warn!(job = %id, %error, "a link was told, and that could not be recorded");
         }
     }
 

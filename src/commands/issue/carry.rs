@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{self, StreamExt as _};
 use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
@@ -62,7 +63,27 @@ pub(super) async fn carry_all(
     };
     let finishing = move || written.and_then(Results::finish);
     let written = tokio::task::spawn_blocking(finishing).await.map_err(|error| error.to_string())?;
+    let written = match written {
+        Ok(linked) => {
+            links_were_told(&line, linked).await;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
     Ok(Carried { taken, cut, written, took: began.elapsed() })
+}
+
+/// The results are at their place, with these jobs' links in them.
+async fn links_were_told(line: &Line, linked: Vec<String>) {
+    /// Written at once: the ledger commits them together.
+    const AT_ONCE: usize = 64;
+    let Some(links) = &line.parts().pin_links else { return };
+    let ids = linked.into_iter().filter_map(|id| JobId::new(id).ok());
+    let told = stream::iter(ids).map(|id| async move { links.told(&id).await });
+    let failed = told.buffer_unordered(AT_ONCE).filter_map(async |told| told.err()).collect::<Vec<_>>().await;
+    if let Some(error) = failed.first() {
+        tracing::warn!(%error, "links were told, and that could not be recorded; the next run makes them anew");
+    }
 }
 
 /// The line, and where the end of each row goes.

@@ -221,7 +221,7 @@ impl<'l> Carried<'l> {
     async fn is_vetted(&mut self) -> Result<bool, Stop> {
         let parts = &self.line.parts;
         if self.is_vetted
-            || self.known.is_some()
+            || self.known.as_deref().is_some_and(|row| !row.was_never_begun())
             || parts.vet == Vet::No
             || parts.look_first == LookFirst::Yes
         {

@@ -59,6 +59,8 @@ pub(super) struct CheckView {
     pub(super) known_before: u64,
     /// Seconds that issuing them will take.
     pub(super) eta_seconds: f64,
+    /// What whoever sends these rows should know, in sentences: that a replacement inherits no PIN, for instance.
+    pub(super) notes: Vec<String>,
 }
 
 /// Batches, those last heard of first.
@@ -173,6 +175,7 @@ pub(super) async fn check_manifest(
         cardholders: report.cardholders,
         known_before,
         eta_seconds: eta(report.calls().saturating_sub(known_before), 0.0, server.pace_per_second()),
+        notes: report.notes(),
     }))
 }
 

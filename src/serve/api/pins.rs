@@ -1,6 +1,7 @@
 //! The endpoints of PINs: those behind cardholders' pages, which need no token, and those by which links are given out.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -15,7 +16,7 @@ use crate::metrics;
 use crate::operation::is_card_id;
 use crate::pin_links::{Made, Show, Waiting};
 use crate::serve::Server;
-use crate::serve::access::Operate;
+use crate::serve::access::{Operate, Role};
 use crate::serve::connection::Peer;
 use crate::serve::extract::{Path, Query};
 use crate::serve::jobs;
@@ -23,11 +24,16 @@ use crate::serve::pin_view::{self, KeyBody, KeyView};
 use crate::serve::pins::{self, ChooseBody, LinkView, LookBody, TakenView};
 use crate::serve::problem::{Kind, Problem};
 
-/// Most links that are made at once.
-const LINKS_MAX: usize = 10_000;
+/// Most links that one request makes; the next one goes on.
+const LINKS_MAX: usize = 1000;
+/// A request's JSON: a JWE has at most 5,000 characters. Anybody may send one, so it is small, and soon there.
+const BODY_BYTES_MAX: usize = 16 << 10;
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 async fn body_of<T: DeserializeOwned>(server: &Server, request: Request) -> Result<T, Problem> {
-    let body = jobs::read(server, request, "request").await?;
+    let read = jobs::read(server, request, "request", BODY_BYTES_MAX);
+    let body = tokio::time::timeout(BODY_WITHIN, read).await;
+    let body = body.map_err(|_| Problem::new(Kind::TooSlow, "the request took too long to come"))??;
     // The error would quote a value.
     serde_json::from_slice(&body).map_err(|_| {
         Problem::new(Kind::BadRequest, "the request is not the JSON that /openapi.json says it is")
@@ -194,6 +200,8 @@ pub(super) struct MakeBody {
     /// Whether jobs with a link that can be used get another one in its place.
     #[serde(default)]
     renew: bool,
+    /// With a batch: the `next` of the answer before this one.
+    after: Option<String>,
 }
 
 /// A link, for its cardholder alone. Its text is told once, here.
@@ -212,6 +220,8 @@ struct LinkMade {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct LinksMade {
     links: Vec<LinkMade>,
+    /// Give this as `after`, with the same batch, for more; null if these were the last.
+    next: Option<String>,
 }
 
 /// Make links: for a batch's jobs or for one job that wait for a PIN, or for looking at a card's PIN.
@@ -228,15 +238,19 @@ pub(super) struct LinksMade {
 pub(super) async fn make_links(
     _: Operate,
     State(server): State<Server>,
+    headers: HeaderMap,
     request: Request,
 ) -> Result<Json<LinksMade>, Problem> {
     let body: MakeBody = body_of(&server, request).await?;
     let there = server.for_cardholders()?;
+    let mut next = None;
     let links = match (body.batch, body.job, body.card) {
         (Some(batch), None, None) => {
             let batch = Batch::new(batch);
             let batch = batch.map_err(|error| Problem::new(Kind::BadRequest, format!("`batch` {error}")))?;
-            of_batch(&server, &batch, body.renew).await?
+            let (made, after) = of_batch(&server, &batch, body.renew, body.after.unwrap_or_default()).await?;
+            next = after;
+            made
         }
         (None, Some(job), None) => {
             let none = || Problem::new(Kind::NotFound, "no such job waits for a PIN");
@@ -245,6 +259,8 @@ pub(super) async fn make_links(
             vec![LinkMade { job: Some(job), ..made.into() }]
         }
         (None, None, Some(card)) if is_card_id(&card) => {
+            // Whoever has the link sees the card, so who makes it must be allowed to.
+            server.parts.tokens.allow(&headers, Role::Pin)?;
             if there.config.publishable_key.is_none() {
                 return Err(Problem::new(
                     Kind::NotFound,
@@ -258,7 +274,7 @@ pub(super) async fn make_links(
         _ => return Err(Problem::new(Kind::BadRequest, "name a batch, a job or a card (ic_…): one of them")),
     };
     links.iter().for_each(|_| metrics::pin_link("made"));
-    Ok(Json(LinksMade { links }))
+    Ok(Json(LinksMade { links, next }))
 }
 
 impl From<Made> for LinkMade {
@@ -274,14 +290,21 @@ impl From<Made> for LinkMade {
     }
 }
 
-async fn of_batch(server: &Server, batch: &Batch, renew: bool) -> Result<Vec<LinkMade>, Problem> {
+/// Up to so many links for a batch's jobs after that one, and after which one to go on.
+async fn of_batch(
+    server: &Server,
+    batch: &Batch,
+    renew: bool,
+    mut after: String,
+) -> Result<(Vec<LinkMade>, Option<String>), Problem> {
     let links = server.for_cardholders()?.links;
-    let (mut made, mut after) = (Vec::new(), String::new());
+    let mut made: Vec<LinkMade> = Vec::new();
     loop {
         let (waiting, next) = links.page(Some(batch), &after).await?;
         for waits in waiting.into_iter().filter(|waits| renew || !waits.has_usable_link()) {
             if made.len() >= LINKS_MAX {
-                return Ok(made);
+                let last = made.last().and_then(|link| link.job.clone());
+                return Ok((made, last));
             }
             let Ok(id) = JobId::new(waits.job.as_str()) else { continue };
             if let Some(link) = links.renew(&id).await? {
@@ -291,7 +314,7 @@ async fn of_batch(server: &Server, batch: &Batch, renew: bool) -> Result<Vec<Lin
         }
         match next {
             Some(next) => after = next,
-            None => return Ok(made),
+            None => return Ok((made, None)),
         }
     }
 }

@@ -193,11 +193,20 @@ function csvCell(value) {
 function fetchLinks() {
   const { name } = shown;
   return attempt(async () => {
-    let { links } = await postJson("/v1/pin-links", { batch: name });
+    const make = async (more) => {
+      const all = [];
+      for (let after; after !== null;) {
+        const { links, next } = await postJson("/v1/pin-links", { batch: name, after, ...more });
+        all.push(...links);
+        after = next;
+      }
+      return all;
+    };
+    let links = await make({});
     if (links.length === 0) {
       const words = "Every row has a link already. Make new ones for all of them? Links that were sent before can be used no more.";
       if (!(await sure(words, "Make new links"))) return;
-      ({ links } = await postJson("/v1/pin-links", { batch: name, renew: true }));
+      links = await make({ renew: true });
     }
     const lines = links.map((link) => [link.row, link.row_id, link.job, link.pin_link, new Date(link.expires_ms).toISOString()]);
     const csv = [["row", "row_id", "job_id", "pin_link", "expires"], ...lines].map((line) => line.map(csvCell).join(",")).join("\r\n");

@@ -79,13 +79,15 @@ async function issue(begun) {
 async function check() {
   const report = await send("/v1/checks");
   if (!report) return;
-  const { rows, pins, physical, virtual, changes, cancels, cardholders, known_before: known, eta_seconds: eta } = report;
+  const { rows, pins, physical, virtual, changes, cancels, cardholders, known_before: known, eta_seconds: eta, notes } = report;
   const people = cardholders ? `${count(cardholders)} new cardholders` : "";
-  const cancelled = cancels ? ` (${count(cancels)} cancelled)` : "";
+  const cancelled = cancels && changes ? ` (${count(cancels)} cancelled)` : "";
+  const replaced = cancels && !changes ? `${count(cancels)} replaced and cancelled first` : "";
   const cards = changes ? `${count(changes)} card changes${cancelled}` : physical + virtual || !people ? `${count(physical)} physical, ${count(virtual)} virtual` : "";
-  const contents = [cards, people].filter((words) => words).join(", ");
+  const contents = [cards, replaced, people].filter((words) => words).join(", ");
+  const also = notes.map((note) => ` ${note}`).join("");
   const keep = known ? ` ${count(known)} of them have their card from another batch and keep it.` : "";
-  verdict(`Nothing is wrong: ${count(rows)} rows (${contents}), ${count(pins)} with a PIN; about ${duration(eta)} to issue.${keep}`, "good");
+  verdict(`Nothing is wrong: ${count(rows)} rows (${contents}), ${count(pins)} with a PIN; about ${duration(eta)} to issue.${keep}${also}`, "good");
 }
 
 // Sends the file; answers what the server said, or nothing after showing its problems. XMLHttpRequest, because fetch
