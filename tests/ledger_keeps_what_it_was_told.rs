@@ -335,6 +335,24 @@ async fn a_link_is_used_once_and_not_for_ever(url: &str) {
     assert_eq!(here.waiting_by_age().await.unwrap(), [0, 0, 0, 1]);
     let again = there.await_pin(&job("links/1")).await.unwrap().unwrap();
     assert!(here.find(&token(&again)).await.unwrap().is_ok(), "who waits for longer gets another");
+    // The account becomes known: what waits is found under its new name, and one whose name begins like it is another's.
+    let renamed = Scope::new("test", "ledger.test", Some("acct_1"));
+    assert_eq!(
+        PinLinks::of(&config, LinksWhen::Asked, (&ledger, &renamed, &clock))
+            .unwrap()
+            .waiting_by_age()
+            .await
+            .unwrap(),
+        [0; 4]
+    );
+    ledger.rename_scope(&scope(), &renamed).await.unwrap();
+    let moved = PinLinks::of(&config, LinksWhen::Asked, (&ledger, &renamed, &clock)).unwrap();
+    assert!(moved.find(&token(&again)).await.unwrap().is_ok());
+    ledger.rename_scope(&renamed, &scope()).await.unwrap();
+    clock.advance(std::time::Duration::from_secs(60 * 24 * 3600));
+    assert!(here.forget_old().await.unwrap() >= 2, "links that were of no use for a month");
+    assert_eq!(here.find(&token(&again)).await.unwrap().err().map(|link| link.standing), Some(None));
+    let again = there.await_pin(&job("links/1")).await.unwrap().unwrap();
     here.ended(&JobId::new("links/1").unwrap()).await.unwrap();
     assert_eq!(
         here.find(&token(&again)).await.unwrap().err().map(|link| link.standing),

@@ -220,6 +220,13 @@ async fn links_to_choose_a_pin_are_downloaded_and_cancelling_is_asked_for() {
     browser.click("#links-download").await;
     browser.until_text("#sure-words", "Links that were sent before can be used no more").await;
     browser.keys("#sure button[value=no]", &Key::Enter.to_string()).await;
+    browser.click("#awaiting-cancel").await;
+    browser.until_text("#sure-words", "Cancel the rows that wait for a PIN?").await;
+    browser.click("#sure-yes").await;
+    browser.until_text("#refused-rows", "cancelled").await;
+    browser.until("return document.querySelector('#awaiting').hidden").await;
+    let waiting = served.get("/v1/pin-links").await.expect(200).json();
+    assert!(waiting["waiting"].as_array().unwrap().is_empty(), "{waiting}");
 
     let cancel = directory.path().join("cancel.csv");
     std::fs::write(&cancel, "card,status\nic_sandbox00000001,canceled\nic_sandbox00000002,canceled\n")

@@ -304,6 +304,12 @@ impl Postgres {
                     let update = sqlx::query(update).bind(from.as_str()).bind(to.as_str());
                     update.execute(&mut *transaction).await?;
                 }
+                for (from, to) in store::renamed_names(from, to) {
+                    let update = "UPDATE metadata SET name = $2 || substr(name, length($1) + 1)
+                        WHERE substr(name, 1, length($1)) = $1 AND NOT EXISTS (SELECT 1 FROM metadata AS other
+                            WHERE other.name = $2 || substr(metadata.name, length($1) + 1))";
+                    sqlx::query(update).bind(from).bind(to).execute(&mut *transaction).await?;
+                }
                 transaction.commit().await
             }
         }

@@ -364,6 +364,11 @@ fn write_one(
                 let update = format!("UPDATE OR IGNORE {table} SET scope = ?2 WHERE scope = ?1");
                 transaction.execute(&update, [from.as_str(), to.as_str()])?;
             }
+            for (from, to) in store::renamed_names(from, to) {
+                let update = "UPDATE OR IGNORE metadata SET name = ?2 || substr(name, length(?1) + 1)
+                    WHERE substr(name, 1, length(?1)) = ?1";
+                transaction.execute(update, [from, to])?;
+            }
             Ok(Written::Done)
         }
         Change::Probe => {

@@ -386,6 +386,40 @@ impl PinLinks {
         }
     }
 
+    /// A job that waits, whatever its link.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn waiting_job(&self, job: &JobId) -> Result<Option<Waits>, LedgerError> {
+        let known = self.ledger.metadata(&self.awaiting(job)).await?;
+        Ok(known.as_deref().and_then(Awaiting::of_json).and_then(|awaiting| awaiting.waits(job)))
+    }
+
+    /// Forgets links that have been of no use for long. Answers how many.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn forget_old(&self) -> Result<u64, LedgerError> {
+        /// After its time a link is known for so long, to tell in the log what somebody came with.
+        const KNOWN_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
+        let (prefix, now, mut forgotten) = (under("pin_link", &self.scope), self.clock.now(), 0);
+        let mut after = prefix.clone();
+        loop {
+            let page = self.ledger.metadata_page(&prefix, &after, PAGE).await?;
+            for (name, value) in &page {
+                let is_old = |link: &Link| now.since(Time::from_unix_ms(link.expires_ms)) > KNOWN_AFTER;
+                if Link::of_json(value).as_ref().is_some_and(is_old) {
+                    let value = Some(value.clone());
+                    forgotten += u64::from(self.ledger.swap_metadata(&**name, value, None).await?.is_ok());
+                }
+            }
+            match page.last() {
+                Some((name, _)) if page.len() == PAGE as usize => after.clone_from(name),
+                _ => return Ok(forgotten),
+            }
+        }
+    }
+
     fn new_link(&self, page: &str) -> (Made, String) {
         let (token, hash) = new_token();
         let link = PinLink::new(format!("{}{page}#{}", self.url, token.as_str()));

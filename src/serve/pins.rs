@@ -21,7 +21,7 @@ use crate::jwe;
 use crate::ledger::{Row, State};
 use crate::line::{Line, Options, is_about_pin, standing_of};
 use crate::metrics;
-use crate::outcome::{Ended, Outcome};
+use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pin::PinJwe;
 use crate::pin_links::{PinLinks, Purpose, Show, Unusable, Usable, Waits};
 use crate::stripe::StandingAnswer;
@@ -413,12 +413,39 @@ fn of_pin(code: &str) -> Option<Kind> {
     }
 }
 
+/// Cancels jobs that wait for their cardholders: they are refused, and their links can be used no more. Answers how many.
+pub(super) async fn cancel_waiting(server: &Server, ids: Vec<JobId>) -> Result<u64, Problem> {
+    let there = server.for_cardholders()?;
+    let mut cancelled = 0;
+    for id in ids {
+        let Some(waits) = there.links.waiting_job(&id).await? else { continue };
+        let job = waits.into_job(None);
+        let batch = job.batch.clone();
+        let refusal = Refusal::own("cancelled", "it was cancelled before its cardholder had chosen a PIN");
+        let way = Options { given_up: Some(refusal), ..Options::default() };
+        if let Some(ended) = there.line.carry(job, way).await
+            && matches!(&ended.outcome, Outcome::Refused(refusal) if refusal.code == "cancelled")
+        {
+            server.batches.pin_chosen(batch.as_str(), &ended);
+            cancelled += 1;
+        }
+    }
+    Ok(cancelled)
+}
+
 /// Counts the jobs that wait, for the metrics, until the server stops.
 pub(super) async fn count_waiting(server: Server) {
     /// Between two counts.
     const EVERY: Duration = Duration::from_secs(60);
+    /// Between two sweeps.
+    const SWEPT_EVERY: u32 = 24 * 60;
     let Ok(there) = server.for_cardholders() else { return };
-    loop {
+    for round in (0..SWEPT_EVERY).cycle() {
+        if round == 0
+            && let Err(error) = there.links.forget_old().await
+        {
+            tracing::warn!(%error, "old links cannot be forgotten");
+        }
         // Over the connection for views: it is to delay no job.
         match there.links.over(&server.parts.views).waiting_by_age().await {
             Ok(by_age) => metrics::pins_awaited(by_age),

@@ -30,6 +30,7 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(pins::look_at_link))
         .routes(routes!(pins::choose_pin))
         .routes(routes!(pins::revoke_link))
+        .routes(routes!(pins::cancel_waiting))
         .routes(routes!(pins::pin_key))
         .routes(routes!(pins::make_ephemeral_key))
         .routes(routes!(server::show_server))

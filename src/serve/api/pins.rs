@@ -352,3 +352,55 @@ pub(super) async fn revoke_link(
     metrics::pin_link("revoked");
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// Which jobs: one, or all of a batch's.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CancelBody {
+    job: Option<String>,
+    batch: Option<String>,
+}
+
+/// How many there were.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(super) struct CancelledView {
+    cancelled: u64,
+}
+
+/// Cancel jobs that wait for a PIN. They are refused as `cancelled`, and their links can be used no more.
+#[utoipa::path(
+    post, path = "/v1/pin-links/cancel", tag = "pins", request_body = CancelBody, security(("token" = ["operate"])),
+    responses(
+        (status = 200, body = CancelledView),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No pages for cardholders here"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
+    )
+)]
+pub(super) async fn cancel_waiting(
+    _: Operate,
+    State(server): State<Server>,
+    request: Request,
+) -> Result<Json<CancelledView>, Problem> {
+    let body: CancelBody = body_of(&server, request).await?;
+    let links = server.for_cardholders()?.links;
+    let ids = match (body.job, body.batch) {
+        (Some(job), None) => JobId::new(job).into_iter().collect(),
+        (None, Some(batch)) => {
+            let batch = Batch::new(batch);
+            let batch = batch.map_err(|error| Problem::new(Kind::BadRequest, format!("`batch` {error}")))?;
+            let (mut ids, mut after) = (Vec::new(), String::new());
+            loop {
+                let (waiting, next) = links.page(Some(&batch), &after).await?;
+                ids.extend(waiting.into_iter().filter_map(|waits| JobId::new(waits.job).ok()));
+                match next {
+                    Some(next) => after = next,
+                    None => break ids,
+                }
+            }
+        }
+        _ => return Err(Problem::new(Kind::BadRequest, "name a job or a batch: one of them")),
+    };
+    Ok(Json(CancelledView { cancelled: pins::cancel_waiting(&server, ids).await? }))
+}

@@ -208,13 +208,24 @@ function fetchLinks() {
       if (!(await sure(words, "Make new links"))) return;
       links = await make({ renew: true });
     }
+    links.sort((one, other) => (one.row ?? 0) - (other.row ?? 0));
     const lines = links.map((link) => [link.row, link.row_id, link.job, link.pin_link, new Date(link.expires_ms).toISOString()]);
     const csv = [["row", "row_id", "job_id", "pin_link", "expires"], ...lines].map((line) => line.map(csvCell).join(",")).join("\r\n");
     save(new Blob([`${csv}\r\n`], { type: "text/csv" }), `${name}.pin-links.csv`);
   });
 }
 
+function cancelWaiting() {
+  const { name } = shown;
+  return attempt(async () => {
+    const words = "Cancel the rows that wait for a PIN? They are refused, and links that were sent can be used no more.";
+    if (await sure(words, "Cancel these rows")) await postJson("/v1/pin-links/cancel", { batch: name });
+    if (shown?.name === name) show(await get(shown.path));
+  });
+}
+
 byId("links-download").addEventListener("click", fetchLinks);
+byId("awaiting-cancel").addEventListener("click", cancelWaiting);
 byId("pause").addEventListener("click", () => steer("pause"));
 byId("resume").addEventListener("click", () => steer("resume"));
 byId("cancel").addEventListener("click", async () => {
