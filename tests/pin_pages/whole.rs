@@ -27,8 +27,8 @@ async fn a_cardholder_chooses_a_pin_for_a_card_and_sees_it() {
         .with("EMBOSSER__PIN_PAGE__PUBLISHABLE_KEY", "pk_test_sandbox")
         .with("EMBOSSER__PIN_PAGE__STRIPE_JS", &format!("{}/v3/", sandbox.elements_url()));
     // With tokens, as a server that others reach must have them; the pages ask for none.
-    let made =
-        program.run(&["token", "clerk", "--role", "submit", "--role", "read", "--role", "operate"]).await;
+    let roles = ["read", "submit", "operate", "pin"].map(|role| ["--role", role]);
+    let made = program.run(&[&["token", "clerk"], roles.as_flattened()].concat()).await;
     expect_exit(&made, 0);
     let tokens = directory.path().join("tokens");
     std::fs::write(&tokens, &made.stderr).unwrap();
