@@ -47,6 +47,8 @@ fn parameter() -> impl Strategy<Value = (String, Vec<String>, Cell)> {
         "4711",
         "disabled",
         "lost",
+        "damaged",
+        "ic_1",
         "pin",
     ]);
     let texts = prop_oneof![
@@ -67,6 +69,7 @@ fn parameter() -> impl Strategy<Value = (String, Vec<String>, Cell)> {
         "second_line",
         "financial_account",
         "replacement_reason",
+        "replacement_for",
         "shipping.name",
         "shipping.address.line1",
         "shipping.address.city",
@@ -99,7 +102,7 @@ fn parameter() -> impl Strategy<Value = (String, Vec<String>, Cell)> {
         "spending_controls.spending_limits.0.amount",
         "spending_controls.spending_limits.1.amount",
     ]);
-    let flags_at = Just("shipping.require_signature");
+    let flags_at = prop::sample::select(vec!["shipping.require_signature", "cancel_replaced", "pin.choose"]);
     let pair = |at: &str, cell| {
         let parts: Vec<String> = at.split('.').map(str::to_owned).collect();
         let path = parts[1..].iter().fold(parts[0].clone(), |path, part| format!("{path}[{part}]"));

@@ -95,6 +95,10 @@ impl Declaration {
         if !exclusive.is_empty() {
             schema["allOf"] = exclusive.into();
         }
+        if path.is_empty() && self.parameters.iter().any(|(name, _)| *name == "replacement_for") {
+            let all = schema["allOf"].as_array().cloned().unwrap_or_default();
+            schema["allOf"] = all.into_iter().chain(replacement()).collect();
+        }
         if path == "pin" {
             // The PIN, or that it is to be chosen.
             let both = json!({ "choose": { "type": "boolean" }, "encrypted_number": { "type": "string" } });
@@ -123,6 +127,32 @@ impl Declaration {
             "additionalProperties": leaf(Kind::Metadata { of_pin: false }, Need::Optional),
         })
     }
+}
+
+/// What stands together where a card replaces another.
+fn replacement() -> [Value; 6] {
+    let text = json!({ "type": "string", "minLength": 1 });
+    let given = |name: &str, value: &Value| json!({ "required": [name], "properties": { name: value } });
+    let yes = json!({ "const": true });
+    let of = |one: Value, other: Value| json!({ "if": one, "then": other });
+    [
+        of(given("replacement_for", &text), given("replacement_reason", &text)),
+        of(given("replacement_reason", &text), given("replacement_for", &text)),
+        of(given("cancel_replaced", &yes), given("replacement_for", &text)),
+        json!({ "properties": { "replacement_for": { "pattern": "^(ic_[A-Za-z0-9_]{1,197})?$" } } }),
+        not_together(
+            ("replacement_reason", json!({ "const": "damaged" })),
+            ("type", json!({ "const": "virtual" })),
+        ),
+        not_together(
+            ("cancel_replaced", yes),
+            ("replacement_reason", json!({ "enum": ["damaged", "expired"] })),
+        ),
+    ]
+}
+
+fn not_together((one, value): (&str, Value), (other, of_other): (&str, Value)) -> Value {
+    json!({ "not": { "required": [one, other], "properties": { one: value, other: of_other } } })
 }
 
 fn not_both(path: &str, (one, other): (&str, &str)) -> Option<Value> {
