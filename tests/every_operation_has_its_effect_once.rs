@@ -284,7 +284,7 @@ async fn a_pin_to_be_chosen_is_answered_with_its_link_once_and_cancelling_must_b
     publish(&scene, &job).await;
     let event = listener.event().await;
     assert_eq!(event.outcome, ResultOutcome::AwaitingPin, "{event:?}");
-    assert!(event.pin_link.unwrap().starts_with("https://pins.example.com/pin#"));
+    assert!(event.pin_link.unwrap().expose().starts_with("https://pins.example.com/pin#"));
     assert!(event.card.is_none() && event.error.is_none());
     publish(&scene, &job).await;
     let again = listener.event().await;

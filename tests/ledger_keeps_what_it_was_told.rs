@@ -307,7 +307,7 @@ async fn a_link_is_used_once_and_not_for_ever(url: &str) {
         Some(Some(Standing::Revoked))
     );
     let made = second;
-    here.told(&JobId::new("links/1").unwrap()).await.unwrap();
+    here.mark_delivered(&JobId::new("links/1").unwrap()).await.unwrap();
     assert!(there.await_pin(&job("links/1")).await.unwrap().is_none(), "it has one that was told");
     let usable = here.find(&token(&made)).await.unwrap().unwrap();
     let (one, two) = tokio::join!(here.claim(&usable, None), there.claim(&usable, None));

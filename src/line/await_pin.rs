@@ -49,7 +49,7 @@ pub(super) fn pin_needed() -> Refusal {
     Refusal::own(PIN_NEEDED, "the call with the PIN that was chosen had no effect, and the PIN is not kept")
 }
 
-/// Records that it waits. None: its row has changed meanwhile, and is answered.
+/// Records that it waits. The inner `Err` is what its row has become, if it has changed meanwhile.
 pub(super) async fn await_pin(
     line: &Line,
     job: &Job,

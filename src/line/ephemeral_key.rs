@@ -6,7 +6,6 @@ use crate::pace::{Answered, Endpoint, Waited};
 use crate::stripe::EphemeralKeyAnswer;
 
 /// What came of asking for one.
-#[derive(Debug)]
 pub enum EphemeralKey {
     /// Its secret, for the page alone.
     Made(String),

@@ -58,13 +58,7 @@ async fn carry_choice(
     if !matches!(&ended.outcome, Outcome::Refused(refusal) if refusal.code == await_pin::PIN_NEEDED) {
         return Some(ended);
     }
-    let known = match line.look_up(&again).await {
-        Ok(known) => known.map(Box::new),
-        Err(error) => {
-            line.halt_with((&error).into());
-            return None;
-        }
-    };
+    let known = known_of(line, &again).await?;
     until_it_waits(line, &again, known, &Options { gate, recall, given_up: None }).await
 }
 
@@ -111,13 +105,7 @@ async fn carry_both(
 /// line stopped.
 async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> Option<Option<Ended>> {
     let Some(first) = job.take_first() else { return Some(None) };
-    let known = match line.look_up(&first).await {
-        Ok(known) => known.map(Box::new),
-        Err(error) => {
-            line.halt_with((&error).into());
-            return None;
-        }
-    };
+    let known = known_of(line, &first).await?;
     let of_first = Options { given_up: options.given_up.clone(), gate: options.gate, recall: options.recall };
     let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;
     match ended.outcome {
@@ -129,4 +117,15 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
         Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => return Some(Some(ended)),
     }
     Some(None)
+}
+
+/// What the ledger says of a step. The outer `None` if it does not serve, which halts the line.
+async fn known_of(line: &Line, job: &Job) -> Option<Option<Box<Row>>> {
+    match line.look_up(job).await {
+        Ok(known) => Some(known.map(Box::new)),
+        Err(error) => {
+            line.halt_with((&error).into());
+            None
+        }
+    }
 }

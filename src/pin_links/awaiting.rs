@@ -28,9 +28,9 @@ pub(super) struct Awaiting {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline_ms: Option<i64>,
     pub(super) since_ms: i64,
-    /// Whether its latest link was given to whoever sends it to the cardholder.
+    /// Whether its latest link was delivered to whoever sends it to the cardholder.
     #[serde(default)]
-    pub(super) is_told: bool,
+    pub(super) is_delivered: bool,
     /// Its latest link's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) link: Option<String>,
@@ -52,7 +52,7 @@ pub struct Waits {
 }
 
 impl Awaiting {
-    pub(super) fn of(job: &Job, since_ms: i64, link: Option<String>, is_told: bool) -> Self {
+    pub(super) fn of(job: &Job, since_ms: i64, link: Option<String>, is_delivered: bool) -> Self {
         Self {
             batch: job.batch.to_string(),
             row: job.place.as_ref().map(|place| place.row),
@@ -63,7 +63,7 @@ impl Awaiting {
             card_id: job.request.target.clone(),
             deadline_ms: job.deadline.map(Time::unix_ms),
             since_ms,
-            is_told,
+            is_delivered,
             link,
         }
     }

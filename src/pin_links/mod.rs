@@ -162,7 +162,7 @@ impl PinLinks {
             let is_given = match &former {
                 // One that nobody was told of, as this process or its connection ended first, is as good as none.
                 Some(hash) => {
-                    before.as_ref().is_some_and(|before| before.is_told) && self.serves(hash).await?
+                    before.as_ref().is_some_and(|before| before.is_delivered) && self.serves(hash).await?
                 }
                 None => false,
             };
@@ -170,9 +170,9 @@ impl PinLinks {
             if let Some((made, hash)) = &made {
                 self.write_link(hash, Purpose::Choose { job: job.id.to_string() }, made.expires).await?;
             }
-            let is_told = made.is_none() && before.is_some_and(|before| before.is_told);
+            let is_delivered = made.is_none() && before.is_some_and(|before| before.is_delivered);
             let link = made.as_ref().map(|(_, hash)| hash.clone()).or_else(|| former.clone());
-            let value = Awaiting::of(job, since_ms, link, is_told).to_json();
+            let value = Awaiting::of(job, since_ms, link, is_delivered).to_json();
             if known.as_ref() == Some(&value)
                 || self.ledger.swap_metadata(&*name, known, Some(value)).await?.is_ok()
             {
@@ -185,16 +185,16 @@ impl PinLinks {
         Ok(None)
     }
 
-    /// A job's link was given to whoever sends it to the cardholder: from now on it is not made anew by itself.
+    /// A job's link was delivered to whoever sends it to the cardholder: from now on it is not made anew by itself.
     ///
     /// # Errors
     /// If the ledger does not serve.
-    pub async fn told(&self, job: &JobId) -> Result<(), LedgerError> {
+    pub async fn mark_delivered(&self, job: &JobId) -> Result<(), LedgerError> {
         for _ in 0..TRIES_MAX {
             let name = self.awaiting(job);
             let known = self.ledger.metadata(&name).await?;
             let Some(mut awaiting) = known.as_deref().and_then(Awaiting::of_json) else { return Ok(()) };
-            if std::mem::replace(&mut awaiting.is_told, true) {
+            if std::mem::replace(&mut awaiting.is_delivered, true) {
                 return Ok(());
             }
             if self.ledger.swap_metadata(name, known, Some(awaiting.to_json())).await?.is_ok() {
@@ -222,7 +222,7 @@ impl PinLinks {
             let (made, hash) = self.new_link(CHOOSE);
             self.write_link(&hash, Purpose::Choose { job: job.to_string() }, made.expires).await?;
             let before = awaiting.link.replace(hash);
-            awaiting.is_told = true;
+            awaiting.is_delivered = true;
             if self.ledger.swap_metadata(name, known, Some(awaiting.to_json())).await?.is_ok() {
                 if let Some(before) = before {
                     self.revoke_hash(&before).await?;

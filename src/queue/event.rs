@@ -38,7 +38,8 @@ pub struct ResultEvent {
     /// The link by which its cardholder chooses the PIN, where it was made for this very event. Whoever has it may use it: it is
     /// for the cardholder alone. Absent else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pin_link: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub pin_link: Option<PinLink>,
 }
 
 /// How a job can end.
@@ -105,7 +106,7 @@ impl Named {
             }
             Outcome::Refused(refusal) => (ResultOutcome::Refused, None, Some(refusal.clone())),
             Outcome::AwaitingPin(link) => {
-                pin_link = link.as_ref().map(|link| link.expose().to_owned());
+                pin_link.clone_from(link);
                 (ResultOutcome::AwaitingPin, None, None)
             }
             Outcome::Unresolved(_) => return None,
@@ -151,9 +152,7 @@ impl ResultEvent {
             _ => None,
         };
         let outcome = match (output, self.error) {
-            _ if self.outcome == ResultOutcome::AwaitingPin => {
-                Outcome::AwaitingPin(self.pin_link.map(PinLink::new))
-            }
+            _ if self.outcome == ResultOutcome::AwaitingPin => Outcome::AwaitingPin(self.pin_link),
             (Some(output), _) => Outcome::Done(output),
             (None, Some(refusal)) => Outcome::Refused(refusal),
             (None, None) => Outcome::Refused(Refusal::own("unknown", "the event gives no reason")),

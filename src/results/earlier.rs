@@ -6,6 +6,7 @@ use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::{COLUMNS, FORMER_COLUMNS, as_it_was, is_live, record};
+use crate::outcome::PinLink;
 
 /// One row of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct EarlierRow {
     /// Whose cards; empty in a file of the first form.
     pub scope: String,
     /// The link by which its cardholder chooses the PIN, if it waits for that.
-    pub pin_link: Option<String>,
+    pub pin_link: Option<PinLink>,
 }
 
 /// The rows of a results file, in its order.
@@ -81,7 +82,7 @@ pub(super) fn may_be_replaced(path: &Path, scope: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// If the file cannot be read.
-pub(super) fn links_of(path: &Path) -> io::Result<HashMap<String, String>> {
+pub(super) fn links_of(path: &Path) -> io::Result<HashMap<String, PinLink>> {
     let mut links = HashMap::new();
     for row in read_back(path)?.into_iter().flatten() {
         let EarlierRow { job_id, pin_link, .. } = row?;
@@ -110,7 +111,7 @@ impl Iterator for Earlier {
             card_id: Some(cell("card_id")).filter(|card| !card.is_empty()),
             cardholder_id: Some(cell("cardholder_id")).filter(|cardholder| !cardholder.is_empty()),
             scope: cell("scope"),
-            pin_link: Some(cell("pin_link")).filter(|link| !link.is_empty()),
+            pin_link: Some(cell("pin_link")).filter(|link| !link.is_empty()).map(PinLink::new),
         }))
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{COLUMNS, Line, earlier, record, record_into};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, PinLink};
 
 /// How stale the file on disk may be while a run goes on.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -30,7 +30,7 @@ pub struct Results {
     scope: String,
     file: BufWriter<File>,
     /// Links of the file that was there, by their jobs: the ledger does not know them, and whoever waits still has them.
-    links: HashMap<String, String>,
+    links: HashMap<String, PinLink>,
     /// Jobs whose links were made for this very file.
     linked: Vec<String>,
     /// Row, offset and length of each line written, to put them in order without keeping them.
@@ -105,7 +105,7 @@ impl Results {
         if line.ended.outcome == Outcome::AwaitingPin(None)
             && let (Some(link), Some(cell)) = (self.links.get(line.job_id), cells.last_mut())
         {
-            *cell = link.as_str().into();
+            *cell = link.expose().into();
         }
         if let Outcome::AwaitingPin(Some(_)) = line.ended.outcome {
             self.linked.push(line.job_id.to_owned());
@@ -275,7 +275,7 @@ fn remove_leftovers_but(target: &Path, own: Option<&Path>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Card, Ended, Output, PinLink, Refusal};
+    use crate::outcome::{Card, Ended, Output, Refusal};
     use crate::results::read_back;
 
     const TEST: &str = "test:api.stripe.com";
@@ -344,8 +344,8 @@ mod tests {
             results.finish().unwrap();
             read_back(&path).unwrap().unwrap().next().unwrap().unwrap().pin_link
         };
-        let link = || Some("https://pins.example.com/pin#x".to_owned());
-        let made = link().map(PinLink::new);
+        let link = || Some(PinLink::new("https://pins.example.com/pin#x".to_owned()));
+        let made = link();
         assert_eq!(write(&ended(Outcome::AwaitingPin(made))), link());
         assert_eq!(
             write(&ended(Outcome::AwaitingPin(None))),

@@ -43,12 +43,12 @@ fn limiter<K: Hash + Eq + Clone>((per_minute, burst): (u32, u32)) -> Keyed<K> {
 impl PinLimits {
     /// A request from an address.
     pub(super) fn address(&self, address: IpAddr) -> Result<(), Problem> {
-        asked(&self.addresses, &network_of(address))
+        check(&self.addresses, &network_of(address))
     }
 
     /// A request with a link's text.
     pub(super) fn link(&self, token: &str) -> Result<(), Problem> {
-        asked(&self.links, &Sha256::digest(token.as_bytes()).into())
+        check(&self.links, &Sha256::digest(token.as_bytes()).into())
     }
 
     /// The address came with a link that cannot be used.
@@ -70,7 +70,7 @@ fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-fn asked<K: Hash + Eq + Clone>(limiter: &Keyed<K>, key: &K) -> Result<(), Problem> {
+fn check<K: Hash + Eq + Clone>(limiter: &Keyed<K>, key: &K) -> Result<(), Problem> {
     if limiter.len() > REMEMBERED_MAX {
         limiter.retain_recent();
     }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Server;
 use super::access::Role;
-use super::pins::{LinkText, unusable};
+use super::pins::{LinkText, WAITS_FOR, unusable};
 use super::problem::{Kind, Problem};
 use crate::line::EphemeralKey;
 use crate::operation::is_card_id;
@@ -70,7 +70,8 @@ pub(super) async fn key(
     {
         return Err(unusable());
     }
-    match there.line.ephemeral_key(card, &body.nonce).await {
+    let key = tokio::time::timeout(WAITS_FOR, there.line.ephemeral_key(card, &body.nonce)).await;
+    match key.unwrap_or_else(|_| EphemeralKey::NotNow("Stripe does not answer in time".into())) {
         EphemeralKey::Made(secret) => {
             crate::metrics::pin_link("used");
             Ok(KeyView { ephemeral_key_secret: secret, card: card.to_owned() })

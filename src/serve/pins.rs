@@ -29,7 +29,7 @@ use crate::stripe::StandingAnswer;
 /// How long a page waits for its card's last digits, without which it does as well.
 const LAST4_WITHIN: Duration = Duration::from_secs(3);
 /// How long a job with a chosen PIN may take before it is called back, so that no PIN waits here.
-const WAITS_FOR: Duration = Duration::from_secs(25);
+pub(super) const WAITS_FOR: Duration = Duration::from_secs(25);
 
 /// A link's text, wiped when it is dropped.
 pub(super) struct LinkText(Zeroizing<String>);
@@ -287,8 +287,8 @@ async fn last4_of(line: &Line, card: &str) -> Option<String> {
     let parts = line.parts();
     // Of one account one process calls at a time, for this as for anything.
     let Ok(Ok(_lease)) = line.try_lease().await else { return None };
-    let asked = standing_of(&parts.pace, &parts.client, card);
-    match tokio::time::timeout(LAST4_WITHIN, asked).await {
+    let standing = standing_of(&parts.pace, &parts.client, card);
+    match tokio::time::timeout(LAST4_WITHIN, standing).await {
         Ok(StandingAnswer::Found(standing)) => Some(standing.last4).filter(|last4| !last4.is_empty()),
         _ => None,
     }
@@ -311,17 +311,35 @@ pub(super) async fn choose(server: &Server, body: ChooseBody, address: IpAddr) -
     }
     let Purpose::Choose { job } = usable.purpose() else { return Err(unusable()) };
     let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
-    if !there.links.claim(&usable, Some(digest)).await? {
+    // On a task of its own: a page that is closed stops nothing that was begun, the use of its link included.
+    let (server_of_task, line) = (server.clone(), there.line.clone());
+    let carried =
+        server.tasks.spawn(async move { claim_and_carry(&server_of_task, &line, usable, &id, pin).await });
+    carried.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
+}
+
+/// Uses the link, and carries its job with the PIN.
+async fn claim_and_carry(
+    server: &Server,
+    line: &Line,
+    usable: Usable,
+    id: &JobId,
+    pin: PinJwe,
+) -> Result<TakenView, Problem> {
+    let (links, digest) = (server.for_cardholders()?.links, PinDigest::of(&pin));
+    if !links.claim(&usable, Some(digest)).await? {
         tracing::warn!("a link was used by somebody else at the same moment");
         return Err(unusable());
     }
     // Now that nobody else can: what the job asks for may have been changed until then.
-    let Some(waits) = server.waits_behind(&usable, &id).await? else { return Err(unusable()) };
-    let job = waits.into_job(Some(pin));
-    // On a task of its own: a page that is closed stops nothing that was begun.
-    let (server_of_task, line) = (server.clone(), there.line.clone());
-    let carried = server.tasks.spawn(async move { carry(&server_of_task, &line, job, usable, digest).await });
-    carried.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
+    match server.waits_behind(&usable, id).await {
+        Ok(Some(waits)) => carry(server, line, waits.into_job(Some(pin)), usable, digest).await,
+        Ok(None) => Err(unusable()),
+        Err(problem) => {
+            links.give_back(&usable).await?;
+            Err(problem)
+        }
+    }
 }
 
 const CARD_REFUSED: &str = "the card could not be made or changed; its sender must look";

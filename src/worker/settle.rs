@@ -71,7 +71,7 @@ impl Worker {
         let (word, published) = match settlement {
             Settlement::Answer(event) => {
                 self.publish_event(&event, &delivery).await;
-                self.link_was_told(&event).await;
+                self.mark_link_delivered(&event).await;
                 ("answered", Ok(()))
             }
             Settlement::Retry => {
@@ -130,11 +130,11 @@ impl Worker {
     }
 
     /// A link that an event told is not made anew by itself; one that was lost with its connection is.
-    async fn link_was_told(&self, event: &ResultEvent) {
+    async fn mark_link_delivered(&self, event: &ResultEvent) {
         let (Some(_), Some(links)) = (&event.pin_link, &self.line.parts().pin_links) else { return };
         let Some(Ok(id)) = event.id.as_deref().map(JobId::new) else { return };
-        if let Err(error) = links.told(&id).await {
-            tracing::warn!(job = %id, %error, "a link was told, and that could not be recorded");
+        if let Err(error) = links.mark_delivered(&id).await {
+            tracing::warn!(job = %id, %error, "a link was delivered, and that could not be recorded");
         }
     }
 

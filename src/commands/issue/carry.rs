@@ -65,7 +65,7 @@ pub(super) async fn carry_all(
     let written = tokio::task::spawn_blocking(finishing).await.map_err(|error| error.to_string())?;
     let written = match written {
         Ok(linked) => {
-            links_were_told(&line, linked).await;
+            mark_links_delivered(&line, linked).await;
             Ok(())
         }
         Err(error) => Err(error),
@@ -74,15 +74,16 @@ pub(super) async fn carry_all(
 }
 
 /// The results are at their place, with these jobs' links in them.
-async fn links_were_told(line: &Line, linked: Vec<String>) {
+async fn mark_links_delivered(line: &Line, linked: Vec<String>) {
     /// Written at once: the ledger commits them together.
     const AT_ONCE: usize = 64;
     let Some(links) = &line.parts().pin_links else { return };
     let ids = linked.into_iter().filter_map(|id| JobId::new(id).ok());
-    let told = stream::iter(ids).map(|id| async move { links.told(&id).await });
-    let failed = told.buffer_unordered(AT_ONCE).filter_map(async |told| told.err()).collect::<Vec<_>>().await;
+    let marks = stream::iter(ids).map(|id| async move { links.mark_delivered(&id).await });
+    let failed =
+        marks.buffer_unordered(AT_ONCE).filter_map(async |marked| marked.err()).collect::<Vec<_>>().await;
     if let Some(error) = failed.first() {
-        tracing::warn!(%error, "links were told, and that could not be recorded; the next run makes them anew");
+        tracing::warn!(%error, "links were delivered, and that could not be recorded; the next run makes them anew");
     }
 }
 

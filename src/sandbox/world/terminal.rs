@@ -69,11 +69,11 @@ impl World {
         };
         let status = card["status"].as_str().unwrap_or_default();
         if action.is_some() && !atms_manage_pins(&country) {
-            return Ok(told("not_offered", None, verification, status));
+            return Ok(entry_result("not_offered", None, verification, status));
         }
         // A card that the issuer blocked is inactive as well; that its PIN is blocked says more.
         if status == "canceled" || status == "inactive" && !self.pins.blocked_at_issuer(id) {
-            return Ok(told(status, None, verification, status));
+            return Ok(entry_result(status, None, verification, status));
         }
         let entry = match action {
             None => self.pins.enter(id, verification, &order.pin),
@@ -93,13 +93,13 @@ impl World {
         let status =
             self.cards.of_any_account(id).and_then(|card| card["status"].as_str()).unwrap_or_default();
         Ok(match entry {
-            Entry::Accepted => told("accepted", None, verification, status),
-            Entry::Wrong { tries_left } => told("wrong", Some(tries_left), verification, status),
-            Entry::Blocked => told("blocked", Some(0), verification, status),
+            Entry::Accepted => entry_result("accepted", None, verification, status),
+            Entry::Wrong { tries_left } => entry_result("wrong", Some(tries_left), verification, status),
+            Entry::Blocked => entry_result("blocked", Some(0), verification, status),
         })
     }
 }
 
-fn told(result: &str, tries_left: Option<u8>, verification: Verification, status: &str) -> Value {
+fn entry_result(result: &str, tries_left: Option<u8>, verification: Verification, status: &str) -> Value {
     json!({"result": result, "tries_left": tries_left, "verification": verification, "card_status": status})
 }

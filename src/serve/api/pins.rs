@@ -45,11 +45,11 @@ async fn body_of<T: DeserializeOwned>(server: &Server, request: Request) -> Resu
 fn address_of(server: &Server, request: &Request) -> IpAddr {
     let peer = request.extensions().get::<Peer>();
     let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |Peer(peer)| peer.ip().to_canonical());
-    let told = server.parts.pin_page.client_address_header.as_deref().and_then(|name| {
+    let forwarded = server.parts.pin_page.client_address_header.as_deref().and_then(|name| {
         let values = request.headers().get_all(name).iter();
         values.filter_map(|value| value.to_str().ok()).next_back()?.rsplit(',').next()?.trim().parse().ok()
     });
-    told.unwrap_or(peer)
+    forwarded.unwrap_or(peer)
 }
 
 /// Say what a cardholder's link is for. It uses nothing up.
@@ -205,7 +205,7 @@ pub(super) struct MakeBody {
 }
 
 /// A link, for its cardholder alone. Its text is told once, here.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 struct LinkMade {
     job: Option<String>,
     card: Option<String>,
@@ -217,7 +217,7 @@ struct LinkMade {
 }
 
 /// Links that were made.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct LinksMade {
     links: Vec<LinkMade>,
     /// Give this as `after`, with the same batch, for more; null if these were the last.
