@@ -16,7 +16,7 @@ use super::batch::{RowNames, SecondCards};
 use super::{InvalidRow, Row};
 use crate::clock::Time;
 use crate::job::{Batch, Content, JobId, Step};
-use crate::ledger::{Kind, Ledger, LedgerError, SameContent, Scope};
+use crate::ledger::{Kind, Ledger, LedgerError, Only, SameContent, Scope};
 use crate::operation::Operation;
 
 /// Rows that are asked about in one question. The allocator gives answers for hundreds of rows back late, as they are large and
@@ -64,9 +64,11 @@ pub struct Recognition {
     /// Rows that were asked about.
     pub rows: u64,
     /// Rows that the ledger has in the manifest's batch already: under their own ids, or recognised there.
-    pub present: Present,
+    present: u64,
     /// Rows that the ledger has under no id.
     new: u64,
+    /// The ids that they have in the ledger or will have.
+    ids: Ids,
     /// What the rows ask for that may get a card of their own: a piece of each one's content, in order. Of half a million
     /// rows these are 4 MB.
     wanted: Vec<u64>,
@@ -74,7 +76,7 @@ pub struct Recognition {
 
 /// Rows that the ledger has, by what it says of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Present {
+pub struct Known {
     /// With a card.
     pub issued: u64,
     /// Without one.
@@ -87,14 +89,43 @@ pub struct Present {
     pub noted: u64,
 }
 
-impl Present {
-    fn add(&mut self, kind: Kind) {
+impl Known {
+    /// All of them.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.issued + self.refused + self.begun + self.awaiting_pin
+    }
+
+    fn add(&mut self, kind: Kind, noted: bool) {
+        self.noted += u64::from(noted);
         match kind {
             Kind::Done => self.issued += 1,
             Kind::Refused => self.refused += 1,
             Kind::Begun => self.begun += 1,
             Kind::AwaitingPin => self.awaiting_pin += 1,
         }
+    }
+}
+
+/// Hashes of the ids of a manifest's rows. Two that are alike, of some 2^64, would be taken for one.
+#[derive(Debug, Default)]
+struct Ids {
+    hasher: std::hash::RandomState,
+    hashes: Vec<u64>,
+}
+
+impl Ids {
+    fn add(&mut self, id: &JobId) {
+        self.hashes.push(self.hasher.hash_one(id));
+    }
+
+    fn sort(&mut self) {
+        self.hashes.sort_unstable();
+    }
+
+    /// Whether it is one of them, once they are sorted.
+    fn has(&self, id: &JobId) -> bool {
+        self.hashes.binary_search(&self.hasher.hash_one(id)).is_ok()
     }
 }
 
@@ -141,10 +172,31 @@ impl Recognition {
         (is_all && other != batch).then_some(other)
     }
 
-    /// Rows that will have a row in the ledger of their own, which they have not yet.
+    /// Rows that have a row in the ledger as part of the manifest's batch, or will have.
     #[must_use]
-    pub fn new_rows(&self) -> u64 {
-        self.new
+    pub fn rows_of_batch(&self) -> u64 {
+        self.present + self.new
+    }
+
+    /// The batch's rows that the ledger has and the manifest has not, as they are now. Another process may be issuing this
+    /// very manifest, so that counts of two moments cannot tell: each row that is written between them would be one too many.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn others(&self, ledger: &Ledger, scope: &Scope, batch: &Batch) -> Result<Known, LedgerError> {
+        let mut others = Known::default();
+        let known = ledger.counts_of(scope, batch).await?.map_or(0, |counts| counts.known());
+        // No row is ever taken out: if all that are there were there before, all of them are the manifest's.
+        if known == self.present {
+            return Ok(others);
+        }
+        let mut pages = ledger.pages(scope, batch, Only::default());
+        while let Some(page) = pages.next().await? {
+            for row in page.iter().filter(|row| !self.ids.has(&row.id)) {
+                others.add(row.state.kind(), row.note.is_some());
+            }
+        }
+        Ok(others)
     }
 
     /// How many rows of both may get a card of their own and ask for the same.
@@ -183,9 +235,7 @@ pub struct Recogniser {
     runtime: Handle,
     names: RowNames,
     page: Vec<(JobId, Content, Unknown)>,
-    hasher: std::hash::RandomState,
-    /// Hashes of the ids of this manifest. Two that are alike, of some 2^64, would leave one row out of the comparison.
-    ids: Vec<u64>,
+    ids: Ids,
     unknown: Vec<Unknown>,
     known: HashMap<Content, Vec<SameContent>>,
     /// Of each row's contents that were asked about: equal rows are one question.
@@ -208,8 +258,7 @@ impl Recogniser {
             batch,
             runtime,
             page: Vec::with_capacity(LOOKED_UP_AT_ONCE),
-            hasher: std::hash::RandomState::new(),
-            ids: Vec::new(),
+            ids: Ids::default(),
             unknown: Vec::new(),
             known: HashMap::new(),
             looked_up: HashSet::new(),
@@ -230,7 +279,7 @@ impl Recogniser {
         let content = row.content();
         // A row that makes no id is told where its job is made.
         let Ok(id) = self.names.id_of(row, content) else { return Ok(()) };
-        self.ids.push(self.hasher.hash_one(&id));
+        self.ids.add(&id);
         let mut former = [0; 16];
         former.copy_from_slice(&row.request.fingerprint()[..16]);
         let unknown = Unknown { row: row.number, row_id: row.row_id.clone(), content, is_new: true };
@@ -248,10 +297,7 @@ impl Recogniser {
         let mut unknown = Vec::with_capacity(page.len());
         for (mut row, known) in page.into_iter().zip(rows) {
             let kind = known.as_ref().map(|known| known.state.kind());
-            if let Some(kind) = kind {
-                self.recognition.present.add(kind);
-                self.recognition.present.noted += u64::from(known.is_some_and(|known| known.note.is_some()));
-            }
+            self.recognition.present += u64::from(kind.is_some());
             match kind {
                 Some(Kind::Done | Kind::Begun | Kind::AwaitingPin) => continue,
                 // It may have been issued under another name since.
@@ -300,14 +346,12 @@ impl Recogniser {
     /// If the ledger cannot be read.
     pub fn finish(mut self) -> Result<Recognition, LedgerError> {
         self.ask()?;
-        let Self { batch, hasher, mut ids, unknown, mut known, mut recognition, .. } = self;
-        ids.sort_unstable();
+        let Self { batch, mut ids, unknown, mut known, mut recognition, .. } = self;
+        ids.sort();
         for same in known.values_mut() {
             // An id that this manifest has is that row's.
             let mut seen = HashSet::new();
-            same.retain(|same| {
-                ids.binary_search(&hasher.hash_one(&same.id)).is_err() && seen.insert(same.id.clone())
-            });
+            same.retain(|same| !ids.has(&same.id) && seen.insert(same.id.clone()));
             // Taken from the end: this batch's own first, and then the earliest.
             same.sort_by_key(|same| (same.batch == batch, Reverse(same.written), Reverse(same.id.clone())));
         }
@@ -316,7 +360,8 @@ impl Recogniser {
             let Some(same) = known.get_mut(&content).and_then(Vec::pop) else { continue };
             let SameContent { id, batch: known_batch, row_id: known_row_id, kind, written, .. } = same;
             if known_batch == batch {
-                recognition.present.add(kind);
+                recognition.present += 1;
+                ids.add(&id);
             }
             recognition.new -= u64::from(is_new);
             known_elsewhere.push(piece_of(content));
@@ -328,6 +373,60 @@ impl Recogniser {
         recognition.wanted.sort_unstable();
         let mut known_elsewhere = known_elsewhere.into_iter().peekable();
         recognition.wanted.retain(|piece| known_elsewhere.next_if_eq(piece).is_none());
+        ids.sort();
+        recognition.ids = ids;
         Ok(recognition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::job::Job;
+    use crate::ledger::{Conclude, Row as LedgerRow, State};
+    use crate::manifest::Manifest;
+    use crate::operation::Request;
+    use crate::outcome::Refusal;
+
+    /// Rows that another process writes after they were looked up here are the manifest's all the same.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_issued_elsewhere_meanwhile_is_no_other_row() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("l.db").display());
+        let ledger = Ledger::open(&url).await.unwrap();
+        let (scope, batch) = (Scope::new("test", "here", None), Batch::new("staff").unwrap());
+        let write = async |row_id: &str| {
+            let id = JobId::of_row(&batch, row_id).unwrap();
+            let pairs = [("cardholder", "ich_9"), ("type", "virtual"), ("currency", "eur")];
+            let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned())).into();
+            let card = Request::from_pairs(Operation::CreateCard, pairs).unwrap();
+            let job = Job::new(id, batch.clone(), None, card, None);
+            let state = State::Refused(Refusal::own("stale_key", "encrypt again"));
+            let row = LedgerRow::of(&scope, &job, state, Time::from_unix_ms(1));
+            assert!(matches!(ledger.conclude(row, None).await.unwrap(), Conclude::Written(_)));
+        };
+        write("earlier").await;
+        write("a").await;
+        let text = "row_id,cardholder,type,currency\na,ich_1,virtual,eur\nb,ich_2,virtual,eur\n";
+        let recognising = Recogniser::new(
+            ledger.clone(),
+            scope.clone(),
+            batch.clone(),
+            SecondCards::Refused,
+            Handle::current(),
+        );
+        let recognition = tokio::task::spawn_blocking(move || {
+            let mut recognising = recognising;
+            let manifest = Manifest::read("staff.csv".as_ref(), text.as_bytes()).unwrap();
+            manifest.rows().for_each(|row| recognising.add(&row).unwrap());
+            recognising.finish().unwrap()
+        })
+        .await
+        .unwrap();
+        write("b").await;
+        let others = recognition.others(&ledger, &scope, &batch).await.unwrap();
+        assert_eq!((others.rows(), others.refused, recognition.rows_of_batch()), (1, 1, 2));
     }
 }

@@ -12,24 +12,11 @@ use super::problem::{Kind, Problem};
 use super::view::{BatchView, State, eta};
 use crate::clock::Time;
 use crate::job;
-use crate::ledger::BatchCounts;
 use crate::line::gate::{Gate, Standing};
 use crate::manifest::batch::digest_of;
-use crate::manifest::recognise::Present;
+use crate::manifest::recognise::Known;
 use crate::outcome::Ended;
 use crate::tally::{Counts, Tally};
-
-/// Rows of a batch of which the ledger says this, and of which an upload has only these: the others, by how they ended.
-pub(super) fn others(ledger: &BatchCounts, present: Present) -> Counts {
-    Counts {
-        issued: ledger.issued.saturating_sub(present.issued),
-        refused: ledger.refused.saturating_sub(present.refused),
-        unresolved: ledger.unresolved.saturating_sub(present.begun),
-        awaiting_pin: ledger.awaiting_pin.saturating_sub(present.awaiting_pin),
-        noted: ledger.noted.saturating_sub(present.noted),
-        ..Counts::default()
-    }
-}
 
 /// A batch that this process received.
 pub(super) struct Batch {
@@ -38,7 +25,7 @@ pub(super) struct Batch {
     /// Rows of this upload.
     rows: u64,
     /// Rows of earlier uploads under this name that this one has not.
-    others: Counts,
+    others: Known,
     /// Rows that are known under other names.
     known_before: u64,
     pins: u64,
@@ -66,7 +53,7 @@ struct Progress {
 
 impl Batch {
     /// One that was checked and has not begun.
-    pub(super) fn new(name: job::Batch, checked: &Checked, others: Counts, received: Time) -> Self {
+    pub(super) fn new(name: job::Batch, checked: &Checked, others: Known, received: Time) -> Self {
         let Checked { report, recognition, .. } = checked;
         let progress = Progress {
             end: None,
@@ -241,14 +228,14 @@ impl Batch {
             batch: self.name.to_string(),
             state,
             reason: progress.reason.clone(),
-            rows: Some(self.rows + self.others.ended()),
+            rows: Some(self.rows + self.others.rows()),
             pins: Some(self.pins),
             issued: counts.issued + self.others.issued,
             refused: counts.refused + self.others.refused,
-            unresolved: counts.unresolved + self.others.unresolved,
+            unresolved: counts.unresolved + self.others.begun,
             awaiting_pin: counts.awaiting_pin + self.others.awaiting_pin,
             waiting,
-            recorded_before: counts.recorded + self.others.ended(),
+            recorded_before: counts.recorded + self.others.rows(),
             known_before: Some(self.known_before),
             noted: counts.noted + self.others.noted,
             retried: counts.retried,

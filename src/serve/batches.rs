@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Server;
-use super::batch::{Batch, others};
+use super::batch::Batch;
 use super::check::Checked;
 use super::limits::BATCHES_MAX;
 use super::problem::{Kind, Problem};
@@ -139,15 +139,13 @@ impl Registry {
                 ),
             ));
         }
-        // As they are now: another upload under this name may have ended a moment ago.
-        let counts = server.parts.views.counts_of(server.scope(), &name).await?;
-        let others = counts.as_ref().map(|counts| others(counts, recognition.present)).unwrap_or_default();
+        let others = recognition.others(&server.parts.views, server.scope(), &name).await?;
         let batch = Arc::new(Batch::new(name, checked, others, received));
         let row = BatchRow {
             scope: server.scope().clone(),
             batch: batch.name.clone(),
             digest: batch.digest.clone(),
-            rows: counts.as_ref().map_or(0, BatchCounts::known) + recognition.new_rows(),
+            rows: others.rows() + recognition.rows_of_batch(),
             began: received,
         };
         server.parts.views.write_batch(row).await?;

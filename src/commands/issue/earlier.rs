@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::job::{Batch, JobId, Step};
-use crate::ledger::{BatchCounts, Ledger, Scope, State};
+use crate::ledger::{Ledger, Scope, State};
 use crate::manifest::Manifest;
 use crate::manifest::batch::{SecondCards, issued_as};
 use crate::manifest::recognise::{Recogniser, Recognition};
@@ -70,7 +70,7 @@ pub(crate) fn print_recognised(recognition: &Recognition, say: fn(&str)) {
     say("  (--second-cards issues them all again)");
 }
 
-/// How many rows a batch has: those that the ledger knows of it, and those of the manifest that it does not know.
+/// How many rows a batch has: the manifest's, and those of earlier ones under its name.
 ///
 /// # Errors
 /// If the ledger cannot be read.
@@ -80,8 +80,8 @@ pub(super) async fn rows_of_batch(
     batch: &Batch,
     recognition: &Recognition,
 ) -> Result<u64, String> {
-    let counts = ledger.counts_of(scope, batch).await.map_err(|error| error.to_string())?;
-    Ok(counts.as_ref().map_or(0, BatchCounts::known) + recognition.new_rows())
+    let others = recognition.others(ledger, scope, batch).await.map_err(|error| error.to_string())?;
+    Ok(others.rows() + recognition.rows_of_batch())
 }
 
 /// Holds an earlier run's results file against the ledger: cards that only the file knows were issued with another ledger.
