@@ -23,6 +23,30 @@ pub struct Browser {
     pub page: Client,
 }
 
+type Lines = std::io::Lines<BufReader<std::process::ChildStdout>>;
+
+/// Starts a driver; answers its port and what it goes on to print.
+fn start_driver() -> (Child, String, Lines) {
+    /// It listens on a free port of IPv6 and then on the same of IPv4, which somebody else may have taken; then it ends.
+    const TRIES: usize = 5;
+    let mut printed = Vec::new();
+    for _ in 0..TRIES {
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut driver = command.spawn().expect("chromedriver is installed by tests/run");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        for line in lines.by_ref().map_while(Result::ok) {
+            if let Some((_, port)) = line.rsplit_once("successfully on port ") {
+                let port = port.trim_end_matches('.').to_owned();
+                return (driver, port, lines);
+            }
+            printed.push(line);
+        }
+        driver.wait().unwrap();
+    }
+    panic!("chromedriver does not start: {printed:?}");
+}
+
 /// How the page is looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Look {
@@ -42,16 +66,7 @@ impl Browser {
     }
 
     async fn begin(look: Look, downloads: &Path, more: &[&str], logged: Value) -> Self {
-        let mut command = Command::new("chromedriver");
-        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut driver = command.spawn().expect("chromedriver is installed by tests/run");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = loop {
-            let line = lines.next().expect("chromedriver starts").unwrap();
-            if let Some((_, port)) = line.rsplit_once("successfully on port ") {
-                break port.trim_end_matches('.').to_owned();
-            }
-        };
+        let (driver, port, lines) = start_driver();
         // Else the driver stops at a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let mut arguments = vec![
