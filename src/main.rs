@@ -129,7 +129,7 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
                 return Ok(exit);
             }
             let key = api_key(&config)?;
-            check_online::run(&args.manifest, config, key).await
+            check_online::run(&args.manifest, args.reading.reading(), config, key).await
         }
         Command::Example(args) => example::run(&args, &config).await,
         Command::Encrypt(args) => encrypt::run(&args, &config).await,

@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use embosser::manifest::{CheckOptions, Manifest};
+use embosser::manifest::{CheckOptions, Manifest, Reading};
 use embosser::sandbox::{Faults, Options, Sandbox};
 use support::{Program, expect_exit};
 
@@ -18,7 +18,10 @@ fn codes(csv: &str) -> Vec<(String, &'static str)> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("m.csv");
     std::fs::write(&path, csv).unwrap();
-    let report = Manifest::inspect(&path).unwrap().check(&CheckOptions::default(), &|_| {}).unwrap();
+    let report = Manifest::inspect(&path, &Reading::default())
+        .unwrap()
+        .check(&CheckOptions::default(), &|_| {})
+        .unwrap();
     report.problems.into_iter().map(|problem| (problem.column, problem.code)).collect()
 }
 

@@ -8,7 +8,7 @@ mod support;
 
 use std::path::Path;
 
-use embosser::manifest::{CheckOptions, CheckReport, Checker, Manifest, Problem};
+use embosser::manifest::{CheckOptions, CheckReport, Checker, Manifest, Problem, Reading};
 use proptest::prelude::*;
 
 /// Problems, and what was counted.
@@ -35,7 +35,7 @@ fn in_blocks(path: &Path, digest: bool, with_plan: bool, threads: usize) -> (Ver
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
         let mut problems = Vec::new();
-        let checked = Manifest::inspect(path).and_then(|manifest| {
+        let checked = Manifest::inspect(path, &Reading::default()).and_then(|manifest| {
             let manifest = if with_plan { manifest } else { manifest.without_plan() };
             manifest.check_each(&CheckOptions { digest }, &|_| {}, &mut |problem| problems.push(problem))
         });

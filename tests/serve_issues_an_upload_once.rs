@@ -122,7 +122,7 @@ async fn one_bad_row_and_nothing_is_issued_and_every_problem_is_told() {
         served.upload("/v1/batches?name=a", b"row_id,pin\n1,1234\n".to_vec()).await.expect(422).json();
     assert_eq!(header["problems"][0]["code"], "pin_in_clear");
     assert!(header["detail"].as_str().unwrap().starts_with("the header is wrong"), "{header}");
-    for (csv, said) in [("", "empty"), ("a;b\n1;2\n", "semicolons"), ("type,currency\n", "no row")] {
+    for (csv, said) in [("", "empty"), ("a;b\n1;2\n", "names no parameter"), ("type,currency\n", "no row")] {
         let problem = served.upload("/v1/batches?name=a", csv.as_bytes().to_vec()).await.expect(422).json();
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains(said) && !detail.contains("upload:"), "{detail}");

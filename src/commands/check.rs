@@ -9,14 +9,18 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Exit;
+use super::manifest::ReadingArgs;
 use crate::config::Config;
 use crate::manifest::{CheckOptions, CheckReport, Manifest, ManifestError, Problem, counted};
 
 /// Options of `embosser check`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The manifest: a CSV with a header row.
+    /// The manifest: a CSV or a spreadsheet (XLSX, XLS, ODS) with a header row.
     pub manifest: PathBuf,
+    /// How it is read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// How to tell.
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
@@ -76,7 +80,7 @@ fn check(
     mut write: impl FnMut(&Problem) -> io::Result<()>,
 ) -> Result<Result<CheckReport, ManifestError>, io::Error> {
     let mut written = Ok(());
-    let report = Manifest::inspect(&args.manifest).and_then(|manifest| {
+    let report = Manifest::inspect(&args.manifest, &args.reading.reading()).and_then(|manifest| {
         manifest.check_each(&CheckOptions::default(), &|_| {}, &mut |problem| {
             if written.is_ok() {
                 written = write(&problem);

@@ -11,7 +11,7 @@ use super::Exit;
 use super::connect::connect;
 use crate::config::Config;
 use crate::line::standing_of;
-use crate::manifest::{Manifest, Row, counted};
+use crate::manifest::{Manifest, Reading, Row, counted};
 use crate::operation::Operation;
 use crate::stripe::{CardStanding, StandingAnswer};
 
@@ -37,10 +37,16 @@ struct Use {
 ///
 /// # Errors
 /// If the manifest or Stripe cannot be asked.
-pub async fn run(path: &Path, mut config: Config, api_key: Option<SecretString>) -> Result<Exit, String> {
+pub async fn run(
+    path: &Path,
+    reading: Reading,
+    mut config: Config,
+    api_key: Option<SecretString>,
+) -> Result<Exit, String> {
     let file = path.to_owned();
-    let uses =
-        tokio::task::spawn_blocking(move || uses_of(&file)).await.map_err(|error| error.to_string())??;
+    let uses = tokio::task::spawn_blocking(move || uses_of(&file, &reading))
+        .await
+        .map_err(|error| error.to_string())??;
     let (access, _) = connect(false, &mut config, api_key).await?;
     // Beside whoever calls for the account at its full rate: few enough that the two together stay within it.
     config.pace.endpoint_per_second = config.pace.endpoint_per_second.min(PER_SECOND_MAX);
@@ -103,8 +109,8 @@ fn tell(
 }
 
 /// What rows do with cards that exist, by card.
-fn uses_of(path: &Path) -> Result<BTreeMap<String, Vec<Use>>, String> {
-    let manifest = Manifest::inspect(path).map_err(|error| error.to_string())?;
+fn uses_of(path: &Path, reading: &Reading) -> Result<BTreeMap<String, Vec<Use>>, String> {
+    let manifest = Manifest::inspect(path, reading).map_err(|error| error.to_string())?;
     let mut uses: BTreeMap<String, Vec<Use>> = BTreeMap::new();
     for row in manifest.rows().map_err(|error| error.to_string())? {
         let Ok(row) = row else { continue };

@@ -5,7 +5,30 @@ use std::sync::Arc;
 
 use crate::job::Batch;
 use crate::manifest::snapshot::Snapshot;
-use crate::manifest::{CheckOptions, CheckReport, Manifest};
+use crate::manifest::{CheckOptions, CheckReport, Manifest, Reading};
+
+/// Options of how a manifest is read.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ReadingArgs {
+    /// What separates a CSV's cells: comma, semicolon, tab or pipe [default: what its header shows].
+    #[arg(long, value_name = "WHAT", value_parser = delimiter)]
+    pub delimiter: Option<u8>,
+    /// The sheet to read of a spreadsheet [default: the first].
+    #[arg(long, value_name = "NAME")]
+    pub sheet: Option<String>,
+}
+
+impl ReadingArgs {
+    /// The same for whoever reads.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        Reading { delimiter: self.delimiter, sheet: self.sheet.clone() }
+    }
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    Reading::delimiter_named(text).ok_or_else(|| "is none of comma, semicolon, tab and pipe".to_owned())
+}
 
 /// What stands for standard input.
 const STANDARD_INPUT: &str = "-";
@@ -14,15 +37,15 @@ const STANDARD_INPUT: &str = "-";
 ///
 /// # Errors
 /// A sentence for the operator.
-pub async fn open(path: &Path) -> Result<Arc<Manifest>, String> {
+pub async fn open(path: &Path, reading: Reading) -> Result<Arc<Manifest>, String> {
     let path = path.to_owned();
     let opening = move || {
         let snapshot = if path == Path::new(STANDARD_INPUT) {
-            Snapshot::held(Path::new("standard input"), std::io::stdin().lock())?
+            Snapshot::held(Path::new("standard input"), std::io::stdin().lock(), &reading)?
         } else {
-            Snapshot::of(&path)?
+            Snapshot::of(&path, &reading)?
         };
-        Manifest::open_held(snapshot)
+        Manifest::open_held(snapshot, &reading)
     };
     let opened = tokio::task::spawn_blocking(opening).await.map_err(|error| error.to_string())?;
     opened.map(Arc::new).map_err(|error| error.to_string())

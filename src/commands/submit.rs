@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
 use super::issue::earlier::{print_recognised, recognise as recognise_rows};
-use super::manifest::Verb;
+use super::manifest::{ReadingArgs, Verb};
 use super::progress::progress;
 use super::signals::say;
 use crate::config::{Config, place};
@@ -32,8 +32,11 @@ use follow::Following;
 /// Options of `embosser submit`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The manifest: a CSV with a header row; - is standard input.
+    /// The manifest: a CSV or a spreadsheet (XLSX, XLS, ODS) with a header row; - is standard input.
     pub manifest: PathBuf,
+    /// How it is read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Names the batch: with a row's id it names the job [default: the manifest's name].
     #[arg(long)]
     pub batch: Option<String>,
@@ -75,7 +78,7 @@ pub(super) struct Published {
 pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
     let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
-    let manifest = super::manifest::open(&args.manifest).await?;
+    let manifest = super::manifest::open(&args.manifest, args.reading.reading()).await?;
     let verb = Verb { infinitive: "publish", participle: "published" };
     let report = super::manifest::check(&manifest, CheckOptions::default(), args.skip_invalid, verb).await?;
     report.cancels_are_wanted(args.yes_cancel).map_err(|reason| {

@@ -68,6 +68,8 @@ pub(super) struct Blocks<R> {
     source: R,
     /// How long a block is, unless a record is longer.
     block_bytes: usize,
+    /// What separates cells.
+    delimiter: u8,
     /// Read, but not handed out: the beginning of the next block.
     rest: Zeroizing<Vec<u8>>,
     /// The line of its first byte, from 1.
@@ -79,9 +81,9 @@ pub(super) struct Blocks<R> {
 
 impl<R: Read> Blocks<R> {
     /// From a file's start, so many bytes at once.
-    pub(super) fn new(source: R, block_bytes: usize) -> Self {
+    pub(super) fn new(source: R, block_bytes: usize, delimiter: u8) -> Self {
         let rest = Zeroizing::new(Vec::new());
-        Self { source, block_bytes, rest, line: 1, at_start: true, at_end: false, failed: None }
+        Self { source, block_bytes, delimiter, rest, line: 1, at_start: true, at_end: false, failed: None }
     }
 
     /// The line of the byte after those that were handed out, from 1.
@@ -106,7 +108,7 @@ impl<R: Read> Blocks<R> {
         let mut filled = self.rest.len();
         block.bytes[..filled].copy_from_slice(&self.rest);
         self.rest.clear();
-        let mut scan = Scan::default();
+        let mut scan = Scan::new(self.delimiter);
         loop {
             filled = self.fill(&mut block.bytes, filled);
             if !self.at_end && block.bytes.len() < self.block_bytes {
@@ -205,8 +207,9 @@ impl<R: Read> Blocks<R> {
 
 /// Looks for the ends of records as the csv crate sees them: a quote opens a cell only where the cell begins, and
 /// closes it unless a second one follows; a line's end outside quotes ends the record.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Scan {
+    delimiter: u8,
     /// How many bytes were looked at.
     at: usize,
     quoted: bool,
@@ -215,6 +218,10 @@ struct Scan {
 }
 
 impl Scan {
+    fn new(delimiter: u8) -> Self {
+        Self { delimiter, at: 0, quoted: false, ends: Vec::new() }
+    }
+
     /// Finds the ends of pieces. The last of them is the last end of a record.
     fn find_ends(&mut self, bytes: &[u8], at_end: bool) {
         while let Some(run) = self.next_unquoted(bytes, at_end) {
@@ -278,7 +285,7 @@ impl Scan {
         };
         let quote = start + found;
         self.at = quote + 1;
-        self.quoted = quote == 0 || matches!(bytes[quote - 1], b',' | b'\r' | b'\n');
+        self.quoted = quote == 0 || [self.delimiter, b'\r', b'\n'].contains(&bytes[quote - 1]);
         Some(start..quote)
     }
 }

@@ -42,16 +42,23 @@ struct Verdicts {
     rows: Vec<Judged>,
     /// Of each good row its name and its request's fingerprint, where a digest is wanted.
     digested: Vec<u8>,
+    /// Rows without anything in them.
+    blank: u64,
 }
 
 impl Verdicts {
     fn judge(&mut self, (piece, mut line): (&[u8], u64), parser: &mut Parser, rules: &Rules<'_>) {
         self.rows.clear();
         self.digested.clear();
+        self.blank = 0;
         let mut unparsed = piece;
         loop {
             let begin = (piece.len() - unparsed.len(), line);
             let Some(record) = parser.next(&mut unparsed, &mut line) else { return };
+            if record.is_blank() {
+                self.blank += 1;
+                continue;
+            }
             self.rows.push(match rules.judge(&record, &mut self.digested) {
                 Some((name, good)) => Judged::Good { line: record.line, name, good },
                 None => Judged::Invalid { at: begin.0, line: begin.1 },
@@ -90,7 +97,8 @@ impl Round {
     fn judge(&mut self, parsers: &mut Vec<Parser>, rules: &Rules<'_>) {
         let pieces: Vec<_> = self.block.pieces().collect();
         self.verdicts.resize_with(pieces.len().max(self.verdicts.len()), Verdicts::default);
-        parsers.resize_with(pieces.len().max(parsers.len()), Parser::default);
+        let delimiter = rules.manifest.delimiter;
+        parsers.resize_with(pieces.len().max(parsers.len()), || Parser::new(delimiter));
         let verdicts = self.verdicts.par_iter_mut().zip(parsers).zip(pieces);
         verdicts.for_each(|((verdicts, parser), piece)| verdicts.judge(piece, parser, rules));
     }
@@ -109,6 +117,7 @@ impl Adder<'_> {
     fn add(&mut self, round: &Round) {
         for ((piece, _), verdicts) in round.block.pieces().zip(&round.verdicts) {
             self.checker.add_digested(&verdicts.digested);
+            self.checker.add_blank(verdicts.blank);
             for row in &verdicts.rows {
                 if !std::mem::replace(&mut self.header_passed, true) {
                     continue;
@@ -143,9 +152,10 @@ impl Manifest {
     ) -> Result<(), ManifestError> {
         let source = self.source()?;
         let length = source.length();
-        let mut blocks = Blocks::new(source, BLOCK_BYTES);
+        let mut blocks = Blocks::new(self.text(source)?, BLOCK_BYTES, self.delimiter);
         let rules = Rules { manifest: self, hasher: checker.hasher(), digest: checker.digests() };
-        let mut adder = Adder { manifest: self, checker, parser: Parser::default(), header_passed: false };
+        let parser = Parser::new(self.delimiter);
+        let mut adder = Adder { manifest: self, checker, parser, header_passed: false };
         // While one round is judged, the one before it is added up and the one after it is read.
         let (mut rounds, mut parsers): ([Round; 3], Vec<Parser>) = Default::default();
         let mut is_read = blocks.next(&mut rounds[1].block);

@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::names::{Hasher, Names};
 use super::plan::{Good, Subject};
-use super::{CheckOptions, CheckReport, InvalidRow, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row};
+use super::{
+    CheckOptions, CheckReport, InvalidRow, Manifest, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row, Rows,
+};
 
 /// Adds rows up, one after the other, in the manifest's order.
 pub struct Checker {
@@ -97,6 +99,25 @@ impl Checker {
         report.pins_to_choose += u64::from(good.chooses);
         report.replacements += u64::from(good.replaces);
         report.replacements_without_pin += u64::from(good.replaces && !good.pin && !good.chooses);
+    }
+
+    /// Adds rows without anything in them, which are no rows.
+    pub(super) fn add_blank(&mut self, rows: u64) {
+        self.report.blank_rows += rows;
+    }
+
+    /// Adds how the file's text is read, once all of it was.
+    pub(super) fn add_text(&mut self, manifest: &Manifest) {
+        self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().map(str::to_owned));
+        self.report.read_as = manifest.read_as();
+        self.report.blank_columns = manifest.blank_columns();
+        self.report.separated_by = manifest.separated_by();
+    }
+
+    /// Adds what is to be told of a file beside its rows, once all of these were read.
+    pub fn add_rest<M: std::borrow::Borrow<Manifest>, R>(&mut self, rows: &Rows<M, R>) {
+        self.add_blank(rows.blank_rows());
+        self.add_text(rows.manifest());
     }
 
     /// Adds what is wrong with the header.

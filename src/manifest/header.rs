@@ -3,7 +3,7 @@
 //! Never: a cell that may be a PIN or a JWE in a problem. A file without a header has a person's data in its first line.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::operation::Operation;
@@ -11,7 +11,7 @@ use crate::operation::kind::Kind;
 
 use super::blocks::Flaw;
 use super::contents::{CARD, Contents};
-use super::records::Records;
+use super::records::{Record, Records, trimmed};
 use super::{ManifestError, Problem, ROW_ID};
 
 /// What a column holds.
@@ -25,6 +25,8 @@ pub(super) enum Holds {
     Parameter(Part, Kind),
     /// Nothing that is read: the header's problems say why.
     Nothing,
+    /// Nothing at all: it has no heading, and is a column only because spreadsheets write such ones.
+    Blank,
 }
 
 /// Which of a row's requests.
@@ -54,28 +56,27 @@ pub(super) struct Header {
     pub(super) problems: Vec<Problem>,
 }
 
-/// What a file's first bytes tell: nothing in it, or not the text that a manifest is.
-pub(super) fn sniff(start: &[u8]) -> Result<(), String> {
-    if start.is_empty() {
-        return Err("the file is empty; it needs a header row and a row for each card".into());
-    }
-    if start.starts_with(b"PK\x03\x04") {
-        return Err("the file is a spreadsheet or an archive; save the sheet as \"CSV UTF-8\"".into());
-    }
-    if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) || start.contains(&0) {
-        return Err("the file is UTF-16 or not text; save it as \"CSV UTF-8\"".into());
-    }
+/// Reads up to the end of the header.
+pub(super) fn pass<R: Read>(records: &mut Records<R>) -> io::Result<()> {
+    while records.next()?.is_some_and(|record| record.is_blank()) {}
     Ok(())
 }
 
 /// Reads the first record.
 pub(super) fn read<R: Read>(records: &mut Records<R>, path: &Path) -> Result<Header, ManifestError> {
     let shape = |reason: &str| ManifestError::Shape { path: path.into(), reason: reason.into() };
-    let record = match records.next() {
-        Ok(Some(record)) => record,
-        Ok(None) => return Err(shape("there is nothing but blank lines; it needs a header row")),
-        Err(source) => return Err(ManifestError::Read { path: path.into(), source }),
-    };
+    loop {
+        return match records.next() {
+            Ok(Some(record)) if record.is_blank() => continue,
+            Ok(Some(record)) => of_record(&record, path),
+            Ok(None) => Err(shape("there is nothing but blank lines; it needs a header row")),
+            Err(source) => Err(ManifestError::Read { path: path.into(), source }),
+        };
+    }
+}
+
+fn of_record(record: &Record<'_>, path: &Path) -> Result<Header, ManifestError> {
+    let shape = |reason: &str| ManifestError::Shape { path: path.into(), reason: reason.into() };
     match record.flaw {
         None => {}
         Some(Flaw::TooLong) => {
@@ -86,20 +87,12 @@ pub(super) fn read<R: Read>(records: &mut Records<R>, path: &Path) -> Result<Hea
     let mut names = Vec::with_capacity(record.len());
     for cell in record.iter() {
         let name = std::str::from_utf8(cell)
-            .map_err(|_| shape("the header is not UTF-8; save the file as \"CSV UTF-8\""))?;
-        names.push(name.trim());
-    }
-    if names.iter().all(|name| name.is_empty()) {
-        return Err(shape("the first line names no column"));
-    }
-    for (separator, word) in [(';', "semicolons"), ('\t', "tabs")] {
-        if names.len() == 1 && names[0].contains(separator) {
-            return Err(shape(&format!("the columns are separated by {word}; save the file with commas")));
-        }
+            .map_err(|_| shape("the header is damaged: it is partly UTF-8 and partly not"))?;
+        names.push(trimmed(name));
     }
     let header = columns(&names, record.line);
     let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
-    if header.columns.iter().all(|column| column.holds == Holds::Nothing)
+    if header.columns.iter().all(|column| matches!(column.holds, Holds::Nothing | Holds::Blank))
         && !header.problems.iter().any(explains)
     {
         return Err(shape("the first line names no parameter of Stripe's; is the header row missing?"));
@@ -117,7 +110,7 @@ fn columns(names: &[&str], line: u64) -> Header {
             Holds::Nothing
         };
         let holds = if name.is_empty() {
-            wrong("unnamed_column", "has no name".into(), None)
+            Holds::Blank
         } else if !seen.insert(*name) {
             wrong("duplicate_column", "stands twice in the header".into(), None)
         } else if *name == ROW_ID {
@@ -147,7 +140,8 @@ fn columns(names: &[&str], line: u64) -> Header {
             problems.push(Problem { line, row: 0, column, code: "missing_column", reason, suggestion: None });
         }
     }
-    let names_no_change = columns.iter().all(|column| matches!(column.holds, Holds::RowId | Holds::Card));
+    let names_no_change =
+        columns.iter().all(|column| matches!(column.holds, Holds::RowId | Holds::Card | Holds::Blank));
     if contents.operation == Operation::UpdateCard && names_no_change {
         let reason = "the header has no column of what is to be changed".into();
         let column = String::new();

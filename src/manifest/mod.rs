@@ -1,4 +1,4 @@
-//! A manifest: a CSV whose columns are Stripe's parameters in bracket form, plus `row_id`. Its rows are cards to create, with
+//! A manifest: a table whose columns are Stripe's parameters in bracket form, plus `row_id`. Its rows are cards to create, with
 //! or without their cardholders, cardholders alone, or changes of cards ([`contents`]).
 //!
 //! Read as a stream, row by row, from its file each time; never held whole. Whoever issues it reads what was checked
@@ -16,11 +16,13 @@ pub mod recognise;
 mod records;
 mod report;
 mod rows;
+pub mod sheet;
 pub mod snapshot;
 mod stream;
+mod text;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -33,6 +35,7 @@ use header::{Column, Header};
 use plan::Plan;
 use records::Records;
 use snapshot::{Snapshot, Source};
+use text::{ReadAs, Text};
 
 pub use checker::Checker;
 pub use report::{CheckOptions, CheckReport, counted};
@@ -47,8 +50,6 @@ const PROBLEMS_MAX: usize = 1000;
 const ROW_ID: &str = "row_id";
 /// The code of the problem that a file cannot be read on.
 const UNREADABLE: &str = "unreadable";
-/// So much is looked at to tell text from what is not.
-const START_BYTES: u64 = 4096;
 /// Longest `row_id`, in bytes, so that it makes a job id together with a batch's name.
 const ROW_ID_BYTES_MAX: usize = 200;
 
@@ -177,10 +178,38 @@ impl InvalidRow {
     }
 }
 
+/// How a file is to be read, where it is not to tell so itself.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// What separates its cells: a comma, a semicolon, a tab or a vertical bar.
+    pub delimiter: Option<u8>,
+    /// Which sheet of a spreadsheet; otherwise the first that is shown.
+    pub sheet: Option<String>,
+}
+
+impl Reading {
+    /// What separates cells, by its name or as it is.
+    #[must_use]
+    pub fn delimiter_named(name: &str) -> Option<u8> {
+        match name.to_ascii_lowercase().as_str() {
+            "comma" | "," => Some(b','),
+            "semicolon" | ";" => Some(b';'),
+            "tab" | "\t" | "\\t" => Some(b'\t'),
+            "pipe" | "|" => Some(b'|'),
+            _ => None,
+        }
+    }
+}
+
 /// A manifest whose header makes sense.
 #[derive(Debug)]
 pub struct Manifest {
     path: PathBuf,
+    reading: Reading,
+    /// What its text is read as, once that is known and not UTF-8.
+    read_as: ReadAs,
+    /// What separates its cells.
+    delimiter: u8,
     /// What the file is held to; none: it is read as it is.
     snapshot: Option<Snapshot>,
     contents: Contents,
@@ -197,20 +226,28 @@ impl Manifest {
     /// # Errors
     /// If it is no manifest: all problems of the header at once.
     pub fn open(path: &Path) -> Result<Self, ManifestError> {
-        Self::inspect(path)?.sound()
+        Self::inspect(path, &Reading::default())?.sound()
     }
 
     /// As [`Self::open`], of what the snapshot is of: check and rows read what it saw, or fail.
     ///
     /// # Errors
     /// As [`Self::open`], and if the file changed meanwhile.
-    pub fn open_held(snapshot: Snapshot) -> Result<Self, ManifestError> {
+    pub fn open_held(snapshot: Snapshot, reading: &Reading) -> Result<Self, ManifestError> {
         let path = snapshot.path().to_owned();
+        Self::inspect_held(path, snapshot, reading)?.sound()
+    }
+
+    fn inspect_held(path: PathBuf, snapshot: Snapshot, reading: &Reading) -> Result<Self, ManifestError> {
         let source =
             snapshot.reader().map_err(|source| ManifestError::Read { path: path.clone(), source })?;
-        let (mut manifest, _) = Self::begin(&path, source)?;
+        let mut reading = reading.clone();
+        if snapshot.sheet().is_some() {
+            reading.delimiter = Some(sheet::DELIMITER);
+        }
+        let (mut manifest, _) = Self::begin(&path, source, &reading)?;
         manifest.snapshot = Some(snapshot);
-        manifest.sound()
+        Ok(manifest)
     }
 
     /// As [`Self::open`], but for a check: the rows can be checked though the header has problems, all but those of a
@@ -218,17 +255,38 @@ impl Manifest {
     ///
     /// # Errors
     /// If it is no manifest, or a column holds PINs in the clear.
-    pub fn inspect(path: &Path) -> Result<Self, ManifestError> {
-        Self::begin(path, open(path)?).map(|(manifest, _)| manifest)
+    pub fn inspect(path: &Path, reading: &Reading) -> Result<Self, ManifestError> {
+        let mut file = open(path)?;
+        let read = |source| ManifestError::Read { path: path.into(), source };
+        if sheet::is_spreadsheet(&start_of(&mut file).map_err(read)?) {
+            return Self::inspect_held(path.into(), Snapshot::of(path, reading)?, reading);
+        }
+        Self::begin(path, file, reading).map(|(manifest, _)| manifest)
     }
 
-    fn of_header(path: &Path, header: Header) -> Result<Self, ManifestError> {
+    fn of_header(
+        path: &Path,
+        header: Header,
+        reading: &Reading,
+        read_as: ReadAs,
+        delimiter: u8,
+    ) -> Result<Self, ManifestError> {
         let Header { contents, columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
         let plan = Plan::of(contents, &columns);
-        Ok(Self { path: path.into(), snapshot: None, contents, columns, header_problems: problems, plan })
+        Ok(Self {
+            path: path.into(),
+            reading: reading.clone(),
+            read_as,
+            delimiter,
+            snapshot: None,
+            contents,
+            columns,
+            header_problems: problems,
+            plan,
+        })
     }
 
     /// The same, but every row is judged by the rules of requests: what the plan is held against.
@@ -257,9 +315,43 @@ impl Manifest {
     /// # Errors
     /// If the file cannot be opened again.
     pub fn rows(&self) -> Result<Rows<&Self, impl Read + use<>>, ManifestError> {
-        let mut records = Records::new(self.source()?);
-        records.next().map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
+        let mut records = Records::new(self.text(self.source()?)?, self.delimiter);
+        header::pass(&mut records)
+            .map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
         Ok(Rows::new(self, records))
+    }
+
+    /// The same text, once more.
+    fn text(&self, source: Source) -> Result<Text<Source>, ManifestError> {
+        Text::of(&self.path, source, &self.reading, self.read_as.clone())
+    }
+
+    /// What separates its cells, if no commas do.
+    #[must_use]
+    pub fn separated_by(&self) -> Option<&'static str> {
+        match self.delimiter {
+            b';' => Some("semicolons"),
+            b'\t' => Some("tabs"),
+            b'|' => Some("vertical bars"),
+            _ => None,
+        }
+    }
+
+    /// Columns without a heading.
+    fn blank_columns(&self) -> u64 {
+        self.columns.iter().filter(|column| column.holds == header::Holds::Blank).count() as u64
+    }
+
+    /// The sheet that its rows are from, if it is a spreadsheet.
+    #[must_use]
+    pub fn sheet(&self) -> Option<&str> {
+        self.snapshot.as_ref()?.sheet()
+    }
+
+    /// What its text was saved as, if it was read and is not UTF-8.
+    #[must_use]
+    pub fn read_as(&self) -> Option<&'static str> {
+        self.read_as.get().copied()
     }
 
     /// Its bytes, from the first.
@@ -308,8 +400,17 @@ impl Manifest {
             progress(checker.rows());
         })?;
         checker.hand_over(each);
+        checker.add_text(self);
         checker.finish(&self.path)
     }
+}
+
+/// The first bytes of a file, which are read again afterwards.
+fn start_of(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    file.take(sheet::START_BYTES as u64).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(start)
 }
 
 /// Opens a file that can be read more than once.

@@ -199,7 +199,8 @@ impl Plan {
                 Holds::Parameter(_, kind) => text.len() <= CELL_BYTES_MAX && kind.accepts(text),
                 Holds::RowId => row_id_is_good(text),
                 Holds::Card => is_card_id(text),
-                Holds::Nothing => false,
+                Holds::Blank if text.is_empty() => true,
+                Holds::Nothing | Holds::Blank => false,
             };
             if !right {
                 return None;

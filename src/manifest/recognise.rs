@@ -386,7 +386,7 @@ mod tests {
     use super::*;
     use crate::job::Job;
     use crate::ledger::{Conclude, Row as LedgerRow, State};
-    use crate::manifest::Manifest;
+    use crate::manifest::{Manifest, Reading};
     use crate::operation::Request;
     use crate::outcome::Refusal;
 
@@ -419,7 +419,8 @@ mod tests {
         );
         let recognition = tokio::task::spawn_blocking(move || {
             let mut recognising = recognising;
-            let manifest = Manifest::read("staff.csv".as_ref(), text.as_bytes()).unwrap();
+            let manifest =
+                Manifest::read("staff.csv".as_ref(), text.as_bytes(), &Reading::default()).unwrap();
             manifest.rows().for_each(|row| recognising.add(&row).unwrap());
             recognising.finish().unwrap()
         })

@@ -36,7 +36,16 @@ impl<'r> Record<'r> {
         let text = std::str::from_utf8(self.cells).ok().filter(|_| self.flaw.is_none())?;
         let ends = self.ends;
         let whole = ends.iter().all(|end| text.is_char_boundary(*end));
-        whole.then_some(move |at: usize| &text[at.checked_sub(1).map_or(0, |before| ends[before])..ends[at]])
+        whole.then_some(move |at: usize| {
+            trimmed(&text[at.checked_sub(1).map_or(0, |before| ends[before])..ends[at]])
+        })
+    }
+
+    /// Whether there is nothing in it but blanks: spreadsheets have many such rows, of which nobody knows.
+    pub(super) fn is_blank(&self) -> bool {
+        let first = self.cells.first().is_none_or(|byte| !byte.is_ascii_graphic());
+        let is_blank = || std::str::from_utf8(self.cells).is_ok_and(|text| trimmed(text).is_empty());
+        self.flaw.is_none() && first && is_blank()
     }
 
     /// How many cells.
@@ -56,6 +65,24 @@ impl<'r> Record<'r> {
     }
 }
 
+/// A cell's text without the blanks around it: those that are seen, and those that nobody sees.
+pub(super) fn trimmed(text: &str) -> &str {
+    let is_seen = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_graphic);
+    let bytes = text.as_bytes();
+    if is_seen(bytes.first()) && is_seen(bytes.last()) {
+        return text;
+    }
+    text.trim_matches(is_blank)
+}
+
+/// Whether a letter takes no ink.
+pub(super) fn is_blank(letter: char) -> bool {
+    // Zero-width space and joiners, direction marks, word joiner, soft hyphen, byte order mark.
+    const UNSEEN: [char; 8] =
+        ['\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2060}', '\u{ad}', '\u{feff}'];
+    letter.is_whitespace() || UNSEEN.contains(&letter)
+}
+
 /// Takes records off whole records' bytes. Its memory, which is wiped on drop, is used again.
 pub(super) struct Parser {
     core: csv_core::Reader,
@@ -63,16 +90,15 @@ pub(super) struct Parser {
     ends: Vec<usize>,
 }
 
-impl Default for Parser {
-    fn default() -> Self {
-        let mut core = csv_core::Reader::new();
+impl Parser {
+    /// For cells that are separated so.
+    pub(super) fn new(delimiter: u8) -> Self {
+        let mut core = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         // It would take a byte order mark off its first bytes, which are not always the file's first.
         core.read_record(b"\n", &mut [0], &mut [0]);
         Self { core, cells: Zeroizing::new(Vec::new()), ends: vec![0; 64] }
     }
-}
 
-impl Parser {
     /// Takes the next record off these bytes, the first of which stands on this line; none if there is no more.
     pub(super) fn next(&mut self, bytes: &mut &[u8], line: &mut u64) -> Option<Record<'_>> {
         // Blank lines are skipped here, so that a record's line is its own.
@@ -135,10 +161,10 @@ pub(super) struct Records<R> {
 }
 
 impl<R: Read> Records<R> {
-    /// From a file's start.
-    pub(super) fn new(source: R) -> Self {
-        let blocks = Blocks::new(source, PIECE_BYTES);
-        Self { blocks, block: Block::default(), parser: Parser::default(), parsed: 0, line: 1 }
+    /// From a file's start, its cells separated so.
+    pub(super) fn new(source: R, delimiter: u8) -> Self {
+        let blocks = Blocks::new(source, PIECE_BYTES, delimiter);
+        Self { blocks, block: Block::default(), parser: Parser::new(delimiter), parsed: 0, line: 1 }
     }
 
     /// The line of the next byte, from 1.
@@ -184,7 +210,11 @@ mod tests {
     type Read = Vec<(u64, Result<Vec<Vec<u8>>, Flaw>)>;
 
     fn read(bytes: &[u8]) -> Read {
-        let mut records = Records::new(bytes);
+        read_separated(bytes, b',')
+    }
+
+    fn read_separated(bytes: &[u8], delimiter: u8) -> Read {
+        let mut records = Records::new(bytes, delimiter);
         let mut all = Vec::new();
         while let Some(record) = records.next().unwrap() {
             let cells = record.iter().map(<[u8]>::to_vec).collect();
@@ -223,7 +253,7 @@ mod tests {
         text.extend(std::iter::repeat_n(b'x', RECORD_BYTES_MAX + 1));
         text.extend(b"\rg,h\n\"");
         text.extend(std::iter::repeat_n(b'\n', 2 << 20));
-        let mut records = Records::new(text.as_slice());
+        let mut records = Records::new(text.as_slice(), b',');
         let mut flaws = Vec::new();
         while let Some(record) = records.next().unwrap() {
             flaws.push((record.line, record.flaw, record.len()));
@@ -262,16 +292,21 @@ mod tests {
 
         #[test]
         fn the_records_are_those_of_the_csv_crate(
-            text in "[a\",\r\n\u{feff}é]{0,40}", at_once in 1_usize..5, block in 3_usize..50,
+            text in "[a\",;\r\n\u{feff}é]{0,40}", at_once in 1_usize..5, block in 3_usize..50, semicolon: bool,
         ) {
+            let delimiter = if semicolon { b';' } else { b',' };
             let mut theirs = Vec::new();
-            let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+            let mut reader = csv::ReaderBuilder::new()
+                .has_headers(false)
+                .flexible(true)
+                .delimiter(delimiter)
+                .from_reader(text.as_bytes());
             for record in reader.byte_records() {
                 theirs.push(record.unwrap().iter().map(<[u8]>::to_vec).collect::<Vec<_>>());
             }
                 // Blocks that are smaller than a record, too.
-            let mut records = Records::new(Pieces(text.as_bytes(), at_once));
-            records.blocks = Blocks::new(Pieces(text.as_bytes(), at_once), block);
+            let mut records = Records::new(Pieces(text.as_bytes(), at_once), delimiter);
+            records.blocks = Blocks::new(Pieces(text.as_bytes(), at_once), block, delimiter);
             let (mut ours, mut lines) = (Vec::new(), Vec::new());
             let mut open = false;
             while let Some(record) = records.next().unwrap() {
@@ -279,7 +314,7 @@ mod tests {
                 lines.push(record.line);
                 ours.push(record.iter().map(<[u8]>::to_vec).collect::<Vec<_>>());
             }
-            let whole: Vec<u64> = read(text.as_bytes()).into_iter().map(|(line, _)| line).collect();
+            let whole: Vec<u64> = read_separated(text.as_bytes(), delimiter).into_iter().map(|(line, _)| line).collect();
             prop_assert_eq!(lines, whole);
             if open {
                 // The csv crate takes the rest of the file for the cell.

@@ -36,6 +36,16 @@ pub struct CheckReport {
     pub replacements_without_pin: u64,
     /// Cardholders to be created among them, alone or before their cards.
     pub cardholders: u64,
+    /// The sheet that the rows are from, if the file is a spreadsheet.
+    pub sheet: Option<String>,
+    /// Columns without a heading and anything in them, which were left out.
+    pub blank_columns: u64,
+    /// Rows without anything in them, which were left out.
+    pub blank_rows: u64,
+    /// What the file's text was saved as, if not as UTF-8.
+    pub read_as: Option<&'static str>,
+    /// What separates its cells, if no commas do.
+    pub separated_by: Option<&'static str>,
     /// All problems.
     pub problem_count: u64,
     /// The first of them.
@@ -57,6 +67,18 @@ impl CheckReport {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        let text = [
+            self.sheet.as_ref().map(|sheet| format!("sheet {sheet:?}")),
+            self.read_as.map(|encoding| format!("read as {encoding}")),
+            self.separated_by.map(|delimiter| format!("separated by {delimiter}")),
+            (self.blank_columns > 0)
+                .then(|| format!("{} without a heading left out", counted(self.blank_columns, "column"))),
+            (self.blank_rows > 0).then(|| format!("{} left out", counted(self.blank_rows, "blank row"))),
+        ];
+        let text: Vec<_> = text.into_iter().flatten().collect();
+        if !text.is_empty() {
+            notes.push(format!("The file: {}.", text.join(", ")));
+        }
         if self.pins_to_choose > 0 {
             notes.push(format!(
                 "{} for a PIN that the cardholder chooses: nothing is made for them before that.",

@@ -10,7 +10,7 @@ use crate::operation::{
 use super::blocks::{Flaw, RECORD_BYTES_MAX};
 use super::header::{Holds, Part};
 use super::plan::Good;
-use super::records::{Record, Records};
+use super::records::{Record, Records, trimmed};
 use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, UNREADABLE};
 
 /// The rows of a manifest, each once; blocks on its source.
@@ -18,13 +18,24 @@ pub struct Rows<M, R> {
     manifest: M,
     records: Records<R>,
     number: u64,
+    blank_rows: u64,
     ended: bool,
 }
 
-impl<M, R> Rows<M, R> {
+impl<M: Borrow<Manifest>, R> Rows<M, R> {
     /// Of records, the first of which is a row.
     pub(super) fn new(manifest: M, records: Records<R>) -> Self {
-        Self { manifest, records, number: 0, ended: false }
+        Self { manifest, records, number: 0, blank_rows: 0, ended: false }
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.manifest.borrow()
+    }
+
+    /// Rows without anything in them that were left out so far.
+    pub fn blank_rows(&self) -> u64 {
+        self.blank_rows
     }
 }
 
@@ -35,17 +46,26 @@ impl<M: Borrow<Manifest>, R: Read> Iterator for Rows<M, R> {
         if self.ended {
             return None;
         }
-        self.number += 1;
-        match self.records.next() {
-            Ok(Some(record)) => return Some(self.manifest.borrow().row(&record, self.number)),
-            Ok(None) => self.ended = true,
-            // Nothing after it can be read: the rows before it stand.
-            Err(error) => {
-                self.ended = true;
-                return Some(Err(unreadable(self.records.line(), self.number, &error)));
+        loop {
+            let number = self.number + 1;
+            match self.records.next() {
+                Ok(Some(record)) if record.is_blank() => {
+                    self.blank_rows += 1;
+                    continue;
+                }
+                Ok(Some(record)) => {
+                    self.number = number;
+                    return Some(self.manifest.borrow().row(&record, number));
+                }
+                Ok(None) => self.ended = true,
+                // Nothing after it can be read: the rows before it stand.
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(unreadable(self.records.line(), number, &error)));
+                }
             }
+            return None;
         }
-        None
     }
 }
 
@@ -100,7 +120,7 @@ impl Manifest {
         let mut problems = Vec::new();
         let mut given = Given::default();
         let mut row_id = None;
-        for (column, cell) in self.columns.iter().zip(record.iter()) {
+        for (at, (column, cell)) in self.columns.iter().zip(record.iter()).enumerate() {
             let name = column.name.as_str();
             let text = match text_of(cell) {
                 Ok(text) => text,
@@ -111,6 +131,13 @@ impl Manifest {
             };
             match column.holds {
                 Holds::Nothing => {}
+                Holds::Blank if text.is_empty() => {}
+                Holds::Blank => problems.push(problem(
+                    &format!("number {}", at + 1),
+                    "unnamed_column",
+                    "the column has no heading, and this cell is filled in; give it one, or clear the cell"
+                        .into(),
+                )),
                 Holds::Parameter(..) if text.is_empty() => {}
                 Holds::Parameter(part, _) => {
                     let pairs = if part == Part::First { &mut given.first } else { &mut given.last };
@@ -219,14 +246,19 @@ impl Manifest {
             }
             None => {}
         }
-        if cells != columns {
-            let why = if cells > columns { "; a cell with a comma in it needs quotes" } else { "" };
+        // Spreadsheets write blank cells beyond the last heading, too.
+        let is_blank = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
+        if cells < columns || !record.iter().skip(columns).all(is_blank) {
+            let why = match (cells > columns, self.delimiter) {
+                (false, _) => "; is the row cut off?",
+                (true, b';') => "; a cell with a semicolon in it needs quotes",
+                (true, b'\t') => "; a cell with a tab in it needs quotes",
+                (true, b'|') => "; a cell with a vertical bar in it needs quotes",
+                (true, _) => "; a cell with a comma in it needs quotes",
+            };
             return Some(("cell_count", format!("the row has {cells} cells and the header {columns}{why}")));
         }
-        record
-            .iter()
-            .all(<[u8]>::is_empty)
-            .then(|| ("empty_row", "all cells are empty; delete the row".to_owned()))
+        None
     }
 
     /// A part that is missing from every row, because the header names its column wrongly, is told of the header.
@@ -242,8 +274,13 @@ fn text_of(cell: &[u8]) -> Result<&str, (&'static str, String)> {
     if cell.len() > CELL_BYTES_MAX {
         return Err(("cell_too_long", format!("the cell has more than {CELL_BYTES_MAX} bytes")));
     }
-    std::str::from_utf8(cell)
-        .map_err(|_| ("not_utf8", "the cell is not UTF-8; save the file as \"CSV UTF-8\"".to_owned()))
+    let text = std::str::from_utf8(cell);
+    text.map(trimmed).map_err(|_| {
+        (
+            "not_utf8",
+            "the cell is damaged: other cells are UTF-8, and this one is not; type it again".to_owned(),
+        )
+    })
 }
 
 /// Whether a row can have this name.

@@ -7,13 +7,13 @@
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{ManifestError, open};
+use super::{ManifestError, Reading, open, sheet, start_of};
 
 /// Bytes of a piece: what is verified, and handed out, at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -40,6 +40,8 @@ struct Seen {
     /// The file; what messages call it, where it is none.
     path: PathBuf,
     bytes: Bytes,
+    /// The sheet of which these are the text, if the file is a spreadsheet.
+    sheet: Option<String>,
 }
 
 enum Bytes {
@@ -54,9 +56,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// If it cannot be read, or not more than once.
-    pub fn of(path: &Path) -> Result<Self, ManifestError> {
+    pub fn of(path: &Path, reading: &Reading) -> Result<Self, ManifestError> {
         let read = |source| ManifestError::Read { path: path.into(), source };
         let mut file = open(path)?;
+        if sheet::is_spreadsheet(&start_of(&mut file).map_err(read)?) {
+            return Self::held(path, file, reading);
+        }
         let (key, mut hashes) = (RandomState::new(), Vec::new());
         let mut piece = Zeroizing::new(vec![0; PIECE_BYTES]);
         loop {
@@ -66,15 +71,16 @@ impl Snapshot {
             }
             hashes.push(hash(&key, &piece[..filled]));
         }
-        Ok(Self(Arc::new(Seen { path: path.into(), bytes: Bytes::InFile { key, hashes } })))
+        Ok(Self(Arc::new(Seen { path: path.into(), bytes: Bytes::InFile { key, hashes }, sheet: None })))
     }
 
     /// Of what can be read only once, as standard input; reads it to its end, and blocks.
     ///
     /// # Errors
     /// If it cannot be read, or is too much to be held.
-    pub fn held(name: &Path, mut source: impl Read) -> Result<Self, ManifestError> {
-        let (mut pieces, mut length) = (Vec::new(), 0);
+    pub fn held(name: &Path, mut source: impl Read, reading: &Reading) -> Result<Self, ManifestError> {
+        let shape = |reason| ManifestError::Shape { path: name.into(), reason };
+        let mut pieces = Pieces::default();
         loop {
             let mut piece = Zeroizing::new(vec![0; PIECE_BYTES]);
             let filled = fill(&mut source, &mut piece)
@@ -82,15 +88,22 @@ impl Snapshot {
             if filled == 0 {
                 break;
             }
-            length += filled as u64;
-            if length > HELD_BYTES_MAX {
-                let reason = format!("has more than {} MiB; save it to a file first", HELD_BYTES_MAX >> 20);
-                return Err(ManifestError::Shape { path: name.into(), reason });
-            }
-            piece.truncate(filled);
-            pieces.push(piece);
+            pieces.write_all(&piece[..filled]).map_err(|error| shape(error.to_string()))?;
         }
-        Ok(Self(Arc::new(Seen { path: name.into(), bytes: Bytes::Held(pieces) })))
+        let mut sheet = None;
+        if pieces.0.first().is_some_and(|first| sheet::is_spreadsheet(first)) {
+            let spreadsheet = pieces.whole();
+            pieces = Pieces::default();
+            let read = sheet::write_csv(&spreadsheet, reading.sheet.as_deref(), &mut pieces);
+            sheet = Some(read.map_err(shape)?);
+        }
+        Ok(Self(Arc::new(Seen { path: name.into(), bytes: Bytes::Held(pieces.0), sheet })))
+    }
+
+    /// The sheet of which it is the text, if the file is a spreadsheet.
+    #[must_use]
+    pub fn sheet(&self) -> Option<&str> {
+        self.0.sheet.as_deref()
     }
 
     /// What it is a snapshot of.
@@ -110,6 +123,41 @@ impl Snapshot {
         };
         let piece = Zeroizing::new(vec![0; PIECE_BYTES]);
         Ok(Verified { seen: self.0.clone(), file, next: 0, piece, unread: 0..0 })
+    }
+}
+
+/// Bytes that are held in pieces of one length, all but the last; none is ever moved, and all are wiped.
+#[derive(Default)]
+struct Pieces(Vec<Zeroizing<Vec<u8>>>);
+
+impl Pieces {
+    /// All of them as one.
+    fn whole(self) -> Zeroizing<Vec<u8>> {
+        let mut whole = Zeroizing::new(Vec::with_capacity(self.0.len() * PIECE_BYTES));
+        self.0.iter().for_each(|piece| whole.extend_from_slice(piece));
+        whole
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.last().is_none_or(|last| last.len() == PIECE_BYTES) {
+            if (self.0.len() * PIECE_BYTES) as u64 >= HELD_BYTES_MAX {
+                let most = HELD_BYTES_MAX >> 20;
+                return Err(io::Error::other(format!(
+                    "has more than {most} MiB; save it to a CSV file first"
+                )));
+            }
+            self.0.push(Zeroizing::new(Vec::with_capacity(PIECE_BYTES)));
+        }
+        let Some(last) = self.0.last_mut() else { return Ok(0) };
+        let length = bytes.len().min(PIECE_BYTES - last.len());
+        last.extend_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -238,8 +286,9 @@ mod tests {
     fn it_gives_the_bytes_that_it_saw() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes()).unwrap();
-        let of_file = Snapshot::of(file.path()).unwrap();
-        let held = Snapshot::held(Path::new("standard input"), bytes().as_slice()).unwrap();
+        let of_file = Snapshot::of(file.path(), &Reading::default()).unwrap();
+        let held =
+            Snapshot::held(Path::new("standard input"), bytes().as_slice(), &Reading::default()).unwrap();
         for snapshot in [of_file, held] {
             assert!(read(&snapshot).unwrap() == bytes());
         }
@@ -250,7 +299,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let changed = |with: &dyn Fn(&mut Vec<u8>)| {
             std::fs::write(file.path(), bytes()).unwrap();
-            let snapshot = Snapshot::of(file.path()).unwrap();
+            let snapshot = Snapshot::of(file.path(), &Reading::default()).unwrap();
             let mut other = bytes();
             with(&mut other);
             std::fs::write(file.path(), other).unwrap();
@@ -268,7 +317,7 @@ mod tests {
         assert_eq!(changed(&|other| other.clear()), 0);
         // One whose length is whole pieces, and that grew.
         std::fs::write(file.path(), &bytes()[..PIECE_BYTES]).unwrap();
-        let snapshot = Snapshot::of(file.path()).unwrap();
+        let snapshot = Snapshot::of(file.path(), &Reading::default()).unwrap();
         std::fs::write(file.path(), &bytes()[..=PIECE_BYTES]).unwrap();
         assert!(read(&snapshot).is_err());
     }
@@ -284,9 +333,10 @@ mod tests {
         std::fs::write(file.path(), &text).unwrap();
         let options = CheckOptions { digest: true };
         let plain = Manifest::open(file.path()).unwrap().check(&options, &|_| {}).unwrap();
-        let of_file = Snapshot::of(file.path()).unwrap();
-        for snapshot in [of_file, Snapshot::held(file.path(), text.as_bytes()).unwrap()] {
-            let manifest = Manifest::open_held(snapshot).unwrap();
+        let of_file = Snapshot::of(file.path(), &Reading::default()).unwrap();
+        for snapshot in [of_file, Snapshot::held(file.path(), text.as_bytes(), &Reading::default()).unwrap()]
+        {
+            let manifest = Manifest::open_held(snapshot, &Reading::default()).unwrap();
             let report = manifest.check(&options, &|_| {}).unwrap();
             assert_eq!((report.rows, report.digest), (20_000, plain.digest));
             assert_eq!(report.problems, plain.problems);

@@ -2,44 +2,50 @@
 //!
 //! Its rows and its problems are those that the same bytes have as a file.
 
-use std::io::{self, Cursor, Read};
+use std::io::Read;
 use std::path::Path;
 
 use super::records::Records;
 use super::rows::Rows;
-use super::{Manifest, ManifestError, START_BYTES, header};
+use super::text::{ReadAs, Text};
+use super::{Manifest, ManifestError, Reading, header};
 
 /// A manifest whose header makes sense, on a source that is read once.
 pub struct ManifestStream<R> {
     manifest: Manifest,
-    records: Records<Start<R>>,
+    records: Records<Text<R>>,
 }
-
-/// The bytes that were looked at, and then the rest.
-pub(super) type Start<R> = io::Chain<Cursor<Vec<u8>>, R>;
 
 impl Manifest {
     /// Reads the header from any source; `name` is what messages call it.
     ///
     /// # Errors
     /// As [`Manifest::open`].
-    pub fn read<R: Read>(name: &Path, source: R) -> Result<ManifestStream<R>, ManifestError> {
-        let (manifest, records) = Self::begin(name, source)?;
+    pub fn read<R: Read>(
+        name: &Path,
+        source: R,
+        reading: &Reading,
+    ) -> Result<ManifestStream<R>, ManifestError> {
+        let (manifest, records) = Self::begin(name, source, reading)?;
         Ok(ManifestStream { manifest: manifest.sound()?, records })
     }
 
     /// Reads the header; what is wrong with it is kept.
     pub(super) fn begin<R: Read>(
         name: &Path,
-        mut source: R,
-    ) -> Result<(Self, Records<Start<R>>), ManifestError> {
-        let mut start = Vec::new();
-        let read = |source| ManifestError::Read { path: name.into(), source };
-        source.by_ref().take(START_BYTES).read_to_end(&mut start).map_err(read)?;
-        header::sniff(&start).map_err(|reason| ManifestError::Shape { path: name.into(), reason })?;
-        let mut records = Records::new(Cursor::new(start).chain(source));
+        source: R,
+        reading: &Reading,
+    ) -> Result<(Self, Records<Text<R>>), ManifestError> {
+        let read_as = ReadAs::default();
+        let text = Text::of(name, source, reading, read_as.clone())?;
+        if text.is_empty() {
+            let reason = "the file is empty; it needs a header row and a row for each card".into();
+            return Err(ManifestError::Shape { path: name.into(), reason });
+        }
+        let delimiter = text.delimiter();
+        let mut records = Records::new(text, delimiter);
         let header = header::read(&mut records, name)?;
-        Ok((Self::of_header(name, header)?, records))
+        Ok((Self::of_header(name, header, reading, read_as, delimiter)?, records))
     }
 }
 
@@ -65,7 +71,7 @@ mod tests {
         let options = CheckOptions { digest: true };
         let of_file = Manifest::open(&path).unwrap().check(&options, &|_| {}).unwrap();
         let mut checker = Checker::new(&options);
-        for row in Manifest::read(&path, text.as_bytes()).unwrap().rows() {
+        for row in Manifest::read(&path, text.as_bytes(), &Reading::default()).unwrap().rows() {
             checker.add(&row);
         }
         let of_stream = checker.finish(&path).unwrap();
@@ -76,13 +82,13 @@ mod tests {
 
     #[test]
     fn what_is_no_manifest_is_told_from_its_start() {
-        let said = |bytes: &[u8]| match Manifest::read(Path::new("a"), bytes) {
+        let said = |bytes: &[u8]| match Manifest::read(Path::new("a"), bytes, &Reading::default()) {
             Ok(_) => "fine".to_owned(),
             Err(error) => error.to_string(),
         };
         assert!(said(b"").contains("empty"));
-        assert!(said(b"\xff\xfea\0").contains("UTF-16"));
-        assert!(said(b"a;b\n").contains("semicolons"));
+        assert!(said(b"\x00\x01\x02\x03").contains("not text"));
+        assert!(said(b"PK\x03\x04").contains("archive"));
         assert!(said(b"pin\n1234\n").contains("in the clear"));
     }
 }

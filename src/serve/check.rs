@@ -13,11 +13,12 @@ use bytes::{Buf as _, Bytes};
 use tokio::sync::mpsc;
 
 use super::held::{Budget, Full, Held, Holding, Share};
+use super::unpacked::Unpacked;
 use crate::job::{Batch, JobId};
 use crate::ledger::LedgerError;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::manifest::{
-    CheckOptions, CheckReport, Checker, InvalidRow, Manifest, ManifestError, Problem, Row,
+    CheckOptions, CheckReport, Checker, InvalidRow, Manifest, ManifestError, Problem, Reading, Row,
 };
 
 /// What a row's name costs while an upload is checked: its entry in the table of names, with the table's spare room.
@@ -64,6 +65,8 @@ pub(super) enum Stopped {
         "its rows do not fit into the memory that is left for waiting rows; upload it when others are done, or split it"
     )]
     Full,
+    #[error("{0}")]
+    NoTable(String),
     #[error(transparent)]
     NoManifest(ManifestError),
     #[error(transparent)]
@@ -108,13 +111,27 @@ impl Read for Source {
             }
         }
         let length = buffer.len().min(self.piece.len());
-        let taken = &self.piece[..length];
-        buffer[..length].copy_from_slice(taken);
-        let held = self.shared.borrow_mut().holding.as_mut().map_or(Ok(()), |holding| holding.add(taken));
-        if held.is_err() {
-            return Err(self.stop(Stopped::Full));
-        }
+        buffer[..length].copy_from_slice(&self.piece[..length]);
         self.piece.advance(length);
+        Ok(length)
+    }
+}
+
+/// A source of which all that is read is held, if anything is.
+struct Kept<R> {
+    source: R,
+    shared: Rc<RefCell<Shared>>,
+}
+
+impl<R: Read> Read for Kept<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        let mut shared = self.shared.borrow_mut();
+        let held = shared.holding.as_mut().map_or(Ok(()), |holding| holding.add(&buffer[..length]));
+        if held.is_err() {
+            shared.stopped.get_or_insert(Stopped::Full);
+            return Err(io::Error::other("stopped"));
+        }
         Ok(length)
     }
 }
@@ -126,7 +143,7 @@ pub(super) fn check(
     purpose: Purpose,
     mut recogniser: Option<Recogniser>,
     budget: &Arc<Budget>,
-    rows_max: u64,
+    (rows_max, mut reading): (u64, Reading),
 ) -> Result<Checked, Stopped> {
     let holding = match purpose {
         Purpose::Issue => Some(Holding::begin(budget)?),
@@ -134,20 +151,28 @@ pub(super) fn check(
     };
     let shared = Rc::new(RefCell::new(Shared { holding, stopped: None }));
     let source = Source { pieces, piece: Bytes::new(), ended: false, shared: shared.clone() };
-    let verdict = rows(source, batch, recogniser.as_mut(), &shared, &mut budget.share(), rows_max);
+    let mut share = budget.share();
+    let unpacked = Unpacked::begin(source, &mut share, &mut reading);
+    if let Some(stopped) = shared.borrow_mut().stopped.take() {
+        return Err(stopped);
+    }
+    let (source, sheet) = unpacked?;
+    let kept = Kept { source, shared: shared.clone() };
+    let verdict = rows(kept, &reading, batch, recogniser.as_mut(), &shared, &mut share, rows_max);
     // A stopped source looks like an unreadable row to the csv reader: the reason comes first.
     if let Some(stopped) = shared.borrow_mut().stopped.take() {
         return Err(stopped);
     }
-    let report = verdict?;
+    let report = CheckReport { sheet, ..verdict? };
     let holding = shared.borrow_mut().holding.take();
     let recognition = recogniser.map(Recogniser::finish).transpose()?.unwrap_or_default();
-    let held = holding.map(Holding::finish).transpose()?;
+    let held = holding.map(|holding| holding.finish(reading)).transpose()?;
     Ok(Checked { report, held, recognition: Arc::new(recognition) })
 }
 
 fn rows(
-    source: Source,
+    source: impl Read,
+    reading: &Reading,
     batch: Option<&Batch>,
     mut recogniser: Option<&mut Recogniser>,
     shared: &RefCell<Shared>,
@@ -162,13 +187,14 @@ fn rows(
         }
         other => Err(Stopped::NoManifest(other)),
     };
-    let stream = match Manifest::read(name, source) {
+    let stream = match Manifest::read(name, source, reading) {
         Ok(stream) => stream,
         Err(error) => return refused(error),
     };
     let row_bytes = NAME_BYTES + if recogniser.is_some() { KNOWN_BYTES } else { 0 };
     let mut checker = Checker::new(&CheckOptions { digest: true });
-    for row in stream.rows() {
+    let mut all_rows = stream.rows();
+    for row in all_rows.by_ref() {
         let row = row.and_then(|row| match batch {
             Some(batch) => with_job_id(row, batch),
             None => Ok(row),
@@ -191,6 +217,7 @@ fn rows(
             break;
         }
     }
+    checker.add_rest(&all_rows);
     checker.finish(name).or_else(refused)
 }
 

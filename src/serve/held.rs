@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use zeroize::Zeroizing;
 
+use crate::manifest::Reading;
+
 /// Bytes of an upload in one block: few enough that little is in the clear at once, enough to compress well. Half of it, to
 /// which it mostly compresses, is somewhat less than 64 KiB: the allocator has room for that size, and for somewhat more it takes 80.
 const BLOCK_BYTES: usize = 120 << 10;
@@ -139,11 +141,11 @@ impl Holding {
     ///
     /// # Errors
     /// If the budget is used up.
-    pub(super) fn finish(mut self) -> Result<Held, Full> {
+    pub(super) fn finish(mut self, reading: Reading) -> Result<Held, Full> {
         self.close_block()?;
         let Self { blocks, share, .. } = self;
         drop(share);
-        Ok(Held { blocks })
+        Ok(Held { blocks, reading })
     }
 
     fn close_block(&mut self) -> Result<(), Full> {
@@ -167,6 +169,8 @@ impl Holding {
 /// An upload's bytes, held.
 pub(super) struct Held {
     blocks: VecDeque<Block>,
+    /// How they are read.
+    pub(super) reading: Reading,
 }
 
 impl Held {
@@ -222,7 +226,7 @@ mod tests {
             let bytes = noise(length);
             let mut holding = Holding::begin(&budget).unwrap();
             bytes.chunks(1000).for_each(|chunk| holding.add(chunk).unwrap());
-            let held = holding.finish().unwrap();
+            let held = holding.finish(Reading::default()).unwrap();
             assert!(budget.used() >= length && budget.used() <= length + length / 16 + 64);
             let mut read = Vec::new();
             held.into_reader().read_to_end(&mut read).unwrap();

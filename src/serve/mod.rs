@@ -30,6 +30,7 @@ mod problem;
 mod publish;
 mod results;
 mod run;
+mod unpacked;
 mod upload;
 mod view;
 

@@ -80,7 +80,8 @@ pub(super) fn rows_of(
 ) -> impl FnOnce(&mut Each<'_>) -> Result<(), String> + Send + 'static {
     let name = std::path::PathBuf::from(jobs.batch().as_str());
     move |each| {
-        let held = Manifest::read(&name, held.into_reader()).map_err(|error| error.to_string())?;
+        let reading = held.reading.clone();
+        let held = Manifest::read(&name, held.into_reader(), &reading).map_err(|error| error.to_string())?;
         let _ = held.rows().try_for_each(each);
         Ok(())
     }

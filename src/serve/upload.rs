@@ -15,9 +15,18 @@ use super::check::{Checked, Piece, Purpose, Stopped, check};
 use super::limits::{LINGER, PIECES_WAITING};
 use super::problem::{Kind, Problem};
 use crate::job::Batch;
-use crate::manifest::CheckReport;
 use crate::manifest::batch::SecondCards;
 use crate::manifest::recognise::Recogniser;
+use crate::manifest::{CheckReport, Reading};
+
+/// What an upload may be sent as; what it is, is told by its bytes.
+const KINDS: [&str; 5] = [
+    "text/csv",
+    "application/csv",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/vnd.ms-excel",
+    "application/vnd.oasis.opendocument.spreadsheet",
+];
 
 /// Parameters of an upload.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
@@ -30,11 +39,25 @@ pub(super) struct UploadQuery {
     pub(super) name: Option<String>,
     /// `true` if the same rows were issued under another name, and every row is to get a second card.
     pub(super) second_cards: Option<bool>,
+    /// What separates its cells: `comma`, `semicolon`, `tab` or `pipe`; without it, what its header shows.
+    pub(super) delimiter: Option<String>,
+    /// The sheet to read of a spreadsheet; without it, the first.
+    pub(super) sheet: Option<String>,
     /// How many cards the manifest cancels, if it does: that cannot be undone.
     pub(super) yes_cancel: Option<u64>,
 }
 
 impl UploadQuery {
+    /// How the upload is to be read.
+    fn reading(&self) -> Result<Reading, Problem> {
+        let delimiter = self.delimiter.as_deref().map(|name| {
+            Reading::delimiter_named(name).ok_or_else(|| {
+                Problem::new(Kind::BadRequest, "delimiter is none of comma, semicolon, tab and pipe")
+            })
+        });
+        Ok(Reading { delimiter: delimiter.transpose()?, sheet: self.sheet.clone() })
+    }
+
     /// Whether rows that are known under other names are to be issued again.
     pub(super) fn second(&self) -> SecondCards {
         if self.second_cards == Some(true) { SecondCards::Wanted } else { SecondCards::Refused }
@@ -73,10 +96,10 @@ pub(super) async fn receive(
         .and_then(|kind| kind.to_str().ok())
         .map(|kind| kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase());
     match kind.as_deref() {
-        Some("text/csv" | "application/csv") => {
+        Some(kind) if KINDS.contains(&kind) => {
             let batch = name_of(query.name.as_deref(), purpose)?;
             let mut body = Body::of(server, request.into_body().into_data_stream());
-            let checked = receive_body(server, &mut body, batch.clone(), purpose, query.second()).await;
+            let checked = receive_body(server, &mut body, batch.clone(), purpose, query).await;
             if checked.is_err() {
                 body.linger().await;
             }
@@ -91,7 +114,7 @@ pub(super) async fn receive(
         }
         _ => Err(Problem::new(
             Kind::UnsupportedMediaType,
-            "send the manifest as text/csv, or as a file in multipart/form-data",
+            "send the manifest as text/csv, as a spreadsheet (XLSX, XLS, ODS), or as a file in multipart/form-data",
         )),
     }
 }
@@ -164,16 +187,23 @@ struct Checking {
 }
 
 impl Checking {
-    fn begin(server: &Server, batch: Option<Batch>, purpose: Purpose, second: SecondCards) -> Self {
+    fn begin(
+        server: &Server,
+        batch: Option<Batch>,
+        purpose: Purpose,
+        query: &UploadQuery,
+    ) -> Result<Self, Problem> {
+        let (second, reading) = (query.second(), query.reading()?);
         let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
         let (budget, rows_max) = (server.budget.clone(), server.limits.rows_max);
         let recogniser = batch.clone().map(|batch| {
             let (ledger, scope) = (server.parts.views.clone(), server.scope().clone());
             Recogniser::new(ledger, scope, batch, second, Handle::current())
         });
-        let checking = move || check(incoming, batch.as_ref(), purpose, recogniser, &budget, rows_max);
+        let checking =
+            move || check(incoming, batch.as_ref(), purpose, recogniser, &budget, (rows_max, reading));
         let verdict = tokio::task::spawn_blocking(checking);
-        Self { pieces, verdict, rows_max }
+        Ok(Self { pieces, verdict, rows_max })
     }
 
     /// False if the check wants no more.
@@ -196,6 +226,7 @@ impl Checking {
                 Problem::new(Kind::TooLarge, format!("an upload has at most {rows_max} rows; split it"))
             }
             Stopped::Full => Problem::new(Kind::TooLarge, stopped.to_string()),
+            Stopped::NoTable(reason) => Problem::new(Kind::InvalidManifest, reason),
             Stopped::NoManifest(error) => Problem::new(Kind::InvalidManifest, without_path(&error)),
             Stopped::Ledger(error) => Problem::from(error),
         })
@@ -213,9 +244,9 @@ async fn receive_body(
     body: &mut Body,
     batch: Option<Batch>,
     purpose: Purpose,
-    second: SecondCards,
+    query: &UploadQuery,
 ) -> Result<Checked, Problem> {
-    let checking = Checking::begin(server, batch, purpose, second);
+    let checking = Checking::begin(server, batch, purpose, query)?;
     while let Some(bytes) = body.next().await? {
         if !checking.add(bytes).await {
             break;
@@ -242,7 +273,7 @@ async fn receive_form(
         let stem =
             std::path::Path::new(&file_name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let batch = name_of(query.name.as_deref().or(stem.as_deref()), purpose)?;
-        let checking = Checking::begin(server, batch.clone(), purpose, query.second());
+        let checking = Checking::begin(server, batch.clone(), purpose, query)?;
         let mut bytes_left = limits.upload_bytes_max;
         let mut wanted = true;
         loop {

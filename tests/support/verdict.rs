@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use embosser::manifest::{CheckOptions, CheckReport, Manifest, Problem};
+use embosser::manifest::{CheckOptions, CheckReport, Manifest, Problem, Reading};
 use serde_json::Value;
 
 /// A PIN's JWE as far as it can be told without the key; no key fits it.
@@ -21,7 +21,7 @@ pub fn verdict(bytes: &[u8]) -> (CheckReport, Vec<Problem>) {
     let path = directory.path().join("manifest.csv");
     std::fs::write(&path, bytes).unwrap();
     let mut problems = Vec::new();
-    let checked = Manifest::inspect(&path).and_then(|manifest| {
+    let checked = Manifest::inspect(&path, &Reading::default()).and_then(|manifest| {
         manifest.check_each(&CheckOptions::default(), &|_| {}, &mut |problem| problems.push(problem))
     });
     match checked {

@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
 use super::connect::{FIRST_CONTACT_MAX, connect};
-use super::manifest::Verb;
+use super::manifest::{ReadingArgs, Verb};
 use super::progress::progress;
 use super::signals::{HangUp, StopSignals, print, say};
 use crate::account::{Access, Account, Patience, Purpose, Runs, ScopeError};
@@ -38,8 +38,11 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Options of `embosser issue`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The manifest: a CSV with a header row; - is standard input.
+    /// The manifest: a CSV or a spreadsheet (XLSX, XLS, ODS) with a header row; - is standard input.
     pub manifest: PathBuf,
+    /// How it is read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Issue against a built-in stand-in for Stripe; no account needed, no card is real.
     #[arg(long)]
     pub sandbox: bool,
@@ -92,7 +95,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let mut config = super::arguments::with_options(config, args.rate, args.ledger.as_deref())?;
     say(&format!("ledger: {}", place::shown(&config.ledger.url)));
     let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
-    let manifest = super::manifest::open(&args.manifest).await?;
+    let manifest = super::manifest::open(&args.manifest, args.reading.reading()).await?;
     let options = CheckOptions { digest: true };
     let verb = Verb { infinitive: "issue", participle: "issued" };
     let report = super::manifest::check(&manifest, options, args.skip_invalid, verb).await?;

@@ -89,7 +89,8 @@ pub(super) struct ListQuery {
 #[utoipa::path(
     post, path = "/v1/batches", tag = "batches", params(UploadQuery), security(("token" = ["submit"])),
     request_body(content((String = "text/csv", example = "row_id,type,currency\n1,virtual,eur\n"),
-        (UploadForm = "multipart/form-data")), description = "The manifest"),
+        (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        (UploadForm = "multipart/form-data")), description = "The manifest: CSV or spreadsheet"),
     responses(
         (status = 202, body = BatchView, description = "It was begun, or is under way already",
             headers(("Location" = String, description = "The batch's address"))),
@@ -97,7 +98,7 @@ pub(super) struct ListQuery {
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "A batch of this name is under way with other rows, or the rows were issued under another name"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Neither CSV nor a form"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Neither CSV nor spreadsheet nor a form"),
         (status = 422, body = Problem, content_type = "application/problem+json",
             description = "Every problem with its line, column and reason; nothing was issued"),
     )
@@ -146,12 +147,13 @@ pub(super) async fn begin_batch(
 #[utoipa::path(
     post, path = "/v1/checks", tag = "batches", params(UploadQuery), security(("token" = ["submit"])),
     request_body(content((String = "text/csv", example = "row_id,type,currency\n1,virtual,eur\n"),
-        (UploadForm = "multipart/form-data")), description = "The manifest"),
+        (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        (UploadForm = "multipart/form-data")), description = "The manifest: CSV or spreadsheet"),
     responses(
         (status = 200, body = CheckView, description = "Nothing is wrong with it"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Neither CSV nor a form"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Neither CSV nor spreadsheet nor a form"),
         (status = 422, body = Problem, content_type = "application/problem+json",
             description = "Every problem with its line, column and reason"),
     )

@@ -1,0 +1,341 @@
+//! A file's bytes as UTF-8 text, whatever it was saved as, and what its cells are separated by.
+//!
+//! Guarantees: one pass in bounded memory, and the same text each time that the same bytes are read, from a file or as an
+//! upload arrives. What a file is saved as is told by its byte order mark, or by its first letter that is no ASCII and
+//! what follows it; before that letter all that is read here are alike. What was read is wiped on drop.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
+use encoding_rs::{CoderResult, Decoder, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
+use zeroize::Zeroizing;
+
+use super::{ManifestError, Reading};
+
+/// So much is looked at to tell what a text is saved as.
+const WINDOW_BYTES: usize = 64 << 10;
+/// What may stand between two cells. The first that is as good as another is it.
+pub(super) const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+/// Excel's own line about it, before the header.
+const TOLD_BY: &str = "sep=";
+/// Excel writes it before the first byte of "CSV UTF-8".
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// What a file is read as, beside UTF-8: known once its first letter was met that is no ASCII.
+pub(super) type ReadAs = Arc<OnceLock<&'static str>>;
+
+/// A source's bytes as UTF-8.
+pub(super) struct Text<R> {
+    source: R,
+    /// Read from the source and not handed out.
+    ahead: Zeroizing<Vec<u8>>,
+    /// The first of them that is not handed out.
+    at: usize,
+    at_end: bool,
+    saved_as: SavedAs,
+    /// Decoded and not handed out.
+    decoded: Zeroizing<Vec<u8>>,
+    decoded_at: usize,
+    delimiter: u8,
+    read_as: ReadAs,
+}
+
+impl<R: Read> Text<R> {
+    /// A manifest's text.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is no text.
+    pub(super) fn of(
+        path: &Path,
+        source: R,
+        reading: &Reading,
+        read_as: ReadAs,
+    ) -> Result<Self, ManifestError> {
+        let begun = Self::begin(source, reading.delimiter, read_as)
+            .map_err(|source| ManifestError::Read { path: path.into(), source })?;
+        begun.map_err(|reason| ManifestError::Shape { path: path.into(), reason: reason.into() })
+    }
+}
+
+/// How bytes are text.
+enum SavedAs {
+    /// Nothing but ASCII so far.
+    Ascii,
+    Utf8,
+    Other(Box<Decoder>),
+}
+
+impl<R: Read> Text<R> {
+    /// Looks at its beginning.
+    ///
+    /// # Errors
+    /// The source's own, or a sentence if it is no text.
+    pub(super) fn begin(
+        source: R,
+        delimiter: Option<u8>,
+        read_as: ReadAs,
+    ) -> io::Result<Result<Self, &'static str>> {
+        let mut text = Self {
+            source,
+            ahead: Zeroizing::new(Vec::new()),
+            at: 0,
+            at_end: false,
+            saved_as: SavedAs::Ascii,
+            decoded: Zeroizing::new(Vec::new()),
+            decoded_at: 0,
+            delimiter: DELIMITERS[0],
+            read_as,
+        };
+        text.fill(WINDOW_BYTES)?;
+        if text.ahead.starts_with(b"PK\x03\x04") {
+            return Ok(Err("the file is an archive, and no spreadsheet that can be read"));
+        }
+        let encoding = match Encoding::for_bom(&text.ahead) {
+            Some((encoding, _)) => Some(encoding),
+            None if text.ahead.contains(&0) => match utf_16_without_mark(&text.ahead) {
+                None => return Ok(Err("the file is not text")),
+                found => found,
+            },
+            None => None,
+        };
+        if let Some(encoding) = encoding {
+            text.is_saved_as(encoding);
+        }
+        let mut start = Zeroizing::new(vec![0; WINDOW_BYTES]);
+        let mut filled = 0;
+        while filled < start.len() {
+            match text.read(&mut start[filled..])? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        let rest = std::mem::take(&mut *text.decoded).split_off(text.decoded_at);
+        let (told, left_out) = told_delimiter(&start[..filled]);
+        let start = &start[..filled];
+        text.delimiter = delimiter.or(told).unwrap_or_else(|| delimiter_of(&start[left_out.clone().end..]));
+        // Its line stays as a blank one, so that the others have the numbers that they have in the file.
+        let mut decoded = Vec::with_capacity(start.len() + rest.len());
+        decoded.extend_from_slice(&start[..left_out.start]);
+        decoded.extend_from_slice(&start[left_out.end..]);
+        decoded.extend_from_slice(&rest);
+        (text.decoded, text.decoded_at) = (Zeroizing::new(decoded), 0);
+        Ok(Ok(text))
+    }
+
+    /// What separates its cells.
+    pub(super) fn delimiter(&self) -> u8 {
+        self.delimiter
+    }
+
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.decoded.is_empty() && self.ahead.is_empty()
+    }
+
+    fn is_saved_as(&mut self, encoding: &'static Encoding) {
+        self.saved_as = if encoding == UTF_8 {
+            SavedAs::Utf8
+        } else {
+            let _ = self.read_as.set(if encoding == WINDOWS_1252 { "Windows-1252" } else { encoding.name() });
+            SavedAs::Other(Box::new(encoding.new_decoder_with_bom_removal()))
+        };
+    }
+
+    /// Reads on until so many bytes are ahead, or the source is at its end.
+    fn fill(&mut self, bytes: usize) -> io::Result<()> {
+        if self.at > 0 {
+            let left = self.ahead.len() - self.at;
+            self.ahead.copy_within(self.at.., 0);
+            self.ahead.truncate(left);
+            self.at = 0;
+        }
+        // Grown once, so that nothing is left behind that is not wiped.
+        if self.ahead.capacity() < WINDOW_BYTES {
+            let mut ahead = Zeroizing::new(Vec::with_capacity(WINDOW_BYTES));
+            ahead.extend_from_slice(&self.ahead);
+            self.ahead = ahead;
+        }
+        while self.ahead.len() < bytes && !self.at_end {
+            let filled = self.ahead.len();
+            self.ahead.resize(WINDOW_BYTES, 0);
+            let read = self.source.read(&mut self.ahead[filled..]);
+            self.ahead.truncate(filled + read.as_ref().map_or(0, |read| *read));
+            match read {
+                Ok(0) => self.at_end = true,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands out what is ahead and ASCII; decides at the first byte that is not.
+    fn read_ascii(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.at == self.ahead.len() {
+            self.fill(1)?;
+        }
+        let ahead = &self.ahead[self.at..];
+        let ahead = &ahead[..ahead.len().min(buffer.len())];
+        let length = if ahead.is_ascii() {
+            ahead.len()
+        } else {
+            ahead.iter().position(|byte| !byte.is_ascii()).unwrap_or(ahead.len())
+        };
+        if length > 0 || self.ahead.is_empty() {
+            buffer[..length].copy_from_slice(&ahead[..length]);
+            self.at += length;
+            return Ok(Some(length));
+        }
+        self.fill(WINDOW_BYTES)?;
+        self.is_saved_as(encoding_of(&self.ahead, self.at_end));
+        Ok(None)
+    }
+
+    /// Decodes more, unless there is some left; false at the end.
+    fn decode(&mut self) -> io::Result<bool> {
+        loop {
+            if self.decoded_at < self.decoded.len() {
+                return Ok(true);
+            }
+            if self.at == self.ahead.len() && !self.at_end {
+                self.fill(1)?;
+            }
+            let SavedAs::Other(decoder) = &mut self.saved_as else { return Ok(false) };
+            // Room for the longest that the bytes ahead can become.
+            if self.decoded.capacity() < 3 * WINDOW_BYTES + 16 {
+                self.decoded = Zeroizing::new(Vec::with_capacity(3 * WINDOW_BYTES + 16));
+            }
+            let room = self.decoded.capacity();
+            self.decoded.resize(room, 0);
+            let last = self.at_end;
+            let (result, taken, written, _) =
+                decoder.decode_to_utf8(&self.ahead[self.at..], &mut self.decoded, last);
+            self.decoded.truncate(written);
+            (self.decoded_at, self.at) = (0, self.at + taken);
+            if last && result == CoderResult::InputEmpty {
+                // A decoder must not be called again after its end: what follows an end is nothing.
+                self.saved_as = SavedAs::Utf8;
+                return Ok(written > 0);
+            }
+        }
+    }
+}
+
+impl<R: Read> Read for Text<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.decoded_at < self.decoded.len() {
+                let length = buffer.len().min(self.decoded.len() - self.decoded_at);
+                buffer[..length].copy_from_slice(&self.decoded[self.decoded_at..self.decoded_at + length]);
+                self.decoded_at += length;
+                return Ok(length);
+            }
+            match self.saved_as {
+                SavedAs::Ascii => {
+                    if let Some(read) = self.read_ascii(buffer)? {
+                        return Ok(read);
+                    }
+                }
+                SavedAs::Utf8 => {
+                    let ahead = &self.ahead[self.at..];
+                    if ahead.is_empty() {
+                        return if self.at_end { Ok(0) } else { self.source.read(buffer) };
+                    }
+                    let length = buffer.len().min(ahead.len());
+                    buffer[..length].copy_from_slice(&ahead[..length]);
+                    self.at += length;
+                    return Ok(length);
+                }
+                SavedAs::Other(_) => {
+                    if !self.decode()? {
+                        return Ok(0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What bytes are saved as, the first of which is no ASCII.
+fn encoding_of(bytes: &[u8], is_all: bool) -> &'static Encoding {
+    let is_utf_8 = match std::str::from_utf8(bytes) {
+        Ok(_) => true,
+        // A letter that the window cuts in two.
+        Err(error) => error.error_len().is_none() && !is_all,
+    };
+    // One damaged letter among many good ones makes no other encoding of a whole file.
+    if is_utf_8 || well_spelt(bytes) {
+        return UTF_8;
+    }
+    let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
+    detector.feed(bytes, is_all);
+    match detector.guess(None, Utf8Detection::Deny) {
+        encoding if encoding == UTF_8 => WINDOWS_1252,
+        encoding => encoding,
+    }
+}
+
+/// Whether most of what is no ASCII is UTF-8.
+fn well_spelt(bytes: &[u8]) -> bool {
+    let (mut good, mut bad) = (0_usize, 0_usize);
+    for chunk in bytes.utf8_chunks() {
+        good += chunk.valid().chars().filter(|letter| !letter.is_ascii()).count();
+        bad += usize::from(!chunk.invalid().is_empty());
+    }
+    good > 2 * bad
+}
+
+/// UTF-16 by its zeros: every second byte of a header is one.
+fn utf_16_without_mark(start: &[u8]) -> Option<&'static Encoding> {
+    let zeros = |parity: usize| {
+        let looked_at = start.len().min(200) / 2;
+        let zeros = start.iter().skip(parity).step_by(2).take(looked_at).filter(|byte| **byte == 0).count();
+        looked_at > 0 && zeros * 10 >= looked_at * 9
+    };
+    match (zeros(0), zeros(1)) {
+        (true, false) => Some(UTF_16BE),
+        (false, true) => Some(UTF_16LE),
+        _ => None,
+    }
+}
+
+/// The delimiter that the first line tells, and where it tells so.
+fn told_delimiter(start: &[u8]) -> (Option<u8>, std::ops::Range<usize>) {
+    let begin = if start.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    let line = &start[begin..];
+    let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len());
+    let line = std::str::from_utf8(&line[..end]).unwrap_or_default().trim_matches('"');
+    let told = line.get(..TOLD_BY.len()).filter(|told| told.eq_ignore_ascii_case(TOLD_BY));
+    match told.and_then(|_| line.as_bytes().get(TOLD_BY.len()..)) {
+        Some([delimiter]) if DELIMITERS.contains(delimiter) => (Some(*delimiter), begin..begin + end),
+        _ => (None, begin..begin),
+    }
+}
+
+/// What separates the cells of the first line that is not blank: what stands in it most often, outside quotes.
+fn delimiter_of(start: &[u8]) -> u8 {
+    let mut counts = [0_usize; DELIMITERS.len()];
+    let (mut quoted, mut blank) = (false, true);
+    for byte in start {
+        match byte {
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'\r' | b'\n' if blank => {}
+            b'\r' | b'\n' => break,
+            byte => {
+                blank = false;
+                if let Some(at) = DELIMITERS.iter().position(|delimiter| delimiter == byte) {
+                    counts[at] += 1;
+                }
+            }
+        }
+    }
+    let most = (0..DELIMITERS.len()).rev().max_by_key(|at| counts[*at]).unwrap_or(0);
+    DELIMITERS[most]
+}
