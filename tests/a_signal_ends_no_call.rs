@@ -49,7 +49,8 @@ async fn whichever_signal_stops_issue_its_calls_end_and_its_results_are_complete
         let (sandbox, directory) = (slow_sandbox().await, tempfile::tempdir().unwrap());
         let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, 100).await;
         let program = Program::new(directory.path(), &sandbox);
-        let running = program.spawn(&["issue", "cards.csv", "--rate", "100"]);
+        // Slow enough that it is far from its end when the signal comes, on a busy machine too.
+        let running = program.spawn(&["issue", "cards.csv", "--rate", "15"]);
         cards(&sandbox, 15).await;
         running.signal(signal);
         if signal == Signal::TERM {
@@ -97,7 +98,7 @@ async fn a_terminal_that_is_gone_ends_issue_in_order_and_under_nohup_not_at_all(
         let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, 60).await;
         let trap = if nohup { "trap '' HUP; " } else { "" };
         let mut child = Command::new("sh")
-            .args(["-c", &format!("{trap}exec \"$0\" issue cards.csv --rate 60")])
+            .args(["-c", &format!("{trap}exec \"$0\" issue cards.csv --rate 15")])
             .arg(env!("CARGO_BIN_EXE_embosser"))
             .current_dir(directory.path())
             .envs(Program::new(directory.path(), &sandbox).environment)

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 # CI's machine may have other guests: there it has the time to run one after the other.
 AT_ONCE = 1 if os.environ.get("CI") else 2
+# No binary takes a third of this: one that does is stuck.
+LONGEST_SECONDS = 15 * 60
 ALONE = {
     "check_keeps_memory_flat",
     "log_holds_nothing_up",
@@ -51,12 +53,21 @@ def run(named):
     name, path = named
     began = time.monotonic()
     environment = {**os.environ, "CARGO_MANIFEST_DIR": os.getcwd()}
-    ended = subprocess.run([path, "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, check=False)
+    running = subprocess.Popen([path, "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    try:
+        said, _ = running.communicate(timeout=LONGEST_SECONDS)
+    except subprocess.TimeoutExpired:
+        # What it printed tells which tests have not ended. What it started may keep the pipe open.
+        running.kill()
+        try:
+            said, _ = running.communicate(timeout=10)
+        except subprocess.TimeoutExpired as kept:
+            said = kept.output or b""
     took = time.monotonic() - began
-    word = "ok" if ended.returncode == 0 else f"FAILED ({ended.returncode})"
-    text = "" if ended.returncode == 0 else ended.stdout.decode(errors="replace")
+    word = "ok" if running.returncode == 0 else f"FAILED ({running.returncode})"
+    text = "" if running.returncode == 0 else said.decode(errors="replace")
     print(f"{text}{name}: {word}, {took:.0f} s", flush=True)
-    return ended.returncode == 0
+    return running.returncode == 0
 
 
 def order(named):

@@ -73,10 +73,7 @@ async fn a_run_shows_in_its_metrics() {
     let sandbox = Sandbox::start(options).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     write_manifest(&directory.path().join("cards.csv"), &sandbox, 100).await;
-    let address = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().to_string()
-    };
+    let address = format!("127.0.0.1:{}", support::free_port());
     let program = Program::new(directory.path(), &sandbox);
     let running = program.spawn(&["issue", "cards.csv", "--rate", "40", "--metrics", &address]);
     let mut latest = String::new();

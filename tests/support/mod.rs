@@ -39,9 +39,18 @@ pub fn pin_of(row: usize) -> Option<String> {
     (!row.is_multiple_of(5)).then(|| format!("{:04}", row * 37 % 10_000))
 }
 
-/// A port that nobody listens on at this moment.
+/// A port that nobody listens on at this moment, and that no connection is given as its own: one that was would keep a server
+/// that is started again from its port, and who connects to that port meanwhile could even reach itself.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    /// Systems give connections ports from 32768 on.
+    const PORTS: std::ops::Range<u16> = 15_000..32_000;
+    let mut random = rand::rng();
+    loop {
+        let port = rand::Rng::random_range(&mut random, PORTS);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A plain HTTP client.

@@ -1,6 +1,5 @@
 //! A private PostgreSQL server on a free port, from the system's packages.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -56,7 +55,7 @@ impl Postgres {
             .arg(&data);
         let output = init.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = super::free_port();
         let server = run_server(&data, port);
         let postgres = Self { directory, port, server };
         postgres.wait_until_it_answers();

@@ -69,7 +69,7 @@ impl Rabbit {
             .unwrap();
             std::fs::write(directory.path().join("plugins"), "[].").unwrap();
             let server = run(&directory, port, distribution_port, epmd_port);
-            let rabbit = Self { directory, port, distribution_port, epmd_port, tls_port, server };
+            let mut rabbit = Self { directory, port, distribution_port, epmd_port, tls_port, server };
             rabbit.wait();
             rabbit
         })
@@ -153,10 +153,11 @@ impl Rabbit {
         tokio::task::block_in_place(|| self.wait());
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) {
         let began = Instant::now();
         while !answers(self.port) {
             assert!(began.elapsed() < START_MAX, "RabbitMQ did not start");
+            assert_eq!(self.server.try_wait().unwrap(), None, "RabbitMQ ended; see its log");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
