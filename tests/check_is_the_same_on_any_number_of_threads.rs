@@ -8,11 +8,11 @@ mod support;
 
 use std::path::Path;
 
-use embosser::manifest::{CheckOptions, CheckReport, Checker, Manifest, Problem, Reading};
+use embosser::manifest::{CheckOptions, CheckReport, Checker, Manifest, Problem, Reading, Severity};
 use proptest::prelude::*;
 
-/// Problems, and what was counted.
-type Verdict = (Vec<Problem>, [u64; 9]);
+/// Problems, warnings, and what was counted.
+type Verdict = ([Vec<Problem>; 2], [u64; 10]);
 
 /// Row by row; `with_plan`: each is judged by the plan of the header's columns first.
 fn row_by_row(path: &Path, with_plan: bool) -> (Verdict, Option<[u8; 32]>) {
@@ -25,8 +25,8 @@ fn row_by_row(path: &Path, with_plan: bool) -> (Verdict, Option<[u8; 32]>) {
         checker.finish(path)
     });
     match checked {
-        Ok(report) => (counts(&report, report.problems.clone()), report.digest),
-        Err(error) => ((error.into_problems(), [0; 9]), None),
+        Ok(report) => (counts(&report, [report.problems.clone(), report.warnings.clone()]), report.digest),
+        Err(error) => (([error.into_problems(), Vec::new()], [0; 10]), None),
     }
 }
 
@@ -40,17 +40,31 @@ fn in_blocks(path: &Path, digest: bool, with_plan: bool, threads: usize) -> (Ver
             manifest.check_each(&CheckOptions { digest }, &|_| {}, &mut |problem| problems.push(problem))
         });
         match checked {
-            Ok(report) => (counts(&report, problems), report.digest),
-            Err(error) => ((error.into_problems(), [0; 9]), None),
+            Ok(report) => {
+                let is_problem = |found: &Problem| found.severity == Severity::Problem;
+                let (problems, warnings) = problems.into_iter().partition(is_problem);
+                (counts(&report, [problems, warnings]), report.digest)
+            }
+            Err(error) => (([error.into_problems(), Vec::new()], [0; 10]), None),
         }
     })
 }
 
-fn counts(report: &CheckReport, problems: Vec<Problem>) -> Verdict {
+fn counts(report: &CheckReport, problems: [Vec<Problem>; 2]) -> Verdict {
     let CheckReport { rows, invalid_rows, pins, physical, r#virtual, problem_count, .. } = *report;
-    let CheckReport { changes, cancels, cardholders, .. } = *report;
-    let counts =
-        [rows, invalid_rows, pins, physical, r#virtual, changes, cancels, cardholders, problem_count];
+    let CheckReport { changes, cancels, cardholders, warning_count, .. } = *report;
+    let counts = [
+        rows,
+        invalid_rows,
+        pins,
+        physical,
+        r#virtual,
+        changes,
+        cancels,
+        cardholders,
+        problem_count,
+        warning_count,
+    ];
     (problems, counts)
 }
 
@@ -65,8 +79,10 @@ fn same(text: &[u8]) {
     if Manifest::open(&path).is_ok() {
         for with_plan in [false, true] {
             let (one_by_one, digest_one_by_one) = row_by_row(&path, with_plan);
-            let kept = &by_rules.0[..by_rules.0.len().min(KEPT)];
-            assert!(one_by_one.0.iter().eq(kept), "{with_plan}: {:?} is not {:?}", one_by_one.0, by_rules.0);
+            for (one_by_one, by_rules) in one_by_one.0.iter().zip(&by_rules.0) {
+                let kept = &by_rules[..by_rules.len().min(KEPT)];
+                assert!(one_by_one.iter().eq(kept), "{with_plan}: {one_by_one:?} is not {by_rules:?}");
+            }
             assert_eq!((one_by_one.1, digest_one_by_one), (by_rules.1, digest), "{with_plan}");
         }
     }

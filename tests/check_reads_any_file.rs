@@ -217,8 +217,16 @@ fn the_verdict_is_text_or_valid_json_and_an_exit_code() {
     };
 
     std::fs::write(&path, GOOD).unwrap();
+    let (text, code) = said(&path, &[]);
+    assert!(
+        text.starts_with("warning: line 3 (2), column type: ") && text.ends_with("1 warning.\n"),
+        "{text}"
+    );
+    assert_eq!((code, said(&path, &["--strict"]).1), (0, 2));
+
+    std::fs::write(&path, GOOD.replace("physical", "virtual")).unwrap();
     let (text, code) = said(&path, &["--rate", "0.5"]);
-    assert_eq!(text, "2 rows: 2 cards (1 virtual, 1 physical), 0 with a PIN; 4 s at 0.5 calls a second.\n");
+    assert_eq!(text, "2 rows: 2 cards (2 virtual, 0 physical), 0 with a PIN; 4 s at 0.5 calls a second.\n");
     assert_eq!(code, 0);
     let (json, code) = run_json(&path);
     assert_eq!(code, 0);
@@ -232,9 +240,9 @@ fn the_verdict_is_text_or_valid_json_and_an_exit_code() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines[0],
-        "line 2, column type: is not one of Stripe's values: physical, virtual (did you mean virtual?)"
+        "line 2 (1), column type: \"virtuel\" is not one of Stripe's values: physical, virtual (did you mean virtual?)"
     );
-    assert!(lines[3].starts_with("2 problems, 2 of 2 rows invalid"), "{text}");
+    assert!(lines.last().unwrap().starts_with("2 problems, 2 of 2 rows invalid"), "{text}");
     let (json, code) = run_json(&path);
     assert_eq!((code, &json["valid"], &json["invalid_rows"]), (2, &false.into(), &2.into()));
     let problem = &json["problems"][0];

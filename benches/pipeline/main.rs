@@ -166,6 +166,7 @@ impl Rollout {
         config.stripe.key_url = format!("{}/v1/keys", server.url);
         config.ledger.url = format!("sqlite://{}", directory.join("issue.db").display());
         let args = issue::Args {
+            strict: false,
             reading: embosser::commands::manifest::ReadingArgs::default(),
             manifest,
             sandbox: false,

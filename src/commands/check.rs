@@ -24,6 +24,9 @@ pub struct Args {
     /// How to tell.
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
+    /// Take warnings for problems.
+    #[arg(long)]
+    pub strict: bool,
     /// Also look at the cards that are changed or replaced, at Stripe: each is read once, with the API key.
     #[arg(long)]
     pub online: bool,
@@ -107,7 +110,7 @@ fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         }
         Err(error) => return Err(CheckError::Manifest(error)),
     };
-    overview.write(report.problem_count, out)?;
+    overview.write(report.problem_count + report.warning_count, out)?;
     writeln!(
         out,
         "{}: {}, {} with a PIN; {} at {per_second} calls a second.",
@@ -119,8 +122,12 @@ fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
     for note in report.notes() {
         writeln!(out, "{note}")?;
     }
+    if report.warning_count > 0 {
+        let strict = if args.strict { ", which --strict takes for problems" } else { "" };
+        writeln!(out, "{}{strict}.", counted(report.warning_count, "warning"))?;
+    }
     if report.problem_count == 0 {
-        return Ok(Exit::Success);
+        return Ok(if is_good(&report, args) { Exit::Success } else { Exit::Unusable });
     }
     writeln!(
         out,
@@ -148,6 +155,7 @@ struct Verdict {
     pins: u64,
     pins_to_choose: u64,
     replacements: u64,
+    warning_count: u64,
     notes: Vec<String>,
     calls_per_second: f64,
     seconds: f64,
@@ -173,7 +181,7 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         }
     };
     let verdict = Verdict {
-        valid: report.problem_count == 0,
+        valid: is_good(&report, args),
         rows: report.rows,
         invalid_rows: report.invalid_rows,
         problem_count: report.problem_count,
@@ -186,6 +194,7 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         pins: report.pins,
         pins_to_choose: report.pins_to_choose,
         replacements: report.replacements,
+        warning_count: report.warning_count,
         notes: report.notes(),
         calls_per_second: per_second,
         seconds: seconds(report.calls(), per_second),
@@ -193,8 +202,14 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
     let verdict = serde_json::to_string_pretty(&verdict).map_err(io::Error::from)?;
     // The verdict's members, in the same object.
     let members = verdict.trim_start_matches('{');
-    writeln!(out, "{}],{members}", if report.problem_count > 0 { "\n  " } else { "" })?;
-    Ok(if report.problem_count == 0 { Exit::Success } else { Exit::Unusable })
+    let any = report.problem_count + report.warning_count > 0;
+    writeln!(out, "{}],{members}", if any { "\n  " } else { "" })?;
+    Ok(if is_good(&report, args) { Exit::Success } else { Exit::Unusable })
+}
+
+/// Whether it would be issued.
+fn is_good(report: &CheckReport, args: &Args) -> bool {
+    report.problem_count == 0 && !(args.strict && report.warning_count > 0)
 }
 
 /// The problems that a report kept, a line each.
@@ -208,6 +223,23 @@ pub fn print_problems(report: &CheckReport, out: &mut impl Write) -> io::Result<
     let more = report.problem_count - report.problems.len() as u64;
     if more > 0 {
         writeln!(out, "and {more} more problems; `embosser check` tells them all")?;
+    }
+    Ok(())
+}
+
+/// The first warnings that a report kept, a line each.
+///
+/// # Errors
+/// If they cannot be written.
+pub fn print_warnings(report: &CheckReport, out: &mut impl Write) -> io::Result<()> {
+    /// More are seen with `check`.
+    const LISTED_MAX: usize = 10;
+    for warning in report.warnings.iter().take(LISTED_MAX) {
+        writeln!(out, "{warning}")?;
+    }
+    let more = report.warning_count.saturating_sub(LISTED_MAX as u64);
+    if more > 0 {
+        writeln!(out, "and {more} more warnings; `embosser check` tells them all")?;
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ const HEADER: [&str; COLUMNS] = [
     "currency",
     "status",
     "pin[encrypted_number]",
+    "personalization_design",
     "second_line",
     "shipping[name]",
     "shipping[address][line1]",
@@ -45,7 +46,7 @@ const HEADER: [&str; COLUMNS] = [
     "metadata[cost_centre]",
     "metadata[approved by]",
 ];
-const COLUMNS: usize = 28;
+const COLUMNS: usize = 29;
 
 /// Options of `embosser example`.
 #[derive(Debug, clap::Args)]
@@ -159,6 +160,7 @@ fn cells(row: u64, key: &[u8]) -> Result<[String; COLUMNS], String> {
         person.currency.into(),
         if contractor { "inactive" } else { "active" }.into(),
         pin,
+        shipped("pd_example"),
         shipped("ACME LTD"),
         shipped(person.name),
         shipped(person.street),
@@ -177,7 +179,7 @@ fn cells(row: u64, key: &[u8]) -> Result<[String; COLUMNS], String> {
         when(row % 6 == 1, "betting_casino_gambling"),
         when(contractor, person.country),
         when(contractor && person.country != "US", "US"),
-        when(contractor, "12"),
+        when(contractor && !physical, "12"),
         ["Sales", "R&D", "Finance, legal", "Ops"][pick(4)].into(),
         format!("{:05}", 420 + row % 7),
         when(row.is_multiple_of(2), "Grace \"Amazing\" Hopper"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::job::Batch;
 use crate::manifest::snapshot::Snapshot;
-use crate::manifest::{CheckOptions, CheckReport, Manifest, Reading};
+use crate::manifest::{CheckOptions, CheckReport, Manifest, Reading, counted};
 
 /// Options of how a manifest is read.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -85,6 +85,15 @@ pub struct Verb {
     pub participle: &'static str,
 }
 
+/// What is let through.
+#[derive(Debug, Clone, Copy)]
+pub struct Leniency {
+    /// The valid rows of a manifest that has invalid ones.
+    pub skip_invalid: bool,
+    /// No rows with warnings.
+    pub strict: bool,
+}
+
 /// Checks all of its rows. Invalid ones are an error, unless they are to be skipped.
 ///
 /// # Errors
@@ -92,14 +101,24 @@ pub struct Verb {
 pub async fn check(
     manifest: &Arc<Manifest>,
     options: CheckOptions,
-    skip_invalid: bool,
+    but: Leniency,
     verb: Verb,
 ) -> Result<CheckReport, String> {
     let manifest = manifest.clone();
     let checking = tokio::task::spawn_blocking(move || manifest.check(&options, &|_| {}));
     let checked = checking.await.map_err(|error| error.to_string())?;
     let report = checked.map_err(|error| error.to_string())?;
-    if report.invalid_rows > 0 && !skip_invalid {
+    if report.warning_count > 0 {
+        super::check::print_warnings(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
+        if but.strict {
+            return Err(format!(
+                "{}, which --strict takes for problems; nothing was {}",
+                counted(report.warning_count, "warning"),
+                verb.participle
+            ));
+        }
+    }
+    if report.invalid_rows > 0 && !but.skip_invalid {
         super::check::print_problems(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
         let Verb { infinitive, participle } = verb;
         return Err(format!(

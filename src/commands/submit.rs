@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
 use super::issue::earlier::{print_recognised, recognise as recognise_rows};
-use super::manifest::{ReadingArgs, Verb};
+use super::manifest::{Leniency, ReadingArgs, Verb};
 use super::progress::progress;
 use super::signals::say;
 use crate::config::{Config, place};
@@ -46,6 +46,9 @@ pub struct Args {
     /// Publish the valid rows of a manifest that has invalid ones.
     #[arg(long)]
     pub skip_invalid: bool,
+    /// Take warnings for problems.
+    #[arg(long)]
+    pub strict: bool,
     /// Publish rows again that were issued before under other names: second cards.
     #[arg(long)]
     pub second_cards: bool,
@@ -80,7 +83,13 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
     let manifest = super::manifest::open(&args.manifest, args.reading.reading()).await?;
     let verb = Verb { infinitive: "publish", participle: "published" };
-    let report = super::manifest::check(&manifest, CheckOptions::default(), args.skip_invalid, verb).await?;
+    let report = super::manifest::check(
+        &manifest,
+        CheckOptions::default(),
+        Leniency { skip_invalid: args.skip_invalid, strict: args.strict },
+        verb,
+    )
+    .await?;
     report.cancels_are_wanted(args.yes_cancel).map_err(|reason| {
         format!("{reason}; nothing was published. Pass --yes-cancel {} if that is meant", report.cancels)
     })?;

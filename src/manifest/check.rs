@@ -31,6 +31,8 @@ struct Rules<'m> {
 enum Judged {
     /// Its line, and the hash of its name if it has one.
     Good { line: u64, name: Option<NonZeroU64>, good: Good },
+    /// The same, and there is something to tell of it all the same: where it begins.
+    Odd { line: u64, name: Option<NonZeroU64>, good: Good, at: (usize, u64) },
     /// What is wrong with it is found when it is added up: problems of many rows at once would take too much memory. So
     /// here is where it begins: byte of the piece and line, blank ones before it included.
     Invalid { at: usize, line: u64 },
@@ -60,7 +62,8 @@ impl Verdicts {
                 continue;
             }
             self.rows.push(match rules.judge(&record, &mut self.digested) {
-                Some((name, good)) => Judged::Good { line: record.line, name, good },
+                Some((name, good, false)) => Judged::Good { line: record.line, name, good },
+                Some((name, good, true)) => Judged::Odd { line: record.line, name, good, at: begin },
                 None => Judged::Invalid { at: begin.0, line: begin.1 },
             });
         }
@@ -68,19 +71,20 @@ impl Verdicts {
 }
 
 impl Rules<'_> {
-    /// What a row that is right counts as, and the hash of its name; nothing if something is wrong with it.
-    fn judge(&self, record: &Record<'_>, digested: &mut Vec<u8>) -> Option<(Option<NonZeroU64>, Good)> {
+    /// What a row that is right counts as, the hash of its name, and whether there is something to tell of it; nothing if
+    /// something is wrong with it.
+    fn judge(&self, record: &Record<'_>, digested: &mut Vec<u8>) -> Option<(Option<NonZeroU64>, Good, bool)> {
         let hash = |name: &str| NonZeroU64::new(self.hasher.hash(name.as_bytes()));
         if !self.digest
             && let Some((name, good)) = self.manifest.judge_by_plan(record)
         {
-            return Some((name.and_then(hash), good));
+            return Some((name.and_then(hash), good, false));
         }
         let row = self.manifest.row(record, 0).ok()?;
         if self.digest {
             row.digest(|bytes| digested.extend_from_slice(bytes));
         }
-        Some((row.row_id.as_deref().and_then(hash), Good::of(&row)))
+        Some((row.row_id.as_deref().and_then(hash), Good::of(&row), !row.warnings.is_empty()))
     }
 }
 
@@ -124,6 +128,14 @@ impl Adder<'_> {
                 }
                 match *row {
                     Judged::Good { line, name, good } => self.checker.add_good(line, name, good),
+                    Judged::Odd { line, name, good, at: (at, mut begin) } => {
+                        self.checker.add_good(line, name, good);
+                        let number = self.checker.rows();
+                        let again = self.parser.next(&mut &piece[at..], &mut begin);
+                        if let Some(Ok(row)) = again.map(|record| self.manifest.row(&record, number)) {
+                            self.checker.add_warnings(&row.warnings);
+                        }
+                    }
                     Judged::Invalid { at, mut line } => {
                         if let Some(record) = self.parser.next(&mut &piece[at..], &mut line) {
                             let number = self.checker.rows() + 1;

@@ -137,6 +137,7 @@ impl Checker {
             .map(|first| name_twice(line, number, first));
         match row {
             Ok(row) => {
+                self.add_warnings(&row.warnings);
                 if let Some(digest) = &mut self.digest {
                     row.digest(|bytes| digest.update(bytes));
                 }
@@ -145,7 +146,10 @@ impl Checker {
                 }
                 self.add_invalid(&[], twice);
             }
-            Err(row) => self.add_invalid(&row.problems, twice),
+            Err(row) => {
+                self.add_warnings(&row.warnings);
+                self.add_invalid(&row.problems, twice);
+            }
         }
     }
 
@@ -163,9 +167,20 @@ impl Checker {
         report.problems.extend(problems.iter().cloned().chain(twice).take(room));
     }
 
-    /// Hands the problems over that were added since it was last called; they are kept no longer.
+    /// Adds what may be wrong with a row.
+    pub(super) fn add_warnings(&mut self, warnings: &[Problem]) {
+        let report = &mut self.report;
+        report.warning_count += warnings.len() as u64;
+        let room = self.kept_max.saturating_sub(report.warnings.len());
+        report.warnings.extend(warnings.iter().take(room).cloned());
+    }
+
+    /// Hands over, line by line, what was added since it was last called; it is kept no longer.
     pub(super) fn hand_over(&mut self, each: &mut dyn FnMut(Problem)) {
-        self.report.problems.drain(..).for_each(each);
+        let mut added: Vec<_> =
+            self.report.problems.drain(..).chain(self.report.warnings.drain(..)).collect();
+        added.sort_by_key(|problem| problem.line);
+        added.into_iter().for_each(each);
     }
 
     /// The report over all of them.
@@ -186,12 +201,6 @@ impl Checker {
 }
 
 fn name_twice(line: u64, row: u64, first: u64) -> Problem {
-    Problem {
-        line,
-        row,
-        column: ROW_ID.into(),
-        code: "duplicate_row_id",
-        reason: format!("the same row_id as on line {first}; each row needs its own"),
-        suggestion: None,
-    }
+    let reason = format!("the same row_id as on line {first}; each row needs its own");
+    Problem::new(line, row, ROW_ID, "duplicate_row_id", reason)
 }

@@ -106,7 +106,7 @@ fn columns(names: &[&str], line: u64) -> Header {
     let mut seen = BTreeSet::new();
     for (index, name) in names.iter().enumerate() {
         let mut wrong = |code, reason: String, suggestion| {
-            problems.push(Problem { line, row: 0, column: shown(index, name), code, reason, suggestion });
+            problems.push(Problem { suggestion, ..Problem::new(line, 0, shown(index, name), code, reason) });
             Holds::Nothing
         };
         let holds = if name.is_empty() {
@@ -137,15 +137,14 @@ fn columns(names: &[&str], line: u64) -> Header {
         if !seen.contains(column.as_str()) {
             let who = if contents.is_person(part) { "cardholder who is created" } else { "card" };
             let reason = format!("is no column of the header, and every {who} needs it");
-            problems.push(Problem { line, row: 0, column, code: "missing_column", reason, suggestion: None });
+            problems.push(Problem::new(line, 0, column, "missing_column", reason));
         }
     }
     let names_no_change =
         columns.iter().all(|column| matches!(column.holds, Holds::RowId | Holds::Card | Holds::Blank));
     if contents.operation == Operation::UpdateCard && names_no_change {
-        let reason = "the header has no column of what is to be changed".into();
-        let column = String::new();
-        problems.push(Problem { line, row: 0, column, code: "missing_column", reason, suggestion: None });
+        let reason = "the header has no column of what is to be changed";
+        problems.push(Problem::new(line, 0, "", "missing_column", reason));
     }
     Header { contents, columns, problems }
 }

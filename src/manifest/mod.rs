@@ -10,6 +10,7 @@ mod check;
 mod checker;
 mod contents;
 mod header;
+mod lint;
 mod names;
 mod plan;
 pub mod recognise;
@@ -32,6 +33,7 @@ use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
 use contents::Contents;
 use header::{Column, Header};
+use lint::Lints;
 use plan::Plan;
 use records::Records;
 use snapshot::{Snapshot, Source};
@@ -91,33 +93,75 @@ impl ManifestError {
             Self::Read { source, .. } => (UNREADABLE, source.to_string()),
             Self::Shape { reason, .. } => ("not_a_manifest", reason),
         };
-        vec![Problem { line: 1, row: 0, column: String::new(), code, reason, suggestion: None }]
+        vec![Problem::new(1, 0, "", code, reason)]
     }
 }
 
-/// One thing that is wrong.
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Nothing is issued before it is mended.
+    Problem,
+    /// It may be meant.
+    Warning,
+}
+
+/// One thing that is wrong, or may be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
     /// The file's line, from 1.
     pub line: u64,
     /// The data row's number, from 1; 0 for the header.
     pub row: u64,
+    /// The row's `row_id`, if it has one.
+    pub row_id: Option<String>,
     /// The column's name.
     pub column: String,
     /// A code to switch on.
     pub code: &'static str,
     /// What is wrong.
     pub reason: String,
+    /// What stands there; never where it may be a PIN.
+    pub found: Option<String>,
     /// A near match.
     pub suggestion: Option<String>,
 }
 
+impl Problem {
+    /// Without a suggestion.
+    pub(crate) fn new(
+        line: u64,
+        row: u64,
+        column: impl Into<String>,
+        code: &'static str,
+        reason: impl Into<String>,
+    ) -> Self {
+        let (column, reason) = (column.into(), reason.into());
+        let severity = Severity::Problem;
+        Self { severity, line, row, row_id: None, column, code, reason, found: None, suggestion: None }
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.column.as_str() {
-            "" => write!(formatter, "line {}: {}", self.line, self.reason)?,
-            column => write!(formatter, "line {}, column {column}: {}", self.line, self.reason)?,
+        if self.severity == Severity::Warning {
+            formatter.write_str("warning: ")?;
         }
+        write!(formatter, "line {}", self.line)?;
+        if let Some(row_id) = &self.row_id {
+            write!(formatter, " ({row_id})")?;
+        }
+        if !self.column.is_empty() {
+            write!(formatter, ", column {}", self.column)?;
+        }
+        formatter.write_str(": ")?;
+        if let Some(found) = &self.found {
+            write!(formatter, "{found:?} ")?;
+        }
+        formatter.write_str(&self.reason)?;
         if let Some(suggestion) = &self.suggestion {
             write!(formatter, " (did you mean {suggestion}?)")?;
         }
@@ -140,6 +184,8 @@ pub struct Row {
     pub request: Request,
     /// The encrypted PIN.
     pub pin: Option<PinJwe>,
+    /// What may be wrong with it.
+    pub warnings: Vec<Problem>,
 }
 
 impl Row {
@@ -167,6 +213,8 @@ pub struct InvalidRow {
     pub row_id: Option<String>,
     /// Why.
     pub problems: Vec<Problem>,
+    /// What may be wrong with it besides.
+    pub warnings: Vec<Problem>,
 }
 
 impl InvalidRow {
@@ -218,6 +266,7 @@ pub struct Manifest {
     header_problems: Vec<Problem>,
     /// Which rows are right is told by it, if there is one.
     plan: Option<Plan>,
+    lints: Lints,
 }
 
 impl Manifest {
@@ -276,6 +325,8 @@ impl Manifest {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
         let plan = Plan::of(contents, &columns);
+        let today = jiff::Zoned::now();
+        let lints = Lints::of(&columns, (today.year().into(), today.month().into()));
         Ok(Self {
             path: path.into(),
             reading: reading.clone(),
@@ -286,6 +337,7 @@ impl Manifest {
             columns,
             header_problems: problems,
             plan,
+            lints,
         })
     }
 

@@ -50,6 +50,10 @@ pub struct CheckReport {
     pub problem_count: u64,
     /// The first of them.
     pub problems: Vec<Problem>,
+    /// All warnings.
+    pub warning_count: u64,
+    /// The first of them.
+    pub warnings: Vec<Problem>,
     /// SHA-256 over the valid rows without their PINs.
     #[serde(skip)]
     pub digest: Option<[u8; 32]>,

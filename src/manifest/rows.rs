@@ -11,7 +11,7 @@ use super::blocks::{Flaw, RECORD_BYTES_MAX};
 use super::header::{Holds, Part};
 use super::plan::Good;
 use super::records::{Record, Records, trimmed};
-use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, UNREADABLE};
+use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, Severity, UNREADABLE};
 
 /// The rows of a manifest, each once; blocks on its source.
 pub struct Rows<M, R> {
@@ -83,14 +83,74 @@ impl Manifest {
     /// # Errors
     /// All that is wrong with it.
     pub(super) fn row(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
-        self.row_by_plan(record, number).map_or_else(|| self.row_by_rules(record, number), Ok)
+        let row = self.row_by_plan(record, number).map_or_else(|| self.row_by_rules(record, number), Ok);
+        let row = row.map_err(|mut row| {
+            row.problems.iter_mut().for_each(|problem| problem.found = self.found(record, &problem.column));
+            row
+        });
+        // Where cells may stand in wrong columns, nothing can be said of them.
+        let mut row = match record.texts().filter(|_| self.misshapen(record).is_none()) {
+            Some(text) if self.lints.is_odd(text) => self.with_findings(row, text),
+            _ => row,
+        };
+        let (warnings, problems, row_id) = match &mut row {
+            Ok(row) => (&mut row.warnings, &mut Vec::new(), &row.row_id),
+            Err(row) => (&mut row.warnings, &mut row.problems, &row.row_id),
+        };
+        warnings.iter_mut().chain(problems).for_each(|problem| problem.row_id.clone_from(row_id));
+        row
+    }
+
+    /// A row with what it should be looked at for: problems make it none.
+    fn with_findings<'r>(
+        &self,
+        row: Result<Row, InvalidRow>,
+        text: impl Fn(usize) -> &'r str + Copy,
+    ) -> Result<Row, InvalidRow> {
+        let (line, number) = match &row {
+            Ok(row) => (row.line, row.number),
+            Err(row) => (row.line, row.number),
+        };
+        let told = self.lints.tell(text).into_iter().map(|finding| {
+            let column = finding.at.map_or("", |at| self.columns[at].name.as_str());
+            let problem = Problem::new(line, number, column, finding.code, finding.reason);
+            let found = finding.at.map(|at| shown(text(at))).filter(|found| !found.is_empty());
+            Problem { severity: finding.severity, suggestion: finding.suggestion, found, ..problem }
+        });
+        let (mut problems, warnings): (Vec<_>, Vec<_>) =
+            told.partition(|finding| finding.severity == Severity::Problem);
+        match row {
+            Ok(row) if problems.is_empty() => Ok(Row { warnings, ..row }),
+            Ok(row) => Err(InvalidRow { number, line, row_id: row.row_id, problems, warnings }),
+            Err(row) => {
+                // Of one cell the schema's word is enough.
+                problems.retain(|found| row.problems.iter().all(|problem| problem.column != found.column));
+                let problems = row.problems.into_iter().chain(problems).collect();
+                Err(InvalidRow { problems, warnings, ..row })
+            }
+        }
+    }
+
+    /// What stands in a row's column, unless it may be a PIN: that is nothing to be shown.
+    fn found(&self, record: &Record<'_>, column: &str) -> Option<String> {
+        let at = self.columns.iter().position(|known| known.name == column)?;
+        let may_be_shown = match self.columns[at].holds {
+            Holds::RowId | Holds::Card => true,
+            Holds::Parameter(_, kind) => kind.may_be_shown(),
+            Holds::Nothing | Holds::Blank => false,
+        };
+        let text = std::str::from_utf8(record.iter().nth(at)?).ok().map(trimmed)?;
+        // Digits alone may be a PIN in the wrong column, and what begins so its ciphertext.
+        let may_be_a_pin = text.bytes().all(|byte| byte.is_ascii_digit()) || text.starts_with("eyJ");
+        (may_be_shown && !may_be_a_pin).then(|| shown(text))
     }
 
     /// The name of a row that is right by the plan, and what it counts as; nothing if it may not be right.
     pub(super) fn judge_by_plan<'r>(&self, record: &Record<'r>) -> Option<(Option<&'r str>, Good)> {
         let plan = self.plan.as_ref().filter(|_| record.len() == self.columns.len())?;
         let text = record.texts()?;
-        Some((plan.row_id_column().map(text), plan.judge(text)?))
+        let good = plan.judge(text)?;
+        (!self.lints.is_odd(text)).then(|| (plan.row_id_column().map(text), good))
     }
 
     /// A row that is right, by the plan; nothing if it may not be.
@@ -100,20 +160,14 @@ impl Manifest {
         let (first, mut request) = plan.requests(text)?;
         let pin = request.take_pin();
         let row_id = plan.row_id_column().map(|at| text(at).to_owned());
-        Some(Row { number, line: record.line, row_id, first, request, pin })
+        Some(Row { number, line: record.line, row_id, first, request, pin, warnings: Vec::new() })
     }
 
     fn row_by_rules(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
         let line = record.line;
-        let problem = |column: &str, code, reason: String| Problem {
-            line,
-            row: number,
-            column: column.into(),
-            code,
-            reason,
-            suggestion: None,
-        };
-        let invalid = |row_id, problems| Err(InvalidRow { number, line, row_id, problems });
+        let problem = |column: &str, code, reason: String| Problem::new(line, number, column, code, reason);
+        let invalid =
+            |row_id, problems| Err(InvalidRow { number, line, row_id, problems, warnings: Vec::new() });
         if let Some((code, reason)) = self.misshapen(record) {
             return invalid(None, vec![problem("", code, reason)]);
         }
@@ -156,7 +210,7 @@ impl Manifest {
         match self.requests(given) {
             Ok((first, mut request)) if problems.is_empty() => {
                 let pin = request.take_pin();
-                Ok(Row { number, line, row_id, first, request, pin })
+                Ok(Row { number, line, row_id, first, request, pin, warnings: Vec::new() })
             }
             Ok(_) => invalid(row_id, problems),
             Err(fields) => {
@@ -283,6 +337,17 @@ fn text_of(cell: &[u8]) -> Result<&str, (&'static str, String)> {
     })
 }
 
+/// A cell's text as a message shows it.
+fn shown(text: &str) -> String {
+    /// Enough to find it by.
+    const SHOWN_MAX: usize = 40;
+    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Whether a row can have this name.
 pub(super) fn row_id_is_good(name: &str) -> bool {
     (1..=ROW_ID_BYTES_MAX).contains(&name.len())
@@ -292,13 +357,7 @@ pub(super) fn row_id_is_good(name: &str) -> bool {
 
 /// The end of what could be read, as a row with this number.
 pub(super) fn unreadable(line: u64, number: u64, error: &io::Error) -> InvalidRow {
-    let problem = Problem {
-        line,
-        row: number,
-        column: String::new(),
-        code: UNREADABLE,
-        reason: format!("the file cannot be read on from here: {error}"),
-        suggestion: None,
-    };
-    InvalidRow { number, line, row_id: None, problems: vec![problem] }
+    let reason = format!("the file cannot be read on from here: {error}");
+    let problem = Problem::new(line, number, "", UNREADABLE, reason);
+    InvalidRow { number, line, row_id: None, problems: vec![problem], warnings: Vec::new() }
 }

@@ -65,6 +65,11 @@ impl Wrong {
 }
 
 impl Kind {
+    /// Whether a value may be shown to who wrote it: nothing that may be a PIN.
+    pub(crate) fn may_be_shown(self) -> bool {
+        !matches!(self, Self::Pin | Self::Metadata { of_pin: true })
+    }
+
     /// Whether the parameter may hold this value, which is not empty: an empty one is absent.
     pub(crate) fn accepts(self, value: &str) -> bool {
         self.accepts_bytes(value.as_bytes())

@@ -209,7 +209,7 @@ impl From<document::Problem> for Wrong {
             document::Rule::Job | document::Rule::Account => "invalid",
             document::Rule::Card(code) => code,
         };
-        Self { line: None, row: None, column: path, code: code.into(), reason, suggestion }
+        Self { suggestion, ..Self::new(path, code, reason) }
     }
 }
 

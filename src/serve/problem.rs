@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::ledger::LedgerError;
-use crate::manifest::{self, CheckReport};
+use crate::manifest::{self, CheckReport, Severity};
 use crate::operation::FieldProblem;
 
 /// How long a client is asked to wait when something is full for the moment.
@@ -168,12 +168,20 @@ pub(super) struct Wrong {
     /// The data row, from 1; 0 for the header; absent for a job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) row: Option<u64>,
+    /// Whether it keeps the manifest from being issued.
+    pub(super) severity: Severity,
+    /// The row's `row_id`, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) row_id: Option<String>,
     /// The column, or the parameter in Stripe's bracket form.
     pub(super) column: String,
     /// A code to switch on.
     pub(super) code: String,
     /// What is wrong.
     pub(super) reason: String,
+    /// What stands there; absent where it may be a PIN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) found: Option<String>,
     /// A near match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) suggestion: Option<String>,
@@ -181,15 +189,41 @@ pub(super) struct Wrong {
 
 impl From<manifest::Problem> for Wrong {
     fn from(problem: manifest::Problem) -> Self {
-        let manifest::Problem { line, row, column, code, reason, suggestion } = problem;
-        Self { line: Some(line), row: Some(row), column, code: code.into(), reason, suggestion }
+        let manifest::Problem { severity, line, row, row_id, column, code, reason, found, suggestion } =
+            problem;
+        Self {
+            line: Some(line),
+            row: Some(row),
+            severity,
+            row_id,
+            found,
+            suggestion,
+            ..Self::new(column, code, reason)
+        }
     }
 }
 
 impl From<FieldProblem> for Wrong {
     fn from(problem: FieldProblem) -> Self {
         let FieldProblem { path, code, reason, suggestion } = problem;
-        Self { line: None, row: None, column: path, code: code.into(), reason, suggestion }
+        Self { suggestion, ..Self::new(path, code, reason) }
+    }
+}
+
+impl Wrong {
+    /// Of no file.
+    pub(super) fn new(column: String, code: &str, reason: String) -> Self {
+        Self {
+            line: None,
+            row: None,
+            severity: Severity::Problem,
+            row_id: None,
+            column,
+            code: code.into(),
+            reason,
+            found: None,
+            suggestion: None,
+        }
     }
 }
 
@@ -223,7 +257,12 @@ impl Problem {
     /// A manifest with invalid rows.
     #[must_use]
     pub(super) fn of_report(report: CheckReport) -> Self {
-        let detail = if report.invalid_rows > 0 {
+        let detail = if report.problem_count == 0 {
+            format!(
+                "{} rows have {} warnings, and nothing is issued while there are any (strict); nothing was issued",
+                report.rows, report.warning_count
+            )
+        } else if report.invalid_rows > 0 {
             format!(
                 "{} of {} rows are invalid; nothing was issued. Mend them and upload the file again",
                 report.invalid_rows, report.rows
@@ -235,7 +274,7 @@ impl Problem {
             rows: u32::try_from(report.rows).ok(),
             invalid_rows: u32::try_from(report.invalid_rows).ok(),
             problem_count: u32::try_from(report.problem_count).ok(),
-            problems: report.problems.into_iter().map(Wrong::from).collect(),
+            problems: report.problems.into_iter().chain(report.warnings).map(Wrong::from).collect(),
             ..Self::new(Kind::InvalidManifest, detail)
         }
     }

@@ -43,6 +43,8 @@ pub(super) struct UploadQuery {
     pub(super) delimiter: Option<String>,
     /// The sheet to read of a spreadsheet; without it, the first.
     pub(super) sheet: Option<String>,
+    /// `true` if warnings are to keep it from being issued as problems do.
+    pub(super) strict: Option<bool>,
     /// How many cards the manifest cancels, if it does: that cannot be undone.
     pub(super) yes_cancel: Option<u64>,
 }
@@ -253,7 +255,7 @@ async fn receive_body(
         }
     }
     let checked = checking.verdict().await?;
-    all_or_nothing(checked)
+    all_or_nothing(checked, query)
 }
 
 async fn receive_form(
@@ -289,11 +291,16 @@ async fn receive_form(
         // To the form's end, so that the connection can be used again.
         while let Ok(Ok(Some(_))) = tokio::time::timeout(limits.idle_max, form.next_field()).await {}
         let checked = checking.verdict().await?;
-        return Ok(Upload { batch, checked: all_or_nothing(checked)? });
+        return Ok(Upload { batch, checked: all_or_nothing(checked, query)? });
     }
 }
 
-fn all_or_nothing(checked: Checked) -> Result<Checked, Problem> {
+fn all_or_nothing(checked: Checked, query: &UploadQuery) -> Result<Checked, Problem> {
     let report: &CheckReport = &checked.report;
-    if report.problem_count > 0 { Err(Problem::of_report(checked.report)) } else { Ok(checked) }
+    let strict = query.strict == Some(true);
+    if report.problem_count > 0 || (strict && report.warning_count > 0) {
+        Err(Problem::of_report(checked.report))
+    } else {
+        Ok(checked)
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use embosser::manifest::{CheckOptions, CheckReport, Manifest, Problem, Reading};
+use embosser::manifest::{CheckOptions, CheckReport, Manifest, Problem, Reading, Severity};
 use serde_json::Value;
 
 /// A PIN's JWE as far as it can be told without the key; no key fits it.
@@ -15,14 +15,18 @@ pub fn jwe() -> String {
     format!("{header}.{key}.{block}.{block}.{block}")
 }
 
-/// The report on a manifest's bytes, and every problem.
+/// The report on a manifest's bytes, and every problem; without warnings.
 pub fn verdict(bytes: &[u8]) -> (CheckReport, Vec<Problem>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("manifest.csv");
     std::fs::write(&path, bytes).unwrap();
     let mut problems = Vec::new();
     let checked = Manifest::inspect(&path, &Reading::default()).and_then(|manifest| {
-        manifest.check_each(&CheckOptions::default(), &|_| {}, &mut |problem| problems.push(problem))
+        manifest.check_each(&CheckOptions::default(), &|_| {}, &mut |found| {
+            if found.severity == Severity::Problem {
+                problems.push(found);
+            }
+        })
     });
     match checked {
         Ok(report) => (report, problems),

@@ -80,8 +80,11 @@ async fn mark_links_delivered(line: &Line, linked: Vec<String>) {
     let Some(links) = &line.parts().pin_links else { return };
     let ids = linked.into_iter().filter_map(|id| JobId::new(id).ok());
     let marks = stream::iter(ids).map(|id| async move { links.mark_delivered(&id).await });
-    let failed =
-        marks.buffer_unordered(AT_ONCE).filter_map(async |marked| marked.err()).collect::<Vec<_>>().await;
+    let failed = marks
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|marked| std::future::ready(marked.err()))
+        .collect::<Vec<_>>()
+        .await;
     if let Some(error) = failed.first() {
         tracing::warn!(%error, "links were delivered, and that could not be recorded; the next run makes them anew");
     }

@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
 use super::connect::{FIRST_CONTACT_MAX, connect};
-use super::manifest::{ReadingArgs, Verb};
+use super::manifest::{Leniency, ReadingArgs, Verb};
 use super::progress::progress;
 use super::signals::{HangUp, StopSignals, print, say};
 use crate::account::{Access, Account, Patience, Purpose, Runs, ScopeError};
@@ -73,6 +73,9 @@ pub struct Args {
     /// Issue the valid rows of a manifest that has invalid ones.
     #[arg(long)]
     pub skip_invalid: bool,
+    /// Take warnings for problems.
+    #[arg(long)]
+    pub strict: bool,
     /// Issue rows again that were issued before under other names: second cards.
     #[arg(long)]
     pub second_cards: bool,
@@ -98,7 +101,13 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let manifest = super::manifest::open(&args.manifest, args.reading.reading()).await?;
     let options = CheckOptions { digest: true };
     let verb = Verb { infinitive: "issue", participle: "issued" };
-    let report = super::manifest::check(&manifest, options, args.skip_invalid, verb).await?;
+    let report = super::manifest::check(
+        &manifest,
+        options,
+        Leniency { skip_invalid: args.skip_invalid, strict: args.strict },
+        verb,
+    )
+    .await?;
     report.cancels_are_wanted(args.yes_cancel).map_err(|reason| {
         format!("{reason}; nothing was done. Pass --yes-cancel {} if that is meant", report.cancels)
     })?;

@@ -19,7 +19,7 @@ use crate::serve::batch::Batch as UnderWay;
 use crate::serve::batches::{Begun, no_batch};
 use crate::serve::check::{Checked, Purpose};
 use crate::serve::extract::{Path, Query};
-use crate::serve::problem::{Kind, Problem};
+use crate::serve::problem::{Kind, Problem, Wrong};
 use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView};
 use crate::serve::upload::{UploadQuery, receive};
 use crate::serve::view::{BatchView, eta};
@@ -61,6 +61,10 @@ pub(super) struct CheckView {
     pub(super) eta_seconds: f64,
     /// What whoever sends these rows should know, in sentences: that a replacement inherits no PIN, for instance.
     pub(super) notes: Vec<String>,
+    /// Things that may be wrong with rows.
+    pub(super) warning_count: u64,
+    /// The first of them.
+    pub(super) warnings: Vec<Wrong>,
 }
 
 /// Batches, those last heard of first.
@@ -178,6 +182,8 @@ pub(super) async fn check_manifest(
         known_before,
         eta_seconds: eta(report.calls().saturating_sub(known_before), 0.0, server.pace_per_second()),
         notes: report.notes(),
+        warning_count: report.warning_count,
+        warnings: report.warnings.into_iter().map(Wrong::from).collect(),
     }))
 }
 

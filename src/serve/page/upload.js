@@ -86,6 +86,7 @@ async function check() {
   const cards = changes ? `${count(changes)} card changes${cancelled}` : physical + virtual || !people ? `${count(physical)} physical, ${count(virtual)} virtual` : "";
   const contents = [cards, replaced, people].filter((words) => words).join(", ");
   const also = notes.map((note) => ` ${note}`).join("");
+  showProblems({ problems: report.warnings, problem_count: report.warning_count });
   const keep = known ? ` ${count(known)} of them have their card from another batch and keep it.` : "";
   verdict(`Nothing is wrong: ${count(rows)} rows (${contents}), ${count(pins)} with a PIN; about ${duration(eta)} to issue.${keep}${also}`, "good");
 }
@@ -138,10 +139,11 @@ function busy(now) {
 function showProblems({ problems = [], problem_count: total = problems.length }) {
   if (problems.length === 0) return;
   byId("problems").hidden = false;
-  byId("problems-table").tBodies[0].replaceChildren(...problems.map(({ line, column, reason, suggestion }) => {
+  byId("problems-table").tBodies[0].replaceChildren(...problems.map(({ severity, line, row_id: name, column, reason, found, suggestion }) => {
     const row = document.createElement("tr");
-    const words = suggestion ? `${reason} (did you mean ${suggestion}?)` : reason;
-    row.append(cell(String(line ?? ""), "number"), cell(column), cell(words));
+    const meant = suggestion ? ` (did you mean ${suggestion}?)` : "";
+    const words = `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${reason}${meant}`;
+    row.append(cell(String(line ?? ""), "number"), cell(name ?? ""), cell(column), cell(words));
     return row;
   }));
   if (total > problems.length) byId("verdict").textContent += ` The first ${count(problems.length)} of ${count(total)} problems are shown.`;

@@ -1,0 +1,181 @@
+//! What is said of what is odd, in the words of who has the spreadsheet before them.
+
+use super::{Finding, Odd, PRINTED_MAX, is_printed_of_a_business, is_printed_of_a_person};
+use crate::manifest::Severity;
+
+/// As a text for whoever mends the file; none of these values can be a PIN's.
+const SHOWN_MAX: usize = 40;
+
+impl Odd {
+    /// What is said of a cell.
+    pub(super) fn finding(self, at: usize, text: &str) -> Finding {
+        use Severity::{Problem, Warning};
+        let (severity, code, reason) = match self {
+            Self::FormulaFailed => {
+                (Problem, "formula_failed", "is what a spreadsheet shows when a formula fails; type what belongs there".into())
+            }
+            Self::TooNarrow => (
+                Problem,
+                "too_narrow",
+                "is what a spreadsheet shows when a column is too narrow; widen it and save the file again".into(),
+            ),
+            Self::Exponent => (
+                Problem,
+                "exponent",
+                "is a number that a spreadsheet has shortened, so that digits are lost; format the column as text and type it again".into(),
+            ),
+            Self::Nothing => (Warning, "says_nothing", "is a program's word for an empty cell; clear it if that is meant".into()),
+            Self::Encoding => (
+                Problem,
+                "encoding",
+                "has letters that were read in the wrong encoding before (such as \u{c3}\u{bc} for \u{fc}); save the file again \
+                 from where the names are right, as \"CSV UTF-8\" or as a spreadsheet".into(),
+            ),
+            Self::LetterLost => (
+                Problem,
+                "letter_lost",
+                "has a letter (\u{fffd}) that was lost when the file was saved; type it again".into(),
+            ),
+            Self::UnseenInside => {
+                (Warning, "unseen_letter", "has a blank in it that is not seen or not a usual one; type it again".into())
+            }
+            Self::CurlyQuote => (
+                Warning,
+                "curly_quote",
+                "has curly quotes, which word processors put in; type it again if it should have none".into(),
+            ),
+            Self::Date => (
+                Warning,
+                "date",
+                "is a date where words belong; spreadsheets make dates of what looks like one, so format the column as text".into(),
+            ),
+            Self::ZerosLost { digits } => {
+                let whole = format!("{text:0>digits$}");
+                let reason = format!("has {} digits, and postal codes there have {digits}: a spreadsheet has taken away the zeros before it; format the column as text", text.len());
+                return Finding { at: Some(at), severity: Problem, code: "zeros_lost", reason, suggestion: Some(whole) };
+            }
+            Self::PostalCode => (Warning, "postal_code", "has not the form of that country's postal codes".into()),
+            Self::PostalCodeBlank => {
+                let suggestion = Some(text.replace(' ', ""));
+                let reason = "has a blank: Stripe takes Canadian postal codes without".into();
+                return Finding { at: Some(at), severity: Problem, code: "postal_code", reason, suggestion };
+            }
+            Self::Phone => (
+                Warning,
+                "phone_number",
+                "is no telephone number with its country: + and 7 to 15 digits, as in +49301234567".into(),
+            ),
+            Self::NoCountry => {
+                let suggestion = text.eq_ignore_ascii_case("uk").then(|| "GB".to_owned());
+                let reason = "is the code of no country (ISO 3166: two letters, such as DE)".into();
+                return Finding { at: Some(at), severity: Problem, code: "country", reason, suggestion };
+            }
+            Self::NotShippedTo => (Problem, "not_shipped_to", "is a country that Stripe ships no cards to".into()),
+        };
+        Finding { at: Some(at), severity, code, reason, suggestion: None }
+    }
+}
+
+fn problem(at: Option<usize>, code: &'static str, reason: impl Into<String>) -> Finding {
+    Finding { at, severity: Severity::Problem, code, reason: reason.into(), suggestion: None }
+}
+
+fn warning(at: Option<usize>, code: &'static str, reason: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Warning, ..problem(at, code, reason) }
+}
+
+fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    format!("\"{shown}\"")
+}
+
+pub(super) fn not_shipped(at: Option<usize>) -> Finding {
+    warning(
+        at,
+        "no_shipping",
+        "is physical, and the row says nowhere where the card is sent: fill in shipping[…]",
+    )
+}
+
+pub(super) fn shipped_nowhere(at: Option<usize>) -> Finding {
+    warning(
+        at,
+        "shipping_of_virtual",
+        "says where a card is sent that is virtual, so that nothing is; clear it, or make the card physical",
+    )
+}
+
+pub(super) fn lifecycle(at: Option<usize>) -> Finding {
+    problem(at, "not_allowed", "is for virtual cards only, and this one is physical; clear it")
+}
+
+pub(super) fn half_an_expiry(at: Option<usize>) -> Finding {
+    problem(at, "half_an_expiry", "is half of an expiry: give the month and the year, or neither")
+}
+
+pub(super) fn expired(at: Option<usize>) -> Finding {
+    problem(at, "expired", "is an expiry that has passed")
+}
+
+pub(super) fn expiry_of_physical(at: Option<usize>) -> Finding {
+    warning(
+        at,
+        "expiry_of_physical",
+        "is an expiry of a physical card, and Stripe takes one for virtual cards only; clear it",
+    )
+}
+
+pub(super) fn second_line(at: Option<usize>) -> Finding {
+    warning(
+        at,
+        "second_line",
+        "is printed only on cards whose design has a second line, and the row names no personalization_design",
+    )
+}
+
+pub(super) fn business_name(at: Option<usize>, name: &str) -> Finding {
+    let kept: String = name.bytes().filter(|byte| is_printed_of_a_business(*byte)).map(char::from).collect();
+    let reason =
+        format!("has letters that are left out when it is printed; what stands there is {}", shown(&kept));
+    warning(at, "stripped", reason)
+}
+
+pub(super) fn person(at: Option<usize>, name: &str) -> Finding {
+    let printed: String =
+        name.chars().filter(|letter| is_printed_of_a_person(*letter)).take(PRINTED_MAX).collect();
+    let reason = format!(
+        "is not printed on a card as it is (at most {PRINTED_MAX} letters, and / - & : ( ) . \u{27}); what fits is {}",
+        shown(&printed)
+    );
+    warning(at, "printed_name", reason)
+}
+
+pub(super) fn po_box(at: Option<usize>, service: &str) -> Finding {
+    problem(
+        at,
+        "po_box",
+        format!("is a post office box, to which nothing is sent by {service}; use standard, or a street"),
+    )
+}
+
+pub(super) fn no_phone(at: Option<usize>, service: &str) -> Finding {
+    warning(
+        at,
+        "no_phone",
+        format!("is {service}, for which carriers want a telephone number; fill in shipping[phone_number]"),
+    )
+}
+
+pub(super) fn no_eori(at: Option<usize>, country: &str) -> Finding {
+    problem(
+        at,
+        "no_eori",
+        format!(
+            "is bulk to {}, where customs want an EORI number; fill in shipping[customs][eori_number]",
+            country.to_uppercase()
+        ),
+    )
+}
