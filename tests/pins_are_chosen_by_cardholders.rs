@@ -7,77 +7,18 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use embosser::encrypt::encrypt_pin;
-use embosser::sandbox::{Options, Sandbox};
-use serde_json::{Value, json};
-use support::serve::{Answer, Served};
-use support::{Program, client_of, expect_exit};
-
-struct Stage {
-    directory: tempfile::TempDir,
-    sandbox: Sandbox,
-    program: Program,
-}
-
-async fn stage() -> Stage {
-    let directory = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let program = Program::new(directory.path(), &sandbox)
-        .with("EMBOSSER__PIN_PAGE__URL", "https://pins.example.com/")
-        .with("EMBOSSER__PIN_PAGE__PUBLISHABLE_KEY", "pk_test_1")
-        .with("EMBOSSER__PIN_PAGE__REFUSED", "1234, 2000");
-    Stage { directory, sandbox, program }
-}
+use serde_json::json;
+use support::choosing::{ask, choose, encrypted, links_of, look, pins, stage, token_of};
+use support::expect_exit;
+use support::serve::Served;
 
 /// A card of each kind of job: one cardholder who is known, one who is made first, and so on by rows.
 const CHOOSING: &str = "row_id,cardholder,type,currency,pin[choose]\na,ich_1,virtual,eur,true\nb,ich_2,virtual,eur,TRUE\nc,ich_3,virtual,eur,\n";
-
-fn token_of(link: &str) -> &str {
-    let (page, token) = link.split_once('#').unwrap();
-    assert_eq!(page, "https://pins.example.com/pin");
-    assert_eq!(token.len(), 43);
-    token
-}
-
-async fn encrypted(sandbox: &Sandbox, pin: &str) -> String {
-    encrypt_pin(pin, &client_of(sandbox).pin_key().await.unwrap()).unwrap()
-}
-
-async fn ask(served: &Served, path: &str, body: &Value) -> Answer {
-    let json = [("content-type", "application/json")];
-    served.ask(reqwest::Method::POST, path, &json, body.to_string().into_bytes()).await
-}
-
-async fn choose(served: &Served, link: &str, jwe: &str) -> Answer {
-    ask(served, "/v1/pin-links/choose", &json!({"link": token_of(link), "pin": jwe})).await
-}
-
-async fn look(served: &Served, link: &str) -> Answer {
-    ask(served, "/v1/pin-links/look", &json!({"link": token_of(link)})).await
-}
-
-/// Links of a batch, by row.
-async fn links_of(served: &Served, batch: &str) -> BTreeMap<String, String> {
-    let made = ask(served, "/v1/pin-links", &json!({"batch": batch})).await.expect(200).json();
-    let links = made["links"].as_array().unwrap().iter();
-    links
-        .map(|link| {
-            let text = |name: &str| link[name].as_str().unwrap().to_owned();
-            (text("row_id"), text("pin_link"))
-        })
-        .collect()
-}
 
 fn column(results: &Path, name: &str) -> BTreeMap<String, String> {
     let mut reader = csv::Reader::from_path(results).unwrap();
     let at = reader.headers().unwrap().iter().position(|column| column == name).unwrap();
     reader.records().map(|row| row.unwrap()).map(|row| (row[1].to_owned(), row[at].to_owned())).collect()
-}
-
-/// Every PIN that a card was made with, by its job.
-fn pins(sandbox: &Sandbox) -> BTreeMap<String, Option<String>> {
-    let cards = sandbox.account().cards.into_iter();
-    cards.map(|card| (card.job.unwrap_or_default(), card.pin)).collect()
 }
 
 /// No file of the test's directory has this text.

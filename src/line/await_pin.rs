@@ -7,7 +7,7 @@ use super::decision::CONFLICT;
 use super::gate::Standing;
 use super::{Line, Options, Stop};
 use crate::job::{Job, JobId};
-use crate::ledger::{Conclude, Row, State};
+use crate::ledger::{Conclude, LedgerError, Row, State};
 use crate::outcome::{Ended, Outcome, Refusal};
 
 /// The code of a refusal because a call with a chosen PIN had no effect, and the PIN is not kept.
@@ -22,6 +22,39 @@ pub(super) fn waits(job: &Job, known: Option<&Row>) -> bool {
             State::Refused(refusal) => refusal.code != CONFLICT,
             State::Begun | State::Done(_) => false,
         })
+}
+
+/// Whether a PIN that its cardholder chose is taken for the job, as far as its row says. What was cancelled, or has ended or
+/// begun otherwise, takes none.
+pub(super) fn takes_pin(job: &Job, known: Option<&Row>) -> bool {
+    known.is_none_or(|row| match &row.state {
+        State::AwaitingPin => true,
+        State::Refused(refusal) => is_about_pin(&refusal.code) && job.asks_for(row.content),
+        State::Begun | State::Done(_) => false,
+    })
+}
+
+/// Of a job whose calls certainly had no effect: it waits for its PIN again, as its row said before the first of them. Only
+/// who recorded the attempt can write this, since nobody else knows the row of that version. The inner `Err` is what the row
+/// has become otherwise.
+pub(super) async fn wait_again(
+    line: &Line,
+    job: &Job,
+    begun: &Row,
+    before: Option<&Row>,
+) -> Result<Result<Ended, Option<Box<Row>>>, LedgerError> {
+    let mut row = Row::of(&line.parts.scope, job, State::AwaitingPin, line.parts.clock.now());
+    row.pin = None;
+    if let Some(before) = before {
+        // Calls without an effect are not counted: what is known of the key is what was known before them.
+        (row.generation, row.attempts) = (before.generation, before.attempts);
+        (row.key_began, row.attempted) = (before.key_began, before.attempted);
+        row.note.clone_from(&before.note);
+    }
+    Ok(match line.parts.ledger.conclude(row, Some(begun)).await? {
+        Conclude::Written(row) => Ok(row.ended()),
+        Conclude::Changed(found) => Err(found),
+    })
 }
 
 /// Whether a refusal is about a PIN's ciphertext: another one may be chosen.

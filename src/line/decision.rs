@@ -250,6 +250,12 @@ impl Decision {
         self.generation
     }
 
+    /// Whether some call may have had an effect that is not known.
+    #[must_use]
+    pub fn may_have_effect(&self) -> bool {
+        self.calls != Calls::None
+    }
+
     /// When the present key was first used, if a call under it may be open.
     #[must_use]
     pub fn key_began(&self) -> Option<Time> {

@@ -168,6 +168,20 @@ pub struct Options<'o> {
     /// It will not be called for any more, and this is why: it is answered with its card if it has one, by a look at
     /// Stripe if a call was begun for it, and else with this refusal.
     pub given_up: Option<Refusal>,
+    /// What it must be to be carried, for one that comes with the PIN that its cardholder chose.
+    pub only: CarriedOnly,
+}
+
+/// What a job must be to be carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CarriedOnly {
+    /// Whatever its row says.
+    #[default]
+    Always,
+    /// One that waits for its PIN. If its row says anything else, at first or later, because it was cancelled meanwhile for
+    /// instance, that is told as its end and nothing is called for. If it comes to no end, and certainly none of its calls had
+    /// an effect, then it waits again; so *unresolved* is told only of a PIN that may be the card's.
+    WhileItWaits,
 }
 
 /// A job that the line has taken in: it may be carried now.

@@ -1,7 +1,7 @@
 //! A job's steps, one after the other. Each is recorded for itself, and done once.
 
 use super::job_locks::Queued;
-use super::{Line, Options, await_pin, carry};
+use super::{CarriedOnly, Line, Options, await_pin, carry};
 use crate::job::Job;
 use crate::ledger::{Row, State};
 use crate::outcome::{Ended, Outcome, Output};
@@ -16,6 +16,9 @@ pub(super) async fn carry(
 ) -> Option<Ended> {
     if let Some(ended) = carry::conflict(&job, known.as_deref()) {
         return Some(ended);
+    }
+    if options.only == CarriedOnly::WhileItWaits && !await_pin::takes_pin(&job, known.as_deref()) {
+        return known.map(|row| row.ended());
     }
     let waited = job.chooses_pin || known.as_ref().is_some_and(|row| row.state == State::AwaitingPin);
     let id = waited.then(|| job.id.clone());
@@ -53,13 +56,13 @@ async fn carry_choice(
     }
     let again = job.without_pin();
     let looking = Options { given_up: Some(await_pin::pin_needed()), ..options };
-    let (gate, recall) = (looking.gate, looking.recall);
+    let (gate, recall, only) = (looking.gate, looking.recall, looking.only);
     let ended = Box::pin(carry_both(line, job, change, known, looking)).await?;
     if !matches!(&ended.outcome, Outcome::Refused(refusal) if refusal.code == await_pin::PIN_NEEDED) {
         return Some(ended);
     }
     let known = known_of(line, &again).await?;
-    until_it_waits(line, &again, known, &Options { gate, recall, given_up: None }).await
+    until_it_waits(line, &again, known, &Options { gate, recall, given_up: None, only }).await
 }
 
 async fn until_it_waits(
@@ -106,7 +109,12 @@ async fn carry_both(
 async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> Option<Option<Ended>> {
     let Some(first) = job.take_first() else { return Some(None) };
     let known = known_of(line, &first).await?;
-    let of_first = Options { given_up: options.given_up.clone(), gate: options.gate, recall: options.recall };
+    let of_first = Options {
+        given_up: options.given_up.clone(),
+        gate: options.gate,
+        recall: options.recall,
+        only: CarriedOnly::Always,
+    };
     let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;
     match ended.outcome {
         Outcome::Done(Output::Created(cardholder)) => job.request.set_cardholder(&cardholder.id),
@@ -114,6 +122,10 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
         Outcome::Done(_) => {}
         // The job has no effect then, and is recorded as one that has none.
         Outcome::Refused(refusal) => options.given_up = Some(refusal),
+        // The PIN was not sent, whatever became of the cardholder.
+        Outcome::Unresolved(_) if options.only == CarriedOnly::WhileItWaits => {
+            return Some(Some(Ended { outcome: Outcome::AwaitingPin(None), ..ended }));
+        }
         Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => return Some(Some(ended)),
     }
     Some(None)

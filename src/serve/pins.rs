@@ -19,7 +19,7 @@ use crate::config::PinPageConfig;
 use crate::job::{Job, JobId, PinDigest};
 use crate::jwe;
 use crate::ledger::{Row, State};
-use crate::line::{Line, Options, is_about_pin, standing_of};
+use crate::line::{CarriedOnly, Line, Options, is_about_pin, standing_of};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::pin::PinJwe;
@@ -177,6 +177,8 @@ impl Server {
         self.pin_limits.link(token)?;
         let links = self.for_cardholders()?.links;
         let until = tokio::time::Instant::now() + WAITS_FOR;
+        // A call that was begun by then runs to its end, and may yet turn out to have had no effect.
+        let call_until = until + self.for_cardholders()?.line.parts().client.call_max();
         loop {
             let found = match links.find(token).await? {
                 Ok(usable) => return Ok(Some(usable)),
@@ -186,16 +188,18 @@ impl Server {
             let Some(job) = found.used_for(pin) else { return Err(self.came_in_vain(&found, address)) };
             let id = JobId::new(job).map_err(|_| unusable())?;
             let row = self.row_of(&id).await?;
-            let is_late = tokio::time::Instant::now() > until;
+            let now = tokio::time::Instant::now();
+            let has_this_pin = row.as_ref().is_some_and(|row| row.pin == Some(pin));
             match row.as_ref().map(|row| &row.state) {
-                Some(State::Done(_)) if row.as_ref().is_some_and(|row| row.pin == Some(pin)) => {
-                    return Ok(None);
-                }
-                Some(State::Begun) if is_late && row.as_ref().is_some_and(|row| row.pin == Some(pin)) => {
-                    return Ok(None);
-                }
+                Some(State::Done(_)) if has_this_pin => return Ok(None),
                 Some(State::Done(_)) => return Err(self.came_in_vain(&found, address)),
-                _ if is_late => return Err(self.came_in_vain(&found, address)),
+                Some(State::Begun) if has_this_pin => {
+                    if now > call_until {
+                        return Ok(None);
+                    }
+                    tokio::time::sleep(LOOKS_AGAIN).await;
+                }
+                _ if now > until => return Err(self.came_in_vain(&found, address)),
                 _ => tokio::time::sleep(LOOKS_AGAIN).await,
             }
         }
@@ -206,18 +210,27 @@ impl Server {
         Ok(self.parts.views.look_up(self.scope(), id).await?)
     }
 
-    /// The job that waits behind a link, if it still does: one that ended elsewhere, or whose call is open, takes no PIN.
-    async fn waits_behind(&self, usable: &Usable, id: &JobId) -> Result<Option<Waits>, Problem> {
-        let is_open = match self.row_of(id).await?.map(|row| row.state) {
-            None | Some(State::AwaitingPin) => true,
-            Some(State::Refused(refusal)) => is_about_pin(&refusal.code),
-            Some(State::Begun | State::Done(_)) => false,
-        };
-        if !is_open {
-            return Ok(None);
+    /// The job behind a link, as far as is known before it is carried.
+    async fn waits_behind(&self, usable: &Usable, id: &JobId) -> Result<Behind, Problem> {
+        match self.row_of(id).await?.map(|row| row.state) {
+            None | Some(State::AwaitingPin) => {}
+            Some(State::Refused(refusal)) if is_about_pin(&refusal.code) => {}
+            Some(State::Begun) => return Ok(Behind::Open),
+            Some(State::Refused(_) | State::Done(_)) => return Ok(Behind::Nothing),
         }
-        Ok(self.for_cardholders()?.links.waits(id, usable).await?)
+        let waits = self.for_cardholders()?.links.waits(id, usable).await?;
+        Ok(waits.map_or(Behind::Nothing, |waits| Behind::Waits(Box::new(waits))))
     }
+}
+
+/// What stands behind a link to choose a PIN.
+enum Behind {
+    /// A job that waits for it.
+    Waits(Box<Waits>),
+    /// One of whose calls the end is not known yet: it may wait again once it is.
+    Open,
+    /// None that takes a PIN.
+    Nothing,
 }
 
 /// The pages themselves, where there is anything for them.
@@ -244,7 +257,11 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
     let (kind, card, view) = match usable.purpose() {
         Purpose::Choose { job } => {
             let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
-            let waits = server.waits_behind(&usable, &id).await?.ok_or_else(unusable)?;
+            let waits = match server.waits_behind(&usable, &id).await? {
+                Behind::Waits(waits) => waits,
+                Behind::Open => return Err(not_now()),
+                Behind::Nothing => return Err(unusable()),
+            };
             refused.extend(waits.birth_year.clone());
             (LinkKind::Choose, waits.changes().map(str::to_owned), None)
         }
@@ -333,10 +350,11 @@ async fn claim_and_carry(
     }
     // Now that nobody else can: what the job asks for may have been changed until then.
     match server.waits_behind(&usable, id).await {
-        Ok(Some(waits)) => carry(server, line, waits.into_job(Some(pin)), usable, digest).await,
-        Ok(None) => Err(unusable()),
+        Ok(Behind::Waits(waits)) => carry(server, line, waits.into_job(Some(pin)), usable, digest).await,
+        Ok(Behind::Open) => Err(given_back(links, &usable).await),
+        Ok(Behind::Nothing) => Err(unusable()),
         Err(problem) => {
-            links.give_back(&usable).await?;
+            given_back(links, &usable).await;
             Err(problem)
         }
     }
@@ -349,10 +367,18 @@ fn not_now() -> Problem {
     Problem::new(Kind::NotNow, "nothing can be taken at this moment; try again in a while")
 }
 
+/// The job goes on waiting, with the same link.
+async fn given_back(links: &PinLinks, usable: &Usable) -> Problem {
+    if let Err(error) = links.give_back(usable).await {
+        tracing::warn!(%error, "a link was used for nothing, and could not be given back: its cardholder needs a new one");
+    }
+    not_now()
+}
+
 /// Carries a job with its PIN, for as long as a page waits: then it is called back, and what is under way ends.
 async fn carried_soon(line: &Line, job: Job) -> Option<Ended> {
     let recall = CancellationToken::new();
-    let way = Options { recall: Some(&recall), ..Options::default() };
+    let way = Options { recall: Some(&recall), only: CarriedOnly::WhileItWaits, ..Options::default() };
     let mut carried = std::pin::pin!(line.carry(job, way));
     tokio::select! {
         ended = &mut carried => ended,
@@ -373,61 +399,60 @@ async fn carry(
 ) -> Result<TakenView, Problem> {
     let links = server.for_cardholders()?.links;
     let (id, batch, again) = (job.id.clone(), job.batch.clone(), job.without_pin());
-    let ended = carried_soon(line, job).await;
-    // Its end may be another's: only what the ledger says of this very ciphertext is told.
-    let has_this_pin =
-        || async { Ok::<_, Problem>(server.row_of(&id).await?.filter(|row| row.pin == Some(pin))) };
-    let problem = match ended.as_ref().map(|ended| &ended.outcome) {
-        // A card that was there already, from another ledger's time for instance, keeps the PIN that it has.
-        Some(Outcome::Done(_)) if has_this_pin().await?.is_none() => {
-            tracing::warn!(job = %id, "a PIN was chosen for a card that was made before; it was not applied");
-            return Err(Problem::new(Kind::CardRefused, CARD_REFUSED));
-        }
-        Some(Outcome::Done(_)) => None,
-        Some(Outcome::Refused(refusal)) => of_pin(&refusal.code),
+    // None, or one that waits again: certainly no call had an effect.
+    let Some(ended) = carried_soon(line, job).await else { return Err(given_back(links, &usable).await) };
+    match &ended.outcome {
+        Outcome::AwaitingPin(_) => Err(given_back(links, &usable).await),
+        // Another process has begun it.
+        Outcome::Unresolved(_) if ended.recorded_before => Err(given_back(links, &usable).await),
         // It was sent: how that ended is found out later, and the PIN is not asked for again before.
-        Some(Outcome::Unresolved(_))
-            if has_this_pin().await?.is_some_and(|row| row.state == State::Begun) =>
-        {
-            return Ok(TAKEN);
-        }
-        None | Some(Outcome::Unresolved(_) | Outcome::AwaitingPin(_)) => Some(Kind::NotNow),
-    };
-    if let Some(kind) = problem {
-        // It goes on waiting, with the same link.
-        if kind != Kind::NotNow {
+        Outcome::Unresolved(_) => Ok(TAKEN),
+        Outcome::Refused(refusal) if is_about_pin(&refusal.code) => {
+            // It waits for another one.
             let _ = line.carry(again, Options::default()).await;
+            given_back(links, &usable).await;
+            let kind = if refusal.code == "stale_key" { Kind::StaleKey } else { Kind::PinUnusable };
+            Err(Problem::new(kind, refusal.message.clone()))
         }
-        links.give_back(&usable).await?;
-        return Err(match (kind, ended.map(|ended| ended.outcome)) {
-            (Kind::NotNow, _) => not_now(),
-            (kind, Some(Outcome::Refused(refusal))) => Problem::new(kind, refusal.message),
-            (kind, _) => Problem::new(kind, ""),
-        });
+        Outcome::Refused(_) | Outcome::Done(_) => {
+            if let Err(error) = links.ended(&id).await {
+                tracing::warn!(job = %id, %error, "a job has ended, and still stands among those that wait for a PIN");
+            }
+            server.batches.pin_chosen(batch.as_str(), &ended);
+            ended_well(server, &id, &ended, pin).await
+        }
     }
-    let Some(ended) = ended else { return Err(not_now()) };
-    links.ended(&id).await?;
-    server.batches.pin_chosen(batch.as_str(), &ended);
-    metrics::pin_link("used");
-    ended_well(&ended)
 }
 
-fn ended_well(ended: &Ended) -> Result<TakenView, Problem> {
+/// What the page is told of a job that has ended.
+async fn ended_well(
+    server: &Server,
+    id: &JobId,
+    ended: &Ended,
+    pin: PinDigest,
+) -> Result<TakenView, Problem> {
     match &ended.outcome {
+        // Somebody cancelled it, for instance.
+        Outcome::Refused(_) if ended.recorded_before => Err(unusable()),
         Outcome::Refused(refusal) => {
+            metrics::pin_link("used");
             tracing::warn!(code = %refusal.code, reason = refusal.message, "a card with a chosen PIN was refused");
             Err(Problem::new(Kind::CardRefused, CARD_REFUSED))
         }
-        _ => Ok(TAKEN),
-    }
-}
-
-/// What a page is told where a refusal is about the PIN's ciphertext or the moment, and not about the card.
-fn of_pin(code: &str) -> Option<Kind> {
-    match code {
-        "stale_key" => Some(Kind::StaleKey),
-        code if is_about_pin(code) => Some(Kind::PinUnusable),
-        _ => None,
+        Outcome::Done(_) | Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => {
+            // Its end may be another's: only what the ledger says of this very ciphertext is told.
+            let row = server.row_of(id).await.map_err(|_| {
+                tracing::warn!(job = %id, "whether a card has the PIN that was chosen cannot be read");
+                Problem::new(Kind::Lost, "whether the PIN was taken is not known")
+            })?;
+            if row.is_none_or(|row| row.pin != Some(pin)) {
+                // A card that was there already, from another ledger's time for instance, keeps the PIN that it has.
+                tracing::warn!(job = %id, "a PIN was chosen for a card that was made before; it was not applied");
+                return Err(Problem::new(Kind::CardRefused, CARD_REFUSED));
+            }
+            metrics::pin_link("used");
+            Ok(TAKEN)
+        }
     }
 }
 

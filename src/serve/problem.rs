@@ -56,6 +56,8 @@ pub(super) enum Kind {
     CardRefused,
     /// Nothing can be done at this moment, and it may be in a while.
     NotNow,
+    /// Whether it was done is not known.
+    Lost,
     /// A client asks too often.
     TooManyRequests,
     /// Full for the moment.
@@ -98,6 +100,7 @@ impl Kind {
             Self::PinUnusable => (Http::UNPROCESSABLE_ENTITY, "pin_unusable", "This is no encrypted PIN"),
             Self::CardRefused => (Http::CONFLICT, "card_refused", "The card was refused"),
             Self::NotNow => (Http::SERVICE_UNAVAILABLE, "not_now", "Not at this moment"),
+            Self::Lost => (Http::SERVICE_UNAVAILABLE, "lost", "How it ended is not known"),
             Self::TooManyRequests => (Http::TOO_MANY_REQUESTS, "too_many_requests", "Too many requests"),
             Self::Busy => (Http::SERVICE_UNAVAILABLE, "busy", "Full for the moment"),
             Self::Unavailable => (Http::SERVICE_UNAVAILABLE, "unavailable", "Not able to serve"),

@@ -99,7 +99,11 @@ pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Deliv
 
 /// Until the jobs in flight are recalled; not called for any more if it was given up.
 fn recallable(in_flight: &InFlight, given_up: Option<GivenUp>) -> Options<'_> {
-    Options { recall: Some(&in_flight.recalled), given_up: given_up.map(GivenUp::refusal), gate: None }
+    Options {
+        recall: Some(&in_flight.recalled),
+        given_up: given_up.map(GivenUp::refusal),
+        ..Options::default()
+    }
 }
 
 fn read(worker: &Worker, delivery: &Delivery, envelope: &Envelope, now: Time) -> Result<Job, Box<NoJob>> {

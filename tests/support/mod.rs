@@ -4,6 +4,7 @@
 pub mod asking;
 pub mod browser;
 pub mod certificates;
+pub mod choosing;
 pub mod issuing;
 pub mod line;
 pub mod postgres;

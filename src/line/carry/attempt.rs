@@ -143,9 +143,13 @@ impl Carried<'_> {
         self.decision.begin(decided);
         let stage = metrics::Stage::begin("record_attempt");
         let begun =
-            self.line.parts.ledger.begin(self.row(State::Begun, decided), self.known.as_deref()).await?;
+            self.line.parts.ledger.begin(self.row(State::Begun, decided), self.known.as_deref()).await;
         stage.ended();
-        match begun {
+        if !matches!(begun, Ok(Begin::Recorded(_))) {
+            // Without its record no call is made.
+            self.decision.take_back();
+        }
+        match begun? {
             Begin::Recorded(recorded) => {
                 let had_begun = std::mem::replace(&mut self.has_begun, true);
                 Ok(Some(Attempt { recorded, decided, had_begun }))

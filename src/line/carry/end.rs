@@ -5,8 +5,9 @@ use crate::clock::Moment;
 use crate::job::{Job, PinDigest};
 use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
+use crate::line::await_pin::wait_again;
 use crate::line::decision::CONFLICT;
-use crate::line::{Halt, Line, Stop};
+use crate::line::{CarriedOnly, Halt, Line, Stop};
 use crate::metrics;
 use crate::operation::Operation;
 use crate::outcome::{Ended, Outcome, Refusal};
@@ -93,6 +94,33 @@ impl Carried<'_> {
             request_id: self.request_id.clone(),
             recorded_before: false,
             note: joined(&self.job, self.note.clone()),
+        }
+    }
+
+    /// Whether a job that came with its cardholder's PIN waits for it again, as it came to no end and certainly none of its
+    /// calls had an effect.
+    pub(super) fn waits_again(&self, ended: &Result<Ended, Stop>) -> bool {
+        let has_no_end = match ended {
+            Ok(ended) => matches!(ended.outcome, Outcome::Unresolved(_)),
+            Err(_) => true,
+        };
+        self.only == CarriedOnly::WhileItWaits
+            && self.ended_elsewhere.is_none()
+            && has_no_end
+            && !self.decision.may_have_effect()
+    }
+
+    /// Has the row say that it waits again, if this run had it say anything else. None if nothing was begun, or the ledger does
+    /// not serve.
+    pub(super) async fn wait_again(&self) -> Option<Ended> {
+        let begun = self.known.as_deref().filter(|row| row.state == State::Begun)?;
+        match wait_again(self.line, &self.job, begun, self.came_as.as_deref()).await {
+            Ok(Ok(ended)) => Some(ended),
+            Ok(Err(found)) => found.map(|row| row.ended()),
+            Err(error) => {
+                self.line.halt_with(Halt::from(&error));
+                None
+            }
         }
     }
 

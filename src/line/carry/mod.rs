@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::await_pin::takes_pin;
 use super::decision::{Among, Decision, Next, Verdict};
 use super::gate::Gate;
 use super::job_locks::{JobLock, Queued};
 use super::look::{Looked, look};
-use super::{LeaseUse, Line, LookFirst, Options, Stop, Vet, vet};
+use super::{CarriedOnly, LeaseUse, Line, LookFirst, Options, Stop, Vet, vet};
 use crate::clock::Moment;
 use crate::config::seconds;
 use crate::job::Job;
@@ -41,6 +42,11 @@ struct Carried<'l> {
     is_handed_back: bool,
     /// It will not be called for any more, and this is why.
     given_up: Option<Refusal>,
+    only: CarriedOnly,
+    /// Its row as it was when it came, if it is carried only while it waits for its PIN.
+    came_as: Option<Box<Row>>,
+    /// Somebody else has made another thing of its row than one that waits, and this is what.
+    ended_elsewhere: Option<Ended>,
     /// The ledger's row, as it was last read or written.
     known: Option<Box<Row>>,
     decision: Decision,
@@ -82,6 +88,12 @@ pub(super) async fn carry(
     }
     let mut carried = Carried { change, ..Carried::begin(line, job, known, options) };
     let ended = carried.through().await;
+    if carried.waits_again(&ended) {
+        if let Err(stop) = ended {
+            line.note(stop);
+        }
+        return carried.wait_again().await;
+    }
     carried.remember();
     match ended {
         Ok(ended) => Some(ended),
@@ -98,6 +110,9 @@ impl Carried<'_> {
     async fn through(&mut self) -> Result<Ended, Stop> {
         loop {
             if let Some(ended) = conflict(&self.job, self.known.as_deref()) {
+                return Ok(ended);
+            }
+            if let Some(ended) = self.ended_elsewhere.clone() {
                 return Ok(ended);
             }
             // An end needs no lease: it is recorded if its row still is as it is known, whoever calls meanwhile.
@@ -155,7 +170,8 @@ impl Carried<'_> {
 
 impl<'l> Carried<'l> {
     fn begin(line: &'l Line, job: Box<Job>, known: Option<Box<Row>>, options: Options<'l>) -> Self {
-        let Options { gate, recall, given_up } = options;
+        let Options { gate, recall, given_up, only } = options;
+        let came_as = known.clone().filter(|_| only == CarriedOnly::WhileItWaits);
         let decision = decide(line, &job, known.as_deref(), given_up.clone());
         Self {
             line,
@@ -163,6 +179,9 @@ impl<'l> Carried<'l> {
             recall: recall.cloned().unwrap_or_default(),
             is_handed_back: recall.is_some(),
             given_up,
+            only,
+            came_as,
+            ended_elsewhere: None,
             decision,
             lease: None,
             change: None,
@@ -209,12 +228,27 @@ impl<'l> Carried<'l> {
             self.known = found;
             return Ok(());
         }
+        if self.only == CarriedOnly::WhileItWaits {
+            self.waits_still(found.as_deref());
+        }
         self.decision = decide(self.line, &self.job, found.as_deref(), self.given_up.clone());
         self.known = found;
         if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Done(_))) {
             self.note = note_of(&self.job, row, None);
         }
         Ok(())
+    }
+
+    /// Its row was changed by somebody else: if it takes no PIN any more, that is its end.
+    fn waits_still(&mut self, found: Option<&Row>) {
+        match found {
+            Some(row) if !takes_pin(&self.job, found) => {
+                // Another process may have begun to find out how a call of this one ended. That is not known yet.
+                let is_ours = row.state == State::Begun && self.decision.may_have_effect();
+                self.ended_elsewhere = Some(if is_ours { self.unresolved() } else { row.ended() });
+            }
+            found => self.came_as = found.cloned().map(Box::new),
+        }
     }
 
     /// Whether the job may be called for without a look, as far as its batch is known.

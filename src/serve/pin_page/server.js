@@ -8,7 +8,7 @@ const ANSWER_MS_MAX = 90_000;
 const KEY_MS_MAX = 10_000;
 
 // Codes of the server; of anything else it says, the way out is the same: later.
-const CODES = ["link_unusable", "stale_key", "pin_unusable", "card_refused", "not_now", "too_many_requests"];
+const CODES = ["link_unusable", "stale_key", "pin_unusable", "card_refused", "not_now", "lost", "too_many_requests"];
 
 // What went wrong: one of the codes above; `lost`, where nobody knows whether the server did it; or a code of the page's own.
 export class Trouble extends Error {
