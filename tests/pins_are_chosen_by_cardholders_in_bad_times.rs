@@ -4,9 +4,11 @@
 
 mod support;
 
-use embosser::sandbox::{Forced, Options, Sandbox};
-use serde_json::json;
-use support::choosing::{Stage, choose, encrypted, look, one_that_waits, pins_of, stage};
+use std::time::{Duration, Instant};
+
+use embosser::sandbox::{Faults, Forced, KeyEndpoint, Options, Sandbox};
+use serde_json::{Value, json};
+use support::choosing::{Stage, ask, choose, encrypted, links_of, look, one_that_waits, pins_of, stage};
 use support::http_client;
 use support::serve::Served;
 
@@ -22,6 +24,19 @@ async fn is_not_taken(served: &Served, link: &str, jwe: &str) {
     assert_eq!(choose(served, link, jwe).await.expect(503).json()["code"], "not_now");
     let job = served.get("/v1/jobs/staff%2Fa").await.expect(200).json();
     assert_eq!(job["state"], "awaiting_pin", "{job}");
+}
+
+/// Asks for the job until it is so.
+async fn until_state(served: &Served, state: &str) -> Value {
+    let began = Instant::now();
+    loop {
+        let view = served.get("/v1/jobs/staff%2Fa").await.expect(200).json();
+        if view["state"] == state {
+            return view;
+        }
+        assert!(began.elapsed() < Duration::from_secs(40), "never {state}: {view}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Its link is good, and its card gets the PIN.
@@ -88,4 +103,84 @@ async fn a_pin_that_was_never_sent_is_not_taken_and_can_be_chosen_again() {
     is_not_taken(&served, &link, &jwe).await;
     let sandbox = Sandbox::start(Options { listen, ..Options::default() }).await.unwrap();
     is_taken_now(&Stage { sandbox, program: few, directory }, &served, &link, &jwe).await;
+}
+
+/// Every call has its effect, and every answer is lost: the page is told that the PIN was taken, and nobody does anything
+/// more.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_call_with_a_chosen_pin_ended_is_found_out_by_itself() {
+    let stage = stage().await;
+    let few = stage.program.clone().with("EMBOSSER__RETRY__ATTEMPTS_MAX", "1");
+    let served = Served::start(&few, &["--rate", "100"]);
+    let link = one_that_waits(&served, "staff").await;
+    stage.sandbox.set_faults(Faults { drop_after: 1.0, ..Faults::default() });
+    choose(&served, &link, &encrypted(&stage.sandbox, "4711").await).await.expect(200);
+    stage.sandbox.set_faults(Faults::default());
+    let view = until_state(&served, "issued").await;
+    assert_eq!(pins_of(&stage.sandbox, "staff/a"), [Some("4711".to_owned())], "{view}");
+    assert!(served.get("/v1/pin-links").await.expect(200).json()["waiting"].as_array().unwrap().is_empty());
+}
+
+/// The same where the call never came to Stripe: its job waits again, for a new link.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_that_may_have_been_taken_and_was_not_is_asked_for_again_with_a_new_link() {
+    let stage = stage().await;
+    let few = stage.program.clone().with("EMBOSSER__RETRY__ATTEMPTS_MAX", "1");
+    let served = Served::start(&few, &["--rate", "100"]);
+    let link = one_that_waits(&served, "staff").await;
+    stage.sandbox.set_faults(Faults { drop_before: 1.0, ..Faults::default() });
+    choose(&served, &link, &encrypted(&stage.sandbox, "4711").await).await.expect(200);
+    stage.sandbox.set_faults(Faults::default());
+    until_state(&served, "awaiting_pin").await;
+    let new = links_of(&served, "staff").await.remove("a").unwrap();
+    is_taken_now(&stage, &served, &new, &encrypted(&stage.sandbox, "4711").await).await;
+}
+
+/// What another process cancels while the key is fetched has no card.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_cancelled_while_its_pin_came_gets_no_card() {
+    let stage = stage().await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let link = one_that_waits(&served, "staff").await;
+    let other = Served::start(&stage.program, &["--rate", "100"]);
+    let jwe = encrypted(&stage.sandbox, "4711").await;
+    stage.sandbox.set_key_endpoint(KeyEndpoint::Silent);
+    let cancel = async {
+        // Its job has been looked up by then, and waits for the key.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let cancelled =
+            ask(&other, "/v1/pin-links/cancel", &json!({"job": "staff/a"})).await.expect(200).json();
+        stage.sandbox.set_key_endpoint(KeyEndpoint::Up);
+        cancelled
+    };
+    let (chosen, cancelled) = tokio::join!(choose(&served, &link, &jwe), cancel);
+    assert_eq!(cancelled["cancelled"], json!(1), "{cancelled}");
+    assert_eq!(chosen.expect(404).json()["code"], "link_unusable");
+    assert!(pins_of(&stage.sandbox, "staff/a").is_empty(), "a card was made for a job that was cancelled");
+    assert_eq!(served.get("/v1/jobs/staff%2Fa").await.expect(200).json()["state"], "refused");
+}
+
+/// A server was killed with a call begun; whoever cancels its job goes away before its card can have been looked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_call_is_open_is_cancelled_though_nobody_waits_for_the_answer() {
+    let stage = stage().await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let link = one_that_waits(&served, "staff").await;
+    drop(served);
+    let killer = stage.program.clone().with("EMBOSSER_KILL_AT", "begun:1");
+    let served = Served::start(&killer, &["--rate", "100"]);
+    let body =
+        json!({"link": support::choosing::token_of(&link), "pin": encrypted(&stage.sandbox, "4711").await});
+    let json = [("content-type", "application/json")];
+    let body = body.to_string().into_bytes();
+    let cut = served.try_ask(reqwest::Method::POST, "/v1/pin-links/choose", &json, body).await;
+    assert!(cut.is_err(), "{cut:?}");
+    drop(served);
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let cancelling = json!({"job": "staff/a"});
+    let cancelling = ask(&served, "/v1/pin-links/cancel", &cancelling);
+    assert!(tokio::time::timeout(Duration::from_secs(1), cancelling).await.is_err(), "it was not open");
+    let view = until_state(&served, "refused").await;
+    assert_eq!(view["code"], "cancelled", "{view}");
+    assert!(pins_of(&stage.sandbox, "staff/a").is_empty());
 }

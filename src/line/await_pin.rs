@@ -34,6 +34,15 @@ pub(super) fn takes_pin(job: &Job, known: Option<&Row>) -> bool {
     })
 }
 
+/// Whether a job that waited for its PIN waits no more, and has not ended either.
+pub(super) fn is_open(row: &Row) -> bool {
+    match &row.state {
+        State::Begun => true,
+        State::Refused(refusal) => is_about_pin(&refusal.code) || refusal.code == PIN_NEEDED,
+        State::AwaitingPin | State::Done(_) => false,
+    }
+}
+
 /// Of a job whose calls certainly had no effect: it waits for its PIN again, as its row said before the first of them. Only
 /// who recorded the attempt can write this, since nobody else knows the row of that version. The inner `Err` is what the row
 /// has become otherwise.

@@ -168,7 +168,7 @@ pub struct Options<'o> {
     /// It will not be called for any more, and this is why: it is answered with its card if it has one, by a look at
     /// Stripe if a call was begun for it, and else with this refusal.
     pub given_up: Option<Refusal>,
-    /// What it must be to be carried, for one that comes with the PIN that its cardholder chose.
+    /// What it must be to be carried, for one that waits for its cardholder's PIN, or comes with it.
     pub only: CarriedOnly,
 }
 
@@ -182,6 +182,9 @@ pub enum CarriedOnly {
     /// instance, that is told as its end and nothing is called for. If it comes to no end, and certainly none of its calls had
     /// an effect, then it waits again; so *unresolved* is told only of a PIN that may be the card's.
     WhileItWaits,
+    /// One that waited, and of whose call with a PIN the end is not known, or that has not been recorded yet as waiting for
+    /// another one. Anything else is told as its end: what was cancelled meanwhile does not wait again.
+    WhileItIsOpen,
 }
 
 /// A job that the line has taken in: it may be carried now.

@@ -17,7 +17,12 @@ pub(super) async fn carry(
     if let Some(ended) = carry::conflict(&job, known.as_deref()) {
         return Some(ended);
     }
-    if options.only == CarriedOnly::WhileItWaits && !await_pin::takes_pin(&job, known.as_deref()) {
+    let is_carried = match options.only {
+        CarriedOnly::Always => true,
+        CarriedOnly::WhileItWaits => await_pin::takes_pin(&job, known.as_deref()),
+        CarriedOnly::WhileItIsOpen => known.as_deref().is_some_and(await_pin::is_open),
+    };
+    if !is_carried {
         return known.map(|row| row.ended());
     }
     let waited = job.chooses_pin || known.as_ref().is_some_and(|row| row.state == State::AwaitingPin);
@@ -62,6 +67,9 @@ async fn carry_choice(
         return Some(ended);
     }
     let known = known_of(line, &again).await?;
+    if only == CarriedOnly::WhileItIsOpen && !known.as_deref().is_some_and(await_pin::is_open) {
+        return known.map(|row| row.ended());
+    }
     until_it_waits(line, &again, known, &Options { gate, recall, given_up: None, only }).await
 }
 
@@ -77,6 +85,7 @@ async fn until_it_waits(
             // Another process has begun it, or has ended it: that is told.
             Ok(Err(found)) => match found {
                 Some(row) if !await_pin::waits(job, Some(&row)) => return Some(row.ended()),
+                Some(row) if options.only == CarriedOnly::WhileItIsOpen => return Some(row.ended()),
                 found => known = found,
             },
             Err(stop) => {

@@ -364,6 +364,18 @@ impl PinLinks {
         Ok((waiting, next.flatten()))
     }
 
+    /// The ids of up to some jobs that wait, after that one, and after which to go on.
+    ///
+    /// # Errors
+    /// If the ledger does not serve.
+    pub async fn waiting_ids(&self, after: &str) -> Result<(Vec<JobId>, Option<String>), LedgerError> {
+        let prefix = self.awaiting_prefix();
+        let found = self.ledger.metadata_page(&prefix, &format!("{prefix}{after}"), PAGE).await?;
+        let ids = found.iter().map(|(name, _)| &name[prefix.len()..]);
+        let next = (found.len() == PAGE as usize).then(|| ids.clone().next_back().map(str::to_owned));
+        Ok((ids.filter_map(|id| JobId::new(id).ok()).collect(), next.flatten()))
+    }
+
     /// How many jobs wait since less than an hour, a day, a week, or for longer.
     ///
     /// # Errors

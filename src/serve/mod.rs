@@ -25,6 +25,7 @@ mod patience;
 mod pin_limits;
 pub mod pin_page;
 mod pin_view;
+mod pin_waiting;
 mod pins;
 mod problem;
 mod publish;
@@ -44,7 +45,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -107,6 +108,8 @@ pub struct Shared {
     batches: Registry,
     jobs: Jobs,
     pin_limits: PinLimits,
+    /// A call with a chosen PIN was begun, and its end is not known.
+    settle: Notify,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -126,6 +129,7 @@ impl Server {
             batches: Registry::default(),
             jobs: Jobs::default(),
             pin_limits: PinLimits::default(),
+            settle: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             parts,
@@ -135,7 +139,8 @@ impl Server {
     /// Serves until [`Self::stop`], and then until everything under way has ended.
     pub async fn run(&self, listener: TcpListener) {
         self.parts.intake.begin(self);
-        self.tasks.spawn(pins::count_waiting(self.clone()));
+        self.tasks.spawn(pin_waiting::count(self.clone()));
+        self.tasks.spawn(pin_waiting::settle(self.clone()));
         connection::serve(listener, self.router(), self.limits, self.stopping.clone()).await;
         self.tasks.close();
         self.tasks.wait().await;

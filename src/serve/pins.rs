@@ -21,7 +21,7 @@ use crate::jwe;
 use crate::ledger::{Row, State};
 use crate::line::{CarriedOnly, Line, Options, is_about_pin, standing_of};
 use crate::metrics;
-use crate::outcome::{Ended, Outcome, Refusal};
+use crate::outcome::{Ended, Outcome};
 use crate::pin::PinJwe;
 use crate::pin_links::{PinLinks, Purpose, Show, Unusable, Usable, Waits};
 use crate::stripe::StandingAnswer;
@@ -406,7 +406,10 @@ async fn carry(
         // Another process has begun it.
         Outcome::Unresolved(_) if ended.recorded_before => Err(given_back(links, &usable).await),
         // It was sent: how that ended is found out later, and the PIN is not asked for again before.
-        Outcome::Unresolved(_) => Ok(TAKEN),
+        Outcome::Unresolved(_) => {
+            server.settle.notify_one();
+            Ok(TAKEN)
+        }
         Outcome::Refused(refusal) if is_about_pin(&refusal.code) => {
             // It waits for another one.
             let _ = line.carry(again, Options::default()).await;
@@ -452,51 +455,6 @@ async fn ended_well(
             }
             metrics::pin_link("used");
             Ok(TAKEN)
-        }
-    }
-}
-
-/// Cancels jobs that wait for their cardholders: they are refused, and their links can be used no more. Answers how many.
-pub(super) async fn cancel_waiting(server: &Server, ids: Vec<JobId>) -> Result<u64, Problem> {
-    let there = server.for_cardholders()?;
-    let mut cancelled = 0;
-    for id in ids {
-        let Some(waits) = there.links.waiting_job(&id).await? else { continue };
-        let job = waits.into_job(None);
-        let batch = job.batch.clone();
-        let refusal = Refusal::own("cancelled", "it was cancelled before its cardholder had chosen a PIN");
-        let way = Options { given_up: Some(refusal), ..Options::default() };
-        if let Some(ended) = there.line.carry(job, way).await
-            && matches!(&ended.outcome, Outcome::Refused(refusal) if refusal.code == "cancelled")
-        {
-            server.batches.pin_chosen(batch.as_str(), &ended);
-            cancelled += 1;
-        }
-    }
-    Ok(cancelled)
-}
-
-/// Counts the jobs that wait, for the metrics, until the server stops.
-pub(super) async fn count_waiting(server: Server) {
-    /// Between two counts.
-    const EVERY: Duration = Duration::from_secs(60);
-    /// Between two sweeps.
-    const SWEPT_EVERY: u32 = 24 * 60;
-    let Ok(there) = server.for_cardholders() else { return };
-    for round in (0..SWEPT_EVERY).cycle() {
-        if round == 0
-            && let Err(error) = there.links.forget_old().await
-        {
-            tracing::warn!(%error, "old links cannot be forgotten");
-        }
-        // Over the connection for views: it is to delay no job.
-        match there.links.over(&server.parts.views).waiting_by_age().await {
-            Ok(by_age) => metrics::pins_awaited(by_age),
-            Err(error) => tracing::warn!(%error, "the jobs that wait for a PIN cannot be counted"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = server.stopping.cancelled() => return,
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::serve::connection::Peer;
 use crate::serve::extract::{Path, Query};
 use crate::serve::jobs;
 use crate::serve::pin_view::{self, KeyBody, KeyView};
+use crate::serve::pin_waiting;
 use crate::serve::pins::{self, ChooseBody, LinkView, LookBody, TakenView};
 use crate::serve::problem::{Kind, Problem};
 
@@ -364,10 +365,14 @@ pub(super) struct CancelBody {
 /// How many there were.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(super) struct CancelledView {
+    /// Those that are refused now.
     cancelled: u64,
+    /// Those of which that is not known yet: a call was begun for them, and their cards are looked for. Ask again later.
+    pending: u64,
 }
 
-/// Cancel jobs that wait for a PIN. They are refused as `cancelled`, and their links can be used no more.
+/// Cancel jobs that wait for a PIN. They are refused as `cancelled`, and their links can be used no more. Of one for which a call
+/// was begun the card is looked for first, and it is cancelled if there is none; that goes on after the answer.
 #[utoipa::path(
     post, path = "/v1/pin-links/cancel", tag = "pins", request_body = CancelBody, security(("token" = ["operate"])),
     responses(
@@ -402,5 +407,6 @@ pub(super) async fn cancel_waiting(
         }
         _ => return Err(Problem::new(Kind::BadRequest, "name a job or a batch: one of them")),
     };
-    Ok(Json(CancelledView { cancelled: pins::cancel_waiting(&server, ids).await? }))
+    let (cancelled, pending) = pin_waiting::cancel(&server, ids).await?;
+    Ok(Json(CancelledView { cancelled, pending }))
 }
