@@ -184,3 +184,30 @@ async fn a_job_whose_call_is_open_is_cancelled_though_nobody_waits_for_the_answe
     assert_eq!(view["code"], "cancelled", "{view}");
     assert!(pins_of(&stage.sandbox, "staff/a").is_empty());
 }
+
+/// Another process calls for the account, and a job of this one waits for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_opens_though_jobs_wait_for_another_process() {
+    let stage = stage().await;
+    stage.sandbox.stock("ich_1", 1);
+    let (served, other) = (
+        Served::start(&stage.program, &["--rate", "100"]),
+        Served::start(&stage.program, &["--rate", "100"]),
+    );
+    let change = "row_id,card,pin[choose]\na,ic_sandbox00000001,true\n";
+    served.upload("/v1/batches?name=change", change.into()).await.expect(202);
+    served.until_ended("change").await;
+    let link = links_of(&served, "change").await.remove("a").unwrap();
+    stage.sandbox.set_delay(Duration::from_secs(30));
+    stage.sandbox.set_faults(Faults { delay: 1.0, ..Faults::default() });
+    let card =
+        |batch: &str| format!("row_id,cardholder,type,currency,metadata[b]\na,ich_1,virtual,eur,{batch}\n");
+    other.upload("/v1/batches?name=theirs", card("theirs").into()).await.expect(202);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    served.upload("/v1/batches?name=ours", card("ours").into()).await.expect(202);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    let seen = look(&served, &link).await.expect(200).json();
+    assert_eq!(seen["changes_card"], json!(true), "{seen}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}

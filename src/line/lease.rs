@@ -20,6 +20,8 @@ use crate::pace::Pace;
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Longest such wait.
 const ASK_EVERY_MAX: Duration = Duration::from_secs(2);
+/// Between two looks whether whoever asks about it has its answer: about as long as that takes.
+const LOCKED_FOR: Duration = Duration::from_millis(5);
 /// Questions in a row that the database may fail to answer, a restart of it for instance: some twelve seconds.
 const FAILURES_MAX: u32 = 8;
 
@@ -158,12 +160,21 @@ impl LineLease {
         self.shared.blocked_by.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// One try, without waiting.
+    /// One try, without waiting for another process, nor for a job that waits for it.
     pub(super) async fn try_take(&self) -> Result<Result<LeaseUse, Holder>, LeaseError> {
         let shared = &self.shared;
         shared.users.fetch_add(1, Ordering::SeqCst);
         let used = LeaseUse { shared: shared.clone() };
-        let mut lease = shared.lease.lock().await;
+        let mut lease = loop {
+            if let Ok(lease) = shared.lease.try_lock() {
+                break lease;
+            }
+            // Whoever waits for another process keeps this locked all the while; who asks the database does for a moment.
+            if let Some(holder) = self.blocked_by() {
+                return Ok(Err(holder));
+            }
+            tokio::time::sleep(LOCKED_FOR).await;
+        };
         if let Some(ours) = lease.as_ref()
             && ours.is_ours().await
         {

@@ -302,13 +302,15 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
 /// The last digits of a card, if Stripe tells them soon.
 async fn last4_of(line: &Line, card: &str) -> Option<String> {
     let parts = line.parts();
-    // Of one account one process calls at a time, for this as for anything.
-    let Ok(Ok(_lease)) = line.try_lease().await else { return None };
-    let standing = standing_of(&parts.pace, &parts.client, card);
-    match tokio::time::timeout(LAST4_WITHIN, standing).await {
-        Ok(StandingAnswer::Found(standing)) => Some(standing.last4).filter(|last4| !last4.is_empty()),
-        _ => None,
-    }
+    let standing = async {
+        // Of one account one process calls at a time, for this as for anything.
+        let Ok(Ok(_lease)) = line.try_lease().await else { return None };
+        match standing_of(&parts.pace, &parts.client, card).await {
+            StandingAnswer::Found(standing) => Some(standing.last4).filter(|last4| !last4.is_empty()),
+            _ => None,
+        }
+    };
+    tokio::time::timeout(LAST4_WITHIN, standing).await.ok().flatten()
 }
 
 /// Takes a PIN that was chosen, and has its job go on.
