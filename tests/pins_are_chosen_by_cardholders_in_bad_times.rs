@@ -6,6 +6,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use embosser::clock::Clock;
+use embosser::config::PinPageConfig;
+use embosser::ledger::{Ledger, Scope};
+use embosser::pin_links::{LinksWhen, PinLinks, Standing};
 use embosser::sandbox::{Faults, Forced, KeyEndpoint, Options, Sandbox};
 use serde_json::{Value, json};
 use support::choosing::{Stage, ask, choose, encrypted, links_of, look, one_that_waits, pins_of, stage};
@@ -82,6 +86,10 @@ async fn a_pin_that_came_while_the_api_key_was_refused_is_not_taken_and_can_be_c
     stage.sandbox.force(Some(Forced::error(401, "invalid_request_error", None, "Invalid API Key")));
     let jwe = encrypted(&stage.sandbox, "4711").await;
     is_not_taken(&served, &link, &jwe).await;
+    // The line has stopped, which is nothing that a cardholder is told.
+    let again = choose(&served, &link, &jwe).await.expect(503);
+    assert_eq!(again.json()["code"], "not_now");
+    assert!(!again.text.contains("API"), "{}", again.text);
     drop(served);
     stage.sandbox.force(None);
     let served = Served::start(&stage.program, &["--rate", "100"]);
@@ -210,4 +218,60 @@ async fn a_page_opens_though_jobs_wait_for_another_process() {
     let seen = look(&served, &link).await.expect(200).json();
     assert_eq!(seen["changes_card"], json!(true), "{seen}");
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+/// A page that is closed while Stripe makes calls wait was shown nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewing_link_by_which_nothing_was_shown_stays_good() {
+    let stage = stage().await;
+    stage.sandbox.stock("ich_1", 1);
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let made = json!({"card": "ic_sandbox00000001"});
+    let made = ask(&served, "/v1/pin-links", &made).await.expect(200).json();
+    let (_, token) = made["links"][0]["pin_link"].as_str().unwrap().split_once('#').unwrap();
+    let body = json!({"nonce": "a nonce that no page made", "link": token});
+    let path = "/v1/cards/ic_sandbox00000001/ephemeral-keys";
+    limit(&stage.sandbox, Some(0)).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&served, path, &body).await.expect(503).json()["code"], "not_now");
+    }
+    let closed = tokio::time::timeout(Duration::from_millis(50), ask(&served, path, &body)).await;
+    assert!(closed.is_err(), "it did not wait: {closed:?}");
+    limit(&stage.sandbox, None).await;
+    let began = Instant::now();
+    let seen = json!({"link": token});
+    while ask(&served, "/v1/pin-links/look", &seen).await.status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(15), "the link was used for nothing");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Links are used, given back and revoked at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_revoked_while_it_is_used_and_given_back_stays_revoked() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", directory.path().join("ledger.db").display());
+    let ledger = Ledger::open(&url).await.unwrap();
+    let (scope, clock) = (Scope::new("test", "sandbox", None), Clock::system());
+    let config = PinPageConfig { url: Some("https://pins.example.com".into()), ..PinPageConfig::default() };
+    let links = PinLinks::of(&config, LinksWhen::AtOnce, (&ledger, &scope, &clock)).unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let job = support::line::job(&sandbox, "batch/1", "eur", None).await;
+    links.await_pin(&job).await.unwrap();
+    for _ in 0..20 {
+        let made = links.renew(&job.id).await.unwrap().unwrap();
+        let token = made.link.expose().split_once('#').unwrap().1.to_owned();
+        let usable = links.find(&token).await.unwrap().unwrap();
+        let using = async {
+            while let Some(claimed) = links.claim(&usable, None).await.unwrap() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                links.give_back(claimed).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let ((), is_revoked) = tokio::join!(using, async { links.revoke(&job.id).await.unwrap() });
+        assert!(is_revoked, "it was being used, and stayed good");
+        assert_eq!(links.find(&token).await.unwrap().unwrap_err().standing, Some(Standing::Revoked));
+    }
+    sandbox.stop().await;
 }

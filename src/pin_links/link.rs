@@ -89,6 +89,9 @@ pub(super) struct Link {
     /// Of what it was used with, told by the beginning of a digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) used_with: Option<String>,
+    /// Which use it was, at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) claim: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) revoked_ms: Option<i64>,
 }

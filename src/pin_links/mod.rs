@@ -82,6 +82,16 @@ impl Usable {
     }
 }
 
+/// The use of a link: nobody else uses it now.
+#[derive(Debug)]
+#[must_use]
+pub struct Claimed {
+    name: String,
+    /// The ledger's entry as it was, and as it is.
+    before: String,
+    used: String,
+}
+
 /// A link that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
@@ -261,27 +271,35 @@ impl PinLinks {
         })
     }
 
-    /// Uses a link up, with this ciphertext if it is to choose. False if somebody else did, or it can be used no more.
+    /// Uses a link up, with this ciphertext if it is to choose. None if somebody else did, or it can be used no more.
     ///
     /// # Errors
     /// If the ledger does not serve.
-    pub async fn claim(&self, usable: &Usable, with: Option<PinDigest>) -> Result<bool, LedgerError> {
-        let used_with = with.map(PinDigest::to_hex);
-        let used = Link { used_ms: Some(self.clock.now().unix_ms()), used_with, ..usable.link.clone() };
-        let value = Some(usable.value.clone());
-        Ok(self.ledger.swap_metadata(&*usable.name, value, Some(used.to_json())).await?.is_ok())
+    pub async fn claim(
+        &self,
+        usable: &Usable,
+        with: Option<PinDigest>,
+    ) -> Result<Option<Claimed>, LedgerError> {
+        // Of two who claim it in the same millisecond, with the same ciphertext, each knows its own claim.
+        let (_, claim) = new_token();
+        let used = Link {
+            used_ms: Some(self.clock.now().unix_ms()),
+            used_with: with.map(PinDigest::to_hex),
+            claim: Some(claim),
+            ..usable.link.clone()
+        };
+        let (name, before, used) = (usable.name.clone(), usable.value.clone(), used.to_json());
+        let swapped = self.ledger.swap_metadata(&*name, Some(before.clone()), Some(used.clone())).await?;
+        Ok(swapped.is_ok().then_some(Claimed { name, before, used }))
     }
 
-    /// Gives a link that was claimed back: what it was used for had no effect.
+    /// Gives a link back, to be used again: what it was used for had no effect. One that was revoked meanwhile stays so.
     ///
     /// # Errors
     /// If the ledger does not serve.
-    pub async fn give_back(&self, usable: &Usable) -> Result<(), LedgerError> {
-        let known = self.ledger.metadata(&usable.name).await?;
-        let is_used = |link: &Link| link.used_ms.is_some() && link.revoked_ms.is_none();
-        if known.as_deref().and_then(Link::of_json).as_ref().is_some_and(is_used) {
-            let _ = self.ledger.swap_metadata(&*usable.name, known, Some(usable.value.clone())).await?;
-        }
+    pub async fn give_back(&self, claimed: Claimed) -> Result<(), LedgerError> {
+        let Claimed { name, before, used } = claimed;
+        let _ = self.ledger.swap_metadata(name, Some(used), Some(before)).await?;
         Ok(())
     }
 
@@ -304,12 +322,15 @@ impl PinLinks {
     /// If the ledger does not serve.
     pub async fn ended(&self, job: &JobId) -> Result<(), LedgerError> {
         let name = self.awaiting(job);
-        let Some(known) = self.ledger.metadata(&name).await? else { return Ok(()) };
-        let link = Awaiting::of_json(&known).and_then(|awaiting| awaiting.link);
-        if self.ledger.swap_metadata(name, Some(known), None).await?.is_ok()
-            && let Some(link) = link
-        {
-            self.revoke_hash(&link).await?;
+        for _ in 0..TRIES_MAX {
+            let Some(known) = self.ledger.metadata(&name).await? else { return Ok(()) };
+            let link = Awaiting::of_json(&known).and_then(|awaiting| awaiting.link);
+            if self.ledger.swap_metadata(&*name, Some(known), None).await?.is_ok() {
+                if let Some(link) = link {
+                    self.revoke_hash(&link).await?;
+                }
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -446,6 +467,7 @@ impl PinLinks {
             expires_ms: expires.unix_ms(),
             used_ms: None,
             used_with: None,
+            claim: None,
             revoked_ms: None,
         };
         self.ledger.set_metadata(name_of(&self.scope, hash), link.to_json()).await
@@ -464,13 +486,19 @@ impl PinLinks {
     }
 
     async fn revoke_hash(&self, hash: &str) -> Result<bool, LedgerError> {
-        let Some((value, link)) = self.link_of(hash).await? else { return Ok(false) };
-        if link.revoked_ms.is_some() {
-            return Ok(false);
+        // It may be used, or given back, at the same moment.
+        for _ in 0..TRIES_MAX {
+            let Some((value, link)) = self.link_of(hash).await? else { return Ok(false) };
+            if link.revoked_ms.is_some() {
+                return Ok(false);
+            }
+            let revoked = Link { revoked_ms: Some(self.clock.now().unix_ms()), ..link };
+            let name = name_of(&self.scope, hash);
+            if self.ledger.swap_metadata(name, Some(value), Some(revoked.to_json())).await?.is_ok() {
+                return Ok(true);
+            }
         }
-        let revoked = Link { revoked_ms: Some(self.clock.now().unix_ms()), ..link };
-        let name = name_of(&self.scope, hash);
-        Ok(self.ledger.swap_metadata(name, Some(value), Some(revoked.to_json())).await?.is_ok())
+        Ok(false)
     }
 
     fn awaiting_prefix(&self) -> String {

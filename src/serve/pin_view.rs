@@ -4,15 +4,16 @@ use std::net::IpAddr;
 
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot::Sender;
 use utoipa::ToSchema;
 
 use super::Server;
 use super::access::Role;
-use super::pins::{LinkText, WAITS_FOR, unusable};
+use super::pins::{LinkText, WAITS_FOR, unsaid, unusable};
 use super::problem::{Kind, Problem};
 use crate::line::EphemeralKey;
 use crate::operation::is_card_id;
-use crate::pin_links::Purpose;
+use crate::pin_links::{Claimed, PinLinks, Purpose, Usable};
 
 /// What a page asks for.
 #[derive(Deserialize, ToSchema)]
@@ -63,30 +64,66 @@ pub(super) async fn key(
             }
         }
     };
-    server.ready()?;
-    let there = server.for_cardholders()?;
-    if let Some(usable) = &usable
-        && !there.links.claim(usable, None).await?
+    server.ready_for_cardholders()?;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (server_of_task, card, nonce) = (server.clone(), card.to_owned(), body.nonce);
+    // On a task of its own: a page that is closed leaves no link used for nothing.
+    server.tasks.spawn(async move { make(&server_of_task, card, &nonce, usable, tell).await });
+    told.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
+}
+
+/// Uses the link if there is one, and makes the key. A link by which nobody was shown anything is given back.
+async fn make(
+    server: &Server,
+    card: String,
+    nonce: &str,
+    usable: Option<Usable>,
+    tell: Sender<Result<KeyView, Problem>>,
+) {
+    let Ok(there) = server.for_cardholders() else { return };
+    let claimed = match &usable {
+        None => None,
+        Some(usable) => match there.links.claim(usable, None).await {
+            Ok(Some(claimed)) => Some(claimed),
+            Ok(None) => return drop(tell.send(Err(unusable()))),
+            Err(error) => return drop(tell.send(Err(unsaid(error)))),
+        },
+    };
+    let key = tokio::time::timeout(WAITS_FOR, there.line.ephemeral_key(&card, nonce)).await;
+    let (answer, is_used) = match key
+        .unwrap_or_else(|_| EphemeralKey::NotNow("Stripe does not answer in time".into()))
     {
-        return Err(unusable());
-    }
-    let key = tokio::time::timeout(WAITS_FOR, there.line.ephemeral_key(card, &body.nonce)).await;
-    match key.unwrap_or_else(|_| EphemeralKey::NotNow("Stripe does not answer in time".into())) {
-        EphemeralKey::Made(secret) => {
-            crate::metrics::pin_link("used");
-            Ok(KeyView { ephemeral_key_secret: secret, card: card.to_owned() })
-        }
+        EphemeralKey::Made(secret) => (Ok(KeyView { ephemeral_key_secret: secret, card }), true),
         EphemeralKey::Refused(reason) => {
             tracing::warn!(reason, "Stripe makes no key to show this card");
             // A nonce that was used, or a card that is not there: the link shows nothing any more.
-            Err(Problem::new(Kind::CardRefused, "this card cannot be shown; its sender must look"))
+            (Err(Problem::new(Kind::CardRefused, "this card cannot be shown; its sender must look")), true)
         }
         EphemeralKey::NotNow(reason) => {
             tracing::warn!(reason, "no key to show a card can be had");
-            if let Some(usable) = &usable {
-                there.links.give_back(usable).await?;
-            }
-            Err(Problem::new(Kind::NotNow, "nothing can be shown at this moment; try again in a while"))
+            (
+                Err(Problem::new(Kind::NotNow, "nothing can be shown at this moment; try again in a while")),
+                false,
+            )
         }
+    };
+    let mut claimed = claimed;
+    if let Some(unused) = claimed.take_if(|_| !is_used) {
+        // Before the page is told that it may try again.
+        give_back(there.links, unused).await;
+    }
+    let is_made = answer.is_ok();
+    let is_told = tell.send(answer).is_ok();
+    if is_made && is_told {
+        crate::metrics::pin_link("used");
+    } else if let Some(claimed) = claimed.filter(|_| !is_told) {
+        // A page that has gone shows nothing with its key.
+        give_back(there.links, claimed).await;
+    }
+}
+
+async fn give_back(links: &PinLinks, claimed: Claimed) {
+    if let Err(error) = links.give_back(claimed).await {
+        tracing::warn!(%error, "a link showed nothing, and could not be given back: its cardholder needs a new one");
     }
 }

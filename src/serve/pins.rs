@@ -18,12 +18,12 @@ use super::problem::{Kind, Problem};
 use crate::config::PinPageConfig;
 use crate::job::{Job, JobId, PinDigest};
 use crate::jwe;
-use crate::ledger::{Row, State};
+use crate::ledger::{LedgerError, Row, State};
 use crate::line::{CarriedOnly, Line, Options, is_about_pin, standing_of};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome};
 use crate::pin::PinJwe;
-use crate::pin_links::{PinLinks, Purpose, Show, Unusable, Usable, Waits};
+use crate::pin_links::{Claimed, PinLinks, Purpose, Show, Unusable, Usable, Waits};
 use crate::stripe::StandingAnswer;
 
 /// How long a page waits for its card's last digits, without which it does as well.
@@ -149,11 +149,19 @@ impl Server {
         Ok(ForCardholders { line, links, config: &self.parts.pin_page })
     }
 
+    /// Whether work is taken. Why not is said in the log alone.
+    pub(super) fn ready_for_cardholders(&self) -> Result<(), Problem> {
+        self.ready().map_err(|problem| {
+            tracing::warn!(?problem, "nothing is taken from cardholders");
+            not_now()
+        })
+    }
+
     /// The link of this text, if it can be used.
     pub(super) async fn usable_link(&self, token: &str, address: IpAddr) -> Result<Usable, Problem> {
         self.pin_limits.address(address)?;
         self.pin_limits.link(token)?;
-        match self.for_cardholders()?.links.find(token).await? {
+        match self.for_cardholders()?.links.find(token).await.map_err(unsaid)? {
             Ok(usable) => Ok(usable),
             Err(found) => Err(self.came_in_vain(&found, address)),
         }
@@ -180,7 +188,7 @@ impl Server {
         // A call that was begun by then runs to its end, and may yet turn out to have had no effect.
         let call_until = until + self.for_cardholders()?.line.parts().client.call_max();
         loop {
-            let found = match links.find(token).await? {
+            let found = match links.find(token).await.map_err(unsaid)? {
                 Ok(usable) => return Ok(Some(usable)),
                 Err(found) => found,
             };
@@ -207,7 +215,7 @@ impl Server {
 
     /// What is known of a job.
     async fn row_of(&self, id: &JobId) -> Result<Option<Row>, Problem> {
-        Ok(self.parts.views.look_up(self.scope(), id).await?)
+        self.parts.views.look_up(self.scope(), id).await.map_err(unsaid)
     }
 
     /// The job behind a link, as far as is known before it is carried.
@@ -218,7 +226,7 @@ impl Server {
             Some(State::Begun) => return Ok(Behind::Open),
             Some(State::Refused(_) | State::Done(_)) => return Ok(Behind::Nothing),
         }
-        let waits = self.for_cardholders()?.links.waits(id, usable).await?;
+        let waits = self.for_cardholders()?.links.waits(id, usable).await.map_err(unsaid)?;
         Ok(waits.map_or(Behind::Nothing, |waits| Behind::Waits(Box::new(waits))))
     }
 }
@@ -321,7 +329,7 @@ pub(super) async fn choose(server: &Server, body: ChooseBody, address: IpAddr) -
     if let Err(refusal) = jwe::inspect(pin.expose()) {
         return Err(Problem::new(Kind::PinUnusable, format!("the encrypted PIN: {refusal}")));
     }
-    server.ready()?;
+    server.ready_for_cardholders()?;
     let there = server.for_cardholders()?;
     if let Some(reason) = there.line.all_wait_for() {
         // A PIN is not to wait here for that.
@@ -334,7 +342,8 @@ pub(super) async fn choose(server: &Server, body: ChooseBody, address: IpAddr) -
     let (server_of_task, line) = (server.clone(), there.line.clone());
     let carried =
         server.tasks.spawn(async move { claim_and_carry(&server_of_task, &line, usable, &id, pin).await });
-    carried.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
+    // A bug; it has been logged.
+    carried.await.unwrap_or_else(|_| Err(Problem::new(Kind::Lost, "whether the PIN was taken is not known")))
 }
 
 /// Uses the link, and carries its job with the PIN.
@@ -346,17 +355,17 @@ async fn claim_and_carry(
     pin: PinJwe,
 ) -> Result<TakenView, Problem> {
     let (links, digest) = (server.for_cardholders()?.links, PinDigest::of(&pin));
-    if !links.claim(&usable, Some(digest)).await? {
+    let Some(claimed) = links.claim(&usable, Some(digest)).await.map_err(unsaid)? else {
         tracing::warn!("a link was used by somebody else at the same moment");
         return Err(unusable());
-    }
+    };
     // Now that nobody else can: what the job asks for may have been changed until then.
     match server.waits_behind(&usable, id).await {
-        Ok(Behind::Waits(waits)) => carry(server, line, waits.into_job(Some(pin)), usable, digest).await,
-        Ok(Behind::Open) => Err(given_back(links, &usable).await),
+        Ok(Behind::Waits(waits)) => carry(server, line, waits.into_job(Some(pin)), claimed, digest).await,
+        Ok(Behind::Open) => Err(given_back(links, claimed).await),
         Ok(Behind::Nothing) => Err(unusable()),
         Err(problem) => {
-            given_back(links, &usable).await;
+            given_back(links, claimed).await;
             Err(problem)
         }
     }
@@ -369,9 +378,15 @@ fn not_now() -> Problem {
     Problem::new(Kind::NotNow, "nothing can be taken at this moment; try again in a while")
 }
 
+/// What a cardholder is told where the ledger does not serve; why is said in the log alone.
+pub(super) fn unsaid(error: LedgerError) -> Problem {
+    tracing::error!(%error, "the ledger does not serve");
+    not_now()
+}
+
 /// The job goes on waiting, with the same link.
-async fn given_back(links: &PinLinks, usable: &Usable) -> Problem {
-    if let Err(error) = links.give_back(usable).await {
+async fn given_back(links: &PinLinks, claimed: Claimed) -> Problem {
+    if let Err(error) = links.give_back(claimed).await {
         tracing::warn!(%error, "a link was used for nothing, and could not be given back: its cardholder needs a new one");
     }
     not_now()
@@ -396,17 +411,17 @@ async fn carry(
     server: &Server,
     line: &Line,
     job: Job,
-    usable: Usable,
+    claimed: Claimed,
     pin: PinDigest,
 ) -> Result<TakenView, Problem> {
     let links = server.for_cardholders()?.links;
     let (id, batch, again) = (job.id.clone(), job.batch.clone(), job.without_pin());
     // None, or one that waits again: certainly no call had an effect.
-    let Some(ended) = carried_soon(line, job).await else { return Err(given_back(links, &usable).await) };
+    let Some(ended) = carried_soon(line, job).await else { return Err(given_back(links, claimed).await) };
     match &ended.outcome {
-        Outcome::AwaitingPin(_) => Err(given_back(links, &usable).await),
+        Outcome::AwaitingPin(_) => Err(given_back(links, claimed).await),
         // Another process has begun it.
-        Outcome::Unresolved(_) if ended.recorded_before => Err(given_back(links, &usable).await),
+        Outcome::Unresolved(_) if ended.recorded_before => Err(given_back(links, claimed).await),
         // It was sent: how that ended is found out later, and the PIN is not asked for again before.
         Outcome::Unresolved(_) => {
             server.settle.notify_one();
@@ -415,7 +430,7 @@ async fn carry(
         Outcome::Refused(refusal) if is_about_pin(&refusal.code) => {
             // It waits for another one.
             let _ = line.carry(again, Options::default()).await;
-            given_back(links, &usable).await;
+            given_back(links, claimed).await;
             let kind = if refusal.code == "stale_key" { Kind::StaleKey } else { Kind::PinUnusable };
             Err(Problem::new(kind, refusal.message.clone()))
         }
