@@ -246,6 +246,21 @@ async fn a_viewing_link_by_which_nothing_was_shown_stays_good() {
     }
 }
 
+/// Mail programs are known to write `#` as `%23`: then the token comes in the address of a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_comes_in_an_address_is_not_logged() {
+    let stage = stage().await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let link = one_that_waits(&served, "staff").await;
+    let token = support::choosing::token_of(&link);
+    for page in ["pin", "pin/view"] {
+        served.get(&format!("/{page}%23{token}")).await.expect(404);
+    }
+    let (_, log) = served.stopped().await;
+    assert!(log.contains("/v1/batches/staff") && log.contains("(none)"), "{log}");
+    assert!(!log.contains(token), "{log}");
+}
+
 /// Links are used, given back and revoked at the same moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_is_revoked_while_it_is_used_and_given_back_stays_revoked() {

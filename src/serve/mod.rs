@@ -39,11 +39,11 @@ use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -170,7 +170,9 @@ impl Server {
             .merge(api::document_route(&openapi::whole(document)))
             .merge(page::router())
             .merge(pins::pages(self))
-            .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this address"))
+            .fallback(async || {
+                (Extension(NoRoute), Problem::new(Kind::NotFound, "there is nothing at this address"))
+            })
             .method_not_allowed_fallback(async || {
                 Problem::new(Kind::MethodNotAllowed, "this address does not take this method; see Allow")
             })
@@ -205,6 +207,10 @@ impl Server {
     }
 }
 
+/// An answer of no route.
+#[derive(Clone, Copy)]
+struct NoRoute;
+
 /// Before every request: may it come from where it comes? After it: the headers that every answer has.
 async fn guard(State(server): State<Server>, request: Request, next: Next) -> Response {
     let began = std::time::Instant::now();
@@ -218,6 +224,8 @@ async fn guard(State(server): State<Server>, request: Request, next: Next) -> Re
         Err(problem) => problem.into_response(),
     };
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
+    // Nobody knows what stands in an address that is none of ours: a link's token, where a mail program has made its `#` a `%23`.
+    let path = if response.extensions().get::<NoRoute>().is_some() { "(none)" } else { &*path };
     tracing::info!(%method, path, status, ms, "request");
     let headers = response.headers_mut();
     for (name, value) in EVERY_ANSWER {
