@@ -261,6 +261,31 @@ async fn a_token_that_comes_in_an_address_is_not_logged() {
     assert!(!log.contains(token), "{log}");
 }
 
+/// Many pages ask this server for the key at once: it asks Stripe once for those that came meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_ask_for_the_key_at_once_share_a_fetch_that_began_after_they_asked() {
+    let stage = stage().await;
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    served.get("/v1/pin-key").await.expect(200);
+    let fetches = stage.sandbox.counts().key_fetches;
+    stage.sandbox.set_key_endpoint(KeyEndpoint::Silent);
+    let ask = futures_util::future::join_all((0..20).map(|_| served.get("/v1/pin-key")));
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stage.sandbox.rotate_key();
+        stage.sandbox.set_key_endpoint(KeyEndpoint::Up);
+    };
+    let (answers, ()) = tokio::join!(ask, back);
+    let good = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!(good >= 19, "{good} of 20 got the key");
+    let asked = stage.sandbox.counts().key_fetches - fetches;
+    assert!(asked <= 3, "{asked} fetches");
+    // Whoever asks after a rotation gets the new key.
+    let before = served.get("/v1/pin-key").await.expect(200).json();
+    stage.sandbox.rotate_key();
+    assert_ne!(served.get("/v1/pin-key").await.expect(200).json(), before);
+}
+
 /// Links are used, given back and revoked at the same moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_is_revoked_while_it_is_used_and_given_back_stays_revoked() {

@@ -18,6 +18,7 @@ mod held;
 mod history;
 pub mod intake;
 mod jobs;
+mod key_relay;
 mod limits;
 mod openapi;
 mod page;
@@ -61,6 +62,7 @@ use connection::Peer;
 use held::Budget;
 use intake::Intake;
 use jobs::Jobs;
+use key_relay::KeyRelay;
 use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
 use pin_limits::PinLimits;
 use problem::{Kind, Problem};
@@ -108,6 +110,7 @@ pub struct Shared {
     batches: Registry,
     jobs: Jobs,
     pin_limits: PinLimits,
+    key_relay: KeyRelay,
     /// A call with a chosen PIN was begun, and its end is not known.
     settle: Notify,
     stopping: CancellationToken,
@@ -129,6 +132,7 @@ impl Server {
             batches: Registry::default(),
             jobs: Jobs::default(),
             pin_limits: PinLimits::default(),
+            key_relay: KeyRelay::default(),
             settle: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -99,7 +99,7 @@ pub(super) async fn choose_pin(
     Ok(Json(pins::choose(&server, body, address).await?))
 }
 
-/// Pass Stripe's PIN key through, for browsers that cannot reach it. It is fetched anew each time.
+/// Pass Stripe's PIN key through, for browsers that cannot reach it. It was fetched after the request came.
 #[utoipa::path(
     get, path = "/v1/pin-key", tag = "pins", security(()),
     responses(
@@ -111,7 +111,7 @@ pub(super) async fn choose_pin(
 pub(super) async fn pin_key(State(server): State<Server>, request: Request) -> Result<Response, Problem> {
     server.pin_limits.address(address_of(&server, &request))?;
     let line = server.for_cardholders()?.line;
-    let document = line.parts().client.pin_key().await.map_err(|reason| {
+    let document = server.key_relay.fetched(line).await.map_err(|reason| {
         tracing::warn!(reason, "the PIN key cannot be had for a page");
         Problem::new(Kind::NotNow, "the key cannot be had at this moment; try again in a while")
     })?;
