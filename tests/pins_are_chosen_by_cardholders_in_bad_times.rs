@@ -138,6 +138,7 @@ async fn a_pin_that_may_have_been_taken_and_was_not_is_asked_for_again_with_a_ne
     let link = one_that_waits(&served, "staff").await;
     stage.sandbox.set_faults(Faults { drop_before: 1.0, ..Faults::default() });
     choose(&served, &link, &encrypted(&stage.sandbox, "4711").await).await.expect(200);
+    assert!(links_of(&served, "staff").await.is_empty(), "no link while the call may yet have its effect");
     stage.sandbox.set_faults(Faults::default());
     until_state(&served, "awaiting_pin").await;
     let new = links_of(&served, "staff").await.remove("a").unwrap();

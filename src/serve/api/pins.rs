@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::job::{Batch, JobId};
+use crate::ledger::{self, LedgerError};
 use crate::metrics;
 use crate::operation::is_card_id;
 use crate::pin_links::{Made, Show, Waiting};
@@ -301,22 +302,52 @@ async fn of_batch(
     let links = server.for_cardholders()?.links;
     let mut made: Vec<LinkMade> = Vec::new();
     loop {
-        let (waiting, next) = links.page(Some(batch), &after).await?;
+        let page = links.page(Some(batch), &after).await;
+        let (waiting, next) = match page {
+            Ok(page) => page,
+            Err(error) => return so_far(made, error),
+        };
         for waits in waiting.into_iter().filter(|waits| renew || !waits.has_usable_link()) {
             if made.len() >= LINKS_MAX {
                 let last = made.last().and_then(|link| link.job.clone());
                 return Ok((made, last));
             }
             let Ok(id) = JobId::new(waits.job.as_str()) else { continue };
-            if let Some(link) = links.renew(&id).await? {
-                let Waiting { job, row, row_id, .. } = waits;
-                made.push(LinkMade { job: Some(job), row, row_id, ..link.into() });
+            match renewed(server, &id).await {
+                Ok(Some(link)) => {
+                    let Waiting { job, row, row_id, .. } = waits;
+                    made.push(LinkMade { job: Some(job), row, row_id, ..link.into() });
+                }
+                Ok(None) => {}
+                Err(error) => return so_far(made, error),
             }
         }
         match next {
             Some(next) => after = next,
             None => return Ok((made, None)),
         }
+    }
+}
+
+/// A new link for a job that waits. None for one of whose call the end is not known: it takes no PIN until it waits again.
+async fn renewed(server: &Server, id: &JobId) -> Result<Option<Made>, LedgerError> {
+    let row = server.parts.views.look_up(server.scope(), id).await?;
+    let is_open = row.is_some_and(|row| row.state == ledger::State::Begun);
+    match server.for_cardholders() {
+        Ok(there) if !is_open => there.links.renew(id).await,
+        _ => Ok(None),
+    }
+}
+
+/// The links that were made before the ledger failed: their texts are known only now, so they are told, and what follows can be
+/// asked for.
+fn so_far(made: Vec<LinkMade>, error: LedgerError) -> Result<(Vec<LinkMade>, Option<String>), Problem> {
+    match made.last().and_then(|link| link.job.clone()) {
+        Some(last) => {
+            tracing::error!(%error, links = made.len(), "the ledger does not serve; links that were made are told");
+            Ok((made, Some(last)))
+        }
+        None => Err(error.into()),
     }
 }
 
