@@ -117,13 +117,14 @@ pub(super) async fn settle(server: Server) {
     const EVERY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
     let mut backoff = Backoff::between(EVERY.0, EVERY.1);
     loop {
-        tokio::select! {
-            settled = settle_all(&server) => match settled {
-                Ok(0) => backoff.reset(),
-                Ok(open) => tracing::warn!(jobs = open, "how calls with chosen PINs ended is not known yet"),
-                Err(error) => tracing::warn!(%error, "the jobs that wait for a PIN cannot be read"),
-            },
-            () = server.stopping.cancelled() => return,
+        // When the server stops, so does the line, which ends this soon and leaves nothing half done.
+        match settle_all(&server).await {
+            Ok(0) => backoff.reset(),
+            Ok(open) if !server.stopping.is_cancelled() => {
+                tracing::warn!(jobs = open, "how calls with chosen PINs ended is not known yet");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the jobs that wait for a PIN cannot be read"),
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.wait()) => {}
