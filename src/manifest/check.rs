@@ -3,12 +3,10 @@
 //! Guarantees: the verdict, problems, lines and order of reading row by row. Memory is bounded by three blocks, of which
 //! one is read, one is judged and one is added up, and by the names.
 
-use std::num::NonZeroU64;
-
 use rayon::prelude::*;
 
 use super::blocks::{Block, Blocks};
-use super::checker::Checker;
+use super::checker::{Checker, GoodRow};
 use super::names::Hasher;
 use super::plan::Good;
 use super::records::{Parser, Record};
@@ -30,9 +28,9 @@ struct Rules<'m> {
 #[derive(Debug, Clone, Copy)]
 enum Judged {
     /// Its line, and the hash of its name if it has one.
-    Good { line: u64, name: Option<NonZeroU64>, good: Good },
+    Good(GoodRow),
     /// The same, and there is something to tell of it all the same: where it begins.
-    Odd { line: u64, name: Option<NonZeroU64>, good: Good, at: (usize, u64) },
+    Odd(GoodRow, (usize, u64)),
     /// What is wrong with it is found when it is added up: problems of many rows at once would take too much memory. So
     /// here is where it begins: byte of the piece and line, blank ones before it included.
     Invalid { at: usize, line: u64 },
@@ -62,8 +60,8 @@ impl Verdicts {
                 continue;
             }
             self.rows.push(match rules.judge(&record, &mut self.digested) {
-                Some((name, good, false)) => Judged::Good { line: record.line, name, good },
-                Some((name, good, true)) => Judged::Odd { line: record.line, name, good, at: begin },
+                Some((row, false)) => Judged::Good(row),
+                Some((row, true)) => Judged::Odd(row, begin),
                 None => Judged::Invalid { at: begin.0, line: begin.1 },
             });
         }
@@ -71,20 +69,22 @@ impl Verdicts {
 }
 
 impl Rules<'_> {
-    /// What a row that is right counts as, the hash of its name, and whether there is something to tell of it; nothing if
-    /// something is wrong with it.
-    fn judge(&self, record: &Record<'_>, digested: &mut Vec<u8>) -> Option<(Option<NonZeroU64>, Good, bool)> {
-        let hash = |name: &str| NonZeroU64::new(self.hasher.hash(name.as_bytes()));
+    /// What is known of a row that is right, and whether there is something to tell of it; nothing if something is wrong with
+    /// it.
+    fn judge(&self, record: &Record<'_>, digested: &mut Vec<u8>) -> Option<(GoodRow, bool)> {
+        let line = record.line;
+        let hash = |name: &str| self.hasher.hash(name);
         if !self.digest
-            && let Some((name, good)) = self.manifest.judge_by_plan(record)
+            && let Some((name, good, likeness)) = self.manifest.judge_by_plan(record)
         {
-            return Some((name.and_then(hash), good, false));
+            return Some((GoodRow { line, name: name.map(hash), good, likeness }, false));
         }
         let row = self.manifest.row(record, 0).ok()?;
         if self.digest {
             row.digest(|bytes| digested.extend_from_slice(bytes));
         }
-        Some((row.row_id.as_deref().and_then(hash), Good::of(&row), !row.warnings.is_empty()))
+        let (name, good, likeness) = (row.row_id.as_deref().map(hash), Good::of(&row), row.likeness);
+        Some((GoodRow { line, name, good, likeness }, !row.warnings.is_empty()))
     }
 }
 
@@ -127,9 +127,9 @@ impl Adder<'_> {
                     continue;
                 }
                 match *row {
-                    Judged::Good { line, name, good } => self.checker.add_good(line, name, good),
-                    Judged::Odd { line, name, good, at: (at, mut begin) } => {
-                        self.checker.add_good(line, name, good);
+                    Judged::Good(row) => self.checker.add_good(row),
+                    Judged::Odd(row, (at, mut begin)) => {
+                        self.checker.add_good(row);
                         let number = self.checker.rows();
                         let again = self.parser.next(&mut &piece[at..], &mut begin);
                         if let Some(Ok(row)) = again.map(|record| self.manifest.row(&record, number)) {

@@ -2,16 +2,26 @@
 //!
 //! The same for a file and for an upload, so that both come to the same verdict and the same digest.
 
-use std::num::NonZeroU64;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::names::{Hasher, Names};
+use super::likeness::{Alike, Likeness};
+use super::names::{Hasher, NameHash, Names, Twice};
 use super::plan::{Good, Subject};
 use super::{
     CheckOptions, CheckReport, InvalidRow, Manifest, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row, Rows,
 };
+
+/// A row that is right.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GoodRow {
+    pub(super) line: u64,
+    /// The hashes of its name, if it has one.
+    pub(super) name: Option<NameHash>,
+    pub(super) good: Good,
+    pub(super) likeness: Likeness,
+}
 
 /// Adds rows up, one after the other, in the manifest's order.
 pub struct Checker {
@@ -19,6 +29,7 @@ pub struct Checker {
     digest: Option<Sha256>,
     hasher: Hasher,
     names: Names,
+    alike: Alike,
     /// Most problems that are kept until they are handed over.
     kept_max: usize,
 }
@@ -32,6 +43,7 @@ impl Checker {
             digest: options.digest.then(Sha256::new),
             hasher: Hasher::default(),
             names: Names::default(),
+            alike: Alike::default(),
             kept_max: PROBLEMS_MAX,
         }
     }
@@ -73,32 +85,67 @@ impl Checker {
     /// About so many rows will come in all.
     pub(super) fn expect(&mut self, rows: u64) {
         self.names.expect(rows);
+        self.alike.expect(rows);
     }
 
-    /// Adds the next row, of which is known that it is right, and the hash of its name.
-    pub(super) fn add_good(&mut self, line: u64, name: Option<NonZeroU64>, good: Good) {
-        self.report.rows += 1;
-        match name.and_then(|name| self.names.insert(name.get(), line)) {
-            None => self.count(good),
-            Some(first) => self.add_invalid(&[], Some(name_twice(line, self.report.rows, first))),
+    /// Adds what is told of rows beside each other, once all of them were added.
+    pub(super) fn end_of_rows(&mut self, mut each: Option<&mut dyn FnMut(Problem)>) {
+        let names = std::mem::take(&mut self.names);
+        let mut lines = Vec::new();
+        names.each_twice(|Twice { line, number, first, good }| {
+            lines.push(line);
+            if let Some(good) = good {
+                self.count(good, |count| *count -= 1);
+                self.report.invalid_rows += 1;
+            }
+            let reason = format!("the same row_id as on line {first}; each row needs its own");
+            self.add_problems(&[Problem::new(line, number, ROW_ID, "duplicate_row_id", reason)]);
+            if let Some(each) = each.as_mut().filter(|_| self.report.problems.len() >= PROBLEMS_MAX) {
+                self.hand_over(each);
+            }
+        });
+        let (warnings, count, note) = self.alike.told(names.near(), &lines);
+        self.add_warnings(&warnings);
+        self.report.warning_count += count - warnings.len() as u64;
+        if note.is_some() {
+            self.report.boxes = note;
+        }
+        if let Some(each) = each {
+            self.hand_over(each);
         }
     }
 
-    fn count(&mut self, good: Good) {
+    /// Adds the next row, of which is known that it is right.
+    pub(super) fn add_good(&mut self, GoodRow { line, name, good, likeness }: GoodRow) {
+        self.report.rows += 1;
+        if let Some(name) = name {
+            self.names.add(name, line, self.report.rows, Some(good));
+        }
+        self.alike.add(likeness, line);
+        self.count(good, |count| *count += 1);
+    }
+
+    fn count(&mut self, good: Good, one: impl Fn(&mut u64)) {
         let report = &mut self.report;
-        let count = match good.subject {
+        one(match good.subject {
             Subject::Physical => &mut report.physical,
             Subject::Virtual => &mut report.r#virtual,
             Subject::Change => &mut report.changes,
             Subject::Cardholder => &mut report.cardholders,
-        };
-        *count += 1;
-        report.cardholders += u64::from(good.person);
-        report.pins += u64::from(good.pin);
-        report.cancels += u64::from(good.cancels);
-        report.pins_to_choose += u64::from(good.chooses);
-        report.replacements += u64::from(good.replaces);
-        report.replacements_without_pin += u64::from(good.replaces && !good.pin && !good.chooses);
+        });
+        let replaces_without = good.replaces && !good.pin && !good.chooses;
+        for (is, count) in [
+            (good.person, &mut report.cardholders),
+            (good.pin, &mut report.pins),
+            (good.cancels, &mut report.cancels),
+            (good.chooses, &mut report.pins_to_choose),
+            (good.replaces, &mut report.replacements),
+            (replaces_without, &mut report.replacements_without_pin),
+        ] {
+            if is {
+                one(count);
+            }
+        }
     }
 
     /// Adds rows without anything in them, which are no rows.
@@ -110,6 +157,7 @@ impl Checker {
     pub(super) fn add_text(&mut self, manifest: &Manifest) {
         self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().map(str::to_owned));
         self.report.read_as = manifest.read_as();
+        self.report.has_amounts = manifest.has_amounts();
         self.report.blank_columns = manifest.blank_columns();
         self.report.separated_by = manifest.separated_by();
     }
@@ -122,7 +170,7 @@ impl Checker {
 
     /// Adds what is wrong with the header.
     pub(super) fn add_header(&mut self, problems: &[Problem]) {
-        self.add_problems(problems, None);
+        self.add_problems(problems);
     }
 
     /// Adds the next row.
@@ -132,39 +180,32 @@ impl Checker {
             Ok(row) => (row.line, row.number, row.row_id.as_deref()),
             Err(row) => (row.line, row.number, row.row_id.as_deref()),
         };
-        let twice = row_id
-            .and_then(|row_id| self.names.insert(self.hasher.hash(row_id.as_bytes()), line))
-            .map(|first| name_twice(line, number, first));
+        if let Some(row_id) = row_id {
+            let good = row.as_ref().ok().map(Good::of);
+            self.names.add(self.hasher.hash(row_id), line, number, good);
+        }
         match row {
             Ok(row) => {
                 self.add_warnings(&row.warnings);
                 if let Some(digest) = &mut self.digest {
                     row.digest(|bytes| digest.update(bytes));
                 }
-                if twice.is_none() {
-                    self.count(Good::of(row));
-                }
-                self.add_invalid(&[], twice);
+                self.alike.add(row.likeness, line);
+                self.count(Good::of(row), |count| *count += 1);
             }
             Err(row) => {
                 self.add_warnings(&row.warnings);
-                self.add_invalid(&row.problems, twice);
+                self.report.invalid_rows += 1;
+                self.add_problems(&row.problems);
             }
         }
     }
 
-    fn add_invalid(&mut self, problems: &[Problem], twice: Option<Problem>) {
-        if !problems.is_empty() || twice.is_some() {
-            self.report.invalid_rows += 1;
-            self.add_problems(problems, twice);
-        }
-    }
-
-    fn add_problems(&mut self, problems: &[Problem], twice: Option<Problem>) {
+    fn add_problems(&mut self, problems: &[Problem]) {
         let report = &mut self.report;
-        report.problem_count += problems.len() as u64 + u64::from(twice.is_some());
+        report.problem_count += problems.len() as u64;
         let room = self.kept_max.saturating_sub(report.problems.len());
-        report.problems.extend(problems.iter().cloned().chain(twice).take(room));
+        report.problems.extend(problems.iter().take(room).cloned());
     }
 
     /// Adds what may be wrong with a row.
@@ -187,7 +228,8 @@ impl Checker {
     ///
     /// # Errors
     /// If there was no row, and nothing else to tell.
-    pub fn finish(self, path: &Path) -> Result<CheckReport, ManifestError> {
+    pub fn finish(mut self, path: &Path) -> Result<CheckReport, ManifestError> {
+        self.end_of_rows(None);
         let Self { mut report, digest, .. } = self;
         if report.rows == 0 && report.problem_count == 0 {
             return Err(ManifestError::Shape {
@@ -198,9 +240,4 @@ impl Checker {
         report.digest = digest.map(|digest| digest.finalize().into());
         Ok(report)
     }
-}
-
-fn name_twice(line: u64, row: u64, first: u64) -> Problem {
-    let reason = format!("the same row_id as on line {first}; each row needs its own");
-    Problem::new(line, row, ROW_ID, "duplicate_row_id", reason)
 }

@@ -10,6 +10,7 @@ mod check;
 mod checker;
 mod contents;
 mod header;
+mod likeness;
 mod lint;
 mod names;
 mod plan;
@@ -29,10 +30,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::content::Content;
+use crate::operation::kind::Kind;
 use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
 use contents::Contents;
 use header::{Column, Header};
+use likeness::{Likeness, Likes};
 use lint::Lints;
 use plan::Plan;
 use records::Records;
@@ -186,6 +189,8 @@ pub struct Row {
     pub pin: Option<PinJwe>,
     /// What may be wrong with it.
     pub warnings: Vec<Problem>,
+    /// What tells rows that ask for the same.
+    likeness: Likeness,
 }
 
 impl Row {
@@ -267,6 +272,7 @@ pub struct Manifest {
     /// Which rows are right is told by it, if there is one.
     plan: Option<Plan>,
     lints: Lints,
+    likes: Likes,
 }
 
 impl Manifest {
@@ -325,6 +331,7 @@ impl Manifest {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
         let plan = Plan::of(contents, &columns);
+        let likes = Likes::of(&columns);
         let today = jiff::Zoned::now();
         let lints = Lints::of(&columns, (today.year().into(), today.month().into()));
         Ok(Self {
@@ -338,6 +345,7 @@ impl Manifest {
             header_problems: problems,
             plan,
             lints,
+            likes,
         })
     }
 
@@ -387,6 +395,11 @@ impl Manifest {
             b'|' => Some("vertical bars"),
             _ => None,
         }
+    }
+
+    /// Whether it has a column of amounts.
+    fn has_amounts(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column.holds, header::Holds::Parameter(_, Kind::Amount)))
     }
 
     /// Columns without a heading.
@@ -451,7 +464,7 @@ impl Manifest {
             checker.hand_over(each);
             progress(checker.rows());
         })?;
-        checker.hand_over(each);
+        checker.end_of_rows(Some(each));
         checker.add_text(self);
         checker.finish(&self.path)
     }

@@ -38,6 +38,10 @@ pub struct CheckReport {
     pub cardholders: u64,
     /// The sheet that the rows are from, if the file is a spreadsheet.
     pub sheet: Option<String>,
+    /// The boxes in which cards are sent that are sent together, in words.
+    pub boxes: Option<String>,
+    /// Whether there is a column of amounts.
+    pub has_amounts: bool,
     /// Columns without a heading and anything in them, which were left out.
     pub blank_columns: u64,
     /// Rows without anything in them, which were left out.
@@ -83,6 +87,12 @@ impl CheckReport {
         if !text.is_empty() {
             notes.push(format!("The file: {}.", text.join(", ")));
         }
+        if self.has_amounts {
+            notes.push(
+                "Amounts are in the currency's smallest unit: 50000 is 500.00 EUR, and 50000 JPY.".to_owned(),
+            );
+        }
+        notes.extend(self.boxes.clone());
         if self.pins_to_choose > 0 {
             notes.push(format!(
                 "{} for a PIN that the cardholder chooses: nothing is made for them before that.",

@@ -9,6 +9,7 @@ use crate::operation::{
 
 use super::blocks::{Flaw, RECORD_BYTES_MAX};
 use super::header::{Holds, Part};
+use super::likeness::Likeness;
 use super::plan::Good;
 use super::records::{Record, Records, trimmed};
 use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, Severity, UNREADABLE};
@@ -93,6 +94,9 @@ impl Manifest {
             Some(text) if self.lints.is_odd(text) => self.with_findings(row, text),
             _ => row,
         };
+        if let (Ok(row), Some(text)) = (&mut row, record.texts()) {
+            row.likeness = self.likes.of_row(text);
+        }
         let (warnings, problems, row_id) = match &mut row {
             Ok(row) => (&mut row.warnings, &mut Vec::new(), &row.row_id),
             Err(row) => (&mut row.warnings, &mut row.problems, &row.row_id),
@@ -145,12 +149,12 @@ impl Manifest {
         (may_be_shown && !may_be_a_pin).then(|| shown(text))
     }
 
-    /// The name of a row that is right by the plan, and what it counts as; nothing if it may not be right.
-    pub(super) fn judge_by_plan<'r>(&self, record: &Record<'r>) -> Option<(Option<&'r str>, Good)> {
+    /// The name of a row that is right by the plan, what it counts as, and what it is like; nothing if it may not be right.
+    pub(super) fn judge_by_plan<'r>(&self, record: &Record<'r>) -> Option<(Option<&'r str>, Good, Likeness)> {
         let plan = self.plan.as_ref().filter(|_| record.len() == self.columns.len())?;
         let text = record.texts()?;
         let good = plan.judge(text)?;
-        (!self.lints.is_odd(text)).then(|| (plan.row_id_column().map(text), good))
+        (!self.lints.is_odd(text)).then(|| (plan.row_id_column().map(text), good, self.likes.of_row(text)))
     }
 
     /// A row that is right, by the plan; nothing if it may not be.
@@ -160,7 +164,16 @@ impl Manifest {
         let (first, mut request) = plan.requests(text)?;
         let pin = request.take_pin();
         let row_id = plan.row_id_column().map(|at| text(at).to_owned());
-        Some(Row { number, line: record.line, row_id, first, request, pin, warnings: Vec::new() })
+        Some(Row {
+            number,
+            line: record.line,
+            row_id,
+            first,
+            request,
+            pin,
+            warnings: Vec::new(),
+            likeness: Likeness::default(),
+        })
     }
 
     fn row_by_rules(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
@@ -210,7 +223,16 @@ impl Manifest {
         match self.requests(given) {
             Ok((first, mut request)) if problems.is_empty() => {
                 let pin = request.take_pin();
-                Ok(Row { number, line, row_id, first, request, pin, warnings: Vec::new() })
+                Ok(Row {
+                    number,
+                    line,
+                    row_id,
+                    first,
+                    request,
+                    pin,
+                    warnings: Vec::new(),
+                    likeness: Likeness::default(),
+                })
             }
             Ok(_) => invalid(row_id, problems),
             Err(fields) => {
@@ -305,10 +327,10 @@ impl Manifest {
         if cells < columns || !record.iter().skip(columns).all(is_blank) {
             let why = match (cells > columns, self.delimiter) {
                 (false, _) => "; is the row cut off?",
-                (true, b';') => "; a cell with a semicolon in it needs quotes",
-                (true, b'\t') => "; a cell with a tab in it needs quotes",
-                (true, b'|') => "; a cell with a vertical bar in it needs quotes",
-                (true, _) => "; a cell with a comma in it needs quotes",
+                (true, b';') => "; a cell with a semicolon in it needs quotes, and a column a heading",
+                (true, b'\t') => "; a cell with a tab in it needs quotes, and a column a heading",
+                (true, b'|') => "; a cell with a vertical bar in it needs quotes, and a column a heading",
+                (true, _) => "; a cell with a comma in it needs quotes, and a column a heading",
             };
             return Some(("cell_count", format!("the row has {cells} cells and the header {columns}{why}")));
         }

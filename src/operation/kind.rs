@@ -118,15 +118,21 @@ impl Kind {
                 let reason = format!("is not one of Stripe's values{few}");
                 Wrong { suggestion, ..Wrong::new("not_allowed", reason) }
             }
-            Self::Currency => Wrong::new("currency", "must be a three-letter currency code, such as usd"),
+            Self::Currency => Wrong {
+                suggestion: currency_named(value).map(str::to_owned),
+                ..Wrong::new("currency", "must be a three-letter currency code, such as usd")
+            },
             Self::Country => Wrong::new("country", "must be a two-letter country code, such as US"),
             Self::Integer { min, max } => number_wrong(value, min, max, "must be a whole number"),
-            Self::Amount => number_wrong(
-                value,
-                0,
-                i64::MAX,
-                "must be a whole number of the currency's smallest unit (cents): no point, comma or sign",
-            ),
+            Self::Amount => Wrong {
+                suggestion: in_cents(value),
+                ..number_wrong(
+                    value,
+                    0,
+                    i64::MAX,
+                    "must be a whole number of the currency's smallest unit (cents): no point, comma or sign",
+                )
+            },
             Self::Boolean => Wrong::new("not_a_boolean", "must be true or false"),
             Self::Pin => match crate::jwe::inspect(value) {
                 Err(refusal) => Wrong::new(refusal.code(), refusal.to_string()),
@@ -150,6 +156,31 @@ impl Kind {
             _ => value.into(),
         }
     }
+}
+
+/// The currency that people write so.
+fn currency_named(value: &str) -> Option<&'static str> {
+    Some(match value.to_lowercase().as_str() {
+        "€" | "euro" | "euros" => "eur",
+        "$" | "us$" | "dollar" | "dollars" | "us dollar" => "usd",
+        "£" | "pound" | "pounds" | "sterling" => "gbp",
+        "fr." | "sfr" | "franken" | "francs" => "chf",
+        _ => return None,
+    })
+}
+
+/// An amount with two decimals as a whole number of the hundredth unit: `1.000,00` and `1,000.00` are `100000`.
+fn in_cents(value: &str) -> Option<String> {
+    let number = value.trim_matches(|letter: char| !letter.is_ascii_digit());
+    let (whole, cents) = number.rsplit_once(['.', ','])?;
+    let is_number = cents.len() == 2
+        && cents.bytes().all(|byte| byte.is_ascii_digit())
+        && !whole.is_empty()
+        && whole.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b',' | b' ' | b'\''));
+    let digits: String = whole.chars().chain(cents.chars()).filter(char::is_ascii_digit).collect();
+    let digits = digits.trim_start_matches('0');
+    (is_number && !value.contains('-'))
+        .then(|| if digits.is_empty() { "0".to_owned() } else { digits.to_owned() })
 }
 
 fn number_wrong(value: &str, min: i64, max: i64, what: &str) -> Wrong {
@@ -232,4 +263,27 @@ pub(super) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> 
         .filter(|(alike, _)| *alike >= ALIKE_MIN)
         .max_by(|one, other| one.0.total_cmp(&other.0))
         .map(|(_, name)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_for_money_is_understood() {
+        for (written, cents) in [
+            ("500,00", Some("50000")),
+            ("1.000,00", Some("100000")),
+            ("1,000.50 €", Some("100050")),
+            ("$0.99", Some("99")),
+            ("1.000", None),
+            ("500", None),
+            ("-5.00", None),
+            ("a.00", None),
+        ] {
+            assert_eq!(in_cents(written).as_deref(), cents, "{written}");
+        }
+        let named = ["Euro", "€", "rub"].map(currency_named);
+        assert_eq!(named, [Some("eur"), Some("eur"), None]);
+    }
 }

@@ -1,0 +1,167 @@
+//! What tells rows that ask for the same, and cards that share a box: hashes of some of their cells.
+//!
+//! Two rows are alike if they ask the same for the same person, whatever their names and PINs are. Hashes are keyed anew for each
+//! manifest.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+
+use super::header::{Column, Holds};
+use super::names::{Shifts, Short, expected, pairs, place_of, short};
+use super::{Problem, ROW_ID, Severity};
+use crate::operation::PIN;
+
+/// Cards that Stripe puts into one box at most.
+const BOX_CARDS_MAX: u64 = 2000;
+/// What Stripe takes for a box, about: United States dollars.
+const BOX_DOLLARS: (u64, u64) = (27, 60);
+/// Most pairs of rows that are told; others are counted.
+const TOLD_MAX: usize = 1000;
+
+/// What a row is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Likeness {
+    /// What it asks for, if that is for somebody.
+    content: Option<u64>,
+    /// The box that its card is sent in, and the address of that, if it is sent with others.
+    in_box: Option<(u64, u64)>,
+}
+
+/// Which columns tell it.
+#[derive(Debug)]
+pub(super) struct Likes {
+    hasher: RandomState,
+    /// All but rows' names and PINs.
+    content: Vec<usize>,
+    /// Who gets the card, or which card it is.
+    somebody: Vec<usize>,
+    shipping_type: Option<usize>,
+    address: Vec<usize>,
+    recipient: Option<usize>,
+}
+
+impl Likes {
+    pub(super) fn of(columns: &[Column]) -> Self {
+        let wanted = |wanted: &dyn Fn(&Column) -> bool| {
+            (0..columns.len()).filter(|at| wanted(&columns[*at])).collect::<Vec<_>>()
+        };
+        let place = |name: &str| columns.iter().position(|column| column.name == name);
+        let holds_something = |column: &Column| matches!(column.holds, Holds::Parameter(..) | Holds::Card);
+        Self {
+            hasher: RandomState::new(),
+            content: wanted(&|column| holds_something(column) && column.path != PIN),
+            somebody: wanted(&|column| {
+                holds_something(column)
+                    && (column.name.starts_with("cardholder") || column.holds == Holds::Card)
+            }),
+            shipping_type: place("shipping[type]"),
+            address: wanted(&|column| {
+                column.name.starts_with("shipping[address][") || column.name == "shipping[business_name]"
+            }),
+            recipient: place("shipping[name]"),
+        }
+    }
+
+    /// What a row is like. `cell` gives the n-th cell; there are as many as columns.
+    pub(super) fn of_row<'c>(&self, cell: impl Fn(usize) -> &'c str + Copy) -> Likeness {
+        let hash = |columns: &[usize]| {
+            let mut hasher = self.hasher.build_hasher();
+            for at in columns {
+                hasher.write(cell(*at).as_bytes());
+                hasher.write_u8(0xff);
+            }
+            hasher.finish()
+        };
+        let is_for_somebody = self.somebody.iter().any(|at| !cell(*at).is_empty());
+        let in_box = self.shipping_type.filter(|at| cell(*at) == "bulk").map(|_| {
+            let address = hash(&self.address);
+            let mut hasher = self.hasher.build_hasher();
+            hasher.write_u64(address);
+            hasher.write(self.recipient.map(cell).unwrap_or_default().as_bytes());
+            (hasher.finish(), address)
+        });
+        Likeness { content: is_for_somebody.then(|| hash(&self.content)), in_box }
+    }
+}
+
+/// What the rows so far are like.
+#[derive(Debug, Default)]
+pub(super) struct Alike {
+    /// What each asks for.
+    contents: Vec<Short>,
+    lines: Shifts,
+    boxes: HashMap<u64, u64>,
+    addresses: HashMap<u64, u64>,
+    /// The line of the first row whose card is sent with others.
+    first_in_box: Option<u64>,
+}
+
+impl Alike {
+    /// Makes room for about so many rows.
+    pub(super) fn expect(&mut self, rows: u64) {
+        self.contents.reserve(expected(rows));
+    }
+
+    pub(super) fn add(&mut self, Likeness { content, in_box }: Likeness, line: u64) {
+        if let Some(content) = content {
+            self.lines.add(place_of(self.contents.len()), line);
+            self.contents.push(short(content));
+        }
+        if let Some((in_box, address)) = in_box {
+            *self.boxes.entry(in_box).or_default() += 1;
+            *self.addresses.entry(address).or_default() += 1;
+            self.first_in_box.get_or_insert(line);
+        }
+    }
+
+    /// What is to be told of them once all were added: the warnings that are told, how many there are, and a note. `near` are
+    /// rows whose names are near, and `twice` the lines of those whose names stand twice: of them nothing more is said.
+    pub(super) fn told(
+        &mut self,
+        near: Vec<(u64, u64)>,
+        twice: &[u64],
+    ) -> (Vec<Problem>, u64, Option<String>) {
+        let lines = std::mem::take(&mut self.lines);
+        let mut contents = pairs(&std::mem::take(&mut self.contents));
+        contents.retain(|(place, _)| twice.binary_search(&lines.at(*place)).is_err());
+        let mut count = (near.len() + contents.len()) as u64;
+        let near = near.into_iter().take(TOLD_MAX).map(|(line, first)| {
+            let reason =
+                format!("differs from the row_id on line {first} in blanks, capitals or zeros alone; are they two rows?");
+            warning(line, ROW_ID, "near_row_id", reason)
+        });
+        let contents = contents.into_iter().take(TOLD_MAX).map(|(place, first)| {
+            let (line, first) = (lines.at(place), lines.at(first));
+            let reason =
+                format!("asks for the same as line {first}, for the same person; is one of them too many?");
+            warning(line, "", "same_as_another", reason)
+        });
+        let mut warnings: Vec<Problem> = near.chain(contents).collect();
+        let in_boxes = |counts: &HashMap<u64, u64>| -> u64 {
+            counts.values().map(|cards| cards.div_ceil(BOX_CARDS_MAX)).sum()
+        };
+        let (boxes, at_least) = (in_boxes(&self.boxes), in_boxes(&self.addresses));
+        let cards: u64 = self.boxes.values().sum();
+        let note = (boxes > 0).then(|| {
+            let (least, most) = (boxes * BOX_DOLLARS.0, boxes * BOX_DOLLARS.1);
+            format!(
+                "{cards} cards are sent in {boxes} boxes (one for each address and recipient's name, {BOX_CARDS_MAX} cards at most), \
+                 for about {least} to {most} USD."
+            )
+        });
+        if let Some(line) = self.first_in_box.filter(|_| boxes > at_least) {
+            count += 1;
+            let reason = format!(
+                "differs from card to card, and so {boxes} boxes are sent where {at_least} would do: give the cards of one \
+                 address the same recipient"
+            );
+            warnings.push(warning(line, "shipping[name]", "box_for_each", reason));
+        }
+        (self.boxes, self.addresses, self.first_in_box) = Default::default();
+        (warnings, count, note)
+    }
+}
+
+fn warning(line: u64, column: &str, code: &'static str, reason: String) -> Problem {
+    Problem { severity: Severity::Warning, ..Problem::new(line, 0, column, code, reason) }
+}
