@@ -5,10 +5,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use embosser::commands::{
-    Exit, check, check_online, encrypt, example, health, issue, sandbox, schema, serve, status, submit,
-    worker,
+    Exit, check, check_online, encrypt, example, health, issue, results, sandbox, schema, serve, shell,
+    status, submit, template, worker,
 };
 use embosser::config::Config;
 use embosser::logging;
@@ -34,6 +34,8 @@ enum Command {
     Issue(issue::Args),
     /// Check every row of a manifest, offline.
     Check(check::Args),
+    /// Write an empty manifest to fill in: headings, notes, an example row.
+    Template(template::Args),
     /// Write a manifest for trials.
     Example(example::Args),
     /// Serve the HTTP API and its page: upload manifests, watch them, fetch their results.
@@ -54,8 +56,12 @@ enum Command {
     Token(serve::TokenArgs),
     /// Say what the ledger knows of each batch.
     Status(status::StatusArgs),
-    /// Write a batch's results, as the ledger knows them, as CSV.
-    Results(status::ResultsArgs),
+    /// Write a batch's results, as the ledger knows them: CSV, JSON or a spreadsheet.
+    Results(results::ResultsArgs),
+    /// Print a shell's completions.
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page.
+    Man(shell::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -136,7 +142,10 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Health(args) => health::run(&args, &config).await,
         Command::Status(args) => status::status(&args, &config).await,
-        Command::Results(args) => status::results(&args, &config).await,
+        Command::Results(args) => results::results(&args, &config).await,
+        Command::Template(args) => template::run(&args),
+        Command::Completions(args) => shell::completions(&args, Arguments::command()),
+        Command::Man(args) => shell::man(&args, Arguments::command()),
     }
 }
 
@@ -146,10 +155,26 @@ fn api_key(config: &Config) -> Result<Option<SecretString>, String> {
     if let Ok(key) = std::env::var("STRIPE_API_KEY")
         && !key.trim().is_empty()
     {
-        return Ok(Some(key.trim().to_owned().into()));
+        return secret_key(&key, "STRIPE_API_KEY").map(Some);
     }
     let Some(file) = &config.stripe.api_key_file else { return Ok(None) };
     let key = std::fs::read_to_string(file)
         .map_err(|error| format!("stripe.api_key_file {}: {error}", file.display()))?;
-    Ok(Some(key.trim().to_owned().into()))
+    secret_key(&key, &format!("stripe.api_key_file {}", file.display())).map(Some)
+}
+
+/// A key that can be one of Stripe's secret ones: anything else would be sent to Stripe only to be refused.
+fn secret_key(key: &str, place: &str) -> Result<SecretString, String> {
+    let key = key.trim();
+    let (kind, rest) = key.split_once('_').unwrap_or_default();
+    let why = match kind {
+        "pk" => "a publishable key, which may create nothing",
+        _ if kind.is_empty() || rest.is_empty() || !kind.bytes().all(|byte| byte.is_ascii_lowercase()) => {
+            "no key of Stripe's"
+        }
+        _ => return Ok(key.to_owned().into()),
+    };
+    Err(format!(
+        "{place} holds {why}; a secret or restricted key begins with sk_ or rk_, as in rk_live_… and sk_test_…"
+    ))
 }

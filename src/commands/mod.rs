@@ -11,12 +11,15 @@ pub mod health;
 pub mod issue;
 pub mod manifest;
 mod progress;
+pub mod results;
 pub mod sandbox;
 pub mod schema;
 pub mod serve;
+pub mod shell;
 pub mod signals;
 pub mod status;
 pub mod submit;
+pub mod template;
 pub mod worker;
 
 use std::process::ExitCode;

@@ -4,6 +4,7 @@
 
 mod earlier;
 mod file;
+mod workbook;
 
 use std::borrow::Cow;
 use std::io;
@@ -13,6 +14,8 @@ use crate::outcome::{Ended, Outcome};
 
 pub use earlier::{Earlier, EarlierRow, read_back};
 pub use file::Results;
+pub use workbook::ResultsWorkbook;
+pub(crate) use workbook::headings;
 
 /// The columns, in order. Those of earlier versions ended before: see [`FORMER_COLUMNS`].
 pub const COLUMNS: [&str; 16] = [
@@ -69,6 +72,12 @@ impl<'a> Line<'a> {
     /// The line's cells, none of which a spreadsheet would run.
     #[must_use]
     pub fn cells(&self) -> [Cow<'_, str>; COLUMNS.len()] {
+        self.texts().map(neutral)
+    }
+
+    /// The line's cells as they are.
+    #[must_use]
+    pub fn texts(&self) -> [Cow<'_, str>; COLUMNS.len()] {
         let (card, cardholder, refusal) = match &self.ended.outcome {
             Outcome::Done(output) => (output.card(), output.cardholder(), None),
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, None, Some(refusal)),
@@ -80,19 +89,19 @@ impl<'a> Line<'a> {
         };
         [
             self.row.to_string().into(),
-            neutral(self.row_id.unwrap_or("")),
-            neutral(self.job_id),
+            self.row_id.unwrap_or("").into(),
+            self.job_id.into(),
             self.ended.outcome.word().into(),
-            card.map_or("".into(), |card| neutral(&card.id)),
-            card.map_or("".into(), |card| neutral(&card.last4)),
+            card.map_or("", |card| &card.id).into(),
+            card.map_or("", |card| &card.last4).into(),
             card.map_or("".into(), |card| format!("{:02}/{}", card.exp_month, card.exp_year).into()),
             self.ended.attempts.to_string().into(),
-            refusal.map_or("".into(), |refusal| neutral(&refusal.code)),
-            refusal.map_or("".into(), |refusal| neutral(&refusal.message)),
-            neutral(self.ended.request_id.as_deref().unwrap_or("")),
-            neutral(self.ended.note.as_deref().unwrap_or("")),
-            neutral(self.scope),
-            cardholder.map_or("".into(), neutral),
+            refusal.map_or("", |refusal| &*refusal.code).into(),
+            refusal.map_or("", |refusal| &refusal.message).into(),
+            self.ended.request_id.as_deref().unwrap_or("").into(),
+            self.ended.note.as_deref().unwrap_or("").into(),
+            self.scope.into(),
+            cardholder.unwrap_or("").into(),
             card.map_or("".into(), |card| card.changed.join("; ").into()),
             link.into(),
         ]
@@ -104,14 +113,14 @@ fn is_live(scope: &str) -> bool {
     scope.split(':').next() == Some("live")
 }
 
-/// Whether a spreadsheet would run the text, but for apostrophes before it.
+/// Whether a spreadsheet would run the text (owasp.org, CSV injection), but for apostrophes before it.
 fn is_formula(text: &str) -> bool {
     text.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
-/// A cell that begins like a formula gets an apostrophe (owasp.org, CSV injection).
-fn neutral(text: &str) -> Cow<'_, str> {
-    if is_formula(text) { format!("'{text}").into() } else { text.into() }
+/// A cell that begins like a formula gets an apostrophe.
+fn neutral(text: Cow<'_, str>) -> Cow<'_, str> {
+    if is_formula(&text) { format!("'{text}").into() } else { text }
 }
 
 /// The text that was made a neutral cell.
@@ -144,7 +153,7 @@ mod tests {
     #[test]
     fn a_cell_is_no_formula_and_is_read_back_as_it_was() {
         for text in ["", "r1", "=1+1", "'=1+1", "''@x", "-", "it's", "'quoted'", "\t", "+353 1"] {
-            let cell = neutral(text);
+            let cell = neutral(text.into());
             assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell}");
             assert_eq!(as_it_was(&cell), text);
         }

@@ -159,6 +159,8 @@ pub(super) fn check(
     let (source, sheet) = unpacked?;
     let kept = Kept { source, shared: shared.clone() };
     let verdict = rows(kept, &reading, batch, recogniser.as_mut(), &shared, &mut share, rows_max);
+    // What the names and the sheet took is free before the rest is held.
+    drop(share);
     // A stopped source looks like an unreadable row to the csv reader: the reason comes first.
     if let Some(stopped) = shared.borrow_mut().stopped.take() {
         return Err(stopped);
