@@ -167,14 +167,10 @@ fn api_key(config: &Config) -> Result<Option<SecretString>, String> {
 fn secret_key(key: &str, place: &str) -> Result<SecretString, String> {
     let key = key.trim();
     let (kind, rest) = key.split_once('_').unwrap_or_default();
-    let why = match kind {
-        "pk" => "a publishable key, which may create nothing",
-        _ if kind.is_empty() || rest.is_empty() || !kind.bytes().all(|byte| byte.is_ascii_lowercase()) => {
-            "no key of Stripe's"
-        }
-        _ => return Ok(key.to_owned().into()),
-    };
-    Err(format!(
-        "{place} holds {why}; a secret or restricted key begins with sk_ or rk_, as in rk_live_… and sk_test_…"
-    ))
+    if kind.is_empty() || rest.is_empty() || !kind.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return Err(format!(
+            "{place} holds no key of Stripe's: a secret or restricted key begins with sk_ or rk_, as in rk_live_… and sk_test_…"
+        ));
+    }
+    Ok(key.to_owned().into())
 }

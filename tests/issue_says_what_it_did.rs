@@ -125,6 +125,11 @@ async fn a_key_that_stripe_refuses_stops_the_run_before_anything_is_issued() {
     expect_exit(&output, 2);
     assert!(said(&output).contains("Stripe refuses the API key"), "{}", said(&output));
     assert!(!said(&output).contains("pk_test_publishable"));
+    // What is no key at all is not even sent.
+    let output = trial.program().with("STRIPE_API_KEY", "foo1234").run(&["issue", "cards.csv"]).await;
+    expect_exit(&output, 2);
+    assert!(said(&output).contains("STRIPE_API_KEY holds no key of Stripe's"), "{}", said(&output));
+    assert!(!said(&output).contains("foo1234"));
     assert!(trial.sandbox.account().cards.is_empty());
 }
 
@@ -200,7 +205,11 @@ async fn an_invalid_row_stops_all_or_is_skipped_on_request() {
     std::fs::write(trial.path("cards.csv"), text.replace("r2,ich_02,virtual", "r2,ich_02,virtuall")).unwrap();
     let all = trial.issue(&[]).await;
     expect_exit(&all, 2);
-    assert!(said(&all).contains("line 3, column type") && said(&all).contains("virtual"), "{}", said(&all));
+    assert!(
+        said(&all).contains("line 3 (r2), column type") && said(&all).contains("virtual"),
+        "{}",
+        said(&all)
+    );
     assert_eq!(trial.sandbox.account().creates, 0);
     let others = trial.issue(&["--skip-invalid"]).await;
     expect_exit(&others, 1);

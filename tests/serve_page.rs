@@ -88,12 +88,12 @@ async fn from_the_token_to_the_downloads() {
     browser.until_text("#verdict", "2 of 3 rows are invalid; nothing was issued").await;
     let problems = browser.text("#problems-table tbody").await;
     assert!(
-        problems.contains("3 type is not one of Stripe's values")
+        problems.contains("3 2 type “virtuel” is not one of Stripe's values")
             && problems.contains("(did you mean virtual?)")
     );
-    assert!(problems.contains("4 currency"), "{problems}");
+    assert!(problems.contains("4 =3 currency"), "{problems}");
     browser.click("#problems-download").await;
-    assert!(downloaded(&downloads, "bad.problems.csv").await.starts_with("\"Line\",\"Column\""));
+    assert!(downloaded(&downloads, "bad.problems.csv").await.starts_with("\"Line\",\"Row\",\"Column\""));
     assert_eq!(sandbox.account().creates, 0);
 
     // A good one: checked, then issued, by keyboard.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Exit;
 use super::manifest::ReadingArgs;
 use crate::config::Config;
+use crate::logging::say;
 use crate::manifest::{CheckOptions, CheckReport, Manifest, ManifestError, Problem, counted};
 
 /// Options of `embosser check`.
@@ -227,21 +228,15 @@ pub fn print_problems(report: &CheckReport, out: &mut impl Write) -> io::Result<
     Ok(())
 }
 
-/// The first warnings that a report kept, a line each.
-///
-/// # Errors
-/// If they cannot be written.
-pub fn print_warnings(report: &CheckReport, out: &mut impl Write) -> io::Result<()> {
+/// The first warnings that a report kept, a line each; whoever does not read them holds nothing up.
+pub fn say_warnings(report: &CheckReport) {
     /// More are seen with `check`.
     const LISTED_MAX: usize = 10;
-    for warning in report.warnings.iter().take(LISTED_MAX) {
-        writeln!(out, "{warning}")?;
-    }
+    report.warnings.iter().take(LISTED_MAX).for_each(|warning| say(&warning.to_string()));
     let more = report.warning_count.saturating_sub(LISTED_MAX as u64);
     if more > 0 {
-        writeln!(out, "and {more} more warnings; `embosser check` tells them all")?;
+        say(&format!("and {more} more warnings; `embosser check` tells them all"));
     }
-    Ok(())
 }
 
 /// How often each problem comes, for a file with many: one mistake in a formula is a problem of each row.

@@ -109,7 +109,7 @@ pub async fn check(
     let checked = checking.await.map_err(|error| error.to_string())?;
     let report = checked.map_err(|error| error.to_string())?;
     if report.warning_count > 0 {
-        super::check::print_warnings(&report, &mut std::io::stderr()).map_err(|error| error.to_string())?;
+        super::check::say_warnings(&report);
         if but.strict {
             return Err(format!(
                 "{}, which --strict takes for problems; nothing was {}",

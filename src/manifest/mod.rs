@@ -437,13 +437,14 @@ impl Manifest {
         options: &CheckOptions,
         progress: &dyn Fn(u64),
     ) -> Result<CheckReport, ManifestError> {
-        let mut kept = Vec::new();
-        let mut report = self.check_each(options, progress, &mut |problem| {
+        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let mut report = self.check_each(options, progress, &mut |found| {
+            let kept = if found.severity == Severity::Problem { &mut problems } else { &mut warnings };
             if kept.len() < PROBLEMS_MAX {
-                kept.push(problem);
+                kept.push(found);
             }
         })?;
-        report.problems = kept;
+        (report.problems, report.warnings) = (problems, warnings);
         Ok(report)
     }
 

@@ -80,7 +80,10 @@ async fn make(
     usable: Option<Usable>,
     tell: Sender<Result<KeyView, Problem>>,
 ) {
-    let Ok(there) = server.for_cardholders() else { return };
+    let there = match server.for_cardholders() {
+        Ok(there) => there,
+        Err(problem) => return drop(tell.send(Err(problem))),
+    };
     let claimed = match &usable {
         None => None,
         Some(usable) => match there.links.claim(usable, None).await {
