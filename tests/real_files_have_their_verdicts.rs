@@ -47,7 +47,7 @@ fn verdict(path: &Path) -> String {
     let (json, code) = run_json(path);
     assert_eq!(json["valid"] == true, code == 0, "{path:?}");
     let word = if code == 0 { "good" } else { "bad" };
-    let problems = told(json["problems"].as_array().unwrap());
+    let problems = told(["problems", "warnings"].iter().flat_map(|list| json[list].as_array().unwrap()));
     [vec![format!("{word} {}", json["rows"])], problems].concat().join(" ")
 }
 

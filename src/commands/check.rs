@@ -12,7 +12,7 @@ use super::Exit;
 use super::manifest::ReadingArgs;
 use crate::config::Config;
 use crate::logging::say;
-use crate::manifest::{CheckOptions, CheckReport, Manifest, ManifestError, Problem, counted};
+use crate::manifest::{CheckOptions, CheckReport, Manifest, ManifestError, Problem, Severity, counted};
 
 /// Options of `embosser check`.
 #[derive(Debug, clap::Args)]
@@ -35,6 +35,9 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
 }
+
+/// Most warnings in JSON; their number is told whatever it is.
+const WARNINGS_MAX: usize = 1000;
 
 /// How problems are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -157,6 +160,8 @@ struct Verdict {
     pins_to_choose: u64,
     replacements: u64,
     warning_count: u64,
+    /// The first of them.
+    warnings: Vec<Problem>,
     notes: Vec<String>,
     calls_per_second: f64,
     seconds: f64,
@@ -171,7 +176,18 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         separator = ",\n    ";
         serde_json::to_writer(out, problem).map_err(io::Error::from)
     };
-    let report = match check(args, |problem| write(problem, out))? {
+    // Problems are written as they are found; of warnings the first are kept until then.
+    let mut warnings = Vec::new();
+    let report = check(args, |found| match found.severity {
+        Severity::Problem => write(found, out),
+        Severity::Warning => {
+            if warnings.len() < WARNINGS_MAX {
+                warnings.push(found.clone());
+            }
+            Ok(())
+        }
+    })?;
+    let report = match report {
         Ok(report) => report,
         Err(error) => {
             let problems = error.into_problems();
@@ -196,6 +212,7 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         pins_to_choose: report.pins_to_choose,
         replacements: report.replacements,
         warning_count: report.warning_count,
+        warnings,
         notes: report.notes(),
         calls_per_second: per_second,
         seconds: seconds(report.calls(), per_second),
@@ -203,8 +220,7 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
     let verdict = serde_json::to_string_pretty(&verdict).map_err(io::Error::from)?;
     // The verdict's members, in the same object.
     let members = verdict.trim_start_matches('{');
-    let any = report.problem_count + report.warning_count > 0;
-    writeln!(out, "{}],{members}", if any { "\n  " } else { "" })?;
+    writeln!(out, "{}],{members}", if report.problem_count > 0 { "\n  " } else { "" })?;
     Ok(if is_good(&report, args) { Exit::Success } else { Exit::Unusable })
 }
 
