@@ -237,6 +237,11 @@ fn a_pin_in_the_clear_is_refused_at_the_door_and_quoted_nowhere() {
     }
     let (_, problems) = verdict(row(&[("pin[encrypted_number]", "47110815")]).as_bytes());
     assert!(!format!("{problems:?}").contains("4711"), "{problems:?}");
+    // One in a column of something else is no value to show.
+    for column in ["type", "status", "exp_year", "currency"] {
+        let (_, problems) = verdict(row(&[(column, "4711")]).as_bytes());
+        assert!(!problems.is_empty() && !format!("{problems:?}").contains("4711"), "{problems:?}");
+    }
     // Words that only look like it.
     for column in ["metadata[shipping]", "metadata[spinner]", "metadata[pin set]"] {
         assert_eq!(codes(column, "yes"), [] as [&str; 0], "{column}");

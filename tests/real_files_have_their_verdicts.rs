@@ -33,13 +33,13 @@ fn files() -> Vec<(PathBuf, String)> {
 }
 
 /// A list of problems and warnings as a verdict has them.
-fn told<'v>(problems: impl IntoIterator<Item = &'v Value>) -> Vec<String> {
-    let told = |problem: &Value| {
+fn rendered<'v>(problems: impl IntoIterator<Item = &'v Value>) -> Vec<String> {
+    let render = |problem: &Value| {
         let mark = if problem["severity"] == "warning" { "?" } else { "" };
         let [column, code] = ["column", "code"].map(|part| problem[part].as_str().unwrap());
         format!("{mark}{}:{column}:{code}", problem["line"])
     };
-    problems.into_iter().map(told).collect()
+    problems.into_iter().map(render).collect()
 }
 
 /// What the program says of a file.
@@ -47,7 +47,7 @@ fn verdict(path: &Path) -> String {
     let (json, code) = run_json(path);
     assert_eq!(json["valid"] == true, code == 0, "{path:?}");
     let word = if code == 0 { "good" } else { "bad" };
-    let problems = told(["problems", "warnings"].iter().flat_map(|list| json[list].as_array().unwrap()));
+    let problems = rendered(["problems", "warnings"].iter().flat_map(|list| json[list].as_array().unwrap()));
     [vec![format!("{word} {}", json["rows"])], problems].concat().join(" ")
 }
 
@@ -69,7 +69,7 @@ async fn over_http_the_same_is_said() {
         assert_eq!(answer.status.as_u16(), if good { 200 } else { 422 }, "{path:?}: {}", answer.text);
         let json = answer.json();
         let lists = ["problems", "warnings"].map(|list| json[list].as_array().cloned().unwrap_or_default());
-        let mut said = told(lists.iter().flatten());
+        let mut said = rendered(lists.iter().flatten());
         let mut wanted: Vec<String> = expected.split(' ').skip(2).map(str::to_owned).collect();
         // Columns have blanks in their names.
         (said, wanted) = ([said.join(" ")].into(), [wanted.join(" ")].into());
@@ -88,8 +88,7 @@ async fn over_http_the_same_is_said() {
 }
 
 /// What can be wrong with a text and not with a sheet.
-const OF_TEXT: [&str; 6] =
-    ["quote_open", "not_utf8", "cut off", "empty.csv", "a picture", "a note beside the table"];
+const OF_TEXT: [&str; 5] = ["quote_open", "not_utf8", "cut off", "empty.csv", "a picture"];
 
 #[test]
 fn as_a_spreadsheet_each_has_the_verdict_that_it_has_as_text() {

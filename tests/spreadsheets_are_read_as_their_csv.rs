@@ -110,15 +110,15 @@ fn problems_stand_on_the_sheets_own_lines() {
         writer.write_record(if row.is_empty() { &["", "", "", "", ""] } else { *row }).unwrap();
     }
     drop(writer);
-    let told = |path: &Path| {
+    let verdict_of = |path: &Path| {
         let (verdict, code) = run_json(path);
         (verdict["problems"].clone(), verdict["rows"].clone(), verdict["invalid_rows"].clone(), code)
     };
     let lines: Vec<_> =
-        told(&csv).0.as_array().unwrap().iter().map(|problem| problem["line"].clone()).collect();
-    // What rows are beside each other is told once all of them were read.
+        verdict_of(&csv).0.as_array().unwrap().iter().map(|problem| problem["line"].clone()).collect();
+    // What rows are beside each other is found once all of them were read.
     assert_eq!(lines, [json!(6), json!(6), json!(5)]);
-    assert_eq!(told(&of_sheet), told(&csv));
+    assert_eq!(verdict_of(&of_sheet), verdict_of(&csv));
 }
 
 #[test]

@@ -53,11 +53,14 @@ const CHOOSE: Column = (
     "true",
     "true: the cardholder gets a link and chooses the PIN there. Leave it empty for a card without one.",
 );
+const CURRENCY: Column = ("currency", "eur", "Three letters, as the card's program has it.");
+const INTERVAL: Column =
+    ("spending_controls[spending_limits][0][interval]", "monthly", "Over what time the limit counts.");
 const CARDS: [Column; 15] = [
     ROW_ID,
     ("cardholder", "ich_example", "The cardholder's id at Stripe: ich_…"),
     ("type", "physical", "physical or virtual."),
-    ("currency", "eur", "Three letters, as the card's program has it."),
+    CURRENCY,
     (
         "status",
         "inactive",
@@ -76,7 +79,7 @@ const CARDS: [Column; 15] = [
         "50000",
         "In the currency's smallest unit: 50000 is 500.00 EUR. Empty for no limit.",
     ),
-    ("spending_controls[spending_limits][0][interval]", "monthly", "Over what time the limit counts."),
+    INTERVAL,
 ];
 const PEOPLE: [Column; 17] = [
     ROW_ID,
@@ -101,7 +104,7 @@ const PEOPLE: [Column; 17] = [
         "virtual",
         "physical or virtual; a physical card wants columns shipping[…], too (see the template for cards).",
     ),
-    ("currency", "eur", "Three letters, as the card's program has it."),
+    CURRENCY,
     ("status", "active", "active: it can be used at once."),
     CHOOSE,
 ];
@@ -115,7 +118,7 @@ const UPDATES: [Column; 6] = [
         "50000",
         "In the currency's smallest unit: 50000 is 500.00 EUR. It takes the place of all limits that the card has.",
     ),
-    ("spending_controls[spending_limits][0][interval]", "monthly", "Over what time the limit counts."),
+    INTERVAL,
 ];
 const PINS: [Column; 3] = [ROW_ID, CARD, CHOOSE];
 

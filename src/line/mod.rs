@@ -14,6 +14,7 @@ mod job_locks;
 mod lease;
 mod limiter;
 mod look;
+mod options;
 mod refusals;
 mod standing;
 mod steps;
@@ -34,12 +35,11 @@ use crate::job::{Job, JobId, Step};
 use crate::jwe::KeyReader;
 use crate::ledger::{Holder, LeaseError, Ledger, LedgerError, Row, Scope, Version};
 use crate::metrics;
-use crate::outcome::{Ended, Outcome, Refusal};
+use crate::outcome::{Ended, Outcome};
 use crate::pace::{CircuitState, Pace};
 use crate::pin_links::PinLinks;
 use crate::stripe::Client;
 use decision::{Rules, Sighting};
-use gate::Gate;
 use job_locks::{JobLock, Queued};
 use lease::LineLease;
 use look::Looks;
@@ -52,6 +52,7 @@ pub use ephemeral_key::EphemeralKey;
 pub(crate) use job_locks::JobLocks;
 pub use lease::LeaseUse;
 pub(crate) use limiter::{endpoint_of, limiter_of};
+pub use options::{CarriedOnly, Options};
 pub use refusals::OnSameRefusals;
 pub use standing::standing_of;
 
@@ -154,37 +155,6 @@ pub struct Line {
     halted: Mutex<Option<Halt>>,
     /// Cancelled when the line stops taking jobs; waits between attempts end at once.
     stopping: CancellationToken,
-}
-
-/// How a job goes down the line.
-#[derive(Default)]
-pub struct Options<'o> {
-    /// What it passes before its first call of this run: shut, it waits there; called off, it is refused `cancelled`
-    /// unless it has begun, now or in an earlier run.
-    pub gate: Option<&'o Gate>,
-    /// Cancelled when it is to go back to where it came from: a call under way ends, no other begins, and the job ends as if
-    /// the line had stopped.
-    pub recall: Option<&'o CancellationToken>,
-    /// It will not be called for any more, and this is why: it is answered with its card if it has one, by a look at
-    /// Stripe if a call was begun for it, and else with this refusal.
-    pub given_up: Option<Refusal>,
-    /// What it must be to be carried, for one that waits for its cardholder's PIN, or comes with it.
-    pub only: CarriedOnly,
-}
-
-/// What a job must be to be carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CarriedOnly {
-    /// Whatever its row says.
-    #[default]
-    Always,
-    /// One that waits for its PIN. If its row says anything else, at first or later, because it was cancelled meanwhile for
-    /// instance, that is told as its end and nothing is called for. If it comes to no end, and certainly none of its calls had
-    /// an effect, then it waits again; so *unresolved* is told only of a PIN that may be the card's.
-    WhileItWaits,
-    /// One that waited, and of whose call with a PIN the end is not known, or that has not been recorded yet as waiting for
-    /// another one. Anything else is told as its end: what was cancelled meanwhile does not wait again.
-    WhileItIsOpen,
 }
 
 /// A job that the line has taken in: it may be carried now.

@@ -7,7 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::likeness::{Alike, Likeness};
-use super::names::{Hasher, NameHash, Names, Twice};
+use super::names::{Hasher, NameHash, Names, Repeat};
 use super::plan::{Good, Subject};
 use super::{
     CheckOptions, CheckReport, InvalidRow, Manifest, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row, Rows,
@@ -92,7 +92,7 @@ impl Checker {
     pub(super) fn end_of_rows(&mut self, mut each: Option<&mut dyn FnMut(Problem)>) {
         let names = std::mem::take(&mut self.names);
         let mut lines = Vec::new();
-        names.each_twice(|Twice { line, number, first, good }| {
+        for (Repeat { line, number, first }, good) in names.duplicates() {
             lines.push(line);
             if let Some(good) = good {
                 self.count(good, |count| *count -= 1);
@@ -103,8 +103,8 @@ impl Checker {
             if let Some(each) = each.as_mut().filter(|_| self.report.problems.len() >= PROBLEMS_MAX) {
                 self.hand_over(each);
             }
-        });
-        let (warnings, count, note) = self.alike.told(names.near(), &lines);
+        }
+        let (warnings, count, note) = self.alike.findings(&names.near(), &lines);
         self.add_warnings(&warnings);
         self.report.warning_count += count - warnings.len() as u64;
         if note.is_some() {
@@ -121,7 +121,7 @@ impl Checker {
         if let Some(name) = name {
             self.names.add(name, line, self.report.rows, Some(good));
         }
-        self.alike.add(likeness, line);
+        self.alike.add(likeness, (line, self.report.rows));
         self.count(good, |count| *count += 1);
     }
 
@@ -158,7 +158,7 @@ impl Checker {
         self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().map(str::to_owned));
         self.report.read_as = manifest.read_as();
         self.report.has_amounts = manifest.has_amounts();
-        self.report.blank_columns = manifest.blank_columns();
+        self.report.blank_columns = manifest.blank_columns;
         self.report.separated_by = manifest.separated_by();
     }
 
@@ -190,7 +190,7 @@ impl Checker {
                 if let Some(digest) = &mut self.digest {
                     row.digest(|bytes| digest.update(bytes));
                 }
-                self.alike.add(row.likeness, line);
+                self.alike.add(row.likeness, (line, number));
                 self.count(Good::of(row), |count| *count += 1);
             }
             Err(row) => {

@@ -52,7 +52,10 @@ pub(super) struct Column {
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) contents: Contents,
+    /// Without those at the end that have no heading: many programs write no cells for them.
     pub(super) columns: Vec<Column>,
+    /// Columns without a heading.
+    pub(super) blank_columns: u64,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -146,7 +149,12 @@ fn columns(names: &[&str], line: u64) -> Header {
         let reason = "the header has no column of what is to be changed";
         problems.push(Problem::new(line, 0, "", "missing_column", reason));
     }
-    Header { contents, columns, problems }
+    let is_blank = |column: &Column| column.holds == Holds::Blank;
+    let blank_columns = columns.iter().filter(|column| is_blank(column)).count() as u64;
+    while columns.last().is_some_and(is_blank) {
+        columns.pop();
+    }
+    Header { contents, columns, blank_columns, problems }
 }
 
 /// The column of embosser's own that a name may mean.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use super::header::{Column, Holds};
-use super::names::{Shifts, Short, expected, pairs, place_of, short};
+use super::names::{Positions, Repeat, Short, expected, pairs, place_of, short};
 use super::{Problem, ROW_ID, Severity};
 use crate::operation::PIN;
 
@@ -89,11 +89,11 @@ impl Likes {
 pub(super) struct Alike {
     /// What each asks for.
     contents: Vec<Short>,
-    lines: Shifts,
+    positions: Positions,
     boxes: HashMap<u64, u64>,
     addresses: HashMap<u64, u64>,
-    /// The line of the first row whose card is sent with others.
-    first_in_box: Option<u64>,
+    /// Line and number of the first row whose card is sent with others.
+    first_in_box: Option<(u64, u64)>,
 }
 
 impl Alike {
@@ -102,39 +102,39 @@ impl Alike {
         self.contents.reserve(expected(rows));
     }
 
-    pub(super) fn add(&mut self, Likeness { content, in_box }: Likeness, line: u64) {
+    pub(super) fn add(&mut self, Likeness { content, in_box }: Likeness, (line, number): (u64, u64)) {
         if let Some(content) = content {
-            self.lines.add(place_of(self.contents.len()), line);
+            self.positions.add(place_of(self.contents.len()), (line, number));
             self.contents.push(short(content));
         }
         if let Some((in_box, address)) = in_box {
             *self.boxes.entry(in_box).or_default() += 1;
             *self.addresses.entry(address).or_default() += 1;
-            self.first_in_box.get_or_insert(line);
+            self.first_in_box.get_or_insert((line, number));
         }
     }
 
-    /// What is to be told of them once all were added: the warnings that are told, how many there are, and a note. `near` are
-    /// rows whose names are near, and `twice` the lines of those whose names stand twice: of them nothing more is said.
-    pub(super) fn told(
+    /// What is found once all were added: the warnings that are told, how many there are, and a note. `near` are rows whose names
+    /// are near, and `duplicates` the lines of those whose names stand twice: of them nothing more is said.
+    pub(super) fn findings(
         &mut self,
-        near: Vec<(u64, u64)>,
-        twice: &[u64],
+        near: &[Repeat],
+        duplicates: &[u64],
     ) -> (Vec<Problem>, u64, Option<String>) {
-        let lines = std::mem::take(&mut self.lines);
-        let mut contents = pairs(&std::mem::take(&mut self.contents));
-        contents.retain(|(place, _)| twice.binary_search(&lines.at(*place)).is_err());
+        let positions = std::mem::take(&mut self.positions);
+        let contents = pairs(&std::mem::take(&mut self.contents)).into_iter();
+        let mut contents: Vec<_> = contents.map(|(place, first)| positions.repeat(place, first)).collect();
+        contents.retain(|row| duplicates.binary_search(&row.line).is_err());
         let mut count = (near.len() + contents.len()) as u64;
-        let near = near.into_iter().take(TOLD_MAX).map(|(line, first)| {
+        let near = near.iter().take(TOLD_MAX).map(|Repeat { line, number, first }| {
             let reason =
                 format!("differs from the row_id on line {first} in blanks, capitals or zeros alone; are they two rows?");
-            warning(line, ROW_ID, "near_row_id", reason)
+            warning((*line, *number), ROW_ID, "near_row_id", reason)
         });
-        let contents = contents.into_iter().take(TOLD_MAX).map(|(place, first)| {
-            let (line, first) = (lines.at(place), lines.at(first));
+        let contents = contents.into_iter().take(TOLD_MAX).map(|Repeat { line, number, first }| {
             let reason =
                 format!("asks for the same as line {first}, for the same person; is one of them too many?");
-            warning(line, "", "same_as_another", reason)
+            warning((line, number), "", "same_as_another", reason)
         });
         let mut warnings: Vec<Problem> = near.chain(contents).collect();
         let in_boxes = |counts: &HashMap<u64, u64>| -> u64 {
@@ -149,19 +149,19 @@ impl Alike {
                  for about {least} to {most} USD."
             )
         });
-        if let Some(line) = self.first_in_box.filter(|_| boxes > at_least) {
+        if let Some(row) = self.first_in_box.filter(|_| boxes > at_least) {
             count += 1;
             let reason = format!(
                 "differs from card to card, and so {boxes} boxes are sent where {at_least} would do: give the cards of one \
                  address the same recipient"
             );
-            warnings.push(warning(line, "shipping[name]", "box_for_each", reason));
+            warnings.push(warning(row, "shipping[name]", "box_for_each", reason));
         }
         (self.boxes, self.addresses, self.first_in_box) = Default::default();
         (warnings, count, note)
     }
 }
 
-fn warning(line: u64, column: &str, code: &'static str, reason: String) -> Problem {
-    Problem { severity: Severity::Warning, ..Problem::new(line, 0, column, code, reason) }
+fn warning((line, number): (u64, u64), column: &str, code: &'static str, reason: String) -> Problem {
+    Problem { severity: Severity::Warning, ..Problem::new(line, number, column, code, reason) }
 }

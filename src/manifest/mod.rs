@@ -194,6 +194,17 @@ pub struct Row {
 }
 
 impl Row {
+    /// On a line, with a number: what it asks for first, and last, which has the PIN.
+    fn new(
+        (line, number): (u64, u64),
+        row_id: Option<String>,
+        (first, mut request): (Option<Request>, Request),
+    ) -> Self {
+        let pin = request.take_pin();
+        let (warnings, likeness) = (Vec::new(), Likeness::default());
+        Self { number, line, row_id, first, request, pin, warnings, likeness }
+    }
+
     /// What is asked for, without the PIN and however it is spelt.
     #[must_use]
     pub fn content(&self) -> Content {
@@ -267,6 +278,8 @@ pub struct Manifest {
     snapshot: Option<Snapshot>,
     contents: Contents,
     columns: Vec<Column>,
+    /// Columns without a heading.
+    blank_columns: u64,
     /// What is wrong with the header; empty unless the rows are only to be checked.
     header_problems: Vec<Problem>,
     /// Which rows are right is told by it, if there is one.
@@ -326,7 +339,7 @@ impl Manifest {
         read_as: ReadAs,
         delimiter: u8,
     ) -> Result<Self, ManifestError> {
-        let Header { contents, columns, problems } = header;
+        let Header { contents, columns, blank_columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
@@ -342,6 +355,7 @@ impl Manifest {
             snapshot: None,
             contents,
             columns,
+            blank_columns,
             header_problems: problems,
             plan,
             lints,
@@ -400,11 +414,6 @@ impl Manifest {
     /// Whether it has a column of amounts.
     fn has_amounts(&self) -> bool {
         self.columns.iter().any(|column| matches!(column.holds, header::Holds::Parameter(_, Kind::Amount)))
-    }
-
-    /// Columns without a heading.
-    fn blank_columns(&self) -> u64 {
-        self.columns.iter().filter(|column| column.holds == header::Holds::Blank).count() as u64
     }
 
     /// The sheet that its rows are from, if it is a spreadsheet.

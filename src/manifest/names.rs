@@ -53,18 +53,16 @@ pub(super) struct Names {
     rough: Vec<Short>,
     /// What each row counts as, if it is right.
     good: Vec<Option<Good>>,
-    lines: Shifts,
-    numbers: Shifts,
+    positions: Positions,
 }
 
-/// A row whose name another has.
-pub(super) struct Twice {
+/// A row that is like one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Repeat {
     pub(super) line: u64,
     pub(super) number: u64,
-    /// The line of the first row of that name.
+    /// The line of the first row that it is like.
     pub(super) first: u64,
-    /// What it was counted as, if it is right otherwise.
-    pub(super) good: Option<Good>,
 }
 
 impl Names {
@@ -77,30 +75,23 @@ impl Names {
 
     pub(super) fn add(&mut self, name: NameHash, line: u64, number: u64, good: Option<Good>) {
         let place = place_of(self.exact.len());
-        self.lines.add(place, line);
-        self.numbers.add(place, number);
+        self.positions.add(place, (line, number));
         self.exact.push(name.exact);
         self.rough.push(short(name.rough));
         self.good.push(good);
     }
 
-    /// Hands over each row whose name a row before it has, in their order.
-    pub(super) fn each_twice(&self, mut each: impl FnMut(Twice)) {
-        for (place, first) in pairs(&self.exact) {
-            each(Twice {
-                line: self.lines.at(place),
-                number: self.numbers.at(place),
-                first: self.lines.at(first),
-                good: self.good[place as usize],
-            });
-        }
+    /// Rows whose name a row before them has, in their order; each with what it counts as, if it is right otherwise.
+    pub(super) fn duplicates(&self) -> impl Iterator<Item = (Repeat, Option<Good>)> {
+        let with_good = |(place, first)| (self.positions.repeat(place, first), self.good[place as usize]);
+        pairs(&self.exact).into_iter().map(with_good)
     }
 
-    /// The lines of rows whose names differ in nothing but what nobody sees, each with that of the first of these.
-    pub(super) fn near(&self) -> Vec<(u64, u64)> {
+    /// Rows whose names differ from one before them in nothing but what nobody sees, in their order.
+    pub(super) fn near(&self) -> Vec<Repeat> {
         let mut near = pairs(&self.rough);
         near.retain(|(place, first)| self.exact[*place as usize] != self.exact[*first as usize]);
-        near.into_iter().map(|(place, first)| (self.lines.at(place), self.lines.at(first))).collect()
+        near.into_iter().map(|(place, first)| self.positions.repeat(place, first)).collect()
     }
 }
 
@@ -129,23 +120,42 @@ pub(super) fn pairs<H: Ord>(hashes: &[H]) -> Vec<(u32, u32)> {
     pairs
 }
 
+/// The lines and numbers of rows, by their places.
+#[derive(Debug, Default)]
+pub(super) struct Positions {
+    lines: Shifts,
+    numbers: Shifts,
+}
+
+impl Positions {
+    /// Those of the row at the next place.
+    pub(super) fn add(&mut self, place: u32, (line, number): (u64, u64)) {
+        self.lines.add(place, line);
+        self.numbers.add(place, number);
+    }
+
+    pub(super) fn repeat(&self, place: u32, first: u32) -> Repeat {
+        Repeat { line: self.lines.at(place), number: self.numbers.at(place), first: self.lines.at(first) }
+    }
+}
+
 /// Numbers that mostly grow by one from place to place, in little memory.
 #[derive(Debug, Default)]
-pub(super) struct Shifts {
+struct Shifts {
     /// From which place on a number is the place and so much more.
     from: Vec<(u32, u32)>,
 }
 
 impl Shifts {
     /// The number at the next place.
-    pub(super) fn add(&mut self, place: u32, number: u64) {
+    fn add(&mut self, place: u32, number: u64) {
         let shift = u32::try_from(number).unwrap_or(u32::MAX).saturating_sub(place);
         if self.from.last().is_none_or(|(_, last)| *last != shift) {
             self.from.push((place, shift));
         }
     }
 
-    pub(super) fn at(&self, place: u32) -> u64 {
+    fn at(&self, place: u32) -> u64 {
         let last = self.from.partition_point(|(from, _)| *from <= place).checked_sub(1);
         u64::from(place) + last.map_or(0, |at| u64::from(self.from[at].1))
     }
@@ -164,9 +174,8 @@ mod tests {
             // With a blank line after the second row.
             all.add(hasher.hash(name), if number > 2 { number + 2 } else { number + 1 }, number, None);
         }
-        let mut twice = Vec::new();
-        all.each_twice(|row| twice.push((row.line, row.first)));
-        (twice, all.near())
+        let lines = |row: Repeat| (row.line, row.first);
+        (all.duplicates().map(|(row, _)| lines(row)).collect(), all.near().into_iter().map(lines).collect())
     }
 
     #[test]

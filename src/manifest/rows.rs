@@ -115,14 +115,15 @@ impl Manifest {
             Ok(row) => (row.line, row.number),
             Err(row) => (row.line, row.number),
         };
-        let told = self.lints.tell(text).into_iter().map(|finding| {
+        let findings = self.lints.findings(text).into_iter().map(|finding| {
             let column = finding.at.map_or("", |at| self.columns[at].name.as_str());
             let problem = Problem::new(line, number, column, finding.code, finding.reason);
-            let found = finding.at.map(|at| shown(text(at))).filter(|found| !found.is_empty());
+            let may_be_shown = |text: &&str| !text.is_empty() && !may_be_a_pin(text);
+            let found = finding.at.map(text).filter(may_be_shown).map(shown);
             Problem { severity: finding.severity, suggestion: finding.suggestion, found, ..problem }
         });
         let (mut problems, warnings): (Vec<_>, Vec<_>) =
-            told.partition(|finding| finding.severity == Severity::Problem);
+            findings.partition(|finding| finding.severity == Severity::Problem);
         match row {
             Ok(row) if problems.is_empty() => Ok(Row { warnings, ..row }),
             Ok(row) => Err(InvalidRow { number, line, row_id: row.row_id, problems, warnings }),
@@ -144,14 +145,12 @@ impl Manifest {
             Holds::Nothing | Holds::Blank => false,
         };
         let text = std::str::from_utf8(record.iter().nth(at)?).ok().map(trimmed)?;
-        // Digits alone may be a PIN in the wrong column, and what begins so its ciphertext.
-        let may_be_a_pin = text.bytes().all(|byte| byte.is_ascii_digit()) || text.starts_with("eyJ");
-        (may_be_shown && !may_be_a_pin).then(|| shown(text))
+        (may_be_shown && !may_be_a_pin(text)).then(|| shown(text))
     }
 
     /// The name of a row that is right by the plan, what it counts as, and what it is like; nothing if it may not be right.
     pub(super) fn judge_by_plan<'r>(&self, record: &Record<'r>) -> Option<(Option<&'r str>, Good, Likeness)> {
-        let plan = self.plan.as_ref().filter(|_| record.len() == self.columns.len())?;
+        let plan = self.plan.as_ref().filter(|_| self.has_its_cells(record))?;
         let text = record.texts()?;
         let good = plan.judge(text)?;
         (!self.lints.is_odd(text)).then(|| (plan.row_id_column().map(text), good, self.likes.of_row(text)))
@@ -159,21 +158,10 @@ impl Manifest {
 
     /// A row that is right, by the plan; nothing if it may not be.
     fn row_by_plan(&self, record: &Record<'_>, number: u64) -> Option<Row> {
-        let plan = self.plan.as_ref().filter(|_| record.len() == self.columns.len())?;
+        let plan = self.plan.as_ref().filter(|_| self.has_its_cells(record))?;
         let text = record.texts()?;
-        let (first, mut request) = plan.requests(text)?;
-        let pin = request.take_pin();
         let row_id = plan.row_id_column().map(|at| text(at).to_owned());
-        Some(Row {
-            number,
-            line: record.line,
-            row_id,
-            first,
-            request,
-            pin,
-            warnings: Vec::new(),
-            likeness: Likeness::default(),
-        })
+        Some(Row::new((record.line, number), row_id, plan.requests(text)?))
     }
 
     fn row_by_rules(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
@@ -221,19 +209,7 @@ impl Manifest {
             }
         }
         match self.requests(given) {
-            Ok((first, mut request)) if problems.is_empty() => {
-                let pin = request.take_pin();
-                Ok(Row {
-                    number,
-                    line,
-                    row_id,
-                    first,
-                    request,
-                    pin,
-                    warnings: Vec::new(),
-                    likeness: Likeness::default(),
-                })
-            }
+            Ok(requests) if problems.is_empty() => Ok(Row::new((line, number), row_id, requests)),
             Ok(_) => invalid(row_id, problems),
             Err(fields) => {
                 let unread: Vec<String> = problems.iter().map(|problem| problem.column.clone()).collect();
@@ -306,6 +282,12 @@ impl Manifest {
         }
     }
 
+    /// Whether a record has a cell for each column, and no more. Spreadsheets write blank cells beyond the last heading.
+    fn has_its_cells(&self, record: &Record<'_>) -> bool {
+        let is_blank = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
+        record.len() >= self.columns.len() && record.iter().skip(self.columns.len()).all(is_blank)
+    }
+
     /// What keeps a record's cells from being told apart, so that nothing more can be said of them.
     fn misshapen(&self, record: &Record<'_>) -> Option<(&'static str, String)> {
         let (cells, columns) = (record.len(), self.columns.len());
@@ -322,9 +304,7 @@ impl Manifest {
             }
             None => {}
         }
-        // Spreadsheets write blank cells beyond the last heading, too.
-        let is_blank = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
-        if cells < columns || !record.iter().skip(columns).all(is_blank) {
+        if !self.has_its_cells(record) {
             let why = match (cells > columns, self.delimiter) {
                 (false, _) => "; is the row cut off?",
                 (true, b';') => "; a cell with a semicolon in it needs quotes, and a column a heading",
@@ -357,6 +337,11 @@ fn text_of(cell: &[u8]) -> Result<&str, (&'static str, String)> {
             "the cell is damaged: other cells are UTF-8, and this one is not; type it again".to_owned(),
         )
     })
+}
+
+/// Whether a text in a column of something else may be a PIN all the same, or its ciphertext: digits alone, or what begins so.
+fn may_be_a_pin(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) || text.starts_with("eyJ")
 }
 
 /// A cell's text as a message shows it.

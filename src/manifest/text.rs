@@ -16,10 +16,12 @@ use super::{ManifestError, Reading};
 
 /// So much is looked at to tell what a text is saved as.
 const WINDOW_BYTES: usize = 64 << 10;
+/// So much is looked at to tell text from what is not.
+const START_BYTES: usize = 4096;
 /// What may stand between two cells. The first that is as good as another is it.
 pub(super) const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 /// Excel's own line about it, before the header.
-const TOLD_BY: &str = "sep=";
+const DECLARATION: &str = "sep=";
 /// Excel writes it before the first byte of "CSV UTF-8".
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -94,10 +96,12 @@ impl<R: Read> Text<R> {
         }
         let encoding = match Encoding::for_bom(&text.ahead) {
             Some((encoding, _)) => Some(encoding),
-            None if text.ahead.contains(&0) => match utf_16_without_mark(&text.ahead) {
-                None => return Ok(Err("the file is not text")),
-                found => found,
-            },
+            None if text.ahead[..text.ahead.len().min(START_BYTES)].contains(&0) => {
+                match utf_16_without_mark(&text.ahead) {
+                    None => return Ok(Err("the file is not text")),
+                    found => found,
+                }
+            }
             None => None,
         };
         if let Some(encoding) = encoding {
@@ -111,16 +115,18 @@ impl<R: Read> Text<R> {
                 read => filled += read,
             }
         }
-        let rest = std::mem::take(&mut *text.decoded).split_off(text.decoded_at);
-        let (told, left_out) = told_delimiter(&start[..filled]);
+        let decoded = std::mem::take(&mut text.decoded);
+        let rest = &decoded[text.decoded_at..];
+        let (declared, left_out) = declared_delimiter(&start[..filled]);
         let start = &start[..filled];
-        text.delimiter = delimiter.or(told).unwrap_or_else(|| delimiter_of(&start[left_out.clone().end..]));
+        text.delimiter =
+            delimiter.or(declared).unwrap_or_else(|| delimiter_of(&start[left_out.clone().end..]));
         // Its line stays as a blank one, so that the others have the numbers that they have in the file.
-        let mut decoded = Vec::with_capacity(start.len() + rest.len());
-        decoded.extend_from_slice(&start[..left_out.start]);
-        decoded.extend_from_slice(&start[left_out.end..]);
-        decoded.extend_from_slice(&rest);
-        (text.decoded, text.decoded_at) = (Zeroizing::new(decoded), 0);
+        let mut whole = Zeroizing::new(Vec::with_capacity(start.len() + rest.len()));
+        whole.extend_from_slice(&start[..left_out.start]);
+        whole.extend_from_slice(&start[left_out.end..]);
+        whole.extend_from_slice(rest);
+        (text.decoded, text.decoded_at) = (whole, 0);
         Ok(Ok(text))
     }
 
@@ -305,14 +311,14 @@ fn utf_16_without_mark(start: &[u8]) -> Option<&'static Encoding> {
     }
 }
 
-/// The delimiter that the first line tells, and where it tells so.
-fn told_delimiter(start: &[u8]) -> (Option<u8>, std::ops::Range<usize>) {
+/// The delimiter that the first line declares, and where it does.
+fn declared_delimiter(start: &[u8]) -> (Option<u8>, std::ops::Range<usize>) {
     let begin = if start.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     let line = &start[begin..];
     let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len());
     let line = std::str::from_utf8(&line[..end]).unwrap_or_default().trim_matches('"');
-    let told = line.get(..TOLD_BY.len()).filter(|told| told.eq_ignore_ascii_case(TOLD_BY));
-    match told.and_then(|_| line.as_bytes().get(TOLD_BY.len()..)) {
+    let begins = line.get(..DECLARATION.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(DECLARATION));
+    match line.as_bytes().get(DECLARATION.len()..).filter(|_| begins) {
         Some([delimiter]) if DELIMITERS.contains(delimiter) => (Some(*delimiter), begin..begin + end),
         _ => (None, begin..begin),
     }

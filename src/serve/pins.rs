@@ -428,8 +428,9 @@ async fn carry(
             Ok(TAKEN)
         }
         Outcome::Refused(refusal) if is_about_pin(&refusal.code) => {
-            // It waits for another one.
-            let _ = line.carry(again, Options::default()).await;
+            // It waits for another one, unless it was cancelled since.
+            let open = Options { only: CarriedOnly::WhileItIsOpen, ..Options::default() };
+            let _ = line.carry(again, open).await;
             given_back(links, claimed).await;
             let kind = if refusal.code == "stale_key" { Kind::StaleKey } else { Kind::PinUnusable };
             Err(Problem::new(kind, refusal.message.clone()))

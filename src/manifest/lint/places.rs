@@ -1,6 +1,6 @@
 //! Countries and their postal codes.
 
-use super::Odd;
+use super::cell::Odd;
 
 /// ISO 3166-1, as one text of two letters each, in order.
 const COUNTRIES: &str = "ADAEAFAGAIALAMAOAQARASATAUAWAXAZBABBBDBEBFBGBHBIBJBLBMBNBOBQBRBSBTBVBWBYBZCACCCDCFCGCHCICKCLCMCNCOCRCUCVCW\

@@ -1,6 +1,8 @@
 //! What is said of what is odd, in the words of who has the spreadsheet before them.
 
-use super::{Finding, Odd, PRINTED_MAX, is_printed_of_a_business, is_printed_of_a_person};
+use super::Finding;
+use super::cell::Odd;
+use super::row::{PRINTED_MAX, is_printed_of_a_business, is_printed_of_a_person};
 use crate::manifest::Severity;
 
 /// As a text for whoever mends the file; none of these values can be a PIN's.
