@@ -163,6 +163,8 @@ pub struct HttpConfig {
     pub rows_max: u64,
     /// Memory for all rows that wait for their call, in MiB.
     pub held_mib_max: u64,
+    /// Folder of columns files that uploads can name.
+    pub columns_directory: Option<PathBuf>,
     /// Most uploads at once.
     pub uploads_max: usize,
     /// Longest time for a request's head, in seconds; also the longest that a connection rests between requests.
@@ -180,6 +182,7 @@ impl Default for HttpConfig {
             upload_mib_max: 512,
             rows_max: 1_000_000,
             held_mib_max: 256,
+            columns_directory: None,
             uploads_max: 128,
             header_seconds_max: 30.0,
             idle_seconds_max: 30.0,

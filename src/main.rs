@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 use embosser::commands::{
-    Exit, check, check_online, encrypt, example, health, issue, results, sandbox, schema, serve, shell,
-    status, submit, template, worker,
+    Exit, check, check_online, columns, encrypt, example, health, issue, results, sandbox, schema, serve,
+    shell, status, submit, template, worker,
 };
 use embosser::config::Config;
 use embosser::logging;
@@ -34,6 +34,8 @@ enum Command {
     Issue(issue::Args),
     /// Check every row of a manifest, offline.
     Check(check::Args),
+    /// Write a columns file for a manifest whose headings are not Stripe's.
+    Columns(columns::Args),
     /// Write an empty manifest to fill in: headings, notes, an example row.
     Template(template::Args),
     /// Write a manifest for trials.
@@ -143,6 +145,7 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         Command::Health(args) => health::run(&args, &config).await,
         Command::Status(args) => status::status(&args, &config).await,
         Command::Results(args) => results::results(&args, &config).await,
+        Command::Columns(args) => columns::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Completions(args) => shell::completions(&args, Arguments::command()),
         Command::Man(args) => shell::man(&args, Arguments::command()),

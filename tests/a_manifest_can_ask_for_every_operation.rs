@@ -4,43 +4,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-
-use embosser::encrypt::encrypt_pin;
 use embosser::sandbox::{Faults, Options};
+use support::expect_exit;
 use support::issuing::{Issuing, said};
+use support::people::{ADDRESS, jwes, people_header, person, results};
 use support::verdict::{problems, verdict};
-use support::{expect_exit, http_client};
-
-const ADDRESS: &str = "cardholder[billing][address]";
-
-/// The columns of a person.
-fn people_header() -> String {
-    format!(
-        "cardholder[name],cardholder[email],{ADDRESS}[line1],{ADDRESS}[city],{ADDRESS}[postal_code],{ADDRESS}[country]"
-    )
-}
-
-fn person(number: usize) -> String {
-    format!("Person {number},p{number}@example.com,{number} Main Street,Cork,T12,IE")
-}
 
 async fn jwe(issuing: &Issuing, pin: &str) -> String {
-    let key = http_client().get(issuing.sandbox.key_url()).send().await.unwrap().bytes().await.unwrap();
-    encrypt_pin(pin, &key).unwrap()
-}
-
-/// Of each row its outcome, its card and its cardholder, as the results file has them.
-fn results(issuing: &Issuing, name: &str) -> BTreeMap<String, [String; 3]> {
-    let mut reader = csv::Reader::from_path(issuing.path(name)).unwrap();
-    let headers = reader.headers().unwrap().clone();
-    let at = |name: &str| headers.iter().position(|header| header == name).unwrap();
-    let of = [at("outcome"), at("card_id"), at("cardholder_id")];
-    let rows = reader.records().map(|row| {
-        let row = row.unwrap();
-        (row[at("row_id")].to_owned(), of.map(|at| row[at].to_owned()))
-    });
-    rows.collect()
+    jwes(issuing, std::iter::once(pin.to_owned())).await.remove(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

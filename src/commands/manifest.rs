@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::job::Batch;
+use crate::manifest::columns::ColumnMap;
 use crate::manifest::snapshot::Snapshot;
 use crate::manifest::{CheckOptions, CheckReport, Manifest, Reading, counted};
 
-/// Options of how a manifest is read.
+/// Options of how a manifest's file is read.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct ReadingArgs {
+pub struct FileArgs {
     /// What separates a CSV's cells: comma, semicolon, tab or pipe [default: what its header shows].
     #[arg(long, value_name = "WHAT", value_parser = delimiter)]
     pub delimiter: Option<u8>,
@@ -18,12 +19,35 @@ pub struct ReadingArgs {
     pub sheet: Option<String>,
 }
 
+/// Options of how a manifest is read.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ReadingArgs {
+    /// Of its file.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// A columns file: which heading is which column, defaults, and which words are which values; `embosser columns` writes one.
+    #[arg(long, value_name = "FILE", value_parser = columns)]
+    pub columns: Option<Arc<ColumnMap>>,
+}
+
+impl FileArgs {
+    /// The same for whoever reads.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        Reading { delimiter: self.delimiter, sheet: self.sheet.clone(), columns: None }
+    }
+}
+
 impl ReadingArgs {
     /// The same for whoever reads.
     #[must_use]
     pub fn reading(&self) -> Reading {
-        Reading { delimiter: self.delimiter, sheet: self.sheet.clone() }
+        Reading { columns: self.columns.clone(), ..self.file.reading() }
     }
+}
+
+fn columns(path: &str) -> Result<Arc<ColumnMap>, String> {
+    ColumnMap::load(Path::new(path)).map(Arc::new)
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {

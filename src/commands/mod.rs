@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod check;
 pub mod check_online;
+pub mod columns;
 mod confirm;
 pub mod connect;
 pub mod encrypt;

@@ -26,6 +26,8 @@ pub(super) enum Flaw {
     TooLong,
     /// The file ends inside quotes.
     QuoteOpen,
+    /// It has this many cells, and the header another number of columns.
+    CellCount(usize),
 }
 
 /// Whole records, or one that cannot be read.

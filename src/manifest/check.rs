@@ -102,7 +102,8 @@ impl Round {
         let pieces: Vec<_> = self.block.pieces().collect();
         self.verdicts.resize_with(pieces.len().max(self.verdicts.len()), Verdicts::default);
         let delimiter = rules.manifest.delimiter;
-        parsers.resize_with(pieces.len().max(parsers.len()), || Parser::new(delimiter));
+        let parser = || Parser::new(delimiter).filling(rules.manifest.filling.clone());
+        parsers.resize_with(pieces.len().max(parsers.len()), parser);
         let verdicts = self.verdicts.par_iter_mut().zip(parsers).zip(pieces);
         verdicts.for_each(|((verdicts, parser), piece)| verdicts.judge(piece, parser, rules));
     }
@@ -166,7 +167,7 @@ impl Manifest {
         let length = source.length();
         let mut blocks = Blocks::new(self.text(source)?, BLOCK_BYTES, self.delimiter);
         let rules = Rules { manifest: self, hasher: checker.hasher(), digest: checker.digests() };
-        let parser = Parser::new(self.delimiter);
+        let parser = Parser::new(self.delimiter).filling(self.filling.clone());
         let mut adder = Adder { manifest: self, checker, parser, header_passed: false };
         // While one round is judged, the one before it is added up and the one after it is read.
         let (mut rounds, mut parsers): ([Round; 3], Vec<Parser>) = Default::default();

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::header::Column;
 use super::likeness::{Alike, Likeness};
 use super::names::{Hasher, NameHash, Names, Repeat};
 use super::plan::{Good, Subject};
@@ -30,6 +31,8 @@ pub struct Checker {
     hasher: Hasher,
     names: Names,
     alike: Alike,
+    /// Columns, and what the file calls them, where that is something else.
+    called: Vec<(String, String)>,
     /// Most problems that are kept until they are handed over.
     kept_max: usize,
 }
@@ -44,6 +47,7 @@ impl Checker {
             hasher: Hasher::default(),
             names: Names::default(),
             alike: Alike::default(),
+            called: Vec::new(),
             kept_max: PROBLEMS_MAX,
         }
     }
@@ -99,12 +103,13 @@ impl Checker {
                 self.report.invalid_rows += 1;
             }
             let reason = format!("the same row_id as on line {first}; each row needs its own");
-            self.add_problems(&[Problem::new(line, number, ROW_ID, "duplicate_row_id", reason)]);
+            self.add_problems(&[self.called(Problem::new(line, number, ROW_ID, "duplicate_row_id", reason))]);
             if let Some(each) = each.as_mut().filter(|_| self.report.problems.len() >= PROBLEMS_MAX) {
                 self.hand_over(each);
             }
         }
         let (warnings, count, note) = self.alike.findings(&names.near(), &lines);
+        let warnings: Vec<Problem> = warnings.into_iter().map(|warning| self.called(warning)).collect();
         self.add_warnings(&warnings);
         self.report.warning_count += count - warnings.len() as u64;
         if note.is_some() {
@@ -153,6 +158,18 @@ impl Checker {
         self.report.blank_rows += rows;
     }
 
+    /// Calls columns what the manifest's file calls them.
+    pub(super) fn call_columns(&mut self, manifest: &Manifest) {
+        let called = |column: &Column| Some((column.name.clone(), column.heading.clone()?));
+        self.called = manifest.columns.iter().filter_map(called).collect();
+    }
+
+    fn called(&self, problem: Problem) -> Problem {
+        let called = self.called.iter().find(|(column, _)| *column == problem.column);
+        let column = called.map(|(_, heading)| heading.clone()).unwrap_or(problem.column);
+        Problem { column, ..problem }
+    }
+
     /// Adds how the file's text is read, once all of it was.
     pub(super) fn add_text(&mut self, manifest: &Manifest) {
         self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().map(str::to_owned));
@@ -166,6 +183,7 @@ impl Checker {
     pub fn add_rest<M: std::borrow::Borrow<Manifest>, R>(&mut self, rows: &Rows<M, R>) {
         self.add_blank(rows.blank_rows());
         self.add_text(rows.manifest());
+        self.call_columns(rows.manifest());
     }
 
     /// Adds what is wrong with the header.

@@ -5,14 +5,18 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::operation::Operation;
-use crate::operation::kind::Kind;
+use crate::operation::kind::{Kind, nearest};
+use crate::operation::{FieldProblem, Operation, PIN};
 
 use super::blocks::Flaw;
+use super::columns::ColumnMap;
 use super::contents::{CARD, Contents};
+use super::filling::{Filler, Filling};
+use super::headings::column_called;
 use super::records::{Record, Records, trimmed};
-use super::{ManifestError, Problem, ROW_ID};
+use super::{CELL_BYTES_MAX, ManifestError, Problem, ROW_ID};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub(super) enum Holds {
     Parameter(Part, Kind),
     /// Nothing that is read: the header's problems say why.
     Nothing,
+    /// Nothing that is wanted: the columns file leaves it out.
+    LeftOut,
     /// Nothing at all: it has no heading, and is a column only because spreadsheets write such ones.
     Blank,
 }
@@ -41,8 +47,10 @@ pub(super) enum Part {
 /// A column.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
-    /// As the header has it.
+    /// Its name.
     pub(super) name: String,
+    /// What the file calls it, if not so and if it is read.
+    pub(super) heading: Option<String>,
     /// The parameter's, among those of its operation; otherwise the name.
     pub(super) path: String,
     pub(super) holds: Holds,
@@ -54,6 +62,8 @@ pub(super) struct Header {
     pub(super) contents: Contents,
     /// Without those at the end that have no heading: many programs write no cells for them.
     pub(super) columns: Vec<Column>,
+    /// What is done to each record, if anything is.
+    pub(super) filling: Option<Arc<Filling>>,
     /// Columns without a heading.
     pub(super) blank_columns: u64,
     pub(super) problems: Vec<Problem>,
@@ -66,22 +76,43 @@ pub(super) fn pass<R: Read>(records: &mut Records<R>) -> io::Result<()> {
 }
 
 /// Reads the first record.
-pub(super) fn read<R: Read>(records: &mut Records<R>, path: &Path) -> Result<Header, ManifestError> {
+pub(super) fn read<R: Read>(
+    records: &mut Records<R>,
+    path: &Path,
+    map: Option<&ColumnMap>,
+) -> Result<Header, ManifestError> {
+    let (headings, line) = headings(records, path)?;
+    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+    let header = columns(&headings, line, map);
+    let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
+    let is_unread = |column: &Column| matches!(column.holds, Holds::Nothing | Holds::Blank | Holds::LeftOut);
+    if header.columns.iter().all(is_unread) && !header.problems.iter().any(explains) {
+        let reason = "the first line names no parameter of Stripe's; is the header row missing?".into();
+        return Err(ManifestError::Shape { path: path.into(), reason });
+    }
+    Ok(header)
+}
+
+/// The cells of the first record, and its line.
+pub(super) fn headings<R: Read>(
+    records: &mut Records<R>,
+    path: &Path,
+) -> Result<(Vec<String>, u64), ManifestError> {
     let shape = |reason: &str| ManifestError::Shape { path: path.into(), reason: reason.into() };
     loop {
         return match records.next() {
             Ok(Some(record)) if record.is_blank() => continue,
-            Ok(Some(record)) => of_record(&record, path),
+            Ok(Some(record)) => headings_of(&record, path),
             Ok(None) => Err(shape("there is nothing but blank lines; it needs a header row")),
             Err(source) => Err(ManifestError::Read { path: path.into(), source }),
         };
     }
 }
 
-fn of_record(record: &Record<'_>, path: &Path) -> Result<Header, ManifestError> {
+fn headings_of(record: &Record<'_>, path: &Path) -> Result<(Vec<String>, u64), ManifestError> {
     let shape = |reason: &str| ManifestError::Shape { path: path.into(), reason: reason.into() };
     match record.flaw {
-        None => {}
+        None | Some(Flaw::CellCount(_)) => {}
         Some(Flaw::TooLong) => {
             return Err(shape("the first line does not end; is a quote in it never closed?"));
         }
@@ -91,80 +122,197 @@ fn of_record(record: &Record<'_>, path: &Path) -> Result<Header, ManifestError> 
     for cell in record.iter() {
         let name = std::str::from_utf8(cell)
             .map_err(|_| shape("the header is damaged: it is partly UTF-8 and partly not"))?;
-        names.push(trimmed(name));
+        names.push(trimmed(name).to_owned());
     }
-    let header = columns(&names, record.line);
-    let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
-    if header.columns.iter().all(|column| matches!(column.holds, Holds::Nothing | Holds::Blank))
-        && !header.problems.iter().any(explains)
-    {
-        return Err(shape("the first line names no parameter of Stripe's; is the header row missing?"));
-    }
-    Ok(header)
+    Ok((names, record.line))
 }
 
-fn columns(names: &[&str], line: u64) -> Header {
-    let contents = Contents::of_names(names);
-    let (mut columns, mut problems): (Vec<Column>, Vec<Problem>) = (Vec::new(), Vec::new());
-    let mut seen = BTreeSet::new();
-    for (index, name) in names.iter().enumerate() {
-        let mut wrong = |code, reason: String, suggestion| {
-            problems.push(Problem { suggestion, ..Problem::new(line, 0, shown(index, name), code, reason) });
-            Holds::Nothing
-        };
-        let holds = if name.is_empty() {
-            Holds::Blank
-        } else if !seen.insert(*name) {
-            wrong("duplicate_column", "stands twice in the header".into(), None)
-        } else if *name == ROW_ID {
-            Holds::RowId
-        } else if *name == CARD && contents.operation == Operation::UpdateCard {
-            Holds::Card
-        } else {
-            match contents.kind_of(name) {
-                Ok((part, kind)) => Holds::Parameter(part, kind),
-                Err(problem) => {
-                    let suggestion = problem.suggestion.or_else(|| own_column_like(name).map(str::to_owned));
-                    wrong(problem.code, problem.reason, suggestion)
-                }
-            }
-        };
-        let path = match holds {
-            Holds::Parameter(part, _) => contents.path_of(part, name),
-            _ => (*name).to_owned(),
-        };
-        columns.push(Column { name: (*name).to_owned(), path, holds });
-    }
-    for (part, needed) in contents.always_required() {
-        let column = contents.column_of(part, needed);
-        if !seen.contains(column.as_str()) {
-            let who = if contents.is_person(part) { "cardholder who is created" } else { "card" };
-            let reason = format!("is no column of the header, and every {who} needs it");
-            problems.push(Problem::new(line, 0, column, "missing_column", reason));
-        }
-    }
-    let names_no_change =
-        columns.iter().all(|column| matches!(column.holds, Holds::RowId | Holds::Card | Holds::Blank));
-    if contents.operation == Operation::UpdateCard && names_no_change {
-        let reason = "the header has no column of what is to be changed";
-        problems.push(Problem::new(line, 0, "", "missing_column", reason));
+/// What the names of the first line make, one column after the other.
+struct Naming<'m> {
+    line: u64,
+    contents: Contents,
+    map: Option<&'m ColumnMap>,
+    seen: BTreeSet<String>,
+    columns: Vec<Column>,
+    problems: Vec<Problem>,
+}
+
+fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>) -> Header {
+    let column_of = |heading| map.and_then(|map| map.column_of(heading));
+    let mut names: Vec<&str> = headings.iter().map(|heading| column_of(heading).unwrap_or(heading)).collect();
+    names.extend(map.iter().flat_map(|map| map.defaults()).map(|(column, _)| column));
+    let contents = Contents::of_names(&names);
+    let (seen, columns, problems) = Default::default();
+    let mut naming = Naming { line, contents, map, seen, columns, problems };
+    for (index, heading) in headings.iter().enumerate() {
+        naming.add(index, heading, column_of(heading));
     }
     let is_blank = |column: &Column| column.holds == Holds::Blank;
-    let blank_columns = columns.iter().filter(|column| is_blank(column)).count() as u64;
-    while columns.last().is_some_and(is_blank) {
-        columns.pop();
+    let blank_columns = naming.columns.iter().filter(|column| is_blank(column)).count() as u64;
+    while naming.columns.last().is_some_and(is_blank) {
+        naming.columns.pop();
     }
-    Header { contents, columns, blank_columns, problems }
+    let filling = map.map(|map| naming.filling(map, headings)).filter(|filling| !filling.is_idle());
+    naming.look_for_what_is_missing();
+    let Naming { columns, problems, .. } = naming;
+    Header { contents, columns, filling: filling.map(Arc::new), blank_columns, problems }
 }
 
-/// The column of embosser's own that a name may mean.
-fn own_column_like(name: &str) -> Option<&'static str> {
-    let letters: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
-    match letters.as_str() {
-        "rowid" | "row" | "id" | "rowno" | "rownumber" => Some(ROW_ID),
-        "card" | "cardid" => Some(CARD),
-        _ => None,
+impl Naming<'_> {
+    /// Adds the column under a heading, and which one it is by the columns file: none if that says nothing of it.
+    fn add(&mut self, index: usize, heading: &str, mapped: Option<&str>) {
+        let name = mapped.unwrap_or(heading);
+        let holds = match mapped {
+            _ if heading.is_empty() => Ok(Holds::Blank),
+            // Whatever it is called, and though it be left out: such a file is not to be.
+            Some(mapped) if mapped != PIN && self.contents.is_of_clear_pins(heading) => {
+                self.contents.kind_of(heading).map(|_| Holds::Nothing)
+            }
+            Some("") => Ok(Holds::LeftOut),
+            _ if !self.seen.insert(name.to_owned()) => {
+                let reason = match mapped {
+                    Some(name) => format!("is {name} by the columns file, and so is another column"),
+                    None => "stands twice in the header".to_owned(),
+                };
+                Err(FieldProblem::new(heading, "duplicate_column", reason))
+            }
+            _ => self.holds_of(name).map_err(|problem| match mapped {
+                Some(name) => FieldProblem {
+                    reason: format!("is {name:?} by the columns file, which {}", problem.reason),
+                    ..problem
+                },
+                None if self.map.is_some() && problem.code == "unknown_parameter" => FieldProblem {
+                    reason: format!(
+                        "{}, and the columns file says nothing of it: add it there, with an empty text to leave it out",
+                        problem.reason
+                    ),
+                    ..problem
+                },
+                None => problem,
+            }),
+        };
+        let holds = holds.unwrap_or_else(|problem| {
+            self.tell(&shown(index, heading), problem);
+            Holds::Nothing
+        });
+        self.push(name, heading, holds);
     }
+
+    fn push(&mut self, name: &str, heading: &str, holds: Holds) {
+        let path = match holds {
+            Holds::Parameter(part, _) => self.contents.path_of(part, name),
+            _ => name.to_owned(),
+        };
+        let is_other = heading != name && holds != Holds::LeftOut;
+        let heading = is_other.then(|| heading.to_owned());
+        self.columns.push(Column { name: name.to_owned(), heading, path, holds });
+    }
+
+    fn tell(&mut self, column: &str, problem: FieldProblem) {
+        let FieldProblem { code, reason, suggestion, .. } = problem;
+        self.problems.push(Problem { suggestion, ..Problem::new(self.line, 0, column, code, reason) });
+    }
+
+    /// What a column of this name holds.
+    fn holds_of(&self, name: &str) -> Result<Holds, FieldProblem> {
+        if name == ROW_ID {
+            return Ok(Holds::RowId);
+        }
+        if name == CARD && self.contents.operation == Operation::UpdateCard {
+            return Ok(Holds::Card);
+        }
+        let known = self.contents.kind_of(name).map(|(part, kind)| Holds::Parameter(part, kind));
+        // What people call a column comes before what is spelt like it: Country is no currency.
+        let is_possible = |column: &&str| {
+            self.contents.operation != Operation::UpdateCard || !column.starts_with("cardholder")
+        };
+        known.map_err(|problem| FieldProblem {
+            suggestion: own_column_like(name)
+                .filter(|_| problem.code == "unknown_parameter")
+                .filter(is_possible)
+                .map(str::to_owned)
+                .or(problem.suggestion),
+            ..problem
+        })
+    }
+
+    /// What the columns file does to each row; adds the columns that are defaults' alone.
+    fn filling(&mut self, map: &ColumnMap, headings: &[&str]) -> Filling {
+        for heading in map.missing_from(headings) {
+            let reason = "is a heading by the columns file, and the manifest has no such column";
+            let suggestion = nearest(heading, headings.iter().copied());
+            self.tell(
+                heading,
+                FieldProblem { suggestion, ..FieldProblem::new("", "missing_heading", reason) },
+            );
+        }
+        let own = self.columns.len();
+        let mut fillers = vec![Filler::default(); own];
+        for (name, value) in map.defaults() {
+            let at = self.columns.iter().position(|column| column.name == name).unwrap_or_else(|| {
+                self.seen.insert(name.to_owned());
+                let holds = self.holds_of(name).unwrap_or_else(|problem| {
+                    let reason = format!("is a default of the columns file, and {}", problem.reason);
+                    self.tell(name, FieldProblem { reason, ..problem });
+                    Holds::Nothing
+                });
+                self.push(name, name, holds);
+                fillers.push(Filler::default());
+                self.columns.len() - 1
+            });
+            self.look_at_value(at, "default", value);
+            fillers[at].default = Some(value.to_owned());
+        }
+        for (name, words) in map.values() {
+            let Some(at) = self.columns.iter().position(|column| column.name == name) else {
+                let reason = "is no column of the manifest, and the columns file has values for it";
+                self.tell(name, FieldProblem::new("", "unknown_column", reason));
+                continue;
+            };
+            let mut values: Vec<&str> = words.values().map(String::as_str).collect();
+            values.sort_unstable();
+            values.into_iter().for_each(|value| self.look_at_value(at, "value", value));
+            fillers[at].words = Some(words.clone());
+        }
+        Filling { own, columns: fillers }
+    }
+
+    /// Tells of a value of the columns file that no row can have.
+    fn look_at_value(&mut self, at: usize, what: &str, value: &str) {
+        let Column { name, holds: Holds::Parameter(_, kind), .. } = &self.columns[at] else { return };
+        if value.is_empty() || (value.len() <= CELL_BYTES_MAX && kind.accepts(value)) {
+            return;
+        }
+        let problem = FieldProblem::of(name, kind.explain(value));
+        let shown = if kind.may_be_shown() { format!(" {value:?}") } else { String::new() };
+        let reason = format!("has the {what}{shown} in the columns file, which {}", problem.reason);
+        self.tell(&name.clone(), FieldProblem { reason, ..problem });
+    }
+
+    fn look_for_what_is_missing(&mut self) {
+        let contents = self.contents;
+        for (part, needed) in contents.always_required() {
+            let column = contents.column_of(part, needed);
+            if !self.seen.contains(column.as_str()) {
+                let who = if contents.is_person(part) { "cardholder who is created" } else { "card" };
+                let reason = format!("is no column of the header, and every {who} needs it");
+                self.tell(&column, FieldProblem::new("", "missing_column", reason));
+            }
+        }
+        let is_no_change = |column: &Column| {
+            matches!(column.holds, Holds::RowId | Holds::Card | Holds::Blank | Holds::LeftOut)
+        };
+        if contents.operation == Operation::UpdateCard && self.columns.iter().all(is_no_change) {
+            let reason = "the header has no column of what is to be changed";
+            self.tell("", FieldProblem::new("", "missing_column", reason));
+        }
+    }
+}
+
+/// The column that a name may mean, where it is like no parameter's.
+pub(super) fn own_column_like(name: &str) -> Option<&'static str> {
+    let letters: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    if letters == "card" || letters == "cardid" { Some(CARD) } else { column_called(name) }
 }
 
 /// What a problem calls a column: its name, or its place where the name may be a person's data.

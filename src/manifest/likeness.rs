@@ -23,6 +23,8 @@ const TOLD_MAX: usize = 1000;
 pub(super) struct Likeness {
     /// What it asks for, if that is for somebody.
     content: Option<u64>,
+    /// Who is created for it, if somebody is.
+    person: Option<u64>,
     /// The box that its card is sent in, and the address of that, if it is sent with others.
     in_box: Option<(u64, u64)>,
 }
@@ -35,6 +37,9 @@ pub(super) struct Likes {
     content: Vec<usize>,
     /// Who gets the card, or which card it is.
     somebody: Vec<usize>,
+    email: Option<usize>,
+    /// A person's name and address, where there is no e-mail address.
+    name_and_address: Vec<usize>,
     shipping_type: Option<usize>,
     address: Vec<usize>,
     recipient: Option<usize>,
@@ -54,6 +59,10 @@ impl Likes {
                 holds_something(column)
                     && (column.name.starts_with("cardholder") || column.holds == Holds::Card)
             }),
+            email: place("cardholder[email]"),
+            name_and_address: wanted(&|column| {
+                column.name == "cardholder[name]" || column.name.starts_with("cardholder[billing][address][")
+            }),
             shipping_type: place("shipping[type]"),
             address: wanted(&|column| {
                 column.name.starts_with("shipping[address][") || column.name == "shipping[business_name]"
@@ -72,7 +81,16 @@ impl Likes {
             }
             hasher.finish()
         };
-        let is_for_somebody = self.somebody.iter().any(|at| !cell(*at).is_empty());
+        let has_some = |columns: &[usize]| columns.iter().any(|at| !cell(*at).is_empty());
+        let email = self.email.filter(|at| !cell(*at).is_empty());
+        let person = match email {
+            Some(at) if cell(at).bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Some(self.hasher.hash_one(cell(at).to_ascii_lowercase()))
+            }
+            Some(at) => Some(self.hasher.hash_one(cell(at))),
+            None => has_some(&self.name_and_address).then(|| hash(&self.name_and_address)),
+        };
+        let is_for_somebody = has_some(&self.somebody);
         let in_box = self.shipping_type.filter(|at| cell(*at) == "bulk").map(|_| {
             let address = hash(&self.address);
             let mut hasher = self.hasher.build_hasher();
@@ -80,7 +98,27 @@ impl Likes {
             hasher.write(self.recipient.map(cell).unwrap_or_default().as_bytes());
             (hasher.finish(), address)
         });
-        Likeness { content: is_for_somebody.then(|| hash(&self.content)), in_box }
+        Likeness { content: is_for_somebody.then(|| hash(&self.content)), person, in_box }
+    }
+}
+
+/// Something that rows have in common, by their hashes, and where they stand.
+#[derive(Debug, Default)]
+struct Seen {
+    hashes: Vec<Short>,
+    positions: Positions,
+}
+
+impl Seen {
+    fn add(&mut self, hash: u64, position: (u64, u64)) {
+        self.positions.add(place_of(self.hashes.len()), position);
+        self.hashes.push(short(hash));
+    }
+
+    /// Those that are like one before them, in their order.
+    fn repeats(self) -> Vec<Repeat> {
+        let Self { hashes, positions } = self;
+        pairs(&hashes).into_iter().map(|(place, first)| positions.repeat(place, first)).collect()
     }
 }
 
@@ -88,8 +126,9 @@ impl Likes {
 #[derive(Debug, Default)]
 pub(super) struct Alike {
     /// What each asks for.
-    contents: Vec<Short>,
-    positions: Positions,
+    contents: Seen,
+    /// Who is created for each.
+    people: Seen,
     boxes: HashMap<u64, u64>,
     addresses: HashMap<u64, u64>,
     /// Line and number of the first row whose card is sent with others.
@@ -99,13 +138,16 @@ pub(super) struct Alike {
 impl Alike {
     /// Makes room for about so many rows.
     pub(super) fn expect(&mut self, rows: u64) {
-        self.contents.reserve(expected(rows));
+        self.contents.hashes.reserve(expected(rows));
     }
 
-    pub(super) fn add(&mut self, Likeness { content, in_box }: Likeness, (line, number): (u64, u64)) {
+    pub(super) fn add(&mut self, likeness: Likeness, (line, number): (u64, u64)) {
+        let Likeness { content, person, in_box } = likeness;
         if let Some(content) = content {
-            self.positions.add(place_of(self.contents.len()), (line, number));
-            self.contents.push(short(content));
+            self.contents.add(content, (line, number));
+        }
+        if let Some(person) = person {
+            self.people.add(person, (line, number));
         }
         if let Some((in_box, address)) = in_box {
             *self.boxes.entry(in_box).or_default() += 1;
@@ -121,11 +163,12 @@ impl Alike {
         near: &[Repeat],
         duplicates: &[u64],
     ) -> (Vec<Problem>, u64, Option<String>) {
-        let positions = std::mem::take(&mut self.positions);
-        let contents = pairs(&std::mem::take(&mut self.contents)).into_iter();
-        let mut contents: Vec<_> = contents.map(|(place, first)| positions.repeat(place, first)).collect();
+        let mut contents = std::mem::take(&mut self.contents).repeats();
         contents.retain(|row| duplicates.binary_search(&row.line).is_err());
-        let mut count = (near.len() + contents.len()) as u64;
+        let mut people = std::mem::take(&mut self.people).repeats();
+        let is_told = |row: &Repeat| contents.binary_search_by_key(&row.line, |content| content.line).is_ok();
+        people.retain(|row| duplicates.binary_search(&row.line).is_err() && !is_told(row));
+        let mut count = (near.len() + contents.len() + people.len()) as u64;
         let near = near.iter().take(TOLD_MAX).map(|Repeat { line, number, first }| {
             let reason =
                 format!("differs from the row_id on line {first} in blanks, capitals or zeros alone; are they two rows?");
@@ -136,7 +179,15 @@ impl Alike {
                 format!("asks for the same as line {first}, for the same person; is one of them too many?");
             warning((line, number), "", "same_as_another", reason)
         });
-        let mut warnings: Vec<Problem> = near.chain(contents).collect();
+        let people = people.into_iter().take(TOLD_MAX).map(|Repeat { line, number, first }| {
+            let reason = format!(
+                "has the e-mail address, or the name and address, of line {first}, and each of these rows creates a cardholder; \
+                 if they are one person, create the cardholder with the first row and give its id in the column cardholder of \
+                 the others"
+            );
+            warning((line, number), "", "same_person", reason)
+        });
+        let mut warnings: Vec<Problem> = near.chain(contents).chain(people).collect();
         let in_boxes = |counts: &HashMap<u64, u64>| -> u64 {
             counts.values().map(|cards| cards.div_ceil(BOX_CARDS_MAX)).sum()
         };

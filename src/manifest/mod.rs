@@ -8,12 +8,16 @@ pub mod batch;
 mod blocks;
 mod check;
 mod checker;
+pub mod columns;
 mod contents;
+mod filling;
 mod header;
+mod headings;
 mod likeness;
 mod lint;
 mod names;
 mod plan;
+pub mod proposal;
 pub mod recognise;
 mod records;
 mod report;
@@ -26,6 +30,7 @@ mod text;
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -33,7 +38,9 @@ use crate::content::Content;
 use crate::operation::kind::Kind;
 use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
+use columns::ColumnMap;
 use contents::Contents;
+use filling::Filling;
 use header::{Column, Header};
 use likeness::{Likeness, Likes};
 use lint::Lints;
@@ -249,9 +256,17 @@ pub struct Reading {
     pub delimiter: Option<u8>,
     /// Which sheet of a spreadsheet; otherwise the first that is shown.
     pub sheet: Option<String>,
+    /// What its headings are, where they are no names of columns.
+    pub columns: Option<Arc<ColumnMap>>,
 }
 
 impl Reading {
+    /// The same for a snapshot's text, which is embosser's own if it was a spreadsheet.
+    fn of_text(&self, snapshot: &Snapshot) -> Self {
+        let delimiter = if snapshot.sheet().is_some() { Some(sheet::DELIMITER) } else { self.delimiter };
+        Self { delimiter, ..self.clone() }
+    }
+
     /// What separates cells, by its name or as it is.
     #[must_use]
     pub fn delimiter_named(name: &str) -> Option<u8> {
@@ -278,6 +293,8 @@ pub struct Manifest {
     snapshot: Option<Snapshot>,
     contents: Contents,
     columns: Vec<Column>,
+    /// What is done to each record before it is read.
+    filling: Option<Arc<Filling>>,
     /// Columns without a heading.
     blank_columns: u64,
     /// What is wrong with the header; empty unless the rows are only to be checked.
@@ -309,11 +326,7 @@ impl Manifest {
     fn inspect_held(path: PathBuf, snapshot: Snapshot, reading: &Reading) -> Result<Self, ManifestError> {
         let source =
             snapshot.reader().map_err(|source| ManifestError::Read { path: path.clone(), source })?;
-        let mut reading = reading.clone();
-        if snapshot.sheet().is_some() {
-            reading.delimiter = Some(sheet::DELIMITER);
-        }
-        let (mut manifest, _) = Self::begin(&path, source, &reading)?;
+        let (mut manifest, _) = Self::begin(&path, source, &reading.of_text(&snapshot))?;
         manifest.snapshot = Some(snapshot);
         Ok(manifest)
     }
@@ -339,7 +352,7 @@ impl Manifest {
         read_as: ReadAs,
         delimiter: u8,
     ) -> Result<Self, ManifestError> {
-        let Header { contents, columns, blank_columns, problems } = header;
+        let Header { contents, columns, filling, blank_columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
@@ -355,6 +368,7 @@ impl Manifest {
             snapshot: None,
             contents,
             columns,
+            filling,
             blank_columns,
             header_problems: problems,
             plan,
@@ -392,6 +406,7 @@ impl Manifest {
         let mut records = Records::new(self.text(self.source()?)?, self.delimiter);
         header::pass(&mut records)
             .map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
+        records.fill(self.filling.clone());
         Ok(Rows::new(self, records))
     }
 
@@ -468,6 +483,7 @@ impl Manifest {
         each: &mut dyn FnMut(Problem),
     ) -> Result<CheckReport, ManifestError> {
         let mut checker = Checker::handing_over(options);
+        checker.call_columns(self);
         checker.add_header(&self.header_problems);
         checker.hand_over(each);
         self.check_rows(&mut checker, &mut |checker| {

@@ -200,6 +200,7 @@ impl Plan {
                 Holds::RowId => row_id_is_good(text),
                 Holds::Card => is_card_id(text),
                 Holds::Blank if text.is_empty() => true,
+                Holds::LeftOut => true,
                 Holds::Nothing | Holds::Blank => false,
             };
             if !right {

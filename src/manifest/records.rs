@@ -5,11 +5,13 @@
 //! LF, CRLF or CR).
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use csv_core::ReadRecordResult;
 use zeroize::Zeroizing;
 
 use super::blocks::{Block, Blocks, Flaw, PIECE_BYTES, RECORD_BYTES_MAX, blank_lines, line_ends};
+use super::filling::{Filled, Filling};
 
 /// Most cells of a record; a header has fewer.
 const CELLS_MAX: usize = 1 << 16;
@@ -26,6 +28,11 @@ pub(super) struct Record<'r> {
 }
 
 impl<'r> Record<'r> {
+    /// Of these cells, one after the other, and where each ends.
+    pub(super) fn new(line: u64, cells: &'r [u8], ends: &'r [usize]) -> Self {
+        Self { line, flaw: None, cells, ends }
+    }
+
     /// One that cannot be read.
     pub(super) fn flawed(line: u64, flaw: Flaw) -> Self {
         Self { line, flaw: Some(flaw), cells: &[], ends: &[] }
@@ -88,6 +95,8 @@ pub(super) struct Parser {
     core: csv_core::Reader,
     cells: Zeroizing<Vec<u8>>,
     ends: Vec<usize>,
+    filling: Option<Arc<Filling>>,
+    filled: Filled,
 }
 
 impl Parser {
@@ -96,7 +105,13 @@ impl Parser {
         let mut core = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         // It would take a byte order mark off its first bytes, which are not always the file's first.
         core.read_record(b"\n", &mut [0], &mut [0]);
-        Self { core, cells: Zeroizing::new(Vec::new()), ends: vec![0; 64] }
+        let (cells, filled) = (Zeroizing::new(Vec::new()), Filled::default());
+        Self { core, cells, ends: vec![0; 64], filling: None, filled }
+    }
+
+    /// Fills each record from now on.
+    pub(super) fn filling(self, filling: Option<Arc<Filling>>) -> Self {
+        Self { filling, ..self }
     }
 
     /// Takes the next record off these bytes, the first of which stands on this line; none if there is no more.
@@ -140,12 +155,13 @@ impl Parser {
         }
         match flaw {
             Some(flaw) => Some(Record::flawed(begins, flaw)),
-            None => Some(Record {
-                line: begins,
-                flaw: None,
-                cells: &self.cells[..cells],
-                ends: &self.ends[..ends],
-            }),
+            None => {
+                let record = Record::new(begins, &self.cells[..cells], &self.ends[..ends]);
+                match &self.filling {
+                    Some(filling) if !record.is_blank() => Some(self.filled.fill(filling, record)),
+                    _ => Some(record),
+                }
+            }
         }
     }
 }
@@ -165,6 +181,11 @@ impl<R: Read> Records<R> {
     pub(super) fn new(source: R, delimiter: u8) -> Self {
         let blocks = Blocks::new(source, PIECE_BYTES, delimiter);
         Self { blocks, block: Block::default(), parser: Parser::new(delimiter), parsed: 0, line: 1 }
+    }
+
+    /// Fills each record from now on: the header was read.
+    pub(super) fn fill(&mut self, filling: Option<Arc<Filling>>) {
+        self.parser.filling = filling;
     }
 
     /// The line of the next byte, from 1.

@@ -101,7 +101,10 @@ impl Manifest {
             Ok(row) => (&mut row.warnings, &mut Vec::new(), &row.row_id),
             Err(row) => (&mut row.warnings, &mut row.problems, &row.row_id),
         };
-        warnings.iter_mut().chain(problems).for_each(|problem| problem.row_id.clone_from(row_id));
+        warnings.iter_mut().chain(problems).for_each(|problem| {
+            problem.row_id.clone_from(row_id);
+            self.call_column(problem);
+        });
         row
     }
 
@@ -136,13 +139,21 @@ impl Manifest {
         }
     }
 
+    /// Calls a problem's column what the file calls it.
+    pub(super) fn call_column(&self, problem: &mut Problem) {
+        let called = self.columns.iter().find(|column| column.name == problem.column);
+        if let Some(heading) = called.and_then(|column| column.heading.as_ref()) {
+            problem.column.clone_from(heading);
+        }
+    }
+
     /// What stands in a row's column, unless it may be a PIN: that is nothing to be shown.
     fn found(&self, record: &Record<'_>, column: &str) -> Option<String> {
         let at = self.columns.iter().position(|known| known.name == column)?;
         let may_be_shown = match self.columns[at].holds {
             Holds::RowId | Holds::Card => true,
             Holds::Parameter(_, kind) => kind.may_be_shown(),
-            Holds::Nothing | Holds::Blank => false,
+            Holds::Nothing | Holds::Blank | Holds::LeftOut => false,
         };
         let text = std::str::from_utf8(record.iter().nth(at)?).ok().map(trimmed)?;
         (may_be_shown && !may_be_a_pin(text)).then(|| shown(text))
@@ -185,7 +196,7 @@ impl Manifest {
                 }
             };
             match column.holds {
-                Holds::Nothing => {}
+                Holds::Nothing | Holds::LeftOut => {}
                 Holds::Blank if text.is_empty() => {}
                 Holds::Blank => problems.push(problem(
                     &format!("number {}", at + 1),
@@ -290,8 +301,8 @@ impl Manifest {
 
     /// What keeps a record's cells from being told apart, so that nothing more can be said of them.
     fn misshapen(&self, record: &Record<'_>) -> Option<(&'static str, String)> {
-        let (cells, columns) = (record.len(), self.columns.len());
-        match record.flaw {
+        let columns = self.filling.as_ref().map_or(self.columns.len(), |filling| filling.own);
+        let cells = match record.flaw {
             Some(Flaw::QuoteOpen) => {
                 let reason =
                     "a quote that is opened in this row is never closed; the rest of the file is inside it";
@@ -302,9 +313,10 @@ impl Manifest {
                     format!("the row has more than {RECORD_BYTES_MAX} bytes; is a quote in it never closed?");
                 return Some(("row_too_long", reason));
             }
-            None => {}
-        }
-        if !self.has_its_cells(record) {
+            Some(Flaw::CellCount(cells)) => cells,
+            None => record.len(),
+        };
+        if record.flaw.is_some() || !self.has_its_cells(record) {
             let why = match (cells > columns, self.delimiter) {
                 (false, _) => "; is the row cut off?",
                 (true, b';') => "; a cell with a semicolon in it needs quotes, and a column a heading",

@@ -37,16 +37,27 @@ impl Manifest {
         reading: &Reading,
     ) -> Result<(Self, Records<Text<R>>), ManifestError> {
         let read_as = ReadAs::default();
-        let text = Text::of(name, source, reading, read_as.clone())?;
-        if text.is_empty() {
-            let reason = "the file is empty; it needs a header row and a row for each card".into();
-            return Err(ManifestError::Shape { path: name.into(), reason });
-        }
-        let delimiter = text.delimiter();
-        let mut records = Records::new(text, delimiter);
-        let header = header::read(&mut records, name)?;
+        let (mut records, delimiter) = records_of(name, source, reading, read_as.clone())?;
+        let header = header::read(&mut records, name, reading.columns.as_deref())?;
+        records.fill(header.filling.clone());
         Ok((Self::of_header(name, header, reading, read_as, delimiter)?, records))
     }
+}
+
+/// A source's records, from the header on, and what separates their cells.
+pub(super) fn records_of<R: Read>(
+    name: &Path,
+    source: R,
+    reading: &Reading,
+    read_as: ReadAs,
+) -> Result<(Records<Text<R>>, u8), ManifestError> {
+    let text = Text::of(name, source, reading, read_as)?;
+    if text.is_empty() {
+        let reason = "the file is empty; it needs a header row and a row for each card".into();
+        return Err(ManifestError::Shape { path: name.into(), reason });
+    }
+    let delimiter = text.delimiter();
+    Ok((Records::new(text, delimiter), delimiter))
 }
 
 impl<R: Read> ManifestStream<R> {

@@ -249,7 +249,7 @@ fn pin_like(value: &[u8]) -> bool {
 }
 
 /// The name most like the one given, if any is like it at all.
-pub(super) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     /// Names less alike than this (Jaro-Winkler) are not what was meant.
     const ALIKE_MIN: f64 = 0.82;
     /// More of a text than this is no misspelt name, and the comparison's cost grows with its square.

@@ -24,7 +24,7 @@ impl FieldProblem {
         Self { path, code, reason: reason.into(), suggestion: None }
     }
 
-    pub(super) fn of(path: &str, wrong: kind::Wrong) -> Self {
+    pub(crate) fn of(path: &str, wrong: kind::Wrong) -> Self {
         let kind::Wrong { code, reason, suggestion } = wrong;
         Self { suggestion, ..Self::new(path, code, reason) }
     }

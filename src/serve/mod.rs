@@ -10,6 +10,7 @@ mod api;
 mod batch;
 mod batches;
 mod check;
+mod columns;
 mod connection;
 mod events;
 mod extract;

@@ -12,6 +12,7 @@ use utoipa::IntoParams;
 
 use super::Server;
 use super::check::{Checked, Piece, Purpose, Stopped, check};
+use super::columns;
 use super::limits::{LINGER, PIECES_WAITING};
 use super::problem::{Kind, Problem};
 use crate::job::Batch;
@@ -43,6 +44,8 @@ pub(super) struct UploadQuery {
     pub(super) delimiter: Option<String>,
     /// The sheet to read of a spreadsheet; without it, the first.
     pub(super) sheet: Option<String>,
+    /// The name of a columns file of this server's: which of the upload's headings is which column.
+    pub(super) columns: Option<String>,
     /// `true` if warnings are to keep it from being issued as problems do.
     pub(super) strict: Option<bool>,
     /// How many cards the manifest cancels, if it does: that cannot be undone.
@@ -51,13 +54,18 @@ pub(super) struct UploadQuery {
 
 impl UploadQuery {
     /// How the upload is to be read.
-    fn reading(&self) -> Result<Reading, Problem> {
+    async fn reading(&self, server: &Server) -> Result<Reading, Problem> {
         let delimiter = self.delimiter.as_deref().map(|name| {
             Reading::delimiter_named(name).ok_or_else(|| {
                 Problem::new(Kind::BadRequest, "delimiter is none of comma, semicolon, tab and pipe")
             })
         });
-        Ok(Reading { delimiter: delimiter.transpose()?, sheet: self.sheet.clone() })
+        let folder = server.parts.config.columns_directory.as_deref();
+        let columns = match &self.columns {
+            Some(name) => Some(columns::named(folder, name).await?),
+            None => None,
+        };
+        Ok(Reading { delimiter: delimiter.transpose()?, sheet: self.sheet.clone(), columns })
     }
 
     /// Whether rows that are known under other names are to be issued again.
@@ -189,13 +197,13 @@ struct Checking {
 }
 
 impl Checking {
-    fn begin(
+    async fn begin(
         server: &Server,
         batch: Option<Batch>,
         purpose: Purpose,
         query: &UploadQuery,
     ) -> Result<Self, Problem> {
-        let (second, reading) = (query.second(), query.reading()?);
+        let (second, reading) = (query.second(), query.reading(server).await?);
         let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
         let (budget, rows_max) = (server.budget.clone(), server.limits.rows_max);
         let recogniser = batch.clone().map(|batch| {
@@ -248,7 +256,7 @@ async fn receive_body(
     purpose: Purpose,
     query: &UploadQuery,
 ) -> Result<Checked, Problem> {
-    let checking = Checking::begin(server, batch, purpose, query)?;
+    let checking = Checking::begin(server, batch, purpose, query).await?;
     while let Some(bytes) = body.next().await? {
         if !checking.add(bytes).await {
             break;
@@ -275,7 +283,7 @@ async fn receive_form(
         let stem =
             std::path::Path::new(&file_name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let batch = name_of(query.name.as_deref().or(stem.as_deref()), purpose)?;
-        let checking = Checking::begin(server, batch.clone(), purpose, query)?;
+        let checking = Checking::begin(server, batch.clone(), purpose, query).await?;
         let mut bytes_left = limits.upload_bytes_max;
         let mut wanted = true;
         loop {

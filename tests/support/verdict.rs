@@ -52,7 +52,12 @@ pub fn run(path: &Path, arguments: &[&str]) -> Output {
 
 /// The verdict as the program writes it for programs, and its exit code.
 pub fn run_json(path: &Path) -> (Value, i32) {
-    let output = run(path, &["--format", "json"]);
+    run_json_with(path, &[])
+}
+
+/// The same, with more options.
+pub fn run_json_with(path: &Path, options: &[&str]) -> (Value, i32) {
+    let output = run(path, &[options, &["--format", "json"]].concat());
     let verdict = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
         panic!("not JSON: {error}\n{}", String::from_utf8_lossy(&output.stdout));
     });

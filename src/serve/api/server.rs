@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::serve::Server;
 use crate::serve::access::Read;
+use crate::serve::columns;
 use crate::serve::problem::Problem;
 
 /// What this server is.
@@ -33,6 +34,8 @@ pub(super) struct ServerView {
     pub(super) upload_bytes_max: u64,
     /// Most rows of one upload.
     pub(super) rows_max: u64,
+    /// The columns files that an upload can name.
+    pub(super) columns: Vec<String>,
 }
 
 /// That it is well.
@@ -61,6 +64,7 @@ pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<S
         stopped: health.stopped,
         upload_bytes_max: limits.upload_bytes_max,
         rows_max: limits.rows_max,
+        columns: columns::names(server.parts.config.columns_directory.as_deref()).await,
     })
 }
 

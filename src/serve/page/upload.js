@@ -9,6 +9,13 @@ let sending = null;
 
 export function setServer(view) {
   server = view;
+  const select = byId("columns");
+  byId("columns-choice").hidden = view.columns.length === 0;
+  // The list stays as it is while nothing changed: somebody may be choosing from it.
+  if ([...select.options].slice(1).map((option) => option.value).join() === view.columns.join()) return;
+  const chosen = select.value;
+  select.replaceChildren(select.options[0], ...view.columns.map((name) => new Option(name, name)));
+  if (view.columns.includes(chosen)) select.value = chosen;
 }
 
 export function startUpload(attempt, begun) {
@@ -101,7 +108,8 @@ async function send(path, more = "") {
   try {
     const { status, text } = await new Promise((resolve, reject) => {
       const second = byId("second").checked ? "&second_cards=true" : "";
-      request.open("POST", `${path}?name=${encodeURIComponent(byId("name").value)}${second}${more}`);
+      const columns = byId("columns").value && `&columns=${encodeURIComponent(byId("columns").value)}`;
+      request.open("POST", `${path}?name=${encodeURIComponent(byId("name").value)}${second}${columns}${more}`);
       for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
       request.setRequestHeader("Content-Type", "text/csv");
       request.upload.onprogress = ({ loaded, total }) => {

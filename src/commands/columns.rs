@@ -1,0 +1,37 @@
+//! `embosser columns`: a columns file for a manifest, as its headings suggest it.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use super::Exit;
+use super::manifest::FileArgs;
+use crate::manifest::proposal::propose;
+
+/// Options of `embosser columns`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The manifest: a CSV or a spreadsheet (XLSX, XLS, ODS) with a header row.
+    pub manifest: PathBuf,
+    /// How it is read.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// Where to [default: standard output]. A file that is there is not written over.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Writes the columns file.
+///
+/// # Errors
+/// If the manifest cannot be read, or the file not be written.
+pub fn run(args: &Args) -> Result<Exit, String> {
+    let text = propose(&args.manifest, &args.file.reading()).map_err(|error| error.to_string())?;
+    match &args.output {
+        // What lies there was looked through by a person.
+        Some(path) => std::fs::File::create_new(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|error| format!("{}: {error}", path.display()))?,
+        None => io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?,
+    }
+    Ok(Exit::Success)
+}

@@ -1,0 +1,186 @@
+//! A columns file: which heading of a manifest is which column, what all rows have in common, and which words of theirs are which
+//! values of Stripe's.
+//!
+//! TOML of three tables. `[columns]` has a heading as the file spells it and the column that it is, or an empty text where it is
+//! to be left out. `[defaults]` has columns and the values of rows that have none. `[values.COLUMN]` has words and what they
+//! stand for. Headings and words are matched whatever their case and the blanks around them are.
+//!
+//! Never: a PIN, a row's name or a card's id from here. Each row has its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::ROW_ID;
+use super::contents::CARD;
+use super::records::trimmed;
+use crate::operation::PIN;
+
+/// What a columns file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ColumnMap {
+    /// Headings as they are compared, as they are spelt, and the columns that they are; empty if they are left out.
+    headings: BTreeMap<String, (String, String)>,
+    defaults: BTreeMap<String, String>,
+    values: BTreeMap<String, Words>,
+}
+
+/// Words as they are compared, and what they stand for.
+pub(super) type Words = HashMap<String, String>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    columns: BTreeMap<String, String>,
+    #[serde(default)]
+    defaults: BTreeMap<String, Scalar>,
+    #[serde(default)]
+    values: BTreeMap<String, BTreeMap<String, Scalar>>,
+}
+
+/// What a cell can hold.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text, a whole number, true or false")]
+enum Scalar {
+    Text(String),
+    Number(i64),
+    Boolean(bool),
+}
+
+impl Scalar {
+    fn into_text(self) -> String {
+        match self {
+            Self::Text(text) => trimmed(&text).to_owned(),
+            Self::Number(number) => number.to_string(),
+            Self::Boolean(is) => is.to_string(),
+        }
+    }
+}
+
+impl ColumnMap {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// A sentence that says where it is wrong.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        Self::parse(&text)
+    }
+
+    /// Reads the text of such a file.
+    ///
+    /// # Errors
+    /// A sentence that says where it is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let written: Written = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mut map = Self::default();
+        let mut of_column: BTreeMap<String, String> = BTreeMap::new();
+        for (heading, column) in written.columns {
+            let (heading, column) = (trimmed(&heading).to_owned(), trimmed(&column).to_owned());
+            if heading.is_empty() {
+                return Err(format!("[columns] has a heading without a name, for {column:?}"));
+            }
+            if !column.is_empty()
+                && let Some(other) = of_column.insert(column.clone(), heading.clone())
+            {
+                return Err(format!(
+                    "[columns] makes {other:?} and {heading:?} the column {column}; one column is filled from one heading"
+                ));
+            }
+            if let Some((other, _)) = map.headings.insert(compared(&heading), (heading.clone(), column)) {
+                return Err(format!(
+                    "[columns] has {other:?} and {heading:?}, which are the same but for blanks and capitals"
+                ));
+            }
+        }
+        for (column, value) in written.defaults {
+            if let ROW_ID | CARD | PIN = column.as_str() {
+                return Err(format!("[defaults] has {column}: each row needs its own"));
+            }
+            map.defaults.insert(column, value.into_text());
+        }
+        for (column, words) in written.values {
+            if let ROW_ID | CARD | PIN = column.as_str() {
+                return Err(format!("[values] has {column}, which is taken as it is"));
+            }
+            let mut compared_words = Words::new();
+            for (word, value) in words {
+                if compared_words.insert(compared(&word), value.into_text()).is_some() {
+                    return Err(format!(
+                        "[values.{column:?}] has {word:?} twice, but for blanks and capitals"
+                    ));
+                }
+            }
+            map.values.insert(column, compared_words);
+        }
+        Ok(map)
+    }
+
+    /// The column that a heading is; an empty name if it is left out, none if the file says nothing of it.
+    pub(super) fn column_of(&self, heading: &str) -> Option<&str> {
+        self.headings.get(&compared(heading)).map(|(_, column)| column.as_str())
+    }
+
+    /// The headings that are no longer the file's, as they are spelt.
+    pub(super) fn missing_from<'m>(&'m self, headings: &[&str]) -> Vec<&'m str> {
+        let there: Vec<String> = headings.iter().map(|heading| compared(heading)).collect();
+        let missing = self.headings.iter().filter(|(heading, _)| !there.contains(heading));
+        // What is left out anyway may be missing.
+        missing
+            .filter(|(_, (_, column))| !column.is_empty())
+            .map(|(_, (heading, _))| heading.as_str())
+            .collect()
+    }
+
+    /// What rows have in a column that have nothing there.
+    pub(super) fn defaults(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.defaults.iter().map(|(column, value)| (column.as_str(), value.as_str()))
+    }
+
+    /// What words stand for, by columns.
+    pub(super) fn values(&self) -> impl Iterator<Item = (&str, &Words)> {
+        self.values.iter().map(|(column, words)| (column.as_str(), words))
+    }
+}
+
+/// A heading or a word as it is compared with others.
+pub(super) fn compared(text: &str) -> String {
+    trimmed(text).split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headings_are_found_whatever_their_case_and_blanks_are() {
+        let map =
+            ColumnMap::parse("[columns]\n'E-Mail  Adresse' = 'cardholder[email]'\nLohn = ''\n").unwrap();
+        assert_eq!(map.column_of(" e-mail adresse\u{a0}"), Some("cardholder[email]"));
+        assert_eq!((map.column_of("LOHN"), map.column_of("Name")), (Some(""), None));
+        assert_eq!(map.missing_from(&["Name"]), ["E-Mail  Adresse"]);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told() {
+        for (text, said) in [
+            ("[columns]\nA = 'type'\nB = 'type'\n", "makes \"A\" and \"B\" the column type"),
+            ("[columns]\nA = 'type'\n' a' = ''\n", "the same but for blanks and capitals"),
+            ("[columns]\n'' = 'type'\n", "without a name"),
+            ("[columns]\nA = 'type'\nA = 'status'\n", "line 3"),
+            ("[columns]\nA = 1\n", "line 2"),
+            ("[default]\ntype = 'virtual'\n", "unknown field `default`"),
+            ("[defaults]\nrow_id = 'A'\n", "each row needs its own"),
+            ("[defaults]\n'pin[encrypted_number]' = 'eyJ'\n", "each row needs its own"),
+            ("[defaults]\ntype = ['virtual']\n", "a text, a whole number, true or false"),
+            ("[values.card]\nA = 'ic_1'\n", "taken as it is"),
+            ("[values.type]\nA = 'virtual'\na = 'physical'\n", "twice, but for blanks and capitals"),
+        ] {
+            let error = ColumnMap::parse(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}

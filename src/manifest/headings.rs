@@ -1,0 +1,228 @@
+//! What people call columns, in the languages of those who make such files.
+
+/// Headings, as [`letters_of`] has them, and the columns that they mostly are.
+const HEADINGS: [(&str, &[&str]); 15] = [
+    (
+        "row_id",
+        &[
+            "rowid",
+            "row",
+            "rowno",
+            "rownumber",
+            "id",
+            "no",
+            "nr",
+            "number",
+            "employeeid",
+            "employeeno",
+            "employeenumber",
+            "staffid",
+            "staffno",
+            "staffnumber",
+            "personnelnumber",
+            "personalnummer",
+            "personalnr",
+            "persnr",
+            "mitarbeiternummer",
+            "mitarbeiternr",
+            "matricule",
+            "matricola",
+            "numeroempleado",
+            "númeroempleado",
+            "personeelsnummer",
+        ],
+    ),
+    (
+        "cardholder[name]",
+        &[
+            "name",
+            "fullname",
+            "employee",
+            "employeename",
+            "person",
+            "cardholdername",
+            "holder",
+            "mitarbeiter",
+            "mitarbeitername",
+            "vollständigername",
+            "karteninhaber",
+            "nom",
+            "nomcomplet",
+            "nombre",
+            "nombrecompleto",
+            "nome",
+            "nomecompleto",
+            "naam",
+            "volledigenaam",
+        ],
+    ),
+    (
+        "cardholder[individual][first_name]",
+        &["firstname", "givenname", "forename", "vorname", "prénom", "prenom", "voornaam"],
+    ),
+    (
+        "cardholder[individual][last_name]",
+        &[
+            "lastname",
+            "surname",
+            "familyname",
+            "nachname",
+            "familienname",
+            "nomdefamille",
+            "apellido",
+            "apellidos",
+            "cognome",
+            "achternaam",
+        ],
+    ),
+    (
+        "cardholder[email]",
+        &[
+            "email",
+            "mail",
+            "emailaddress",
+            "emailadresse",
+            "mailadresse",
+            "courriel",
+            "adressemail",
+            "correo",
+            "correoelectrónico",
+            "correoelectronico",
+            "emailadres",
+        ],
+    ),
+    (
+        "cardholder[phone_number]",
+        &[
+            "phone",
+            "phonenumber",
+            "phoneno",
+            "telephone",
+            "telephonenumber",
+            "mobile",
+            "mobilephone",
+            "mobilenumber",
+            "cell",
+            "telefon",
+            "telefonnummer",
+            "telefonnr",
+            "tel",
+            "handy",
+            "handynummer",
+            "mobil",
+            "mobilnummer",
+            "téléphone",
+            "portable",
+            "teléfono",
+            "telefono",
+            "telefoon",
+            "telefoonnummer",
+        ],
+    ),
+    (
+        "cardholder[billing][address][line1]",
+        &[
+            "street",
+            "address",
+            "addressline",
+            "addressline1",
+            "line1",
+            "strasse",
+            "strassehausnummer",
+            "adresse",
+            "anschrift",
+            "rue",
+            "calle",
+            "dirección",
+            "direccion",
+            "indirizzo",
+            "adres",
+            "straat",
+        ],
+    ),
+    ("cardholder[billing][address][line2]", &["addressline2", "line2", "adresszusatz", "complémentdadresse"]),
+    (
+        "cardholder[billing][address][postal_code]",
+        &[
+            "zip",
+            "zipcode",
+            "postcode",
+            "postalcode",
+            "plz",
+            "postleitzahl",
+            "codepostal",
+            "códigopostal",
+            "codigopostal",
+            "cap",
+        ],
+    ),
+    (
+        "cardholder[billing][address][city]",
+        &[
+            "city",
+            "town",
+            "ort",
+            "wohnort",
+            "stadt",
+            "ville",
+            "ciudad",
+            "città",
+            "citta",
+            "plaats",
+            "woonplaats",
+        ],
+    ),
+    (
+        "cardholder[billing][address][state]",
+        &["state", "province", "region", "bundesland", "kanton", "région", "provincia", "provincie"],
+    ),
+    (
+        "cardholder[billing][address][country]",
+        &["country", "land", "pays", "país", "pais", "paese", "nazione"],
+    ),
+    ("type", &["cardtype", "kartenart", "kartentyp", "typedecarte", "tipodetarjeta", "tipodicarta"]),
+    ("currency", &["currency", "währung", "waehrung", "devise", "moneda", "valuta"]),
+    ("status", &["cardstatus", "kartenstatus"]),
+];
+
+/// The column that a heading mostly is.
+pub(super) fn column_called(heading: &str) -> Option<&'static str> {
+    let letters = letters_of(heading);
+    HEADINGS.iter().find(|(_, names)| names.contains(&letters.as_str())).map(|(column, _)| *column)
+}
+
+/// Its letters and digits, in small ones.
+fn letters_of(heading: &str) -> String {
+    let letters: String = heading.to_lowercase().chars().filter(|letter| letter.is_alphanumeric()).collect();
+    letters.replace('ß', "ss")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_call_columns_is_understood() {
+        for (heading, column) in [
+            ("Name", Some("cardholder[name]")),
+            ("E-Mail", Some("cardholder[email]")),
+            ("Personal-Nr.", Some("row_id")),
+            ("PLZ", Some("cardholder[billing][address][postal_code]")),
+            ("Straße", Some("cardholder[billing][address][line1]")),
+            ("Gehalt", None),
+            ("", None),
+        ] {
+            assert_eq!(column_called(heading), column, "{heading}");
+        }
+    }
+
+    #[test]
+    fn each_name_is_one_columns_and_written_as_it_is_looked_for() {
+        let mut names: Vec<&str> = HEADINGS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        assert!(names.iter().all(|name| letters_of(name) == *name));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

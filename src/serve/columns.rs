@@ -1,0 +1,60 @@
+//! Columns files that uploads name: `staff` is `staff.toml` in the configured folder, read anew each time.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::problem::{Kind, Problem};
+use crate::manifest::columns::ColumnMap;
+
+/// What a columns file's name ends in.
+const ENDING: &str = ".toml";
+/// Longest name that can be asked for.
+const NAME_MAX: usize = 64;
+
+/// The names that can be asked for, in order.
+pub(super) async fn names(folder: Option<&Path>) -> Vec<String> {
+    let mut names = Vec::new();
+    let Some(folder) = folder else { return names };
+    match tokio::fs::read_dir(folder).await {
+        Ok(mut files) => {
+            while let Ok(Some(file)) = files.next_entry().await {
+                let name = file.file_name();
+                let name = name.to_str().and_then(|name| name.strip_suffix(ENDING));
+                names.extend(name.filter(|name| is_name(name)).map(str::to_owned));
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, folder = %folder.display(), "http.columns_directory cannot be read")
+        }
+    }
+    names.sort();
+    names
+}
+
+/// The one of this name.
+pub(super) async fn named(folder: Option<&Path>, name: &str) -> Result<Arc<ColumnMap>, Problem> {
+    let refused = |reason: String| Err(Problem::new(Kind::BadRequest, reason));
+    let Some(folder) = folder else {
+        return refused("this server has no columns files; http.columns_directory is not set".into());
+    };
+    let known = names(Some(folder)).await;
+    if !known.iter().any(|known| known == name) {
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return refused(format!("there is no columns file of that name; there are: {known}"));
+    }
+    let text = match tokio::fs::read_to_string(folder.join(format!("{name}{ENDING}"))).await {
+        Ok(text) => text,
+        Err(error) => return refused(format!("the columns file {name} cannot be read: {}", error.kind())),
+    };
+    match ColumnMap::parse(&text) {
+        Ok(map) => Ok(Arc::new(map)),
+        Err(reason) => refused(format!("the columns file {name} is wrong: {reason}")),
+    }
+}
+
+/// Whether it names a file of the folder, and no other.
+fn is_name(name: &str) -> bool {
+    (1..=NAME_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && !name.starts_with('.')
+}
