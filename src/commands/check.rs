@@ -99,8 +99,10 @@ fn check(
 
 fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, CheckError> {
     let mut overview = Overview::default();
+    let mut own_headings = false;
     let report = check(args, |problem| {
         overview.add(problem);
+        own_headings |= problem.row == 0 && problem.code == "unknown_parameter";
         writeln!(out, "{problem}")
     })?;
     let report = match report {
@@ -140,6 +142,13 @@ fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         report.invalid_rows,
         counted(report.rows, "row")
     )?;
+    if own_headings && args.reading.columns.is_none() {
+        let file = args.manifest.display();
+        writeln!(
+            out,
+            "A file may keep its own headings: `embosser columns {file}` writes what they may mean, for --columns."
+        )?;
+    }
     Ok(Exit::Unusable)
 }
 

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::countries::country_named;
+
 /// What a parameter may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -122,7 +124,10 @@ impl Kind {
                 suggestion: currency_named(value).map(str::to_owned),
                 ..Wrong::new("currency", "must be a three-letter currency code, such as usd")
             },
-            Self::Country => Wrong::new("country", "must be a two-letter country code, such as US"),
+            Self::Country => Wrong {
+                suggestion: country_named(value).map(str::to_owned),
+                ..Wrong::new("country", "must be a two-letter country code, such as US")
+            },
             Self::Integer { min, max } => number_wrong(value, min, max, "must be a whole number"),
             Self::Amount => Wrong {
                 suggestion: in_cents(value),
@@ -133,7 +138,10 @@ impl Kind {
                     "must be a whole number of the currency's smallest unit (cents): no point, comma or sign",
                 )
             },
-            Self::Boolean => Wrong::new("not_a_boolean", "must be true or false"),
+            Self::Boolean => Wrong {
+                suggestion: boolean_named(value).map(|is| is.to_string()),
+                ..Wrong::new("not_a_boolean", "must be true or false")
+            },
             Self::Pin => match crate::jwe::inspect(value) {
                 Err(refusal) => Wrong::new(refusal.code(), refusal.to_string()),
                 Ok(()) => Wrong::new("pin", "must be an encrypted PIN"),
@@ -167,6 +175,17 @@ fn currency_named(value: &str) -> Option<&'static str> {
         "fr." | "sfr" | "franken" | "francs" => "chf",
         _ => return None,
     })
+}
+
+/// What people write for true and false.
+fn boolean_named(value: &str) -> Option<bool> {
+    match value.to_lowercase().as_str() {
+        "yes" | "y" | "ja" | "j" | "oui" | "sí" | "si" | "sì" | "x" | "1" | "wahr" | "vrai" | "✓" => {
+            Some(true)
+        }
+        "no" | "n" | "nein" | "non" | "nee" | "-" | "0" | "falsch" | "faux" => Some(false),
+        _ => None,
+    }
 }
 
 /// An amount with two decimals as a whole number of the hundredth unit: `1.000,00` and `1,000.00` are `100000`.
@@ -268,6 +287,21 @@ pub(crate) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_people_write_for_words_of_stripes_is_suggested() {
+        for (kind, written, meant) in [
+            (Kind::Boolean, "Ja", Some("true")),
+            (Kind::Boolean, "NEIN", Some("false")),
+            (Kind::Boolean, "maybe", None),
+            (Kind::Country, "Deutschland", Some("DE")),
+            (Kind::Country, "Atlantis", None),
+            (Kind::Currency, "Euro", Some("eur")),
+        ] {
+            assert!(!kind.accepts(written));
+            assert_eq!(kind.explain(written).suggestion.as_deref(), meant, "{written}");
+        }
+    }
 
     #[test]
     fn what_people_write_for_money_is_understood() {

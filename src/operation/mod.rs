@@ -8,6 +8,7 @@
 //! [`Operation::declaration`].
 
 mod categories;
+mod countries;
 mod create_card;
 mod create_cardholder;
 mod form;
