@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use super::header::{Column, Holds};
-use super::names::{Positions, Repeat, Short, expected, pairs, place_of, short};
+use super::names::{Positions, Repeat, Short, expected, index, pairs, short};
 use super::{Problem, ROW_ID, Severity};
 use crate::operation::PIN;
 
@@ -111,7 +111,7 @@ struct Seen {
 
 impl Seen {
     fn add(&mut self, hash: u64, position: (u64, u64)) {
-        self.positions.add(place_of(self.hashes.len()), position);
+        self.positions.add(index(self.hashes.len()), position);
         self.hashes.push(short(hash));
     }
 

@@ -112,6 +112,10 @@ fn has_exponent(bytes: &[u8]) -> bool {
 }
 
 fn is_nothing(text: &str) -> bool {
+    // Most cells begin with none of these letters.
+    if !matches!(text.as_bytes().first().map(u8::to_ascii_lowercase), Some(b'n' | b'u' | b'(' | b'<')) {
+        return false;
+    }
     ["null", "nan", "undefined", "none", "n/a", "n.a.", "nil", "(null)", "<null>"]
         .iter()
         .any(|word| text.eq_ignore_ascii_case(word))
