@@ -194,7 +194,7 @@ fn what_is_wrong_between_the_two_files_is_told_before_any_row() {
         (good.replace("''", "'metadata[]'"), "Nebenbei metadata_key"),
         (format!("{good}[defaults]\ncolour = 'red'\n"), "colour unknown_parameter"),
         (format!("{good}[defaults]\nstatus = 'on'\n"), "status not_allowed"),
-        (format!("{good}[values.type]\nKarte = 'plastic'\n"), "type not_allowed"),
+        (format!("{good}[values.type]\nKarte = 'plastic'\n"), "Art not_allowed"),
         (format!("{good}[values.colour]\nrot = 'red'\n"), "colour unknown_column"),
         (good.replace("'currency'", "''"), "currency missing_column"),
     ] {
@@ -214,7 +214,7 @@ fn a_columns_file_that_is_wrong_is_told_with_its_line() {
     let manifest = write(directory.path(), "staff.csv", "type,currency\nvirtual,eur\n");
     for (columns, said) in [
         ("[columns]\nA = 1\n", "line 2"),
-        ("[column]\nA = 'type'\n", "unknown field `column`"),
+        ("[column]\nA = 'type'\n", "there are the tables"),
         ("[defaults]\nrow_id = '1'\n", "each row needs its own"),
     ] {
         let columns = write(directory.path(), "columns.toml", columns);
@@ -227,6 +227,19 @@ fn a_columns_file_that_is_wrong_is_told_with_its_line() {
 }
 
 #[test]
+fn what_is_left_out_can_hold_anything() {
+    let good = "type,Bemerkung,currency\nvirtual,x,eur\n";
+    for cell in [&b"a\xff\xc3\xa4"[..], b"M\xc3\x83\xc2\xbcller", b"#N/A", &[b'x'; 30_000]] {
+        let manifest = [good.as_bytes(), b"virtual,", cell, b",eur\n"].concat();
+        let directory = tempfile::tempdir().unwrap();
+        let manifest = write(directory.path(), "staff.csv", manifest);
+        let columns = write(directory.path(), "columns.toml", "[columns]\nBemerkung = ''\n");
+        let (verdict, exit) = run_json_with(&manifest, &["--columns", columns.to_str().unwrap()]);
+        assert_eq!((exit, &verdict["warning_count"]), (0, &0.into()), "{verdict}");
+    }
+}
+
+#[test]
 fn pins_in_the_clear_get_in_under_no_heading() {
     for (columns, clear) in [
         ("[columns]\nPIN = 'metadata[a]'\n", true),
@@ -234,6 +247,8 @@ fn pins_in_the_clear_get_in_under_no_heading() {
         ("[columns]\nPIN = 'pin[number]'\n", true),
         ("[columns]\nPIN = 'pin[encrypted_number]'\n", false),
         ("[columns]\nPIN = 'metadata[pin]'\n", true),
+        ("[columns]\nPIN = 'pin[choose]'\n", true),
+        ("[columns]\nPIN = 'pin[encrypted_number]'\n[defaults]\nstatus = '4711'\n", true),
     ] {
         let manifest =
             format!("type,currency,PIN\nvirtual,eur,{}\n", if clear { "4711".to_owned() } else { jwe() });
@@ -323,7 +338,17 @@ fn a_columns_file_is_proposed_and_fits_once_it_was_looked_through() {
     // It is not written over.
     let (made, said) = propose(&["--output", columns.to_str().unwrap()]);
     assert!(!made && said.contains("exists"), "{said}");
-    let pins = write(directory.path(), "staff.csv", "Name,PIN\nAna,4711\n");
-    let (made, said) = propose(&[]);
-    assert!(!made && said.contains("in the clear") && !said.contains("4711"), "{}: {said}", pins.display());
+    // Whatever a heading is, what is proposed can be read.
+    let odd = "\"Personal\nNr.\",Name,Name,NAME,???,Geheimzahl,\"a\"\"b\"\n1,A,B,C,D,4711,x\n";
+    let manifest = write(directory.path(), "staff.csv", odd);
+    let (made, text) = propose(&[]);
+    assert!(made && !text.contains("4711"), "{text}");
+    assert!(text.contains("\"Personal Nr.\" = ") && text.contains("\"Name\" stands twice"), "{text}");
+    assert!(text.contains("\"Geheimzahl\" = \"pin[encrypted_number]\""), "{text}");
+    let columns = write(directory.path(), "odd.toml", &text);
+    let output = run(&manifest, &["--columns", columns.to_str().unwrap()]);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("line 1, column Name: is cardholder[name] by the columns file"), "{said}");
+    assert!(!said.contains("4711"), "{said}");
 }

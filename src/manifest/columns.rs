@@ -17,6 +17,9 @@ use super::contents::CARD;
 use super::records::trimmed;
 use crate::operation::PIN;
 
+/// Longest file: ten thousand headings and words.
+const BYTES_MAX: usize = 512 << 10;
+
 /// What a columns file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColumnMap {
@@ -65,7 +68,8 @@ impl ColumnMap {
     /// # Errors
     /// A sentence that says where it is wrong.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        let text = String::from_utf8(bytes).map_err(|_| "is no UTF-8 text; save it as UTF-8".to_owned())?;
         Self::parse(&text)
     }
 
@@ -75,7 +79,10 @@ impl ColumnMap {
     /// A sentence that says where it is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let written: Written = toml::from_str(text).map_err(|error| error.to_string())?;
+        if text.len() > BYTES_MAX {
+            return Err(format!("has more than {} KiB", BYTES_MAX >> 10));
+        }
+        let written: Written = toml::from_str(text).map_err(|error| what_is_wrong(&error, text))?;
         let mut map = Self::default();
         let mut of_column: BTreeMap<String, String> = BTreeMap::new();
         for (heading, column) in written.columns {
@@ -97,12 +104,20 @@ impl ColumnMap {
             }
         }
         for (column, value) in written.defaults {
+            let column = trimmed(&column).to_owned();
+            if column.is_empty() {
+                return Err("[defaults] has a value without a column".into());
+            }
             if let ROW_ID | CARD | PIN = column.as_str() {
                 return Err(format!("[defaults] has {column}: each row needs its own"));
             }
             map.defaults.insert(column, value.into_text());
         }
         for (column, words) in written.values {
+            let column = trimmed(&column).to_owned();
+            if column.is_empty() {
+                return Err("[values] has words without a column".into());
+            }
             if let ROW_ID | CARD | PIN = column.as_str() {
                 return Err(format!("[values] has {column}, which is taken as it is"));
             }
@@ -146,6 +161,27 @@ impl ColumnMap {
     }
 }
 
+/// Where the file is wrong, and how; without what stands there, which may be a PIN.
+fn what_is_wrong(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message();
+    let message = if message.starts_with("invalid type") {
+        "here belongs a text in straight quotes"
+    } else if message.starts_with("invalid unquoted key") || message.contains("quote") {
+        "a heading or a word with anything but the letters a to z, digits, - and _ stands in straight quotes: \"Straße\""
+    } else if message.starts_with("duplicate key") {
+        "this stands twice"
+    } else if message.starts_with("unknown field") {
+        "there are the tables [columns], [defaults] and [values.COLUMN], and no other"
+    } else if message.starts_with("a text,") {
+        "here belongs a text in straight quotes, a whole number, true or false"
+    } else {
+        "this is no TOML; each line is \"heading\" = \"column\", below [columns], [defaults] or [values.COLUMN]"
+    };
+    let Some(span) = error.span() else { return message.to_owned() };
+    let before = &text[..text.floor_char_boundary(span.start)];
+    format!("line {}: {message}", before.matches('\n').count() + 1)
+}
+
 /// A heading or a word as it is compared with others.
 pub(super) fn compared(text: &str) -> String {
     trimmed(text).split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
@@ -171,11 +207,14 @@ mod tests {
             ("[columns]\nA = 'type'\n' a' = ''\n", "the same but for blanks and capitals"),
             ("[columns]\n'' = 'type'\n", "without a name"),
             ("[columns]\nA = 'type'\nA = 'status'\n", "line 3"),
-            ("[columns]\nA = 1\n", "line 2"),
-            ("[default]\ntype = 'virtual'\n", "unknown field `default`"),
+            ("[columns]\nA = 1\n", "line 2: here belongs a text"),
+            ("[columns]\nPIN = 4821\n", "line 2: here belongs a text"),
+            ("[columns]\nStraße = 'type'\n", "straight quotes"),
+            ("[defaults]\n' ' = 'x'\n", "without a column"),
+            ("[default]\ntype = 'virtual'\n", "line 1: there are the tables"),
             ("[defaults]\nrow_id = 'A'\n", "each row needs its own"),
             ("[defaults]\n'pin[encrypted_number]' = 'eyJ'\n", "each row needs its own"),
-            ("[defaults]\ntype = ['virtual']\n", "a text, a whole number, true or false"),
+            ("[defaults]\ntype = ['virtual']\n", "a whole number, true or false"),
             ("[values.card]\nA = 'ic_1'\n", "taken as it is"),
             ("[values.type]\nA = 'virtual'\na = 'physical'\n", "twice, but for blanks and capitals"),
         ] {

@@ -79,11 +79,6 @@ impl Contents {
         })
     }
 
-    /// Whether a column of this name would hold PINs in the clear.
-    pub(super) fn is_of_clear_pins(self, name: &str) -> bool {
-        self.kind_of(name).is_err_and(|problem| problem.code == "pin_in_clear")
-    }
-
     /// A column's parameter.
     pub(super) fn path_of(self, part: Part, name: &str) -> String {
         match inner(name).filter(|_| self.is_person(part)) {

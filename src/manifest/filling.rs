@@ -14,7 +14,9 @@ pub(super) struct Filling {
     /// The file's own columns; those after them are defaults'.
     pub(super) own: usize,
     /// Of each column.
-    pub(super) columns: Vec<Filler>,
+    columns: Vec<Filler>,
+    /// The most bytes that it adds to a record.
+    growth: usize,
 }
 
 /// What is done to a cell.
@@ -24,6 +26,8 @@ pub(super) struct Filler {
     pub(super) default: Option<String>,
     /// What words in it stand for.
     pub(super) words: Option<Words>,
+    /// Whether it is left out, whatever it holds: it is empty then.
+    pub(super) leaves_out: bool,
 }
 
 /// A record's cells, filled; the memory is used again.
@@ -34,18 +38,15 @@ pub(super) struct Filled {
 }
 
 impl Filling {
-    /// Whether it changes nothing.
-    pub(super) fn is_idle(&self) -> bool {
-        self.columns.iter().all(|filler| filler.default.is_none() && filler.words.is_none())
+    /// Of so many columns of the file's own, and what is done to each and to those after them.
+    pub(super) fn new(own: usize, columns: Vec<Filler>) -> Self {
+        let growth = columns.iter().map(Filler::longest).sum();
+        Self { own, columns, growth }
     }
 
-    /// The most bytes that it adds to a record.
-    fn growth(&self) -> usize {
-        let longest = |filler: &Filler| {
-            let words = filler.words.iter().flat_map(|words| words.values());
-            words.chain(&filler.default).map(String::len).max().unwrap_or(0)
-        };
-        self.columns.iter().map(longest).sum()
+    /// Whether it changes nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.columns.iter().all(Filler::is_idle)
     }
 }
 
@@ -59,7 +60,7 @@ impl Filled {
         if record.len() < filling.own || !record.iter().skip(filling.own).all(is_blank) {
             return Record::flawed(record.line, Flaw::CellCount(record.len()));
         }
-        let room = record.iter().map(<[u8]>::len).sum::<usize>() + filling.growth();
+        let room = record.iter().map(<[u8]>::len).sum::<usize>() + filling.growth;
         if self.cells.capacity() < room {
             self.cells = Zeroizing::new(Vec::with_capacity(room.next_power_of_two()));
         }
@@ -75,8 +76,21 @@ impl Filled {
 }
 
 impl Filler {
+    fn is_idle(&self) -> bool {
+        self.default.is_none() && self.words.is_none() && !self.leaves_out
+    }
+
+    /// Bytes of the longest text that it puts into a cell.
+    fn longest(&self) -> usize {
+        let words = self.words.iter().flat_map(|words| words.values());
+        words.chain(&self.default).map(String::len).max().unwrap_or(0)
+    }
+
     fn fill<'c>(&'c self, cell: &'c [u8]) -> &'c [u8] {
-        if self.default.is_none() && self.words.is_none() {
+        if self.leaves_out {
+            return &[];
+        }
+        if self.is_idle() {
             return cell;
         }
         let Some(text) = text_of(cell) else { return cell };

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::operation::kind::{Kind, nearest};
+use crate::operation::params::speaks_of_pin;
 use crate::operation::{FieldProblem, Operation, PIN};
 
 use super::blocks::Flaw;
@@ -16,6 +17,7 @@ use super::contents::{CARD, Contents};
 use super::filling::{Filler, Filling};
 use super::headings::column_called;
 use super::records::{Record, Records, trimmed};
+use super::rows::{may_be_a_pin, shown as shown_value};
 use super::{CELL_BYTES_MAX, ManifestError, Problem, ROW_ID};
 
 /// What a column holds.
@@ -164,14 +166,19 @@ impl Naming<'_> {
         let name = mapped.unwrap_or(heading);
         let holds = match mapped {
             _ if heading.is_empty() => Ok(Holds::Blank),
-            // Whatever it is called, and though it be left out: such a file is not to be.
-            Some(mapped) if mapped != PIN && self.contents.is_of_clear_pins(heading) => {
-                self.contents.kind_of(heading).map(|_| Holds::Nothing)
+            // Whatever it is made, and though it be left out: such a file is not to be.
+            Some(mapped) if mapped != PIN && heading != mapped && speaks_of_pin(heading) => {
+                let reason = "speaks of PINs, so that the columns file can make it pin[encrypted_number] and nothing else: PINs \
+                              in the clear are refused anywhere. If the column holds something else, give it another heading";
+                Err(FieldProblem::new(heading, "pin_in_clear", reason))
             }
             Some("") => Ok(Holds::LeftOut),
             _ if !self.seen.insert(name.to_owned()) => {
                 let reason = match mapped {
                     Some(name) => format!("is {name} by the columns file, and so is another column"),
+                    None if self.has_other_heading(name) => {
+                        format!("is the column {name}, and by the columns file so is another heading")
+                    }
                     None => "stands twice in the header".to_owned(),
                 };
                 Err(FieldProblem::new(heading, "duplicate_column", reason))
@@ -196,6 +203,11 @@ impl Naming<'_> {
             Holds::Nothing
         });
         self.push(name, heading, holds);
+    }
+
+    /// Whether a column before this one is it under another heading.
+    fn has_other_heading(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name == name && column.heading.is_some())
     }
 
     fn push(&mut self, name: &str, heading: &str, holds: Holds) {
@@ -247,12 +259,22 @@ impl Naming<'_> {
             );
         }
         let own = self.columns.len();
-        let mut fillers = vec![Filler::default(); own];
+        let filler =
+            |column: &Column| Filler { leaves_out: column.holds == Holds::LeftOut, ..Filler::default() };
+        let mut fillers: Vec<Filler> = self.columns.iter().map(filler).collect();
         for (name, value) in map.defaults() {
-            let at = self.columns.iter().position(|column| column.name == name).unwrap_or_else(|| {
+            let is_it = |column: &Column| column.name == name && column.holds != Holds::LeftOut;
+            let at = self.columns.iter().position(is_it).unwrap_or_else(|| {
                 self.seen.insert(name.to_owned());
                 let holds = self.holds_of(name).unwrap_or_else(|problem| {
-                    let reason = format!("is a default of the columns file, and {}", problem.reason);
+                    let reason = match map.column_of(name) {
+                        Some(column) if !column.is_empty() => {
+                            format!(
+                                "is a heading, and a default of the columns file is for a column: {column}"
+                            )
+                        }
+                        _ => format!("is a default of the columns file, and {}", problem.reason),
+                    };
                     self.tell(name, FieldProblem { reason, ..problem });
                     Holds::Nothing
                 });
@@ -274,19 +296,23 @@ impl Naming<'_> {
             values.into_iter().for_each(|value| self.look_at_value(at, "value", value));
             fillers[at].words = Some(words.clone());
         }
-        Filling { own, columns: fillers }
+        Filling::new(own, fillers)
     }
 
     /// Tells of a value of the columns file that no row can have.
     fn look_at_value(&mut self, at: usize, what: &str, value: &str) {
-        let Column { name, holds: Holds::Parameter(_, kind), .. } = &self.columns[at] else { return };
+        let Column { name, heading, holds: Holds::Parameter(_, kind), .. } = &self.columns[at] else {
+            return;
+        };
         if value.is_empty() || (value.len() <= CELL_BYTES_MAX && kind.accepts(value)) {
             return;
         }
         let problem = FieldProblem::of(name, kind.explain(value));
-        let shown = if kind.may_be_shown() { format!(" {value:?}") } else { String::new() };
-        let reason = format!("has the {what}{shown} in the columns file, which {}", problem.reason);
-        self.tell(&name.clone(), FieldProblem { reason, ..problem });
+        let may_be_shown = kind.may_be_shown() && !may_be_a_pin(value);
+        let value = if may_be_shown { format!(" {:?}", shown_value(value)) } else { String::new() };
+        let reason = format!("has the {what}{value} in the columns file, which {}", problem.reason);
+        let column = heading.as_ref().unwrap_or(name).clone();
+        self.tell(&column, FieldProblem { reason, ..problem });
     }
 
     fn look_for_what_is_missing(&mut self) {
@@ -310,7 +336,7 @@ impl Naming<'_> {
 }
 
 /// The column that a name may mean, where it is like no parameter's.
-pub(super) fn own_column_like(name: &str) -> Option<&'static str> {
+fn own_column_like(name: &str) -> Option<&'static str> {
     let letters: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
     if letters == "card" || letters == "cardid" { Some(CARD) } else { column_called(name) }
 }

@@ -209,6 +209,7 @@ impl Alike {
             warnings.push(warning(row, "shipping[name]", "box_for_each", reason));
         }
         (self.boxes, self.addresses, self.first_in_box) = Default::default();
+        warnings.sort_by_key(|warning| warning.line);
         (warnings, count, note)
     }
 }

@@ -3,12 +3,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::columns::compared;
 use super::contents::{CARD, Contents};
 use super::headings::column_called;
 use super::snapshot::Snapshot;
 use super::stream::records_of;
 use super::text::ReadAs;
-use super::{ManifestError, Problem, ROW_ID, Reading, header};
+use super::{ManifestError, ROW_ID, Reading, header};
+use crate::operation::PIN;
+use crate::operation::params::speaks_of_pin;
 
 /// What comes after the columns.
 const REST: &str = r#"
@@ -26,22 +29,21 @@ const REST: &str = r#"
 /// The text of a columns file in which each heading of the manifest stands, with the column that it may be or left out.
 ///
 /// # Errors
-/// If the file cannot be read, has no headings, or one of PINs in the clear.
+/// If the file cannot be read, or has no headings.
 pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> {
     let snapshot = Snapshot::of(path, reading)?;
     let source = snapshot.reader().map_err(|source| ManifestError::Read { path: path.into(), source })?;
     let (mut records, _) = records_of(path, source, &reading.of_text(&snapshot), ReadAs::default())?;
-    let (headings, line) = header::headings(&mut records, path)?;
-    let headings: Vec<&str> =
-        headings.iter().map(String::as_str).filter(|heading| !heading.is_empty()).collect();
+    let (headings, _) = header::headings(&mut records, path)?;
+    // A heading is compared with its blanks as one, and stands in one line.
+    let headings: Vec<String> = headings
+        .iter()
+        .map(|heading| heading.split_whitespace().collect::<Vec<_>>().join(" "))
+        .filter(|heading| !heading.is_empty())
+        .collect();
     let called: Vec<&str> =
         headings.iter().map(|heading| column_called(heading).unwrap_or(heading)).collect();
     let contents = Contents::of_names(&called);
-    if let Some(heading) = headings.iter().find(|heading| contents.is_of_clear_pins(heading)) {
-        let reason = "would hold PINs in the clear, which are refused anywhere; delete the column";
-        let problems = vec![Problem::new(line, 0, *heading, "pin_in_clear", reason)];
-        return Err(ManifestError::Header { path: path.into(), problems });
-    }
     let name = path
         .file_name()
         .map(|name| name.to_string_lossy().replace(char::is_control, " "))
@@ -49,18 +51,24 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
     let mut text = format!(
         "# Which heading of {name} is which column. Look through each line; an empty text leaves a column out.\n[columns]\n"
     );
-    let mut given: Vec<String> = Vec::new();
-    for heading in headings {
-        let (column, note) = match column_of(contents, heading) {
-            Some(column) if !given.contains(&column) => (column, String::new()),
-            Some(column) => (String::new(), format!(" # left out: another heading is {column}")),
-            None => (
-                String::new(),
-                format!(" # left out; \"metadata[{}]\" keeps it with the card", key_of(heading)),
-            ),
-        };
+    let (mut seen, mut given): (Vec<String>, Vec<String>) = Default::default();
+    for heading in &headings {
         let quoted = |text: &str| toml::Value::from(text).to_string();
-        // A string takes whatever is written to it.
+        if seen.contains(&compared(heading)) {
+            // A string takes whatever is written to it.
+            let _ =
+                writeln!(text, "# {} stands twice: give each column a heading of its own", quoted(heading));
+            continue;
+        }
+        seen.push(compared(heading));
+        let (column, note) = match column_of(contents, heading) {
+            Some((column, note)) if !given.contains(&column) => (column, note.to_owned()),
+            Some((column, _)) => (String::new(), format!(" # left out: another heading is {column}")),
+            None => match key_of(heading).as_str() {
+                "" => (String::new(), " # left out".to_owned()),
+                key => (String::new(), format!(" # left out; \"metadata[{key}]\" keeps it with the card")),
+            },
+        };
         let _ = writeln!(text, "{} = {}{note}", quoted(heading), quoted(&column));
         given.push(column);
     }
@@ -68,14 +76,21 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
     Ok(text)
 }
 
-/// The column that a heading is or may be.
-fn column_of(contents: Contents, heading: &str) -> Option<String> {
-    if heading == ROW_ID || heading == CARD {
-        return Some(heading.to_owned());
+/// The column that a heading is or may be, and what a person is to know of that.
+fn column_of(contents: Contents, heading: &str) -> Option<(String, &'static str)> {
+    if speaks_of_pin(heading) && contents.kind_of(heading).is_err() {
+        return Some((
+            PIN.to_owned(),
+            " # encrypted on the cardholder's device; PINs in the clear are refused",
+        ));
     }
     match contents.kind_of(heading) {
-        Ok(_) => Some(heading.to_owned()),
-        Err(problem) => header::own_column_like(heading).map(str::to_owned).or(problem.suggestion),
+        _ if heading == ROW_ID || heading == CARD => Some((heading.to_owned(), "")),
+        Ok(_) => Some((heading.to_owned(), "")),
+        Err(problem) => match column_called(heading) {
+            Some(column) => Some((column.to_owned(), "")),
+            None => problem.suggestion.map(|column| (column, " # a guess by its letters")),
+        },
     }
 }
 

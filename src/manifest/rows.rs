@@ -141,9 +141,12 @@ impl Manifest {
 
     /// Calls a problem's column what the file calls it.
     pub(super) fn call_column(&self, problem: &mut Problem) {
-        let called = self.columns.iter().find(|column| column.name == problem.column);
-        if let Some(heading) = called.and_then(|column| column.heading.as_ref()) {
+        let Some(at) = self.columns.iter().position(|column| column.name == problem.column) else { return };
+        if let Some(heading) = &self.columns[at].heading {
             problem.column.clone_from(heading);
+        }
+        if self.filling.as_ref().is_some_and(|filling| at >= filling.own) {
+            problem.reason += "; it is a default of the columns file";
         }
     }
 
@@ -352,12 +355,12 @@ fn text_of(cell: &[u8]) -> Result<&str, (&'static str, String)> {
 }
 
 /// Whether a text in a column of something else may be a PIN all the same, or its ciphertext: digits alone, or what begins so.
-fn may_be_a_pin(text: &str) -> bool {
+pub(super) fn may_be_a_pin(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit()) || text.starts_with("eyJ")
 }
 
 /// A cell's text as a message shows it.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     /// Enough to find it by.
     const SHOWN_MAX: usize = 40;
     let mut shown: String = text.chars().take(SHOWN_MAX).collect();

@@ -156,8 +156,12 @@ fn metadata_problem(path: &str) -> Option<FieldProblem> {
 }
 
 /// Whether a name has a word for a PIN in it.
-fn speaks_of_pin(name: &str) -> bool {
-    const WORDS: [&str; 10] = [
+pub(crate) fn speaks_of_pin(name: &str) -> bool {
+    const WORDS: [&str; 14] = [
+        "geheimzahl",
+        "geheimnummer",
+        "pinnummer",
+        "codepin",
         "pin",
         "pins",
         "pincode",
