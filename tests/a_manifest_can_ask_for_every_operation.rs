@@ -7,7 +7,7 @@ mod support;
 use embosser::sandbox::{Faults, Options};
 use support::expect_exit;
 use support::issuing::{Issuing, said};
-use support::people::{ADDRESS, jwes, people_header, person, results};
+use support::people::{ADDRESS, issuing_with, jwes, people_header, person, results};
 use support::verdict::{problems, verdict};
 
 async fn jwe(issuing: &Issuing, pin: &str) -> String {
@@ -18,12 +18,7 @@ async fn jwe(issuing: &Issuing, pin: &str) -> String {
 async fn people_get_a_cardholder_and_a_card_each_and_cards_are_changed_once() {
     const PEOPLE: usize = 60;
     let faults = Faults { error_after: 0.1, drop_after: 0.1, error_before: 0.1, ..Faults::default() };
-    let issuing = Issuing::with(Options { faults, ..Options::default() }).await;
-    let program = issuing
-        .program()
-        .with("EMBOSSER__STRIPE__CALL_SECONDS_MAX", "3")
-        .with("EMBOSSER__STRIPE__TOTAL_TIMEOUT_SECONDS", "3")
-        .with("EMBOSSER__STRIPE__LIST_LAG_SECONDS", "0.1");
+    let (issuing, program) = issuing_with(faults).await;
     let mut text = format!("row_id,type,currency,cardholder,pin[encrypted_number],{}\n", people_header());
     for number in 0..PEOPLE {
         let jwe = jwe(&issuing, &format!("{:04}", 1000 + number)).await;

@@ -248,6 +248,7 @@ fn pins_in_the_clear_get_in_under_no_heading() {
         ("[columns]\nPIN = 'pin[encrypted_number]'\n", false),
         ("[columns]\nPIN = 'metadata[pin]'\n", true),
         ("[columns]\nPIN = 'pin[choose]'\n", true),
+        ("[columns]\nPIN = 'pin[encrypted_number]'\ntype = '4711'\n", true),
         ("[columns]\nPIN = 'pin[encrypted_number]'\n[defaults]\nstatus = '4711'\n", true),
     ] {
         let manifest =

@@ -7,9 +7,9 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use embosser::sandbox::{Faults, Options};
-use support::issuing::{Issuing, said};
-use support::people::{jwes, people_header, person, results};
+use embosser::sandbox::Faults;
+use support::issuing::said;
+use support::people::{issuing_with, jwes, people_header, person, results};
 use support::{expect_exit, was_killed};
 
 const PEOPLE: usize = 2000;
@@ -24,12 +24,7 @@ fn pin(number: usize) -> String {
 async fn nobody_is_forgotten_or_made_twice() {
     // A tenth of all calls goes wrong: before and after they had their effect, and without an answer.
     let faults = Faults { error_after: 0.03, drop_after: 0.03, error_before: 0.04, ..Faults::default() };
-    let issuing = Issuing::with(Options { faults, ..Options::default() }).await;
-    let program = issuing
-        .program()
-        .with("EMBOSSER__STRIPE__CALL_SECONDS_MAX", "3")
-        .with("EMBOSSER__STRIPE__TOTAL_TIMEOUT_SECONDS", "3")
-        .with("EMBOSSER__STRIPE__LIST_LAG_SECONDS", "0.1");
+    let (issuing, program) = issuing_with(faults).await;
     let mut text = format!("row_id,type,currency,pin[encrypted_number],{}\n", people_header());
     for (number, jwe) in jwes(&issuing, (0..PEOPLE).map(pin)).await.into_iter().enumerate() {
         text += &format!("E{number},virtual,eur,{jwe},{}\n", person(number));

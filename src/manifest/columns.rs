@@ -88,7 +88,7 @@ impl ColumnMap {
         for (heading, column) in written.columns {
             let (heading, column) = (trimmed(&heading).to_owned(), trimmed(&column).to_owned());
             if heading.is_empty() {
-                return Err(format!("[columns] has a heading without a name, for {column:?}"));
+                return Err("[columns] has a heading without a name".into());
             }
             if !column.is_empty()
                 && let Some(other) = of_column.insert(column.clone(), heading.clone())
@@ -124,9 +124,7 @@ impl ColumnMap {
             let mut compared_words = Words::new();
             for (word, value) in words {
                 if compared_words.insert(compared(&word), value.into_text()).is_some() {
-                    return Err(format!(
-                        "[values.{column:?}] has {word:?} twice, but for blanks and capitals"
-                    ));
+                    return Err(format!("[values.{column:?}] has a word twice, but for blanks and capitals"));
                 }
             }
             map.values.insert(column, compared_words);
@@ -216,7 +214,10 @@ mod tests {
             ("[defaults]\n'pin[encrypted_number]' = 'eyJ'\n", "each row needs its own"),
             ("[defaults]\ntype = ['virtual']\n", "a whole number, true or false"),
             ("[values.card]\nA = 'ic_1'\n", "taken as it is"),
-            ("[values.type]\nA = 'virtual'\na = 'physical'\n", "twice, but for blanks and capitals"),
+            (
+                "[values.type]\nA = 'virtual'\na = 'physical'\n",
+                "has a word twice, but for blanks and capitals",
+            ),
         ] {
             let error = ColumnMap::parse(text).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");

@@ -184,10 +184,11 @@ impl Naming<'_> {
                 Err(FieldProblem::new(heading, "duplicate_column", reason))
             }
             _ => self.holds_of(name).map_err(|problem| match mapped {
-                Some(name) => FieldProblem {
-                    reason: format!("is {name:?} by the columns file, which {}", problem.reason),
-                    ..problem
-                },
+                Some(name) => {
+                    let name = if may_be_a_pin(name) { "something".into() } else { format!("{name:?}") };
+                    let reason = format!("is {name} by the columns file, which {}", problem.reason);
+                    FieldProblem { reason, ..problem }
+                }
                 None if self.map.is_some() && problem.code == "unknown_parameter" => FieldProblem {
                     reason: format!(
                         "{}, and the columns file says nothing of it: add it there, with an empty text to leave it out",

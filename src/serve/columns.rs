@@ -1,5 +1,6 @@
 //! Columns files that uploads name: `staff` is `staff.toml` in the configured folder, read anew each time.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,23 +13,16 @@ const ENDING: &str = ".toml";
 const NAME_MAX: usize = 64;
 
 /// The names that can be asked for, in order.
-pub(super) async fn names(folder: Option<&Path>) -> Vec<String> {
+pub(super) async fn names(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    let Some(folder) = folder else { return names };
-    match tokio::fs::read_dir(folder).await {
-        Ok(mut files) => {
-            while let Ok(Some(file)) = files.next_entry().await {
-                let name = file.file_name();
-                let name = name.to_str().and_then(|name| name.strip_suffix(ENDING));
-                names.extend(name.filter(|name| is_name(name)).map(str::to_owned));
-            }
-        }
-        Err(error) => {
-            tracing::warn!(%error, folder = %folder.display(), "http.columns_directory cannot be read")
-        }
+    let mut files = tokio::fs::read_dir(folder).await?;
+    while let Some(file) = files.next_entry().await? {
+        let name = file.file_name();
+        let name = name.to_str().and_then(|name| name.strip_suffix(ENDING));
+        names.extend(name.filter(|name| is_name(name)).map(str::to_owned));
     }
     names.sort();
-    names
+    Ok(names)
 }
 
 /// The one of this name.
@@ -37,7 +31,12 @@ pub(super) async fn named(folder: Option<&Path>, name: &str) -> Result<Arc<Colum
     let Some(folder) = folder else {
         return refused("this server has no columns files; http.columns_directory is not set".into());
     };
-    let known = names(Some(folder)).await;
+    let known = match names(folder).await {
+        Ok(known) => known,
+        Err(error) => {
+            return refused(format!("the folder http.columns_directory cannot be read: {}", error.kind()));
+        }
+    };
     if !known.iter().any(|known| known == name) {
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         return refused(format!("there is no columns file of that name; there are: {known}"));

@@ -3,9 +3,21 @@
 use std::collections::BTreeMap;
 
 use embosser::encrypt::encrypt_pin;
+use embosser::sandbox::{Faults, Options};
 
-use super::http_client;
 use super::issuing::Issuing;
+use super::{Program, http_client};
+
+/// Stripe with these faults, and a program that soon knows that a call has ended.
+pub async fn issuing_with(faults: Faults) -> (Issuing, Program) {
+    let issuing = Issuing::with(Options { faults, ..Options::default() }).await;
+    let program = issuing
+        .program()
+        .with("EMBOSSER__STRIPE__CALL_SECONDS_MAX", "3")
+        .with("EMBOSSER__STRIPE__TOTAL_TIMEOUT_SECONDS", "3")
+        .with("EMBOSSER__STRIPE__LIST_LAG_SECONDS", "0.1");
+    (issuing, program)
+}
 
 pub const ADDRESS: &str = "cardholder[billing][address]";
 
