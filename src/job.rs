@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::clock::Time;
 use crate::content::hex;
 pub use crate::content::{Content, Fingerprint};
-use crate::operation::{Operation, Request};
+use crate::operation::{Operation, Person, Request};
 use crate::pin::PinJwe;
 
 /// Longest job id or batch name, in bytes: both become Stripe metadata values, which hold 500 characters.
@@ -213,6 +213,14 @@ impl Step {
     }
 }
 
+/// Both notes, if there are two.
+pub(crate) fn both(first: Option<String>, second: Option<String>) -> Option<String> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+        (first, second) => first.or(second),
+    }
+}
+
 /// Where in a manifest a job came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -245,6 +253,8 @@ pub struct Job {
     pub waiting: Option<OwnedSemaphorePermit>,
     /// Told beside its end: how it is known to differ from what was asked for, for instance.
     pub note: Option<String>,
+    /// What is told of its cardholder: recorded with its end.
+    pub(crate) of_cardholder: Option<String>,
     /// Whether the card that it replaces is still to be cancelled, before anything else.
     cancels_first: bool,
     taken: Instant,
@@ -275,6 +285,7 @@ impl Job {
             deadline: None,
             waiting: None,
             note: None,
+            of_cardholder: None,
             cancels_first: request.cancels_replaced(),
             taken: Instant::now(),
             step: Step::Last(request.operation()),
@@ -306,6 +317,34 @@ impl Job {
         first.waiting = self.waiting.take();
         first.taken = self.taken;
         Some(first)
+    }
+
+    /// The step of a person who may have other jobs: one for all of them, under a name that follows from who it is. None if
+    /// each job has its own.
+    pub(crate) fn id_of_person(&self) -> Option<JobId> {
+        JobId::new(format!("person/{}", self.person()?.identity()?)).ok()
+    }
+
+    /// All that tells its person, as names in their order; jobs that share one of these are for one person, or for two of whom
+    /// somebody has to say so.
+    pub(crate) fn signs_of_person(&self) -> Vec<JobId> {
+        let person = self.person();
+        let keys = person.iter().flat_map(|person| person.keys());
+        let mut signs: Vec<_> =
+            keys.filter_map(|(_, key)| JobId::new(format!("sign/{}", hex(key))).ok()).collect();
+        signs.sort_unstable();
+        signs
+    }
+
+    /// Whose cardholder it creates, if the person keeps one that is there.
+    fn person(&self) -> Option<Person> {
+        let is_shared = self.request.operation() == Operation::CreateCardholder && self.request.reuses();
+        is_shared.then(|| self.request.person())
+    }
+
+    /// Under another name.
+    pub(crate) fn named(self, id: JobId) -> Self {
+        Self { id, ..self }
     }
 
     /// The same job without its PIN, to wait for another one.

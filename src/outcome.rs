@@ -102,6 +102,9 @@ pub struct Cardholder {
     pub id: String,
     /// `active` or `inactive`.
     pub status: Option<String>,
+    /// What Stripe still needs to know before a card can be active, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<String>,
 }
 
 /// A card that Stripe made.

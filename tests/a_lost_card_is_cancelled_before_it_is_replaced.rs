@@ -124,7 +124,7 @@ async fn how_cards_stand_is_looked_at_before_anything_is_done() {
     for part in [
         "line 2, column replacement_for: ic_sandbox00000001 is cancelled already",
         "line 3, column replacement_for: ic_sandbox00000002 must be cancelled before",
-        "2 cards looked at: 2 problems.",
+        "2 cards and 1 cardholder looked at: 2 problems.",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }

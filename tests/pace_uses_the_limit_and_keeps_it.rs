@@ -170,8 +170,9 @@ async fn claim<F: Future<Output = Result<String, Unmet>>>(name: &str, attempt: i
         match result {
             Ok(said) => return eprintln!("{name}: {said}"),
             Err(Unmet { said, sent_in }) => {
-                let told =
-                    format!("{name}: {said}; a core was late {late} times; those seconds' calls: {sent_in:.4?} s");
+                let told = format!(
+                    "{name}: {said}; a core was late {late} times; those seconds' calls: {sent_in:.4?} s"
+                );
                 assert!(may_be_spoilt(&sent_in, late), "{told}");
                 eprintln!("{told}; so once more");
             }

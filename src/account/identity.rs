@@ -9,7 +9,7 @@ use crate::ledger::{Kind, Ledger, LedgerError, Only, Scope, State};
 use crate::line::limiter_of;
 use crate::outcome::Output;
 use crate::pace::{Answered as Paced, Endpoint, Pace, Waited};
-use crate::stripe::{AccountAnswer, CardAnswer};
+use crate::stripe::{AccountAnswer, FoundAnswer};
 
 /// Waits before the account is asked again.
 const ASK_AGAIN: Backoff = Backoff::between(Duration::from_millis(250), Duration::from_secs(5));
@@ -157,12 +157,12 @@ impl Access {
             for row in page {
                 let State::Done(Output::Issued(card)) = &row.state else { continue };
                 let paced = paced(pace, self.client.card(&card.id), |answer| match answer {
-                    CardAnswer::Failed(reason) => Paced::Failed(reason.clone()),
-                    CardAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
+                    FoundAnswer::Failed(reason) => Paced::Failed(reason.clone()),
+                    FoundAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
                     _ => Paced::Accepted,
                 });
                 match paced.await {
-                    Some(CardAnswer::Found(_)) => {
+                    Some(FoundAnswer::Found(_)) => {
                         tracing::info!(
                             from = former.as_str(),
                             to = scope.as_str(),
@@ -171,17 +171,17 @@ impl Access {
                         return Ok(ledger.rename_scope(former, scope).await?);
                     }
                     // Another account's.
-                    Some(CardAnswer::Missing) => return Ok(()),
-                    Some(CardAnswer::Limited(limit)) => {
+                    Some(FoundAnswer::Missing) => return Ok(()),
+                    Some(FoundAnswer::Limited(limit)) => {
                         return Err(ScopeError::Unreachable(format!(
                             "Stripe limits: {}; run it again",
                             limit.word()
                         )));
                     }
                     Some(
-                        CardAnswer::Failed(reason)
-                        | CardAnswer::Forbidden(reason)
-                        | CardAnswer::KeyRejected(reason),
+                        FoundAnswer::Failed(reason)
+                        | FoundAnswer::Forbidden(reason)
+                        | FoundAnswer::KeyRejected(reason),
                     ) => {
                         return Err(ScopeError::Unreachable(format!(
                             "whose the ledger's cards are could not be asked: {reason}; run it again"

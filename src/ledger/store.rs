@@ -129,6 +129,8 @@ struct StoredOutput<'a> {
     changed: Vec<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needs: Option<Cow<'a, str>>,
 }
 
 impl Kind {
@@ -285,6 +287,7 @@ fn stored(output: &Output) -> String {
             cardholder: card.cardholder.as_deref().map(Cow::from),
             changed: card.changed.iter().map(Cow::from).collect(),
             status: None,
+            needs: None,
         },
         Output::Created(cardholder) => StoredOutput {
             id: cardholder.id.as_str().into(),
@@ -294,6 +297,7 @@ fn stored(output: &Output) -> String {
             cardholder: None,
             changed: Vec::new(),
             status: cardholder.status.as_deref().map(Cow::from),
+            needs: cardholder.needs.as_deref().map(Cow::from),
         },
     };
     serde_json::to_string(&stored).expect("strings and integers always serialise")
@@ -315,6 +319,7 @@ fn output_from(operation: Operation, text: &str) -> Option<Output> {
         Operation::CreateCardholder => Output::Created(Cardholder {
             id: stored.id.into_owned(),
             status: stored.status.map(Cow::into_owned),
+            needs: stored.needs.map(Cow::into_owned),
         }),
     })
 }

@@ -3,7 +3,7 @@
 //! Who finds it held by another process waits, and says by whom. Between two jobs that follow closely it is kept, so that
 //! neither pays for it. Whether it still is ours is asked before each attempt is recorded.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ struct Shared {
     users: AtomicUsize,
     /// Whether it is held: told before `users` is looked at, as each user counts itself before it looks here.
     held: AtomicBool,
+    /// How often it was taken.
+    times: AtomicU64,
     /// Whether a task watches for its idleness.
     watched: AtomicBool,
     lease: tokio::sync::Mutex<Option<Lease>>,
@@ -73,11 +75,17 @@ impl LineLease {
             idle,
             users: AtomicUsize::new(0),
             held: AtomicBool::new(false),
+            times: AtomicU64::new(0),
             watched: AtomicBool::new(false),
             lease: tokio::sync::Mutex::new(None),
             blocked_by: Mutex::new(None),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// How often it was taken so far: as long as that is the same, nobody else has called for the account.
+    pub(super) fn times(&self) -> u64 {
+        self.shared.times.load(Ordering::SeqCst)
     }
 
     /// Waits for the lease, for as long as another process holds it, or until work stops.
@@ -151,6 +159,7 @@ impl LineLease {
         let shared = &self.shared;
         shared.pace.hold(ours.calls_from());
         *place = Some(ours);
+        shared.times.fetch_add(1, Ordering::SeqCst);
         shared.held.store(true, Ordering::SeqCst);
         self.watch_idleness();
     }

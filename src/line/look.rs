@@ -38,14 +38,14 @@ const LISTINGS_MAX: usize = 512;
 
 /// What is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Of {
+pub(super) struct Of {
     place: Place,
     /// Of what was made since a moment (Unix seconds), where the place is all of the account's; else of all.
     since: Option<i64>,
 }
 
 impl Of {
-    fn all(place: Place) -> Self {
+    pub(super) fn all(place: Place) -> Self {
         Self { place, since: None }
     }
 
@@ -284,7 +284,7 @@ async fn read(
     Ok(Ok(()))
 }
 
-async fn page(
+pub(super) async fn page(
     line: &Line,
     of: &Of,
     after: Option<&str>,

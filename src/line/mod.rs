@@ -15,6 +15,7 @@ mod lease;
 mod limiter;
 mod look;
 mod options;
+pub mod people;
 mod refusals;
 mod standing;
 mod steps;
@@ -43,6 +44,7 @@ use decision::{Rules, Sighting};
 use job_locks::{JobLock, Queued};
 use lease::LineLease;
 use look::Looks;
+use people::People;
 use refusals::Refusals;
 use vet::Batches;
 
@@ -53,8 +55,9 @@ pub(crate) use job_locks::JobLocks;
 pub use lease::LeaseUse;
 pub(crate) use limiter::{endpoint_of, limiter_of};
 pub use options::{CarriedOnly, Options};
+pub use people::list_cardholders;
 pub use refusals::OnSameRefusals;
-pub use standing::standing_of;
+pub use standing::{cardholder_of, standing_of};
 
 /// Most rows with unknown ends that are remembered from one visit to the next: a bound on memory. For one that is not, the
 /// wait for the end of its calls begins again.
@@ -143,10 +146,12 @@ pub struct Line {
     parts: Parts,
     keys: KeyReader,
     locks: JobLocks,
-    /// Which cards are being changed; under the names of cards.
-    changes: JobLocks,
+    /// Which cards are being changed, and whose cardholders are being created; under the names of cards, and of what tells a
+    /// person.
+    exclusive: JobLocks,
     lease: LineLease,
     looks: Looks,
+    people: People,
     batches: Batches,
     refusals: Refusals,
     sightings: Mutex<HashMap<(JobId, Step), (Version, Sighting)>>,
@@ -239,9 +244,10 @@ impl Line {
         Self {
             keys: KeyReader::default(),
             locks: JobLocks::default(),
-            changes: JobLocks::default(),
+            exclusive: JobLocks::default(),
             lease,
             looks: Looks::default(),
+            people: People::default(),
             batches: Batches::default(),
             refusals: Refusals::new(parts.same_refusals.0),
             sightings: Mutex::default(),
@@ -375,7 +381,7 @@ impl Line {
     }
 
     fn queued_change(&self, job: &Job) -> Option<Queued> {
-        changes::card_of(job).map(|card| self.changes.queue(&card))
+        changes::card_of(job).map(|card| self.exclusive.queue(&card))
     }
 
     /// Takes a job down the line to its end. The same id twice at once is carried one after the other, so that the
@@ -480,7 +486,7 @@ impl Line {
 
 /// What a reader must know beside a recorded card that is not wholly what a job asks for.
 pub(crate) fn note_beside(job: &Job, row: &Row) -> Option<String> {
-    carry::note_of(job, row, None)
+    carry::note_of_done(job, row)
 }
 
 /// The one line that the log has of each job.

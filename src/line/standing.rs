@@ -1,26 +1,49 @@
-//! How a card stands at Stripe: one question, in its turn of the pace.
+//! How a card or a cardholder stands at Stripe: one question, in its turn of the pace.
 
 use super::limiter_of;
 use crate::pace::{Answered, Endpoint, Pace, Waited};
-use crate::stripe::{Client, StandingAnswer};
+use crate::stripe::{Client, FoundAnswer, LimitReason, StandingAnswer};
 
-/// Asks how a card stands; again where a limiter turned the question away.
-pub async fn standing_of(pace: &Pace, client: &Client, card: &str) -> StandingAnswer {
+/// Asks a question in its turn; again where a limiter turned it away. None if the pace is closed.
+pub(super) async fn in_turn<T, F: Future<Output = T>>(
+    pace: &Pace,
+    endpoint: Endpoint,
+    ask: impl Fn() -> F,
+    came_to: impl Fn(&T) -> Result<Answered, LimitReason>,
+) -> Option<T> {
     loop {
-        let Ok(turn) = pace.turn(Endpoint::Retrieve).await else {
-            return StandingAnswer::Failed("the pace is closed".into());
-        };
+        let turn = pace.turn(endpoint).await.ok()?;
         let Waited::Permit(mut permit) = turn.permit().await else { continue };
         permit.departure().left();
-        let (answer, limited) = client.standing(card).await;
-        match (limited, &answer) {
-            (Some(reason), _) => {
-                permit.answered(Answered::Limited(limiter_of(reason)));
-                continue;
+        let answer = ask().await;
+        match came_to(&answer) {
+            Err(reason) => permit.answered(Answered::Limited(limiter_of(reason))),
+            Ok(answered) => {
+                permit.answered(answered);
+                return Some(answer);
             }
-            (None, StandingAnswer::Failed(reason)) => permit.answered(Answered::Failed(reason.clone())),
-            (None, _) => permit.answered(Answered::Accepted),
         }
-        return answer;
     }
+}
+
+/// Asks how a card stands.
+pub async fn standing_of(pace: &Pace, client: &Client, card: &str) -> StandingAnswer {
+    let came_to = |(answer, limited): &(StandingAnswer, Option<LimitReason>)| match (limited, answer) {
+        (Some(reason), _) => Err(*reason),
+        (None, StandingAnswer::Failed(reason)) => Ok(Answered::Failed(reason.clone())),
+        (None, _) => Ok(Answered::Accepted),
+    };
+    let asked = in_turn(pace, Endpoint::Retrieve, || client.standing(card), came_to).await;
+    asked.map_or_else(|| StandingAnswer::Failed("the pace is closed".into()), |(answer, _)| answer)
+}
+
+/// Asks for a cardholder.
+pub async fn cardholder_of(pace: &Pace, client: &Client, id: &str) -> FoundAnswer {
+    let came_to = |answer: &FoundAnswer| match answer {
+        FoundAnswer::Limited(reason) => Err(*reason),
+        FoundAnswer::Failed(reason) => Ok(Answered::Failed(reason.clone())),
+        _ => Ok(Answered::Accepted),
+    };
+    let asked = in_turn(pace, Endpoint::Retrieve, || client.cardholder(id), came_to).await;
+    asked.unwrap_or_else(|| FoundAnswer::Failed("the pace is closed".into()))
 }

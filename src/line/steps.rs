@@ -1,4 +1,5 @@
-//! A job's steps, one after the other. Each is recorded for itself, and done once.
+//! A job's steps, one after the other. Each is recorded for itself, and done once; a person's cardholder once for all the jobs
+//! that are for that person.
 
 use super::job_locks::Queued;
 use super::{CarriedOnly, Line, Options, await_pin, carry};
@@ -117,7 +118,7 @@ async fn carry_both(
 /// line stopped.
 async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> Option<Option<Ended>> {
     let Some(first) = job.take_first() else { return Some(None) };
-    let known = known_of(line, &first).await?;
+    let (first, known) = first_of(line, first).await?;
     let of_first = Options {
         given_up: options.given_up.clone(),
         gate: options.gate,
@@ -126,7 +127,10 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
     };
     let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;
     match ended.outcome {
-        Outcome::Done(Output::Created(cardholder)) => job.request.set_cardholder(&cardholder.id),
+        Outcome::Done(Output::Created(cardholder)) => {
+            job.request.set_cardholder(&cardholder.id);
+            job.of_cardholder = ended.note;
+        }
         // The card that is replaced is cancelled.
         Outcome::Done(_) => {}
         // The job has no effect then, and is recorded as one that has none.
@@ -138,6 +142,21 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
         Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => return Some(Some(ended)),
     }
     Some(None)
+}
+
+/// A job's first step, and what is known of it. A person's is all their jobs', unless the job has begun one of its own: an earlier
+/// version did.
+async fn first_of(line: &Line, first: Job) -> Option<(Job, Option<Box<Row>>)> {
+    let known = known_of(line, &first).await?;
+    let is_own = known.as_ref().is_some_and(|row| !matches!(row.state, State::Refused(_)));
+    match first.id_of_person().filter(|_| !is_own) {
+        None => Some((first, known)),
+        Some(person) => {
+            let first = first.named(person);
+            let known = known_of(line, &first).await?;
+            Some((first, known))
+        }
+    }
 }
 
 /// What the ledger says of a step. The outer `None` if it does not serve, which halts the line.

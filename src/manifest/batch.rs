@@ -104,7 +104,7 @@ impl Jobs {
         let place = Place { row: row.number, row_id: row.row_id };
         let mut job = Job::new(id, self.batch.clone(), Some(place), row.request, row.pin);
         if let Some(first) = row.first {
-            job = job.after(first);
+            job = job.after(first.reusing());
         }
         job.note = recognised.map(super::recognise::Recognised::note);
         Ok(job)

@@ -7,7 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::header::Column;
-use super::likeness::{Alike, Likeness};
+use super::likeness::{Alike, Findings, Likeness};
 use super::names::{Hasher, NameHash, Names, Repeat};
 use super::plan::{Good, Subject};
 use super::{
@@ -108,13 +108,23 @@ impl Checker {
                 self.hand_over(each);
             }
         }
-        let (warnings, count, note) = self.alike.findings(&names.near(), &lines);
+        let Findings { problems, warnings, warning_count, boxes, people, shared } =
+            self.alike.findings(&names.near(), &lines);
+        self.report.cardholders = self.report.cardholders.saturating_sub(shared);
+        for (problem, good) in problems {
+            // Its cardholder is taken off already.
+            self.count(Good { person: false, ..good }, |count| *count -= 1);
+            self.report.invalid_rows += 1;
+            self.add_problems(&[self.called(problem)]);
+            if let Some(each) = each.as_mut().filter(|_| self.report.problems.len() >= PROBLEMS_MAX) {
+                self.hand_over(each);
+            }
+        }
         let warnings: Vec<Problem> = warnings.into_iter().map(|warning| self.called(warning)).collect();
         self.add_warnings(&warnings);
-        self.report.warning_count += count - warnings.len() as u64;
-        if note.is_some() {
-            self.report.boxes = note;
-        }
+        self.report.warning_count += warning_count - warnings.len() as u64;
+        self.report.boxes = boxes.or(self.report.boxes.take());
+        self.report.people = people.or(self.report.people.take());
         if let Some(each) = each {
             self.hand_over(each);
         }
@@ -126,7 +136,7 @@ impl Checker {
         if let Some(name) = name {
             self.names.add(name, line, self.report.rows, Some(good));
         }
-        self.alike.add(likeness, (line, self.report.rows));
+        self.alike.add(likeness, good, (line, self.report.rows));
         self.count(good, |count| *count += 1);
     }
 
@@ -208,7 +218,7 @@ impl Checker {
                 if let Some(digest) = &mut self.digest {
                     row.digest(|bytes| digest.update(bytes));
                 }
-                self.alike.add(row.likeness, (line, number));
+                self.alike.add(row.likeness, Good::of(row), (line, number));
                 self.count(Good::of(row), |count| *count += 1);
             }
             Err(row) => {

@@ -8,8 +8,11 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use super::header::{Column, Holds};
 use super::names::{Positions, Repeat, Short, expected, index, pairs, short};
-use super::{Problem, ROW_ID, Severity};
-use crate::operation::PIN;
+use super::people::{OfPeople, People, Somebody};
+use super::plan::Good;
+use super::{Problem, ROW_ID, Severity, counted};
+use crate::operation::kind::Kind;
+use crate::operation::{ADDRESS, Details, PIN, Person, plain};
 
 /// Cards that Stripe puts into one box at most.
 const BOX_CARDS_MAX: u64 = 2000;
@@ -24,7 +27,7 @@ pub(super) struct Likeness {
     /// What it asks for, if that is for somebody.
     content: Option<u64>,
     /// Who is created for it, if somebody is.
-    person: Option<u64>,
+    person: Option<Somebody>,
     /// The box that its card is sent in, and the address of that, if it is sent with others.
     in_box: Option<(u64, u64)>,
 }
@@ -37,9 +40,14 @@ pub(super) struct Likes {
     content: Vec<usize>,
     /// Who gets the card, or which card it is.
     somebody: Vec<usize>,
+    person: Vec<usize>,
     email: Option<usize>,
-    /// A person's name and address, where there is no e-mail address.
-    name_and_address: Vec<usize>,
+    phone: Option<usize>,
+    name: Option<usize>,
+    /// Where a person lives, in the order of [`ADDRESS`].
+    home: [Option<usize>; ADDRESS.len()],
+    /// Whether a person who has a cardholder keeps it.
+    reuse: Option<usize>,
     shipping_type: Option<usize>,
     address: Vec<usize>,
     recipient: Option<usize>,
@@ -59,10 +67,12 @@ impl Likes {
                 holds_something(column)
                     && (column.name.starts_with("cardholder") || column.holds == Holds::Card)
             }),
+            person: wanted(&|column| column.name.starts_with("cardholder[")),
             email: place("cardholder[email]"),
-            name_and_address: wanted(&|column| {
-                column.name == "cardholder[name]" || column.name.starts_with("cardholder[billing][address][")
-            }),
+            phone: place("cardholder[phone_number]"),
+            name: place("cardholder[name]"),
+            home: ADDRESS.map(|part| place(&part.replacen("billing", "cardholder[billing]", 1))),
+            reuse: place("cardholder[reuse]"),
             shipping_type: place("shipping[type]"),
             address: wanted(&|column| {
                 column.name.starts_with("shipping[address][") || column.name == "shipping[business_name]"
@@ -82,14 +92,19 @@ impl Likes {
             hasher.finish()
         };
         let has_some = |columns: &[usize]| columns.iter().any(|at| !cell(*at).is_empty());
-        let email = self.email.filter(|at| !cell(*at).is_empty());
-        let person = match email {
-            Some(at) if cell(at).bytes().any(|byte| byte.is_ascii_uppercase()) => {
-                Some(self.hasher.hash_one(cell(at).to_ascii_lowercase()))
-            }
-            Some(at) => Some(self.hasher.hash_one(cell(at))),
-            None => has_some(&self.name_and_address).then(|| hash(&self.name_and_address)),
-        };
+        let is_person = has_some(&self.person)
+            && !self.reuse.is_some_and(|at| Kind::Boolean.canonical(cell(at)).eq_ignore_ascii_case("false"));
+        let person = is_person.then(|| {
+            let given = |at: Option<usize>| at.map(cell);
+            let person = Person::of(&Details {
+                name: given(self.name),
+                email: given(self.email),
+                phone: given(self.phone),
+                address: self.home.map(given),
+            });
+            let details = self.person.iter().map(|at| plain(cell(*at))).collect::<Vec<_>>();
+            Somebody::of(&person, self.hasher.hash_one(details))
+        });
         let is_for_somebody = has_some(&self.somebody);
         let in_box = self.shipping_type.filter(|at| cell(*at) == "bulk").map(|_| {
             let address = hash(&self.address);
@@ -127,8 +142,7 @@ impl Seen {
 pub(super) struct Alike {
     /// What each asks for.
     contents: Seen,
-    /// Who is created for each.
-    people: Seen,
+    people: People,
     boxes: HashMap<u64, u64>,
     addresses: HashMap<u64, u64>,
     /// Line and number of the first row whose card is sent with others.
@@ -141,13 +155,13 @@ impl Alike {
         self.contents.hashes.reserve(expected(rows));
     }
 
-    pub(super) fn add(&mut self, likeness: Likeness, (line, number): (u64, u64)) {
+    pub(super) fn add(&mut self, likeness: Likeness, good: Good, (line, number): (u64, u64)) {
         let Likeness { content, person, in_box } = likeness;
         if let Some(content) = content {
             self.contents.add(content, (line, number));
         }
         if let Some(person) = person {
-            self.people.add(person, (line, number));
+            self.people.add(person, good, (line, number));
         }
         if let Some((in_box, address)) = in_box {
             *self.boxes.entry(in_box).or_default() += 1;
@@ -156,19 +170,15 @@ impl Alike {
         }
     }
 
-    /// What is found once all were added: the warnings that are told, how many there are, and a note. `near` are rows whose names
-    /// are near, and `duplicates` the lines of those whose names stand twice: of them nothing more is said.
-    pub(super) fn findings(
-        &mut self,
-        near: &[Repeat],
-        duplicates: &[u64],
-    ) -> (Vec<Problem>, u64, Option<String>) {
+    /// What is found once all were added. `near` are rows whose names are near, and `duplicates` the lines of those whose names
+    /// stand twice: of them nothing more is said.
+    pub(super) fn findings(&mut self, near: &[Repeat], duplicates: &[u64]) -> Findings {
         let mut contents = std::mem::take(&mut self.contents).repeats();
         contents.retain(|row| duplicates.binary_search(&row.line).is_err());
-        let mut people = std::mem::take(&mut self.people).repeats();
         let is_told = |row: &Repeat| contents.binary_search_by_key(&row.line, |content| content.line).is_ok();
-        people.retain(|row| duplicates.binary_search(&row.line).is_err() && !is_told(row));
-        let mut count = (near.len() + contents.len() + people.len()) as u64;
+        let OfPeople { problems, twice, differing, shared } =
+            std::mem::take(&mut self.people).findings(duplicates, is_told);
+        let mut count = (near.len() + contents.len() + twice.len() + differing.len()) as u64;
         let near = near.iter().take(TOLD_MAX).map(|Repeat { line, number, first }| {
             let reason =
                 format!("differs from the row_id on line {first} in blanks, capitals or zeros alone; are they two rows?");
@@ -179,15 +189,20 @@ impl Alike {
                 format!("asks for the same as line {first}, for the same person; is one of them too many?");
             warning((line, number), "", "same_as_another", reason)
         });
-        let people = people.into_iter().take(TOLD_MAX).map(|Repeat { line, number, first }| {
+        let twice = twice.into_iter().take(TOLD_MAX).map(|Repeat { line, number, first }| {
             let reason = format!(
-                "has the e-mail address, or the name and address, of line {first}, and each of these rows creates a cardholder; \
-                 if they are one person, create the cardholder with the first row and give its id in the column cardholder of \
-                 the others"
+                "is the person of line {first}, and each of these rows creates a cardholder; is one of them too many?"
             );
             warning((line, number), "", "same_person", reason)
         });
-        let mut warnings: Vec<Problem> = near.chain(contents).chain(people).collect();
+        let differing = differing.into_iter().take(TOLD_MAX).map(|Repeat { line, number, first }| {
+            let reason = format!(
+                "is the person of line {first}, of whom other details stand here; the person gets one cardholder, with the \
+                 details of whichever row comes first"
+            );
+            warning((line, number), "", "person_differs", reason)
+        });
+        let mut warnings: Vec<Problem> = near.chain(contents).chain(twice).chain(differing).collect();
         let in_boxes = |counts: &HashMap<u64, u64>| -> u64 {
             counts.values().map(|cards| cards.div_ceil(BOX_CARDS_MAX)).sum()
         };
@@ -210,8 +225,26 @@ impl Alike {
         }
         (self.boxes, self.addresses, self.first_in_box) = Default::default();
         warnings.sort_by_key(|warning| warning.line);
-        (warnings, count, note)
+        let people = (shared > 0).then(|| {
+            let rows = counted(shared, "row");
+            let verb = if shared == 1 { "is" } else { "are" };
+            format!("{rows} {verb} for people of rows before them: each person gets one cardholder.")
+        });
+        Findings { problems, warnings, warning_count: count, boxes: note, people, shared }
     }
+}
+
+/// What is found of rows beside each other.
+pub(super) struct Findings {
+    /// Each with what its row counts as.
+    pub(super) problems: Vec<(Problem, Good)>,
+    /// Those that are told.
+    pub(super) warnings: Vec<Problem>,
+    pub(super) warning_count: u64,
+    pub(super) boxes: Option<String>,
+    pub(super) people: Option<String>,
+    /// Rows for which no cardholder is created, as one is for a row before them.
+    pub(super) shared: u64,
 }
 
 fn warning((line, number): (u64, u64), column: &str, code: &'static str, reason: String) -> Problem {

@@ -16,6 +16,7 @@ mod headings;
 mod likeness;
 mod lint;
 mod names;
+mod people;
 mod plan;
 mod problem;
 pub mod proposal;

@@ -40,6 +40,8 @@ pub struct CheckReport {
     pub sheet: Option<String>,
     /// The boxes in which cards are sent that are sent together, in words.
     pub boxes: Option<String>,
+    /// How many rows are for people of other rows, in words.
+    pub people: Option<String>,
     /// Whether there is a column of amounts.
     pub has_amounts: bool,
     /// Columns without a heading and anything in them, which were left out.
@@ -92,6 +94,7 @@ impl CheckReport {
                 "Amounts are in the currency's smallest unit: 50000 is 500.00 EUR, and 50000 JPY.".to_owned(),
             );
         }
+        notes.extend(self.people.clone());
         notes.extend(self.boxes.clone());
         if self.pins_to_choose > 0 {
             notes.push(format!(

@@ -32,6 +32,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
         ("name", Kind::Text(TEXT_MAX)),
         ("phone_number", Kind::Text(TEXT_MAX)),
         ("preferred_locales[0]", Kind::OneOf(&["de", "en", "es", "fr", "it"])),
+        ("reuse", Kind::Boolean),
         ("spending_controls[allowed_categories][0]", Kind::OneOf(&CATEGORIES)),
         ("spending_controls[blocked_categories][0]", Kind::OneOf(&CATEGORIES)),
         ("spending_controls[spending_limits][0][amount]", Kind::Amount),

@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use super::Operation;
+use super::person::{Billing, Details, Private};
+use super::{Operation, Person};
 use crate::outcome::{Card, Cardholder, Output};
 
 /// An object of Stripe's, as far as embosser reads it.
@@ -29,6 +30,23 @@ pub struct Found {
     /// Embosser's entries of its metadata.
     #[serde(default)]
     pub metadata: Metadata,
+    #[serde(default, deserialize_with = "if_readable")]
+    name: Option<Private>,
+    #[serde(default, deserialize_with = "if_readable")]
+    email: Option<Private>,
+    #[serde(default, deserialize_with = "if_readable")]
+    phone_number: Option<Private>,
+    #[serde(default, deserialize_with = "if_readable")]
+    billing: Option<Billing>,
+    #[serde(default, deserialize_with = "if_readable")]
+    requirements: Option<Requirements>,
+}
+
+/// What Stripe still needs to know of a cardholder.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+struct Requirements {
+    #[serde(default)]
+    past_due: Option<Vec<String>>,
 }
 
 /// Only the entries that are ours are read.
@@ -60,11 +78,33 @@ impl Found {
     pub fn output(&self, operation: Operation, changed: Vec<String>) -> Output {
         match operation {
             Operation::CreateCardholder => {
-                Output::Created(Cardholder { id: self.id.clone(), status: self.status.clone() })
+                let (id, status) = (self.id.clone(), self.status.clone());
+                Output::Created(Cardholder { id, status, needs: self.needs() })
             }
             Operation::CreateCard => Output::Issued(self.card()),
             Operation::UpdateCard => Output::Updated(Card { changed, ..self.card() }),
         }
+    }
+
+    /// Who the cardholder is.
+    #[must_use]
+    pub fn person(&self) -> Person {
+        Person::of(&Details {
+            name: Private::of(self.name.as_ref()),
+            email: Private::of(self.email.as_ref()),
+            phone: Private::of(self.phone_number.as_ref()),
+            address: self.billing.as_ref().map(Billing::address).unwrap_or_default(),
+        })
+    }
+
+    /// What a reader must know of a cardholder whose cards cannot be used yet.
+    #[must_use]
+    pub fn needs(&self) -> Option<String> {
+        let past_due = self.requirements.as_ref()?.past_due.as_deref()?;
+        (!past_due.is_empty()).then(|| {
+            let needed = past_due.join(", ");
+            format!("Stripe needs more of the cardholder {} before a card can be active: {needed}", self.id)
+        })
     }
 
     fn card(&self) -> Card {
@@ -72,6 +112,15 @@ impl Found {
         let (last4, cardholder) = (self.last4.clone(), self.cardholder.clone());
         Card { id: self.id.clone(), last4, exp_month, exp_year, cardholder, changed: Vec::new() }
     }
+}
+
+/// What an answer may lack, or have otherwise than is known, and still be one.
+fn if_readable<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::de::DeserializeOwned,
+{
+    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
 }
 
 /// Whole, or by its id only.

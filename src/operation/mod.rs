@@ -16,6 +16,7 @@ mod found;
 mod json;
 pub(crate) mod kind;
 pub mod params;
+mod person;
 mod problem;
 mod request;
 mod rules;
@@ -23,9 +24,11 @@ pub mod schema;
 mod update_card;
 
 pub use found::Found;
+pub(crate) use person::{ADDRESS, Details, plain};
+pub use person::{By, Key, Person};
 pub use problem::FieldProblem;
 pub(crate) use request::may_leave_gaps;
-pub use request::{CANCEL_REPLACED, OWN, PIN, PIN_CHOICE, REPLACED_OF_NOBODY, Request};
+pub use request::{CANCEL_REPLACED, OWN, PIN, PIN_CHOICE, REPLACED_OF_NOBODY, REUSE, Request};
 pub use update_card::{CARD_ID, is_card_id};
 
 use kind::Kind;

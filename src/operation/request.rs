@@ -21,6 +21,8 @@ pub struct Request {
     /// Whether its cardholder is to choose the PIN.
     chooses_pin: bool,
     cancels_replaced: bool,
+    /// Whether a cardholder whom the person has already is taken, if that is said.
+    reuses: Option<bool>,
     /// The cardholder, by whom the card can be found again.
     pub cardholder: Option<String>,
     /// The card that is changed, if it is one that exists.
@@ -33,11 +35,13 @@ pub const PIN: &str = "pin[encrypted_number]";
 pub const PIN_CHOICE: &str = "pin[choose]";
 /// Whether the card that is replaced is cancelled first. It is no parameter of Stripe's.
 pub const CANCEL_REPLACED: &str = "cancel_replaced";
+/// Whether a person who has a cardholder already keeps that one, and gets no second. It is no parameter of Stripe's.
+pub const REUSE: &str = "reuse";
 /// Why it stands beside nobody who is to be created.
 pub const REPLACED_OF_NOBODY: &str =
     "is for the card of a cardholder who exists, and this one is to be created";
 /// Parameters that are embosser's own: they say what it does, and are not sent.
-pub const OWN: [&str; 2] = [CANCEL_REPLACED, PIN_CHOICE];
+pub const OWN: [&str; 3] = [CANCEL_REPLACED, PIN_CHOICE, REUSE];
 
 impl Request {
     /// Checks the pairs against Stripe's schema and takes them over. Every problem is told, not only the first.
@@ -135,6 +139,7 @@ impl Request {
             pin: None,
             chooses_pin: false,
             cancels_replaced: false,
+            reuses: None,
             cardholder: None,
             target: None,
         }
@@ -146,6 +151,7 @@ impl Request {
         match path {
             PIN_CHOICE => self.chooses_pin = is_true,
             CANCEL_REPLACED => self.cancels_replaced = is_true,
+            REUSE => self.reuses = Some(is_true),
             _ => return false,
         }
         true
@@ -155,6 +161,24 @@ impl Request {
     #[must_use]
     pub fn cancels_replaced(&self) -> bool {
         self.cancels_replaced
+    }
+
+    /// Whether a person who has a cardholder already keeps that one.
+    #[must_use]
+    pub fn reuses(&self) -> bool {
+        self.reuses == Some(true)
+    }
+
+    /// Whether it says that it wants a cardholder beside whom the person may have.
+    #[must_use]
+    pub fn makes_another(&self) -> bool {
+        self.reuses == Some(false)
+    }
+
+    /// The same; a person keeps a cardholder unless it says otherwise.
+    #[must_use]
+    pub fn reusing(self) -> Self {
+        Self { reuses: self.reuses.or(Some(true)), ..self }
     }
 
     /// Whether its card replaces another.
@@ -188,13 +212,15 @@ impl Request {
     /// The same, but for the PIN.
     #[must_use]
     pub fn without_pin(&self) -> Self {
-        let Self { operation, form, pin: _, chooses_pin, cancels_replaced, cardholder, target } = self;
+        let Self { operation, form, pin: _, chooses_pin, cancels_replaced, reuses, cardholder, target } =
+            self;
         Self {
             operation: *operation,
             form: form.clone(),
             pin: None,
             chooses_pin: *chooses_pin,
             cancels_replaced: *cancels_replaced,
+            reuses: *reuses,
             cardholder: cardholder.clone(),
             target: target.clone(),
         }
@@ -251,6 +277,9 @@ impl Request {
         }
         if self.cancels_replaced {
             nested[CANCEL_REPLACED] = true.into();
+        }
+        if let Some(reuses) = self.reuses {
+            nested[REUSE] = reuses.into();
         }
         nested
     }

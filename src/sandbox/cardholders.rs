@@ -44,6 +44,10 @@ impl Cardholders {
                 "last_name": person["last_name"], "verification": null,
             });
         }
+        let needed = needed(&request);
+        if !needed.is_empty() {
+            object["requirements"] = json!({"disabled_reason": "requirements.past_due", "past_due": needed});
+        }
         if request["company"]["tax_id"].is_string() {
             object["company"] = json!({"tax_id_provided": true});
         }
@@ -77,6 +81,25 @@ impl Cardholders {
         };
         list::list(CARDHOLDERS, newest_first, query, place_of)
     }
+}
+
+/// What Stripe needs to know of a person before a card of theirs can be active, and was not told.
+fn needed(request: &Value) -> Vec<&'static str> {
+    if request["type"] == "company" {
+        return Vec::new();
+    }
+    let person = &request["individual"];
+    [
+        ("individual.dob.day", &person["dob"]["day"]),
+        ("individual.dob.month", &person["dob"]["month"]),
+        ("individual.dob.year", &person["dob"]["year"]),
+        ("individual.first_name", &person["first_name"]),
+        ("individual.last_name", &person["last_name"]),
+    ]
+    .into_iter()
+    .filter(|(_, given)| given.is_null())
+    .map(|(name, _)| name)
+    .collect()
 }
 
 /// A cardholder's object.

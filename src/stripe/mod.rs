@@ -21,7 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::config::{StripeConfig, seconds};
-use crate::operation::{Place, Request as Wanted};
+use crate::operation::{Operation, Place, Request as Wanted};
 use address::{address, host_and_port, is_stripes};
 use outgoing::{Departed, Outgoing};
 use transport::Reply;
@@ -30,7 +30,7 @@ pub use address::host_of;
 pub use answer::Answer;
 pub use error::LimitReason;
 pub use outgoing::Leave;
-pub use read::{AccountAnswer, CardAnswer, EphemeralKeyAnswer, ListFailure, Listed};
+pub use read::{AccountAnswer, EphemeralKeyAnswer, FoundAnswer, ListFailure, Listed};
 pub use standing::{CardStanding, StandingAnswer};
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -243,14 +243,30 @@ impl Client {
     }
 
     /// One card.
-    pub async fn card(&self, id: &str) -> CardAnswer {
+    pub async fn card(&self, id: &str) -> FoundAnswer {
         let mut url = self.at(CARDS_PATH);
         if let Ok(mut path) = url.path_segments_mut() {
             path.push(id);
         }
         match self.get("get_card", url).await {
-            Err(reason) => CardAnswer::Failed(reason),
-            Ok(Reply { status, headers, body }) => read::of_card(status, &headers, body),
+            Err(reason) => FoundAnswer::Failed(reason),
+            Ok(Reply { status, headers, body }) => {
+                read::of_one(Operation::CreateCard.declaration().id_prefix, status, &headers, body)
+            }
+        }
+    }
+
+    /// One cardholder; the answer is as of a card.
+    pub async fn cardholder(&self, id: &str) -> FoundAnswer {
+        let mut url = self.at(CARDHOLDERS_PATH);
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(id);
+        }
+        match self.get("get_cardholder", url).await {
+            Err(reason) => FoundAnswer::Failed(reason),
+            Ok(Reply { status, headers, body }) => {
+                read::of_one(Operation::CreateCardholder.declaration().id_prefix, status, &headers, body)
+            }
         }
     }
 
@@ -457,7 +473,7 @@ mod tests {
         for base in ["", "/stand-in/"] {
             let (client, server) = listed_under(base).await;
             assert_eq!(client.account().await, AccountAnswer::Is("acct_1".into()));
-            assert!(matches!(client.card("ic_1/../x").await, CardAnswer::Found(_)));
+            assert!(matches!(client.card("ic_1/../x").await, FoundAnswer::Found(_)));
             let base = base.trim_end_matches('/');
             let expected = [format!("{base}/v1/account"), format!("{base}/v1/issuing/cards/ic_1%2F..%2Fx")];
             assert_eq!(server.await.unwrap(), expected);

@@ -44,12 +44,12 @@ pub enum ListFailure {
     Refused,
 }
 
-/// What came of asking for one card.
+/// What came of asking for one card or cardholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CardAnswer {
+pub enum FoundAnswer {
     /// It is there.
     Found(Box<Found>),
-    /// This account has no such card.
+    /// This account has none of that id.
     Missing,
     /// The key may not read it, or Stripe refuses otherwise.
     Forbidden(String),
@@ -214,39 +214,44 @@ pub(super) fn of_list(status: StatusCode, headers: &HeaderMap, body: Result<Byte
     }
 }
 
-/// The meaning of the answer to a question for one card.
-pub(super) fn of_card(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> CardAnswer {
+/// The meaning of the answer to a question for one card or cardholder, whose ids begin so.
+pub(super) fn of_one(
+    id_prefix: &str,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Result<Bytes, String>,
+) -> FoundAnswer {
     let body = match body {
         Ok(body) => body,
-        Err(reason) => return CardAnswer::Failed(format!("the answer broke off: {reason}")),
+        Err(reason) => return FoundAnswer::Failed(format!("the answer broke off: {reason}")),
     };
     if status.is_success() {
         return match serde_json::from_slice::<Found>(&body) {
-            Ok(card) if card.id.starts_with("ic_") => CardAnswer::Found(Box::new(card)),
-            _ => CardAnswer::Failed(format!("{status}, but no card in the answer")),
+            Ok(found) if found.id.starts_with(id_prefix) => FoundAnswer::Found(Box::new(found)),
+            _ => FoundAnswer::Failed(format!("{status}, but no {id_prefix}… in the answer")),
         };
     }
     match of_error(status, headers, &body) {
-        Not::Missing(_) => CardAnswer::Missing,
-        Not::Forbidden(reason) => CardAnswer::Forbidden(reason),
-        Not::KeyRejected(reason) => CardAnswer::KeyRejected(reason),
-        Not::Limited(limit) => CardAnswer::Limited(limit),
-        Not::Failed(reason) => CardAnswer::Failed(reason),
+        Not::Missing(_) => FoundAnswer::Missing,
+        Not::Forbidden(reason) => FoundAnswer::Forbidden(reason),
+        Not::KeyRejected(reason) => FoundAnswer::KeyRejected(reason),
+        Not::Limited(limit) => FoundAnswer::Limited(limit),
+        Not::Failed(reason) => FoundAnswer::Failed(reason),
     }
 }
 
 /// One card as a list of its own: empty if there is no such card.
-pub(super) fn as_list(answer: CardAnswer) -> Listed {
+pub(super) fn as_list(answer: FoundAnswer) -> Listed {
     let failed = |reason, failure| Listed::Failed { reason, failure };
     match answer {
-        CardAnswer::Found(found) => Listed::Page { found: vec![*found], more: false },
-        CardAnswer::Missing => Listed::Page { found: Vec::new(), more: false },
-        CardAnswer::Forbidden(reason) => failed(reason, ListFailure::Forbidden),
-        CardAnswer::KeyRejected(reason) => failed(reason, ListFailure::KeyRejected),
-        CardAnswer::Limited(limit) => {
+        FoundAnswer::Found(found) => Listed::Page { found: vec![*found], more: false },
+        FoundAnswer::Missing => Listed::Page { found: Vec::new(), more: false },
+        FoundAnswer::Forbidden(reason) => failed(reason, ListFailure::Forbidden),
+        FoundAnswer::KeyRejected(reason) => failed(reason, ListFailure::KeyRejected),
+        FoundAnswer::Limited(limit) => {
             failed(format!("Stripe limits: {}", limit.word()), ListFailure::Limited(limit))
         }
-        CardAnswer::Failed(reason) => failed(reason, ListFailure::Passing),
+        FoundAnswer::Failed(reason) => failed(reason, ListFailure::Passing),
     }
 }
 
@@ -299,8 +304,8 @@ mod tests {
         of_list(status(code), &HeaderMap::new(), Ok(Bytes::from(body.to_owned())))
     }
 
-    fn card(code: u16, body: &str) -> CardAnswer {
-        of_card(status(code), &HeaderMap::new(), Ok(Bytes::from(body.to_owned())))
+    fn card(code: u16, body: &str) -> FoundAnswer {
+        of_one("ic_", status(code), &HeaderMap::new(), Ok(Bytes::from(body.to_owned())))
     }
 
     fn account(code: u16, body: &str) -> AccountAnswer {
@@ -320,26 +325,26 @@ mod tests {
 
     #[test]
     fn a_listed_card_says_whose_it_is_and_what_it_is() {
-        let CardAnswer::Found(found) = card(200, CARD) else { panic!("found") };
+        let FoundAnswer::Found(found) = card(200, CARD) else { panic!("found") };
         let some = |text: &str| Some(text.to_owned());
         assert_eq!((found.metadata.job, found.metadata.batch), (some("b/1"), some("b")));
         assert_eq!((found.kind, found.currency), (some("virtual"), some("eur")));
         assert_eq!((found.cardholder, found.status), (some("ich_1"), some("active")));
         let by_id = CARD.replace(r#"{"id":"ich_1","name":"A B"}"#, r#""ich_1""#);
-        assert!(matches!(card(200, &by_id), CardAnswer::Found(found) if found.cardholder == some("ich_1")));
-        assert!(matches!(card(200, r#"{"id":"ic_1"}"#), CardAnswer::Found(found) if found.kind.is_none()));
+        assert!(matches!(card(200, &by_id), FoundAnswer::Found(found) if found.cardholder == some("ich_1")));
+        assert!(matches!(card(200, r#"{"id":"ic_1"}"#), FoundAnswer::Found(found) if found.kind.is_none()));
     }
 
     #[test]
     fn only_stripes_own_404_means_that_a_card_is_missing() {
-        assert_eq!(card(404, ERROR), CardAnswer::Missing);
+        assert_eq!(card(404, ERROR), FoundAnswer::Missing);
         for (code, body) in
             [(404, "<html>"), (200, "{}"), (500, ERROR), (424, ERROR), (409, ERROR), (302, "")]
         {
-            assert!(matches!(card(code, body), CardAnswer::Failed(_)), "{code} {body}");
+            assert!(matches!(card(code, body), FoundAnswer::Failed(_)), "{code} {body}");
         }
-        assert!(matches!(card(403, ERROR), CardAnswer::Forbidden(_)));
-        assert!(matches!(card(401, ERROR), CardAnswer::KeyRejected(_)));
+        assert!(matches!(card(403, ERROR), FoundAnswer::Forbidden(_)));
+        assert!(matches!(card(401, ERROR), FoundAnswer::KeyRejected(_)));
     }
 
     #[test]

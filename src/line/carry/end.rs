@@ -2,7 +2,7 @@
 
 use super::Carried;
 use crate::clock::Moment;
-use crate::job::{Job, PinDigest};
+use crate::job::{Job, PinDigest, both};
 use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
 use crate::line::await_pin::wait_again;
@@ -10,7 +10,7 @@ use crate::line::decision::CONFLICT;
 use crate::line::{CarriedOnly, Halt, Line, Stop};
 use crate::metrics;
 use crate::operation::Operation;
-use crate::outcome::{Ended, Outcome, Refusal};
+use crate::outcome::{Ended, Outcome, Output, Refusal};
 
 impl Carried<'_> {
     /// The row as it is to be.
@@ -56,8 +56,14 @@ impl Carried<'_> {
         }
         let now = self.now();
         let mut row = self.row(state, now);
-        if matches!(row.state, State::Done(_)) && self.note.is_none() {
-            row.note = note_of(&self.job, &row, self.known.as_deref());
+        if matches!(row.state, State::Done(_)) {
+            let needs = match &outcome {
+                Outcome::Done(Output::Created(cardholder)) => cardholder.needs.clone(),
+                _ => None,
+            };
+            let told = both(self.job.of_cardholder.clone(), without_differences(self.note.take()));
+            let told = both(told, needs);
+            row.note = both(told, note_of(&self.job, &row, self.known.as_deref()));
             self.note.clone_from(&row.note);
         }
         let stage = metrics::Stage::begin("record");
@@ -66,6 +72,9 @@ impl Carried<'_> {
         match concluded {
             Conclude::Written(row) => {
                 killpoint::pass("recorded");
+                if let Outcome::Done(Output::Created(cardholder)) = &outcome {
+                    self.line.people.add(&self.job.request, cardholder).await;
+                }
                 self.known = Some(row);
                 Ok(Some(Ended {
                     outcome,
@@ -143,7 +152,7 @@ pub(super) async fn known_end(
     let row = known?;
     match &row.state {
         State::Done(_) => {
-            let note = note_of(job, row, None);
+            let note = note_of_done(job, row);
             if note != row.note && !is_given_up {
                 let noted = line.parts.ledger.annotate(&row.scope, &row.id, row.step, note.clone()).await;
                 if let Err(error) = noted {
@@ -165,33 +174,50 @@ pub(in crate::line) fn conflict(job: &Job, known: Option<&Row>) -> Option<Ended>
     Some(Ended::refused(Refusal::own(CONFLICT, reason)))
 }
 
+/// What differs: it is asked for anew each time.
+const CARD_DIFFERS: &str = "the card exists, made with what was asked for first; the change was not applied: make it at Stripe, in \
+                            the Dashboard or with update_card";
+const PERSON_DIFFERS: &str = "the person's cardholder was created before, with other details; those of this row were not applied: \
+                              make the change at Stripe, in the Dashboard";
+const DIFFERS: &str =
+    "it was done as it was asked for first; what is asked for now was not applied: send it under a new id";
+const PIN_DIFFERS: &str = "the card keeps the PIN it was made with; a later one was not applied";
+
+/// What a reader must know beside what was done before: what was told of it then, and what is wanted otherwise now.
+pub(in crate::line) fn note_of_done(job: &Job, row: &Row) -> Option<String> {
+    both(without_differences(row.note.clone()), note_of(job, row, None))
+}
+
+/// What was told when it was done.
+fn without_differences(note: Option<String>) -> Option<String> {
+    let mut told = note?;
+    for difference in [CARD_DIFFERS, PERSON_DIFFERS, DIFFERS, PIN_DIFFERS] {
+        if let Some(before) = told.strip_suffix(difference) {
+            told.truncate(before.trim_end_matches("; ").len());
+        }
+    }
+    (!told.is_empty()).then_some(told)
+}
+
 /// What a reader must know beside a card that is not wholly what is asked for now. `begun` is the row from before the card was
 /// known, if it was not.
-pub(in crate::line) fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
+fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
     let called_for = begun.unwrap_or(row);
     if !job.asks_for(called_for.content) {
         let note = match job.request.operation() {
-            Operation::CreateCard => {
-                "the card exists, made with what was asked for first; the change was not applied: make it at Stripe, in \
-                 the Dashboard or with update_card"
-            }
-            Operation::CreateCardholder | Operation::UpdateCard => {
-                "it was done as it was asked for first; what is asked for now was not applied: send it under a new id"
-            }
+            Operation::CreateCard => CARD_DIFFERS,
+            Operation::CreateCardholder if job.request.reuses() => PERSON_DIFFERS,
+            Operation::CreateCardholder | Operation::UpdateCard => DIFFERS,
         };
         return Some(note.to_owned());
     }
     // Of a card that was found, or that a ledger of the first version knows, no PIN is known.
     let is_known = (begun.is_some() || row.version.0 > 1) && called_for.content == job.content();
     let pin = job.pin.as_ref().map(PinDigest::of);
-    (is_known && pin.is_some() && called_for.pin != pin)
-        .then(|| "the card keeps the PIN it was made with; a later one was not applied".to_owned())
+    (is_known && pin.is_some() && called_for.pin != pin).then(|| PIN_DIFFERS.to_owned())
 }
 
-/// Both notes, if there are two.
+/// With what is told of the job itself.
 pub(super) fn joined(job: &Job, note: Option<String>) -> Option<String> {
-    match (&job.note, note) {
-        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
-        (first, second) => second.or_else(|| first.clone()),
-    }
+    both(job.note.clone(), note)
 }

@@ -19,6 +19,7 @@ use super::decision::{Among, Decision, Next, Verdict};
 use super::gate::Gate;
 use super::job_locks::{JobLock, Queued};
 use super::look::{Looked, look};
+use super::people::{self, Known, Match};
 use super::{CarriedOnly, LeaseUse, Line, LookFirst, Options, Stop, Vet, vet};
 use crate::clock::Moment;
 use crate::config::seconds;
@@ -26,10 +27,10 @@ use crate::job::Job;
 use crate::killpoint;
 use crate::ledger::{LedgerError, Row, State};
 use crate::metrics;
-use crate::outcome::{Ended, Refusal};
+use crate::outcome::{Cardholder, Ended, Output, Refusal};
 use end::known_end;
 
-pub(super) use end::{conflict, note_of};
+pub(super) use end::{conflict, note_of_done};
 
 /// A job on its way.
 struct Carried<'l> {
@@ -53,10 +54,12 @@ struct Carried<'l> {
     lease: Option<LeaseUse>,
     /// Its place among the changes of its card, until its turn comes or it must wait for something else for long.
     change: Option<Queued>,
-    /// Holds back other changes of the same card, from the first attempt to the end.
-    alone: Option<JobLock>,
+    /// Holds back other changes of the same card, or other cardholders of the same person, from the first attempt to the end.
+    alone: Vec<JobLock>,
     /// Whether its batch was asked about.
     is_vetted: bool,
+    /// Whether it was looked whether its person has a cardholder.
+    is_new_person: bool,
     /// Whether a call was begun in this run that was not taken back.
     has_begun: bool,
     /// Whether this attempt is the one that tries while Stripe refuses every job alike.
@@ -95,6 +98,9 @@ pub(super) async fn carry(
         return carried.wait_again().await;
     }
     carried.remember();
+    if carried.job.request.reuses() && carried.decision.may_have_effect() {
+        line.people.forget().await;
+    }
     match ended {
         Ok(ended) => Some(ended),
         Err(stop) => {
@@ -149,7 +155,7 @@ impl Carried<'_> {
         if !self.pass_gate().await? || !self.is_vetted().await? {
             return Ok(());
         }
-        if !self.alone_with_card().await? {
+        if !self.is_alone().await? || !self.is_new_person().await? {
             return Ok(());
         }
         let Some(may_try) = self.while_not_refused_alike().await? else { return Ok(()) };
@@ -185,8 +191,9 @@ impl<'l> Carried<'l> {
             decision,
             lease: None,
             change: None,
-            alone: None,
+            alone: Vec::new(),
             is_vetted: false,
+            is_new_person: false,
             has_begun: false,
             is_trial: false,
             gives_way: false,
@@ -234,7 +241,7 @@ impl<'l> Carried<'l> {
         self.decision = decide(self.line, &self.job, found.as_deref(), self.given_up.clone());
         self.known = found;
         if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Done(_))) {
-            self.note = note_of(&self.job, row, None);
+            self.note = note_of_done(&self.job, row);
         }
         Ok(())
     }
@@ -277,6 +284,37 @@ impl<'l> Carried<'l> {
                 Ok(false)
             }
         }
+    }
+
+    /// Whether a cardholder may be created: a person who has one at Stripe keeps it.
+    async fn is_new_person(&mut self) -> Result<bool, Stop> {
+        if self.is_new_person || !self.job.request.reuses() || self.decision.may_have_effect() {
+            return Ok(true);
+        }
+        let person = self.job.request.person();
+        match people::find(self.line, &self.job.request, &person, &self.recall).await? {
+            Ok(Match::None) => {
+                self.is_new_person = true;
+                return Ok(true);
+            }
+            Ok(Match::One(cardholder, by)) => {
+                tracing::info!(by = by.word(), "this person has a cardholder at Stripe");
+                self.note = Some(people::note(&cardholder, by, &person));
+                let Known { id, status, needs, .. } = cardholder;
+                let output = Output::Created(Cardholder { id, status, needs });
+                self.decision.looked(Verdict::Found(output), self.now().boot);
+            }
+            Ok(Match::OtherName(cardholder)) => self.decision.give_up(people::other_name(&cardholder)),
+            Ok(Match::Several(cardholders, by)) => {
+                self.decision.give_up(people::several(&cardholders, by));
+            }
+            Err(reason) => {
+                self.tries += 1;
+                self.latest = Refusal::own("not_reconciled", reason);
+                self.wait(self.backoff()).await;
+            }
+        }
+        Ok(false)
     }
 
     /// Looks for the job's card at Stripe.

@@ -40,6 +40,10 @@ impl<'l> Carried<'l> {
         }
         // Whoever waits here may wait for days, and another process may want to call, or another batch to change the card.
         (self.lease, self.change) = (None, None);
+        if self.job.request.reuses() {
+            // Another batch may have the same person. Changes of a card keep their order instead.
+            self.alone.clear();
+        }
         let began = Instant::now();
         let passed = tokio::select! {
             passed = gate.passed() => passed,
@@ -54,25 +58,46 @@ impl<'l> Carried<'l> {
         Ok(false)
     }
 
-    /// Waits until no earlier change of the job's card is under way in this process. False if it had to wait: then all is
-    /// decided anew.
-    pub(super) async fn alone_with_card(&mut self) -> Result<bool, Stop> {
-        let line = self.line;
-        let Some(card) = changes::card_of(&self.job).filter(|_| self.alone.is_none()) else {
+    /// Waits until no earlier change of the job's card is under way in this process, and no cardholder is created for its person.
+    /// False if it had to wait, or the other has done what it wants: then all is decided anew.
+    pub(super) async fn is_alone(&mut self) -> Result<bool, Stop> {
+        let (card, signs) = (changes::card_of(&self.job), self.job.signs_of_person());
+        let is_of_person = !signs.is_empty();
+        let names: Vec<_> = card.into_iter().chain(signs).collect();
+        if self.alone.len() == names.len() {
             return Ok(true);
-        };
-        let queued = match self.change.take().unwrap_or_else(|| line.changes.queue(&card)).now() {
-            Ok(lock) => {
-                self.alone = Some(lock);
-                return Ok(true);
+        }
+        let mut has_waited = false;
+        // In the order of the names, so that no two wait for each other.
+        while let Some(name) = names.get(self.alone.len()) {
+            let queued = self.change.take().unwrap_or_else(|| self.line.exclusive.queue(name));
+            let lock = match queued.now() {
+                Ok(lock) => Some(lock),
+                Err(queued) => {
+                    // The one before it may wait for minutes, and nobody else is to wait for that.
+                    (self.lease, self.job.waiting) = (None, None);
+                    self.latest = if is_of_person {
+                        Refusal::own("other_row", "another row of this person is under way")
+                    } else {
+                        Refusal::own("other_change", "another change of this card is under way")
+                    };
+                    has_waited = true;
+                    self.while_all_wait(queued.locked()).await?.flatten()
+                }
+            };
+            let Some(lock) = lock else { return Ok(false) };
+            self.alone.push(lock);
+        }
+        if is_of_person {
+            // Whoever was before it may have created the cardholder.
+            let found = self.line.look_up(&self.job).await?;
+            let is_news = found.as_ref().map(|row| row.version) != self.known.as_ref().map(|row| row.version);
+            if is_news {
+                self.changed(found.map(Box::new))?;
             }
-            Err(queued) => queued,
-        };
-        // The one before it may wait for minutes, and nobody else is to wait for that.
-        (self.lease, self.job.waiting) = (None, None);
-        self.latest = Refusal::own("other_change", "another change of this card is under way");
-        self.alone = self.while_all_wait(queued.locked()).await?.flatten();
-        Ok(false)
+            has_waited |= is_news;
+        }
+        Ok(!has_waited)
     }
 
     /// What has begun, in this run or before, goes on to its end whatever the gate says.

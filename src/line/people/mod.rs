@@ -1,0 +1,190 @@
+//! Who has a cardholder at Stripe already.
+//!
+//! An account's cardholders are listed once for all the people of a batch, which is a read for each hundred of them, where a
+//! question for each person would be a read or two for each row. Only where an account has more than are listed is each person
+//! asked for, by the e-mail address and then by the phone number. Kept are digests of what tells a person.
+
+mod directory;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::limiter::endpoint_of_place;
+use super::look::{Of, page};
+use super::standing::in_turn;
+use super::{Line, Stop};
+use crate::clock::Boot;
+use crate::operation::{By, Found, Person, Place, Request};
+use crate::outcome::Cardholder;
+use crate::pace::{Answered, Pace};
+use crate::stripe::{Client, ListFailure, Listed};
+pub(super) use directory::note;
+pub use directory::{Directory, Known, Match, other_name, several};
+
+/// Most pages that are listed: 20,000 cardholders.
+const PAGES_MAX: usize = 200;
+/// How long a list is relied on: others may create cardholders as well.
+const SERVES_FOR: Duration = Duration::from_secs(600);
+
+/// The people with cardholders.
+#[derive(Default)]
+pub(super) struct People {
+    listed: tokio::sync::Mutex<Option<Current>>,
+}
+
+/// A list, and how long it can be relied on.
+struct Current {
+    listing: Listing,
+    began: Boot,
+    /// How often the account's lease had been taken: whoever has it in between may create cardholders.
+    lease: u64,
+}
+
+/// What of the account's was listed.
+#[derive(Default)]
+struct Listing {
+    after: Option<String>,
+    pages: usize,
+    reach: Reach,
+    directory: Directory,
+}
+
+/// How far a list goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Reach {
+    /// It is being read.
+    #[default]
+    Partly,
+    /// To the account's first cardholder.
+    Whole,
+    /// There are more than are listed.
+    TooMany,
+    /// The key may not list them.
+    Unreadable,
+}
+
+impl People {
+    /// A cardholder was created, or is known to be a person's.
+    pub(super) async fn add(&self, request: &Request, cardholder: &Cardholder) {
+        if let Some(listed) = self.listed.lock().await.as_mut() {
+            listed.listing.directory.add_known(Known::created(cardholder, request));
+        }
+    }
+
+    /// One may have been created whose id is not known: it is to be seen in a list.
+    pub(super) async fn forget(&self) {
+        *self.listed.lock().await = None;
+    }
+}
+
+impl Listing {
+    fn add(&mut self, found: &[Found], more: bool) {
+        self.pages += 1;
+        if let Some(last) = found.last() {
+            self.after = Some(last.id.clone());
+        }
+        found.iter().for_each(|found| self.directory.add(found));
+        self.reach = match more {
+            false => Reach::Whole,
+            true if self.pages >= PAGES_MAX => Reach::TooMany,
+            true => Reach::Partly,
+        };
+    }
+}
+
+/// Lists the cardholders of an account, each page in its turn of the pace; and whether those are all.
+///
+/// # Errors
+/// How and why they cannot be listed.
+pub async fn list_cardholders(
+    pace: &Pace,
+    client: &Client,
+) -> Result<(Directory, bool), (ListFailure, String)> {
+    let mut listing = Listing::default();
+    while listing.reach == Reach::Partly {
+        let place = Place::Cardholders;
+        let ask = || client.list(&place, None, listing.after.as_deref());
+        let limited = |listed: &Listed| match listed {
+            Listed::Failed { failure: ListFailure::Limited(reason), .. } => Err(*reason),
+            Listed::Failed { failure: ListFailure::Passing, reason } => Ok(Answered::Failed(reason.clone())),
+            Listed::Page { .. } | Listed::Failed { .. } => Ok(Answered::Accepted),
+        };
+        match in_turn(pace, endpoint_of_place(&place), ask, limited).await {
+            Some(Listed::Page { found, more }) => listing.add(&found, more),
+            Some(Listed::Failed { reason, failure }) => return Err((failure, reason)),
+            None => return Err((ListFailure::Passing, "the pace is closed".into())),
+        }
+    }
+    Ok((listing.directory, listing.reach == Reach::Whole))
+}
+
+/// Looks whether a person has a cardholder; if it cannot be told, why.
+pub(super) async fn find(
+    line: &Line,
+    request: &Request,
+    person: &Person,
+    recalled: &CancellationToken,
+) -> Result<Result<Match, String>, Stop> {
+    let mut listed = tokio::select! {
+        listed = line.people.listed.lock() => listed,
+        () = recalled.cancelled() => return Err(Stop::Closed),
+        () = line.stopping.cancelled() => return Err(Stop::Closed),
+    };
+    let (now, lease) = (line.parts.clock.boot(), line.lease.times());
+    let serves = |listed: &Current| listed.lease == lease && now.since(listed.began) < SERVES_FOR;
+    if !listed.as_ref().is_some_and(serves) {
+        *listed = Some(Current { listing: Listing::default(), began: now, lease });
+    }
+    let listing = &mut listed.as_mut().expect("it was made if it was missing").listing;
+    while listing.reach == Reach::Partly {
+        match page(line, &Of::all(Place::Cardholders), listing.after.as_deref(), recalled).await? {
+            Listed::Page { found, more } => listing.add(&found, more),
+            Listed::Failed { reason, failure: ListFailure::Forbidden | ListFailure::Refused } => {
+                tracing::warn!(
+                    reason,
+                    "cardholders cannot be listed, so people who have one already are not found"
+                );
+                listing.reach = Reach::Unreadable;
+            }
+            Listed::Failed { reason, .. } => return Ok(Err(reason)),
+        }
+    }
+    let (found, reach) = (listing.directory.find(person), listing.reach);
+    drop(listed);
+    if found == Match::None && reach == Reach::TooMany {
+        return ask(line, request, person, recalled).await;
+    }
+    Ok(Ok(found))
+}
+
+/// Asks for one person, where there are more than are listed.
+async fn ask(
+    line: &Line,
+    request: &Request,
+    person: &Person,
+    recalled: &CancellationToken,
+) -> Result<Result<Match, String>, Stop> {
+    let by = |path: &str| request.value(path).map(str::to_owned);
+    let places = [
+        (By::Email, by("email").map(Place::CardholdersByEmail)),
+        (By::Phone, by("phone_number").map(Place::CardholdersByPhone)),
+    ];
+    for (by, place) in places {
+        let Some(place) = place else { continue };
+        match page(line, &Of::all(place), None, recalled).await? {
+            Listed::Page { found, .. } => {
+                // Whatever the list was narrowed by, it is this person's only if it says so itself.
+                let found: Vec<_> = found.iter().map(Known::of).collect();
+                let theirs = found.iter().filter(|known| known.has(by, person.key(by)));
+                match directory::matched(theirs, by, person) {
+                    Match::None => {}
+                    found => return Ok(Ok(found)),
+                }
+            }
+            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {}
+            Listed::Failed { reason, .. } => return Ok(Err(reason)),
+        }
+    }
+    Ok(Ok(Match::None))
+}
