@@ -124,6 +124,9 @@ async fn an_upload_names_a_columns_file_of_the_server() {
     assert_eq!(without.get("/v1/server").await.expect(200).json()["columns"], serde_json::json!([]));
     drop(without);
     let program = program.with("EMBOSSER__HTTP__COLUMNS_DIRECTORY", folder.to_str().unwrap());
+    // What is no file would be waited for without end.
+    let pipe = std::process::Command::new("mkfifo").arg(folder.join("pipe.toml")).status().unwrap();
+    assert!(pipe.success());
     let served = Served::start(&program, &[]);
     let names = &served.get("/v1/server").await.expect(200).json()["columns"];
     assert_eq!(*names, serde_json::json!(["broken", "staff"]));
@@ -141,6 +144,8 @@ async fn an_upload_names_a_columns_file_of_the_server() {
     let wrong = THEIRS.replace("Nur Online", "Holz");
     let answer = served.upload("/v1/checks?columns=staff", wrong.into()).await.expect(422).json();
     assert_eq!(told(&answer, "problems"), [(2, "Karte".to_owned(), "not_allowed".to_owned())]);
+    let reason = answer["problems"][0]["reason"].as_str().unwrap();
+    assert!(reason.ends_with("under [values.\"type\"]"), "{reason}");
     served.upload("/v1/batches?name=staff&columns=staff", windows_1252(THEIRS)).await.expect(202);
     assert_eq!(served.until_ended("staff").await["issued"], 2);
     assert_eq!(sandbox.account().cards.len(), 2);
@@ -204,6 +209,9 @@ fn what_is_wrong_between_the_two_files_is_told_before_any_row() {
     // One column from a heading of that name, and from another.
     let (verdict, _) = check("type,Art,currency\nvirtual,virtual,eur\n", "[columns]\nArt = 'type'\n");
     assert_eq!(told(&verdict, "problems"), [(1, "Art".to_owned(), "duplicate_column".to_owned())]);
+    // A default may be one of the words.
+    let words = format!("{good}[defaults]\nstatus = 'An'\n[values.status]\nan = 'active'\n");
+    assert_eq!(check(header, &words).1, 0);
     // A default makes a column that is missing.
     assert_eq!(check("type\nvirtual\n", "[defaults]\ncurrency = 'eur'\n").1, 0);
 }

@@ -8,6 +8,7 @@
 //! Never: a PIN, a row's name or a card's id from here. Each row has its own.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -68,7 +69,14 @@ impl ColumnMap {
     /// # Errors
     /// A sentence that says where it is wrong.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        let mut bytes = Vec::new();
+        // A little more than it may have: then it is refused for that.
+        let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+        let read = file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|error| error.to_string())?;
+        if bytes.len() > BYTES_MAX {
+            return Err(too_long());
+        }
         let text = String::from_utf8(bytes).map_err(|_| "is no UTF-8 text; save it as UTF-8".to_owned())?;
         Self::parse(&text)
     }
@@ -80,7 +88,7 @@ impl ColumnMap {
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.len() > BYTES_MAX {
-            return Err(format!("has more than {} KiB", BYTES_MAX >> 10));
+            return Err(too_long());
         }
         let written: Written = toml::from_str(text).map_err(|error| what_is_wrong(&error, text))?;
         let mut map = Self::default();
@@ -103,6 +111,7 @@ impl ColumnMap {
                 ));
             }
         }
+        let mut defaults = BTreeMap::new();
         for (column, value) in written.defaults {
             let column = trimmed(&column).to_owned();
             if column.is_empty() {
@@ -111,7 +120,7 @@ impl ColumnMap {
             if let ROW_ID | CARD | PIN = column.as_str() {
                 return Err(format!("[defaults] has {column}: each row needs its own"));
             }
-            map.defaults.insert(column, value.into_text());
+            defaults.insert(column, value.into_text());
         }
         for (column, words) in written.values {
             let column = trimmed(&column).to_owned();
@@ -128,6 +137,11 @@ impl ColumnMap {
                 }
             }
             map.values.insert(column, compared_words);
+        }
+        // A default may be one of the words.
+        for (column, word) in defaults {
+            let meant = map.values.get(&column).and_then(|words| words.get(&compared(&word))).cloned();
+            map.defaults.insert(column, meant.unwrap_or(word));
         }
         Ok(map)
     }
@@ -157,6 +171,10 @@ impl ColumnMap {
     pub(super) fn values(&self) -> impl Iterator<Item = (&str, &Words)> {
         self.values.iter().map(|(column, words)| (column.as_str(), words))
     }
+}
+
+fn too_long() -> String {
+    format!("has more than {} KiB", BYTES_MAX >> 10)
 }
 
 /// Where the file is wrong, and how; without what stands there, which may be a PIN.

@@ -14,6 +14,9 @@ use super::plan::Good;
 use super::records::{Record, Records, trimmed};
 use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, Severity, UNREADABLE};
 
+/// Codes of what is wrong with a word that stands for no value of Stripe's.
+const OF_WORDS: [&str; 4] = ["not_allowed", "not_a_boolean", "currency", "country"];
+
 /// The rows of a manifest, each once; blocks on its source.
 pub struct Rows<M, R> {
     manifest: M,
@@ -229,7 +232,12 @@ impl Manifest {
                 let unread: Vec<String> = problems.iter().map(|problem| problem.column.clone()).collect();
                 let fields = fields.into_iter().filter(|field| !unread.contains(&field.path));
                 problems.extend(fields.filter(|field| self.is_news(field)).map(|field| {
-                    let FieldProblem { path, code, reason, suggestion } = field;
+                    let FieldProblem { path, code, mut reason, suggestion } = field;
+                    if OF_WORDS.contains(&code) && self.is_renamed(&path) {
+                        reason += &format!(
+                            "; what a word in this column stands for can be said in the columns file, under [values.\"{path}\"]"
+                        );
+                    }
                     Problem { suggestion, ..problem(&path, code, reason) }
                 }));
                 invalid(row_id, problems)
@@ -294,6 +302,11 @@ impl Manifest {
             }
             _ => Err(problems),
         }
+    }
+
+    /// Whether the columns file says that a heading of another name is this column.
+    fn is_renamed(&self, column: &str) -> bool {
+        self.columns.iter().any(|other| other.name == column && other.heading.is_some())
     }
 
     /// Whether a record has a cell for each column, and no more. Spreadsheets write blank cells beyond the last heading.

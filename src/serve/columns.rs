@@ -18,8 +18,12 @@ pub(super) async fn names(folder: &Path) -> io::Result<Vec<String>> {
     let mut files = tokio::fs::read_dir(folder).await?;
     while let Some(file) = files.next_entry().await? {
         let name = file.file_name();
-        let name = name.to_str().and_then(|name| name.strip_suffix(ENDING));
-        names.extend(name.filter(|name| is_name(name)).map(str::to_owned));
+        let name = name.to_str().and_then(|name| name.strip_suffix(ENDING)).filter(|name| is_name(name));
+        let Some(name) = name else { continue };
+        // What is no file, a pipe for instance, might be waited for without end. Links are followed.
+        if tokio::fs::metadata(file.path()).await.is_ok_and(|file| file.is_file()) {
+            names.push(name.to_owned());
+        }
     }
     names.sort();
     Ok(names)
@@ -41,13 +45,11 @@ pub(super) async fn named(folder: Option<&Path>, name: &str) -> Result<Arc<Colum
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         return refused(format!("there is no columns file of that name; there are: {known}"));
     }
-    let text = match tokio::fs::read_to_string(folder.join(format!("{name}{ENDING}"))).await {
-        Ok(text) => text,
-        Err(error) => return refused(format!("the columns file {name} cannot be read: {}", error.kind())),
-    };
-    match ColumnMap::parse(&text) {
-        Ok(map) => Ok(Arc::new(map)),
-        Err(reason) => refused(format!("the columns file {name} is wrong: {reason}")),
+    let path = folder.join(format!("{name}{ENDING}"));
+    match tokio::task::spawn_blocking(move || ColumnMap::load(&path)).await {
+        Ok(Ok(map)) => Ok(Arc::new(map)),
+        Ok(Err(reason)) => refused(format!("the columns file {name} is wrong: {reason}")),
+        Err(_) => refused(format!("the columns file {name} cannot be read")),
     }
 }
 
