@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::clock::Time;
 use crate::content::hex;
 pub use crate::content::{Content, Fingerprint};
-use crate::operation::{Operation, Person, Request};
+use crate::operation::{Key, Operation, Person, Request};
 use crate::pin::PinJwe;
 
 /// Longest job id or batch name, in bytes: both become Stripe metadata values, which hold 500 characters.
@@ -330,10 +330,14 @@ impl Job {
     pub(crate) fn signs_of_person(&self) -> Vec<JobId> {
         let person = self.person();
         let keys = person.iter().flat_map(|person| person.keys());
-        let mut signs: Vec<_> =
-            keys.filter_map(|(_, key)| JobId::new(format!("sign/{}", hex(key))).ok()).collect();
+        let mut signs: Vec<_> = keys.filter_map(|(_, key)| Self::sign(key)).collect();
         signs.sort_unstable();
         signs
+    }
+
+    /// One of these.
+    pub(crate) fn sign(key: &Key) -> Option<JobId> {
+        JobId::new(format!("sign/{}", hex(key))).ok()
     }
 
     /// Whose cardholder it creates, if the person keeps one that is there.

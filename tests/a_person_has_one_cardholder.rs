@@ -72,6 +72,10 @@ async fn three_cards_of_a_person_are_one_cardholders_through_kills_and_lost_answ
     let notes = column(&issuing, "more.results.csv", "note");
     let moved = |note: &str| note.contains("with other details");
     assert!(notes.iter().all(|(row, note)| moved(note) == (row == "E7-chf")), "{notes:?}");
+    for _ in 0..2 {
+        expect_exit(&program.run(&["issue", "more.csv", "--rate", "400"]).await, 0);
+        assert_eq!(column(&issuing, "more.results.csv", "note"), notes, "what is told stays told");
+    }
     let account = issuing.sandbox.account();
     assert_eq!((account.cardholders.len(), account.cards.len()), (PEOPLE, 4 * PEOPLE));
 }
@@ -307,6 +311,11 @@ async fn a_person_is_one_by_any_sign_and_alone() {
     expect_exit(&program.run(&ISSUE).await, 0);
     let account = issuing.sandbox.account();
     assert_eq!((account.cardholders.len(), account.cards.len()), (10, 20));
+    // Beside the looks for the batch (the 1st, 2nd, 4th, … person) the account is listed once.
+    let is_list = |path: &str| path == "/v1/issuing/cardholders";
+    let lists =
+        issuing.sandbox.requests().iter().filter(|seen| seen.method == "GET" && is_list(&seen.path)).count();
+    assert!((1..=6).contains(&lists), "{lists} lists");
     // What is told stays told.
     let notes = column(&issuing, "people.results.csv", "note");
     expect_exit(&program.run(&ISSUE).await, 0);
@@ -319,6 +328,32 @@ async fn a_person_is_one_by_any_sign_and_alone() {
     std::fs::write(issuing.path("alone.csv"), format!("{header}{rows}")).unwrap();
     expect_exit(&program.run(&["issue", "alone.csv", "--rate", "400"]).await, 0);
     assert_eq!(issuing.sandbox.account().cardholders.len(), 11);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_is_not_known_whether_a_person_has_one_nobody_creates_another() {
+    let issuing = Issuing::with(Options { list_lag: Duration::from_secs(600), ..Options::default() }).await;
+    let program = issuing.program().with("EMBOSSER__RETRY__ATTEMPTS_MAX", "1");
+    let header = format!("row_id,type,currency,{}\n", full_header());
+    let person =
+        |email: &str| format!("E1,virtual,eur,Pat Kay,{email},+35312345678,1 High Street,Cork,T12,IE\n");
+    std::fs::write(issuing.path("people.csv"), format!("{header}{}", person("pat@example.com"))).unwrap();
+    std::fs::write(issuing.path("others.csv"), format!("{header}{}", person("").replace("eur", "usd")))
+        .unwrap();
+    // The cardholder is created, and nobody is told of it.
+    issuing.sandbox.set_faults(Faults { drop_after: 1.0, ..Faults::default() });
+    expect_exit(&program.run(&ISSUE).await, 3);
+    assert_eq!(results(&issuing, "people.results.csv")["E1"][0], "unresolved");
+    issuing.sandbox.set_faults(Faults::default());
+    let others = ["issue", "others.csv", "--rate", "400"];
+    expect_exit(&program.run(&others).await, 3);
+    assert_eq!(column(&issuing, "others.results.csv", "error_code")["E1"], "other_row");
+    assert_eq!(issuing.sandbox.account().cardholders.len(), 1);
+    // The one is settled, and the other has the same.
+    expect_exit(&program.run(&ISSUE).await, 0);
+    expect_exit(&program.run(&others).await, 0);
+    let account = issuing.sandbox.account();
+    assert_eq!((account.cardholders.len(), account.cards.len()), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

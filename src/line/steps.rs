@@ -1,6 +1,7 @@
 //! A job's steps, one after the other. Each is recorded for itself, and done once; a person's cardholder once for all the jobs
 //! that are for that person.
 
+use super::decision::CONFLICT;
 use super::job_locks::Queued;
 use super::{CarriedOnly, Line, Options, await_pin, carry};
 use crate::job::Job;
@@ -148,7 +149,9 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
 /// version did.
 async fn first_of(line: &Line, first: Job) -> Option<(Job, Option<Box<Row>>)> {
     let known = known_of(line, &first).await?;
-    let is_own = known.as_ref().is_some_and(|row| !matches!(row.state, State::Refused(_)));
+    // What was refused had no effect, but for a conflict.
+    let had_none = |row: &Row| matches!(&row.state, State::Refused(refusal) if refusal.code != CONFLICT);
+    let is_own = known.as_deref().is_some_and(|row| !had_none(row));
     match first.id_of_person().filter(|_| !is_own) {
         None => Some((first, known)),
         Some(person) => {

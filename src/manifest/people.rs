@@ -95,10 +95,9 @@ impl People {
                     row.first,
                     by.word()
                 ));
-            } else if is_told(&row) {
-            } else if !is_shared {
+            } else if !is_shared && !is_told(&row) {
                 found.twice.push(row);
-            } else if this.details != before.details {
+            } else if is_shared && this.details != before.details && !is_told(&row) {
                 found.differing.push(row);
             }
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::stream::{self, StreamExt as _};
 
 use super::{AT_ONCE, Problems};
-use crate::line::people::{Known, Match, other_name, several};
+use crate::line::people::{Directory, Known, Match, doubtful, several};
 use crate::line::{cardholder_of, list_cardholders};
 use crate::manifest::{Row, counted};
 use crate::operation::Person;
@@ -34,8 +34,8 @@ pub(super) struct Looked {
     keep: u64,
     /// Whether the account has more cardholders than were listed.
     has_more: bool,
-    /// Why they could not be listed.
-    unlisted: Option<String>,
+    /// Why they could not be looked at.
+    unreadable: Option<String>,
 }
 
 impl Looked {
@@ -46,9 +46,9 @@ impl Looked {
             let (verb, keep) = if self.keep == 1 { ("is", "keeps") } else { ("are", "keep") };
             said.push(format!("{rows} {verb} for people who have a cardholder already and {keep} it."));
         }
-        if let Some(reason) = &self.unlisted {
+        if let Some(reason) = &self.unreadable {
             said.push(format!(
-                "With this key cardholders cannot be listed, so nobody who has one already is found: {reason}"
+                "With this key cardholders cannot be looked at, and people who have one are not found: {reason}"
             ));
         }
         if self.has_more {
@@ -97,7 +97,8 @@ impl Cardholders {
                     directory = Some(listed);
                 }
                 Err((ListFailure::Forbidden | ListFailure::Refused, reason)) => {
-                    looked.unlisted = Some(reason)
+                    looked.unreadable = Some(reason);
+                    return Ok(looked);
                 }
                 Err((_, reason)) => {
                     return Err(format!("the account's cardholders could not be listed: {reason}"));
@@ -105,40 +106,39 @@ impl Cardholders {
             }
         }
         if let Some(directory) = &directory {
-            for (line, person) in &self.people {
-                let wrong = match directory.find(person) {
-                    Match::None => None,
-                    Match::One(known, _) => {
-                        looked.keep += 1;
-                        wrong_with(&known)
-                    }
-                    Match::OtherName(known) => Some(other_name(&known).message),
-                    Match::Several(those, by) => Some(several(&those, by).message),
-                };
-                if let Some(wrong) = wrong {
-                    problems.insert((*line, "cardholder[name]"), wrong);
-                }
-            }
+            look_for_people(&self.people, directory, &mut looked, problems);
         }
-        let by_one: BTreeSet<&String> = self
-            .named
-            .keys()
-            .filter(|id| directory.as_ref().is_none_or(|of| of.by_id(id).is_none()))
-            .collect();
+        self.look_at_named(directory.unwrap_or_default(), pace, client, &mut looked, problems).await?;
+        Ok(looked)
+    }
+
+    /// Those that rows name: as they were listed, and the others one by one.
+    async fn look_at_named(
+        &self,
+        mut found: Directory,
+        pace: &Pace,
+        client: &Client,
+        looked: &mut Looked,
+        problems: &mut Problems,
+    ) -> Result<(), String> {
+        let by_one: BTreeSet<&String> = self.named.keys().filter(|id| found.by_id(id).is_none()).collect();
         let looks = stream::iter(by_one).map(async |id| (id, cardholder_of(pace, client, id).await));
         let looks: Vec<_> = looks.buffer_unordered(AT_ONCE).collect().await;
-        let mut found = directory.unwrap_or_default();
         for (id, answer) in looks {
-            match answer {
-                FoundAnswer::Found(cardholder) => found.add(&cardholder),
-                FoundAnswer::Missing => {}
-                FoundAnswer::Limited(_) => return Err(format!("{id} could not be looked at: Stripe limits")),
-                FoundAnswer::Forbidden(reason)
-                | FoundAnswer::KeyRejected(reason)
-                | FoundAnswer::Failed(reason) => {
-                    return Err(format!("{id} could not be looked at: {reason}"));
+            let reason = match answer {
+                FoundAnswer::Found(cardholder) => {
+                    found.add(&cardholder);
+                    continue;
                 }
-            }
+                FoundAnswer::Missing => continue,
+                FoundAnswer::Forbidden(reason) => {
+                    looked.unreadable = Some(reason);
+                    return Ok(());
+                }
+                FoundAnswer::Limited(reason) => reason.word().to_owned(),
+                FoundAnswer::KeyRejected(reason) | FoundAnswer::Failed(reason) => reason,
+            };
+            return Err(format!("{id} could not be looked at: {reason}"));
         }
         for (id, lines) in &self.named {
             let wrong = match found.by_id(id) {
@@ -148,7 +148,29 @@ impl Cardholders {
             let Some(wrong) = wrong else { continue };
             problems.extend(lines.iter().map(|line| ((*line, "cardholder"), wrong.clone())));
         }
-        Ok(looked)
+        Ok(())
+    }
+}
+
+fn look_for_people(
+    people: &[(u64, Person)],
+    directory: &Directory,
+    looked: &mut Looked,
+    problems: &mut Problems,
+) {
+    for (line, person) in people {
+        let wrong = match directory.find(person) {
+            Match::None => None,
+            Match::One(known, _) => {
+                looked.keep += 1;
+                wrong_with(&known)
+            }
+            Match::Doubtful(known, by) => Some(doubtful(&known, by).message),
+            Match::Several(those, by) => Some(several(&those, by).message),
+        };
+        if let Some(wrong) = wrong {
+            problems.insert((*line, "cardholder[name]"), wrong);
+        }
     }
 }
 

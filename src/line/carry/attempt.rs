@@ -9,7 +9,7 @@ use crate::ledger::{Begin, Recorded, State};
 use crate::line::decision::Next;
 use crate::line::gate::Standing;
 use crate::line::lease::Held;
-use crate::line::{Stop, changes, endpoint_of};
+use crate::line::{Stop, changes, endpoint_of, people};
 use crate::metrics;
 use crate::outcome::Refusal;
 use crate::pace::{Pass, Permit, Turn, Waited};
@@ -132,6 +132,7 @@ impl Carried<'_> {
             self.decision.give_up(refusal);
             return Ok(None);
         }
+        people::begins(self.line, &self.job).await?;
         let decided = self.now();
         if !matches!(self.decision.next(decided), Next::Call(_)) || self.is_stopped() {
             return Ok(None);

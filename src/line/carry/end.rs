@@ -56,15 +56,16 @@ impl Carried<'_> {
         }
         let now = self.now();
         let mut row = self.row(state, now);
+        let mut note = self.note.clone();
         if matches!(row.state, State::Done(_)) {
             let needs = match &outcome {
                 Outcome::Done(Output::Created(cardholder)) => cardholder.needs.clone(),
                 _ => None,
             };
-            let told = both(self.job.of_cardholder.clone(), without_differences(self.note.take()));
-            let told = both(told, needs);
-            row.note = both(told, note_of(&self.job, &row, self.known.as_deref()));
-            self.note.clone_from(&row.note);
+            let begun = self.known.as_deref().filter(|known| known.state == State::Begun);
+            let told = both(self.job.of_cardholder.clone(), without_differences(&self.job, note));
+            note = both(both(told, needs), note_of(&self.job, &row, begun));
+            row.note.clone_from(&note);
         }
         let stage = metrics::Stage::begin("record");
         let concluded = self.line.parts.ledger.conclude(row, self.known.as_deref()).await?;
@@ -73,7 +74,7 @@ impl Carried<'_> {
             Conclude::Written(row) => {
                 killpoint::pass("recorded");
                 if let Outcome::Done(Output::Created(cardholder)) = &outcome {
-                    self.line.people.add(&self.job.request, cardholder).await;
+                    self.line.people.add(now.boot, &self.job.request, cardholder);
                 }
                 self.known = Some(row);
                 Ok(Some(Ended {
@@ -81,7 +82,7 @@ impl Carried<'_> {
                     attempts: self.decision.attempts(),
                     request_id: self.request_id.take(),
                     recorded_before: false,
-                    note: joined(&self.job, self.note.take()),
+                    note: joined(&self.job, note),
                 }))
             }
             // A card that exists is told, whatever somebody else has recorded since.
@@ -185,16 +186,19 @@ const PIN_DIFFERS: &str = "the card keeps the PIN it was made with; a later one 
 
 /// What a reader must know beside what was done before: what was told of it then, and what is wanted otherwise now.
 pub(in crate::line) fn note_of_done(job: &Job, row: &Row) -> Option<String> {
-    both(without_differences(row.note.clone()), note_of(job, row, None))
+    both(without_differences(job, row.note.clone()), note_of(job, row, None))
 }
 
-/// What was told when it was done.
-fn without_differences(note: Option<String>) -> Option<String> {
+/// What was told when it was done, without what is asked for anew each time. What is told of a cardholder with its card is not.
+fn without_differences(job: &Job, note: Option<String>) -> Option<String> {
+    let differences = match job.request.operation() {
+        Operation::CreateCardholder => [PERSON_DIFFERS, DIFFERS],
+        Operation::CreateCard => [CARD_DIFFERS, PIN_DIFFERS],
+        Operation::UpdateCard => [DIFFERS, PIN_DIFFERS],
+    };
     let mut told = note?;
-    for difference in [CARD_DIFFERS, PERSON_DIFFERS, DIFFERS, PIN_DIFFERS] {
-        if let Some(before) = told.strip_suffix(difference) {
-            told.truncate(before.trim_end_matches("; ").len());
-        }
+    while let Some(before) = differences.iter().find_map(|difference| told.strip_suffix(difference)) {
+        told.truncate(before.trim_end_matches("; ").len());
     }
     (!told.is_empty()).then_some(told)
 }

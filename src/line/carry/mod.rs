@@ -7,6 +7,7 @@
 mod answer;
 mod attempt;
 mod end;
+mod person;
 mod wait;
 
 use std::time::{Duration, Instant};
@@ -19,7 +20,6 @@ use super::decision::{Among, Decision, Next, Verdict};
 use super::gate::Gate;
 use super::job_locks::{JobLock, Queued};
 use super::look::{Looked, look};
-use super::people::{self, Known, Match};
 use super::{CarriedOnly, LeaseUse, Line, LookFirst, Options, Stop, Vet, vet};
 use crate::clock::Moment;
 use crate::config::seconds;
@@ -27,7 +27,7 @@ use crate::job::Job;
 use crate::killpoint;
 use crate::ledger::{LedgerError, Row, State};
 use crate::metrics;
-use crate::outcome::{Cardholder, Ended, Output, Refusal};
+use crate::outcome::{Ended, Outcome, Refusal};
 use end::known_end;
 
 pub(super) use end::{conflict, note_of_done};
@@ -58,8 +58,9 @@ struct Carried<'l> {
     alone: Vec<JobLock>,
     /// Whether its batch was asked about.
     is_vetted: bool,
-    /// Whether it was looked whether its person has a cardholder.
-    is_new_person: bool,
+    /// When it was looked whether its person has a cardholder, by how often the account's lease had been taken: what was found
+    /// then counts as long as nobody else can have created one.
+    searched: Option<u64>,
     /// Whether a call was begun in this run that was not taken back.
     has_begun: bool,
     /// Whether this attempt is the one that tries while Stripe refuses every job alike.
@@ -98,7 +99,8 @@ pub(super) async fn carry(
         return carried.wait_again().await;
     }
     carried.remember();
-    if carried.job.request.reuses() && carried.decision.may_have_effect() {
+    let is_open = !matches!(&ended, Ok(ended) if !matches!(ended.outcome, Outcome::Unresolved(_)));
+    if is_open && carried.job.request.reuses() && carried.decision.may_have_effect() {
         line.people.forget().await;
     }
     match ended {
@@ -193,7 +195,7 @@ impl<'l> Carried<'l> {
             change: None,
             alone: Vec::new(),
             is_vetted: false,
-            is_new_person: false,
+            searched: None,
             has_begun: false,
             is_trial: false,
             gives_way: false,
@@ -284,37 +286,6 @@ impl<'l> Carried<'l> {
                 Ok(false)
             }
         }
-    }
-
-    /// Whether a cardholder may be created: a person who has one at Stripe keeps it.
-    async fn is_new_person(&mut self) -> Result<bool, Stop> {
-        if self.is_new_person || !self.job.request.reuses() || self.decision.may_have_effect() {
-            return Ok(true);
-        }
-        let person = self.job.request.person();
-        match people::find(self.line, &self.job.request, &person, &self.recall).await? {
-            Ok(Match::None) => {
-                self.is_new_person = true;
-                return Ok(true);
-            }
-            Ok(Match::One(cardholder, by)) => {
-                tracing::info!(by = by.word(), "this person has a cardholder at Stripe");
-                self.note = Some(people::note(&cardholder, by, &person));
-                let Known { id, status, needs, .. } = cardholder;
-                let output = Output::Created(Cardholder { id, status, needs });
-                self.decision.looked(Verdict::Found(output), self.now().boot);
-            }
-            Ok(Match::OtherName(cardholder)) => self.decision.give_up(people::other_name(&cardholder)),
-            Ok(Match::Several(cardholders, by)) => {
-                self.decision.give_up(people::several(&cardholders, by));
-            }
-            Err(reason) => {
-                self.tries += 1;
-                self.latest = Refusal::own("not_reconciled", reason);
-                self.wait(self.backoff()).await;
-            }
-        }
-        Ok(false)
     }
 
     /// Looks for the job's card at Stripe.

@@ -43,6 +43,7 @@ impl<'l> Carried<'l> {
         if self.job.request.reuses() {
             // Another batch may have the same person. Changes of a card keep their order instead.
             self.alone.clear();
+            self.searched = None;
         }
         let began = Instant::now();
         let passed = tokio::select! {

@@ -30,8 +30,9 @@ pub enum Match {
     None,
     /// One, and by what.
     One(Known, By),
-    /// One that has the person's e-mail address and the name of somebody else: it may be shared, or the name have changed.
-    OtherName(Known),
+    /// One against whom something speaks: somebody has to say whether it is the person. An e-mail address may be shared, and mother
+    /// and daughter have one name and live at one address.
+    Doubtful(Known, By),
     /// Several: somebody has to say which.
     Several(Vec<Known>, By),
 }
@@ -74,15 +75,18 @@ impl Directory {
 
     /// A list that is read while cardholders are created may show one twice.
     pub(super) fn add_known(&mut self, known: Known) {
-        let at = self.cardholders.len();
-        if self.by_id.contains_key(&known.id) {
-            return;
-        }
-        self.by_id.insert(known.id.clone(), at);
+        let at = self.by_id.get(&known.id).copied().unwrap_or(self.cardholders.len());
         for key in known.person.keys() {
-            self.by_key.entry(*key).or_default().push(at);
+            // One whose person is known by another sign since is found by that as well.
+            let those = self.by_key.entry(*key).or_default();
+            if !those.contains(&at) {
+                those.push(at);
+            }
         }
-        self.cardholders.push(known);
+        if at == self.cardholders.len() {
+            self.by_id.insert(known.id.clone(), at);
+            self.cardholders.push(known);
+        }
     }
 
     /// The one of that id.
@@ -112,10 +116,21 @@ pub(super) fn matched<'k>(those: impl Iterator<Item = &'k Known>, by: By, person
         0 => Match::None,
         1 => {
             let one = those.remove(0);
-            if one.person.may_have_name_of(person) { Match::One(one, by) } else { Match::OtherName(one) }
+            let is_doubtful = match by {
+                By::Email => !one.person.may_have_name_of(person),
+                By::Phone => false,
+                By::NameAndAddress => one.person.has_other_email(person),
+            };
+            if is_doubtful { Match::Doubtful(one, by) } else { Match::One(one, by) }
         }
         _ => Match::Several(those, by),
     }
+}
+
+/// One that the ledger knows to have been created for somebody with that sign. Of an e-mail address it was for another name.
+pub(in crate::line) fn created(cardholder: &Cardholder, by: By, request: &Request) -> Match {
+    let known = Known::created(cardholder, request);
+    if by == By::Email { Match::Doubtful(known, by) } else { Match::One(known, by) }
 }
 
 /// What is told beside the end of a job for a person who had a cardholder.
@@ -132,12 +147,17 @@ pub(in crate::line) fn note(known: &Known, by: By, person: &Person) -> String {
 
 /// Why the one that was found is not taken.
 #[must_use]
-pub fn other_name(known: &Known) -> Refusal {
+pub fn doubtful(known: &Known, by: By) -> Refusal {
+    let (code, other) = match by {
+        By::Email => ("cardholder_has_other_name", "name"),
+        By::Phone | By::NameAndAddress => ("cardholder_has_other_email", "e-mail address"),
+    };
     let message = format!(
-        "the cardholder who has this e-mail address at Stripe, {}, has another name; {WAYS_OUT}",
+        "the cardholder who has this {} at Stripe, {}, has another {other}; {WAYS_OUT}",
+        by.word(),
         known.id
     );
-    Refusal::own("cardholder_has_other_name", message)
+    Refusal::own(code, message)
 }
 
 /// Why none of several is taken.
@@ -196,12 +216,14 @@ mod tests {
         let plain = found("", "ANA  Berg", None, None, "1 high street");
         assert_eq!(one(find(&plain)), ("ich_1".into(), By::NameAndAddress));
         let shares_mailbox = found("", "Tom Hill", ana, None, "1 High Street");
-        assert!(matches!(find(&shares_mailbox), Match::OtherName(known) if known.id == "ich_1"));
+        assert!(matches!(find(&shares_mailbox), Match::Doubtful(known, By::Email) if known.id == "ich_1"));
         let shares_phone = found("", "Max Berg Hill", None, phone, "7 High Street");
         assert_eq!(find(&shares_phone), Match::None, "an office's number");
-        let renamed = found("", "Ana Berg", Some("ana@new.example"), None, "1 High Street");
-        let Match::One(known, by) = find(&renamed) else { panic!("the same name and address") };
-        assert!(note(&known, by, &renamed.person()).contains("another e-mail address"));
+        let namesake = found("", "Ana Berg", Some("ana@new.example"), None, "1 High Street");
+        let Match::Doubtful(known, By::NameAndAddress) = find(&namesake) else {
+            panic!("mother and daughter")
+        };
+        assert!(doubtful(&known, By::NameAndAddress).message.contains("ich_1, has another e-mail address"));
         let Match::Several(those, By::NameAndAddress) =
             find(&found("", "Eva Hall", None, None, "2 Low Street"))
         else {
@@ -217,5 +239,14 @@ mod tests {
         let ana = found("ich_1", "Ana Berg", Some("ana@example.com"), None, "1 High Street");
         let there = directory(&[ana.clone(), ana.clone()]);
         assert_eq!(one(there.find(&ana.person())), ("ich_1".into(), By::Email));
+    }
+
+    #[test]
+    fn one_that_is_known_by_another_sign_since_is_found_by_that_as_well() {
+        let mut there = directory(&[found("ich_1", "Ana Berg", None, Some("+35312345"), "1 High Street")]);
+        let moved = found("ich_1", "Ana Berg", None, Some("+35312345"), "2 Low Street");
+        there.add(&moved);
+        let by_address = found("", "Ana Berg", None, None, "2 Low Street");
+        assert_eq!(one(there.find(&by_address.person())), ("ich_1".into(), By::NameAndAddress));
     }
 }

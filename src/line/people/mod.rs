@@ -6,6 +6,7 @@
 
 mod directory;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -15,12 +16,14 @@ use super::look::{Of, page};
 use super::standing::in_turn;
 use super::{Line, Stop};
 use crate::clock::Boot;
-use crate::operation::{By, Found, Person, Place, Request};
-use crate::outcome::Cardholder;
+use crate::job::{Job, JobId, Step};
+use crate::ledger::{LedgerError, State};
+use crate::operation::{By, Found, Operation, Person, Place, Request};
+use crate::outcome::{Cardholder, Output};
 use crate::pace::{Answered, Pace};
 use crate::stripe::{Client, ListFailure, Listed};
-pub(super) use directory::note;
-pub use directory::{Directory, Known, Match, other_name, several};
+pub use directory::{Directory, Known, Match, doubtful, several};
+pub(super) use directory::{created, note};
 
 /// Most pages that are listed: 20,000 cardholders.
 const PAGES_MAX: usize = 200;
@@ -31,6 +34,8 @@ const SERVES_FOR: Duration = Duration::from_secs(600);
 #[derive(Default)]
 pub(super) struct People {
     listed: tokio::sync::Mutex<Option<Current>>,
+    /// Those that were created here of late, and when: lists may be behind.
+    created: Mutex<Vec<(Boot, Known)>>,
 }
 
 /// A list, and how long it can be relied on.
@@ -39,6 +44,8 @@ struct Current {
     began: Boot,
     /// How often the account's lease had been taken: whoever has it in between may create cardholders.
     lease: u64,
+    /// How many of those that were created here are in it.
+    created: usize,
 }
 
 /// What of the account's was listed.
@@ -66,10 +73,18 @@ enum Reach {
 
 impl People {
     /// A cardholder was created, or is known to be a person's.
-    pub(super) async fn add(&self, request: &Request, cardholder: &Cardholder) {
-        if let Some(listed) = self.listed.lock().await.as_mut() {
-            listed.listing.directory.add_known(Known::created(cardholder, request));
-        }
+    pub(super) fn add(&self, now: Boot, request: &Request, cardholder: &Cardholder) {
+        self.created().push((now, Known::created(cardholder, request)));
+    }
+
+    fn created(&self) -> MutexGuard<'_, Vec<(Boot, Known)>> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A list to be read.
+    fn current(&self, now: Boot, lease: u64) -> Current {
+        self.created().retain(|(at, _)| now.since(*at) < SERVES_FOR);
+        Current { listing: Listing::default(), began: now, lease, created: 0 }
     }
 
     /// One may have been created whose id is not known: it is to be seen in a list.
@@ -91,6 +106,50 @@ impl Listing {
             true => Reach::Partly,
         };
     }
+}
+
+/// Under which name the ledger keeps who began to create a cardholder for a sign last.
+fn name(line: &Line, sign: &JobId) -> String {
+    format!("person:{}:{}", line.parts.scope.as_str(), sign.as_str())
+}
+
+/// A call for this person is about to be recorded: whoever shares a sign with it sees that its end is not known.
+pub(super) async fn begins(line: &Line, job: &Job) -> Result<(), LedgerError> {
+    for sign in job.signs_of_person() {
+        line.parts.ledger.set_metadata(name(line, &sign), job.id.to_string()).await?;
+    }
+    Ok(())
+}
+
+/// What the ledger knows of somebody with one of a person's signs, under another id.
+pub(super) enum Other {
+    /// A call was begun, and its end is not known.
+    Open,
+    /// A cardholder was created, which lists may not show yet.
+    Created(Cardholder, By),
+}
+
+/// Whether a cardholder was created, or may have been, under another id for somebody with one of the person's signs.
+pub(super) async fn other(line: &Line, job: &Job) -> Result<Option<Other>, LedgerError> {
+    let ledger = &line.parts.ledger;
+    let create = Operation::CreateCardholder;
+    let mut created = None;
+    for (by, key) in job.request.person().keys() {
+        let Some(sign) = Job::sign(key) else { continue };
+        let other = ledger.metadata(&name(line, &sign)).await?.filter(|other| other != job.id.as_str());
+        let Some(other) = other.and_then(|other| JobId::new(other).ok()) else { continue };
+        let steps = [Step::First(create), Step::Last(create)].map(|step| (other.clone(), step));
+        for row in ledger.look_up_all(&line.parts.scope, steps.into()).await?.into_iter().flatten() {
+            match row.state {
+                State::Begun => return Ok(Some(Other::Open)),
+                State::Done(Output::Created(cardholder)) if created.is_none() => {
+                    created = Some(Other::Created(cardholder, *by));
+                }
+                State::Done(_) | State::Refused(_) | State::AwaitingPin => {}
+            }
+        }
+    }
+    Ok(created)
 }
 
 /// Lists the cardholders of an account, each page in its turn of the pace; and whether those are all.
@@ -134,12 +193,18 @@ pub(super) async fn find(
     let (now, lease) = (line.parts.clock.boot(), line.lease.times());
     let serves = |listed: &Current| listed.lease == lease && now.since(listed.began) < SERVES_FOR;
     if !listed.as_ref().is_some_and(serves) {
-        *listed = Some(Current { listing: Listing::default(), began: now, lease });
+        *listed = Some(line.people.current(now, lease));
     }
-    let listing = &mut listed.as_mut().expect("it was made if it was missing").listing;
+    let current = listed.as_mut().expect("it was made if it was missing");
+    let listing = &mut current.listing;
     while listing.reach == Reach::Partly {
         match page(line, &Of::all(Place::Cardholders), listing.after.as_deref(), recalled).await? {
             Listed::Page { found, more } => listing.add(&found, more),
+            Listed::Failed { reason, failure: ListFailure::Refused } if listing.after.is_some() => {
+                // The cardholder after whom it was to go on is gone, for instance: from the beginning, then.
+                *listing = Listing::default();
+                return Ok(Err(reason));
+            }
             Listed::Failed { reason, failure: ListFailure::Forbidden | ListFailure::Refused } => {
                 tracing::warn!(
                     reason,
@@ -149,6 +214,13 @@ pub(super) async fn find(
             }
             Listed::Failed { reason, .. } => return Ok(Err(reason)),
         }
+    }
+    {
+        let created = line.people.created();
+        for (_, known) in &created[current.created..] {
+            listing.directory.add_known(known.clone());
+        }
+        current.created = created.len();
     }
     let (found, reach) = (listing.directory.find(person), listing.reach);
     drop(listed);

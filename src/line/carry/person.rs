@@ -1,0 +1,63 @@
+//! Before a person's cardholder is created: whether there is one.
+
+use super::Carried;
+use crate::line::Stop;
+use crate::line::decision::Verdict;
+use crate::line::people::{self, Known, Match, Other};
+use crate::outcome::{Cardholder, Output, Refusal};
+
+impl Carried<'_> {
+    /// Whether a cardholder may be created: a person who has one at Stripe keeps it.
+    pub(super) async fn is_new_person(&mut self) -> Result<bool, Stop> {
+        if !self.job.request.reuses() || self.decision.may_have_effect() {
+            return Ok(true);
+        }
+        let lease = self.line.lease.times();
+        if self.searched == Some(lease) {
+            return Ok(true);
+        }
+        let other = people::other(self.line, &self.job).await?;
+        if matches!(other, Some(Other::Open)) {
+            // It may create the cardholder that this one would be: nobody is to wait for this one meanwhile.
+            self.alone.clear();
+            self.unknown(
+                "other_row",
+                "the end of another row's call for this person is not known yet".into(),
+            )
+            .await;
+            return Ok(false);
+        }
+        let person = self.job.request.person();
+        let mut found = people::find(self.line, &self.job.request, &person, &self.recall).await?;
+        if let (Ok(Match::None), Some(Other::Created(cardholder, by))) = (&found, other) {
+            found = Ok(people::created(&cardholder, by, &self.job.request));
+        }
+        match found {
+            Ok(Match::None) => {
+                self.searched = Some(lease);
+                return Ok(true);
+            }
+            Ok(Match::One(cardholder, by)) => {
+                tracing::info!(by = by.word(), "this person has a cardholder at Stripe");
+                self.note = Some(people::note(&cardholder, by, &person));
+                let Known { id, status, needs, .. } = cardholder;
+                let output = Output::Created(Cardholder { id, status, needs });
+                self.decision.looked(Verdict::Found(output), self.now().boot);
+            }
+            Ok(Match::Doubtful(cardholder, by)) => {
+                self.decision.give_up(people::doubtful(&cardholder, by));
+            }
+            Ok(Match::Several(cardholders, by)) => {
+                self.decision.give_up(people::several(&cardholders, by));
+            }
+            Err(reason) => self.unknown("not_reconciled", reason).await,
+        }
+        Ok(false)
+    }
+
+    async fn unknown(&mut self, code: &'static str, reason: String) {
+        self.tries += 1;
+        self.latest = Refusal::own(code, reason);
+        self.wait(self.backoff()).await;
+    }
+}
