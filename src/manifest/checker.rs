@@ -95,30 +95,23 @@ impl Checker {
     /// Adds what is told of rows beside each other, once all of them were added.
     pub(super) fn end_of_rows(&mut self, mut each: Option<&mut dyn FnMut(Problem)>) {
         let names = std::mem::take(&mut self.names);
-        let mut lines = Vec::new();
-        for (Repeat { line, number, first }, good) in names.duplicates() {
-            lines.push(line);
-            if let Some(good) = good {
-                self.count(good, |count| *count -= 1);
-                self.report.invalid_rows += 1;
-            }
-            let reason = format!("the same row_id as on line {first}; each row needs its own");
-            self.add_problems(&[self.called(Problem::new(line, number, ROW_ID, "duplicate_row_id", reason))]);
-            if let Some(each) = each.as_mut().filter(|_| self.report.problems.len() >= PROBLEMS_MAX) {
-                self.hand_over(each);
-            }
-        }
+        let duplicates: Vec<_> = names.duplicates().collect();
+        let lines: Vec<u64> = duplicates.iter().map(|(row, _)| row.line).collect();
         let Findings { problems, warnings, warning_count, boxes, people, shared } =
             self.alike.findings(&names.near(), &lines);
         self.report.cardholders = self.report.cardholders.saturating_sub(shared);
-        for (problem, good) in problems {
-            // Its cardholder is taken off already.
-            self.count(Good { person: false, ..good }, |count| *count -= 1);
-            self.report.invalid_rows += 1;
-            self.add_problems(&[self.called(problem)]);
-            if let Some(each) = each.as_mut().filter(|_| self.report.problems.len() >= PROBLEMS_MAX) {
-                self.hand_over(each);
+        // Both in the order of their lines, and so is what is told.
+        let mut problems = problems.into_iter().peekable();
+        for (Repeat { line, number, first }, good) in duplicates {
+            while let Some((problem, good)) = problems.next_if(|(problem, _)| problem.line < line) {
+                self.add_of_person(problem, good, &mut each);
             }
+            let reason = format!("the same row_id as on line {first}; each row needs its own");
+            let problem = Problem::new(line, number, ROW_ID, "duplicate_row_id", reason);
+            self.add_late(problem, good, &mut each);
+        }
+        for (problem, good) in problems {
+            self.add_of_person(problem, good, &mut each);
         }
         let warnings: Vec<Problem> = warnings.into_iter().map(|warning| self.called(warning)).collect();
         self.add_warnings(&warnings);
@@ -126,6 +119,23 @@ impl Checker {
         self.report.boxes = boxes.or(self.report.boxes.take());
         self.report.people = people.or(self.report.people.take());
         if let Some(each) = each {
+            self.hand_over(each);
+        }
+    }
+
+    /// Adds what is wrong with a row whose cardholder is a row's before it, and so is taken off already.
+    fn add_of_person(&mut self, problem: Problem, good: Good, each: &mut Option<&mut dyn FnMut(Problem)>) {
+        self.add_late(problem, Some(Good { person: false, ..good }), each);
+    }
+
+    /// Adds what is wrong with a row beside others; `good`: what it counts as, if it is right otherwise.
+    fn add_late(&mut self, problem: Problem, good: Option<Good>, each: &mut Option<&mut dyn FnMut(Problem)>) {
+        if let Some(good) = good {
+            self.count(good, |count| *count -= 1);
+            self.report.invalid_rows += 1;
+        }
+        self.add_problems(&[self.called(problem)]);
+        if let Some(each) = each.as_mut().filter(|_| self.report.problems.len() >= PROBLEMS_MAX) {
             self.hand_over(each);
         }
     }
