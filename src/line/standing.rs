@@ -9,14 +9,14 @@ pub(super) async fn in_turn<T, F: Future<Output = T>>(
     pace: &Pace,
     endpoint: Endpoint,
     ask: impl Fn() -> F,
-    came_to: impl Fn(&T) -> Result<Answered, LimitReason>,
+    outcome_of: impl Fn(&T) -> Result<Answered, LimitReason>,
 ) -> Option<T> {
     loop {
         let turn = pace.turn(endpoint).await.ok()?;
         let Waited::Permit(mut permit) = turn.permit().await else { continue };
         permit.departure().left();
         let answer = ask().await;
-        match came_to(&answer) {
+        match outcome_of(&answer) {
             Err(reason) => permit.answered(Answered::Limited(limiter_of(reason))),
             Ok(answered) => {
                 permit.answered(answered);
@@ -28,22 +28,22 @@ pub(super) async fn in_turn<T, F: Future<Output = T>>(
 
 /// Asks how a card stands.
 pub async fn standing_of(pace: &Pace, client: &Client, card: &str) -> StandingAnswer {
-    let came_to = |(answer, limited): &(StandingAnswer, Option<LimitReason>)| match (limited, answer) {
+    let outcome_of = |(answer, limited): &(StandingAnswer, Option<LimitReason>)| match (limited, answer) {
         (Some(reason), _) => Err(*reason),
         (None, StandingAnswer::Failed(reason)) => Ok(Answered::Failed(reason.clone())),
         (None, _) => Ok(Answered::Accepted),
     };
-    let asked = in_turn(pace, Endpoint::Retrieve, || client.standing(card), came_to).await;
-    asked.map_or_else(|| StandingAnswer::Failed("the pace is closed".into()), |(answer, _)| answer)
+    let answer = in_turn(pace, Endpoint::Retrieve, || client.standing(card), outcome_of).await;
+    answer.map_or_else(|| StandingAnswer::Failed("the pace is closed".into()), |(answer, _)| answer)
 }
 
 /// Asks for a cardholder.
 pub async fn cardholder_of(pace: &Pace, client: &Client, id: &str) -> FoundAnswer {
-    let came_to = |answer: &FoundAnswer| match answer {
+    let outcome_of = |answer: &FoundAnswer| match answer {
         FoundAnswer::Limited(reason) => Err(*reason),
         FoundAnswer::Failed(reason) => Ok(Answered::Failed(reason.clone())),
         _ => Ok(Answered::Accepted),
     };
-    let asked = in_turn(pace, Endpoint::Retrieve, || client.cardholder(id), came_to).await;
-    asked.unwrap_or_else(|| FoundAnswer::Failed("the pace is closed".into()))
+    let answer = in_turn(pace, Endpoint::Retrieve, || client.cardholder(id), outcome_of).await;
+    answer.unwrap_or_else(|| FoundAnswer::Failed("the pace is closed".into()))
 }

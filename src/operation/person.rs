@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::operation::{Found, Operation};
 
-    fn asked(pairs: &[(&str, &str)]) -> Person {
+    fn requested(pairs: &[(&str, &str)]) -> Person {
         let address = [
             ("billing[address][line1]", "1 High Street"),
             ("billing[address][city]", "Cork"),
@@ -227,20 +227,20 @@ mod tests {
     #[test]
     fn a_person_is_the_same_however_it_is_spelt() {
         let one =
-            asked(&[("name", "Ana Berg"), ("email", "Ana@Example.com"), ("phone_number", "+353 1 234")]);
+            requested(&[("name", "Ana Berg"), ("email", "Ana@Example.com"), ("phone_number", "+353 1 234")]);
         let other =
-            asked(&[("name", "ana  BERG"), ("email", "ana@example.com"), ("phone_number", "003531234")]);
+            requested(&[("name", "ana  BERG"), ("email", "ana@example.com"), ("phone_number", "003531234")]);
         assert_eq!(one, other);
         assert_eq!(
             one.keys().iter().map(|(by, _)| *by).collect::<Vec<_>>(),
             [By::Email, By::Phone, By::NameAndAddress]
         );
         assert_eq!(one.identity(), other.identity());
-        let namesake = asked(&[("name", "Max Berg"), ("email", "ana@example.com")]);
+        let namesake = requested(&[("name", "Max Berg"), ("email", "ana@example.com")]);
         assert_eq!(namesake.keys()[0], one.keys()[0]);
         assert_ne!(namesake.identity(), one.identity(), "two people may share an address");
         assert!(!namesake.may_have_name_of(&one));
-        assert!(asked(&[("name", "Ana Maria Berg")]).may_have_name_of(&one));
+        assert!(requested(&[("name", "Ana Maria Berg")]).may_have_name_of(&one));
     }
 
     #[test]
@@ -249,7 +249,7 @@ mod tests {
             {"line1":"1 High Street","line2":null,"city":"Cork","postal_code":"T12AB34","country":"IE","state":null}}}"#;
         let found: Found = serde_json::from_str(object).unwrap();
         let wanted =
-            asked(&[("name", "Ana Berg"), ("email", "Ana@Example.com"), ("phone_number", "+353 1234")]);
+            requested(&[("name", "Ana Berg"), ("email", "Ana@Example.com"), ("phone_number", "+353 1234")]);
         assert_eq!(found.person(), wanted);
         let shown = format!("{found:?}");
         assert!(

@@ -124,7 +124,7 @@ impl Carried<'_> {
     /// looked at here, after the last wait, and what follows leaves at once or not at all.
     pub(super) async fn record(&mut self, Ready(()): Ready) -> Result<Option<Attempt>, Stop> {
         // If it had to be waited for, the key and the PIN's verdict are of before.
-        if self.hold_lease().await? != Some(Held::AllTheTime) {
+        if self.hold_lease().await? != Some(Held::AllTheTime) || !self.is_searched() {
             return Ok(None);
         }
         let latest = changes::become_latest(self.line, &self.job, self.known.as_deref()).await?;

@@ -63,8 +63,8 @@ impl Carried<'_> {
                 _ => None,
             };
             let begun = self.known.as_deref().filter(|known| known.state == State::Begun);
-            let told = both(self.job.of_cardholder.clone(), without_differences(&self.job, note));
-            note = both(both(told, needs), note_of(&self.job, &row, begun));
+            let kept = both(self.job.of_cardholder.clone(), without_differences(&self.job, note));
+            note = both(both(kept, needs), note_of(&self.job, &row, begun));
             row.note.clone_from(&note);
         }
         let stage = metrics::Stage::begin("record");
@@ -196,11 +196,11 @@ fn without_differences(job: &Job, note: Option<String>) -> Option<String> {
         Operation::CreateCard => [CARD_DIFFERS, PIN_DIFFERS],
         Operation::UpdateCard => [DIFFERS, PIN_DIFFERS],
     };
-    let mut told = note?;
-    while let Some(before) = differences.iter().find_map(|difference| told.strip_suffix(difference)) {
-        told.truncate(before.trim_end_matches("; ").len());
+    let mut note = note?;
+    while let Some(before) = differences.iter().find_map(|difference| note.strip_suffix(difference)) {
+        note.truncate(before.trim_end_matches("; ").len());
     }
-    (!told.is_empty()).then_some(told)
+    (!note.is_empty()).then_some(note)
 }
 
 /// What a reader must know beside a card that is not wholly what is asked for now. `begun` is the row from before the card was

@@ -9,11 +9,8 @@ use crate::outcome::{Cardholder, Output, Refusal};
 impl Carried<'_> {
     /// Whether a cardholder may be created: a person who has one at Stripe keeps it.
     pub(super) async fn is_new_person(&mut self) -> Result<bool, Stop> {
-        if !self.job.request.reuses() || self.decision.may_have_effect() {
-            return Ok(true);
-        }
         let lease = self.line.lease.times();
-        if self.searched == Some(lease) {
+        if self.is_searched() {
             return Ok(true);
         }
         let other = people::other(self.line, &self.job).await?;
@@ -53,6 +50,13 @@ impl Carried<'_> {
             Err(reason) => self.unknown("not_reconciled", reason).await,
         }
         Ok(false)
+    }
+
+    /// Whether nobody else can have created a cardholder since it was looked for one; or a call of its own may have.
+    pub(super) fn is_searched(&self) -> bool {
+        !self.job.request.reuses()
+            || self.decision.may_have_effect()
+            || self.searched == Some(self.line.lease.times())
     }
 
     async fn unknown(&mut self, code: &'static str, reason: String) {

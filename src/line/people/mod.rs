@@ -6,6 +6,7 @@
 
 mod directory;
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,8 +35,15 @@ const SERVES_FOR: Duration = Duration::from_secs(600);
 #[derive(Default)]
 pub(super) struct People {
     listed: tokio::sync::Mutex<Option<Current>>,
-    /// Those that were created here of late, and when: lists may be behind.
-    created: Mutex<Vec<(Boot, Known)>>,
+    created: Mutex<Created>,
+}
+
+/// Cardholders that were created here since the oldest list that may be relied on: a list may not show them.
+#[derive(Default)]
+struct Created {
+    /// How many there were before these.
+    before: usize,
+    latest: VecDeque<(Boot, Known)>,
 }
 
 /// A list, and how long it can be relied on.
@@ -44,7 +52,7 @@ struct Current {
     began: Boot,
     /// How often the account's lease had been taken: whoever has it in between may create cardholders.
     lease: u64,
-    /// How many of those that were created here are in it.
+    /// How many of all that were created here are in it, or were too old for it.
     created: usize,
 }
 
@@ -74,17 +82,27 @@ enum Reach {
 impl People {
     /// A cardholder was created, or is known to be a person's.
     pub(super) fn add(&self, now: Boot, request: &Request, cardholder: &Cardholder) {
-        self.created().push((now, Known::created(cardholder, request)));
+        let mut created = self.created();
+        created.latest.push_back((now, Known::created(cardholder, request)));
+        // Whoever creates cardholders and never looks for one keeps no more than these.
+        while created.latest.front().is_some_and(|(at, _)| now.since(*at) > SERVES_FOR) {
+            created.latest.pop_front();
+            created.before += 1;
+        }
     }
 
-    fn created(&self) -> MutexGuard<'_, Vec<(Boot, Known)>> {
+    fn created(&self) -> MutexGuard<'_, Created> {
         self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A list to be read.
-    fn current(&self, now: Boot, lease: u64) -> Current {
-        self.created().retain(|(at, _)| now.since(*at) < SERVES_FOR);
-        Current { listing: Listing::default(), began: now, lease, created: 0 }
+    /// Adds those that were created since it was last done.
+    fn bring_up_to_date(&self, current: &mut Current) {
+        let created = self.created();
+        let known = current.created.saturating_sub(created.before);
+        for (_, known) in created.latest.iter().skip(known) {
+            current.listing.directory.add_known(known.clone());
+        }
+        current.created = created.before + created.latest.len();
     }
 
     /// One may have been created whose id is not known: it is to be seen in a list.
@@ -193,7 +211,7 @@ pub(super) async fn find(
     let (now, lease) = (line.parts.clock.boot(), line.lease.times());
     let serves = |listed: &Current| listed.lease == lease && now.since(listed.began) < SERVES_FOR;
     if !listed.as_ref().is_some_and(serves) {
-        *listed = Some(line.people.current(now, lease));
+        *listed = Some(Current { listing: Listing::default(), began: now, lease, created: 0 });
     }
     let current = listed.as_mut().expect("it was made if it was missing");
     let listing = &mut current.listing;
@@ -215,14 +233,8 @@ pub(super) async fn find(
             Listed::Failed { reason, .. } => return Ok(Err(reason)),
         }
     }
-    {
-        let created = line.people.created();
-        for (_, known) in &created[current.created..] {
-            listing.directory.add_known(known.clone());
-        }
-        current.created = created.len();
-    }
-    let (found, reach) = (listing.directory.find(person), listing.reach);
+    line.people.bring_up_to_date(current);
+    let (found, reach) = (current.listing.directory.find(person), current.listing.reach);
     drop(listed);
     if found == Match::None && reach == Reach::TooMany {
         return ask(line, request, person, recalled).await;
