@@ -10,6 +10,7 @@ mod changes;
 pub mod decision;
 mod ephemeral_key;
 pub mod gate;
+mod halt;
 mod job_locks;
 mod lease;
 mod limiter;
@@ -51,6 +52,7 @@ use vet::Batches;
 pub use await_pin::is_about_pin;
 pub(crate) use changes::card_of;
 pub use ephemeral_key::EphemeralKey;
+pub use halt::Halt;
 pub(crate) use job_locks::JobLocks;
 pub use lease::LeaseUse;
 pub(crate) use limiter::{endpoint_of, limiter_of};
@@ -83,34 +85,6 @@ pub enum Vet {
     Yes,
     /// None: the ledger is all there is.
     No,
-}
-
-/// Why the whole line stopped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Halt {
-    /// Stripe does not accept the key.
-    #[error("Stripe refuses the API key: {0}")]
-    Key(String),
-    /// Outcomes can no longer be recorded.
-    #[error("{reason}")]
-    Ledger {
-        /// Why.
-        reason: String,
-        /// Whether it may serve another time; else somebody must look.
-        may_pass: bool,
-    },
-    /// Stripe refuses every card alike.
-    #[error("Stripe refuses every card alike, so no further row was tried: {0}")]
-    SameRefusals(String),
-    /// Stripe never answered at all.
-    #[error("{0}")]
-    Unreachable(String),
-}
-
-impl From<&LedgerError> for Halt {
-    fn from(error: &LedgerError) -> Self {
-        Self::Ledger { reason: error.to_string(), may_pass: error.may_pass() }
-    }
 }
 
 /// What the line is made of.

@@ -1,5 +1,7 @@
 //! A request: what an operation is asked to do, under Stripe's own names.
 
+mod own;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
@@ -29,20 +31,13 @@ pub struct Request {
     pub target: Option<String>,
 }
 
+pub use own::{CANCEL_REPLACED, OWN, PIN_CHOICE, REUSE};
+
 /// The parameter that holds the encrypted PIN.
 pub const PIN: &str = "pin[encrypted_number]";
-/// What stands for it where the cardholder is to choose the PIN on a page of embosser's. It is no parameter of Stripe's.
-pub const PIN_CHOICE: &str = "pin[choose]";
-/// Whether the card that is replaced is cancelled first. It is no parameter of Stripe's.
-pub const CANCEL_REPLACED: &str = "cancel_replaced";
-/// Whether a person who has a cardholder already keeps that one, and gets no second. It is no parameter of Stripe's.
-pub const REUSE: &str = "reuse";
 /// Why it stands beside nobody who is to be created.
 pub const REPLACED_OF_NOBODY: &str =
     "is for the card of a cardholder who exists, and this one is to be created";
-/// Parameters that are embosser's own: they say what it does, and are not sent.
-pub const OWN: [&str; 3] = [CANCEL_REPLACED, PIN_CHOICE, REUSE];
-
 impl Request {
     /// Checks the pairs against Stripe's schema and takes them over. Every problem is told, not only the first.
     ///
@@ -145,56 +140,10 @@ impl Request {
         }
     }
 
-    /// Takes a parameter that is embosser's own; false if it is Stripe's.
-    fn takes_own(&mut self, path: &str, value: &str) -> bool {
-        let is_true = value.eq_ignore_ascii_case("true");
-        match path {
-            PIN_CHOICE => self.chooses_pin = is_true,
-            CANCEL_REPLACED => self.cancels_replaced = is_true,
-            REUSE => self.reuses = Some(is_true),
-            _ => return false,
-        }
-        true
-    }
-
-    /// Whether the card that it replaces is cancelled first.
-    #[must_use]
-    pub fn cancels_replaced(&self) -> bool {
-        self.cancels_replaced
-    }
-
-    /// Whether a person who has a cardholder already keeps that one.
-    #[must_use]
-    pub fn reuses(&self) -> bool {
-        self.reuses == Some(true)
-    }
-
-    /// Whether it says that it wants a cardholder beside whom the person may have.
-    #[must_use]
-    pub fn makes_another(&self) -> bool {
-        self.reuses == Some(false)
-    }
-
-    /// The same; a person keeps a cardholder unless it says otherwise.
-    #[must_use]
-    pub fn reusing(self) -> Self {
-        Self { reuses: self.reuses.or(Some(true)), ..self }
-    }
-
     /// Whether its card replaces another.
     #[must_use]
     pub fn is_replacement(&self) -> bool {
         self.value("replacement_for").is_some()
-    }
-
-    /// The change that cancels the card which this one replaces, if it is to be cancelled first.
-    #[must_use]
-    pub fn cancel_of_replaced(&self) -> Option<Self> {
-        let replaced = self.value("replacement_for").filter(|_| self.cancels_replaced)?;
-        let mut cancel = Self::empty(Operation::UpdateCard, Form::default());
-        cancel.push("cancellation_reason", self.value("replacement_reason")?);
-        cancel.push("status", "canceled");
-        Some(cancel.with_target(replaced.to_owned()))
     }
 
     /// Whether it asks for nothing.
@@ -282,12 +231,6 @@ impl Request {
             nested[REUSE] = reuses.into();
         }
         nested
-    }
-
-    /// Whether its cardholder is to choose the PIN.
-    #[must_use]
-    pub fn chooses_pin(&self) -> bool {
-        self.chooses_pin
     }
 
     /// Takes the PIN out.

@@ -244,28 +244,24 @@ impl Client {
 
     /// One card.
     pub async fn card(&self, id: &str) -> FoundAnswer {
-        let mut url = self.at(CARDS_PATH);
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.push(id);
-        }
-        match self.get("get_card", url).await {
-            Err(reason) => FoundAnswer::Failed(reason),
-            Ok(Reply { status, headers, body }) => {
-                read::of_one(Operation::CreateCard.declaration().id_prefix, status, &headers, body)
-            }
-        }
+        self.one("get_card", CARDS_PATH, Operation::CreateCard, id).await
     }
 
-    /// One cardholder; the answer is as of a card.
+    /// One cardholder.
     pub async fn cardholder(&self, id: &str) -> FoundAnswer {
-        let mut url = self.at(CARDHOLDERS_PATH);
+        self.one("get_cardholder", CARDHOLDERS_PATH, Operation::CreateCardholder, id).await
+    }
+
+    /// One of a list, which that operation makes.
+    async fn one(&self, question: &'static str, list: &str, made_by: Operation, id: &str) -> FoundAnswer {
+        let mut url = self.at(list);
         if let Ok(mut path) = url.path_segments_mut() {
             path.push(id);
         }
-        match self.get("get_cardholder", url).await {
+        match self.get(question, url).await {
             Err(reason) => FoundAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => {
-                read::of_one(Operation::CreateCardholder.declaration().id_prefix, status, &headers, body)
+                read::of_one(made_by.declaration().id_prefix, status, &headers, body)
             }
         }
     }
