@@ -34,7 +34,7 @@ impl FileArgs {
     /// The same for whoever reads.
     #[must_use]
     pub fn reading(&self) -> Reading {
-        Reading { delimiter: self.delimiter, sheet: self.sheet.clone(), columns: None }
+        Reading { delimiter: self.delimiter, sheet: self.sheet.clone(), ..Reading::default() }
     }
 }
 

@@ -101,8 +101,7 @@ impl Round {
     fn judge(&mut self, parsers: &mut Vec<Parser>, rules: &Rules<'_>) {
         let pieces: Vec<_> = self.block.pieces().collect();
         self.verdicts.resize_with(pieces.len().max(self.verdicts.len()), Verdicts::default);
-        let delimiter = rules.manifest.delimiter;
-        let parser = || Parser::new(delimiter).filling(rules.manifest.filling.clone());
+        let parser = || rules.manifest.parser();
         parsers.resize_with(pieces.len().max(parsers.len()), parser);
         let verdicts = self.verdicts.par_iter_mut().zip(parsers).zip(pieces);
         verdicts.for_each(|((verdicts, parser), piece)| verdicts.judge(piece, parser, rules));
@@ -154,6 +153,11 @@ impl Adder<'_> {
 }
 
 impl Manifest {
+    /// For its rows, as they are to be read.
+    fn parser(&self) -> Parser {
+        Parser::new(self.delimiter).changing(self.reading.edits.clone(), self.filling.clone())
+    }
+
     /// Adds all rows of the file up; `added` is called after each block.
     ///
     /// # Errors
@@ -167,7 +171,7 @@ impl Manifest {
         let length = source.length();
         let mut blocks = Blocks::new(self.text(source)?, BLOCK_BYTES, self.delimiter);
         let rules = Rules { manifest: self, hasher: checker.hasher(), digest: checker.digests() };
-        let parser = Parser::new(self.delimiter).filling(self.filling.clone());
+        let parser = self.parser();
         let mut adder = Adder { manifest: self, checker, parser, header_passed: false };
         // While one round is judged, the one before it is added up and the one after it is read.
         let (mut rounds, mut parsers): ([Round; 3], Vec<Parser>) = Default::default();

@@ -10,6 +10,7 @@ mod check;
 mod checker;
 pub mod columns;
 mod contents;
+pub mod edits;
 mod filling;
 mod header;
 mod headings;
@@ -27,6 +28,8 @@ mod rows;
 pub mod sheet;
 pub mod snapshot;
 mod stream;
+pub mod table;
+pub mod template;
 mod text;
 
 use std::fs::File;
@@ -40,6 +43,7 @@ use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
 use columns::ColumnMap;
 use contents::Contents;
+use edits::Edits;
 use filling::Filling;
 use header::{Column, Header};
 use likeness::{Likeness, Likes};
@@ -187,6 +191,8 @@ pub struct Reading {
     pub sheet: Option<String>,
     /// What its headings are, where they are no names of columns.
     pub columns: Option<Arc<ColumnMap>>,
+    /// Cells that were mended since the file was made.
+    pub edits: Option<Arc<Edits>>,
 }
 
 impl Reading {
@@ -335,7 +341,7 @@ impl Manifest {
         let mut records = Records::new(self.text(self.source()?)?, self.delimiter);
         header::pass(&mut records)
             .map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
-        records.fill(self.filling.clone());
+        records.change(self.reading.edits.clone(), self.filling.clone());
         Ok(Rows::new(self, records))
     }
 

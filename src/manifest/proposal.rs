@@ -13,6 +13,9 @@ use super::{ManifestError, ROW_ID, Reading, header};
 use crate::operation::PIN;
 use crate::operation::params::speaks_of_pin;
 
+/// What is noted of a column that is like a heading in nothing but its letters.
+pub(super) const GUESS: &str = " # a guess by its letters";
+
 /// What comes after the columns.
 const REST: &str = r#"
 # What each row has that has nothing there, whether or not the file has such a column.
@@ -77,7 +80,7 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
 }
 
 /// The column that a heading is or may be, and what a person is to know of that.
-fn column_of(contents: Contents, heading: &str) -> Option<(String, &'static str)> {
+pub(super) fn column_of(contents: Contents, heading: &str) -> Option<(String, &'static str)> {
     if speaks_of_pin(heading) && contents.kind_of(heading).is_err() {
         return Some((
             PIN.to_owned(),
@@ -89,7 +92,7 @@ fn column_of(contents: Contents, heading: &str) -> Option<(String, &'static str)
         Ok(_) => Some((heading.to_owned(), "")),
         Err(problem) => match column_called(heading) {
             Some(column) => Some((column.to_owned(), "")),
-            None => problem.suggestion.map(|column| (column, " # a guess by its letters")),
+            None => problem.suggestion.map(|column| (column, GUESS)),
         },
     }
 }

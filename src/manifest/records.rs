@@ -11,6 +11,7 @@ use csv_core::ReadRecordResult;
 use zeroize::Zeroizing;
 
 use super::blocks::{Block, Blocks, Flaw, PIECE_BYTES, RECORD_BYTES_MAX, blank_lines, line_ends};
+use super::edits::{Edited, Edits};
 use super::filling::{Filled, Filling};
 
 /// Most cells of a record; a header has fewer.
@@ -95,6 +96,8 @@ pub(super) struct Parser {
     core: csv_core::Reader,
     cells: Zeroizing<Vec<u8>>,
     ends: Vec<usize>,
+    edits: Option<Arc<Edits>>,
+    edited: Edited,
     filling: Option<Arc<Filling>>,
     filled: Filled,
 }
@@ -105,13 +108,13 @@ impl Parser {
         let mut core = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         // It would take a byte order mark off its first bytes, which are not always the file's first.
         core.read_record(b"\n", &mut [0], &mut [0]);
-        let (cells, filled) = (Zeroizing::new(Vec::new()), Filled::default());
-        Self { core, cells, ends: vec![0; 64], filling: None, filled }
+        let (cells, filled, edited) = (Zeroizing::new(Vec::new()), Filled::default(), Edited::default());
+        Self { core, cells, ends: vec![0; 64], edits: None, edited, filling: None, filled }
     }
 
-    /// Fills each record from now on.
-    pub(super) fn filling(self, filling: Option<Arc<Filling>>) -> Self {
-        Self { filling, ..self }
+    /// Edits and fills each record from now on.
+    pub(super) fn changing(self, edits: Option<Arc<Edits>>, filling: Option<Arc<Filling>>) -> Self {
+        Self { edits, filling, ..self }
     }
 
     /// Takes the next record off these bytes, the first of which stands on this line; none if there is no more.
@@ -157,6 +160,10 @@ impl Parser {
             Some(flaw) => Some(Record::flawed(begins, flaw)),
             None => {
                 let record = Record::new(begins, &self.cells[..cells], &self.ends[..ends]);
+                let record = match &self.edits {
+                    Some(edits) => self.edited.edit(edits, record),
+                    None => record,
+                };
                 match &self.filling {
                     Some(filling) if !record.is_blank() => Some(self.filled.fill(filling, record)),
                     _ => Some(record),
@@ -176,6 +183,14 @@ pub(super) struct Records<R> {
     line: u64,
 }
 
+impl<R> Records<R> {
+    /// Edited rows that were not met so far.
+    pub(super) fn edits_left(&self) -> usize {
+        let edits = self.parser.edits.as_ref().map_or(0, |edits| edits.rows());
+        edits.saturating_sub(self.parser.edited.rows)
+    }
+}
+
 impl<R: Read> Records<R> {
     /// From a file's start, its cells separated so.
     pub(super) fn new(source: R, delimiter: u8) -> Self {
@@ -183,9 +198,9 @@ impl<R: Read> Records<R> {
         Self { blocks, block: Block::default(), parser: Parser::new(delimiter), parsed: 0, line: 1 }
     }
 
-    /// Fills each record from now on: the header was read.
-    pub(super) fn fill(&mut self, filling: Option<Arc<Filling>>) {
-        self.parser.filling = filling;
+    /// Edits and fills each record from now on: the header was read.
+    pub(super) fn change(&mut self, edits: Option<Arc<Edits>>, filling: Option<Arc<Filling>>) {
+        (self.parser.edits, self.parser.filling) = (edits, filling);
     }
 
     /// The line of the next byte, from 1.

@@ -37,6 +37,11 @@ impl<M: Borrow<Manifest>, R> Rows<M, R> {
         self.manifest.borrow()
     }
 
+    /// Rows with mended cells that were not met so far.
+    pub fn edits_left(&self) -> usize {
+        self.records.edits_left()
+    }
+
     /// Rows without anything in them that were left out so far.
     pub fn blank_rows(&self) -> u64 {
         self.blank_rows

@@ -39,7 +39,7 @@ impl Manifest {
         let read_as = ReadAs::default();
         let (mut records, delimiter) = records_of(name, source, reading, read_as.clone())?;
         let header = header::read(&mut records, name, reading.columns.as_deref())?;
-        records.fill(header.filling.clone());
+        records.change(reading.edits.clone(), header.filling.clone());
         Ok((Self::of_header(name, header, reading, read_as, delimiter)?, records))
     }
 }

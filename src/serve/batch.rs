@@ -13,6 +13,7 @@ use super::view::{BatchView, State, eta};
 use crate::clock::Time;
 use crate::job;
 use crate::line::gate::{Gate, Standing};
+use crate::manifest::InvalidRow;
 use crate::manifest::batch::digest_of;
 use crate::manifest::recognise::Known;
 use crate::outcome::Ended;
@@ -22,8 +23,10 @@ use crate::tally::{Counts, Tally};
 pub(super) struct Batch {
     pub(super) name: job::Batch,
     pub(super) digest: Option<String>,
-    /// Rows of this upload.
+    /// Rows of this upload that are jobs.
     rows: u64,
+    /// Rows of it that are none, and left out.
+    unusable: u64,
     /// Rows of earlier uploads under this name that this one has not.
     others: Known,
     /// Rows that are known under other names.
@@ -54,7 +57,7 @@ struct Progress {
 impl Batch {
     /// One that was checked and has not begun.
     pub(super) fn new(name: job::Batch, checked: &Checked, others: Known, received: Time) -> Self {
-        let Checked { report, recognition, .. } = checked;
+        let Checked { report, recognition, unusable, .. } = checked;
         let progress = Progress {
             end: None,
             ended: None,
@@ -67,7 +70,8 @@ impl Batch {
         Self {
             name,
             digest: digest_of(report),
-            rows: report.rows,
+            rows: report.rows - unusable,
+            unusable: *unusable,
             others,
             known_before: recognition.len() as u64,
             pins: report.pins,
@@ -89,6 +93,18 @@ impl Batch {
     /// Rows of its manifest.
     pub(super) fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// What becomes of a held row that is no job: left out, if it was meant to be.
+    ///
+    /// # Errors
+    /// If every row was to be one.
+    pub(super) fn left_out(&self, row: &InvalidRow) -> Result<(), String> {
+        if self.unusable > 0 {
+            Ok(())
+        } else {
+            Err(format!("the held row {} can no longer be read", row.number))
+        }
     }
 
     /// How many rows have ended how.

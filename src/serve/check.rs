@@ -13,6 +13,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::sync::mpsc;
 
 use super::held::{Budget, Full, Held, Holding, Share};
+use super::table::{TABLE_BYTES_MAX, TableView, table_of};
 use super::unpacked::Unpacked;
 use crate::job::{Batch, JobId};
 use crate::ledger::LedgerError;
@@ -39,10 +40,16 @@ pub(super) enum Piece {
 /// What an upload is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To know what is wrong with it.
-    Check,
-    /// To issue its rows.
-    Issue,
+    /// To know what is wrong with it, and to see so many of its rows as a table if it is small.
+    Check {
+        /// Rows of the table; none is wanted if there are to be none.
+        table: usize,
+    },
+    /// To issue its rows: all of them, or those that are right.
+    Issue {
+        /// Whether rows with problems are left out.
+        skips_invalid: bool,
+    },
 }
 
 /// An upload whose rows were all read.
@@ -52,6 +59,10 @@ pub(super) struct Checked {
     pub(super) held: Option<Held>,
     /// Which rows are known under other names.
     pub(super) recognition: Arc<Recognition>,
+    /// Rows that are no jobs, whatever stands in the others.
+    pub(super) unusable: u64,
+    /// Some of it as a table, if that was asked for and it is small.
+    pub(super) table: Option<TableView>,
 }
 
 /// Why an upload could not be read to its end.
@@ -83,6 +94,8 @@ impl From<Full> for Stopped {
 #[derive(Default)]
 struct Shared {
     holding: Option<Holding>,
+    /// Bytes after which it is held no longer.
+    held_left: usize,
     stopped: Option<Stopped>,
 }
 
@@ -127,6 +140,10 @@ impl<R: Read> Read for Kept<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.source.read(buffer)?;
         let mut shared = self.shared.borrow_mut();
+        match shared.held_left.checked_sub(length) {
+            Some(left) => shared.held_left = left,
+            None => shared.holding = None,
+        }
         let held = shared.holding.as_mut().map_or(Ok(()), |holding| holding.add(&buffer[..length]));
         if held.is_err() {
             shared.stopped.get_or_insert(Stopped::Full);
@@ -145,11 +162,12 @@ pub(super) fn check(
     budget: &Arc<Budget>,
     (rows_max, mut reading): (u64, Reading),
 ) -> Result<Checked, Stopped> {
-    let holding = match purpose {
-        Purpose::Issue => Some(Holding::begin(budget)?),
-        Purpose::Check => None,
+    let (holding, held_left) = match purpose {
+        Purpose::Issue { .. } => (Some(Holding::begin(budget)?), usize::MAX),
+        Purpose::Check { table: 0 } => (None, 0),
+        Purpose::Check { .. } => (Some(Holding::begin(budget)?), TABLE_BYTES_MAX),
     };
-    let shared = Rc::new(RefCell::new(Shared { holding, stopped: None }));
+    let shared = Rc::new(RefCell::new(Shared { holding, held_left, stopped: None }));
     let source = Source { pieces, piece: Bytes::new(), ended: false, shared: shared.clone() };
     let mut share = budget.share();
     let unpacked = Unpacked::begin(source, &mut share, &mut reading);
@@ -158,18 +176,32 @@ pub(super) fn check(
     }
     let (source, sheet) = unpacked?;
     let kept = Kept { source, shared: shared.clone() };
-    let verdict = rows(kept, &reading, batch, recogniser.as_mut(), &shared, &mut share, rows_max);
+    let limits = Limits { rows_max, is_whole: purpose == Purpose::Issue { skips_invalid: false } };
+    let verdict = rows(kept, &reading, batch, recogniser.as_mut(), &shared, &mut share, limits);
     // What the names and the sheet took is free before the rest is held.
     drop(share);
     // A stopped source looks like an unreadable row to the csv reader: the reason comes first.
     if let Some(stopped) = shared.borrow_mut().stopped.take() {
         return Err(stopped);
     }
-    let report = CheckReport { sheet, ..verdict? };
+    let (report, unusable) = verdict?;
+    let report = CheckReport { sheet, ..report };
     let holding = shared.borrow_mut().holding.take();
     let recognition = recogniser.map(Recogniser::finish).transpose()?.unwrap_or_default();
-    let held = holding.map(|holding| holding.finish(reading)).transpose()?;
-    Ok(Checked { report, held, recognition: Arc::new(recognition) })
+    let mut held = holding.map(|holding| holding.finish(reading)).transpose()?;
+    let table = match purpose {
+        Purpose::Check { table } => held.take().and_then(|held| table_of(held, &report, table)),
+        Purpose::Issue { .. } => None,
+    };
+    Ok(Checked { report, held, recognition: Arc::new(recognition), unusable, table })
+}
+
+/// What keeps an upload's rows from being read on, or held.
+#[derive(Clone, Copy)]
+struct Limits {
+    rows_max: u64,
+    /// Whether its rows are held only while there is nothing wrong with any.
+    is_whole: bool,
 }
 
 fn rows(
@@ -179,13 +211,14 @@ fn rows(
     mut recogniser: Option<&mut Recogniser>,
     shared: &RefCell<Shared>,
     names: &mut Share,
-    rows_max: u64,
-) -> Result<CheckReport, Stopped> {
+    Limits { rows_max, is_whole }: Limits,
+) -> Result<(CheckReport, u64), Stopped> {
     let name = Path::new("upload");
     let refused = |error| match error {
         // A bad header is told as problems, as rows' are.
         ManifestError::Header { problems, .. } => {
-            Ok(CheckReport { problem_count: problems.len() as u64, problems, ..CheckReport::default() })
+            let problem_count = problems.len() as u64;
+            Ok((CheckReport { problem_count, problems, ..CheckReport::default() }, 0))
         }
         other => Err(Stopped::NoManifest(other)),
     };
@@ -211,7 +244,7 @@ fn rows(
         if checker.rows() % NAMES_AT_ONCE == 1 {
             names.grow(row_bytes * usize::try_from(NAMES_AT_ONCE).unwrap_or(usize::MAX))?;
         }
-        if checker.invalid_rows() == 1 {
+        if checker.invalid_rows() == 1 && is_whole {
             // Nothing of it will be issued: its ciphertext is wiped now, and the rest is only checked.
             shared.borrow_mut().holding = None;
         }
@@ -220,7 +253,12 @@ fn rows(
         }
     }
     checker.add_rest(&all_rows);
-    checker.finish(name).or_else(refused)
+    if all_rows.edits_left() > 0 {
+        let reason = "cells were mended on lines on which no row of this file begins; is it another file?";
+        return Err(Stopped::NoTable(reason.into()));
+    }
+    let unusable = checker.invalid_rows();
+    checker.finish(name).map(|report| (report, unusable)).or_else(refused)
 }
 
 /// A row whose batch and `row_id` make a job id.

@@ -1,6 +1,6 @@
 //! Columns files that uploads name: `staff` is `staff.toml` in the configured folder, read anew each time.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,6 +51,68 @@ pub(super) async fn named(folder: Option<&Path>, name: &str) -> Result<Arc<Colum
         Ok(Err(reason)) => refused(format!("the columns file {name} is wrong: {reason}")),
         Err(_) => refused(format!("the columns file {name} cannot be read")),
     }
+}
+
+/// The text of the one of this name.
+pub(super) async fn text_of(folder: Option<&Path>, name: &str) -> Result<String, Problem> {
+    // Only one that can be used is shown.
+    named(folder, name).await?;
+    let path = folder.unwrap_or(Path::new("")).join(format!("{name}{ENDING}"));
+    tokio::fs::read_to_string(path)
+        .await
+        .map_err(|_| Problem::new(Kind::NotFound, format!("the columns file {name} cannot be read")))
+}
+
+/// Keeps a columns file under a name, whole or not at all. One that is there already is replaced if `replace`.
+pub(super) async fn keep(
+    folder: Option<&Path>,
+    name: &str,
+    text: String,
+    replace: bool,
+) -> Result<(), Problem> {
+    let Some(folder) = folder.map(Path::to_owned) else {
+        let reason = "this server keeps no columns files: its operator can set http.columns_directory";
+        return Err(Problem::new(Kind::Conflict, reason));
+    };
+    if !is_name(name) {
+        let reason = format!(
+            "a columns file's name has 1 to {NAME_MAX} letters a to z, digits, hyphens, underscores and full stops, and does \
+             not begin with a full stop"
+        );
+        return Err(Problem::new(Kind::BadRequest, reason));
+    }
+    ColumnMap::parse(&text)
+        .map_err(|reason| Problem::new(Kind::BadRequest, format!("the columns file is wrong: {reason}")))?;
+    let path = folder.join(format!("{name}{ENDING}"));
+    // Hidden, and of a name of its own: two who keep one at once do not write into each other's.
+    let draft = folder.join(format!(".{name}.{:016x}", rand::random::<u64>()));
+    let kept = tokio::task::spawn_blocking(move || {
+        let written = write(&draft, &text).and_then(|()| {
+            // A link is made only where nothing lies yet.
+            if replace { std::fs::rename(&draft, &path) } else { std::fs::hard_link(&draft, &path) }
+        });
+        let _ = std::fs::remove_file(&draft);
+        written
+    });
+    match kept.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let reason =
+                format!("there is a columns file {name} already; replace it, or choose another name");
+            Err(Problem::new(Kind::Conflict, reason))
+        }
+        Ok(Err(error)) => {
+            let reason = format!("the folder http.columns_directory cannot be written: {}", error.kind());
+            Err(Problem::new(Kind::Unavailable, reason))
+        }
+        Err(_) => Err(Problem::new(Kind::Internal, "the columns file was not kept")),
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = std::fs::File::create_new(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// Whether it names a file of the folder, and no other.

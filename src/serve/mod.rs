@@ -33,6 +33,7 @@ mod problem;
 mod publish;
 mod results;
 mod run;
+mod table;
 mod unpacked;
 mod upload;
 mod view;

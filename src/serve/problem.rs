@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::table::TableView;
 use crate::ledger::LedgerError;
 use crate::manifest::{self, CheckReport, Severity};
 use crate::operation::FieldProblem;
@@ -145,6 +146,9 @@ pub(super) struct Problem {
     /// Each thing that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Wrong>,
+    /// Some of the upload as a table, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<Box<TableView>>,
     /// Seconds after which it may be tried again.
     #[serde(skip)]
     retry_after: Option<u32>,
@@ -246,6 +250,7 @@ impl Problem {
             invalid_rows: None,
             problem_count: None,
             problems: Vec::new(),
+            table: None,
             retry_after: None,
         }
     }
@@ -280,6 +285,13 @@ impl Problem {
             problems: report.problems.into_iter().chain(report.warnings).map(Wrong::from).collect(),
             ..Self::new(Kind::InvalidManifest, detail)
         }
+    }
+
+    /// With some of the upload as a table.
+    #[must_use]
+    pub(super) fn with_table(mut self, table: Option<TableView>) -> Self {
+        self.table = table.map(Box::new);
+        self
     }
 
     /// With how many cards would be cancelled.

@@ -15,7 +15,7 @@ use super::following::Outstanding;
 use super::held::Held;
 use super::intake::Queue;
 use super::problem::{Kind, Problem};
-use super::run::{rows_of, sampled, unreadable};
+use super::run::{rows_of, sampled};
 use crate::clock::Time;
 use crate::intake::feed::{Bounds, Sink, feed};
 use crate::job::Job;
@@ -114,7 +114,7 @@ impl Sink for Publishing {
     }
 
     async fn refused(&self, row: &InvalidRow) -> Result<(), String> {
-        Err(unreadable(row))
+        self.batch.left_out(row)
     }
 }
 

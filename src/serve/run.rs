@@ -69,7 +69,7 @@ impl Sink for ToLine {
     }
 
     async fn refused(&self, row: &InvalidRow) -> Result<(), String> {
-        Err(unreadable(row))
+        self.batch.left_out(row)
     }
 }
 
@@ -85,9 +85,4 @@ pub(super) fn rows_of(
         let _ = held.rows().try_for_each(each);
         Ok(())
     }
-}
-
-/// What is said of a held row that is no job: every row was checked when it came.
-pub(super) fn unreadable(row: &InvalidRow) -> String {
-    format!("the held row {} can no longer be read", row.number)
 }

@@ -1,6 +1,10 @@
 //! An upload from its request: as it stands, or as a form's file; within its bounds.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::BodyDataStream;
+use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::header;
 use bytes::Bytes;
@@ -17,6 +21,8 @@ use super::limits::{LINGER, PIECES_WAITING};
 use super::problem::{Kind, Problem};
 use crate::job::Batch;
 use crate::manifest::batch::SecondCards;
+use crate::manifest::columns::ColumnMap;
+use crate::manifest::edits::Edits;
 use crate::manifest::recognise::Recogniser;
 use crate::manifest::{CheckReport, Reading};
 
@@ -28,6 +34,9 @@ const KINDS: [&str; 5] = [
     "application/vnd.ms-excel",
     "application/vnd.oasis.opendocument.spreadsheet",
 ];
+
+/// Longest field beside a form's file.
+const FIELD_BYTES_MAX: usize = 512 << 10;
 
 /// Parameters of an upload.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
@@ -48,24 +57,80 @@ pub(super) struct UploadQuery {
     pub(super) columns: Option<String>,
     /// `true` if warnings are to keep it from being issued as problems do.
     pub(super) strict: Option<bool>,
+    /// `true` if rows with problems are to be left out, and the others issued. Rows that contradict each other are never left
+    /// out by themselves.
+    pub(super) skip_invalid: Option<bool>,
     /// How many cards the manifest cancels, if it does: that cannot be undone.
     pub(super) yes_cancel: Option<u64>,
+    /// Of a check alone: so many rows of the upload are answered as a table, those with problems and warnings first, if it is
+    /// small. For the page on which it is mended; no cell that may hold a PIN is in it.
+    #[param(maximum = 500)]
+    pub(super) table: Option<usize>,
+}
+
+/// What a form says of its file, in fields before it.
+#[derive(Default)]
+struct Fields {
+    /// The text of a columns file.
+    columns: Option<String>,
+    /// Cells that were mended since the file was made.
+    edits: Option<String>,
+}
+
+impl Fields {
+    /// Reads a field that is no file; what is not known is left out.
+    async fn read(&mut self, mut field: Field<'_>, idle_max: Duration) -> Result<(), Problem> {
+        let place = match field.name() {
+            Some("columns") => &mut self.columns,
+            Some("edits") => &mut self.edits,
+            _ => return Ok(()),
+        };
+        let mut bytes = Vec::new();
+        loop {
+            let chunk = tokio::time::timeout(idle_max, field.chunk()).await.map_err(|_| slow())?;
+            let Some(more) = chunk.map_err(malformed)? else { break };
+            if bytes.len() + more.len() > FIELD_BYTES_MAX {
+                let reason =
+                    format!("a field beside the form's file has at most {} KiB", FIELD_BYTES_MAX >> 10);
+                return Err(Problem::new(Kind::TooLarge, reason));
+            }
+            bytes.extend_from_slice(&more);
+        }
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Problem::new(Kind::BadRequest, "a field beside the form's file is not UTF-8"))?;
+        if place.replace(text).is_some() {
+            return Err(Problem::new(Kind::BadRequest, "a field beside the form's file stands there twice"));
+        }
+        Ok(())
+    }
 }
 
 impl UploadQuery {
     /// How the upload is to be read.
-    async fn reading(&self, server: &Server) -> Result<Reading, Problem> {
+    async fn reading(&self, server: &Server, fields: &Fields) -> Result<Reading, Problem> {
         let delimiter = self.delimiter.as_deref().map(|name| {
             Reading::delimiter_named(name).ok_or_else(|| {
                 Problem::new(Kind::BadRequest, "delimiter is none of comma, semicolon, tab and pipe")
             })
         });
         let folder = server.parts.config.columns_directory.as_deref();
-        let columns = match &self.columns {
-            Some(name) => Some(columns::named(folder, name).await?),
-            None => None,
+        let bad = |reason: String| Problem::new(Kind::BadRequest, reason);
+        let columns = match (&self.columns, &fields.columns) {
+            (Some(_), Some(_)) => {
+                return Err(bad(
+                    "the columns are named in the address and sent in the form; one of them is enough".into(),
+                ));
+            }
+            (Some(name), None) => Some(columns::named(folder, name).await?),
+            (None, Some(text)) => {
+                Some(Arc::new(ColumnMap::parse(text).map_err(|reason| {
+                    bad(format!("what the form says of the columns is wrong: {reason}"))
+                })?))
+            }
+            (None, None) => None,
         };
-        Ok(Reading { delimiter: delimiter.transpose()?, sheet: self.sheet.clone(), columns })
+        let edits = fields.edits.as_deref().map(Edits::parse).transpose().map_err(bad)?.map(Arc::new);
+        Ok(Reading { delimiter: delimiter.transpose()?, sheet: self.sheet.clone(), columns, edits })
     }
 
     /// Whether rows that are known under other names are to be issued again.
@@ -133,8 +198,8 @@ pub(super) async fn receive(
 fn name_of(name: Option<&str>, purpose: Purpose) -> Result<Option<Batch>, Problem> {
     let Some(name) = name else {
         return match purpose {
-            Purpose::Check => Ok(None),
-            Purpose::Issue => {
+            Purpose::Check { .. } => Ok(None),
+            Purpose::Issue { .. } => {
                 Err(Problem::new(Kind::BadRequest, "the batch needs a name: ?name=… or the form's file name"))
             }
         };
@@ -154,7 +219,7 @@ fn too_large(bytes_max: u64) -> Problem {
 /// A request's body, counted and timed.
 struct Body {
     pieces: BodyDataStream,
-    idle_max: std::time::Duration,
+    idle_max: Duration,
     bytes_left: u64,
     bytes_max: u64,
 }
@@ -202,8 +267,9 @@ impl Checking {
         batch: Option<Batch>,
         purpose: Purpose,
         query: &UploadQuery,
+        fields: &Fields,
     ) -> Result<Self, Problem> {
-        let (second, reading) = (query.second(), query.reading(server).await?);
+        let (second, reading) = (query.second(), query.reading(server, fields).await?);
         let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
         let (budget, rows_max) = (server.budget.clone(), server.limits.rows_max);
         let recogniser = batch.clone().map(|batch| {
@@ -256,7 +322,7 @@ async fn receive_body(
     purpose: Purpose,
     query: &UploadQuery,
 ) -> Result<Checked, Problem> {
-    let checking = Checking::begin(server, batch, purpose, query).await?;
+    let checking = Checking::begin(server, batch, purpose, query, &Fields::default()).await?;
     while let Some(bytes) = body.next().await? {
         if !checking.add(bytes).await {
             break;
@@ -273,17 +339,20 @@ async fn receive_form(
     purpose: Purpose,
 ) -> Result<Upload, Problem> {
     let limits = server.limits;
-    let malformed = |_| Problem::new(Kind::BadRequest, "the form is malformed, or the upload ended early");
+    let mut fields = Fields::default();
     loop {
         let field = tokio::time::timeout(limits.idle_max, form.next_field()).await.map_err(|_| slow())?;
         let Some(mut field) = field.map_err(malformed)? else {
             return Err(Problem::new(Kind::BadRequest, "the form holds no file"));
         };
-        let Some(file_name) = field.file_name().map(str::to_owned) else { continue };
+        let Some(file_name) = field.file_name().map(str::to_owned) else {
+            fields.read(field, limits.idle_max).await?;
+            continue;
+        };
         let stem =
             std::path::Path::new(&file_name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let batch = name_of(query.name.as_deref().or(stem.as_deref()), purpose)?;
-        let checking = Checking::begin(server, batch.clone(), purpose, query).await?;
+        let checking = Checking::begin(server, batch.clone(), purpose, query, &fields).await?;
         let mut bytes_left = limits.upload_bytes_max;
         let mut wanted = true;
         loop {
@@ -303,11 +372,19 @@ async fn receive_form(
     }
 }
 
+fn malformed(_: MultipartError) -> Problem {
+    Problem::new(Kind::BadRequest, "the form is malformed, or the upload ended early")
+}
+
 fn all_or_nothing(checked: Checked, query: &UploadQuery) -> Result<Checked, Problem> {
     let report: &CheckReport = &checked.report;
     let strict = query.strict == Some(true);
-    if report.problem_count > 0 || (strict && report.warning_count > 0) {
-        Err(Problem::of_report(checked.report))
+    let unusable = checked.unusable;
+    let is_left_out = query.skip_invalid == Some(true)
+        && (1..report.rows).contains(&unusable)
+        && report.invalid_rows == unusable;
+    if (report.problem_count > 0 && !is_left_out) || (strict && report.warning_count > 0) {
+        Err(Problem::of_report(checked.report).with_table(checked.table))
     } else {
         Ok(checked)
     }

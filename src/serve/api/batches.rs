@@ -21,6 +21,7 @@ use crate::serve::check::{Checked, Purpose};
 use crate::serve::extract::{Path, Query};
 use crate::serve::problem::{Kind, Problem, Wrong};
 use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView};
+use crate::serve::table::{TABLE_ROWS_MAX, TableView};
 use crate::serve::upload::{UploadQuery, receive};
 use crate::serve::view::{BatchView, eta};
 use crate::serve::{Server, events};
@@ -33,7 +34,12 @@ const LIST_USUAL: usize = 100;
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "the schema of what is read piece by piece")]
 pub(super) struct UploadForm {
-    /// The CSV.
+    /// The text of a columns file, if it comes with the upload. It stands before the file.
+    columns: Option<String>,
+    /// Cells that were mended since the file was made, as a JSON list of `{"line": 7, "column": 2, "value": "02138"}`, both
+    /// counted from 1. It stands before the file.
+    edits: Option<String>,
+    /// The CSV or spreadsheet.
     #[schema(format = Binary, content_media_type = "text/csv")]
     manifest: String,
 }
@@ -65,6 +71,9 @@ pub(super) struct CheckView {
     pub(super) warning_count: u64,
     /// The first of them.
     pub(super) warnings: Vec<Wrong>,
+    /// Some of the upload as a table, if that was asked for and it is small.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) table: Option<TableView>,
 }
 
 /// Batches, those last heard of first.
@@ -88,7 +97,7 @@ pub(super) struct ListQuery {
 
 /// Upload a manifest and issue its rows.
 ///
-/// Checked as it arrives: any bad row, and nothing is issued. The same file again is the same batch: rows that have
+/// Checked as it arrives: any bad row, and nothing is issued, unless bad rows are to be left out. The same file again is the same batch: rows that have
 /// their card are not issued twice, and those that were cut off, refused or cancelled are tried again.
 #[utoipa::path(
     post, path = "/v1/batches", tag = "batches", params(UploadQuery), security(("token" = ["submit"])),
@@ -115,7 +124,9 @@ pub(super) async fn begin_batch(
 ) -> Result<Response, Problem> {
     server.ready()?;
     let arrival = server.batches.arrival();
-    let upload = receive(&server, &query, request, Purpose::Issue).await?;
+    let upload =
+        receive(&server, &query, request, Purpose::Issue { skips_invalid: query.skip_invalid == Some(true) })
+            .await?;
     let mut checked = upload.checked;
     let (Some(name), Some(held)) = (upload.batch, checked.held.take()) else {
         return Err(Problem::new(Kind::Internal, "the upload was checked but not held"));
@@ -168,8 +179,12 @@ pub(super) async fn check_manifest(
     Query(query): Query<UploadQuery>,
     request: Request,
 ) -> Result<Json<CheckView>, Problem> {
-    let Checked { report, recognition, .. } =
-        receive(&server, &query, request, Purpose::Check).await?.checked;
+    let table = query.table.unwrap_or(0);
+    if table > TABLE_ROWS_MAX {
+        return Err(Problem::new(Kind::BadRequest, format!("`table` is at most {TABLE_ROWS_MAX}")));
+    }
+    let Checked { report, recognition, table, .. } =
+        receive(&server, &query, request, Purpose::Check { table }).await?.checked;
     let known_before = recognition.len() as u64;
     Ok(Json(CheckView {
         rows: report.rows,
@@ -184,6 +199,7 @@ pub(super) async fn check_manifest(
         notes: report.notes(),
         warning_count: report.warning_count,
         warnings: report.warnings.into_iter().map(Wrong::from).collect(),
+        table,
     }))
 }
 

@@ -1,6 +1,7 @@
 //! The API's endpoints: who may call each, what it takes and answers. What they do is in the modules beside these.
 
 mod batches;
+mod files;
 mod jobs;
 mod pins;
 mod server;
@@ -17,6 +18,8 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
     OpenApiRouter::with_openapi(document)
         .routes(routes!(batches::begin_batch, batches::list_batches))
         .routes(routes!(batches::check_manifest))
+        .routes(routes!(files::template))
+        .routes(routes!(files::show_columns, files::keep_columns))
         .routes(routes!(batches::show_batch))
         .routes(routes!(batches::batch_results))
         .routes(routes!(batches::batch_rows))

@@ -36,6 +36,8 @@ pub(super) struct ServerView {
     pub(super) rows_max: u64,
     /// The columns files that an upload can name.
     pub(super) columns: Vec<String>,
+    /// Whether columns files can be kept here.
+    pub(super) keeps_columns: bool,
 }
 
 /// That it is well.
@@ -70,6 +72,7 @@ pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<S
         upload_bytes_max: limits.upload_bytes_max,
         rows_max: limits.rows_max,
         columns,
+        keeps_columns: server.parts.config.columns_directory.is_some(),
     })
 }
 

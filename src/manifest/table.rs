@@ -1,0 +1,209 @@
+//! A small file as a table: its headings, with what each is taken for, and some of its rows as they are written.
+//!
+//! For a person who looks at it and mends it. Never: a cell that may hold a PIN or its ciphertext.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::Path;
+
+use super::contents::Contents;
+use super::proposal::{self, GUESS};
+use super::records::{Record, trimmed};
+use super::stream::records_of;
+use super::text::ReadAs;
+use super::{ManifestError, Reading, header};
+use crate::operation::PIN;
+use crate::operation::params::speaks_of_pin;
+
+/// Longest text of a cell that is shown: what is longer is no name, and can be mended in the file alone.
+const CELL_CHARACTERS_MAX: usize = 500;
+
+/// A heading of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heading {
+    /// As the file spells it.
+    pub heading: String,
+    /// The column that it is: by its name, or by the columns file. None: it is left out, or is no column.
+    pub column: Option<String>,
+    /// Whether the columns file leaves it out.
+    pub is_left_out: bool,
+    /// The column that it may be.
+    pub proposal: Option<String>,
+    /// Whether that is a guess by its letters alone.
+    pub is_guess: bool,
+    /// Whether cells under it may hold PINs: none of them is shown.
+    pub holds_pins: bool,
+}
+
+/// A row as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRow {
+    /// The line it begins on, from 1.
+    pub line: u64,
+    /// Its cells; none for one that is not shown.
+    pub cells: Vec<Option<String>>,
+}
+
+/// Some of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// The headings, in the file's order.
+    pub headings: Vec<Heading>,
+    /// The rows that were asked for, in the file's order.
+    pub rows: Vec<TableRow>,
+}
+
+impl Table {
+    /// Of a file's text: the rows that begin on these lines, and then others from the top, `rows_max` in all.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has no header.
+    pub fn read(
+        source: impl Read,
+        reading: &Reading,
+        lines: &BTreeSet<u64>,
+        rows_max: usize,
+    ) -> Result<Self, ManifestError> {
+        let name = Path::new("upload");
+        let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
+        let (names, _) = header::headings(&mut records, name)?;
+        let headings = headings(&names, reading);
+        // What is written, with what was mended in it, and not what defaults and words make of it.
+        records.change(reading.edits.clone(), None);
+        let mut others_max = rows_max.saturating_sub(lines.len());
+        let mut rows = Vec::new();
+        while let Ok(Some(record)) = records.next() {
+            if rows.len() >= rows_max {
+                break;
+            }
+            if record.flaw.is_some() || record.is_blank() {
+                continue;
+            }
+            if !lines.contains(&record.line) {
+                if others_max == 0 {
+                    continue;
+                }
+                others_max -= 1;
+            }
+            rows.push(row_of(&record, &headings));
+        }
+        Ok(Self { headings, rows })
+    }
+}
+
+fn row_of(record: &Record<'_>, headings: &[Heading]) -> TableRow {
+    let may_be_shown = |at: usize, text: &str| {
+        headings.get(at).is_none_or(|heading| !heading.holds_pins)
+            && !text.starts_with("eyJ")
+            && text.chars().count() <= CELL_CHARACTERS_MAX
+    };
+    let cells = record.iter().enumerate().map(|(at, cell)| {
+        let text = trimmed(std::str::from_utf8(cell).ok()?);
+        may_be_shown(at, text).then(|| text.to_owned())
+    });
+    let mut cells: Vec<_> = cells.collect();
+    while cells.len() > headings.len() && cells.last().is_some_and(|cell| cell.as_deref() == Some("")) {
+        cells.pop();
+    }
+    TableRow { line: record.line, cells }
+}
+
+fn headings(names: &[String], reading: &Reading) -> Vec<Heading> {
+    let map = reading.columns.as_deref();
+    let mapped = |heading: &str| map.and_then(|map| map.column_of(heading));
+    let called: Vec<&str> = names
+        .iter()
+        .map(|name| mapped(name).unwrap_or_else(|| super::headings::column_called(name).unwrap_or(name)))
+        .collect();
+    let defaults = map.iter().flat_map(|map| map.defaults()).map(|(column, _)| column);
+    let contents = Contents::of_names(&called.iter().copied().chain(defaults).collect::<Vec<_>>());
+    let mut given = BTreeSet::new();
+    let headings = names.iter().map(|name| {
+        let mapped = mapped(name);
+        let is_left_out = mapped == Some("");
+        let named = mapped.filter(|column| !column.is_empty()).or_else(|| {
+            let is_column = mapped.is_none()
+                && (matches!(name.as_str(), super::ROW_ID | super::contents::CARD)
+                    || contents.kind_of(name).is_ok());
+            is_column.then_some(name.as_str())
+        });
+        let column = named.map(str::to_owned);
+        let proposed = match &column {
+            None if !is_left_out && !name.is_empty() => proposal::column_of(contents, name),
+            _ => None,
+        };
+        let is_guess = proposed.as_ref().is_some_and(|(_, note)| *note == GUESS);
+        let proposal = proposed.map(|(column, _)| column);
+        let holds_pins =
+            [&column, &proposal].into_iter().flatten().any(|column| column == PIN) || speaks_of_pin(name);
+        Heading { heading: name.clone(), column, is_left_out, proposal, is_guess, holds_pins }
+    });
+    let mut headings: Vec<Heading> = headings.collect();
+    given.extend(headings.iter().filter_map(|heading| heading.column.clone()));
+    // One column is filled from one heading: the first that is proposed for it.
+    for heading in &mut headings {
+        if heading.proposal.as_ref().is_some_and(|column| !given.insert(column.clone())) {
+            (heading.proposal, heading.is_guess) = (None, false);
+        }
+    }
+    headings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::manifest::columns::ColumnMap;
+    use crate::manifest::edits::Edits;
+
+    #[test]
+    fn headings_are_told_and_no_cell_that_may_hold_a_pin_is_shown() {
+        let text = "Name;PIN;type;Gehalt;pin[encrypted_number];Mail\nAda;1234;virtual;1;eyJhbGci.x;eyJ.a\n;;;;;\nBob;;virtual;2;;b@example.com\n";
+        let map = ColumnMap::parse("[columns]\nGehalt = ''\n").unwrap();
+        let edits = Edits::parse(r#"[{"line":4,"column":1,"value":"Rob"}]"#).unwrap();
+        let reading =
+            Reading { columns: Some(Arc::new(map)), edits: Some(Arc::new(edits)), ..Reading::default() };
+        let table = Table::read(text.as_bytes(), &reading, &BTreeSet::new(), 10).unwrap();
+        let told: Vec<_> = table
+            .headings
+            .iter()
+            .map(|heading| (heading.column.as_deref(), heading.proposal.as_deref(), heading.is_left_out))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (None, Some("cardholder[name]"), false),
+                (None, None, false),
+                (Some("type"), None, false),
+                (None, None, true),
+                (Some(PIN), None, false),
+                (None, Some("cardholder[email]"), false),
+            ]
+        );
+        let rows: Vec<_> = table
+            .rows
+            .iter()
+            .map(|row| {
+                (row.line, row.cells.iter().map(|cell| cell.as_deref().unwrap_or("-")).collect::<Vec<_>>())
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                (2, vec!["Ada", "-", "virtual", "1", "-", "-"]),
+                (4, vec!["Rob", "-", "virtual", "2", "-", "b@example.com"])
+            ]
+        );
+    }
+
+    #[test]
+    fn rows_that_are_asked_for_come_before_others() {
+        let text: String =
+            (0..100).fold("row_id,type\n".to_owned(), |text, row| text + &format!("{row},virtual\n"));
+        let lines = BTreeSet::from([50, 101]);
+        let table = Table::read(text.as_bytes(), &Reading::default(), &lines, 4).unwrap();
+        let lines: Vec<u64> = table.rows.iter().map(|row| row.line).collect();
+        assert_eq!(lines, [2, 3, 50, 101]);
+    }
+}

@@ -1,0 +1,126 @@
+//! The endpoints of what helps to make a manifest: templates, and columns files under their names.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::manifest::template::{What, csv, workbook};
+use crate::serve::access::Submit;
+use crate::serve::extract::{Path, Query};
+use crate::serve::problem::{Kind, Problem};
+use crate::serve::{Server, columns};
+
+/// Longest columns file.
+const COLUMNS_BYTES_MAX: usize = 512 << 10;
+
+/// What a template's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Format {
+    /// A spreadsheet with notes and drop-downs.
+    Xlsx,
+    /// CSV UTF-8.
+    Csv,
+}
+
+/// Which template.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct TemplateQuery {
+    /// What its rows are to be: cards for cardholders who exist, people who get a card each, changes of cards, or new PINs.
+    #[param(inline)]
+    pub(super) r#for: What,
+    /// What its file is.
+    #[param(inline)]
+    pub(super) format: Option<Format>,
+}
+
+/// Whether a columns file is replaced.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct KeepQuery {
+    /// `true` if one of this name may be there already.
+    pub(super) replace: Option<bool>,
+}
+
+/// A columns file.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct ColumnsView {
+    /// Its name: what an upload says in `?columns=`.
+    pub(super) name: String,
+    /// Its text.
+    pub(super) text: String,
+}
+
+/// Download an empty manifest with its headings and an example row.
+#[utoipa::path(
+    get, path = "/v1/template", tag = "batches", params(TemplateQuery), security(("token" = ["submit"])),
+    responses((status = 200, description = "The file",
+        content((String = "text/csv"), (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))))
+)]
+pub(super) async fn template(_: Submit, Query(query): Query<TemplateQuery>) -> Result<Response, Problem> {
+    let bug = |error: String| {
+        tracing::error!(error, "a template cannot be written");
+        Problem::new(Kind::Internal, "the template cannot be written")
+    };
+    let (kind, bytes) = match query.format.unwrap_or(Format::Xlsx) {
+        Format::Csv => ("text/csv; charset=utf-8", csv(query.r#for).map_err(|error| bug(error.to_string()))?),
+        Format::Xlsx => (
+            "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            workbook(query.r#for).map_err(|error| bug(error.to_string()))?,
+        ),
+    };
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], bytes).into_response())
+}
+
+/// Show a columns file.
+#[utoipa::path(
+    get, path = "/v1/columns/{name}", tag = "batches", params(("name" = String, Path, min_length = 1, example = "staff")),
+    security(("token" = ["submit"])),
+    responses((status = 200, body = ColumnsView),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "There is none of that name, or it is wrong"))
+)]
+pub(super) async fn show_columns(
+    _: Submit,
+    State(server): State<Server>,
+    Path(name): Path<String>,
+) -> Result<Json<ColumnsView>, Problem> {
+    let text = columns::text_of(server.parts.config.columns_directory.as_deref(), &name).await?;
+    Ok(Json(ColumnsView { name, text }))
+}
+
+/// Keep a columns file under a name, for uploads to come.
+#[utoipa::path(
+    put, path = "/v1/columns/{name}", tag = "batches",
+    params(("name" = String, Path, min_length = 1, max_length = 64, example = "staff"), KeepQuery),
+    security(("token" = ["submit"])),
+    request_body(content = String, content_type = "application/toml", description = "The columns file"),
+    responses((status = 200, body = ColumnsView),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "It is wrong; the answer says where"),
+        (status = 409, body = Problem, content_type = "application/problem+json",
+            description = "There is one of that name, or this server keeps none"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "It is too long"))
+)]
+pub(super) async fn keep_columns(
+    _: Submit,
+    State(server): State<Server>,
+    Path(name): Path<String>,
+    Query(query): Query<KeepQuery>,
+    request: axum::extract::Request,
+) -> Result<(StatusCode, Json<ColumnsView>), Problem> {
+    let body: Bytes = axum::body::to_bytes(request.into_body(), COLUMNS_BYTES_MAX).await.map_err(|_| {
+        Problem::new(Kind::TooLarge, format!("a columns file has at most {} KiB", COLUMNS_BYTES_MAX >> 10))
+    })?;
+    let text = String::from_utf8(body.to_vec())
+        .map_err(|_| Problem::new(Kind::BadRequest, "the columns file is no UTF-8 text"))?;
+    let folder = server.parts.config.columns_directory.as_deref();
+    columns::keep(folder, &name, text.clone(), query.replace == Some(true)).await?;
+    tracing::info!(name, "a columns file was kept");
+    Ok((StatusCode::OK, Json(ColumnsView { name, text })))
+}
