@@ -273,6 +273,14 @@ async fn a_row_that_waits_is_told_from_a_refused_one(url: &str) {
         let page = ledger.batch_page(&scope(), &batch, None, Only::of(kind), 9).await.unwrap();
         assert_eq!(page.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), [id]);
     }
+    // They are found by what names them and by their card, and a text means itself.
+    for (text, ids) in
+        [("AITS/3", vec!["waits/3"]), ("ic_", vec!["waits/3"]), ("%", vec![]), ("waits_3", vec![])]
+    {
+        let only = Only { with: Some(text.into()), ..Only::default() };
+        let page = ledger.batch_page(&scope(), &batch, None, only, 9).await.unwrap();
+        assert_eq!(page.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ids, "{text}");
+    }
     let content = row("any", State::Begun).content;
     let same = ledger.same_content(&scope(), vec![content]).await.unwrap();
     assert!(same.iter().any(|same| same.id.as_str() == "waits/1"), "it may come to have a card");

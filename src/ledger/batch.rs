@@ -38,7 +38,7 @@ impl Pages<'_> {
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn next(&mut self) -> Result<Option<Vec<Row>>, LedgerError> {
-        let (after, only) = (self.after.take(), self.only);
+        let (after, only) = (self.after.take(), self.only.clone());
         let page = self.ledger.batch_page(self.scope, self.batch, after, only, PAGE_ROWS).await?;
         self.after = page.last().map(|last| (last.row.unwrap_or(0), last.id.clone()));
         Ok(Some(page).filter(|page| !page.is_empty()))

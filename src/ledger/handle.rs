@@ -342,7 +342,7 @@ impl Ledger {
                 let after = after
                     .as_ref()
                     .map_or((-1, None), |(row, id)| (i64::try_from(*row).unwrap_or(i64::MAX), Some(id)));
-                either!(store, store => store.batch_page(&scope, &batch, after, only, limit))
+                either!(store, store => store.batch_page(&scope, &batch, after, &only, limit))
             })
         })
         .await

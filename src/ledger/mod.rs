@@ -107,19 +107,21 @@ pub enum Kind {
 }
 
 /// Which rows are asked for; all of them if nothing is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Only {
     /// Those of this kind.
     pub kind: Option<Kind>,
     /// Those with a note.
     pub noted: bool,
+    /// Those with this in their names, or in the id or the last digits of what they have; whatever the case of letters.
+    pub with: Option<String>,
 }
 
 impl Only {
     /// Those of this kind.
     #[must_use]
     pub fn of(kind: Kind) -> Self {
-        Self { kind: Some(kind), noted: false }
+        Self { kind: Some(kind), ..Self::default() }
     }
 }
 

@@ -393,7 +393,7 @@ impl Postgres {
         scope: &Scope,
         batch: &Batch,
         after: (i64, Option<&JobId>),
-        only: Only,
+        only: &Only,
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
@@ -401,6 +401,8 @@ impl Postgres {
              AND (row_number, job_id COLLATE \"C\") > ($3, $4) AND ($6::text IS NULL
                  OR $6 = CASE WHEN state = 'refused' AND error_code = 'awaiting_pin' THEN 'awaiting_pin' ELSE state END)
              AND (NOT $7 OR note IS NOT NULL)
+             AND ($8::text IS NULL OR strpos(lower(concat_ws(chr(10), row_id, job_id, output::json->>'id',
+                 output::json->>'last4', output::json->>'cardholder')), $8) > 0)
              ORDER BY row_number, job_id COLLATE \"C\" LIMIT $5"
         );
         let raw = sqlx::query(sqlx::AssertSqlSafe(select))
@@ -411,6 +413,7 @@ impl Postgres {
             .bind(limit)
             .bind(only.kind.map(Kind::word))
             .bind(only.noted)
+            .bind(only.with.as_deref().map(str::to_lowercase))
             .fetch_all(&mut self.connection)
             .await
             .map_err(|error| meaning(&self.name, &error))?;

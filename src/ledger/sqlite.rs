@@ -201,18 +201,22 @@ impl Sqlite {
         scope: &Scope,
         batch: &Batch,
         after: (i64, Option<&JobId>),
-        only: Only,
+        only: &Only,
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
         let select = format!(
             "SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND batch = ?2 AND step NOT LIKE 'first:%'
              AND (row_number, job_id) > (?3, ?4) AND (?6 IS NULL OR ?6 = CASE WHEN state = 'refused' AND error_code = 'awaiting_pin' THEN 'awaiting_pin' ELSE state END) AND (NOT ?7 OR note IS NOT NULL)
+             AND (?8 IS NULL OR instr(lower(coalesce(row_id, '') || char(10) || job_id || char(10)
+                 || coalesce(json_extract(output, '$.id'), '') || char(10) || coalesce(json_extract(output, '$.last4'), '')
+                 || char(10) || coalesce(json_extract(output, '$.cardholder'), '')), ?8) > 0)
              ORDER BY row_number, job_id LIMIT ?5"
         );
         let after_id = after.1.map_or("", JobId::as_str);
         let kind = only.kind.map(Kind::word);
-        let values: [&dyn ToSql; 7] =
-            [&scope.as_str(), &batch.as_str(), &after.0, &after_id, &limit, &kind, &only.noted];
+        let with = only.with.as_deref().map(str::to_ascii_lowercase);
+        let values: [&dyn ToSql; 8] =
+            [&scope.as_str(), &batch.as_str(), &after.0, &after_id, &limit, &kind, &only.noted, &with];
         self.all(&select, &values, |columns, name| store::row_from(columns, name))
     }
 

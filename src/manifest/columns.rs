@@ -31,7 +31,7 @@ pub struct ColumnMap {
 }
 
 /// Words as they are compared, and what they stand for.
-pub(super) type Words = HashMap<String, String>;
+pub type Words = HashMap<String, String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,13 +162,18 @@ impl ColumnMap {
             .collect()
     }
 
+    /// Its headings as they are spelt, and the column that each is; empty if it is left out.
+    pub fn headings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headings.values().map(|(heading, column)| (heading.as_str(), column.as_str()))
+    }
+
     /// What rows have in a column that have nothing there.
-    pub(super) fn defaults(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn defaults(&self) -> impl Iterator<Item = (&str, &str)> {
         self.defaults.iter().map(|(column, value)| (column.as_str(), value.as_str()))
     }
 
     /// What words stand for, by columns.
-    pub(super) fn values(&self) -> impl Iterator<Item = (&str, &Words)> {
+    pub fn values(&self) -> impl Iterator<Item = (&str, &Words)> {
         self.values.iter().map(|(column, words)| (column.as_str(), words))
     }
 }

@@ -18,6 +18,7 @@ use super::filling::{Filler, Filling};
 use super::headings::column_called;
 use super::records::{Record, Records, trimmed};
 use super::rows::{may_be_a_pin, shown as shown_value};
+use super::table::REASON;
 use super::{CELL_BYTES_MAX, ManifestError, Problem, ROW_ID};
 
 /// What a column holds.
@@ -166,6 +167,8 @@ impl Naming<'_> {
         let name = mapped.unwrap_or(heading);
         let holds = match mapped {
             _ if heading.is_empty() => Ok(Holds::Blank),
+            // What embosser wrote itself, for whoever mends the rows.
+            None if heading == REASON => Ok(Holds::LeftOut),
             // Whatever it is made, and though it be left out: such a file is not to be.
             Some(mapped) if mapped != PIN && heading != mapped && speaks_of_pin(heading) => {
                 let reason = "speaks of PINs, so that the columns file can make it pin[encrypted_number] and nothing else: PINs \

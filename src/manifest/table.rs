@@ -3,7 +3,7 @@
 //! For a person who looks at it and mends it. Never: a cell that may hold a PIN or its ciphertext.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::contents::Contents;
@@ -89,6 +89,68 @@ impl Table {
         }
         Ok(Self { headings, rows })
     }
+}
+
+/// The heading of the column that tells why a row was refused. A file may be uploaded with it: it is left out.
+pub const REASON: &str = "Why it was refused (embosser)";
+
+/// Writes those of a file's rows, as they are written and with its headings, of which `reason_of` knows why they were refused,
+/// and that beside them. It is given a row's name, where the file's headings tell it, and its number. Cells that may hold PINs are
+/// left empty: each is encrypted anew. Answers how many rows there are.
+///
+/// # Errors
+/// If it cannot be read, has no header, or more than `rows_max` of such rows.
+pub fn write_refused(
+    source: impl Read,
+    reading: &Reading,
+    mut reason_of: impl FnMut(Option<&str>, u64) -> Option<String>,
+    rows_max: usize,
+    out: impl io::Write,
+) -> Result<usize, ManifestError> {
+    let name = Path::new("upload");
+    let shape = |reason: String| ManifestError::Shape { path: name.into(), reason };
+    let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
+    let (names, _) = header::headings(&mut records, name)?;
+    let headings = headings(&names, reading);
+    let is_name = |heading: &Heading| {
+        let proposal = heading.proposal.as_deref().filter(|_| !heading.is_guess);
+        heading.column.as_deref().or(proposal) == Some(super::ROW_ID)
+    };
+    let name_at = headings.iter().position(is_name);
+    // What an earlier file of this kind said is said anew.
+    let is_kept = |at: usize| headings.get(at).is_some_and(|heading| heading.heading != REASON);
+    records.change(reading.edits.clone(), None);
+    // With the mark Excel reads letters beyond ASCII right.
+    let mut out = out;
+    let written = |error: csv::Error| shape(format!("the rows cannot be written: {error}"));
+    out.write_all("\u{feff}".as_bytes()).map_err(|error| written(error.into()))?;
+    let mut writer = csv::Writer::from_writer(out);
+    let kept = headings.iter().map(|heading| heading.heading.as_str()).filter(|heading| *heading != REASON);
+    writer.write_record(kept.chain([REASON])).map_err(written)?;
+    let (mut number, mut rows) = (0, 0);
+    while let Some(record) =
+        records.next().map_err(|source| ManifestError::Read { path: name.into(), source })?
+    {
+        if record.is_blank() {
+            continue;
+        }
+        number += 1;
+        let text = |at: usize| Some(trimmed(std::str::from_utf8(record.iter().nth(at)?).ok()?));
+        let Some(reason) = reason_of(name_at.and_then(text), number) else { continue };
+        rows += 1;
+        if rows > rows_max {
+            return Err(shape(format!(
+                "more than {rows_max} of its rows were refused: mend the file itself"
+            )));
+        }
+        let may_be_shown = |at: usize, text: &str| !headings[at].holds_pins && !text.starts_with("eyJ");
+        let cells = (0..headings.len())
+            .filter(|at| is_kept(*at))
+            .map(|at| text(at).filter(|text| may_be_shown(at, text)).unwrap_or_default());
+        writer.write_record(cells.chain([reason.as_str()])).map_err(written)?;
+    }
+    writer.flush().map_err(|error| written(error.into()))?;
+    Ok(rows)
 }
 
 fn row_of(record: &Record<'_>, headings: &[Heading]) -> TableRow {

@@ -45,6 +45,8 @@ pub(super) enum Purpose {
         /// Rows of the table; none is wanted if there are to be none.
         table: usize,
     },
+    /// To have its rows as they are written, whatever is wrong with them.
+    Look,
     /// To issue its rows: all of them, or those that are right.
     Issue {
         /// Whether rows with problems are left out.
@@ -163,7 +165,7 @@ pub(super) fn check(
     (rows_max, mut reading): (u64, Reading),
 ) -> Result<Checked, Stopped> {
     let (holding, held_left) = match purpose {
-        Purpose::Issue { .. } => (Some(Holding::begin(budget)?), usize::MAX),
+        Purpose::Issue { .. } | Purpose::Look => (Some(Holding::begin(budget)?), usize::MAX),
         Purpose::Check { table: 0 } => (None, 0),
         Purpose::Check { .. } => (Some(Holding::begin(budget)?), TABLE_BYTES_MAX),
     };
@@ -191,7 +193,7 @@ pub(super) fn check(
     let mut held = holding.map(|holding| holding.finish(reading)).transpose()?;
     let table = match purpose {
         Purpose::Check { table } => held.take().and_then(|held| table_of(held, &report, table)),
-        Purpose::Issue { .. } => None,
+        Purpose::Issue { .. } | Purpose::Look => None,
     };
     Ok(Checked { report, held, recognition: Arc::new(recognition), unusable, table })
 }

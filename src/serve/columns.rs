@@ -53,23 +53,13 @@ pub(super) async fn named(folder: Option<&Path>, name: &str) -> Result<Arc<Colum
     }
 }
 
-/// The text of the one of this name.
-pub(super) async fn text_of(folder: Option<&Path>, name: &str) -> Result<String, Problem> {
-    // Only one that can be used is shown.
-    named(folder, name).await?;
-    let path = folder.unwrap_or(Path::new("")).join(format!("{name}{ENDING}"));
-    tokio::fs::read_to_string(path)
-        .await
-        .map_err(|_| Problem::new(Kind::NotFound, format!("the columns file {name} cannot be read")))
-}
-
 /// Keeps a columns file under a name, whole or not at all. One that is there already is replaced if `replace`.
 pub(super) async fn keep(
     folder: Option<&Path>,
     name: &str,
     text: String,
     replace: bool,
-) -> Result<(), Problem> {
+) -> Result<ColumnMap, Problem> {
     let Some(folder) = folder.map(Path::to_owned) else {
         let reason = "this server keeps no columns files: its operator can set http.columns_directory";
         return Err(Problem::new(Kind::Conflict, reason));
@@ -81,7 +71,7 @@ pub(super) async fn keep(
         );
         return Err(Problem::new(Kind::BadRequest, reason));
     }
-    ColumnMap::parse(&text)
+    let map = ColumnMap::parse(&text)
         .map_err(|reason| Problem::new(Kind::BadRequest, format!("the columns file is wrong: {reason}")))?;
     let path = folder.join(format!("{name}{ENDING}"));
     // Hidden, and of a name of its own: two who keep one at once do not write into each other's.
@@ -95,7 +85,7 @@ pub(super) async fn keep(
         written
     });
     match kept.await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => Ok(map),
         Ok(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
             let reason =
                 format!("there is a columns file {name} already; replace it, or choose another name");

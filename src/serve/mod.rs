@@ -31,6 +31,7 @@ mod pin_waiting;
 mod pins;
 mod problem;
 mod publish;
+mod refused;
 mod results;
 mod run;
 mod table;

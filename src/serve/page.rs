@@ -13,14 +13,19 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Address, type and text of each file.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 12] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
     ("/page/batch.js", SCRIPT, include_str!("page/batch.js")),
+    ("/page/columns.js", SCRIPT, include_str!("page/columns.js")),
+    ("/page/csv.js", SCRIPT, include_str!("page/csv.js")),
     ("/page/elements.js", SCRIPT, include_str!("page/elements.js")),
     ("/page/http.js", SCRIPT, include_str!("page/http.js")),
-    ("/page/upload.js", SCRIPT, include_str!("page/upload.js")),
+    ("/page/mend.js", SCRIPT, include_str!("page/mend.js")),
+    ("/page/new.js", SCRIPT, include_str!("page/new.js")),
+    ("/page/rows.js", SCRIPT, include_str!("page/rows.js")),
+    ("/page/states.js", SCRIPT, include_str!("page/states.js")),
 ];
 
 /// The page may run its own script, use its own style and talk to its own server; nothing else, and in no frame.

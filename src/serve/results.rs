@@ -21,6 +21,8 @@ use crate::results::{self, Line};
 /// Rows of one answer, and how many if nothing is said.
 const ROWS_MAX: u32 = 1000;
 const ROWS_USUAL: u32 = 100;
+/// Longest text that rows are searched for.
+const SEARCHED_BYTES_MAX: usize = 255;
 
 /// How a row ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -76,6 +78,9 @@ pub(super) struct RowsQuery {
     /// Only rows with a note.
     #[serde(default)]
     pub(super) noted: bool,
+    /// Only rows with this in their `row_id` or job id, or in the id, cardholder or last digits of their card.
+    #[param(max_length = 255)]
+    pub(super) q: Option<String>,
     /// Most rows of this answer.
     #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<u32>,
@@ -206,6 +211,10 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
         return Err(Problem::new(Wrong::BadRequest, format!("`limit` is from 1 to {ROWS_MAX}")));
     }
     let after = query.after.as_deref().map(place_of).transpose()?;
+    let with = query.q.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    if with.as_ref().is_some_and(|text| text.len() > SEARCHED_BYTES_MAX || text.contains('\0')) {
+        return Err(Problem::new(Wrong::BadRequest, format!("`q` has at most {SEARCHED_BYTES_MAX} bytes")));
+    }
     // One more than asked for tells whether there are more.
     let mut found = server
         .parts
@@ -214,7 +223,7 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
             server.scope(),
             batch,
             after,
-            Only { kind: query.outcome.map(Kind::from), noted: query.noted },
+            Only { kind: query.outcome.map(Kind::from), noted: query.noted, with },
             limit + 1,
         )
         .await?;

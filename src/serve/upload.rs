@@ -198,7 +198,7 @@ pub(super) async fn receive(
 fn name_of(name: Option<&str>, purpose: Purpose) -> Result<Option<Batch>, Problem> {
     let Some(name) = name else {
         return match purpose {
-            Purpose::Check { .. } => Ok(None),
+            Purpose::Check { .. } | Purpose::Look => Ok(None),
             Purpose::Issue { .. } => {
                 Err(Problem::new(Kind::BadRequest, "the batch needs a name: ?name=… or the form's file name"))
             }
@@ -329,7 +329,7 @@ async fn receive_body(
         }
     }
     let checked = checking.verdict().await?;
-    all_or_nothing(checked, query)
+    all_or_nothing(checked, query, purpose)
 }
 
 async fn receive_form(
@@ -368,7 +368,7 @@ async fn receive_form(
         // To the form's end, so that the connection can be used again.
         while let Ok(Ok(Some(_))) = tokio::time::timeout(limits.idle_max, form.next_field()).await {}
         let checked = checking.verdict().await?;
-        return Ok(Upload { batch, checked: all_or_nothing(checked, query)? });
+        return Ok(Upload { batch, checked: all_or_nothing(checked, query, purpose)? });
     }
 }
 
@@ -376,13 +376,16 @@ fn malformed(_: MultipartError) -> Problem {
     Problem::new(Kind::BadRequest, "the form is malformed, or the upload ended early")
 }
 
-fn all_or_nothing(checked: Checked, query: &UploadQuery) -> Result<Checked, Problem> {
+fn all_or_nothing(checked: Checked, query: &UploadQuery, purpose: Purpose) -> Result<Checked, Problem> {
     let report: &CheckReport = &checked.report;
     let strict = query.strict == Some(true);
     let unusable = checked.unusable;
     let is_left_out = query.skip_invalid == Some(true)
         && (1..report.rows).contains(&unusable)
         && report.invalid_rows == unusable;
+    if purpose == Purpose::Look {
+        return Ok(checked);
+    }
     if (report.problem_count > 0 && !is_left_out) || (strict && report.warning_count > 0) {
         Err(Problem::of_report(checked.report).with_table(checked.table))
     } else {

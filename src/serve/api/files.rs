@@ -1,13 +1,16 @@
 //! The endpoints of what helps to make a manifest: templates, and columns files under their names.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::manifest::columns::{ColumnMap, Words};
 use crate::manifest::template::{What, csv, workbook};
 use crate::serve::access::Submit;
 use crate::serve::extract::{Path, Query};
@@ -54,8 +57,25 @@ pub(super) struct KeepQuery {
 pub(super) struct ColumnsView {
     /// Its name: what an upload says in `?columns=`.
     pub(super) name: String,
-    /// Its text.
-    pub(super) text: String,
+    /// Headings as they are spelt, and the column that each is; an empty text leaves it out.
+    pub(super) columns: BTreeMap<String, String>,
+    /// What rows have in a column that have nothing there.
+    pub(super) defaults: BTreeMap<String, String>,
+    /// Words in small letters and what they stand for, by columns.
+    pub(super) values: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl ColumnsView {
+    fn of(name: String, map: &ColumnMap) -> Self {
+        let owned = |(one, other): (&str, &str)| (one.to_owned(), other.to_owned());
+        let words = |words: &Words| words.iter().map(|(word, value)| (word.clone(), value.clone())).collect();
+        Self {
+            name,
+            columns: map.headings().map(owned).collect(),
+            defaults: map.defaults().map(owned).collect(),
+            values: map.values().map(|(column, of)| (column.to_owned(), words(of))).collect(),
+        }
+    }
 }
 
 /// Download an empty manifest with its headings and an example row.
@@ -91,8 +111,8 @@ pub(super) async fn show_columns(
     State(server): State<Server>,
     Path(name): Path<String>,
 ) -> Result<Json<ColumnsView>, Problem> {
-    let text = columns::text_of(server.parts.config.columns_directory.as_deref(), &name).await?;
-    Ok(Json(ColumnsView { name, text }))
+    let map = columns::named(server.parts.config.columns_directory.as_deref(), &name).await?;
+    Ok(Json(ColumnsView::of(name, &map)))
 }
 
 /// Keep a columns file under a name, for uploads to come.
@@ -113,14 +133,14 @@ pub(super) async fn keep_columns(
     Path(name): Path<String>,
     Query(query): Query<KeepQuery>,
     request: axum::extract::Request,
-) -> Result<(StatusCode, Json<ColumnsView>), Problem> {
+) -> Result<Json<ColumnsView>, Problem> {
     let body: Bytes = axum::body::to_bytes(request.into_body(), COLUMNS_BYTES_MAX).await.map_err(|_| {
         Problem::new(Kind::TooLarge, format!("a columns file has at most {} KiB", COLUMNS_BYTES_MAX >> 10))
     })?;
     let text = String::from_utf8(body.to_vec())
         .map_err(|_| Problem::new(Kind::BadRequest, "the columns file is no UTF-8 text"))?;
     let folder = server.parts.config.columns_directory.as_deref();
-    columns::keep(folder, &name, text.clone(), query.replace == Some(true)).await?;
+    let map = columns::keep(folder, &name, text, query.replace == Some(true)).await?;
     tracing::info!(name, "a columns file was kept");
-    Ok((StatusCode::OK, Json(ColumnsView { name, text })))
+    Ok(Json(ColumnsView::of(name, &map)))
 }

@@ -22,6 +22,7 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(files::show_columns, files::keep_columns))
         .routes(routes!(batches::show_batch))
         .routes(routes!(batches::batch_results))
+        .routes(routes!(batches::refused_rows))
         .routes(routes!(batches::batch_rows))
         .routes(routes!(batches::batch_events))
         .routes(routes!(batches::pause_batch))

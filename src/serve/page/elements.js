@@ -4,11 +4,40 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
-export function cell(content, name) {
-  const element = document.createElement("td");
-  if (name) element.className = name;
-  element.append(content);
+// Makes an element with properties (`data` and `aria` are sets of attributes) and children.
+export function make(tag, { data = {}, aria = {}, on = {}, ...properties } = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  for (const [name, value] of Object.entries(data)) element.dataset[name] = value;
+  for (const [name, value] of Object.entries(aria)) element.setAttribute(`aria-${name}`, value);
+  for (const [name, listener] of Object.entries(on)) element.addEventListener(name, listener);
+  element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
+}
+
+// A table's cell. `label` is its heading, for narrow screens.
+export function cell(content, label = "", name = "") {
+  return make("td", { className: name, data: { label } }, content);
+}
+
+// Sets text only where it changes: a screen reader tells what changed.
+export function say(id, words) {
+  if (byId(id).textContent !== words) byId(id).textContent = words;
+}
+
+export function show(id, is) {
+  byId(id).hidden = !is;
+}
+
+// Buttons of which one is pressed: `[value, words]` each.
+export function tabs(id, choices, chosen, choose) {
+  const box = byId(id);
+  choices.forEach(([value, words], index) => {
+    const button = box.children[index] ?? box.appendChild(make("button", { type: "button" }));
+    if (button.textContent !== words) button.textContent = words;
+    button.onclick = () => choose(value);
+    button.setAttribute("aria-pressed", String(value === chosen));
+  });
+  while (box.children.length > choices.length) box.lastChild.remove();
 }
 
 // Makes a table body hold one row for each item, keeping rows whose item stays.
@@ -29,7 +58,19 @@ export function fill(body, items, keyOf, change) {
 }
 
 export function count(number) {
-  return number.toLocaleString("en", { maximumFractionDigits: number < 100 ? 1 : 0 });
+  return number.toLocaleString(undefined, { maximumFractionDigits: number < 100 ? 1 : 0 });
+}
+
+// `3 rows`, `1 row`.
+export function counted(number, word) {
+  return `${count(number)} ${word}${number === 1 ? "" : "s"}`;
+}
+
+// A time as its reader writes times.
+export function time(ms) {
+  const at = new Date(ms);
+  return make("time", { dateTime: at.toISOString(), title: at.toISOString() },
+    at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }));
 }
 
 export function size(bytes) {

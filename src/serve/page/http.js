@@ -26,6 +26,10 @@ export function authorization() {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
+export function isSignedIn() {
+  return sessionStorage.getItem(TOKEN) !== null;
+}
+
 // What an answer that is not a success means.
 export function trouble(status, text) {
   let problem = {};
@@ -63,6 +67,26 @@ export async function postJson(path, body) {
 
 export async function download(path) {
   return (await ask(path)).blob();
+}
+
+export async function putText(path, text) {
+  return (await ask(path, { method: "PUT", body: text, headers: { "Content-Type": "application/toml" } })).json();
+}
+
+// Sends a form and tells how much of it was sent, which fetch does not; answers the status and what the server said, or nothing
+// if `signal` aborted it.
+export function sendForm(path, form, signal, progress) {
+  const request = new XMLHttpRequest();
+  return new Promise((resolve, reject) => {
+    request.open("POST", path);
+    for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
+    request.upload.onprogress = ({ loaded, total }) => progress(loaded, total);
+    request.onload = () => resolve({ status: request.status, text: request.responseText });
+    request.onerror = () => reject(new Error("The upload was cut off; nothing was issued. Try again."));
+    request.onabort = () => resolve(null);
+    signal.addEventListener("abort", () => request.abort());
+    request.send(form);
+  });
 }
 
 // Follows an event stream until `signal` aborts or the event `ended` comes. EventSource cannot send a token, so the

@@ -1,17 +1,18 @@
-// The page: which of its parts shows, the list of batches, and the token. The rest is in the modules beside it.
+// The page: which of its parts shows, who is signed in, and the list of batches. The rest is in the modules beside it.
 
-import { forgetToken, get, NeedsToken, setToken } from "/page/http.js";
-import { byId, cell, count, fill } from "/page/elements.js";
-import { closeBatch, listed, openBatch, stateWords } from "/page/batch.js";
-import { setServer, startUpload } from "/page/upload.js";
+import { closeBatch, listed, openBatch, setRoles, startBatch } from "/page/batch.js";
+import { byId, cell, count, fill, make, say, show, time } from "/page/elements.js";
+import { forgetToken, get, isSignedIn, NeedsToken, setToken } from "/page/http.js";
+import { openNew, setServer, startNew, uploadInto } from "/page/new.js";
+import { batchChip } from "/page/states.js";
 
 const LIST_EVERY_MS = 3000;
+const PAGES = ["home", "new", "batch", "nowhere"];
 
 function notice(words, by = "") {
-  const element = byId("notice");
-  if (element.textContent !== words) element.textContent = words;
-  element.hidden = !words;
-  element.dataset.by = by;
+  say("notice", words);
+  show("notice", Boolean(words));
+  byId("notice").dataset.by = by;
 }
 
 // Runs what needs the server; says what is wrong where it fails, and asks for a token where one is needed. What went
@@ -21,43 +22,56 @@ async function attempt(action, by = "user") {
     await action();
     if (byId("notice").dataset.by === by) notice("");
   } catch (error) {
-    if (error instanceof NeedsToken) {
-      forgetToken();
-      byId("sign-in").hidden = false;
-      byId("token").focus();
-    }
+    if (error instanceof NeedsToken) return askForToken(error);
     notice(error.message, by);
   }
 }
 
-function showServer(server) {
-  setServer(server);
-  const mode = { live: "live cards", test: "test cards", sandbox: "sandbox: no card is real" }[server.mode];
-  const pace = server.pace_per_second < server.pace_configured_per_second
-    ? `${count(server.pace_per_second)} of ${count(server.pace_configured_per_second)} calls/s`
-    : `${count(server.pace_per_second)} calls/s`;
-  const trouble = server.stopped ? ` — stopped: ${server.stopped}` : server.stripe_down ? " — Stripe does not answer"
-    : server.waits_for ? ` — waiting: ${server.waits_for}` : "";
-  const words = `${mode}, ${pace}${trouble}`;
-  if (byId("server").textContent !== words) byId("server").textContent = words;
+// The first time nothing was wrong: a token is simply needed.
+function askForToken(error) {
+  const wasSignedIn = isSignedIn();
+  forgetToken();
+  show("sign-in", true);
+  show("sign-out", false);
+  for (const page of PAGES) show(page, false);
+  closeBatch();
+  notice(wasSignedIn ? `${error.message}. Sign in again.` : "", "sign-in");
+  byId("token").focus();
 }
 
-function showList({ batches }) {
-  byId("list-none").hidden = batches.length > 0;
-  byId("list-table").hidden = batches.length === 0;
+function showServer(server) {
+  // Where roles are not told, the server says no itself.
+  const can = (role) => !server.roles || server.roles.includes(role);
+  setServer(server, can);
+  setRoles(can);
+  const mode = { live: "live cards", test: "test cards", sandbox: "sandbox: no card is real" }[server.mode];
+  const pace = server.pace_per_second < server.pace_configured_per_second
+    ? `${count(server.pace_per_second)} of ${count(server.pace_configured_per_second)} calls a second`
+    : `${count(server.pace_per_second)} calls a second`;
+  const trouble = server.stopped ? ` — stopped: ${server.stopped}` : server.stripe_down ? " — Stripe does not answer"
+    : server.waits_for ? ` — waiting: ${server.waits_for}` : "";
+  say("server", `${mode}, ${pace}${trouble}`);
+  byId("server").className = server.mode === "live" ? "server live" : "server";
+  show("sign-out", isSignedIn());
+}
+
+function showList({ batches, total }) {
+  show("list-none", batches.length === 0);
+  show("list-some", batches.length > 0);
+  show("list-more", total > batches.length);
+  byId("list-more").textContent = `The ${count(batches.length)} batches last heard of, of ${count(total)}.`;
   // Rows are changed in place, so that a focused link stays focused.
   fill(byId("list-table").tBodies[0], batches, (batch) => batch.batch, (row, batch) => {
     if (row.cells.length === 0) {
-      const link = document.createElement("a");
-      link.href = address(batch.batch);
-      link.textContent = batch.batch;
-      row.append(cell(link), cell(""), ...[0, 0, 0, 0].map(() => cell("", "number")));
+      row.append(make("th", { scope: "row", data: { label: "Batch" } }, make("a", { href: address(batch.batch) }, batch.batch)),
+        cell("", "State"), ...["Rows", "Done", "Refused", "Left"].map((label) => cell("", label, "number")), cell("", "Last heard of"));
     }
-    const left = batch.rows === null ? "–" : count(batch.waiting + batch.unresolved);
+    const left = batch.rows === null ? "–" : count(batch.waiting + batch.unresolved + batch.awaiting_pin);
     const rows = batch.rows === null ? "–" : count(batch.rows);
-    [stateWords(batch), rows, count(batch.issued), count(batch.refused), left].forEach((words, index) => {
-      const shown = row.cells[index + 1];
-      if (shown.textContent !== words) shown.textContent = words;
+    const shown = [batchChip(batch), rows, count(batch.issued), count(batch.refused), left, batch.latest_ms === null ? "" : time(batch.latest_ms)];
+    shown.forEach((content, index) => {
+      const words = content.textContent ?? content;
+      if (row.cells[index + 1].textContent !== words) row.cells[index + 1].replaceChildren(content);
     });
   });
 }
@@ -66,43 +80,73 @@ function address(batch) {
   return `#/batches/${encodeURIComponent(batch)}`;
 }
 
-function route() {
-  const found = /^#\/batches\/(.+)$/.exec(location.hash);
-  byId("upload").hidden = Boolean(found);
-  byId("batch").hidden = !found;
-  if (found) {
-    openBatch(decodeURIComponent(found[1]), attempt);
-  } else {
-    closeBatch();
+// The page that an address means, and the batch in it.
+function meant(hash) {
+  if (["", "#", "#/"].includes(hash)) return ["home"];
+  if (hash === "#/new") return ["new"];
+  const [, batch] = /^#\/batches\/(.+)$/.exec(hash) ?? [];
+  try {
+    return batch ? ["batch", decodeURIComponent(batch)] : ["nowhere"];
+  } catch {
+    // A percent sign that begins no letter.
+    return ["nowhere"];
   }
 }
 
+function route() {
+  if (!byId("sign-in").hidden) return;
+  const [page, batch] = meant(location.hash);
+  for (const each of PAGES) show(each, each === page);
+  document.querySelectorAll("nav a").forEach((link) => {
+    if (link.dataset.page === page) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  });
+  closeBatch();
+  document.title = { home: "Batches · embosser", new: "New batch · embosser" }[page] ?? "embosser";
+  if (page === "new") openNew();
+  if (page === "batch") openBatch(batch);
+}
+
+// Asked once a sign-in is wanted, and every few seconds.
 async function refresh() {
   if (byId("sign-in").hidden && !document.hidden) {
     await attempt(async () => {
-      const [server, list] = await Promise.all([get("/v1/server"), get("/v1/batches")]);
+      const server = await get("/v1/server");
       showServer(server);
+      const list = await get("/v1/batches");
       showList(list);
       listed(list.batches);
     }, "refresh");
   }
-  setTimeout(refresh, LIST_EVERY_MS);
 }
 
-byId("sign-in-form").addEventListener("submit", (event) => {
+async function refreshEver() {
+  await refresh();
+  setTimeout(refreshEver, LIST_EVERY_MS);
+}
+
+byId("sign-in-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   setToken(byId("token").value.trim());
   byId("token").value = "";
-  byId("sign-in").hidden = true;
+  show("sign-in", false);
   notice("");
+  await refresh();
   route();
+});
+byId("sign-out").addEventListener("click", () => {
+  forgetToken();
+  location.reload();
 });
 window.addEventListener("hashchange", () => {
+  notice("");
   route();
-  byId(byId("batch").hidden ? "main" : "batch-title").focus();
+  byId(`${meant(location.hash)[0]}-title`)?.focus();
 });
-startUpload(attempt, (batch) => {
+startBatch(attempt, uploadInto);
+startNew(attempt, (batch) => {
   location.hash = address(batch);
 });
+await refresh();
 route();
-refresh();
+refreshEver();

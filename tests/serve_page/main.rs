@@ -1,10 +1,15 @@
-//! Promise: on the page a manifest is uploaded, watched, steered and fetched, with a keyboard, at a phone's width, in
-//! the dark, and when the connection drops.
+//! Promise: on the page a person gets from a spreadsheet to cards, watches, steers, mends and fetches, with a keyboard, at a
+//! phone's width, in the dark, and when the connection drops.
 //!
-//! `EMBOSSER_SCREENSHOT=docs/page.png cargo test --features killpoints --test serve_page` makes the README's picture.
+//! `EMBOSSER_SCREENSHOTS=docs cargo test --features killpoints --test serve_page` makes the pictures of the README and docs/page.md;
+//! with `EMBOSSER_LOOKS=FOLDER` every state is kept there.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod looks;
+mod whole;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +38,31 @@ async fn stage() -> Stage {
     let downloads = directory.path().join("downloads");
     std::fs::create_dir(&downloads).unwrap();
     Stage { directory, sandbox, program, downloads }
+}
+
+/// Chooses a file on the page for a new batch.
+async fn choose(browser: &Browser, file: &Path) {
+    browser.run("location.hash = '#/new'").await;
+    browser.click("#steps li:first-child button").await;
+    browser.keys("#file", file.to_str().unwrap()).await;
+}
+
+/// Chooses it, looks over what may be wrong with it, and goes on to the plan.
+async fn plan(browser: &Browser, file: &Path) {
+    choose(browser, file).await;
+    let is_there = |css: &str| format!("document.querySelector('{css}').checkVisibility()");
+    let (go, issue) = (is_there("#check-go"), is_there("#issue"));
+    browser.until(&format!("return {go} || {issue}")).await;
+    if browser.run(&format!("return {go}")).await == json!(true) {
+        browser.click("#check-go").await;
+    }
+}
+
+/// Chooses it, and issues it as it is.
+async fn issue(browser: &Browser, file: &Path) {
+    plan(browser, file).await;
+    browser.click("#issue").await;
+    browser.until_text("#batch-title", file.file_stem().unwrap().to_str().unwrap()).await;
 }
 
 /// A manifest whose first rows' PINs were encrypted under a key that is no more; what must come of the others.
@@ -71,61 +101,66 @@ async fn from_the_token_to_the_downloads() {
     let browser = Browser::start(Look::Desk, &downloads).await;
     browser.open(&served.url).await;
 
-    browser.until_text("#notice", "Authorization").await;
+    // What a token is and where it comes from is said, and nothing as if something were wrong.
+    browser.until_text("#sign-in", "Whoever runs embosser in your company makes one for you").await;
+    assert_eq!(browser.text("#notice").await, "");
     browser.keys("#token", "wrong").await;
     browser.keys("#token", &Key::Enter.to_string()).await;
     browser.until_text("#notice", "not known").await;
     browser.keys("#token", &token).await;
     browser.keys("#token", &Key::Enter.to_string()).await;
-    browser.until_text("#server", "test cards, 40 calls/s").await;
+    browser.until_text("#server", "test cards, 40 calls a second").await;
+    browser.until_text("#list-none", "From a list of people to cards").await;
 
-    // A file with problems: each points at its line and column, and nothing is issued.
+    // A file with problems: each stands in its cell, and nothing is issued.
     let bad = directory.path().join("bad.csv");
     std::fs::write(&bad, "row_id,type,currency\n1,virtual,eur\n2,virtuel,eur\n=3,virtual,EURO\n").unwrap();
-    browser.keys("#file", bad.to_str().unwrap()).await;
-    assert_eq!(browser.element("#name").await.prop("value").await.unwrap().as_deref(), Some("bad"));
-    browser.click("#issue").await;
-    browser.until_text("#verdict", "2 of 3 rows are invalid; nothing was issued").await;
-    let problems = browser.text("#problems-table tbody").await;
-    assert!(
-        problems.contains("3 2 type “virtuel” is not one of Stripe's values")
-            && problems.contains("(did you mean virtual?)")
-    );
-    assert!(problems.contains("4 =3 currency"), "{problems}");
+    choose(&browser, &bad).await;
+    browser.until_text("#check-title", "2 rows of 3 cannot be issued").await;
+    let table = browser.text("#mend-table tbody").await;
+    assert!(table.contains("is not one of Stripe's values") && table.contains("Use “virtual”"), "{table}");
     browser.click("#problems-download").await;
-    assert!(downloaded(&downloads, "bad.problems.csv").await.starts_with("\"Line\",\"Row\",\"Column\""));
+    assert!(downloaded(&downloads, "bad.problems.csv").await.contains("\"'=3\",\"currency\""));
     assert_eq!(sandbox.account().creates, 0);
 
-    // A good one: checked, then issued, by keyboard.
+    // A good one: what it comes to, and then the cards, by keyboard.
     let good = directory.path().join("rollout.csv");
     let expected = with_stale_pins(&good, &sandbox, 240, 6).await;
-    browser.keys("#file", good.to_str().unwrap()).await;
-    browser.keys("#check", &Key::Enter.to_string()).await;
-    browser
-        .until_text("#verdict", "Nothing is wrong: 240 rows (0 physical, 240 virtual), 192 with a PIN")
-        .await;
+    plan(&browser, &good).await;
+    browser.until_text("#plan-figures", "240").await;
+    let plan = browser.text("#plan-figures").await;
+    assert!(plan.contains("With a PIN\n192") && plan.contains("Virtual\n240"), "{plan}");
+    assert_eq!(browser.text("#issue").await, "Issue 240 cards");
+    assert_eq!(browser.element("#name").await.prop("value").await.unwrap().as_deref(), Some("rollout"));
     assert_eq!(sandbox.account().creates, 0);
     browser.keys("#issue", &Key::Enter.to_string()).await;
     browser.until_text("#batch-title", "rollout").await;
     browser.until("return document.querySelector('#batch-progress').value > 0.3").await;
-    browser.until_text("#figures", "/s").await;
+    browser.until_text("#figures", "Rows a second").await;
+    browser.until("return / % · rollout · embosser$/.test(document.title)").await;
     browser.until("return document.querySelectorAll('#chart rect').length > 2").await;
-    if let Ok(path) = std::env::var("EMBOSSER_SCREENSHOT") {
+    if let Ok(into) = std::env::var("EMBOSSER_SCREENSHOTS") {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        std::fs::write(path, browser.page.screenshot().await.unwrap()).unwrap();
+        std::fs::write(format!("{into}/page.png"), browser.page.screenshot().await.unwrap()).unwrap();
     }
     browser.keys("#pause", &Key::Enter.to_string()).await;
-    browser.until_text("#batch-state", "The batch is paused").await;
+    browser.until_text("#batch-state", "No further row begins").await;
     browser.keys("#resume", &Key::Enter.to_string()).await;
-    browser.until_text("#batch-state", "The batch is finished").await;
-    browser.until_text("#refused-rows", "stale_key").await;
-    assert_eq!(browser.run("return document.querySelector('#refused-rows').rows.length").await, json!(6));
+    browser.until_text("#batch-state", "Every row has ended").await;
+    browser.click("#row-filters button:nth-child(3)").await;
+    browser.until("return document.querySelectorAll('#rows-table tbody tr').length === 6").await;
+    browser.until_text("#rows-table", "stale_key").await;
+    browser.click("#row-filters button:first-child").await;
+    browser.keys("#search", "R17").await;
+    browser.until("return document.querySelectorAll('#rows-table tbody tr').length < 12").await;
+    browser.until_text("#rows-table", "r17").await;
     one_card_each(&sandbox.account(), &expected);
     browser.click("#results").await;
     let results = downloaded(&downloads, "rollout.results.csv").await;
     assert_eq!((results.lines().count(), results.matches(",issued,").count()), (241, 234));
     browser.click("#refused-download").await;
     assert_eq!(downloaded(&downloads, "rollout.refused.csv").await.lines().count(), 7);
+    browser.run("location.hash = '#/'").await;
     browser.until_text("#list-table", "finished").await;
 }
 
@@ -139,27 +174,23 @@ async fn cards_that_exist_are_kept_and_what_differs_is_shown() {
     browser.open(&served.url).await;
     let staff = directory.path().join("staff.csv");
     write_manifest(&staff, &sandbox, 12).await;
-    let issue = async |file: &Path| {
+    let finish = async |file: &Path| {
         browser.open(&served.url).await;
-        browser.keys("#file", file.to_str().unwrap()).await;
-        browser.click("#issue").await;
-        browser.until_text("#batch-title", file.file_stem().unwrap().to_str().unwrap()).await;
-        browser.until_text("#batch-state", "The batch is finished").await;
+        issue(&browser, file).await;
+        browser.until_text("#batch-state", "Every row has ended").await;
     };
-    issue(&staff).await;
+    finish(&staff).await;
     // Two rows want something else now.
     let text = std::fs::read_to_string(&staff).unwrap();
     let changed = text.replacen("r3,ich_03,virtual,eur", "r3,ich_03,virtual,usd", 1);
     let changed = changed.replacen("r5,ich_05,virtual,eur", "r5,ich_05,virtual,usd", 1);
     std::fs::write(&staff, changed).unwrap();
-    issue(&staff).await;
-    browser.until_text("#noted-rows", "update_card").await;
-    assert_eq!(browser.run("return document.querySelector('#noted-rows').rows.length").await, json!(2));
-    assert_eq!(browser.run("return document.querySelector('#refused').hidden").await, json!(true));
-    if let Ok(path) = std::env::var("EMBOSSER_SCREENSHOT_NOTED") {
-        browser.run("document.querySelector('#noted').scrollIntoView()").await;
-        std::fs::write(path, browser.page.screenshot().await.unwrap()).unwrap();
-    }
+    finish(&staff).await;
+    browser.until_text("#row-filters", "With a note (2)").await;
+    browser.click("#row-filters button:nth-child(3)").await;
+    browser.until("return document.querySelectorAll('#rows-table tbody tr').length === 2").await;
+    browser.until_text("#rows-table", "update_card").await;
+    assert_eq!(browser.run("return document.querySelector('#mend-refused').hidden").await, json!(true));
     // The same people and three more under another name.
     std::fs::write(&staff, text).unwrap();
     let more = directory.path().join("more.csv");
@@ -167,23 +198,22 @@ async fn cards_that_exist_are_kept_and_what_differs_is_shown() {
     let new: String = (1..=3).map(|row| format!("n{row},ich_{},virtual,eur,,\n", 50 + row)).collect();
     std::fs::write(&more, people + &new).unwrap();
     browser.open(&served.url).await;
-    browser.keys("#file", more.to_str().unwrap()).await;
-    browser.click("#check").await;
-    browser.until_text("#verdict", "12 of them have their card from another batch and keep it").await;
+    plan(&browser, &more).await;
+    browser.until_text("#plan-notes", "12 rows have their cards from another batch already").await;
     assert_eq!(sandbox.account().cards.len(), 12);
-    issue(&more).await;
+    finish(&more).await;
     browser.until_text("#figures", "Card from another batch").await;
     assert_eq!(sandbox.account().cards.len(), 15);
     // Second cards, asked for and confirmed.
     let second = directory.path().join("second.csv");
     std::fs::copy(&more, &second).unwrap();
     browser.open(&served.url).await;
-    browser.keys("#file", second.to_str().unwrap()).await;
+    plan(&browser, &second).await;
     browser.click("#second").await;
     browser.click("#issue").await;
     browser.until_text("#sure-words", "second ones too").await;
     browser.click("#sure-yes").await;
-    browser.until_text("#batch-state", "The batch is finished").await;
+    browser.until_text("#batch-state", "Every row has ended").await;
     assert_eq!(sandbox.account().cards.len(), 30);
 }
 
@@ -200,11 +230,10 @@ async fn links_to_choose_a_pin_are_downloaded_and_cancelling_is_asked_for() {
     let rows =
         "row_id,cardholder,type,currency,pin[choose]\na,ich_1,virtual,eur,true\n=b,ich_2,virtual,eur,true\n";
     std::fs::write(&staff, rows).unwrap();
-    browser.keys("#file", staff.to_str().unwrap()).await;
-    browser.click("#check").await;
-    browser.until_text("#verdict", "2 rows wait for a PIN that the cardholder chooses").await;
+    plan(&browser, &staff).await;
+    browser.until_text("#plan-notes", "2 rows wait for a PIN that the cardholder chooses").await;
     browser.click("#issue").await;
-    browser.until_text("#batch-state", "The batch is finished").await;
+    browser.until_text("#batch-state", "Every row has ended").await;
     browser.until_text("#figures", "Waiting for a PIN").await;
     browser.click("#links-download").await;
     let links = downloaded(&downloads, "staff.pin-links.csv").await;
@@ -223,7 +252,7 @@ async fn links_to_choose_a_pin_are_downloaded_and_cancelling_is_asked_for() {
     browser.click("#awaiting-cancel").await;
     browser.until_text("#sure-words", "Cancel the rows that wait for a PIN?").await;
     browser.click("#sure-yes").await;
-    browser.until_text("#refused-rows", "cancelled").await;
+    browser.until_text("#rows-table", "cancelled").await;
     browser.until("return document.querySelector('#awaiting').hidden").await;
     let waiting = served.get("/v1/pin-links").await.expect(200).json();
     assert!(waiting["waiting"].as_array().unwrap().is_empty(), "{waiting}");
@@ -232,7 +261,7 @@ async fn links_to_choose_a_pin_are_downloaded_and_cancelling_is_asked_for() {
     std::fs::write(&cancel, "card,status\nic_sandbox00000001,canceled\nic_sandbox00000002,canceled\n")
         .unwrap();
     browser.open(&served.url).await;
-    browser.keys("#file", cancel.to_str().unwrap()).await;
+    plan(&browser, &cancel).await;
     browser.click("#issue").await;
     browser.until_text("#sure-words", "cancels 2 cards, for ever").await;
     browser.keys("#sure button[value=no]", &Key::Enter.to_string()).await;
@@ -241,7 +270,7 @@ async fn links_to_choose_a_pin_are_downloaded_and_cancelling_is_asked_for() {
     browser.until_text("#sure-words", "cancels 2 cards, for ever").await;
     browser.click("#sure-yes").await;
     browser.until_text("#batch-title", "cancel").await;
-    browser.until_text("#batch-state", "The batch is finished").await;
+    browser.until_text("#batch-state", "Every row has ended").await;
     assert_eq!(sandbox.account().changes.len(), 2);
 }
 
@@ -253,24 +282,24 @@ async fn on_a_phone_in_the_dark_a_batch_is_cancelled_and_a_lost_connection_comes
     browser.open(&served.url).await;
     let file = directory.path().join("staff.csv");
     write_manifest(&file, &sandbox, 200).await;
-    browser.keys("#file", file.to_str().unwrap()).await;
-    browser.click("#issue").await;
-    browser.until_text("#batch-state", "The batch is running").await;
+    issue(&browser, &file).await;
+    browser.until_text("#batch-state", "Its rows are being issued").await;
     browser.until("return document.querySelectorAll('#chart rect').length > 1").await;
     let wide = "return document.documentElement.scrollWidth <= document.documentElement.clientWidth";
     assert_eq!(browser.run(wide).await, json!(true), "nothing sticks out at a phone's width");
     let dark = browser.run("return getComputedStyle(document.body).backgroundColor").await;
-    assert_eq!(dark, json!("rgb(21, 24, 28)"));
+    assert_eq!(dark, json!("rgb(16, 19, 24)"));
 
     // The dialog's first button with the focus is the harmless one.
     browser.click("#cancel").await;
-    browser.until_text("#sure", "Cancel this batch?").await;
+    browser.until_text("#sure", "that have not begun?").await;
     browser.keys("#sure button[value=no]", &Key::Enter.to_string()).await;
-    browser.until_text("#batch-state", "The batch is running").await;
+    browser.until_text("#batch-state", "Its rows are being issued").await;
     browser.click("#cancel").await;
     browser.click("#sure-yes").await;
-    browser.until_text("#batch-state", "The batch is cancelled").await;
-    browser.until_text("#refused-rows", "cancelled").await;
+    browser.until_text("#batch-state", "It was cancelled").await;
+    browser.click("#row-filters button:nth-child(3)").await;
+    browser.until_text("#rows-table", "cancelled").await;
     assert!(sandbox.account().cards.len() < 200);
 
     // The server goes away and comes back at the same address.
@@ -280,11 +309,10 @@ async fn on_a_phone_in_the_dark_a_batch_is_cancelled_and_a_lost_connection_comes
     let served = Served::start(&program, &["--rate", "20", "--listen", &address]);
     browser.until("return document.querySelector('#notice').hidden").await;
     // What the ledger knows is shown again, and the same file finishes it.
-    browser.run("location.hash = ''").await;
+    browser.run("location.hash = '#/'").await;
     browser.until_text("#list-table", "staff").await;
-    browser.keys("#file", file.to_str().unwrap()).await;
-    browser.click("#issue").await;
-    browser.until_text("#batch-state", "The batch is running").await;
+    issue(&browser, &file).await;
+    browser.until_text("#batch-state", "Its rows are being issued").await;
     // In the middle of it, with its stream open, and calls on their way: without any, each row has the end of before.
     let made = sandbox.account().creates;
     while sandbox.account().creates == made {
@@ -293,7 +321,7 @@ async fn on_a_phone_in_the_dark_a_batch_is_cancelled_and_a_lost_connection_comes
     served.killed();
     browser.until_text("#batch-state", "The connection is lost").await;
     let _served = Served::start(&program, &["--rate", "20", "--listen", &address]);
-    browser.until_text("#batch-state", "interrupted: upload the same file again").await;
+    browser.until_text("#batch-state", "It was cut off").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,16 +334,16 @@ async fn while_rabbitmq_is_away_the_page_says_so() {
     let served = Served::start(&program, &["--rate", "20"]);
     let browser = Browser::start(Look::Desk, &downloads).await;
     browser.open(&served.url).await;
-    browser.until_text("#server", "test cards, 20 calls/s").await;
+    browser.until_text("#server", "test cards, 20 calls a second").await;
     rabbit.kill();
     browser.until_text("#server", "stopped: RabbitMQ is away").await;
     let file = directory.path().join("staff.csv");
     write_manifest(&file, &sandbox, 5).await;
-    browser.keys("#file", file.to_str().unwrap()).await;
+    plan(&browser, &file).await;
     browser.click("#issue").await;
-    browser.until_text("#verdict", "RabbitMQ is away").await;
+    browser.until_text("#notice", "RabbitMQ is away").await;
     rabbit.start_again().await;
     browser.until("return !document.querySelector('#server').textContent.includes('RabbitMQ')").await;
     browser.click("#issue").await;
-    browser.until_text("#batch-state", "The batch is running").await;
+    browser.until_text("#batch-state", "Its rows are being issued").await;
 }

@@ -1,0 +1,133 @@
+// What the columns of a file are: each heading beside what it is taken for, and what all rows have in common.
+
+import { byId, make, show } from "/page/elements.js";
+
+// What a column can be, in people's words, by what it belongs to. Others of Stripe's parameters are written by their names.
+export const COLUMNS = [
+  ["The row", [["row_id", "Staff number: names the row for ever"]]],
+  ["The person", [
+    ["cardholder[name]", "Name"],
+    ["cardholder[email]", "E-mail"],
+    ["cardholder[phone_number]", "Telephone"],
+    ["cardholder[individual][first_name]", "First name"],
+    ["cardholder[individual][last_name]", "Last name"],
+    ["cardholder[individual][dob][day]", "Birthday: day"],
+    ["cardholder[individual][dob][month]", "Birthday: month"],
+    ["cardholder[individual][dob][year]", "Birthday: year"],
+    ["cardholder[billing][address][line1]", "Street and number"],
+    ["cardholder[billing][address][line2]", "Address, second line"],
+    ["cardholder[billing][address][postal_code]", "Postal code"],
+    ["cardholder[billing][address][city]", "Town"],
+    ["cardholder[billing][address][state]", "State or province"],
+    ["cardholder[billing][address][country]", "Country"],
+    ["cardholder", "A cardholder who exists: the id ich_…"],
+  ]],
+  ["The card", [
+    ["type", "Kind: virtual or physical"],
+    ["currency", "Currency"],
+    ["status", "State: active or inactive"],
+    ["pin[encrypted_number]", "Encrypted PIN"],
+    ["pin[choose]", "Whether the cardholder chooses the PIN"],
+    ["spending_controls[spending_limits][0][amount]", "Limit, in the smallest unit (50000 is 500.00)"],
+    ["spending_controls[spending_limits][0][interval]", "Limit: per day, month, …"],
+    ["personalization_design", "Design: the id pd_…"],
+    ["second_line", "Second line on the card"],
+    ["replacement_for", "The card that it replaces: the id ic_…"],
+    ["replacement_reason", "Why it is replaced"],
+    ["card", "A card that is changed: the id ic_…"],
+    ["cancellation_reason", "Why a card is cancelled"],
+  ]],
+  ["The parcel", [
+    ["shipping[name]", "To whom"],
+    ["shipping[phone_number]", "Parcel: telephone"],
+    ["shipping[address][line1]", "Parcel: street and number"],
+    ["shipping[address][line2]", "Parcel: second line"],
+    ["shipping[address][postal_code]", "Parcel: postal code"],
+    ["shipping[address][city]", "Parcel: town"],
+    ["shipping[address][state]", "Parcel: state or province"],
+    ["shipping[address][country]", "Parcel: country"],
+    ["shipping[service]", "Parcel: standard, express or priority"],
+    ["shipping[type]", "Parcel: individual or bulk"],
+  ]],
+];
+
+const WORDS = new Map(COLUMNS.flatMap(([, columns]) => columns));
+// What all rows may have in common.
+export const DEFAULTS = ["type", "currency", "status"];
+
+// A column in people's words.
+export function inWords(column) {
+  return WORDS.get(column) ?? column;
+}
+
+// The key of metadata under which a heading's cells are kept with the card.
+function keyOf(heading) {
+  return [...heading].filter((letter) => /[\p{L}\p{N} \-_.]/u.test(letter)).slice(0, 40).join("").trim();
+}
+
+// A text as TOML has it.
+function quoted(text) {
+  return JSON.stringify(text).replaceAll("\u007f", "\\u007f");
+}
+
+// The text of a columns file.
+export function toml({ columns, defaults, values }) {
+  const lines = (pairs) => pairs.map(([name, value]) => `${quoted(name)} = ${quoted(value)}\n`).join("");
+  const words = Object.entries(values).filter(([, pairs]) => Object.keys(pairs).length > 0);
+  return `[columns]\n${lines(Object.entries(columns))}\n[defaults]\n${lines(Object.entries(defaults))}${
+    words.map(([column, pairs]) => `\n[values.${quoted(column)}]\n${lines(Object.entries(pairs))}`).join("")}`;
+}
+
+// What a heading is taken for before anybody said so: an empty text leaves it out.
+export function taken({ heading, column, proposal, left_out: leftOut }) {
+  return heading === "" || leftOut ? "" : column ?? proposal ?? "";
+}
+
+// Shows the headings of `table`; `chosen` has what each is, and changes as its reader chooses.
+export function showColumns(table, chosen, changed) {
+  const rows = table.headings.map((heading, index) => ({ ...heading, index })).filter(({ heading }) => heading !== "");
+  const body = byId("columns-table").tBodies[0];
+  body.replaceChildren(...rows.map((heading) => {
+    const seen = table.rows.map((row) => row.cells[heading.index]).filter(Boolean);
+    const samples = [...new Set(seen)].slice(0, 3).join(" · ");
+    return make("tr", {},
+      make("th", { scope: "row", data: { label: "Your heading" } }, heading.heading),
+      make("td", { className: "hint", data: { label: "Below it" } }, heading.holds_pins ? "not shown: it may hold PINs" : samples),
+      make("td", { data: { label: "What it is" } }, ...choice(heading, chosen, changed)));
+  }));
+  for (const name of DEFAULTS) {
+    const isColumn = [...chosen.values()].includes(name);
+    byId("defaults").querySelector(`[data-default=${name}]`).hidden = isColumn;
+  }
+  show("defaults", DEFAULTS.some((name) => ![...chosen.values()].includes(name)));
+}
+
+function choice(heading, chosen, changed) {
+  const now = chosen.get(heading.heading) ?? "";
+  const keep = `metadata[${keyOf(heading.heading)}]`;
+  const select = make("select", { aria: { label: `What ${heading.heading} is` } });
+  const option = (value, words) => new Option(words, value, false, value === now);
+  select.append(option("", "Leave it out"));
+  if (keyOf(heading.heading)) select.append(option(keep, `Keep it with the card, as “${keyOf(heading.heading)}”`));
+  if (now && now !== keep && !WORDS.has(now)) select.append(option(now, now));
+  for (const [group, columns] of COLUMNS) {
+    select.append(make("optgroup", { label: group }, ...columns.map(([value, words]) => option(value, words))));
+  }
+  select.append(new Option("Another of Stripe’s parameters…", "?"));
+  const other = make("input", {
+    hidden: true, placeholder: "spending_controls[…]", autocomplete: "off", spellcheck: false,
+    aria: { label: `Stripe’s parameter that ${heading.heading} is` },
+    on: { change: () => set(other.value.trim()) },
+  });
+  const set = (value) => {
+    chosen.set(heading.heading, value);
+    changed();
+  };
+  select.addEventListener("change", () => {
+    other.hidden = select.value !== "?";
+    if (other.hidden) set(select.value);
+    else other.focus();
+  });
+  const isGuess = heading.guess && now === heading.proposal;
+  return [select, other, isGuess ? make("p", { className: "hint" }, "A guess by its letters: please look.") : null];
+}

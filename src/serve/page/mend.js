@@ -1,0 +1,134 @@
+// The rows of a file in which something was found, as a table in which they are mended.
+
+import { byId, count, counted, make, show, tabs } from "/page/elements.js";
+
+const ROWS_AT_ONCE = 50;
+
+// Shows what was found. `draft` has the table, the rows seen so far, the edits and the report; `act` changes it.
+export function showMending(draft, act) {
+  const found = byPlace(draft);
+  const lines = (wanted) => [...found].filter(([, { all }]) => all.some(wanted)).map(([line]) => line);
+  const isProblem = ({ severity }) => severity === "problem";
+  const edited = [...draft.edits.values()].map(({ line }) => line);
+  const groups = {
+    problems: [...new Set([...lines(isProblem), ...edited])],
+    warnings: lines((one) => !isProblem(one)),
+    all: [...draft.rows.keys()],
+  };
+  if (!draft.filter || (groups[draft.filter].length === 0 && draft.filter !== "all")) {
+    draft.filter = ["problems", "warnings", "all"].find((name) => groups[name].length > 0) ?? "all";
+  }
+  tabs("filters", [
+    ["problems", `To mend or mended (${count(groups.problems.length)})`],
+    ["warnings", `To look at (${count(groups.warnings.length)})`],
+    ["all", "First rows"],
+  ], draft.filter, (filter) => act.filter(filter));
+  const shown = groups[draft.filter].filter((line) => draft.rows.has(line)).sort((one, other) => one - other);
+  const visible = shown.slice(0, draft.visible);
+  show("mend-more", shown.length > visible.length);
+  byId("mend-more").onclick = () => act.more(ROWS_AT_ONCE);
+  const columns = columnsShown(draft, found, visible);
+  const focused = document.activeElement?.dataset?.place;
+  const table = byId("mend-table");
+  table.tHead.replaceChildren(make("tr", {}, make("th", { scope: "col" }, "Line"),
+    ...columns.map((at) => make("th", { scope: "col" }, draft.table.headings[at]?.heading || `Column ${at + 1}`))));
+  table.tBodies[0].replaceChildren(...visible.map((line) => rowOf(draft, act, line, found.get(line), columns)));
+  if (focused) table.querySelector(`[data-place="${focused}"]`)?.focus();
+  show("edits-tools", draft.edits.size > 0);
+  byId("edits-count").textContent = `${counted(draft.edits.size, "cell")} mended here.`;
+}
+
+// What was found, by lines: of each the whole row's, and each column's.
+function byPlace(draft) {
+  const places = new Map(draft.table.headings.map(({ heading }, at) => [heading, at]));
+  // Where the file has the column under another name, the problem may say Stripe's.
+  draft.table.headings.forEach(({ column }, at) => column && !places.has(column) && places.set(column, at));
+  const found = new Map();
+  for (const problem of draft.found.filter(({ row }) => row > 0)) {
+    const line = found.get(problem.line) ?? { all: [], row: [], cells: new Map() };
+    found.set(problem.line, line);
+    line.all.push(problem);
+    const numbered = /^number (\d+)$/.exec(problem.column);
+    const at = numbered ? Number(numbered[1]) - 1 : places.get(problem.column);
+    if (at === undefined) line.row.push(problem);
+    else line.cells.set(at, [...(line.cells.get(at) ?? []), problem]);
+  }
+  return found;
+}
+
+// The columns that tell whose row it is, and those in which something was found or mended; all of them if that is wanted.
+function columnsShown(draft, found, lines) {
+  const { headings } = draft.table;
+  if (draft.allColumns) return headings.map((_, at) => at);
+  const wanted = new Set();
+  headings.forEach(({ column }, at) => ["row_id", "card", "cardholder", "cardholder[name]", "shipping[name]"].includes(column) && wanted.add(at));
+  for (const line of lines) found.get(line)?.cells.forEach((_, at) => wanted.add(at));
+  for (const { column } of draft.edits.values()) wanted.add(column - 1);
+  if (wanted.size === 0) headings.slice(0, 8).forEach((_, at) => wanted.add(at));
+  return [...wanted].sort((one, other) => one - other);
+}
+
+function rowOf(draft, act, line, found, columns) {
+  const cells = draft.rows.get(line);
+  const isOpen = draft.open.has(line);
+  const edit = make("button", { type: "button", className: "quiet", aria: { label: `Edit line ${line}` }, on: { click: () => act.open(line) } }, "Edit");
+  const first = make("th", { scope: "row" }, String(line),
+    ...(found?.row ?? []).map((problem) => make("p", { className: "said" }, sentence(problem))),
+    isOpen || draft.tooLarge ? null : make("div", { className: "row-tools" }, edit));
+  return make("tr", {}, first, ...columns.map((at) => cellOf(draft, act, { line, at, text: cells[at] }, found?.cells.get(at) ?? [], isOpen)));
+}
+
+function cellOf(draft, act, place, problems, isOpen) {
+  const { line, at, text } = place;
+  if (text === null) return make("td", { className: "hint" }, "not shown");
+  const heading = draft.table.headings[at];
+  const edit = draft.edits.get(`${line}:${at + 1}`);
+  const isBad = problems.some(({ severity }) => severity === "problem");
+  const name = isBad ? "bad" : problems.length ? "warn" : "";
+  if (problems.length === 0 && !edit && !isOpen) return make("td", {}, text ?? "");
+  const input = make("input", {
+    value: text ?? "", className: edit ? "changed" : "", autocomplete: "off", spellcheck: false,
+    data: { place: `${line}:${at}` },
+    aria: { label: `${heading?.heading || `Column ${at + 1}`} of line ${line}`, ...(isBad ? { invalid: "true" } : {}) },
+    on: { change: () => act.edit(line, at, input.value) },
+  });
+  if (problems.length) input.setAttribute("aria-describedby", `said-${line}-${at}`);
+  const said = make("div", { id: `said-${line}-${at}` }, ...problems.map((problem) => make("p", { className: "said" }, sentence(problem),
+    ...ways(draft, act, place, problem))));
+  const mended = edit && problems.length === 0 ? make("p", { className: "said state good" }, make("i", { aria: { hidden: "true" } }, "✓"), "mended") : null;
+  return make("td", { className: name }, input, problems.length ? said : null, mended);
+}
+
+function sentence({ severity, found, reason: whole }) {
+  // What can be said in a columns file is said here with a click.
+  const reason = whole.replace(/; what a word in this column stands for can be said in the columns file.*$/, "");
+  return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${reason} `;
+}
+
+// Codes of words that stand for none of a few values.
+const WORDS = { not_allowed: true, not_a_boolean: true };
+
+// The values that a column takes, as the reason tells them; few enough to choose from.
+function choicesOf(code, reason) {
+  if (code === "not_a_boolean") return ["true", "false"];
+  const [, list] = /values: ([a-z_, ]+)/.exec(reason) ?? [];
+  const values = list?.trim().split(", ") ?? [];
+  return values.length <= 4 ? values : [];
+}
+
+// What can be done with one click: what was meant, here or in all rows that say the same.
+function ways(draft, act, { line, at, text }, { suggestion, code, reason }) {
+  const column = draft.table.headings[at]?.column;
+  const isAlike = (other) => other.code === code && draft.rows.get(other.line)?.[at] === text;
+  const alike = draft.found.filter(isAlike);
+  // A word of theirs stands for the same in each of its rows.
+  if (WORDS[code] && column && text && !suggestion) {
+    const all = alike.length > 1 ? ` in all ${count(alike.length)} rows` : "";
+    return choicesOf(code, reason).map((value) => make("button", { type: "button", on: { click: () => act.word(column, text, value) } }, `“${text}” is ${value}${all}`));
+  }
+  if (!suggestion || draft.tooLarge) return [];
+  const use = make("button", { type: "button", on: { click: () => act.edit(line, at, suggestion) } }, `Use “${suggestion}”`);
+  if (alike.length < 2 || !column || text === "") return [use];
+  return [use, make("button", { type: "button", on: { click: () => act.word(column, text, suggestion) } },
+    `Use it for all ${count(alike.length)} rows with “${text}”`)];
+}

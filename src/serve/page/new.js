@@ -1,0 +1,491 @@
+// A new batch: from a file, over what its columns are and what is to be mended, to a plan, and from that to cards.
+
+import { DEFAULTS, inWords, showColumns, taken, toml } from "/page/columns.js";
+import { listed, records, written } from "/page/csv.js";
+import { byId, count, counted, duration, make, save, say, show, size, sure } from "/page/elements.js";
+import { download, get, putText, sendForm, trouble } from "/page/http.js";
+import { showMending } from "/page/mend.js";
+
+const TABLE_ROWS = 500;
+const STEPS = ["file", "columns", "check", "plan"];
+const DELIMITERS = { semicolons: ";", tabs: "\t", "vertical bars": "|" };
+// Kinds of file whose text the browser can write again.
+const TEXTS = /\.(csv|tsv|txt)$/i;
+
+let server = { mode: "test", upload_bytes_max: Infinity, columns: [], keeps_columns: false };
+let may = () => true;
+let begun = null;
+let attempt = null;
+let draft = null;
+// The batch that the next file belongs to, if it is one that exists.
+let wantedName = "";
+
+export function setServer(view, can) {
+  [server, may] = [view, can];
+  const select = byId("saved");
+  show("saved-choice", view.columns.length > 0);
+  show("keep-columns", view.keeps_columns && may("submit"));
+  // The list stays as it is while nothing changed: somebody may be choosing from it.
+  if ([...select.options].slice(1).map((option) => option.value).join() !== view.columns.join()) {
+    const chosen = select.value;
+    select.replaceChildren(select.options[0], ...view.columns.map((name) => new Option(name, name)));
+    if (view.columns.includes(chosen)) select.value = chosen;
+  }
+  show("may-not-submit", !may("submit"));
+  say("may-not-submit", "Your token may look, but not send files: that takes one with the role “submit”.");
+  byId("file").disabled = !may("submit");
+  byId("templates").querySelectorAll("button").forEach((button) => (button.disabled = !may("submit")));
+}
+
+export function uploadInto(name) {
+  wantedName = name;
+}
+
+// Shows the step that a draft is at; without one, the choice of a file.
+export function openNew() {
+  step(draft?.step ?? "file");
+}
+
+function newDraft(file) {
+  return {
+    file, step: "file", name: wantedName || file.name.replace(/\.[^.]*$/, ""),
+    // What each heading is, once somebody looked; nothing before.
+    chosen: null, defaults: {}, values: {},
+    edits: new Map(), rows: new Map(), open: new Set(), table: { headings: [], rows: [] }, found: [],
+    report: null, filter: null, visible: 50, allColumns: false, sequence: 0, skip: false, tooLarge: false,
+  };
+}
+
+function step(name) {
+  if (draft) draft.step = name;
+  for (const each of STEPS) show(`step-${each}`, each === name);
+  const at = STEPS.indexOf(name);
+  byId("steps").querySelectorAll("li").forEach((item, index) => {
+    const button = item.firstElementChild;
+    item.className = index < at ? "done" : "";
+    if (index === at) button.setAttribute("aria-current", "step");
+    else button.removeAttribute("aria-current");
+    button.disabled = index > at && !reachable(item.dataset.step);
+  });
+}
+
+function reachable(name) {
+  if (!draft?.report) return false;
+  if (name === "plan") return isIssuable();
+  return name === "columns" ? draft.table.headings.length > 0 : headerIsRight();
+}
+
+function headerIsRight() {
+  return draft.found.every(({ row, severity }) => row > 0 || severity === "warning");
+}
+
+function isIssuable() {
+  const { ok, invalid_rows: invalid = 0, rows = 0 } = draft.report;
+  return ok || (draft.skip && invalid < rows && headerIsRight());
+}
+
+// The form that says all of the draft: its columns and edits, and then the file.
+function form() {
+  const data = new FormData();
+  if (draft.chosen || Object.keys(draft.values).length > 0) {
+    const columns = {};
+    for (const { heading, column } of draft.table.headings) {
+      const is = draft.chosen?.get(heading);
+      if (heading && is !== undefined && is !== heading) columns[heading] = is;
+      else if (heading && is === undefined && column && column !== heading) columns[heading] = column;
+    }
+    data.append("columns", toml({ columns, defaults: draft.defaults, values: draft.values }));
+  }
+  if (draft.edits.size > 0) data.append("edits", JSON.stringify([...draft.edits.values()]));
+  data.append("manifest", draft.file, draft.file.name);
+  return data;
+}
+
+function query(more) {
+  return new URLSearchParams({ name: byId("name").value || draft.name, ...more });
+}
+
+// Sends the draft; answers what came of it: `ok`, and what the server said. Nothing if it was stopped, or another was sent since.
+async function send(path, more) {
+  draft.stop?.abort();
+  const [now, stop] = [draft, new AbortController()];
+  draft.stop = stop;
+  const number = (draft.sequence += 1);
+  busy(true);
+  try {
+    const answer = await sendForm(`${path}?${query(more)}`, form(), stop.signal, (loaded, total) => {
+      byId("sent").value = loaded / total;
+      say("sent-words", loaded < total ? `${size(loaded)} of ${size(total)}` : "Checking the rows…");
+    });
+    if (!answer || now !== draft || number !== draft.sequence) return null;
+    const { status, text } = answer;
+    if (status < 300) return { ok: true, ...JSON.parse(text) };
+    const error = trouble(status, text);
+    if (!error.problem?.problems && error.problem?.cancels === undefined) throw error;
+    return { ok: false, ...error.problem };
+  } finally {
+    if (number === draft?.sequence) busy(false);
+  }
+}
+
+function busy(is) {
+  show("sending", is && draft.step === "file");
+  byId("sent").value = 0;
+  byId("issue").disabled = is || !may("submit");
+  byId("columns-go").disabled = byId("check-go").disabled = is;
+  if (is && draft.step === "check") say("check-said", "Checking…");
+}
+
+// Checks the draft, and goes to the step that its answer asks for.
+async function check(stay = false) {
+  show("file-error", false);
+  const kept = draft;
+  let report;
+  try {
+    report = await send("/v1/checks", { table: TABLE_ROWS });
+  } catch (error) {
+    if (kept !== draft) return;
+    if (draft.step !== "file") throw error;
+    show("file-error", true);
+    byId("file-error").textContent = error.message;
+    return;
+  }
+  if (!report) return;
+  draft.report = report;
+  draft.found = report.ok ? report.warnings : report.problems ?? [];
+  draft.tooLarge = !report.table;
+  if (report.table) {
+    draft.table = report.table;
+    for (const { line, cells } of report.table.rows) draft.rows.set(line, cells);
+  } else if (draft.found.length === 0 && !report.ok) {
+    show("file-error", true);
+    byId("file-error").textContent = report.detail;
+    step("file");
+    return;
+  }
+  if (!headerIsRight()) {
+    columns();
+    step("columns");
+  } else if (!stay && report.ok && draft.found.length === 0) {
+    plan();
+    step("plan");
+  } else {
+    mending();
+    step("check");
+  }
+  if (!stay) byId(`${draft.step}-title`)?.focus();
+}
+
+function columns() {
+  if (!draft.chosen) {
+    const given = new Set(draft.table.headings.map(({ column }) => column).filter(Boolean));
+    draft.chosen = new Map(draft.table.headings.filter(({ heading }) => heading).map((heading) => {
+      const is = taken(heading);
+      return [heading.heading, is];
+    }));
+    for (const name of DEFAULTS) if (given.has(name)) delete draft.defaults[name];
+  }
+  document.querySelectorAll(".file-name").forEach((element) => (element.textContent = draft.file.name));
+  columnsProblems();
+  showColumns(draft.table, draft.chosen, columns);
+  for (const name of DEFAULTS) byId(`default-${name}`).value = draft.defaults[name] ?? "";
+}
+
+function columnsProblems() {
+  const problems = draft.found.filter(({ row }) => row === 0);
+  byId("columns-problems").replaceChildren(...problems.filter((problem) => !isAnswered(problem)).map((problem) => make("li", {}, inSentence(problem))));
+}
+
+// What is wrong with a column, in words of who made the file.
+function inSentence({ code, column, reason }) {
+  if (code === "missing_column" && column) return `No column is “${inWords(column)}” yet, and every row needs it: choose which one it is${DEFAULTS.includes(column) ? ", or say it for every row below" : ""}.`;
+  const words = inWords(column);
+  return `${words}${column && words !== column ? ` (${column})` : ""}${column ? ": " : ""}${reason}`;
+}
+
+// Problems that the table of columns asks about anyway, or that what was chosen in it has answered.
+function isAnswered({ code, column }) {
+  const isThere = [...draft.chosen.values()].includes(column) || draft.defaults[column];
+  return ["unknown_parameter", "missing_heading"].includes(code) ? draft.table.headings.length > 0 : code === "missing_column" && Boolean(isThere);
+}
+
+function mending() {
+  const { report, found } = draft;
+  const problems = found.filter(({ severity }) => severity === "problem");
+  const invalid = report.invalid_rows ?? 0;
+  say("check-title", report.ok ? "Nothing is wrong; some rows are to be looked at" : `${counted(invalid, "row")} of ${count(report.rows ?? 0)} cannot be issued as ${invalid === 1 ? "it is" : "they are"}`);
+  const warned = report.ok ? report.warning_count : found.length - problems.length;
+  const total = report.ok ? found.length : Math.max(report.problem_count ?? 0, problems.length);
+  say("check-said", report.ok ? `${counted(warned, "thing")} may be wrong. Look at them, mend what is, and go on.`
+    : `${counted(total, "problem")}${warned ? `, and ${counted(warned, "thing")} that may be wrong` : ""}. What you mend here is checked at once.${total > problems.length ? ` The first ${count(problems.length)} are shown.` : ""}`);
+  byId("file-problems").replaceChildren(...found.filter(({ row }) => row === 0).map(({ reason, column, severity }) =>
+    make("li", { className: severity }, `${column ? `${column}: ` : ""}${reason}`)));
+  show("no-table", draft.tooLarge);
+  show("problems-download", found.length > 0);
+  if (draft.tooLarge) lines();
+  else showMending(draft, ACTS);
+  show("edits-download", canBeWritten());
+  show("check-go", report.ok);
+  const right = (report.rows ?? 0) - invalid;
+  show("check-skip", !report.ok && right > 0);
+  byId("check-skip").textContent = `Leave out ${counted(invalid, "row")}, go on with ${count(right)}`;
+}
+
+// Of a file that is too large for a table: what was found, line by line.
+function lines() {
+  show("edits-tools", false);
+  show("mend-more", false);
+  byId("filters").replaceChildren();
+  const table = byId("mend-table");
+  table.tHead.replaceChildren(make("tr", {}, ...["Line", "Row", "Column", "What is wrong"].map((words) => make("th", { scope: "col" }, words))));
+  table.tBodies[0].replaceChildren(...draft.found.slice(0, 200).map((one) => make("tr", {}, make("th", { scope: "row" }, String(one.line ?? "")),
+    make("td", {}, one.row_id ?? ""), make("td", {}, one.column), make("td", {}, words(one)))));
+}
+
+function words({ severity, found, reason, suggestion }) {
+  return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${reason}${suggestion ? ` (did you mean ${suggestion}?)` : ""}`;
+}
+
+const ACTS = {
+  filter: (filter) => redraw({ filter, visible: 50 }),
+  more: (rows) => redraw({ visible: draft.visible + rows }),
+  open: (line) => {
+    draft.open.add(line);
+    mending();
+    byId("mend-table").querySelector(`[data-place^="${line}:"]`)?.focus();
+  },
+  edit: (line, at, value) => {
+    draft.edits.set(`${line}:${at + 1}`, { line, column: at + 1, value });
+    draft.rows.get(line)[at] = value;
+    attempt(() => check(true));
+  },
+  word: (column, word, value) => {
+    (draft.values[column] ??= {})[word] = value;
+    attempt(() => check(true));
+  },
+};
+
+function redraw(change) {
+  Object.assign(draft, change);
+  mending();
+}
+
+// Whether the mended file can be written here: from the text that it is, or from its cells where all of them are shown.
+function canBeWritten() {
+  if (draft.edits.size === 0) return false;
+  if (TEXTS.test(draft.file.name)) return true;
+  return draft.table.headings.every(({ holds_pins: pins }) => !pins) && (draft.report.rows ?? Infinity) <= draft.table.rows.length
+    && [...draft.rows.values()].every((cells) => cells.every((cell) => cell !== null));
+}
+
+async function mendedFile() {
+  const rows = [];
+  // Words that were said to stand for something are written as that.
+  const words = draft.table.headings.map(({ column }) => new Map(Object.entries(draft.values[column] ?? {}).map(([word, value]) => [compared(word), value])));
+  const meant = (cell, at) => words[at]?.get(compared(cell ?? "")) ?? cell;
+  if (TEXTS.test(draft.file.name)) {
+    const notes = (draft.report.notes ?? []).join(" ");
+    const readAs = draft.report.read_as ?? /read as ([\w-]+)/.exec(notes)?.[1];
+    const delimiter = DELIMITERS[draft.report.separated_by] ?? Object.entries(DELIMITERS).find(([name]) => notes.includes(name))?.[1] ?? ",";
+    const all = records(await draft.file.arrayBuffer(), readAs, delimiter) ?? [];
+    for (const { line, cells } of all) {
+      rows.push(cells.map((cell, at) => meant(draft.edits.get(`${line}:${at + 1}`)?.value ?? cell, at)));
+    }
+  } else {
+    rows.push(draft.table.headings.map(({ heading }) => heading));
+    for (const line of [...draft.rows.keys()].sort((one, other) => one - other)) rows.push(draft.rows.get(line).map(meant));
+  }
+  save(written(rows), `${draft.file.name.replace(/\.[^.]*$/, "")}.mended.csv`);
+}
+
+function plan() {
+  const { report, skip } = draft;
+  const invalid = skip ? report.invalid_rows ?? 0 : 0;
+  const rows = (report.rows ?? 0) - invalid;
+  const { pins, physical, virtual, changes, cancels, cardholders, known_before: known, eta_seconds: eta } = report;
+  const figures = report.ok ? [
+    ["Rows", rows],
+    physical + virtual > 0 && ["Cards", physical + virtual],
+    physical > 0 && ["Physical", physical],
+    virtual > 0 && ["Virtual", virtual],
+    cardholders > 0 && ["New cardholders", cardholders],
+    changes > 0 && ["Changes of cards", changes],
+    cancels > 0 && ["Cards cancelled", cancels],
+    pins > 0 && ["With a PIN", pins],
+  ] : [["Rows to issue", rows], ["Rows left out", invalid]];
+  byId("plan-figures").replaceChildren(...figures.filter(Boolean).map(([name, number]) =>
+    make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))),
+  ...(eta === undefined ? [] : [make("div", {}, make("dt", {}, "Takes about"), make("dd", {}, duration(eta)))]));
+  const notes = [...(report.notes ?? [])];
+  if (known) notes.unshift(`${counted(known, "row")} ${known === 1 ? "has its card" : "have their cards"} from another batch already: ${known === 1 ? "it keeps that" : "they keep those"} and get no second ${known === 1 ? "one" : "ones"}.`);
+  if (pins > 0) notes.push("PINs are encrypted; their ciphertext is held in memory only, and each is used as soon as its turn comes.");
+  if (draft.edits.size > 0) notes.push(`${counted(draft.edits.size, "cell")} mended here.`);
+  if (invalid > 0) notes.push(`${counted(invalid, "row")} with problems ${invalid === 1 ? "is" : "are"} left out. Mend and upload the file again under the same name: it goes on with what is missing.`);
+  byId("plan-notes").replaceChildren(...notes.map((note) => make("li", {}, note)));
+  if (!byId("name").value || byId("name").dataset.of !== draft.file.name) {
+    byId("name").value = draft.name;
+    byId("name").dataset.of = draft.file.name;
+  }
+  show("again", Boolean(known));
+  byId("second").checked = false;
+  byId("issue").textContent = issueWords(rows);
+  show("may-not-issue", !may("submit"));
+  show("plan-error", false);
+}
+
+function issueWords(rows) {
+  const { changes = 0, ok, physical = 0, virtual = 0, cardholders = 0 } = draft.report;
+  const live = server.mode === "live" ? "live " : "";
+  if (changes > 0) return `Change ${count(changes)} ${live}cards`;
+  if (ok && physical + virtual === 0 && cardholders > 0) return `Create ${counted(cardholders, `${live}cardholder`)}`;
+  return `Issue ${counted(rows, `${live}card`)}`;
+}
+
+async function issue() {
+  const name = byId("name").value;
+  const more = {
+    ...(byId("second").checked ? { second_cards: "true" } : {}),
+    ...(draft.skip ? { skip_invalid: "true" } : {}),
+  };
+  let batch = await send("/v1/batches", more);
+  // Only the server knows how many cards the file cancels: it says so, and is told again once somebody agreed.
+  if (batch?.cancels !== undefined) {
+    const words = `${draft.file.name} cancels ${count(batch.cancels)} cards, for ever. That cannot be undone.`;
+    if (!(await sure(words, `Cancel ${count(batch.cancels)} cards`))) return;
+    batch = await send("/v1/batches", { ...more, yes_cancel: batch.cancels });
+  }
+  if (!batch) return;
+  if (batch.batch) {
+    draft = null;
+    wantedName = "";
+    byId("file").value = "";
+    begun(batch.batch);
+  } else if (batch.code === "issued_before") {
+    show("plan-error", true);
+    byId("plan-error").textContent = batch.detail;
+    show("again", true);
+  } else {
+    // What was right at the check is not any more.
+    byId("name").value = name;
+    await check();
+  }
+}
+
+function choose(file) {
+  if (!file) return;
+  draft?.stop?.abort();
+  draft = newDraft(file);
+  byId("name").value = "";
+  byId("saved").value = "";
+  byId("keep-said").textContent = "";
+  byId("all-columns").checked = false;
+  show("file-error", false);
+  step("file");
+  if (file.size > server.upload_bytes_max) {
+    show("file-error", true);
+    byId("file-error").textContent = `The file is larger than the ${size(server.upload_bytes_max)} that this server takes; split it.`;
+    return;
+  }
+  attempt(() => check());
+}
+
+export function startNew(attempted, onBegun) {
+  [attempt, begun] = [attempted, onBegun];
+  const drop = byId("drop");
+  // The browser drops the file into the input, which covers the area; this only shows that it would.
+  for (const type of ["dragenter", "dragover"]) drop.addEventListener(type, () => drop.classList.add("over"));
+  for (const type of ["dragleave", "drop"]) drop.addEventListener(type, () => drop.classList.remove("over"));
+  byId("file").addEventListener("change", () => choose(byId("file").files[0]));
+  byId("abort").addEventListener("click", () => draft?.stop?.abort());
+  byId("steps").addEventListener("click", ({ target }) => {
+    const name = target.closest("li")?.dataset.step;
+    if (!name || (name !== "file" && !reachable(name))) return;
+    if (name === "columns") columns();
+    if (name === "check") mending();
+    if (name === "plan") plan();
+    step(name);
+  });
+  byId("templates").addEventListener("click", ({ target }) => {
+    const { for: what, format } = target.dataset;
+    if (what) attempt(async () => save(await download(`/v1/template?for=${what}&format=${format}`), `${what}.${format}`));
+  });
+  for (const name of DEFAULTS) {
+    byId(`default-${name}`).addEventListener("input", ({ target }) => {
+      const value = target.value.trim().toLowerCase();
+      if (value) draft.defaults[name] = value;
+      else delete draft.defaults[name];
+      // At once, and not when it is left: what is clicked on next is not to move away.
+      columnsProblems();
+    });
+  }
+  byId("saved").addEventListener("change", ({ target }) => attempt(async () => {
+    if (!target.value) return;
+    // As it was kept: what is changed in it here is this file's own.
+    const { columns: kept, defaults, values } = await get(`/v1/columns/${encodeURIComponent(target.value)}`);
+    const spelt = new Map(Object.entries(kept).map(([heading, column]) => [compared(heading), column]));
+    for (const { heading } of draft.table.headings) {
+      const column = spelt.get(compared(heading));
+      if (heading && column !== undefined) draft.chosen.set(heading, column);
+    }
+    Object.assign(draft, { defaults, values });
+    columns();
+  }));
+  byId("columns-go").addEventListener("click", () => attempt(() => check()));
+  byId("check-go").addEventListener("click", () => {
+    draft.skip = false;
+    plan();
+    step("plan");
+    byId("plan-title").focus();
+  });
+  byId("check-skip").addEventListener("click", () => {
+    draft.skip = true;
+    plan();
+    step("plan");
+    byId("plan-title").focus();
+  });
+  byId("all-columns").addEventListener("change", ({ target }) => redraw({ allColumns: target.checked }));
+  byId("edits-undo").addEventListener("click", () => {
+    draft.edits.clear();
+    draft.rows.clear();
+    attempt(() => check(true));
+  });
+  byId("edits-download").addEventListener("click", () => attempt(mendedFile));
+  byId("problems-download").addEventListener("click", () => {
+    const rows = draft.found.map((one) => [one.line, one.row_id, one.column, one.severity, words(one)]);
+    save(listed([["Line", "Row", "Column", "How bad", "What is wrong"], ...rows]), `${draft.name}.problems.csv`);
+  });
+  byId("keep").addEventListener("click", () => attempt(keep));
+  byId("step-plan").addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt(async () => {
+      const second = byId("second").checked;
+      const what = `${byId("issue").textContent}${second ? ", second ones too," : ""}`;
+      const live = server.mode === "live";
+      const words = live ? `${what} as “${byId("name").value}”? They are real and cannot be taken back.` : `${what} as “${byId("name").value}”?`;
+      if ((live || second) && !(await sure(words, byId("issue").textContent))) return;
+      await issue();
+    });
+  });
+}
+
+// As the server compares headings.
+function compared(text) {
+  return text.trim().split(/\s+/).join(" ").toLowerCase();
+}
+
+async function keep() {
+  const name = byId("keep-name").value.trim();
+  if (!name) return byId("keep-name").focus();
+  const columns = Object.fromEntries(draft.chosen);
+  const text = toml({ columns, defaults: draft.defaults, values: draft.values });
+  const path = `/v1/columns/${encodeURIComponent(name)}`;
+  try {
+    await putText(path, text);
+  } catch (error) {
+    if (error.problem?.status !== 409) throw error;
+    if (!(await sure(`${error.message}.\nReplace it?`, "Replace it"))) return;
+    await putText(`${path}?replace=true`, text);
+  }
+  say("keep-said", `Kept as “${name}”.`);
+}
+

@@ -1,0 +1,56 @@
+// How things stand, in a sign, a word and a tone: never by colour alone.
+
+import { make } from "/page/elements.js";
+
+const BATCHES = {
+  running: ["▶", "being issued", "busy"],
+  paused: ["⏸", "paused", "look"],
+  cancelling: ["…", "being cancelled", "look"],
+  cancelled: ["⊘", "cancelled", "look"],
+  finished: ["✓", "finished", "good"],
+  interrupted: ["!", "interrupted", "bad"],
+  open: ["○", "jobs sent one by one", ""],
+};
+
+const ROWS = {
+  issued: ["✓", "issued", "good"],
+  updated: ["✓", "changed", "good"],
+  created: ["✓", "created", "good"],
+  refused: ["✕", "refused", "bad"],
+  unresolved: ["?", "not known yet", "look"],
+  awaiting_pin: ["…", "waits for its PIN", "look"],
+};
+
+function chip([sign, words, tone]) {
+  return make("span", { className: `state ${tone}` }, make("i", { aria: { hidden: "true" } }, sign), words);
+}
+
+export function batchChip({ state, refused }) {
+  if (state === "finished" && refused > 0) return chip(["✓", "finished, some refused", "look"]);
+  return chip(BATCHES[state] ?? ["○", state, ""]);
+}
+
+export function rowChip({ outcome, code }, isBegun) {
+  if (isBegun) return chip(["▶", "under way", "busy"]);
+  if (outcome === "refused" && code === "cancelled") return chip(["⊘", "cancelled", "look"]);
+  return chip(ROWS[outcome] ?? ["○", outcome, ""]);
+}
+
+// What a batch's state asks of its reader.
+export function advice({ state, reason, unresolved }) {
+  const because = reason ? ` ${reason[0].toUpperCase()}${reason.slice(1)}.` : "";
+  switch (state) {
+    case "running": return "Its rows are being issued. You can close this page: it goes on.";
+    case "paused": return "No further row begins until it is resumed.";
+    case "cancelling": return "What has begun ends; the rest is not issued.";
+    case "cancelled": return "It was cancelled. Cards that were issued before stay. Upload the same file again to go on with it.";
+    case "interrupted": return `It was cut off.${because} Upload the same file again to finish it: rows that have their card get no second one.`;
+    case "finished": return unresolved ? "It has ended." : "Every row has ended.";
+    case "open": return "These jobs were sent one by one.";
+    default: return because.trim();
+  }
+}
+
+export function underWay({ state }) {
+  return ["running", "paused", "cancelling"].includes(state);
+}

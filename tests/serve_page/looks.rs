@@ -1,0 +1,81 @@
+//! How the page looks and reads: at phones' widths and on a desk, in light and dark, and to an accessibility checker.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::support::browser::Browser;
+
+/// Axe's rules of WCAG and its good practices; what it finds, whatever its impact.
+const AXE: &str = "return axe.run(document).then(({ violations }) =>
+    violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html + ' ' + node.failureSummary)}`))";
+
+/// Where it looks: each takes a second.
+const AXE_LOOKS: [(&str, u32); 2] = [("light", 390), ("dark", 1280)];
+
+/// States that docs/page.md shows, each in light at one width.
+const SHOWN: [(&str, u32); 4] = [("columns", 1280), ("mend", 1280), ("plan", 1280), ("batch", 1280)];
+
+async fn look(browser: &Browser, width: u32, scheme: &str) {
+    let metrics = json!({"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600});
+    browser.command("Emulation.setDeviceMetricsOverride", metrics).await;
+    let features = json!({"features": [
+        {"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]});
+    browser.command("Emulation.setEmulatedMedia", features).await;
+}
+
+/// Nothing sticks out, at the narrowest phone (or 200 % of 640 px) and on a desk, in light and dark; and the checker finds
+/// nothing.
+pub(crate) async fn is_sound(browser: &Browser, what: &str) {
+    let axe = axe();
+    // The page's policy takes no script but its own; the driver's it takes.
+    if let Some(axe) = &axe {
+        browser.run(&format!("{axe}; window.axe = axe")).await;
+    }
+    for scheme in ["light", "dark"] {
+        for width in [320, 390, 1280] {
+            look(browser, width, scheme).await;
+            let wide = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]";
+            let wide = browser.run(wide).await;
+            assert!(wide[0].as_u64() <= wide[1].as_u64(), "{what}, {width} px: {wide}");
+            if AXE_LOOKS.contains(&(scheme, width)) && axe.is_some() {
+                let found = browser.run(AXE).await;
+                assert_eq!(found, json!([]), "{what}, {scheme}, {width} px");
+            }
+            picture(browser, what, scheme, width).await;
+        }
+    }
+    browser.command("Emulation.clearDeviceMetricsOverride", json!({})).await;
+}
+
+/// The checker, installed by tests/run; without it, loudly, only widths are looked at, and CI fails.
+fn axe() -> Option<String> {
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/node/node_modules/axe-core/axe.min.js");
+    let read = std::fs::read_to_string(&file);
+    assert!(read.is_ok() || std::env::var_os("CI").is_none(), "{} is missing", file.display());
+    if read.is_err() {
+        eprintln!("!! the page is not checked for accessibility: ./tests/run installs axe-core");
+    }
+    read.ok()
+}
+
+/// Keeps a picture where the environment asks for it: of every state in EMBOSSER_LOOKS, of those that the docs show in
+/// EMBOSSER_SCREENSHOTS.
+async fn picture(browser: &Browser, what: &str, scheme: &str, width: u32) {
+    let shown =
+        (scheme == "light" && SHOWN.contains(&(what, width))).then(|| format!("page-{what}-{width}.png"));
+    let every =
+        std::env::var("EMBOSSER_LOOKS").ok().map(|into| format!("{into}/{what} {scheme} {width}.png"));
+    let docs =
+        std::env::var("EMBOSSER_SCREENSHOTS").ok().zip(shown).map(|(into, name)| format!("{into}/{name}"));
+    for path in every.into_iter().chain(docs) {
+        let height =
+            browser.run("return document.documentElement.scrollHeight").await.as_u64().unwrap().min(1000);
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        browser.command("Emulation.setDeviceMetricsOverride", metrics).await;
+        std::fs::write(path, browser.page.screenshot().await.unwrap()).unwrap();
+    }
+}
