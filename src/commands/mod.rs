@@ -21,6 +21,7 @@ pub mod signals;
 pub mod status;
 pub mod submit;
 pub mod template;
+pub mod token;
 pub mod worker;
 
 use std::process::ExitCode;

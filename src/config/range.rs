@@ -118,7 +118,8 @@ pub fn grouped(number: f64) -> String {
 }
 
 /// Whether this can be an account's id.
-fn is_account_id(text: &str) -> bool {
+#[must_use]
+pub fn is_account_id(text: &str) -> bool {
     /// Longer than any of Stripe's ids.
     const BYTES_MAX: usize = 64;
     text.len() <= BYTES_MAX

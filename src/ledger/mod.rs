@@ -60,6 +60,13 @@ impl Scope {
         Self(text.into())
     }
 
+    /// The account, if it is known which one it is.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        // The host before it may have a port.
+        self.0.rsplit_once(':').map(|(_, last)| last).filter(|last| last.starts_with("acct_"))
+    }
+
     /// As it stands in the ledger.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -33,6 +33,7 @@ mod problem;
 mod publish;
 mod results;
 mod run;
+pub mod tokens;
 mod unpacked;
 mod upload;
 mod view;
@@ -40,6 +41,7 @@ mod view;
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -57,7 +59,7 @@ use crate::clock::Clock;
 use crate::config::{HttpConfig, PinPageConfig};
 use crate::ledger::{Ledger, Scope};
 use crate::metrics::exporter::Exporter;
-use access::{Tokens, of_this_page};
+use access::of_this_page;
 use batches::Registry;
 use connection::Peer;
 use held::Budget;
@@ -67,6 +69,7 @@ use key_relay::KeyRelay;
 use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
 use pin_limits::PinLimits;
 use problem::{Kind, Problem};
+use tokens::{Reread, Tokens};
 
 /// What a server is made of.
 pub struct Parts {
@@ -144,6 +147,7 @@ impl Server {
     /// Serves until [`Self::stop`], and then until everything under way has ended.
     pub async fn run(&self, listener: TcpListener) {
         self.parts.intake.begin(self);
+        self.tasks.spawn(self.clone().watch_tokens());
         self.tasks.spawn(pin_waiting::count(self.clone()));
         self.tasks.spawn(pin_waiting::settle(self.clone()));
         connection::serve(listener, self.router(), self.limits, self.stopping.clone()).await;
@@ -158,14 +162,37 @@ impl Server {
     }
 
     /// Reads the file of tokens anew. If it cannot be used, those that are known stay.
-    pub fn reload_tokens(&self) {
-        let Some(file) = &self.parts.config.tokens_file else {
-            tracing::info!("SIGHUP: there is no http.tokens_file to read anew; going on");
+    pub async fn reload_tokens(&self, why: &'static str) {
+        let Some(file) = self.parts.config.tokens_file.clone() else {
+            tracing::info!("{why}: there is no http.tokens_file to read anew; going on");
             return;
         };
-        match self.parts.tokens.read_anew(file) {
-            Ok(tokens) => tracing::info!(tokens, "SIGHUP: http.tokens_file was read anew"),
-            Err(error) => tracing::error!(%error, "SIGHUP: the tokens stay as they were"),
+        let server = self.clone();
+        let reading = tokio::task::spawn_blocking(move || server.parts.tokens.read_anew(&file));
+        match reading.await {
+            Ok(Ok(Reread { tokens, added, removed })) => {
+                tracing::info!(tokens, added, removed, "{why}: http.tokens_file was read anew");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "{why}: the tokens stay as they were"),
+            Err(error) => tracing::error!(%error, "{why}: a bug; the tokens stay as they were"),
+        }
+    }
+
+    /// Reads the file of tokens anew whenever it has changed.
+    async fn watch_tokens(self) {
+        /// So soon a token that was taken out opens nothing any more.
+        const LOOK_EVERY: Duration = Duration::from_secs(2);
+        let Some(file) = self.parts.config.tokens_file.clone() else { return };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.stopping.cancelled() => return,
+            }
+            let (server, file) = (self.clone(), file.clone());
+            let looking = tokio::task::spawn_blocking(move || server.parts.tokens.is_changed(&file));
+            if looking.await.unwrap_or(false) {
+                self.reload_tokens("the file changed").await;
+            }
         }
     }
 

@@ -35,8 +35,8 @@ impl Modify for Tokens {
         let token = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .description(Some(
-                "A token with the role that the endpoint names: read, submit, operate or pin. None is needed where none \
-                 is configured; then only the server's own machine is served.",
+                "A token with the role that the endpoint names: read, submit, operate, approve or pin. None is needed \
+                 where none is configured; then only the server's own machine is served.",
             ))
             .build();
         let components = document.components.get_or_insert_default();

@@ -22,7 +22,7 @@ pub(super) enum Kind {
     BadRequest,
     /// No token, or not a valid one.
     Unauthorized,
-    /// The token lacks the role.
+    /// The token lacks the role, or is for another account.
     Forbidden,
     /// The request comes from another site's page, or by a name that is not this machine's.
     CrossSite,
@@ -75,7 +75,7 @@ impl Kind {
         match self {
             Self::BadRequest => (Http::BAD_REQUEST, "bad_request", "The request is not understood"),
             Self::Unauthorized => (Http::UNAUTHORIZED, "unauthorized", "A valid token is needed"),
-            Self::Forbidden => (Http::FORBIDDEN, "forbidden", "The token lacks the role"),
+            Self::Forbidden => (Http::FORBIDDEN, "forbidden", "The token does not allow it"),
             Self::CrossSite => (Http::FORBIDDEN, "cross_site", "Not from this page"),
             Self::NotFound => (Http::NOT_FOUND, "not_found", "There is no such thing"),
             Self::MethodNotAllowed => {

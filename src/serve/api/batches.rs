@@ -14,7 +14,7 @@ use super::locate;
 use crate::job::Batch;
 use crate::line::gate::Standing;
 use crate::manifest::batch::issued_as;
-use crate::serve::access::{Operate, Read, Submit};
+use crate::serve::access::{Caller, Operate, Read, Submit};
 use crate::serve::batch::Batch as UnderWay;
 use crate::serve::batches::{Begun, no_batch};
 use crate::serve::check::{Checked, Purpose};
@@ -108,7 +108,7 @@ pub(super) struct ListQuery {
     )
 )]
 pub(super) async fn begin_batch(
-    _: Submit,
+    Submit(caller): Submit,
     State(server): State<Server>,
     Query(query): Query<UploadQuery>,
     request: Request,
@@ -136,7 +136,7 @@ pub(super) async fn begin_batch(
     let (batch, begun) = server.batches.begin(&server, name, &checked, query.second(), &arrival).await?;
     drop(arrival);
     if begun == Begun::Now {
-        tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
+        tracing::info!(batch = %batch.name, rows = batch.rows(), by = caller.name(), "a batch begins");
         let (server, batch) = (server.clone(), batch.clone());
         let tasks = server.tasks.clone();
         tasks.spawn(async move { server.clone().parts.intake.run(server, batch, held, recognition).await });
@@ -266,12 +266,12 @@ pub(super) async fn batch_rows(
         (status = 404, body = Problem, content_type = "application/problem+json"))
 )]
 pub(super) async fn batch_events(
-    _: Read,
+    Read(caller): Read,
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Response, Problem> {
     let place = place(&server.streams, "as many event streams as are allowed are open")?;
-    events::follow(&server, batch, place).await
+    events::follow(&server, batch, (caller, place)).await
 }
 
 /// Hold a batch back: what has begun ends, nothing else begins.
@@ -283,11 +283,11 @@ pub(super) async fn batch_events(
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended"))
 )]
 pub(super) async fn pause_batch(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
-    steer(&server, &batch, Standing::Shut).await
+    steer(&server, &caller, &batch, Standing::Shut).await
 }
 
 /// Let a paused batch go on.
@@ -299,11 +299,11 @@ pub(super) async fn pause_batch(
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended"))
 )]
 pub(super) async fn resume_batch(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
-    steer(&server, &batch, Standing::Open).await
+    steer(&server, &caller, &batch, Standing::Open).await
 }
 
 /// Call a batch off: what has begun ends, the rest is refused as `cancelled`. What is in RabbitMQ's queue already is the
@@ -317,7 +317,7 @@ pub(super) async fn resume_batch(
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended, or a worker issues its jobs"))
 )]
 pub(super) async fn cancel_batch(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
@@ -327,13 +327,18 @@ pub(super) async fn cancel_batch(
         under_way.unfollow();
         return Ok(Json(under_way.view(server.pace_per_second(), server.clock().now())));
     }
-    steer(&server, &batch, Standing::CalledOff).await
+    steer(&server, &caller, &batch, Standing::CalledOff).await
 }
 
-async fn steer(server: &Server, name: &str, standing: Standing) -> Result<Json<BatchView>, Problem> {
+async fn steer(
+    server: &Server,
+    caller: &Caller,
+    name: &str,
+    standing: Standing,
+) -> Result<Json<BatchView>, Problem> {
     let batch = under_way(server, name).await?;
     batch.steer(standing)?;
-    tracing::info!(batch = %batch.name, ?standing, "a batch was steered");
+    tracing::info!(batch = %batch.name, ?standing, by = caller.name(), "a batch was steered");
     Ok(Json(batch.view(server.pace_per_second(), server.clock().now())))
 }
 

@@ -2,6 +2,7 @@
 
 mod batches;
 mod jobs;
+mod me;
 mod pins;
 mod server;
 
@@ -33,6 +34,7 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(pins::cancel_waiting))
         .routes(routes!(pins::pin_key))
         .routes(routes!(pins::make_ephemeral_key))
+        .routes(routes!(me::show_caller))
         .routes(routes!(server::show_server))
         .routes(routes!(server::show_metrics))
         .routes(routes!(server::healthz))
