@@ -1,6 +1,7 @@
 //! The commands: what `main.rs` parses, done.
 
 pub mod arguments;
+pub mod audit;
 pub mod check;
 pub mod check_online;
 pub mod columns;

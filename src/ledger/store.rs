@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BatchCounts, BatchRow, Kind, LedgerError, Row, SameContent, Scope, State, Version};
+use super::{AuditEntry, BatchCounts, BatchRow, Kind, LedgerError, Row, SameContent, Scope, State, Version};
 use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, JobId, PinDigest, Step};
 use crate::operation::Operation;
@@ -33,6 +33,8 @@ pub(super) enum Change {
     Swap { name: String, known: Option<String>, value: Option<String> },
     /// A batch's manifest is recorded.
     Batch(Box<BatchRow>),
+    /// An entry is added to the audit log, if none of its key is there.
+    Audit { entry: Box<AuditEntry>, key: String },
     /// Every row of one scope gets another, but for those that the other has already.
     RenameScope { from: Scope, to: Scope },
     /// What a job writes is tried, and taken back; a name is given a value, which is kept.

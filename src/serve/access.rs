@@ -72,12 +72,26 @@ impl FromStr for Role {
 pub(super) struct Caller {
     token: Option<Arc<Token>>,
     role: Option<Role>,
+    /// What it is called without a token.
+    otherwise: &'static str,
 }
 
 impl Caller {
-    /// The token's name; without tokens it is whoever is on this machine.
+    /// This server, where it does something by itself.
+    pub(super) const THIS_SERVER: Self = Self { token: None, role: None, otherwise: "this server" };
+    /// Whoever has a cardholder's link.
+    pub(super) const CARDHOLDER: Self = Self { token: None, role: None, otherwise: "a cardholder" };
+    /// Whoever is on this machine, where there are no tokens.
+    const THIS_MACHINE: Self = Self { token: None, role: None, otherwise: "this machine" };
+
+    /// The token's name, or words for whoever has none.
     pub(super) fn name(&self) -> &str {
-        self.token.as_ref().map_or("this machine", |token| &token.name)
+        self.token.as_ref().map_or(self.otherwise, |token| &token.name)
+    }
+
+    /// The role that was used.
+    pub(super) fn role(&self) -> Option<Role> {
+        self.role
     }
 
     /// What it may do.
@@ -101,7 +115,7 @@ impl Server {
     pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let tokens = &self.parts.tokens;
         if tokens.is_none() {
-            return Ok(Caller { token: None, role: None });
+            return Ok(Caller::THIS_MACHINE);
         }
         let presented = headers
             .get(header::AUTHORIZATION)
@@ -116,7 +130,7 @@ impl Server {
             return Err(Problem::new(Kind::Unauthorized, "this token is not known here"));
         };
         self.is_good(&token)?;
-        Ok(Caller { token: Some(token), role: None })
+        Ok(Caller { token: Some(token), ..Caller::THIS_MACHINE })
     }
 
     /// Whose request it is, if one of these roles is among its token's.
@@ -136,7 +150,7 @@ impl Server {
     /// Whether a known token has not expired and is for the account of this server.
     fn is_good(&self, token: &Token) -> Result<(), Problem> {
         if let Some(expired) = token.expires.filter(|expires| self.clock().now() >= *expires) {
-            let (name, when) = (&token.name, shown(expired));
+            let (name, when) = (&token.name, expired.in_utc());
             let detail = format!("token {name} expired at {when}; whoever runs embosser makes a new one");
             return Err(Problem::new(Kind::Unauthorized, detail));
         }
@@ -175,12 +189,6 @@ impl Server {
 
 fn words(roles: &[Role], between: &str) -> String {
     roles.iter().map(|role| role.word()).collect::<Vec<_>>().join(between)
-}
-
-/// A time as people and programs read it, in UTC.
-pub(super) fn shown(time: Time) -> String {
-    jiff::Timestamp::from_millisecond(time.unix_ms())
-        .map_or_else(|_| "an unknown time".to_owned(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// Refuses what another site's page may have sent, and without tokens whatever does not come from this machine by its
@@ -246,6 +254,8 @@ allowed! {
     Submit: [Submit],
     /// The request may pause, resume and cancel.
     Operate: [Operate],
+    /// The request may see the audit log.
+    Audit: [Operate, Approve],
 }
 
 /// The request comes from somebody who is known, whatever they may do.

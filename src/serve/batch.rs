@@ -189,11 +189,11 @@ impl Batch {
         })
     }
 
-    /// Opens or shuts the gate, or calls the batch off.
+    /// Whether the gate can be opened or shut, or the batch called off.
     ///
     /// # Errors
     /// If it has ended, or was called off and is to go on.
-    pub(super) fn steer(&self, standing: Standing) -> Result<(), Problem> {
+    pub(super) fn can_be_steered(&self, standing: Standing) -> Result<(), Problem> {
         let refused = |detail| Err(Problem::new(Kind::Conflict, detail));
         if !self.is_under_way() {
             return refused("the batch has ended");
@@ -204,6 +204,15 @@ impl Batch {
         if self.is_all_queued() {
             return refused("all of its jobs are in the queue already; the worker issues them");
         }
+        Ok(())
+    }
+
+    /// Opens or shuts the gate, or calls the batch off.
+    ///
+    /// # Errors
+    /// As [`Self::can_be_steered`].
+    pub(super) fn steer(&self, standing: Standing) -> Result<(), Problem> {
+        self.can_be_steered(standing)?;
         self.gate.stand(standing);
         self.touch();
         Ok(())

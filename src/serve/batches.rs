@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Server;
+use super::access::Caller;
+use super::audit::{About, Action};
 use super::batch::Batch;
 use super::check::Checked;
 use super::limits::BATCHES_MAX;
@@ -41,6 +43,13 @@ pub(super) enum Begun {
     Now,
     /// The same batch is under way.
     Before,
+}
+
+/// What is to begin, and by whom.
+pub(super) struct Beginning<'a> {
+    pub(super) name: job::Batch,
+    pub(super) second: SecondCards,
+    pub(super) by: &'a Caller,
 }
 
 /// All batches of this process.
@@ -99,11 +108,11 @@ impl Registry {
     pub(super) async fn begin(
         &self,
         server: &Server,
-        name: job::Batch,
+        beginning: Beginning<'_>,
         checked: &Checked,
-        second: SecondCards,
         arrival: &Arrival<'_>,
     ) -> Result<(Arc<Batch>, Begun), Problem> {
+        let Beginning { name, second, by } = beginning;
         let _alone = self.beginning.lock().await;
         let received = server.clock().now();
         if let Some(earlier) = self.get(name.as_str()).filter(|earlier| earlier.is_under_way()) {
@@ -140,6 +149,13 @@ impl Registry {
             ));
         }
         let others = recognition.others(&server.parts.views, server.scope(), &name).await?;
+        let about = About {
+            rows: Some(checked.report.rows),
+            digest: Some(checked.file.clone()),
+            detail: (second == SecondCards::Wanted).then(|| "with second cards".to_owned()),
+            ..About::batch(name.as_str())
+        };
+        server.record(by, Action::BatchBegun, about).await?;
         let batch = Arc::new(Batch::new(name, checked, others, received));
         let row = BatchRow {
             scope: server.scope().clone(),

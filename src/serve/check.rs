@@ -10,11 +10,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::held::{Budget, Full, Held, Holding, Share};
 use super::unpacked::Unpacked;
-use crate::job::{Batch, JobId};
+use crate::job::{Batch, Fingerprint, JobId};
 use crate::ledger::LedgerError;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::manifest::{
@@ -50,6 +51,8 @@ pub(super) struct Checked {
     pub(super) report: CheckReport,
     /// The rows, if there is nothing wrong with any and they are to be issued.
     pub(super) held: Option<Held>,
+    /// SHA-256 of the file as it came, in hexadecimal.
+    pub(super) file: String,
     /// Which rows are known under other names.
     pub(super) recognition: Arc<Recognition>,
 }
@@ -84,6 +87,7 @@ impl From<Full> for Stopped {
 struct Shared {
     holding: Option<Holding>,
     stopped: Option<Stopped>,
+    file: Sha256,
 }
 
 /// The pieces as the csv reader's source.
@@ -105,7 +109,10 @@ impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.ended {
             match self.pieces.blocking_recv() {
-                Some(Piece::Bytes(bytes)) => self.piece = bytes,
+                Some(Piece::Bytes(bytes)) => {
+                    self.shared.borrow_mut().file.update(&bytes);
+                    self.piece = bytes;
+                }
                 Some(Piece::End) => self.ended = true,
                 None => return Err(self.stop(Stopped::CutOff)),
             }
@@ -149,7 +156,7 @@ pub(super) fn check(
         Purpose::Issue => Some(Holding::begin(budget)?),
         Purpose::Check => None,
     };
-    let shared = Rc::new(RefCell::new(Shared { holding, stopped: None }));
+    let shared = Rc::new(RefCell::new(Shared { holding, ..Shared::default() }));
     let source = Source { pieces, piece: Bytes::new(), ended: false, shared: shared.clone() };
     let mut share = budget.share();
     let unpacked = Unpacked::begin(source, &mut share, &mut reading);
@@ -169,7 +176,8 @@ pub(super) fn check(
     let holding = shared.borrow_mut().holding.take();
     let recognition = recogniser.map(Recogniser::finish).transpose()?.unwrap_or_default();
     let held = holding.map(|holding| holding.finish(reading)).transpose()?;
-    Ok(Checked { report, held, recognition: Arc::new(recognition) })
+    let file = Fingerprint(shared.borrow().file.clone().finalize().into()).to_hex();
+    Ok(Checked { report, held, file, recognition: Arc::new(recognition) })
 }
 
 fn rows(

@@ -7,11 +7,13 @@
 
 pub mod access;
 mod api;
+mod audit;
 mod batch;
 mod batches;
 mod check;
 mod columns;
 mod connection;
+mod download;
 mod events;
 mod extract;
 mod following;
@@ -59,7 +61,8 @@ use crate::clock::Clock;
 use crate::config::{HttpConfig, PinPageConfig};
 use crate::ledger::{Ledger, Scope};
 use crate::metrics::exporter::Exporter;
-use access::of_this_page;
+use access::{Caller, of_this_page};
+use audit::{About, Action};
 use batches::Registry;
 use connection::Peer;
 use held::Budget;
@@ -172,6 +175,13 @@ impl Server {
         match reading.await {
             Ok(Ok(Reread { tokens, added, removed })) => {
                 tracing::info!(tokens, added, removed, "{why}: http.tokens_file was read anew");
+                let detail =
+                    Some(format!("{tokens} tokens: {added} added or changed, {removed} removed ({why})"));
+                let about = About { detail, ..About::default() };
+                // They are in use already: what cannot be told in the audit log stands in this one.
+                if self.record(&Caller::THIS_SERVER, Action::TokensRead, about).await.is_err() {
+                    tracing::error!("that the tokens were read anew does not stand in the audit log");
+                }
             }
             Ok(Err(error)) => tracing::error!(%error, "{why}: the tokens stay as they were"),
             Err(error) => tracing::error!(%error, "{why}: a bug; the tokens stay as they were"),

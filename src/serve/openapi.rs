@@ -22,6 +22,7 @@ use super::problem::{Problem, Wrong};
         (name = "batches", description = "Manifests and what became of their rows"),
         (name = "jobs", description = "Jobs that are sent one by one"),
         (name = "pins", description = "PINs that cardholders choose or look at, and the links for that"),
+        (name = "audit", description = "Who did what"),
         (name = "server", description = "The server itself"),
     ),
     modifiers(&Tokens),

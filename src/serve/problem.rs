@@ -250,6 +250,11 @@ impl Problem {
         }
     }
 
+    /// Its kind in a word.
+    pub(super) fn code(&self) -> &'static str {
+        self.kind.parts().1
+    }
+
     /// With the seconds after which it may be tried again.
     #[must_use]
     pub(super) fn retry_after(mut self, seconds: u64) -> Self {

@@ -7,21 +7,21 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
-use super::locate;
+use super::{locate, place};
 use crate::job::Batch;
 use crate::line::gate::Standing;
 use crate::manifest::batch::issued_as;
 use crate::serve::access::{Caller, Operate, Read, Submit};
+use crate::serve::audit::{About, Action};
 use crate::serve::batch::Batch as UnderWay;
-use crate::serve::batches::{Begun, no_batch};
+use crate::serve::batches::{Beginning, Begun, no_batch};
 use crate::serve::check::{Checked, Purpose};
 use crate::serve::extract::{Path, Query};
 use crate::serve::problem::{Kind, Problem, Wrong};
 use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView};
-use crate::serve::upload::{UploadQuery, receive};
+use crate::serve::upload::{Upload, UploadQuery, receive};
 use crate::serve::view::{BatchView, eta};
 use crate::serve::{Server, events};
 
@@ -133,7 +133,8 @@ pub(super) async fn begin_batch(
         let way_out = "Upload them under that name, or with second_cards=true if that is wanted";
         return Err(Problem::new(Kind::IssuedBefore, format!("{detail}. {way_out}")));
     }
-    let (batch, begun) = server.batches.begin(&server, name, &checked, query.second(), &arrival).await?;
+    let beginning = Beginning { name, second: query.second(), by: &caller };
+    let (batch, begun) = server.batches.begin(&server, beginning, &checked, &arrival).await?;
     drop(arrival);
     if begun == Begun::Now {
         tracing::info!(batch = %batch.name, rows = batch.rows(), by = caller.name(), "a batch begins");
@@ -163,13 +164,14 @@ pub(super) async fn begin_batch(
     )
 )]
 pub(super) async fn check_manifest(
-    _: Submit,
+    Submit(caller): Submit,
     State(server): State<Server>,
     Query(query): Query<UploadQuery>,
     request: Request,
 ) -> Result<Json<CheckView>, Problem> {
-    let Checked { report, recognition, .. } =
-        receive(&server, &query, request, Purpose::Check).await?.checked;
+    let received = receive(&server, &query, request, Purpose::Check).await;
+    server.record(&caller, Action::ManifestChecked, checked_as(&query, &received)).await?;
+    let Checked { report, recognition, .. } = received?.checked;
     let known_before = recognition.len() as u64;
     Ok(Json(CheckView {
         rows: report.rows,
@@ -185,6 +187,20 @@ pub(super) async fn check_manifest(
         warning_count: report.warning_count,
         warnings: report.warnings.into_iter().map(Wrong::from).collect(),
     }))
+}
+
+/// What the audit log has of a check.
+fn checked_as(query: &UploadQuery, received: &Result<Upload, Problem>) -> About {
+    let about = About { batch: query.name.clone(), ..About::default() };
+    match received {
+        Ok(Upload { batch, checked }) => About {
+            batch: batch.as_ref().map(ToString::to_string),
+            rows: Some(checked.report.rows),
+            digest: Some(checked.file.clone()),
+            ..about
+        },
+        Err(problem) => About { detail: Some(format!("refused: {}", problem.code())), ..about },
+    }
 }
 
 /// List the batches, those last heard of first.
@@ -323,6 +339,7 @@ pub(super) async fn cancel_batch(
 ) -> Result<Json<BatchView>, Problem> {
     let under_way = under_way(&server, &batch).await?;
     if under_way.is_under_way() && under_way.is_all_queued() && !server.parts.intake.has_worker().await {
+        server.record(&caller, Action::BatchCancelled, About::batch(&batch)).await?;
         tracing::warn!(batch = %under_way.name, "a batch is let go: its jobs are in the queue, and there is no worker");
         under_way.unfollow();
         return Ok(Json(under_way.view(server.pace_per_second(), server.clock().now())));
@@ -337,6 +354,14 @@ async fn steer(
     standing: Standing,
 ) -> Result<Json<BatchView>, Problem> {
     let batch = under_way(server, name).await?;
+    batch.can_be_steered(standing)?;
+    let action = match standing {
+        Standing::Open => Action::BatchResumed,
+        Standing::Shut => Action::BatchPaused,
+        Standing::CalledOff => Action::BatchCancelled,
+    };
+    let rows = Some(batch.rows());
+    server.record(caller, action, About { rows, ..About::batch(name) }).await?;
     batch.steer(standing)?;
     tracing::info!(batch = %batch.name, ?standing, by = caller.name(), "a batch was steered");
     Ok(Json(batch.view(server.pace_per_second(), server.clock().now())))
@@ -354,8 +379,4 @@ async fn under_way(server: &Server, name: &str) -> Result<Arc<UnderWay>, Problem
 async fn existing(server: &Server, name: String) -> Result<Batch, Problem> {
     server.batches.view(server, &name).await?;
     Batch::new(name.clone()).map_err(|_| no_batch(&name))
-}
-
-fn place(places: &Arc<Semaphore>, full: &str) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
-    places.clone().try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, full))
 }

@@ -30,11 +30,11 @@ use crate::serve::problem::Problem;
     )
 )]
 pub(super) async fn send_job(
-    _: Submit,
+    Submit(caller): Submit,
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (status, view) = match jobs::submit(&server, request).await? {
+    let (status, view) = match jobs::submit(&server, &caller, request).await? {
         Sent::Accepted(view) => (StatusCode::ACCEPTED, view),
         Sent::Known(view) => (StatusCode::OK, view),
     };

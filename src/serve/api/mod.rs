@@ -1,17 +1,22 @@
 //! The API's endpoints: who may call each, what it takes and answers. What they do is in the modules beside these.
 
+mod audit;
 mod batches;
 mod jobs;
 mod me;
 mod pins;
 mod server;
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Server;
+use super::problem::{Kind, Problem};
 
 /// All endpoints, with their documentation.
 pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server> {
@@ -34,11 +39,18 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(pins::cancel_waiting))
         .routes(routes!(pins::pin_key))
         .routes(routes!(pins::make_ephemeral_key))
+        .routes(routes!(audit::list_audit))
+        .routes(routes!(audit::download_audit))
         .routes(routes!(me::show_caller))
         .routes(routes!(server::show_server))
         .routes(routes!(server::show_metrics))
         .routes(routes!(server::healthz))
         .routes(routes!(server::readyz))
+}
+
+/// A place among those that are allowed at once.
+fn place(places: &Arc<Semaphore>, full: &str) -> Result<OwnedSemaphorePermit, Problem> {
+    places.clone().try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, full))
 }
 
 /// Says where a new thing is to be found.
