@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use embosser::clock::Time;
@@ -16,71 +15,22 @@ use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 use support::choosing::stage;
 use support::postgres::Postgres;
-use support::serve::{Answer, Served};
+use support::serve::Served;
+use support::tokens::{Deed, people};
 use support::{Program, expect_exit, sqlite, write_manifest};
+
+/// Who there is, with which roles.
+const PEOPLE: [(&str, &[&str]); 4] = [
+    ("clerk", &["submit", "read"]),
+    ("ops", &["operate", "read"]),
+    ("boss", &["approve", "read"]),
+    ("desk", &["pin", "operate"]),
+];
 
 /// Longer than anything here may take.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// People with a token each, and the program that knows them.
-struct People {
-    tokens: BTreeMap<&'static str, String>,
-    program: Program,
-    lines: String,
-}
-
-async fn people(program: Program) -> People {
-    let (mut tokens, mut lines) = (BTreeMap::new(), String::new());
-    for (name, roles) in [
-        ("clerk", &["submit", "read"][..]),
-        ("ops", &["operate", "read"]),
-        ("boss", &["approve", "read"]),
-        ("desk", &["pin", "operate"]),
-    ] {
-        let roles: Vec<&str> = roles.iter().flat_map(|role| ["--role", role]).collect();
-        let output = program.run(&[&["token", name], &roles[..]].concat()).await;
-        expect_exit(&output, 0);
-        lines += String::from_utf8(output.stderr).unwrap().lines().last().unwrap();
-        lines += "\n";
-        tokens.insert(name, String::from_utf8(output.stdout).unwrap().trim().to_owned());
-    }
-    let file = program.directory.join("tokens");
-    std::fs::write(&file, &lines).unwrap();
-    let program = program.with("EMBOSSER__HTTP__TOKENS_FILE", file.to_str().unwrap());
-    People { tokens, program, lines }
-}
-
-impl People {
-    async fn ask(&self, served: &Served, who: &str, method: Method, path: &str, body: Value) -> Answer {
-        let bearer = format!("Bearer {}", self.tokens[who]);
-        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        served.ask(method, path, &headers, body.to_string().into_bytes()).await
-    }
-
-    async fn post(&self, served: &Served, who: &str, path: &str, body: Value) -> Answer {
-        self.ask(served, who, Method::POST, path, body).await
-    }
-
-    async fn get(&self, served: &Served, who: &str, path: &str) -> Answer {
-        self.ask(served, who, Method::GET, path, Value::Null).await
-    }
-
-    async fn upload(&self, served: &Served, who: &str, path: &str, csv: &[u8]) -> Answer {
-        let bearer = format!("Bearer {}", self.tokens[who]);
-        let headers = [("authorization", bearer.as_str()), ("content-type", "text/csv")];
-        served.ask(Method::POST, path, &headers, csv.to_vec()).await
-    }
-
-    /// What stands in the log, as who, role and action, in the order in which it was done.
-    async fn deeds(&self, served: &Served) -> Vec<(String, String, String)> {
-        let entries = self.get(served, "boss", "/v1/audit?limit=1000").await.expect(200).json();
-        let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
-        let entries = entries["entries"].as_array().unwrap().iter().rev();
-        entries.map(|entry| (text(&entry["who"]), text(&entry["role"]), text(&entry["action"]))).collect()
-    }
-}
-
-fn deeds(wanted: &[[&str; 3]]) -> Vec<(String, String, String)> {
+fn deeds(wanted: &[[&str; 3]]) -> Vec<Deed> {
     wanted.iter().map(|deed| (deed[0].into(), deed[1].into(), deed[2].into())).collect()
 }
 
@@ -88,7 +38,7 @@ fn deeds(wanted: &[[&str; 3]]) -> Vec<(String, String, String)> {
 async fn each_deed_has_its_entry_with_who_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let people = people(Program::new(directory.path(), &sandbox)).await;
+    let people = people(Program::new(directory.path(), &sandbox), &PEOPLE).await;
     let file = directory.path().join("staff.csv");
     write_manifest(&file, &sandbox, 30).await;
     let csv = std::fs::read(&file).unwrap();
@@ -190,7 +140,7 @@ async fn nonce(sandbox: &Sandbox, card: &str) -> String {
 #[tokio::test]
 async fn what_is_done_with_pins_has_its_entry_and_no_secret_in_it() {
     let stage = stage().await;
-    let people = people(stage.program.clone()).await;
+    let people = people(stage.program.clone(), &PEOPLE).await;
     let served = Served::start(&people.program, &["--rate", "100"]);
     let rows = "row_id,cardholder,type,currency,pin[choose]\na,ich_1,virtual,eur,true\nb,ich_2,virtual,eur,true\nc,ich_3,virtual,eur,\n";
     people.upload(&served, "clerk", "/v1/batches?name=staff", rows.as_bytes()).await.expect(202);
@@ -247,7 +197,7 @@ async fn what_cannot_be_written_down_is_not_done() {
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
     let program = Program::new(directory.path(), &sandbox)
         .with("EMBOSSER__LEDGER__URL", &sqlite(&directory.path().join("ledger.db")));
-    let people = people(program).await;
+    let people = people(program, &PEOPLE).await;
     let file = directory.path().join("staff.csv");
     write_manifest(&file, &sandbox, 5).await;
     let csv = std::fs::read(&file).unwrap();

@@ -17,6 +17,7 @@ use crate::ledger::{Ledger, Scope};
 use crate::metrics::exporter::Exporter;
 use crate::pin_links::LinksWhen;
 use crate::queue::Broker;
+use crate::serve::access::Role;
 use crate::serve::intake::{Intake, Queue, WorkerScope};
 use crate::serve::tokens::Tokens;
 use crate::serve::{self, Server};
@@ -81,6 +82,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
                 .into(),
         );
     }
+    approvable(&config, &tokens)?;
     let exporter = Exporter::install(crate::logging::dropped)?;
     exporter.upkeep();
     let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
@@ -114,6 +116,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let (http, pin_page) = (config.http, config.pin_page);
     let parts = serve::Parts {
         config: http,
+        approval: config.approval,
+        pin: config.pin,
         tokens,
         intake,
         views: views.clone(),
@@ -143,6 +147,24 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         sandbox.stop().await;
     }
     Ok(Exit::Success)
+}
+
+/// Whether batches that must be approved can be.
+fn approvable(config: &Config, tokens: &Tokens) -> Result<(), String> {
+    if !config.approval.required {
+        return Ok(());
+    }
+    if tokens.is_none() {
+        return Err("approval.required needs tokens, which tell who uploads a batch from who approves it: name a file of \
+                    tokens in http.tokens_file (see `embosser token`), or set approval.required = false"
+            .into());
+    }
+    if !tokens.have(Role::Approve) {
+        tracing::warn!(
+            "approval.required is set, and no token has the role approve: nothing can be issued until one does"
+        );
+    }
+    Ok(())
 }
 
 fn is_live(api_key: Option<&SecretString>) -> bool {

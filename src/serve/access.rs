@@ -254,6 +254,8 @@ allowed! {
     Submit: [Submit],
     /// The request may pause, resume and cancel.
     Operate: [Operate],
+    /// The request may release batches that others have uploaded.
+    Approve: [Approve],
     /// The request may see the audit log.
     Audit: [Operate, Approve],
 }

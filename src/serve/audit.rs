@@ -14,6 +14,11 @@ use crate::ledger::AuditEntry;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     BatchBegun,
+    BatchHeld,
+    BatchScheduled,
+    BatchApproved,
+    BatchRejected,
+    BatchExpired,
     BatchPaused,
     BatchResumed,
     BatchCancelled,
@@ -32,6 +37,11 @@ impl Action {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::BatchBegun => "batch_begun",
+            Self::BatchHeld => "batch_held",
+            Self::BatchScheduled => "batch_scheduled",
+            Self::BatchApproved => "batch_approved",
+            Self::BatchRejected => "batch_rejected",
+            Self::BatchExpired => "batch_expired",
             Self::BatchPaused => "batch_paused",
             Self::BatchResumed => "batch_resumed",
             Self::BatchCancelled => "batch_cancelled",

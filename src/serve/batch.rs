@@ -13,6 +13,7 @@ use super::view::{BatchView, State, eta};
 use crate::clock::Time;
 use crate::job;
 use crate::line::gate::{Gate, Standing};
+use crate::manifest::CheckReport;
 use crate::manifest::batch::digest_of;
 use crate::manifest::recognise::Known;
 use crate::outcome::Ended;
@@ -84,6 +85,18 @@ impl Batch {
     fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
         // Every change is a plain assignment; a panic elsewhere cannot leave it half done.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an upload of its name is the same as this one, which is under way.
+    ///
+    /// # Errors
+    /// If it has other rows, or this one is being cancelled.
+    pub(super) fn is_same(&self, report: &CheckReport) -> Result<(), Problem> {
+        if self.digest == digest_of(report) && self.gate.standing() != Standing::CalledOff {
+            return Ok(());
+        }
+        let detail = "a batch of this name is under way, with other rows or being cancelled";
+        Err(Problem::new(Kind::Conflict, detail))
     }
 
     /// Rows of its manifest.
@@ -255,6 +268,7 @@ impl Batch {
             began_ms: Some(self.received.unix_ms()),
             latest_ms: Some(progress.latest.unix_ms()),
             history: Some(progress.meter.history().clone()),
+            held: None,
         }
     }
 }

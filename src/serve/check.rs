@@ -180,6 +180,24 @@ pub(super) fn check(
     Ok(Checked { report, held, file, recognition: Arc::new(recognition) })
 }
 
+/// Checks rows again that are held, as if they had just come.
+pub(super) fn again(
+    held: &Held,
+    batch: &Batch,
+    mut recogniser: Recogniser,
+    budget: &Arc<Budget>,
+    (rows_max, file): (u64, String),
+) -> Result<Checked, Stopped> {
+    let shared = RefCell::new(Shared::default());
+    let mut share = budget.share();
+    let source = held.look();
+    let verdict =
+        rows(source, &held.reading, Some(batch), Some(&mut recogniser), &shared, &mut share, rows_max);
+    let report = verdict?;
+    let recognition = Arc::new(recogniser.finish()?);
+    Ok(Checked { report, held: None, file, recognition })
+}
+
 fn rows(
     source: impl Read,
     reading: &Reading,

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::Server;
 use super::access::Caller;
 use super::problem::Problem;
-use super::view::{BatchView, State};
+use super::view::BatchView;
 
 /// Least time between two events of a stream: as fast as people read.
 const EVENTS_EVERY: Duration = Duration::from_millis(500);
@@ -59,7 +59,7 @@ pub(super) async fn follow(
 ) -> Result<Response, Problem> {
     // A batch that does not exist is told before the stream begins.
     server.batches.view(server, &name).await?;
-    let changes = server.batches.get(&name).map(|batch| batch.watch());
+    let changes = server.batches.watch(&name);
     let stream =
         Stream { server: server.clone(), name, changes, sent: 0, last: false, caller, _place: place };
     let events = Sse::new(unfold(stream, next));
@@ -78,13 +78,12 @@ async fn next(mut stream: Stream) -> Option<(Result<Event, Infallible>, Stream)>
             () = server.turned_away(&caller) => return None,
         }
     }
-    if let Some(changes) = &mut stream.changes {
-        changes.borrow_and_update();
-    }
+    // A batch that waited has become one that is under way: changes from before this view are in it.
+    stream.changes = stream.server.batches.watch(&stream.name);
     let Stream { server, name, .. } = &stream;
     let under_way = server.batches.get(name).is_some_and(|batch| batch.is_under_way());
     let view = server.batches.view(server, name).await.ok()?;
-    stream.last = !under_way && view.state != State::Open;
+    stream.last = !under_way && !view.state.may_go_on();
     stream.sent += 1;
     let event = event_of(&view, stream.sent, stream.last)?;
     Some((Ok(event), stream))
@@ -99,8 +98,6 @@ impl Stream {
             }
             None => {
                 tokio::time::sleep(LOOK_EVERY).await;
-                // A manifest of this name may have been uploaded meanwhile.
-                self.changes = self.server.batches.get(&self.name).map(|batch| batch.watch());
             }
         }
     }

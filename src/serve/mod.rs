@@ -26,11 +26,13 @@ mod limits;
 mod openapi;
 mod page;
 mod patience;
+mod pending;
 mod pin_limits;
 pub mod pin_page;
 mod pin_view;
 mod pin_waiting;
 mod pins;
+mod plan;
 mod problem;
 mod publish;
 mod results;
@@ -58,14 +60,16 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 
 use crate::clock::Clock;
-use crate::config::{HttpConfig, PinPageConfig};
+use crate::config::{ApprovalConfig, HttpConfig, PinConfig, PinPageConfig};
 use crate::ledger::{Ledger, Scope};
+use crate::manifest::recognise::Recognition;
 use crate::metrics::exporter::Exporter;
 use access::{Caller, of_this_page};
 use audit::{About, Action};
+use batch::Batch;
 use batches::Registry;
 use connection::Peer;
-use held::Budget;
+use held::{Budget, Held};
 use intake::Intake;
 use jobs::Jobs;
 use key_relay::KeyRelay;
@@ -88,6 +92,10 @@ pub struct Parts {
     pub mode: &'static str,
     /// The connected account that cards are made for, if there is one.
     pub account: Option<String>,
+    /// `[approval]`
+    pub approval: ApprovalConfig,
+    /// `[pin]`
+    pub pin: PinConfig,
     /// `[pin_page]`
     pub pin_page: PinPageConfig,
     /// What is recorded of all this.
@@ -223,6 +231,14 @@ impl Server {
             .layer(CatchPanicLayer::custom(panicked))
             .layer(from_fn_with_state(self.clone(), guard));
         crate::trace::serving(router).with_state(self.clone())
+    }
+
+    /// A batch goes on its way.
+    fn go(&self, batch: Arc<Batch>, held: Held, recognition: Arc<Recognition>) {
+        tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
+        let server = self.clone();
+        self.tasks
+            .spawn(async move { server.clone().parts.intake.run(server, batch, held, recognition).await });
     }
 
     /// Whether work is taken.

@@ -15,6 +15,8 @@ use super::check::{Checked, Piece, Purpose, Stopped, check};
 use super::columns;
 use super::limits::{LINGER, PIECES_WAITING};
 use super::problem::{Kind, Problem};
+use crate::clock::Time;
+use crate::intake::start::start_of;
 use crate::job::Batch;
 use crate::manifest::batch::SecondCards;
 use crate::manifest::recognise::Recogniser;
@@ -50,6 +52,9 @@ pub(super) struct UploadQuery {
     pub(super) strict: Option<bool>,
     /// How many cards the manifest cancels, if it does: that cannot be undone.
     pub(super) yes_cancel: Option<u64>,
+    /// When it is to start, within 7 days; without it, at once. If it must be approved, once that is done, too.
+    #[param(example = "2026-12-01T05:00Z")]
+    pub(super) start: Option<String>,
 }
 
 impl UploadQuery {
@@ -66,6 +71,12 @@ impl UploadQuery {
             None => None,
         };
         Ok(Reading { delimiter: delimiter.transpose()?, sheet: self.sheet.clone(), columns })
+    }
+
+    /// When it is to start.
+    pub(super) fn start(&self, now: Time) -> Result<Option<Time>, Problem> {
+        let start = self.start.as_deref().map(|text| start_of(text, now)).transpose();
+        start.map_err(|wrong| Problem::new(Kind::BadRequest, format!("`start`: {wrong}")))
     }
 
     /// Whether rows that are known under other names are to be issued again.
@@ -193,7 +204,6 @@ fn cut_off() -> Problem {
 struct Checking {
     pieces: mpsc::Sender<Piece>,
     verdict: tokio::task::JoinHandle<Result<Checked, Stopped>>,
-    rows_max: u64,
 }
 
 impl Checking {
@@ -213,7 +223,7 @@ impl Checking {
         let checking =
             move || check(incoming, batch.as_ref(), purpose, recogniser, &budget, (rows_max, reading));
         let verdict = tokio::task::spawn_blocking(checking);
-        Ok(Self { pieces, verdict, rows_max })
+        Ok(Self { pieces, verdict })
     }
 
     /// False if the check wants no more.
@@ -222,24 +232,35 @@ impl Checking {
     }
 
     /// What came of it, once the upload is whole.
-    async fn verdict(self) -> Result<Checked, Problem> {
-        let Self { pieces, verdict, rows_max } = self;
+    async fn verdict(self, server: &Server) -> Result<Checked, Problem> {
+        let Self { pieces, verdict } = self;
         let _ = pieces.send(Piece::End).await;
         drop(pieces);
         let verdict = verdict.await.map_err(|error| {
             tracing::error!(%error, "a check failed");
             Problem::new(Kind::Internal, "the check failed; nothing was issued")
         })?;
-        verdict.map_err(|stopped| match stopped {
+        verdict.map_err(|stopped| server.problem_of(stopped))
+    }
+}
+
+impl Server {
+    /// Why an upload could not be read to its end, for its sender.
+    pub(super) fn problem_of(&self, stopped: Stopped) -> Problem {
+        match stopped {
             Stopped::CutOff => cut_off(),
             Stopped::TooManyRows(_) => {
+                let rows_max = self.limits.rows_max;
                 Problem::new(Kind::TooLarge, format!("an upload has at most {rows_max} rows; split it"))
             }
-            Stopped::Full => Problem::new(Kind::TooLarge, stopped.to_string()),
+            Stopped::Full => {
+                let waiting = self.batches.waiting_words();
+                Problem::new(Kind::TooLarge, format!("{stopped}{}", waiting.unwrap_or_default()))
+            }
             Stopped::NoTable(reason) => Problem::new(Kind::InvalidManifest, reason),
             Stopped::NoManifest(error) => Problem::new(Kind::InvalidManifest, without_path(&error)),
             Stopped::Ledger(error) => Problem::from(error),
-        })
+        }
     }
 }
 
@@ -262,7 +283,7 @@ async fn receive_body(
             break;
         }
     }
-    let checked = checking.verdict().await?;
+    let checked = checking.verdict(server).await?;
     all_or_nothing(checked, query)
 }
 
@@ -298,7 +319,7 @@ async fn receive_form(
         drop(field);
         // To the form's end, so that the connection can be used again.
         while let Ok(Ok(Some(_))) = tokio::time::timeout(limits.idle_max, form.next_field()).await {}
-        let checked = checking.verdict().await?;
+        let checked = checking.verdict(server).await?;
         return Ok(Upload { batch, checked: all_or_nothing(checked, query)? });
     }
 }

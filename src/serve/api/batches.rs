@@ -9,20 +9,23 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{locate, place};
+use super::{body_of, locate, place};
 use crate::job::Batch;
 use crate::line::gate::Standing;
 use crate::manifest::batch::issued_as;
-use crate::serve::access::{Caller, Operate, Read, Submit};
+use crate::serve::access::{Approve, Caller, Operate, Read, Submit};
 use crate::serve::audit::{About, Action};
 use crate::serve::batch::Batch as UnderWay;
 use crate::serve::batches::{Beginning, Begun, no_batch};
 use crate::serve::check::{Checked, Purpose};
 use crate::serve::extract::{Path, Query};
-use crate::serve::problem::{Kind, Problem, Wrong};
+use crate::serve::pending::hold::Arrived;
+use crate::serve::pending::release;
+use crate::serve::plan::PlanView;
+use crate::serve::problem::{Kind, Problem};
 use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView};
 use crate::serve::upload::{Upload, UploadQuery, receive};
-use crate::serve::view::{BatchView, eta};
+use crate::serve::view::{BatchView, State as Stands};
 use crate::serve::{Server, events};
 
 /// Batches of one answer, and how many if nothing is said.
@@ -36,35 +39,6 @@ pub(super) struct UploadForm {
     /// The CSV.
     #[schema(format = Binary, content_media_type = "text/csv")]
     manifest: String,
-}
-
-/// What a check found, where nothing is wrong.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct CheckView {
-    /// Data rows.
-    pub(super) rows: u64,
-    /// Those with a PIN.
-    pub(super) pins: u64,
-    /// Physical cards.
-    pub(super) physical: u64,
-    /// Virtual cards.
-    pub(super) r#virtual: u64,
-    /// Changes of cards.
-    pub(super) changes: u64,
-    /// Those of them that cancel the card.
-    pub(super) cancels: u64,
-    /// Cardholders to be created, alone or before their cards.
-    pub(super) cardholders: u64,
-    /// Rows that were issued before under another name, if this upload has a name: they would keep those cards.
-    pub(super) known_before: u64,
-    /// Seconds that issuing them will take.
-    pub(super) eta_seconds: f64,
-    /// What whoever sends these rows should know, in sentences: that a replacement inherits no PIN, for instance.
-    pub(super) notes: Vec<String>,
-    /// Things that may be wrong with rows.
-    pub(super) warning_count: u64,
-    /// The first of them.
-    pub(super) warnings: Vec<Wrong>,
 }
 
 /// Batches, those last heard of first.
@@ -96,7 +70,7 @@ pub(super) struct ListQuery {
         (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
         (UploadForm = "multipart/form-data")), description = "The manifest: CSV or spreadsheet"),
     responses(
-        (status = 202, body = BatchView, description = "It was begun, or is under way already",
+        (status = 202, body = BatchView, description = "It was begun, or is under way already; or it waits for its approval or start",
             headers(("Location" = String, description = "The batch's address"))),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
         (status = 409, body = Problem, content_type = "application/problem+json",
@@ -114,6 +88,8 @@ pub(super) async fn begin_batch(
     request: Request,
 ) -> Result<Response, Problem> {
     server.ready()?;
+    let received = server.clock().moment();
+    let start = query.start(received.wall)?;
     let arrival = server.batches.arrival();
     let upload = receive(&server, &query, request, Purpose::Issue).await?;
     let mut checked = upload.checked;
@@ -133,18 +109,24 @@ pub(super) async fn begin_batch(
         let way_out = "Upload them under that name, or with second_cards=true if that is wanted";
         return Err(Problem::new(Kind::IssuedBefore, format!("{detail}. {way_out}")));
     }
-    let beginning = Beginning { name, second: query.second(), by: &caller };
-    let (batch, begun) = server.batches.begin(&server, beginning, &checked, &arrival).await?;
-    drop(arrival);
-    if begun == Begun::Now {
-        tracing::info!(batch = %batch.name, rows = batch.rows(), by = caller.name(), "a batch begins");
-        let (server, batch) = (server.clone(), batch.clone());
-        let tasks = server.tasks.clone();
-        tasks.spawn(async move { server.clone().parts.intake.run(server, batch, held, recognition).await });
-    }
-    let view = batch.view(server.pace_per_second(), server.clock().now());
+    let second = query.second();
+    let (view, name) = if start.is_some() || server.parts.approval.required {
+        drop(arrival);
+        let arrived = Arrived { name: name.clone(), checked, held, second, start, by: caller, received };
+        let of_task = server.clone();
+        decided(&server, async move { of_task.batches.hold(&of_task, arrived).await }).await?;
+        (server.batches.view(&server, name.as_str()).await?, name)
+    } else {
+        let beginning = Beginning { name, second, by: &caller, action: Action::BatchBegun, released: None };
+        let (batch, begun) = server.batches.begin(&server, beginning, &checked, &arrival).await?;
+        drop(arrival);
+        if begun == Begun::Now {
+            server.go(batch.clone(), held, recognition);
+        }
+        (batch.view(server.pace_per_second(), server.clock().now()), batch.name.clone())
+    };
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
-    locate(&mut response, "/v1/batches/", batch.name.as_str());
+    locate(&mut response, "/v1/batches/", name.as_str());
     Ok(response)
 }
 
@@ -155,7 +137,7 @@ pub(super) async fn begin_batch(
         (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
         (UploadForm = "multipart/form-data")), description = "The manifest: CSV or spreadsheet"),
     responses(
-        (status = 200, body = CheckView, description = "Nothing is wrong with it"),
+        (status = 200, body = PlanView, description = "Nothing is wrong with it"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "Neither CSV nor spreadsheet nor a form"),
@@ -168,25 +150,12 @@ pub(super) async fn check_manifest(
     State(server): State<Server>,
     Query(query): Query<UploadQuery>,
     request: Request,
-) -> Result<Json<CheckView>, Problem> {
+) -> Result<Json<PlanView>, Problem> {
     let received = receive(&server, &query, request, Purpose::Check).await;
     server.record(&caller, Action::ManifestChecked, checked_as(&query, &received)).await?;
     let Checked { report, recognition, .. } = received?.checked;
     let known_before = recognition.len() as u64;
-    Ok(Json(CheckView {
-        rows: report.rows,
-        pins: report.pins,
-        physical: report.physical,
-        r#virtual: report.r#virtual,
-        changes: report.changes,
-        cancels: report.cancels,
-        cardholders: report.cardholders,
-        known_before,
-        eta_seconds: eta(report.calls().saturating_sub(known_before), 0.0, server.pace_per_second()),
-        notes: report.notes(),
-        warning_count: report.warning_count,
-        warnings: report.warnings.into_iter().map(Wrong::from).collect(),
-    }))
+    Ok(Json(PlanView::of(&report, known_before, server.pace_per_second(), usize::MAX)))
 }
 
 /// What the audit log has of a check.
@@ -337,6 +306,11 @@ pub(super) async fn cancel_batch(
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
+    if server.batches.pending(&batch).is_some_and(|pending| pending.waits()) {
+        let (of_task, name) = (server.clone(), batch.clone());
+        decided(&server, async move { release::cancel(&of_task, caller, &name).await }).await?;
+        return Ok(Json(server.batches.view(&server, &batch).await?));
+    }
     let under_way = under_way(&server, &batch).await?;
     if under_way.is_under_way() && under_way.is_all_queued() && !server.parts.intake.has_worker().await {
         server.record(&caller, Action::BatchCancelled, About::batch(&batch)).await?;
@@ -345,6 +319,89 @@ pub(super) async fn cancel_batch(
         return Ok(Json(under_way.view(server.pace_per_second(), server.clock().now())));
     }
     steer(&server, &caller, &batch, Standing::CalledOff).await
+}
+
+/// What an approval names.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApproveBody {
+    /// The `held.digest` of the batch as it was looked at.
+    digest: String,
+}
+
+/// Approve a batch that waits: it begins, or waits for its start. Whoever uploaded it cannot. Of two who approve it at once the
+/// second is told who was first.
+#[utoipa::path(
+    post, path = "/v1/batches/{batch}/approve", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
+    request_body = ApproveBody, security(("token" = ["approve"])),
+    responses((status = 200, body = BatchView),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "own_approval: the token uploaded it"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
+        (status = 409, body = Problem, content_type = "application/problem+json",
+            description = "It waits no more, was replaced since it was looked at, or its rows were issued meanwhile under another name"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A row that was well is so no more"))
+)]
+pub(super) async fn approve_batch(
+    Approve(caller): Approve,
+    State(server): State<Server>,
+    Path(batch): Path<String>,
+    request: Request,
+) -> Result<Json<BatchView>, Problem> {
+    let ApproveBody { digest } = body_of(&server, request).await?;
+    let (of_task, name) = (server.clone(), batch.clone());
+    decided(&server, async move { release::approve(&of_task, caller, &name, digest).await }).await?;
+    Ok(Json(server.batches.view(&server, &batch).await?))
+}
+
+/// Why a batch is not to be issued.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RejectBody {
+    /// For whoever uploaded it.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// Reject a batch that waits: its rows are wiped, and nothing of it is issued.
+#[utoipa::path(
+    post, path = "/v1/batches/{batch}/reject", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
+    request_body = RejectBody, security(("token" = ["approve"])),
+    responses((status = 200, body = BatchView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It waits no more"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON"))
+)]
+pub(super) async fn reject_batch(
+    Approve(caller): Approve,
+    State(server): State<Server>,
+    Path(batch): Path<String>,
+    request: Request,
+) -> Result<Json<BatchView>, Problem> {
+    /// A sentence or three.
+    const REASON_MAX: usize = 500;
+    let RejectBody { reason } = body_of(&server, request).await?;
+    let reason = reason.trim().to_owned();
+    if !(1..=REASON_MAX).contains(&reason.chars().count()) || reason.contains(char::is_control) {
+        let detail = "`reason` is one line of up to 500 characters, for whoever uploaded the batch";
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    let (of_task, name) = (server.clone(), batch.clone());
+    decided(&server, async move { release::reject(&of_task, caller, &name, reason).await }).await?;
+    Ok(Json(server.batches.view(&server, &batch).await?))
+}
+
+/// Takes a decision to its end, on a task of its own: a client that hangs up leaves nothing half done.
+async fn decided(
+    server: &Server,
+    decision: impl Future<Output = Result<(), Problem>> + Send + 'static,
+) -> Result<(), Problem> {
+    let decision = server.tasks.spawn(decision);
+    decision.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
 }
 
 async fn steer(
@@ -370,8 +427,12 @@ async fn steer(
 async fn under_way(server: &Server, name: &str) -> Result<Arc<UnderWay>, Problem> {
     let Some(batch) = server.batches.get(name) else {
         // One of an earlier run has ended, and one that is not known is told so.
-        server.batches.view(server, name).await?;
-        return Err(Problem::new(Kind::Conflict, "the batch is not under way; upload its file again first"));
+        let view = server.batches.view(server, name).await?;
+        let detail = match view.state {
+            Stands::AwaitingApproval | Stands::Scheduled => "the batch has not begun",
+            _ => "the batch is not under way; upload its file again first",
+        };
+        return Err(Problem::new(Kind::Conflict, detail));
     };
     Ok(batch)
 }

@@ -1,16 +1,15 @@
 //! The endpoints of PINs: those behind cardholders' pages, which need no token, and those by which links are given out.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::body_of;
 use crate::job::{Batch, JobId};
 use crate::ledger::{self, LedgerError};
 use crate::metrics;
@@ -21,7 +20,6 @@ use crate::serve::access::{Operate, Role};
 use crate::serve::audit::{About, Action};
 use crate::serve::connection::Peer;
 use crate::serve::extract::{Path, Query};
-use crate::serve::jobs;
 use crate::serve::pin_view::{self, KeyBody, KeyView};
 use crate::serve::pin_waiting;
 use crate::serve::pins::{self, ChooseBody, LinkView, LookBody, TakenView};
@@ -29,20 +27,6 @@ use crate::serve::problem::{Kind, Problem};
 
 /// Most links that one request makes; the next one goes on.
 const LINKS_MAX: usize = 1000;
-/// A request's JSON: a JWE has at most 5,000 characters. Anybody may send one, so it is small, and soon there.
-const BODY_BYTES_MAX: usize = 16 << 10;
-const BODY_WITHIN: Duration = Duration::from_secs(10);
-
-async fn body_of<T: DeserializeOwned>(server: &Server, request: Request) -> Result<T, Problem> {
-    let read = jobs::read(server, request, "request", BODY_BYTES_MAX);
-    let body = tokio::time::timeout(BODY_WITHIN, read).await;
-    let body = body.map_err(|_| Problem::new(Kind::TooSlow, "the request took too long to come"))??;
-    // The error would quote a value.
-    serde_json::from_slice(&body).map_err(|_| {
-        Problem::new(Kind::BadRequest, "the request is not the JSON that /openapi.json says it is")
-    })
-}
-
 /// Who asks: as the proxy says, if one is configured (the last address is the one that it saw itself), else the other end of the
 /// connection.
 fn address_of(server: &Server, request: &Request) -> IpAddr {

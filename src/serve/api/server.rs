@@ -36,6 +36,8 @@ pub(super) struct ServerView {
     pub(super) rows_max: u64,
     /// The columns files that an upload can name.
     pub(super) columns: Vec<String>,
+    /// Whether uploads are issued only once the holder of another token has approved them.
+    pub(super) approval_required: bool,
 }
 
 /// That it is well.
@@ -70,6 +72,7 @@ pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<S
         upload_bytes_max: limits.upload_bytes_max,
         rows_max: limits.rows_max,
         columns,
+        approval_required: server.parts.approval.required,
     })
 }
 

@@ -14,12 +14,16 @@ const LISTS = {
 };
 
 const STATES = {
+  awaiting_approval: "waits until somebody else approves it",
+  scheduled: "waits for its start",
   running: "running",
   paused: "paused",
   cancelling: "being cancelled",
   cancelled: "cancelled",
   finished: "finished",
   interrupted: "interrupted: upload the same file again to finish it",
+  rejected: "rejected: nothing of it was issued",
+  expired: "waited for too long: upload the file again",
   open: "jobs sent one by one",
 };
 
