@@ -26,6 +26,26 @@ impl Time {
         self.0
     }
 
+    /// Of a day (its beginning in UTC), as `2026-12-01`, or of a time with its offset, as `2026-12-01T05:00Z`; none if it is
+    /// neither.
+    #[must_use]
+    pub fn from_words(text: &str) -> Option<Self> {
+        /// `2026-12-01`
+        const DAY: usize = 10;
+        let midnight = if text.len() == DAY { "T00:00Z" } else { "" };
+        let time: jiff::Timestamp = format!("{text}{midnight}").parse().ok()?;
+        Some(Self(time.as_millisecond()))
+    }
+
+    /// As people and programs read it, to the second: `2026-12-01T05:00:00Z`.
+    #[must_use]
+    pub fn in_utc(self) -> String {
+        jiff::Timestamp::from_millisecond(self.0).map_or_else(
+            |_| "an unknown time".to_owned(),
+            |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        )
+    }
+
     /// How long ago `earlier` was; zero if it lies ahead (a clock that was set back must not make time negative).
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -3,6 +3,7 @@
 //! Command line over environment over file over default. `config/embosser.toml` is the reference; a test holds
 //! it and these defaults together. An unknown key is an error that names its line.
 
+mod approval;
 mod pin_page;
 pub mod place;
 pub mod range;
@@ -10,6 +11,7 @@ pub mod range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use approval::ApprovalConfig;
 pub use pin_page::PinPageConfig;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// How long PINs may wait.
     pub pin: PinConfig,
+    /// Whether somebody else looks at a batch before it is issued.
+    pub approval: ApprovalConfig,
     /// The pages on which cardholders choose a PIN or look at theirs.
     pub pin_page: PinPageConfig,
 }

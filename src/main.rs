@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 use embosser::commands::{
-    Exit, check, check_online, columns, encrypt, example, health, issue, results, sandbox, schema, serve,
-    shell, status, submit, template, worker,
+    Exit, audit, check, check_online, columns, encrypt, example, health, issue, results, sandbox, schema,
+    serve, shell, status, submit, template, token, worker,
 };
 use embosser::config::Config;
 use embosser::logging;
@@ -55,11 +55,13 @@ enum Command {
     /// Ask whether the `serve` or `worker` of this machine lives.
     Health(health::Args),
     /// Make a bearer token for `serve`.
-    Token(serve::TokenArgs),
+    Token(token::Args),
     /// Say what the ledger knows of each batch.
     Status(status::StatusArgs),
     /// Write a batch's results, as the ledger knows them: CSV, JSON or a spreadsheet.
     Results(results::ResultsArgs),
+    /// Write what was done over HTTP, by whom: CSV.
+    Audit(audit::Args),
     /// Print a shell's completions.
     Completions(shell::CompletionsArgs),
     /// Print the manual page.
@@ -130,7 +132,7 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         }
         Command::Submit(args) => submit::run(args, config).await,
         Command::Schema(args) => schema::run(&args),
-        Command::Token(args) => serve::token(&args),
+        Command::Token(args) => token::run(&args),
         Command::Check(args) => {
             let exit = check::run(&args, &config)?;
             if !args.online || exit != Exit::Success {
@@ -145,6 +147,7 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         Command::Health(args) => health::run(&args, &config).await,
         Command::Status(args) => status::status(&args, &config).await,
         Command::Results(args) => results::results(&args, &config).await,
+        Command::Audit(args) => audit::run(&args, &config).await,
         Command::Columns(args) => columns::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Completions(args) => shell::completions(&args, Arguments::command()),

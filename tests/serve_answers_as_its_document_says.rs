@@ -21,8 +21,15 @@ async fn a_property_based_tester_finds_no_answer_that_is_not_in_the_document() {
     let directory = tempfile::tempdir().unwrap();
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
     let program = Program::new(directory.path(), &sandbox);
-    let token =
-        program.run(&["token", "tester", "--role", "read", "--role", "submit", "--role", "operate"]).await;
+    let token = program
+        .run(
+            &[
+                &["token", "tester"],
+                ["read", "submit", "operate", "approve"].map(|role| ["--role", role]).as_flattened(),
+            ]
+            .concat(),
+        )
+        .await;
     expect_exit(&token, 0);
     std::fs::write(directory.path().join("tokens"), &token.stderr).unwrap();
     let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
@@ -43,6 +50,10 @@ async fn a_property_based_tester_finds_no_answer_that_is_not_in_the_document() {
         .upload("/v1/batches?name=example", b"row_id,type,currency\n1,virtual,eur\n".to_vec())
         .await
         .expect(202);
+    // One that waits.
+    let start = jiff::Timestamp::now() + std::time::Duration::from_secs(3600);
+    let path = format!("/v1/batches?name=waits&start={start}");
+    served.upload(&path, b"row_id,type,currency\n2,virtual,usd\n".to_vec()).await.expect(202);
     // What violates the schema may be too large as well, and is then refused for that.
     let config = "[checks.negative_data_rejection]\n\
         expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429, \"5xx\"]\n";

@@ -1,6 +1,7 @@
 //! The commands: what `main.rs` parses, done.
 
 pub mod arguments;
+pub mod audit;
 pub mod check;
 pub mod check_online;
 pub mod columns;
@@ -21,6 +22,7 @@ pub mod signals;
 pub mod status;
 pub mod submit;
 pub mod template;
+pub mod token;
 pub mod worker;
 
 use std::process::ExitCode;

@@ -38,3 +38,30 @@ pub(super) fn progress(rows: u64, words: impl Fn() -> String + Send + 'static) -
     });
     bar
 }
+
+/// Shows for how long something is waited for yet, until the bar is finished.
+pub(super) fn countdown(left: impl Fn() -> Duration + Send + 'static) -> ProgressBar {
+    /// Between two lines where there is no terminal: a wait may be of days.
+    const LINE_EVERY: Duration = Duration::from_secs(600);
+    let is_terminal = std::io::stderr().is_terminal();
+    let bar = if is_terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    if is_terminal {
+        bar.enable_steady_tick(BAR_EVERY);
+    }
+    let words = move || {
+        let seconds = left().as_secs();
+        format!("starts in {}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    };
+    let shown = bar.clone();
+    tokio::spawn(async move {
+        while !shown.is_finished() {
+            if is_terminal {
+                shown.set_message(words());
+            } else {
+                say(&words());
+            }
+            tokio::time::sleep(if is_terminal { BAR_EVERY } else { LINE_EVERY }).await;
+        }
+    });
+    bar
+}

@@ -17,8 +17,9 @@ use crate::ledger::{Ledger, Scope};
 use crate::metrics::exporter::Exporter;
 use crate::pin_links::LinksWhen;
 use crate::queue::Broker;
-use crate::serve::access::{Role, Tokens, new_token};
+use crate::serve::access::Role;
 use crate::serve::intake::{Intake, Queue, WorkerScope};
+use crate::serve::tokens::Tokens;
 use crate::serve::{self, Server};
 use crate::stripe::{Mode, host_of};
 
@@ -40,39 +41,6 @@ pub struct Args {
     /// Look for each row's card at Stripe before the first call: after the ledger was lost.
     #[arg(long)]
     pub reconcile_first: bool,
-}
-
-/// Options of `embosser token`.
-#[derive(Debug, clap::Args)]
-pub struct TokenArgs {
-    /// Whose it is; stands in the log when the token lacks a role.
-    #[arg(value_parser = token_name)]
-    pub name: String,
-    /// What it allows; give it several times for several.
-    #[arg(long = "role", required = true, value_enum)]
-    pub roles: Vec<Role>,
-}
-
-fn token_name(text: &str) -> Result<String, String> {
-    let fine = |character: char| character.is_ascii_alphanumeric() || "._-@".contains(character);
-    if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
-        return Err("a name has 1 to 64 letters, digits, and . _ - @".into());
-    }
-    Ok(text.to_owned())
-}
-
-/// Makes a token: the token itself on standard output, once; its line for the file on standard error.
-///
-/// # Errors
-/// Never.
-pub fn token(args: &TokenArgs) -> Result<Exit, String> {
-    let mut roles = args.roles.clone();
-    roles.dedup();
-    let (token, line) = new_token(&args.name, &roles);
-    eprintln!("# Add this line to http.tokens_file; the token itself is printed once and stored nowhere:");
-    eprintln!("{line}");
-    println!("{}", token.as_str());
-    Ok(Exit::Success)
 }
 
 /// Serves until it is told to stop.
@@ -114,6 +82,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
                 .into(),
         );
     }
+    approvable(&config, &tokens)?;
     let exporter = Exporter::install(crate::logging::dropped)?;
     exporter.upkeep();
     let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
@@ -147,6 +116,8 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let (http, pin_page) = (config.http, config.pin_page);
     let parts = serve::Parts {
         config: http,
+        approval: config.approval,
+        pin: config.pin,
         tokens,
         intake,
         views: views.clone(),
@@ -164,7 +135,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let reloaded = server.clone();
     tokio::spawn(async move {
         while hang_ups.recv().await.is_some() {
-            reloaded.reload_tokens();
+            reloaded.reload_tokens("SIGHUP").await;
         }
     });
     server.run(listener).await;
@@ -176,6 +147,24 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         sandbox.stop().await;
     }
     Ok(Exit::Success)
+}
+
+/// Whether batches that must be approved can be.
+fn approvable(config: &Config, tokens: &Tokens) -> Result<(), String> {
+    if !config.approval.required {
+        return Ok(());
+    }
+    if tokens.is_none() {
+        return Err("approval.required needs tokens, which tell who uploads a batch from who approves it: name a file of \
+                    tokens in http.tokens_file (see `embosser token`), or set approval.required = false"
+            .into());
+    }
+    if !tokens.have(Role::Approve) {
+        tracing::warn!(
+            "approval.required is set, and no token has the role approve: nothing can be issued until one does"
+        );
+    }
+    Ok(())
 }
 
 fn is_live(api_key: Option<&SecretString>) -> bool {

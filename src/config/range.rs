@@ -26,6 +26,8 @@ impl Config {
             ("worker.watchdog_seconds", self.worker.watchdog_seconds, 3600.0),
             // Below the 23 hours for which Stripe's idempotency keys are trusted.
             ("pin.max_age_seconds", self.pin.max_age_seconds, 82_799.0),
+            // PINs are held for as long: rather uploaded anew than kept over a weekend and a holiday.
+            ("approval.hours", self.approval.hours, 72.0),
             ("http.header_seconds_max", self.http.header_seconds_max, 3600.0),
             ("http.idle_seconds_max", self.http.idle_seconds_max, 3600.0),
         ];
@@ -118,7 +120,8 @@ pub fn grouped(number: f64) -> String {
 }
 
 /// Whether this can be an account's id.
-fn is_account_id(text: &str) -> bool {
+#[must_use]
+pub fn is_account_id(text: &str) -> bool {
     /// Longer than any of Stripe's ids.
     const BYTES_MAX: usize = 64;
     text.len() <= BYTES_MAX

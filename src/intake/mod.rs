@@ -7,4 +7,5 @@
 pub mod document;
 pub mod feed;
 mod requests;
+pub mod start;
 mod tree;

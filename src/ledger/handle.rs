@@ -268,7 +268,7 @@ impl Ledger {
         Ok(found.and_then(|ms| ms.parse().ok()).map(Time::from_unix_ms))
     }
 
-    async fn change(&self, change: Change) -> Result<Written, LedgerError> {
+    pub(super) async fn change(&self, change: Change) -> Result<Written, LedgerError> {
         let (done, written) = oneshot::channel();
         self.writes.send(Write { change, done }).await.map_err(|_| LedgerError::Closed)?;
         written.await.map_err(|_| LedgerError::Closed)?
@@ -379,7 +379,7 @@ impl Ledger {
         }
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl for<'s> FnOnce(&'s mut Store) -> BoxFuture<'s, Result<T, LedgerError>> + Send + 'static,
     ) -> Result<T, LedgerError> {

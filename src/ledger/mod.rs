@@ -10,6 +10,7 @@
 //! database of a newer embosser is left alone; one that is deleted or replaced while it is in use is noticed. Who
 //! calls for an account holds its [`Lease`].
 
+mod audit;
 mod batch;
 mod database;
 mod group;
@@ -26,6 +27,7 @@ use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, Job, JobId, PinDigest, Step};
 use crate::outcome::{Ended, Outcome, Output, Refusal};
 
+pub use audit::{AuditEntry, AuditQuery, Order};
 pub use handle::Ledger;
 pub use lease::{Holder, Lease, LeaseError, Leased};
 
@@ -58,6 +60,20 @@ impl Scope {
     #[must_use]
     pub fn of_ledger(text: &str) -> Self {
         Self(text.into())
+    }
+
+    /// The account, if it is known which one it is.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        // The host before it may have a port.
+        self.0.rsplit_once(':').map(|(_, last)| last).filter(|last| last.starts_with("acct_"))
+    }
+
+    /// The scope that it was before it was known which account it is.
+    #[must_use]
+    pub fn without_account(&self) -> Self {
+        let account = self.account().map_or(0, |account| account.len() + 1);
+        Self(self.0[..self.0.len() - account].into())
     }
 
     /// As it stands in the ledger.

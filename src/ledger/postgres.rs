@@ -8,6 +8,7 @@ use std::str::FromStr;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions, Connection, Row as _};
 
+use super::audit::postgres as audit;
 use super::database::{Opening, in_time};
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Written};
@@ -82,6 +83,11 @@ impl Postgres {
         &self.name
     }
 
+    /// The connection, and the ledger's name for errors.
+    pub(super) fn parts(&mut self) -> (&mut PgConnection, &str) {
+        (&mut self.connection, &self.name)
+    }
+
     /// Connects, making the tables where they are missing.
     pub(super) async fn open(url: &str, opening: Opening) -> Result<Self, LedgerError> {
         let connection = connect(url).await?;
@@ -143,7 +149,7 @@ impl Postgres {
                     .await
                     .map_err(to_error)?;
             }
-            sqlx::query("INSERT INTO metadata (name, value) VALUES ($1, $2)")
+            sqlx::query("INSERT INTO metadata (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
                 .bind(IDENTITY)
                 .bind(format!("{:032x}", rand::random::<u128>()))
                 .execute(&mut *transaction)
@@ -263,6 +269,7 @@ impl Postgres {
     async fn write_other(&mut self, change: &Change) -> Result<(), sqlx::Error> {
         match change {
             Change::Step { .. } | Change::Swap { .. } | Change::Close => Ok(()),
+            Change::Audit { entry, key } => audit::add(&mut self.connection, entry, key).await,
             Change::Note { scope, id, step, note } => {
                 let update = "UPDATE steps SET note = $4 WHERE scope = $1 AND job_id = $2 AND step = $3";
                 let update = sqlx::query(update).bind(scope.as_str()).bind(id.as_str()).bind(step.word());
@@ -334,7 +341,7 @@ impl Postgres {
             .map_err(|error| meaning(&self.name, &error))?;
         let mut found: HashMap<(Scope, JobId, Step), Row> = HashMap::with_capacity(raw.len());
         for row in &raw {
-            let row = store::row_from(Answer { row, next: 0 }, &self.name)?;
+            let row = store::row_from(Answer::of(row), &self.name)?;
             found.insert((row.scope.clone(), row.id.clone(), row.step), row);
         }
         let of = |(scope, id, step): &(&Scope, &JobId, Step)| {
@@ -360,7 +367,7 @@ impl Postgres {
             .fetch_all(&mut self.connection)
             .await
             .map_err(|error| meaning(&self.name, &error))?;
-        raw.iter().map(|row| store::same_content_from(Answer { row, next: 0 }, &self.name)).collect()
+        raw.iter().map(|row| store::same_content_from(Answer::of(row), &self.name)).collect()
     }
 
     pub(super) async fn metadata(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
@@ -417,13 +424,13 @@ impl Postgres {
             .fetch_all(&mut self.connection)
             .await
             .map_err(|error| meaning(&self.name, &error))?;
-        raw.iter().map(|row| store::row_from(Answer { row, next: 0 }, &self.name)).collect()
+        raw.iter().map(|row| store::row_from(Answer::of(row), &self.name)).collect()
     }
 
     pub(super) async fn counts(&mut self) -> Result<Vec<BatchCounts>, LedgerError> {
         let raw = sqlx::query(COUNTS).fetch_all(&mut self.connection).await;
         let raw = raw.map_err(|error| meaning(&self.name, &error))?;
-        let read = |row| store::counts_from(Answer { row, next: 0 });
+        let read = |row| store::counts_from(Answer::of(row));
         raw.iter().map(read).collect::<Result<_, _>>().map_err(|reason| store::database(&self.name, reason))
     }
 
@@ -434,12 +441,16 @@ impl Postgres {
 }
 
 /// One row of an answer.
-struct Answer<'r> {
+pub(super) struct Answer<'r> {
     row: &'r PgRow,
     next: usize,
 }
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
+    pub(super) fn of(row: &'a PgRow) -> Self {
+        Self { row, next: 0 }
+    }
+
     fn value<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
         &'r mut self,
     ) -> Result<Option<T>, String> {

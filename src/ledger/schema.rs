@@ -3,10 +3,11 @@
 //! Version 1 knew jobs with one step, a card, and overwrote their rows. Version 2 knows the steps of a job, each with a
 //! version number for the compare-and-set, a digest of what is asked for, and an output of any kind. An embosser that
 //! knows version 1 only refuses a ledger of version 2; one that runs while it is brought to version 2 halts at its next
-//! write, before it calls.
+//! write, before it calls. Version 3 has the audit log beside the same tables: an embosser that knows version 2 only
+//! refuses it, and one that runs while it is brought to version 3 goes on.
 
 /// The newest version this embosser knows.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// What an attempt and its end ask of the database; taken back, so that nobody ever reads it. A database may let somebody
 /// write to one table and not to another.
@@ -56,22 +57,65 @@ fn from_version_1(json_object: &str) -> [String; 3] {
     ]
 }
 
+/// The audit log's table, whose rows are only ever added.
+fn audit(number: &str, integer: &str) -> Vec<String> {
+    vec![
+        format!(
+            "CREATE TABLE audit (
+            id {number}, key TEXT NOT NULL UNIQUE, time_ms {integer} NOT NULL, scope TEXT NOT NULL, who TEXT NOT NULL,
+            role TEXT, action TEXT NOT NULL, batch TEXT, job TEXT, row_count {integer}, digest TEXT, detail TEXT)"
+        ),
+        "CREATE INDEX audit_by_batch ON audit (batch, id)".to_owned(),
+        "CREATE INDEX audit_by_who ON audit (who, id)".to_owned(),
+    ]
+}
+
+/// Who would change or delete an entry is refused; also who would put another in its place (SQLite's INSERT OR REPLACE fires
+/// no trigger for the row that goes).
+const AUDIT_IS_KEPT_BY_SQLITE: [&str; 3] = [
+    "CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
+        BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END",
+    "CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
+        BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END",
+    "CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+        WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id OR key = NEW.key)
+        BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END",
+];
+
+/// The same in PostgreSQL, where a table can be emptied as a whole, too.
+const AUDIT_IS_KEPT_BY_POSTGRES: [&str; 2] = [
+    "CREATE FUNCTION embosser_audit_is_kept() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'the audit log is only ever added to'; END $$",
+    "CREATE TRIGGER audit_is_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+        FOR EACH STATEMENT EXECUTE FUNCTION embosser_audit_is_kept()",
+];
+
 /// The statements that bring an SQLite ledger of this version to the newest.
 pub(super) fn of_sqlite(found: i64) -> Vec<String> {
-    let mut statements = tables("INTEGER", "", " WITHOUT ROWID");
+    let mut statements = Vec::new();
+    if found < 2 {
+        statements.extend(tables("INTEGER", "", " WITHOUT ROWID"));
+    }
     if found == 1 {
         let card = "json_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)";
         statements.extend(from_version_1(card));
     }
+    statements.extend(audit("INTEGER PRIMARY KEY AUTOINCREMENT", "INTEGER"));
+    statements.extend(AUDIT_IS_KEPT_BY_SQLITE.map(str::to_owned));
     statements
 }
 
 /// The statements that bring a ledger in PostgreSQL of this version to the newest.
 pub(super) fn of_postgres(found: i64) -> Vec<String> {
-    let mut statements = tables("BIGINT", " COLLATE \"C\"", "");
+    let mut statements = Vec::new();
+    if found < 2 {
+        statements.extend(tables("BIGINT", " COLLATE \"C\"", ""));
+    }
     if found == 1 {
         let card = "json_build_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)::text";
         statements.extend(from_version_1(card));
     }
+    statements.extend(audit("BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "BIGINT"));
+    statements.extend(AUDIT_IS_KEPT_BY_POSTGRES.map(str::to_owned));
     statements
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction, TransactionBehavior, ffi};
 
+use super::audit::sqlite as audit;
 use super::database::Opening;
 use super::schema::{self, VERSION};
 use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Touches, Written};
@@ -21,7 +22,7 @@ use crate::job::Content;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until the next attempt, where SQLite does not wait by itself.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
-/// Statements that stay prepared: all that this file has.
+/// Statements that stay prepared: all that are usual.
 const STATEMENTS_PREPARED: usize = 24;
 
 /// A step's first row. Changes nothing if there is one.
@@ -264,7 +265,7 @@ impl Sqlite {
     }
 
     /// Each row of an answer, read.
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         select: &str,
         values: &[&dyn ToSql],
@@ -385,6 +386,10 @@ fn write_one(
             transaction.prepare_cached(SET_METADATA)?.execute(["probe", "1"])?;
             Ok(Written::Done)
         }
+        Change::Audit { entry, key } => {
+            audit::add(transaction, entry, key)?;
+            Ok(Written::Done)
+        }
         Change::Close => Ok(Written::Done),
     }
 }
@@ -436,7 +441,7 @@ fn values<'d>(row: &'d store::Document<'_>) -> [&'d dyn ToSql; 20] {
 }
 
 /// One row of an answer.
-struct Answer<'r, 's> {
+pub(super) struct Answer<'r, 's> {
     row: &'r rusqlite::Row<'s>,
     next: usize,
 }

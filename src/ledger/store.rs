@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BatchCounts, BatchRow, Kind, LedgerError, Row, SameContent, Scope, State, Version};
+use super::{AuditEntry, BatchCounts, BatchRow, Kind, LedgerError, Row, SameContent, Scope, State, Version};
 use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, JobId, PinDigest, Step};
 use crate::operation::Operation;
@@ -33,6 +33,8 @@ pub(super) enum Change {
     Swap { name: String, known: Option<String>, value: Option<String> },
     /// A batch's manifest is recorded.
     Batch(Box<BatchRow>),
+    /// An entry is added to the audit log, if none of its key is there.
+    Audit { entry: Box<AuditEntry>, key: String },
     /// Every row of one scope gets another, but for those that the other has already.
     RenameScope { from: Scope, to: Scope },
     /// What a job writes is tried, and taken back; a name is given a value, which is kept.
@@ -359,9 +361,9 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
 }
 
 /// What names of the metadata begin with that are a scope's, as they are and as they are to be: the jobs that wait for a PIN and
-/// their links, and the latest change of each card.
+/// their links, batches that wait, and the latest change of each card.
 pub(super) fn renamed_names(from: &Scope, to: &Scope) -> impl Iterator<Item = (String, String)> {
-    let kinds = [("awaiting_pin", "|"), ("pin_link", "|"), ("change", ":ic_")];
+    let kinds = [("awaiting_pin", "|"), ("pin_link", "|"), ("held", "|"), ("change", ":ic_")];
     let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
     kinds.into_iter().map(move |(kind, end)| (format!("{kind}:{from}{end}"), format!("{kind}:{to}{end}")))
 }

@@ -2,6 +2,7 @@
 //!
 //! What the ledger already knew is written too, so after a resumed run the file is complete.
 
+mod audit;
 mod earlier;
 mod file;
 mod workbook;
@@ -12,6 +13,7 @@ use std::io;
 use crate::ledger::Row;
 use crate::outcome::{Ended, Outcome};
 
+pub use audit::{AUDIT_COLUMNS, audit_cells};
 pub use earlier::{Earlier, EarlierRow, read_back};
 pub use file::Results;
 pub use workbook::ResultsWorkbook;

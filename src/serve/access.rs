@@ -1,33 +1,25 @@
 //! Who may do what.
 //!
-//! Bearer tokens are random and long, so that SHA-256 is enough to store them by. A presented token is hashed and
-//! held against every stored hash in constant time; which one matched, or how far, shows in no timing. Without any
-//! token only this machine is served, and by its own name: a page elsewhere cannot reach in through the browser.
+//! A request says who it is by a bearer token ([`super::tokens`]). Without any token only this machine is served, and by
+//! its own name: a page elsewhere cannot reach in through the browser.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
 
 use super::Server;
 use super::problem::{Kind, Problem};
+use super::tokens::{Token, Tokens};
+use crate::clock::Time;
 
-/// Random bytes of a token.
-const TOKEN_BYTES: usize = 32;
-/// What a token begins with, so that secret scanners and people know it.
-const TOKEN_PREFIX: &str = "embosser_";
-/// Longest token that is hashed at all.
-const TOKEN_BYTES_MAX: usize = 512;
+/// Between two looks whether a token that was presented still opens what it opened.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a token allows. They do not include one another: a token names each that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -36,20 +28,34 @@ pub enum Role {
     Read,
     /// Upload, check, and send jobs.
     Submit,
-    /// Pause, resume and cancel; give out links by which cardholders choose PINs.
+    /// Pause, resume and cancel; give out links by which cardholders choose PINs; see the audit log.
     Operate,
+    /// Release or reject batches that others have uploaded; see the audit log.
+    Approve,
     /// Have a card's PIN shown, on a page of one's own.
     Pin,
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 5] = [Self::Read, Self::Submit, Self::Operate, Self::Approve, Self::Pin];
+
+    /// As it stands in a token's line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
             Self::Read => "read",
             Self::Submit => "submit",
             Self::Operate => "operate",
+            Self::Approve => "approve",
             Self::Pin => "pin",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.word())
     }
 }
 
@@ -57,116 +63,59 @@ impl FromStr for Role {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Read, Self::Submit, Self::Operate, Self::Pin]
-            .into_iter()
-            .find(|role| role.to_string() == text)
-            .ok_or(())
+        Self::ALL.into_iter().find(|role| role.word() == text).ok_or(())
     }
 }
 
-/// Why the tokens cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TokensError {
-    /// The file cannot be read.
-    #[error("http.tokens_file {0}: {1}")]
-    Read(String, std::io::Error),
-    /// A line is not one that `embosser token` printed.
-    #[error(
-        "http.tokens_file {file}, line {line}: {reason}; a line is NAME ROLE,ROLE HASH, as `embosser token` prints it"
-    )]
-    Line {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// There is no token in it.
-    #[error("http.tokens_file {0} holds no token; make one with `embosser token`")]
-    Empty(String),
-}
-
+/// Who sent a request, and by which role it was let through.
 #[derive(Clone)]
-struct Token {
-    name: String,
-    roles: HashSet<Role>,
-    hash: [u8; 32],
+pub(super) struct Caller {
+    token: Option<Arc<Token>>,
+    role: Option<Role>,
+    /// What it is called without a token.
+    otherwise: &'static str,
 }
 
-/// The tokens that are known; they may be read anew while requests come.
-pub struct Tokens(RwLock<Arc<[Token]>>);
+impl Caller {
+    /// This server, where it does something by itself.
+    pub(super) const THIS_SERVER: Self = Self { token: None, role: None, otherwise: "this server" };
+    /// Whoever has a cardholder's link.
+    pub(super) const CARDHOLDER: Self = Self { token: None, role: None, otherwise: "a cardholder" };
+    /// Whoever is on this machine, where there are no tokens.
+    const THIS_MACHINE: Self = Self { token: None, role: None, otherwise: "this machine" };
 
-impl Tokens {
-    /// None: whoever can reach the server may do everything.
-    #[must_use]
-    pub fn none() -> Self {
-        Self(RwLock::new(Arc::from([])))
+    /// The token's name, or words for whoever has none.
+    pub(super) fn name(&self) -> &str {
+        self.token.as_ref().map_or(self.otherwise, |token| &token.name)
     }
 
-    /// Reads them from a file, a line each; empty lines and those that begin with `#` are left out.
-    ///
-    /// # Errors
-    /// Names the line that is wrong.
-    pub fn read(path: &Path) -> Result<Self, TokensError> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| TokensError::Read(file.clone(), error))?;
-        let mut tokens: Vec<Token> = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let wrong = |reason| TokensError::Line { file: file.clone(), line: index + 1, reason };
-            let token = token_of(line).map_err(wrong)?;
-            if tokens.iter().any(|other| other.name == token.name) {
-                return Err(wrong("a token of this name stands above"));
-            }
-            tokens.push(token);
-        }
-        if tokens.is_empty() { Err(TokensError::Empty(file)) } else { Ok(Self(RwLock::new(tokens.into()))) }
+    /// The role that was used.
+    pub(super) fn role(&self) -> Option<Role> {
+        self.role
     }
 
-    /// Reads the file anew; requests from now on are held against what is in it. Answers how many there are.
-    ///
-    /// # Errors
-    /// As [`Self::read`]; then the tokens stay as they are.
-    pub fn read_anew(&self, path: &Path) -> Result<usize, TokensError> {
-        let new = Self::read(path)?.known();
-        let count = new.len();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(count)
+    /// What it may do.
+    pub(super) fn roles(&self) -> &[Role] {
+        self.token.as_ref().map_or(&Role::ALL, |token| &token.roles)
     }
 
-    fn known(&self) -> Arc<[Token]> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// From when on its token opens nothing.
+    pub(super) fn expires(&self) -> Option<Time> {
+        self.token.as_ref().and_then(|token| token.expires)
     }
 
-    /// Whether there are none, so that only this machine may be served.
-    #[must_use]
-    pub fn is_none(&self) -> bool {
-        self.known().is_empty()
+    /// The accounts that its token is for; none: whichever it is.
+    pub(super) fn accounts(&self) -> &[String] {
+        self.token.as_ref().map_or(&[], |token| &token.accounts)
     }
+}
 
-    /// The token's entry. Every entry is compared, whichever matches.
-    fn find(&self, presented: &str) -> Option<Token> {
-        if presented.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        let hash: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
-        let mut found = None;
-        for token in &*self.known() {
-            if openssl::memcmp::eq(&token.hash, &hash) {
-                found = Some(token.clone());
-            }
-        }
-        found
-    }
-
-    /// Whether these headers allow the role.
-    pub(super) fn allow(&self, headers: &HeaderMap, role: Role) -> Result<(), Problem> {
-        if self.is_none() {
-            return Ok(());
+impl Server {
+    /// Whose request it is, if its token is good for this server.
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let tokens = &self.parts.tokens;
+        if tokens.is_none() {
+            return Ok(Caller::THIS_MACHINE);
         }
         let presented = headers
             .get(header::AUTHORIZATION)
@@ -177,48 +126,69 @@ impl Tokens {
         let Some(presented) = presented else {
             return Err(Problem::new(Kind::Unauthorized, "send Authorization: Bearer with a token"));
         };
-        let Some(token) = self.find(presented) else {
+        let Some(token) = tokens.find(presented) else {
             return Err(Problem::new(Kind::Unauthorized, "this token is not known here"));
         };
-        if !token.roles.contains(&role) {
-            tracing::warn!(token = token.name, %role, "a token lacks the role");
-            return Err(Problem::new(Kind::Forbidden, format!("this needs a token with the role {role}")));
+        self.is_good(&token)?;
+        Ok(Caller { token: Some(token), ..Caller::THIS_MACHINE })
+    }
+
+    /// Whose request it is, if one of these roles is among its token's.
+    pub(super) fn allow(&self, headers: &HeaderMap, roles: &[Role]) -> Result<Caller, Problem> {
+        let caller = self.caller(headers)?;
+        let role = roles.iter().find(|role| caller.roles().contains(role)).copied();
+        if role.is_none() {
+            let needed = words(roles, " or ");
+            let (name, has) = (caller.name(), words(caller.roles(), ", "));
+            tracing::warn!(token = name, needed, "a token lacks the role");
+            let detail = format!("this needs a token with the role {needed}; token {name} has {has}");
+            return Err(Problem::new(Kind::Forbidden, detail));
         }
-        Ok(())
+        Ok(Caller { role, ..caller })
+    }
+
+    /// Whether a known token has not expired and is for the account of this server.
+    fn is_good(&self, token: &Token) -> Result<(), Problem> {
+        if let Some(expired) = token.expires.filter(|expires| self.clock().now() >= *expires) {
+            let (name, when) = (&token.name, expired.in_utc());
+            let detail = format!("token {name} expired at {when}; whoever runs embosser makes a new one");
+            return Err(Problem::new(Kind::Unauthorized, detail));
+        }
+        if token.accounts.is_empty() {
+            return Ok(());
+        }
+        let (name, allowed) = (&token.name, token.accounts.join(", "));
+        match self.scope().account() {
+            Some(account) if token.accounts.iter().any(|allowed| allowed == account) => Ok(()),
+            Some(account) => Err(Problem::new(
+                Kind::Forbidden,
+                format!("token {name} is for {allowed}; this server's account is {account}"),
+            )),
+            None => Err(Problem::new(
+                Kind::Forbidden,
+                format!("token {name} is for {allowed}, and it is not known which account this server's is"),
+            )),
+        }
+    }
+
+    /// Resolves once a caller may do no more what it was let through for: its token was taken out of the file, lost
+    /// the role, or expired.
+    pub(super) async fn turned_away(&self, caller: &Caller) {
+        let (Some(token), Some(role)) = (&caller.token, caller.role) else {
+            return std::future::pending().await;
+        };
+        loop {
+            let now = self.parts.tokens.find_again(token);
+            if now.is_none_or(|now| !now.roles.contains(&role) || self.is_good(&now).is_err()) {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 }
 
-fn token_of(line: &str) -> Result<Token, &'static str> {
-    let mut parts = line.split_whitespace();
-    let (Some(name), Some(roles), Some(hash), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err("it has not three parts");
-    };
-    let roles = roles
-        .split(',')
-        .map(|role| role.parse().map_err(|()| "a role is read, submit, operate or pin"))
-        .collect::<Result<_, _>>()?;
-    let hash = URL_SAFE_NO_PAD
-        .decode(hash.strip_prefix("sha256:").ok_or("the hash does not begin with sha256:")?)
-        .ok()
-        .and_then(|hash| hash.try_into().ok())
-        .ok_or("the hash is not 32 bytes of base64url")?;
-    Ok(Token { name: name.to_owned(), roles, hash })
-}
-
-/// A new token, and the line for the file by which it is known.
-///
-/// # Panics
-/// If the system has no randomness.
-#[must_use]
-pub fn new_token(name: &str, roles: &[Role]) -> (Zeroizing<String>, String) {
-    let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
-    openssl::rand::rand_bytes(&mut *bytes).expect("OpenSSL draws from the system's randomness");
-    let token = Zeroizing::new(format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(*bytes)));
-    let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(token.as_bytes()));
-    let roles: Vec<String> = roles.iter().map(Role::to_string).collect();
-    (token, format!("{name} {} sha256:{hash}", roles.join(",")))
+fn words(roles: &[Role], between: &str) -> String {
+    roles.iter().map(|role| role.word()).collect::<Vec<_>>().join(between)
 }
 
 /// Refuses what another site's page may have sent, and without tokens whatever does not come from this machine by its
@@ -261,17 +231,17 @@ fn is_own_name(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Makes an extractor that lets a request through only with the role.
+/// Makes an extractor that lets a request through only with one of these roles, and says whose it is.
 macro_rules! allowed {
-    ($(#[$doc:meta] $name:ident),+ $(,)?) => {$(
+    ($(#[$doc:meta] $name:ident: [$($role:ident),+]),+ $(,)?) => {$(
         #[$doc]
-        pub(super) struct $name;
+        pub(super) struct $name(pub(super) Caller);
 
         impl FromRequestParts<Server> for $name {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Problem> {
-                server.parts.tokens.allow(&parts.headers, Role::$name).map(|()| Self)
+                server.allow(&parts.headers, &[$(Role::$role),+]).map(Self)
             }
         }
     )+};
@@ -279,45 +249,31 @@ macro_rules! allowed {
 
 allowed! {
     /// The request may see.
-    Read,
+    Read: [Read],
     /// The request may send work.
-    Submit,
+    Submit: [Submit],
     /// The request may pause, resume and cancel.
-    Operate,
+    Operate: [Operate],
+    /// The request may release batches that others have uploaded.
+    Approve: [Approve],
+    /// The request may see the audit log.
+    Audit: [Operate, Approve],
+}
+
+/// The request comes from somebody who is known, whatever they may do.
+pub(super) struct Anybody(pub(super) Caller);
+
+impl FromRequestParts<Server> for Anybody {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Problem> {
+        server.caller(&parts.headers).map(Self)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_new_token_is_found_by_its_line_and_no_other_is() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("tokens");
-        let (token, line) = new_token("ci", &[Role::Submit, Role::Read]);
-        let (other, _) = new_token("other", &[Role::Read]);
-        std::fs::write(&file, format!("# who\n\n{line}\n")).unwrap();
-        let tokens = Tokens::read(&file).unwrap();
-        assert!(!line.contains(token.as_str()));
-        let roles = tokens.find(&token).unwrap().roles;
-        assert!(roles.contains(&Role::Submit) && roles.contains(&Role::Read));
-        assert!(!roles.contains(&Role::Operate));
-        assert!(tokens.find(&other).is_none());
-    }
-
-    #[test]
-    fn a_wrong_line_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("tokens");
-        let said = |text: &str| {
-            std::fs::write(&file, text).unwrap();
-            Tokens::read(&file).err().map(|error| error.to_string()).unwrap_or_default()
-        };
-        assert!(said("ci read\n").contains("line 1"));
-        assert!(said("# a\nci admin sha256:AA\n").contains("line 2: a role is"));
-        assert!(said("ci read sha256:AA\n").contains("32 bytes"));
-        assert!(said("# nothing\n").contains("no token"));
-    }
 
     #[test]
     fn only_this_machines_own_names_are_its_own() {

@@ -13,9 +13,9 @@ use super::view::{BatchView, State, eta};
 use crate::clock::Time;
 use crate::job;
 use crate::line::gate::{Gate, Standing};
-use crate::manifest::InvalidRow;
 use crate::manifest::batch::digest_of;
 use crate::manifest::recognise::Known;
+use crate::manifest::{CheckReport, InvalidRow};
 use crate::outcome::Ended;
 use crate::tally::{Counts, Tally};
 
@@ -88,6 +88,18 @@ impl Batch {
     fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
         // Every change is a plain assignment; a panic elsewhere cannot leave it half done.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an upload of its name is the same as this one, which is under way.
+    ///
+    /// # Errors
+    /// If it has other rows, or this one is being cancelled.
+    pub(super) fn is_same(&self, report: &CheckReport) -> Result<(), Problem> {
+        if self.digest == digest_of(report) && self.gate.standing() != Standing::CalledOff {
+            return Ok(());
+        }
+        let detail = "a batch of this name is under way, with other rows or being cancelled";
+        Err(Problem::new(Kind::Conflict, detail))
     }
 
     /// Rows of its manifest.
@@ -205,11 +217,11 @@ impl Batch {
         })
     }
 
-    /// Opens or shuts the gate, or calls the batch off.
+    /// Whether the gate can be opened or shut, or the batch called off.
     ///
     /// # Errors
     /// If it has ended, or was called off and is to go on.
-    pub(super) fn steer(&self, standing: Standing) -> Result<(), Problem> {
+    pub(super) fn can_be_steered(&self, standing: Standing) -> Result<(), Problem> {
         let refused = |detail| Err(Problem::new(Kind::Conflict, detail));
         if !self.is_under_way() {
             return refused("the batch has ended");
@@ -220,6 +232,15 @@ impl Batch {
         if self.is_all_queued() {
             return refused("all of its jobs are in the queue already; the worker issues them");
         }
+        Ok(())
+    }
+
+    /// Opens or shuts the gate, or calls the batch off.
+    ///
+    /// # Errors
+    /// As [`Self::can_be_steered`].
+    pub(super) fn steer(&self, standing: Standing) -> Result<(), Problem> {
+        self.can_be_steered(standing)?;
         self.gate.stand(standing);
         self.touch();
         Ok(())
@@ -262,6 +283,7 @@ impl Batch {
             began_ms: Some(self.received.unix_ms()),
             latest_ms: Some(progress.latest.unix_ms()),
             history: Some(progress.meter.history().clone()),
+            held: None,
         }
     }
 }

@@ -7,17 +7,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::Server;
+use super::access::Caller;
+use super::audit::{About, Action};
 use super::batch::Batch;
 use super::check::Checked;
 use super::limits::BATCHES_MAX;
+use super::pending::record::Record;
+use super::pending::{Pending, Stage};
 use super::problem::{Kind, Problem};
 use super::view::{BatchView, view_of};
 use crate::clock::Time;
 use crate::job;
 use crate::ledger::{BatchCounts, BatchRow};
-use crate::line::gate::Standing;
-use crate::manifest::batch::{SecondCards, digest_of};
+use crate::manifest::batch::SecondCards;
 use crate::manifest::recognise::Recognition;
 use crate::outcome::Ended;
 
@@ -43,10 +48,23 @@ pub(super) enum Begun {
     Before,
 }
 
+/// What is to begin, and by whom.
+pub(super) struct Beginning<'a> {
+    pub(super) name: job::Batch,
+    pub(super) second: SecondCards,
+    pub(super) by: &'a Caller,
+    /// What the audit log has of it.
+    pub(super) action: Action,
+    /// The batch that waited for this, and who has approved it.
+    pub(super) released: Option<(&'a Pending, Option<String>)>,
+}
+
 /// All batches of this process.
 #[derive(Default)]
 pub(super) struct Registry {
     batches: Mutex<HashMap<String, Arc<Batch>>>,
+    /// Those that wait, and some that waited, by their names.
+    pending: Mutex<HashMap<String, Arc<Pending>>>,
     /// Held while a batch begins: of two equal uploads at once the second meets the first one's batch.
     beginning: tokio::sync::Mutex<()>,
     /// When each upload that is being received came, by a number of its own.
@@ -64,6 +82,81 @@ impl Registry {
     /// One that this process received.
     pub(super) fn get(&self, name: &str) -> Option<Arc<Batch>> {
         self.batches().get(name).cloned()
+    }
+
+    fn all_pending(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Pending>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latest of this name that waits, or waited in this process.
+    pub(super) fn pending(&self, name: &str) -> Option<Arc<Pending>> {
+        self.all_pending().get(name).cloned()
+    }
+
+    /// It waits from now on.
+    pub(super) fn wait(&self, pending: Arc<Pending>) {
+        let mut all = self.all_pending();
+        all.insert(pending.name.to_string(), pending);
+        let ended = all.values().filter(|pending| !pending.waits());
+        let mut ended: Vec<_> = ended.map(|pending| (pending.received(), pending.name.to_string())).collect();
+        ended.sort_unstable_by(|one, other| other.cmp(one));
+        for (_, name) in ended.into_iter().skip(ENDED_KEPT) {
+            all.remove(&name);
+        }
+    }
+
+    /// Whoever holds this decides alone what begins and what waits.
+    pub(super) async fn beginning(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.beginning.lock().await
+    }
+
+    /// Whether one more batch may begin, or wait.
+    pub(super) fn has_room(&self) -> Result<(), Problem> {
+        let under_way = self.batches().values().filter(|batch| batch.is_under_way()).count();
+        let waiting = self.all_pending().values().filter(|pending| pending.waits()).count();
+        if under_way + waiting < BATCHES_MAX {
+            return Ok(());
+        }
+        let detail = format!(
+            "as many batches as are allowed are under way or wait: {under_way} are under way, {waiting} wait for their approval or \
+             start"
+        );
+        Err(Problem::new(Kind::Busy, detail))
+    }
+
+    /// How much memory batches take that wait, as the end of a sentence about memory.
+    pub(super) fn waiting_words(&self) -> Option<String> {
+        let waiting = self.all_pending();
+        let waiting: Vec<_> = waiting.values().filter(|pending| pending.waits()).collect();
+        let mib = waiting.iter().map(|pending| pending.bytes()).sum::<usize>().div_ceil(1 << 20);
+        (!waiting.is_empty()).then(|| {
+            format!(
+                ". {} batches that wait for their approval or start take {mib} MiB of it: have them approved, rejected or cancelled",
+                waiting.len()
+            )
+        })
+    }
+
+    /// A batch has begun: nothing of its name waits any more.
+    fn waits_no_more(
+        &self,
+        server: &Server,
+        name: &job::Batch,
+        released: Option<(&Pending, Option<String>)>,
+        now: Time,
+    ) {
+        match (released, self.pending(name.as_str())) {
+            (Some((pending, approved_by)), _) => pending.begun(approved_by, now),
+            (None, Some(waited)) => waited.begun(None, now),
+            (None, None) => {}
+        }
+        // On a task of its own: whoever begins the batch may hang up, and it has begun all the same.
+        let (of_task, name) = (server.clone(), name.clone());
+        server.tasks.spawn(async move {
+            if let Err(error) = Record::forget(&of_task, &name, now).await {
+                tracing::error!(%error, batch = %name, "a batch has begun, and the ledger still says that it waits");
+            }
+        });
     }
 
     /// An upload that is to be issued begins to come.
@@ -99,25 +192,25 @@ impl Registry {
     pub(super) async fn begin(
         &self,
         server: &Server,
-        name: job::Batch,
+        beginning: Beginning<'_>,
         checked: &Checked,
-        second: SecondCards,
         arrival: &Arrival<'_>,
     ) -> Result<(Arc<Batch>, Begun), Problem> {
+        let Beginning { name, second, by, action, released } = beginning;
         let _alone = self.beginning.lock().await;
-        let received = server.clock().now();
-        if let Some(earlier) = self.get(name.as_str()).filter(|earlier| earlier.is_under_way()) {
-            let same = earlier.digest == digest_of(&checked.report)
-                && earlier.gate.standing() != Standing::CalledOff;
-            return if same {
-                Ok((earlier, Begun::Before))
-            } else {
-                let detail = "a batch of this name is under way, with other rows or being cancelled";
-                Err(Problem::new(Kind::Conflict, detail))
-            };
+        let began = server.clock().now();
+        // PINs are as old as when they came.
+        let received = released.as_ref().map_or(began, |(pending, _)| pending.received());
+        if let Some((pending, _)) = &released
+            && !pending.waits()
+        {
+            return Err(Problem::new(Kind::Conflict, "it waits no more: another file took its place"));
         }
-        if self.batches().values().filter(|batch| batch.is_under_way()).count() >= BATCHES_MAX {
-            return Err(Problem::new(Kind::Busy, "as many batches as are allowed are under way"));
+        if let Some(earlier) = self.get(name.as_str()).filter(|earlier| earlier.is_under_way()) {
+            return earlier.is_same(&checked.report).map(|()| (earlier, Begun::Before));
+        }
+        if released.is_none() {
+            self.has_room()?;
         }
         let recognition = &checked.recognition;
         if second == SecondCards::Refused
@@ -140,15 +233,23 @@ impl Registry {
             ));
         }
         let others = recognition.others(&server.parts.views, server.scope(), &name).await?;
+        let about = About {
+            rows: Some(checked.report.rows),
+            digest: Some(checked.file.clone()),
+            detail: (second == SecondCards::Wanted).then(|| "with second cards".to_owned()),
+            ..About::batch(name.as_str())
+        };
+        server.record(by, action, about).await?;
         let batch = Arc::new(Batch::new(name, checked, others, received));
         let row = BatchRow {
             scope: server.scope().clone(),
             batch: batch.name.clone(),
             digest: batch.digest.clone(),
             rows: others.rows() + recognition.rows_of_batch(),
-            began: received,
+            began,
         };
         server.parts.views.write_batch(row).await?;
+        self.waits_no_more(server, &batch.name, released, began);
         self.issuing().push((batch.clone(), recognition.clone()));
         let mut batches = self.batches();
         batches.insert(batch.name.to_string(), batch.clone());
@@ -188,36 +289,70 @@ impl Registry {
         }
     }
 
-    /// One batch as clients see it.
-    pub(super) async fn view(&self, server: &Server, name: &str) -> Result<BatchView, Problem> {
-        if let Some(batch) = self.get(name) {
-            return Ok(batch.view(server.pace_per_second(), server.clock().now()));
+    /// Told of each change of a batch that is under way or waits.
+    pub(super) fn watch(&self, name: &str) -> Option<watch::Receiver<u64>> {
+        match self.pending(name).filter(|pending| pending.waits()) {
+            Some(pending) => Some(pending.watch()),
+            None => self.get(name).map(|batch| batch.watch()),
         }
-        let counts = self.counts(server).await?;
-        counts
-            .iter()
-            .find(|counts| counts.batch == name && counts.scope == server.scope().as_str())
-            .map(|counts| view_of(counts.clone(), server.pace_per_second()))
-            .ok_or_else(|| no_batch(name))
     }
 
-    /// All of them, those last heard of first; without their histories.
+    /// One batch as clients see it.
+    pub(super) async fn view(&self, server: &Server, name: &str) -> Result<BatchView, Problem> {
+        let pace = server.pace_per_second();
+        let received = self.get(name);
+        let of_received = |batch: &Arc<Batch>| batch.view(pace, server.clock().now());
+        if let Some(batch) = received.as_ref().filter(|batch| batch.is_under_way()) {
+            return Ok(of_received(batch));
+        }
+        let pending = self.pending(name).filter(|pending| !matches!(pending.stage(), Stage::Begun { .. }));
+        if let (None, Some(batch)) = (&pending, &received) {
+            return Ok(of_received(batch));
+        }
+        let issued = match &received {
+            Some(batch) => Some(of_received(batch)),
+            None => self
+                .counts(server)
+                .await?
+                .iter()
+                .find(|counts| counts.batch == name && counts.scope == server.scope().as_str())
+                .map(|counts| view_of(counts.clone(), pace)),
+        };
+        if let Some(pending) = pending {
+            return Ok(pending.record().view(name, pending.view(), issued, pace));
+        }
+        let record = Record::of(server, name).await?.map(Record::without_its_rows);
+        match record {
+            Some(record) => Ok(record.view(name, None, issued, pace)),
+            None => issued.ok_or_else(|| no_batch(name)),
+        }
+    }
+
+    /// All of them, those last heard of first; without their histories, and what waits without its plan.
     pub(super) async fn list(&self, server: &Server) -> Result<Vec<BatchView>, Problem> {
         let counts = self.counts(server).await?;
+        let records = Record::all(&server.parts.views, server.scope()).await?;
         let (pace, now) = (server.pace_per_second(), server.clock().now());
-        let mut views: Vec<BatchView> = {
-            let batches = self.batches();
-            let of_ledger = counts
-                .iter()
-                .filter(|counts| {
-                    counts.scope == server.scope().as_str() && !batches.contains_key(&counts.batch)
-                })
-                .map(|counts| view_of(counts.clone(), pace));
-            of_ledger.chain(batches.values().map(|batch| batch.view(pace, now))).collect()
-        };
-        for view in &mut views {
-            view.history = None;
+        let of_scope = counts.iter().filter(|counts| counts.scope == server.scope().as_str());
+        let mut views: HashMap<String, BatchView> =
+            of_scope.map(|counts| (counts.batch.clone(), view_of(counts.clone(), pace))).collect();
+        let (batches, pending) = (self.batches().clone(), self.all_pending().clone());
+        for (name, record) in records {
+            if !batches.contains_key(&name) && !pending.contains_key(&name) {
+                let issued = views.remove(&name);
+                views.insert(name.clone(), record.without_its_rows().view(&name, None, issued, pace));
+            }
         }
+        views.extend(batches.iter().map(|(name, batch)| (name.clone(), batch.view(pace, now))));
+        for (name, pending) in pending {
+            let is_under_way = batches.get(&name).is_some_and(|batch| batch.is_under_way());
+            if !is_under_way && !matches!(pending.stage(), Stage::Begun { .. }) {
+                let issued = views.remove(&name);
+                views.insert(name.clone(), pending.record().view(&name, None, issued, pace));
+            }
+        }
+        let mut views: Vec<BatchView> =
+            views.into_values().map(|view| BatchView { history: None, ..view }).collect();
         views.sort_by(|one, other| (other.latest_ms, &other.batch).cmp(&(one.latest_ms, &one.batch)));
         Ok(views)
     }

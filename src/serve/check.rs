@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::held::{Budget, Full, Held, Holding, Share};
 use super::table::{TABLE_BYTES_MAX, TableView, table_of};
 use super::unpacked::Unpacked;
-use crate::job::{Batch, JobId};
+use crate::job::{Batch, Fingerprint, JobId};
 use crate::ledger::LedgerError;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::manifest::{
@@ -59,12 +60,28 @@ pub(super) struct Checked {
     pub(super) report: CheckReport,
     /// The rows, if there is nothing wrong with any and they are to be issued.
     pub(super) held: Option<Held>,
+    /// SHA-256 of the file as it came, in hexadecimal.
+    pub(super) file: String,
     /// Which rows are known under other names.
     pub(super) recognition: Arc<Recognition>,
     /// Rows that are no jobs, whatever stands in the others.
     pub(super) unusable: u64,
     /// Some of it as a table, if that was asked for and it is small.
     pub(super) table: Option<TableView>,
+}
+
+impl Checked {
+    /// Rows that are jobs.
+    pub(super) fn rows(&self) -> u64 {
+        self.report.rows - self.unusable
+    }
+
+    /// Whether it can be issued: all of it, or what is right in it, if rows that are not may be left out.
+    pub(super) fn can_be_issued(&self, skips_invalid: bool) -> bool {
+        let Self { report, unusable, .. } = self;
+        report.problem_count == 0
+            || (skips_invalid && (1..report.rows).contains(unusable) && report.invalid_rows == *unusable)
+    }
 }
 
 /// Why an upload could not be read to its end.
@@ -99,6 +116,7 @@ struct Shared {
     /// Bytes after which it is held no longer.
     held_left: usize,
     stopped: Option<Stopped>,
+    file: Sha256,
 }
 
 /// The pieces as the csv reader's source.
@@ -120,7 +138,10 @@ impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.ended {
             match self.pieces.blocking_recv() {
-                Some(Piece::Bytes(bytes)) => self.piece = bytes,
+                Some(Piece::Bytes(bytes)) => {
+                    self.shared.borrow_mut().file.update(&bytes);
+                    self.piece = bytes;
+                }
                 Some(Piece::End) => self.ended = true,
                 None => return Err(self.stop(Stopped::CutOff)),
             }
@@ -169,7 +190,7 @@ pub(super) fn check(
         Purpose::Check { table: 0 } => (None, 0),
         Purpose::Check { .. } => (Some(Holding::begin(budget)?), TABLE_BYTES_MAX),
     };
-    let shared = Rc::new(RefCell::new(Shared { holding, held_left, stopped: None }));
+    let shared = Rc::new(RefCell::new(Shared { holding, held_left, ..Shared::default() }));
     let source = Source { pieces, piece: Bytes::new(), ended: false, shared: shared.clone() };
     let mut share = budget.share();
     let unpacked = Unpacked::begin(source, &mut share, &mut reading);
@@ -195,7 +216,27 @@ pub(super) fn check(
         Purpose::Check { table } => held.take().and_then(|held| table_of(held, &report, table)),
         Purpose::Issue { .. } | Purpose::Look => None,
     };
-    Ok(Checked { report, held, recognition: Arc::new(recognition), unusable, table })
+    let file = Fingerprint(shared.borrow().file.clone().finalize().into()).to_hex();
+    Ok(Checked { report, held, file, recognition: Arc::new(recognition), unusable, table })
+}
+
+/// Checks rows again that are held, as if they had just come.
+pub(super) fn again(
+    held: &Held,
+    batch: &Batch,
+    mut recogniser: Recogniser,
+    budget: &Arc<Budget>,
+    (rows_max, file): (u64, String),
+) -> Result<Checked, Stopped> {
+    let shared = RefCell::new(Shared::default());
+    let mut share = budget.share();
+    let limits = Limits { rows_max, is_whole: false };
+    let source = held.look();
+    let verdict =
+        rows(source, &held.reading, Some(batch), Some(&mut recogniser), &shared, &mut share, limits);
+    let (report, unusable) = verdict?;
+    let recognition = Arc::new(recogniser.finish()?);
+    Ok(Checked { report, held: None, file, recognition, unusable, table: None })
 }
 
 /// What keeps an upload's rows from being read on, or held.

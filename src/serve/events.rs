@@ -12,8 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::ToSchema;
 
 use super::Server;
+use super::access::Caller;
 use super::problem::Problem;
-use super::view::{BatchView, State};
+use super::view::BatchView;
 
 /// Least time between two events of a stream: as fast as people read.
 const EVENTS_EVERY: Duration = Duration::from_millis(500);
@@ -45,19 +46,22 @@ struct Stream {
     changes: Option<watch::Receiver<u64>>,
     sent: u64,
     last: bool,
+    caller: Caller,
     _place: OwnedSemaphorePermit,
 }
 
-/// Streams the batch's views: one at once, and one after each change until it has ended.
+/// Streams the batch's views: one at once, and one after each change until it has ended, or the caller's token opens it no
+/// more.
 pub(super) async fn follow(
     server: &Server,
     name: String,
-    place: OwnedSemaphorePermit,
+    (caller, place): (Caller, OwnedSemaphorePermit),
 ) -> Result<Response, Problem> {
     // A batch that does not exist is told before the stream begins.
     server.batches.view(server, &name).await?;
-    let changes = server.batches.get(&name).map(|batch| batch.watch());
-    let stream = Stream { server: server.clone(), name, changes, sent: 0, last: false, _place: place };
+    let changes = server.batches.watch(&name);
+    let stream =
+        Stream { server: server.clone(), name, changes, sent: 0, last: false, caller, _place: place };
     let events = Sse::new(unfold(stream, next));
     Ok(events.keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
@@ -67,19 +71,19 @@ async fn next(mut stream: Stream) -> Option<(Result<Event, Infallible>, Stream)>
         return None;
     }
     if stream.sent > 0 {
-        let stopping = stream.server.stopping.clone();
+        let (server, caller) = (stream.server.clone(), stream.caller.clone());
         tokio::select! {
             () = stream.changed() => {}
-            () = stopping.cancelled() => return None,
+            () = server.stopping.cancelled() => return None,
+            () = server.turned_away(&caller) => return None,
         }
     }
-    if let Some(changes) = &mut stream.changes {
-        changes.borrow_and_update();
-    }
+    // A batch that waited has become one that is under way: changes from before this view are in it.
+    stream.changes = stream.server.batches.watch(&stream.name);
     let Stream { server, name, .. } = &stream;
     let under_way = server.batches.get(name).is_some_and(|batch| batch.is_under_way());
     let view = server.batches.view(server, name).await.ok()?;
-    stream.last = !under_way && view.state != State::Open;
+    stream.last = !under_way && !view.state.may_go_on();
     stream.sent += 1;
     let event = event_of(&view, stream.sent, stream.last)?;
     Some((Ok(event), stream))
@@ -94,8 +98,6 @@ impl Stream {
             }
             None => {
                 tokio::time::sleep(LOOK_EVERY).await;
-                // A manifest of this name may have been uploaded meanwhile.
-                self.changes = self.server.batches.get(&self.name).map(|batch| batch.watch());
             }
         }
     }

@@ -176,11 +176,62 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Bytes of memory that they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.compressed.len()).sum()
+    }
+
+    /// Reads them, and keeps them.
+    #[must_use]
+    pub(super) fn look(&self) -> HeldLook<'_> {
+        HeldLook { blocks: self.blocks.iter(), open: Zeroizing::new(Vec::with_capacity(BLOCK_BYTES)), at: 0 }
+    }
+
     /// Reads them, giving back each block's memory as it is passed.
     #[must_use]
     pub(super) fn into_reader(self) -> HeldReader {
         HeldReader { blocks: self.blocks, open: Zeroizing::new(Vec::with_capacity(BLOCK_BYTES)), at: 0 }
     }
+}
+
+impl Block {
+    /// Its bytes, in the place of those of the block before.
+    fn open(&self, open: &mut Zeroizing<Vec<u8>>) -> io::Result<()> {
+        let status = Decompress::new(false)
+            .decompress_vec(&self.compressed, open, FlushDecompress::Finish)
+            .map_err(io::Error::other)?;
+        if status != Status::StreamEnd || open.len() != self.bytes {
+            return Err(io::Error::other("a held block is not whole"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads what is held, and keeps it.
+pub(super) struct HeldLook<'h> {
+    blocks: std::collections::vec_deque::Iter<'h, Block>,
+    open: Zeroizing<Vec<u8>>,
+    at: usize,
+}
+
+impl Read for HeldLook<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.open.len() {
+            zeroize::Zeroize::zeroize(&mut *self.open);
+            self.at = 0;
+            let Some(block) = self.blocks.next() else { return Ok(0) };
+            block.open(&mut self.open)?;
+        }
+        Ok(copied(&self.open, &mut self.at, buffer))
+    }
+}
+
+/// Copies what there is room for, from that place on.
+fn copied(open: &[u8], at: &mut usize, buffer: &mut [u8]) -> usize {
+    let length = buffer.len().min(open.len() - *at);
+    buffer[..length].copy_from_slice(&open[*at..*at + length]);
+    *at += length;
+    length
 }
 
 /// Reads what was held, once.
@@ -196,17 +247,9 @@ impl Read for HeldReader {
             zeroize::Zeroize::zeroize(&mut *self.open);
             self.at = 0;
             let Some(block) = self.blocks.pop_front() else { return Ok(0) };
-            let status = Decompress::new(false)
-                .decompress_vec(&block.compressed, &mut self.open, FlushDecompress::Finish)
-                .map_err(io::Error::other)?;
-            if status != Status::StreamEnd || self.open.len() != block.bytes {
-                return Err(io::Error::other("a held block is not whole"));
-            }
+            block.open(&mut self.open)?;
         }
-        let length = buffer.len().min(self.open.len() - self.at);
-        buffer[..length].copy_from_slice(&self.open[self.at..self.at + length]);
-        self.at += length;
-        Ok(length)
+        Ok(copied(&self.open, &mut self.at, buffer))
     }
 }
 
@@ -230,6 +273,9 @@ mod tests {
             bytes.chunks(1000).for_each(|chunk| holding.add(chunk).unwrap());
             let held = holding.finish(Reading::default()).unwrap();
             assert!(budget.used() >= length && budget.used() <= length + length / 16 + 64);
+            let mut looked_at = Vec::new();
+            held.look().read_to_end(&mut looked_at).unwrap();
+            assert!(looked_at == bytes && budget.used() >= held.bytes());
             let mut read = Vec::new();
             held.into_reader().read_to_end(&mut read).unwrap();
             assert!(read == bytes);

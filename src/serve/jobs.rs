@@ -16,6 +16,8 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::Server;
+use super::access::Caller;
+use super::audit::{About, Action};
 use super::limits::{JOB_BYTES_MAX, JOBS_MAX};
 use super::problem::{Kind, Problem, Wrong};
 use super::results::{EndView, OutcomeWord, RowView};
@@ -106,7 +108,7 @@ pub(super) enum Sent {
 }
 
 /// Takes a job in.
-pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Problem> {
+pub(super) async fn submit(server: &Server, caller: &Caller, request: Request) -> Result<Sent, Problem> {
     let job = decode(&read(server, request, "job", JOB_BYTES_MAX).await?, server.parts.account.as_deref())?;
     server.ready()?;
     let different = || {
@@ -139,6 +141,8 @@ pub(super) async fn submit(server: &Server, request: Request) -> Result<Sent, Pr
         };
     }
     let under_way = UnderWay { server: server.clone(), id: job.id.clone() };
+    let about = About { batch: Some(job.batch.to_string()), ..About::job(job.id.as_str()) };
+    server.record(caller, Action::JobSent, about).await?;
     server.parts.intake.take(server, job, under_way).await?;
     Ok(Sent::Accepted(view))
 }

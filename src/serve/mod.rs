@@ -7,11 +7,13 @@
 
 pub mod access;
 mod api;
+mod audit;
 mod batch;
 mod batches;
 mod check;
 mod columns;
 mod connection;
+mod download;
 mod events;
 mod extract;
 mod following;
@@ -24,17 +26,20 @@ mod limits;
 mod openapi;
 mod page;
 mod patience;
+mod pending;
 mod pin_limits;
 pub mod pin_page;
 mod pin_view;
 mod pin_waiting;
 mod pins;
+mod plan;
 mod problem;
 mod publish;
 mod refused;
 mod results;
 mod run;
 mod table;
+pub mod tokens;
 mod unpacked;
 mod upload;
 mod view;
@@ -42,6 +47,7 @@ mod view;
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -56,19 +62,23 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 
 use crate::clock::Clock;
-use crate::config::{HttpConfig, PinPageConfig};
+use crate::config::{ApprovalConfig, HttpConfig, PinConfig, PinPageConfig};
 use crate::ledger::{Ledger, Scope};
+use crate::manifest::recognise::Recognition;
 use crate::metrics::exporter::Exporter;
-use access::{Tokens, of_this_page};
+use access::{Caller, of_this_page};
+use audit::{About, Action};
+use batch::Batch;
 use batches::Registry;
 use connection::Peer;
-use held::Budget;
+use held::{Budget, Held};
 use intake::Intake;
 use jobs::Jobs;
 use key_relay::KeyRelay;
 use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
 use pin_limits::PinLimits;
 use problem::{Kind, Problem};
+use tokens::{Reread, Tokens};
 
 /// What a server is made of.
 pub struct Parts {
@@ -84,6 +94,10 @@ pub struct Parts {
     pub mode: &'static str,
     /// The connected account that cards are made for, if there is one.
     pub account: Option<String>,
+    /// `[approval]`
+    pub approval: ApprovalConfig,
+    /// `[pin]`
+    pub pin: PinConfig,
     /// `[pin_page]`
     pub pin_page: PinPageConfig,
     /// What is recorded of all this.
@@ -146,6 +160,7 @@ impl Server {
     /// Serves until [`Self::stop`], and then until everything under way has ended.
     pub async fn run(&self, listener: TcpListener) {
         self.parts.intake.begin(self);
+        self.tasks.spawn(self.clone().watch_tokens());
         self.tasks.spawn(pin_waiting::count(self.clone()));
         self.tasks.spawn(pin_waiting::settle(self.clone()));
         connection::serve(listener, self.router(), self.limits, self.stopping.clone()).await;
@@ -160,14 +175,44 @@ impl Server {
     }
 
     /// Reads the file of tokens anew. If it cannot be used, those that are known stay.
-    pub fn reload_tokens(&self) {
-        let Some(file) = &self.parts.config.tokens_file else {
-            tracing::info!("SIGHUP: there is no http.tokens_file to read anew; going on");
+    pub async fn reload_tokens(&self, why: &'static str) {
+        let Some(file) = self.parts.config.tokens_file.clone() else {
+            tracing::info!("{why}: there is no http.tokens_file to read anew; going on");
             return;
         };
-        match self.parts.tokens.read_anew(file) {
-            Ok(tokens) => tracing::info!(tokens, "SIGHUP: http.tokens_file was read anew"),
-            Err(error) => tracing::error!(%error, "SIGHUP: the tokens stay as they were"),
+        let server = self.clone();
+        let reading = tokio::task::spawn_blocking(move || server.parts.tokens.read_anew(&file));
+        match reading.await {
+            Ok(Ok(Reread { tokens, added, removed })) => {
+                tracing::info!(tokens, added, removed, "{why}: http.tokens_file was read anew");
+                let detail =
+                    Some(format!("{tokens} tokens: {added} added or changed, {removed} removed ({why})"));
+                let about = About { detail, ..About::default() };
+                // They are in use already: what cannot be told in the audit log stands in this one.
+                if self.record(&Caller::THIS_SERVER, Action::TokensRead, about).await.is_err() {
+                    tracing::error!("that the tokens were read anew does not stand in the audit log");
+                }
+            }
+            Ok(Err(error)) => tracing::error!(%error, "{why}: the tokens stay as they were"),
+            Err(error) => tracing::error!(%error, "{why}: a bug; the tokens stay as they were"),
+        }
+    }
+
+    /// Reads the file of tokens anew whenever it has changed.
+    async fn watch_tokens(self) {
+        /// So soon a token that was taken out opens nothing any more.
+        const LOOK_EVERY: Duration = Duration::from_secs(2);
+        let Some(file) = self.parts.config.tokens_file.clone() else { return };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.stopping.cancelled() => return,
+            }
+            let (server, file) = (self.clone(), file.clone());
+            let looking = tokio::task::spawn_blocking(move || server.parts.tokens.is_changed(&file));
+            if looking.await.unwrap_or(false) {
+                self.reload_tokens("the file changed").await;
+            }
         }
     }
 
@@ -188,6 +233,14 @@ impl Server {
             .layer(CatchPanicLayer::custom(panicked))
             .layer(from_fn_with_state(self.clone(), guard));
         crate::trace::serving(router).with_state(self.clone())
+    }
+
+    /// A batch goes on its way.
+    fn go(&self, batch: Arc<Batch>, held: Held, recognition: Arc<Recognition>) {
+        tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
+        let server = self.clone();
+        self.tasks
+            .spawn(async move { server.clone().parts.intake.run(server, batch, held, recognition).await });
     }
 
     /// Whether work is taken.

@@ -22,6 +22,7 @@ use super::problem::{Problem, Wrong};
         (name = "batches", description = "Manifests and what became of their rows"),
         (name = "jobs", description = "Jobs that are sent one by one"),
         (name = "pins", description = "PINs that cardholders choose or look at, and the links for that"),
+        (name = "audit", description = "Who did what"),
         (name = "server", description = "The server itself"),
     ),
     modifiers(&Tokens),
@@ -35,8 +36,8 @@ impl Modify for Tokens {
         let token = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .description(Some(
-                "A token with the role that the endpoint names: read, submit, operate or pin. None is needed where none \
-                 is configured; then only the server's own machine is served.",
+                "A token with the role that the endpoint names: read, submit, operate, approve or pin. None is needed \
+                 where none is configured; then only the server's own machine is served.",
             ))
             .build();
         let components = document.components.get_or_insert_default();

@@ -8,7 +8,8 @@ use tokio::sync::oneshot::Sender;
 use utoipa::ToSchema;
 
 use super::Server;
-use super::access::Role;
+use super::access::{Caller, Role};
+use super::audit::{About, Action};
 use super::pins::{LinkText, WAITS_FOR, unsaid, unusable};
 use super::problem::{Kind, Problem};
 use crate::line::EphemeralKey;
@@ -50,9 +51,10 @@ pub(super) async fn key(
     if body.nonce.is_empty() || body.nonce.len() > 5000 {
         return Err(Problem::new(Kind::BadRequest, "`nonce` is what Stripe.js made for this card"));
     }
+    let mut caller = Caller::CARDHOLDER;
     let usable = match &body.link {
         None => {
-            server.parts.tokens.allow(headers, Role::Pin)?;
+            caller = server.allow(headers, &[Role::Pin])?;
             None
         }
         Some(link) => {
@@ -68,14 +70,14 @@ pub(super) async fn key(
     let (tell, told) = tokio::sync::oneshot::channel();
     let (server_of_task, card, nonce) = (server.clone(), card.to_owned(), body.nonce);
     // On a task of its own: a page that is closed leaves no link used for nothing.
-    server.tasks.spawn(async move { make(&server_of_task, card, &nonce, usable, tell).await });
+    server.tasks.spawn(async move { make(&server_of_task, (card, caller), &nonce, usable, tell).await });
     told.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
 }
 
 /// Uses the link if there is one, and makes the key. A link by which nobody was shown anything is given back.
 async fn make(
     server: &Server,
-    card: String,
+    (card, caller): (String, Caller),
     nonce: &str,
     usable: Option<Usable>,
     tell: Sender<Result<KeyView, Problem>>,
@@ -96,7 +98,12 @@ async fn make(
     let (answer, is_used) = match key
         .unwrap_or_else(|_| EphemeralKey::NotNow("Stripe does not answer in time".into()))
     {
-        EphemeralKey::Made(secret) => (Ok(KeyView { ephemeral_key_secret: secret, card }), true),
+        // Whoever sees it stands in the audit log before.
+        EphemeralKey::Made(secret) => match server.record(&caller, Action::PinShown, About::job(&card)).await
+        {
+            Ok(()) => (Ok(KeyView { ephemeral_key_secret: secret, card }), true),
+            Err(problem) => (Err(problem), false),
+        },
         EphemeralKey::Refused(reason) => {
             tracing::warn!(reason, "Stripe makes no key to show this card");
             // A nonce that was used, or a card that is not there: the link shows nothing any more.

@@ -23,8 +23,12 @@ pub(super) enum Kind {
     BadRequest,
     /// No token, or not a valid one.
     Unauthorized,
-    /// The token lacks the role.
+    /// The token lacks the role, or is for another account.
     Forbidden,
+    /// Whoever uploaded a batch may not approve it.
+    OwnApproval,
+    /// A second look is required, which this cannot have.
+    ApprovalRequired,
     /// The request comes from another site's page, or by a name that is not this machine's.
     CrossSite,
     /// There is no such thing.
@@ -45,6 +49,8 @@ pub(super) enum Kind {
     UnsupportedMediaType,
     /// The manifest has invalid rows, or is none.
     InvalidManifest,
+    /// PINs would be too old when they are used.
+    PinsTooOld,
     /// The job is invalid.
     InvalidJob,
     /// A cardholder's link is unknown, used, revoked or expired.
@@ -76,7 +82,9 @@ impl Kind {
         match self {
             Self::BadRequest => (Http::BAD_REQUEST, "bad_request", "The request is not understood"),
             Self::Unauthorized => (Http::UNAUTHORIZED, "unauthorized", "A valid token is needed"),
-            Self::Forbidden => (Http::FORBIDDEN, "forbidden", "The token lacks the role"),
+            Self::Forbidden => (Http::FORBIDDEN, "forbidden", "The token does not allow it"),
+            Self::OwnApproval => (Http::FORBIDDEN, "own_approval", "Somebody else must approve it"),
+            Self::ApprovalRequired => (Http::FORBIDDEN, "approval_required", "A second look is required"),
             Self::CrossSite => (Http::FORBIDDEN, "cross_site", "Not from this page"),
             Self::NotFound => (Http::NOT_FOUND, "not_found", "There is no such thing"),
             Self::MethodNotAllowed => {
@@ -95,6 +103,7 @@ impl Kind {
             Self::InvalidManifest => {
                 (Http::UNPROCESSABLE_ENTITY, "invalid_manifest", "The manifest is invalid")
             }
+            Self::PinsTooOld => (Http::UNPROCESSABLE_ENTITY, "pins_too_old", "PINs would be too old by then"),
             Self::InvalidJob => (Http::UNPROCESSABLE_ENTITY, "invalid_job", "The job is invalid"),
             Self::LinkUnusable => (Http::NOT_FOUND, "link_unusable", "This link cannot be used"),
             Self::StaleKey => (Http::CONFLICT, "stale_key", "The PIN is encrypted under an old key"),
@@ -253,6 +262,21 @@ impl Problem {
             table: None,
             retry_after: None,
         }
+    }
+
+    /// What is wrong, in words.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Whether the same may go well in a while.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self.kind, Kind::Busy | Kind::Unavailable | Kind::NotNow | Kind::TooLarge)
+    }
+
+    /// Its kind in a word.
+    pub(super) fn code(&self) -> &'static str {
+        self.kind.parts().1
     }
 
     /// With the seconds after which it may be tried again.

@@ -1,17 +1,14 @@
 //! A batch's rows from the ledger: page by page as JSON, or all of them as CSV.
 
-use axum::body::Body;
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Server;
+use super::download::{self, Pages};
 use super::problem::{Kind as Wrong, Problem};
 use crate::job::{self, JobId};
 use crate::ledger::{Kind, Only, Row};
@@ -234,13 +231,6 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
     Ok(RowsView { rows, next })
 }
 
-/// A piece of a download.
-enum Page {
-    Rows(Bytes),
-    /// It is whole: a download that ends without this was cut off.
-    End,
-}
-
 /// All rows as CSV, read while they are sent.
 pub(super) fn csv(
     server: &Server,
@@ -248,27 +238,6 @@ pub(super) fn csv(
     outcome: Option<Ends>,
     place: OwnedSemaphorePermit,
 ) -> Response {
-    let (pages, incoming) = mpsc::channel(1);
-    let (server, name) = (server.clone(), batch.clone());
-    tokio::spawn(async move {
-        let _place = place;
-        if let Err(reason) = send_pages(&server, &name, outcome, &pages).await {
-            // Without the end the client is not to take what it has for the whole: its connection is cut.
-            tracing::warn!(batch = %name, reason, "a download was cut off");
-        }
-    });
-    let pages = stream::unfold(Some(incoming), |incoming| async move {
-        let mut incoming: mpsc::Receiver<Page> = incoming?;
-        match incoming.recv().await {
-            Some(Page::Rows(rows)) => Some((Ok(rows), Some(incoming))),
-            Some(Page::End) => None,
-            None => Some((Err(std::io::Error::other("cut off")), None)),
-        }
-    });
-    let mut response = Body::from_stream(pages).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
-    let name = percent_encoding::utf8_percent_encode(batch.as_str(), percent_encoding::NON_ALPHANUMERIC);
     let ending = match outcome {
         None => "results.csv",
         Some(Ends::Issued) => "issued.csv",
@@ -276,35 +245,31 @@ pub(super) fn csv(
         Some(Ends::Unresolved) => "unresolved.csv",
         Some(Ends::AwaitingPin) => "awaiting-pin.csv",
     };
-    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}.{ending}")) {
-        headers.insert(header::CONTENT_DISPOSITION, value);
-    }
-    response
+    let batch = batch.clone();
+    let name = format!("{batch}.{ending}");
+    download::csv(server, &name, place, async move |server, pages| {
+        send_pages(&server, &batch, outcome, &pages).await.map(|()| pages)
+    })
 }
 
 async fn send_pages(
     server: &Server,
     batch: &job::Batch,
     outcome: Option<Ends>,
-    pages: &mpsc::Sender<Page>,
+    to: &Pages,
 ) -> Result<(), String> {
-    let idle_max = server.limits.idle_max;
-    let send = async |page: Page| {
-        let sent = pages.send_timeout(page, idle_max).await;
-        sent.map_err(|_| "the client takes nothing any more".to_owned())
-    };
     let text = |error: std::io::Error| error.to_string();
-    send(Page::Rows(results::record(&results::COLUMNS).map_err(text)?.into())).await?;
+    to.send(results::record(&results::COLUMNS).map_err(text)?).await?;
     let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
     let mut pages = server.parts.views.pages(server.scope(), batch, only);
     while let Some(rows) = pages.next().await.map_err(|error| error.to_string())? {
-        let mut page = Vec::new();
+        let mut lines = Vec::new();
         for row in &rows {
             let ended = row.ended();
             let line = Line::of_row(row, &ended);
-            page.extend(results::record(&line.cells()).map_err(text)?);
+            lines.extend(results::record(&line.cells()).map_err(text)?);
         }
-        send(Page::Rows(page.into())).await?;
+        to.send(lines).await?;
     }
-    send(Page::End).await
+    Ok(())
 }

@@ -19,6 +19,8 @@ use super::check::{Checked, Piece, Purpose, Stopped, check};
 use super::columns;
 use super::limits::{LINGER, PIECES_WAITING};
 use super::problem::{Kind, Problem};
+use crate::clock::Time;
+use crate::intake::start::start_of;
 use crate::job::Batch;
 use crate::manifest::batch::SecondCards;
 use crate::manifest::columns::ColumnMap;
@@ -66,6 +68,9 @@ pub(super) struct UploadQuery {
     /// small. For the page on which it is mended; no cell that may hold a PIN is in it.
     #[param(maximum = 500)]
     pub(super) table: Option<usize>,
+    /// When it is to start, within 7 days; without it, at once. If it must be approved, once that is done, too.
+    #[param(example = "2026-12-01T05:00Z")]
+    pub(super) start: Option<String>,
 }
 
 /// What a form says of its file, in fields before it.
@@ -131,6 +136,12 @@ impl UploadQuery {
         };
         let edits = fields.edits.as_deref().map(Edits::parse).transpose().map_err(bad)?.map(Arc::new);
         Ok(Reading { delimiter: delimiter.transpose()?, sheet: self.sheet.clone(), columns, edits })
+    }
+
+    /// When it is to start.
+    pub(super) fn start(&self, now: Time) -> Result<Option<Time>, Problem> {
+        let start = self.start.as_deref().map(|text| start_of(text, now)).transpose();
+        start.map_err(|wrong| Problem::new(Kind::BadRequest, format!("`start`: {wrong}")))
     }
 
     /// Whether rows that are known under other names are to be issued again.
@@ -258,7 +269,6 @@ fn cut_off() -> Problem {
 struct Checking {
     pieces: mpsc::Sender<Piece>,
     verdict: tokio::task::JoinHandle<Result<Checked, Stopped>>,
-    rows_max: u64,
 }
 
 impl Checking {
@@ -279,7 +289,7 @@ impl Checking {
         let checking =
             move || check(incoming, batch.as_ref(), purpose, recogniser, &budget, (rows_max, reading));
         let verdict = tokio::task::spawn_blocking(checking);
-        Ok(Self { pieces, verdict, rows_max })
+        Ok(Self { pieces, verdict })
     }
 
     /// False if the check wants no more.
@@ -288,24 +298,35 @@ impl Checking {
     }
 
     /// What came of it, once the upload is whole.
-    async fn verdict(self) -> Result<Checked, Problem> {
-        let Self { pieces, verdict, rows_max } = self;
+    async fn verdict(self, server: &Server) -> Result<Checked, Problem> {
+        let Self { pieces, verdict } = self;
         let _ = pieces.send(Piece::End).await;
         drop(pieces);
         let verdict = verdict.await.map_err(|error| {
             tracing::error!(%error, "a check failed");
             Problem::new(Kind::Internal, "the check failed; nothing was issued")
         })?;
-        verdict.map_err(|stopped| match stopped {
+        verdict.map_err(|stopped| server.problem_of(stopped))
+    }
+}
+
+impl Server {
+    /// Why an upload could not be read to its end, for its sender.
+    pub(super) fn problem_of(&self, stopped: Stopped) -> Problem {
+        match stopped {
             Stopped::CutOff => cut_off(),
             Stopped::TooManyRows(_) => {
+                let rows_max = self.limits.rows_max;
                 Problem::new(Kind::TooLarge, format!("an upload has at most {rows_max} rows; split it"))
             }
-            Stopped::Full => Problem::new(Kind::TooLarge, stopped.to_string()),
+            Stopped::Full => {
+                let waiting = self.batches.waiting_words();
+                Problem::new(Kind::TooLarge, format!("{stopped}{}", waiting.unwrap_or_default()))
+            }
             Stopped::NoTable(reason) => Problem::new(Kind::InvalidManifest, reason),
             Stopped::NoManifest(error) => Problem::new(Kind::InvalidManifest, without_path(&error)),
             Stopped::Ledger(error) => Problem::from(error),
-        })
+        }
     }
 }
 
@@ -328,7 +349,7 @@ async fn receive_body(
             break;
         }
     }
-    let checked = checking.verdict().await?;
+    let checked = checking.verdict(server).await?;
     all_or_nothing(checked, query, purpose)
 }
 
@@ -367,7 +388,7 @@ async fn receive_form(
         drop(field);
         // To the form's end, so that the connection can be used again.
         while let Ok(Ok(Some(_))) = tokio::time::timeout(limits.idle_max, form.next_field()).await {}
-        let checked = checking.verdict().await?;
+        let checked = checking.verdict(server).await?;
         return Ok(Upload { batch, checked: all_or_nothing(checked, query, purpose)? });
     }
 }
@@ -379,14 +400,10 @@ fn malformed(_: MultipartError) -> Problem {
 fn all_or_nothing(checked: Checked, query: &UploadQuery, purpose: Purpose) -> Result<Checked, Problem> {
     let report: &CheckReport = &checked.report;
     let strict = query.strict == Some(true);
-    let unusable = checked.unusable;
-    let is_left_out = query.skip_invalid == Some(true)
-        && (1..report.rows).contains(&unusable)
-        && report.invalid_rows == unusable;
     if purpose == Purpose::Look {
         return Ok(checked);
     }
-    if (report.problem_count > 0 && !is_left_out) || (strict && report.warning_count > 0) {
+    if !checked.can_be_issued(query.skip_invalid == Some(true)) || (strict && report.warning_count > 0) {
         Err(Problem::of_report(checked.report).with_table(checked.table))
     } else {
         Ok(checked)

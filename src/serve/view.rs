@@ -1,16 +1,21 @@
 //! A batch as clients see it, wherever its counts come from.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::history::History;
+use super::pending::HeldView;
 use crate::clock::Time;
 use crate::ledger::BatchCounts;
 
 /// How a batch stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {
+    /// It was checked, and is issued once somebody else has approved it.
+    AwaitingApproval,
+    /// It was checked, and is issued from its start on.
+    Scheduled,
     /// Its rows are being issued.
     Running,
     /// No further row begins until it is resumed.
@@ -23,8 +28,19 @@ pub(super) enum State {
     Finished,
     /// It was cut off, or some rows' end is not known. Upload the same file again to finish it.
     Interrupted,
+    /// Somebody rejected it: nothing of the upload was issued.
+    Rejected,
+    /// It waited for too long for its approval or start: nothing of the upload was issued. Upload the file again.
+    Expired,
     /// Jobs that were sent one by one; it has no end.
     Open,
+}
+
+impl State {
+    /// Whether a batch that is not under way may change by itself all the same.
+    pub(super) fn may_go_on(self) -> bool {
+        matches!(self, Self::AwaitingApproval | Self::Scheduled | Self::Open)
+    }
 }
 
 /// A batch as clients see it.
@@ -34,7 +50,7 @@ pub(super) struct BatchView {
     pub(super) batch: String,
     /// How it stands.
     pub(super) state: State,
-    /// Why it was interrupted, if this server knows.
+    /// Why it was interrupted, rejected or dropped, if this server knows.
     pub(super) reason: Option<String>,
     /// Rows of its manifests, each counted once; null for jobs that were sent one by one.
     pub(super) rows: Option<u64>,
@@ -73,6 +89,8 @@ pub(super) struct BatchView {
     pub(super) latest_ms: Option<i64>,
     /// How it went over time; null if this server did not receive it.
     pub(super) history: Option<History>,
+    /// What waits for its approval or start; null if nothing does, and in a list.
+    pub(super) held: Option<Box<HeldView>>,
 }
 
 /// Seconds for so many rows: at the rate they go at, or at the pace while none has ended yet.
@@ -92,26 +110,44 @@ pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
         Some(_) => State::Interrupted,
     };
     BatchView {
-        batch,
-        state,
-        reason: None,
         rows,
-        pins: None,
         issued,
         refused,
         unresolved,
         awaiting_pin,
         waiting: rows.unwrap_or(0).saturating_sub(issued + refused + unresolved + awaiting_pin),
-        recorded_before: 0,
-        known_before: None,
         noted,
-        retried: 0,
-        rate_per_second: 0.0,
-        pace_per_second,
-        eta_seconds: None,
-        oldest_pin_age_seconds: None,
-        began_ms: None,
         latest_ms: latest.map(Time::unix_ms),
-        history: None,
+        ..BatchView::nothing(&batch, state, pace_per_second)
+    }
+}
+
+impl BatchView {
+    /// A batch of which no more than this is known.
+    pub(super) fn nothing(batch: &str, state: State, pace_per_second: f64) -> Self {
+        Self {
+            batch: batch.to_owned(),
+            state,
+            reason: None,
+            rows: None,
+            pins: None,
+            issued: 0,
+            refused: 0,
+            unresolved: 0,
+            awaiting_pin: 0,
+            waiting: 0,
+            recorded_before: 0,
+            known_before: None,
+            noted: 0,
+            retried: 0,
+            rate_per_second: 0.0,
+            pace_per_second,
+            eta_seconds: None,
+            oldest_pin_age_seconds: None,
+            began_ms: None,
+            latest_ms: None,
+            history: None,
+            held: None,
+        }
     }
 }

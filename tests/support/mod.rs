@@ -17,6 +17,7 @@ pub mod secrets;
 pub mod serve;
 pub mod strict;
 pub mod time;
+pub mod tokens;
 pub mod verdict;
 
 use std::collections::BTreeMap;

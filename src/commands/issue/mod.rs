@@ -2,6 +2,7 @@
 
 mod carry;
 pub(crate) mod earlier;
+mod start;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
@@ -31,6 +33,7 @@ use crate::results::Results;
 use crate::stripe::Mode;
 use crate::tally::{Counts, Tally};
 use carry::{Carried, carry_all};
+use start::Start;
 
 /// Between two looks whether Stripe was ever reached, once it should have been.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -82,6 +85,9 @@ pub struct Args {
     /// How many cards the manifest cancels: that cannot be undone.
     #[arg(long, value_name = "N")]
     pub yes_cancel: Option<u64>,
+    /// Wait until then, within 7 days: a time with its offset, as 2026-12-01T05:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<String>,
     /// End at once if another process calls for this account, instead of waiting until it ends.
     #[arg(long)]
     pub no_wait: bool,
@@ -96,28 +102,37 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         config.pace.concurrency = concurrency;
     }
     let mut config = super::arguments::with_options(config, args.rate, args.ledger.as_deref())?;
+    let start = args.start.as_deref().map(Start::of).transpose()?;
     say(&format!("ledger: {}", place::shown(&config.ledger.url)));
     let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
     let manifest = super::manifest::open(&args.manifest, args.reading.reading()).await?;
     let options = CheckOptions { digest: true };
     let verb = Verb { infinitive: "issue", participle: "issued" };
-    let report = super::manifest::check(
-        &manifest,
-        options,
-        Leniency { skip_invalid: args.skip_invalid, strict: args.strict },
-        verb,
-    )
-    .await?;
+    let leniency = Leniency { skip_invalid: args.skip_invalid, strict: args.strict };
+    let mut report = super::manifest::check(&manifest, options, leniency, verb).await?;
     report.cancels_are_wanted(args.yes_cancel).map_err(|reason| {
         format!("{reason}; nothing was done. Pass --yes-cancel {} if that is meant", report.cancels)
     })?;
+    if let Some(start) = &start {
+        start.suits(&report, config.pin.max_age_seconds)?;
+    }
     let (access, sandbox) = connect(args.sandbox, &mut config, api_key).await?;
     if !confirm(&args, &config, access.mode(), &report)? {
         return Err("nothing was issued".into());
     }
+    let mut stopped = CancellationToken::new();
+    if let Some(start) = &start {
+        stopped = start.wait().await?;
+        if stopped.is_cancelled() {
+            say("stopped before its start; nothing was issued");
+            return Ok(Exit::Unfinished);
+        }
+        // Days may have gone by: what was well may be so no more.
+        report = super::manifest::check(&manifest, options, leniency, verb).await?;
+    }
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
     // However it ends, the ledger's file is left whole.
-    let ended = issue(&args, &config, access, &ledger, batch, manifest, &report).await;
+    let ended = issue((&args, stopped), &config, access, &ledger, batch, manifest, &report).await;
     ledger.close().await;
     if let Some(sandbox) = sandbox {
         sandbox.stop().await;
@@ -127,7 +142,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
 
 /// Issues what was checked, and writes the results.
 async fn issue(
-    args: &Args,
+    (args, was_stopped): (&Args, CancellationToken),
     config: &Config,
     access: Access,
     ledger: &Ledger,
@@ -160,6 +175,12 @@ async fn issue(
         stopped.stop();
         say("\nstopping: calls in flight are finished (again to stop at once)");
     }));
+    let stopping = line.clone();
+    tokio::spawn(async move {
+        // Told while it waited for its start, or since.
+        was_stopped.cancelled().await;
+        stopping.stop();
+    });
     // From here on, what the ledger says is changed by nobody else.
     let Some(lease) = hold_lease(&line, args).await? else { return Ok(Exit::Unfinished) };
     let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };

@@ -7,23 +7,26 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
-use super::locate;
+use super::{body_of, locate, place};
 use crate::job::Batch;
 use crate::line::gate::Standing;
 use crate::manifest::batch::issued_as;
-use crate::serve::access::{Operate, Read, Submit};
+use crate::serve::access::{Approve, Caller, Operate, Read, Submit};
+use crate::serve::audit::{About, Action};
 use crate::serve::batch::Batch as UnderWay;
-use crate::serve::batches::{Begun, no_batch};
+use crate::serve::batches::{Beginning, Begun, no_batch};
 use crate::serve::check::{Checked, Purpose};
 use crate::serve::extract::{Path, Query};
-use crate::serve::problem::{Kind, Problem, Wrong};
+use crate::serve::pending::hold::Arrived;
+use crate::serve::pending::release;
+use crate::serve::plan::PlanView;
+use crate::serve::problem::{Kind, Problem};
 use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView};
 use crate::serve::table::{TABLE_ROWS_MAX, TableView};
-use crate::serve::upload::{UploadQuery, receive};
-use crate::serve::view::{BatchView, eta};
+use crate::serve::upload::{Upload, UploadQuery, receive};
+use crate::serve::view::{BatchView, State as Stands};
 use crate::serve::{Server, events, refused};
 
 /// Batches of one answer, and how many if nothing is said.
@@ -47,33 +50,11 @@ pub(super) struct UploadForm {
 /// What a check found, where nothing is wrong.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct CheckView {
-    /// Data rows.
-    pub(super) rows: u64,
-    /// Those with a PIN.
-    pub(super) pins: u64,
-    /// Physical cards.
-    pub(super) physical: u64,
-    /// Virtual cards.
-    pub(super) r#virtual: u64,
-    /// Changes of cards.
-    pub(super) changes: u64,
-    /// Those of them that cancel the card.
-    pub(super) cancels: u64,
-    /// Cardholders to be created, alone or before their cards.
-    pub(super) cardholders: u64,
-    /// Rows that were issued before under another name, if this upload has a name: they would keep those cards.
-    pub(super) known_before: u64,
-    /// Seconds that issuing them will take.
-    pub(super) eta_seconds: f64,
-    /// What whoever sends these rows should know, in sentences: that a replacement inherits no PIN, for instance.
-    pub(super) notes: Vec<String>,
-    /// Things that may be wrong with rows.
-    pub(super) warning_count: u64,
-    /// The first of them.
-    pub(super) warnings: Vec<Wrong>,
+    #[serde(flatten)]
+    plan: PlanView,
     /// Some of the upload as a table, if that was asked for and it is small.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) table: Option<TableView>,
+    table: Option<TableView>,
 }
 
 /// Batches, those last heard of first.
@@ -105,7 +86,7 @@ pub(super) struct ListQuery {
         (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
         (UploadForm = "multipart/form-data")), description = "The manifest: CSV or spreadsheet"),
     responses(
-        (status = 202, body = BatchView, description = "It was begun, or is under way already",
+        (status = 202, body = BatchView, description = "It was begun, or is under way already; or it waits for its approval or start",
             headers(("Location" = String, description = "The batch's address"))),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
         (status = 409, body = Problem, content_type = "application/problem+json",
@@ -117,16 +98,17 @@ pub(super) struct ListQuery {
     )
 )]
 pub(super) async fn begin_batch(
-    _: Submit,
+    Submit(caller): Submit,
     State(server): State<Server>,
     Query(query): Query<UploadQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
     server.ready()?;
+    let received = server.clock().moment();
+    let start = query.start(received.wall)?;
     let arrival = server.batches.arrival();
-    let upload =
-        receive(&server, &query, request, Purpose::Issue { skips_invalid: query.skip_invalid == Some(true) })
-            .await?;
+    let skips_invalid = query.skip_invalid == Some(true);
+    let upload = receive(&server, &query, request, Purpose::Issue { skips_invalid }).await?;
     let mut checked = upload.checked;
     let (Some(name), Some(held)) = (upload.batch, checked.held.take()) else {
         return Err(Problem::new(Kind::Internal, "the upload was checked but not held"));
@@ -144,17 +126,25 @@ pub(super) async fn begin_batch(
         let way_out = "Upload them under that name, or with second_cards=true if that is wanted";
         return Err(Problem::new(Kind::IssuedBefore, format!("{detail}. {way_out}")));
     }
-    let (batch, begun) = server.batches.begin(&server, name, &checked, query.second(), &arrival).await?;
-    drop(arrival);
-    if begun == Begun::Now {
-        tracing::info!(batch = %batch.name, rows = batch.rows(), "a batch begins");
-        let (server, batch) = (server.clone(), batch.clone());
-        let tasks = server.tasks.clone();
-        tasks.spawn(async move { server.clone().parts.intake.run(server, batch, held, recognition).await });
-    }
-    let view = batch.view(server.pace_per_second(), server.clock().now());
+    let second = query.second();
+    let (view, name) = if start.is_some() || server.parts.approval.required {
+        drop(arrival);
+        let arrived =
+            Arrived { name: name.clone(), checked, held, second, skips_invalid, start, by: caller, received };
+        let of_task = server.clone();
+        decided(&server, async move { of_task.batches.hold(&of_task, arrived).await }).await?;
+        (server.batches.view(&server, name.as_str()).await?, name)
+    } else {
+        let beginning = Beginning { name, second, by: &caller, action: Action::BatchBegun, released: None };
+        let (batch, begun) = server.batches.begin(&server, beginning, &checked, &arrival).await?;
+        drop(arrival);
+        if begun == Begun::Now {
+            server.go(batch.clone(), held, recognition);
+        }
+        (batch.view(server.pace_per_second(), server.clock().now()), batch.name.clone())
+    };
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
-    locate(&mut response, "/v1/batches/", batch.name.as_str());
+    locate(&mut response, "/v1/batches/", name.as_str());
     Ok(response)
 }
 
@@ -174,7 +164,7 @@ pub(super) async fn begin_batch(
     )
 )]
 pub(super) async fn check_manifest(
-    _: Submit,
+    Submit(caller): Submit,
     State(server): State<Server>,
     Query(query): Query<UploadQuery>,
     request: Request,
@@ -183,24 +173,26 @@ pub(super) async fn check_manifest(
     if table > TABLE_ROWS_MAX {
         return Err(Problem::new(Kind::BadRequest, format!("`table` is at most {TABLE_ROWS_MAX}")));
     }
-    let Checked { report, recognition, table, .. } =
-        receive(&server, &query, request, Purpose::Check { table }).await?.checked;
+    let received = receive(&server, &query, request, Purpose::Check { table }).await;
+    server.record(&caller, Action::ManifestChecked, checked_as(&query, &received)).await?;
+    let Checked { report, recognition, table, .. } = received?.checked;
     let known_before = recognition.len() as u64;
-    Ok(Json(CheckView {
-        rows: report.rows,
-        pins: report.pins,
-        physical: report.physical,
-        r#virtual: report.r#virtual,
-        changes: report.changes,
-        cancels: report.cancels,
-        cardholders: report.cardholders,
-        known_before,
-        eta_seconds: eta(report.calls().saturating_sub(known_before), 0.0, server.pace_per_second()),
-        notes: report.notes(),
-        warning_count: report.warning_count,
-        warnings: report.warnings.into_iter().map(Wrong::from).collect(),
-        table,
-    }))
+    let plan = PlanView::of(&report, known_before, server.pace_per_second(), usize::MAX);
+    Ok(Json(CheckView { plan, table }))
+}
+
+/// What the audit log has of a check.
+fn checked_as(query: &UploadQuery, received: &Result<Upload, Problem>) -> About {
+    let about = About { batch: query.name.clone(), ..About::default() };
+    match received {
+        Ok(Upload { batch, checked, .. }) => About {
+            batch: batch.as_ref().map(ToString::to_string),
+            rows: Some(checked.report.rows),
+            digest: Some(checked.file.clone()),
+            ..about
+        },
+        Err(problem) => About { detail: Some(format!("refused: {}", problem.code())), ..about },
+    }
 }
 
 /// List the batches, those last heard of first.
@@ -311,12 +303,12 @@ pub(super) async fn batch_rows(
         (status = 404, body = Problem, content_type = "application/problem+json"))
 )]
 pub(super) async fn batch_events(
-    _: Read,
+    Read(caller): Read,
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Response, Problem> {
     let place = place(&server.streams, "as many event streams as are allowed are open")?;
-    events::follow(&server, batch, place).await
+    events::follow(&server, batch, (caller, place)).await
 }
 
 /// Hold a batch back: what has begun ends, nothing else begins.
@@ -328,11 +320,11 @@ pub(super) async fn batch_events(
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended"))
 )]
 pub(super) async fn pause_batch(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
-    steer(&server, &batch, Standing::Shut).await
+    steer(&server, &caller, &batch, Standing::Shut).await
 }
 
 /// Let a paused batch go on.
@@ -344,11 +336,11 @@ pub(super) async fn pause_batch(
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended"))
 )]
 pub(super) async fn resume_batch(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
-    steer(&server, &batch, Standing::Open).await
+    steer(&server, &caller, &batch, Standing::Open).await
 }
 
 /// Call a batch off: what has begun ends, the rest is refused as `cancelled`. What is in RabbitMQ's queue already is the
@@ -362,31 +354,137 @@ pub(super) async fn resume_batch(
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It has ended, or a worker issues its jobs"))
 )]
 pub(super) async fn cancel_batch(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Json<BatchView>, Problem> {
+    if server.batches.pending(&batch).is_some_and(|pending| pending.waits()) {
+        let (of_task, name) = (server.clone(), batch.clone());
+        decided(&server, async move { release::cancel(&of_task, caller, &name).await }).await?;
+        return Ok(Json(server.batches.view(&server, &batch).await?));
+    }
     let under_way = under_way(&server, &batch).await?;
     if under_way.is_under_way() && under_way.is_all_queued() && !server.parts.intake.has_worker().await {
+        server.record(&caller, Action::BatchCancelled, About::batch(&batch)).await?;
         tracing::warn!(batch = %under_way.name, "a batch is let go: its jobs are in the queue, and there is no worker");
         under_way.unfollow();
         return Ok(Json(under_way.view(server.pace_per_second(), server.clock().now())));
     }
-    steer(&server, &batch, Standing::CalledOff).await
+    steer(&server, &caller, &batch, Standing::CalledOff).await
 }
 
-async fn steer(server: &Server, name: &str, standing: Standing) -> Result<Json<BatchView>, Problem> {
+/// What an approval names.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApproveBody {
+    /// The `held.digest` of the batch as it was looked at.
+    digest: String,
+}
+
+/// Approve a batch that waits: it begins, or waits for its start. Whoever uploaded it cannot. Of two who approve it at once the
+/// second is told who was first.
+#[utoipa::path(
+    post, path = "/v1/batches/{batch}/approve", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
+    request_body = ApproveBody, security(("token" = ["approve"])),
+    responses((status = 200, body = BatchView),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "own_approval: the token uploaded it"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
+        (status = 409, body = Problem, content_type = "application/problem+json",
+            description = "It waits no more, was replaced since it was looked at, or its rows were issued meanwhile under another name"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "A row that was well is so no more"))
+)]
+pub(super) async fn approve_batch(
+    Approve(caller): Approve,
+    State(server): State<Server>,
+    Path(batch): Path<String>,
+    request: Request,
+) -> Result<Json<BatchView>, Problem> {
+    let ApproveBody { digest } = body_of(&server, request).await?;
+    let (of_task, name) = (server.clone(), batch.clone());
+    decided(&server, async move { release::approve(&of_task, caller, &name, digest).await }).await?;
+    Ok(Json(server.batches.view(&server, &batch).await?))
+}
+
+/// Why a batch is not to be issued.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RejectBody {
+    /// For whoever uploaded it.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// Reject a batch that waits: its rows are wiped, and nothing of it is issued.
+#[utoipa::path(
+    post, path = "/v1/batches/{batch}/reject", tag = "batches", params(("batch" = String, Path, min_length = 1, example = "example")),
+    request_body = RejectBody, security(("token" = ["approve"])),
+    responses((status = 200, body = BatchView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It waits no more"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
+        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not JSON"))
+)]
+pub(super) async fn reject_batch(
+    Approve(caller): Approve,
+    State(server): State<Server>,
+    Path(batch): Path<String>,
+    request: Request,
+) -> Result<Json<BatchView>, Problem> {
+    /// A sentence or three.
+    const REASON_MAX: usize = 500;
+    let RejectBody { reason } = body_of(&server, request).await?;
+    let reason = reason.trim().to_owned();
+    if !(1..=REASON_MAX).contains(&reason.chars().count()) || reason.contains(char::is_control) {
+        let detail = "`reason` is one line of up to 500 characters, for whoever uploaded the batch";
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    let (of_task, name) = (server.clone(), batch.clone());
+    decided(&server, async move { release::reject(&of_task, caller, &name, reason).await }).await?;
+    Ok(Json(server.batches.view(&server, &batch).await?))
+}
+
+/// Takes a decision to its end, on a task of its own: a client that hangs up leaves nothing half done.
+async fn decided(
+    server: &Server,
+    decision: impl Future<Output = Result<(), Problem>> + Send + 'static,
+) -> Result<(), Problem> {
+    let decision = server.tasks.spawn(decision);
+    decision.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
+}
+
+async fn steer(
+    server: &Server,
+    caller: &Caller,
+    name: &str,
+    standing: Standing,
+) -> Result<Json<BatchView>, Problem> {
     let batch = under_way(server, name).await?;
+    batch.can_be_steered(standing)?;
+    let action = match standing {
+        Standing::Open => Action::BatchResumed,
+        Standing::Shut => Action::BatchPaused,
+        Standing::CalledOff => Action::BatchCancelled,
+    };
+    let rows = Some(batch.rows());
+    server.record(caller, action, About { rows, ..About::batch(name) }).await?;
     batch.steer(standing)?;
-    tracing::info!(batch = %batch.name, ?standing, "a batch was steered");
+    tracing::info!(batch = %batch.name, ?standing, by = caller.name(), "a batch was steered");
     Ok(Json(batch.view(server.pace_per_second(), server.clock().now())))
 }
 
 async fn under_way(server: &Server, name: &str) -> Result<Arc<UnderWay>, Problem> {
     let Some(batch) = server.batches.get(name) else {
         // One of an earlier run has ended, and one that is not known is told so.
-        server.batches.view(server, name).await?;
-        return Err(Problem::new(Kind::Conflict, "the batch is not under way; upload its file again first"));
+        let view = server.batches.view(server, name).await?;
+        let detail = match view.state {
+            Stands::AwaitingApproval | Stands::Scheduled => "the batch has not begun",
+            _ => "the batch is not under way; upload its file again first",
+        };
+        return Err(Problem::new(Kind::Conflict, detail));
     };
     Ok(batch)
 }
@@ -394,8 +492,4 @@ async fn under_way(server: &Server, name: &str) -> Result<Arc<UnderWay>, Problem
 async fn existing(server: &Server, name: String) -> Result<Batch, Problem> {
     server.batches.view(server, &name).await?;
     Batch::new(name.clone()).map_err(|_| no_batch(&name))
-}
-
-fn place(places: &Arc<Semaphore>, full: &str) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
-    places.clone().try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, full))
 }

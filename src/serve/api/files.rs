@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::manifest::columns::{ColumnMap, Words};
 use crate::manifest::template::{What, csv, workbook};
 use crate::serve::access::Submit;
+use crate::serve::audit::{About, Action};
 use crate::serve::extract::{Path, Query};
 use crate::serve::problem::{Kind, Problem};
 use crate::serve::{Server, columns};
@@ -128,7 +129,7 @@ pub(super) async fn show_columns(
         (status = 413, body = Problem, content_type = "application/problem+json", description = "It is too long"))
 )]
 pub(super) async fn keep_columns(
-    _: Submit,
+    Submit(caller): Submit,
     State(server): State<Server>,
     Path(name): Path<String>,
     Query(query): Query<KeepQuery>,
@@ -141,6 +142,8 @@ pub(super) async fn keep_columns(
         .map_err(|_| Problem::new(Kind::BadRequest, "the columns file is no UTF-8 text"))?;
     let folder = server.parts.config.columns_directory.as_deref();
     let map = columns::keep(folder, &name, text, query.replace == Some(true)).await?;
+    let about = About { detail: Some(name.clone()), ..About::default() };
+    server.record(&caller, Action::ColumnsKept, about).await?;
     tracing::info!(name, "a columns file was kept");
     Ok(Json(ColumnsView::of(name, &map)))
 }

@@ -10,7 +10,7 @@ use crate::serve::Server;
 use crate::serve::access::{Read, Submit};
 use crate::serve::extract::Path;
 use crate::serve::jobs::{self, JobView, Sent};
-use crate::serve::problem::Problem;
+use crate::serve::problem::{Kind, Problem};
 
 /// Send one job.
 ///
@@ -21,6 +21,8 @@ use crate::serve::problem::Problem;
         (status = 200, body = JobView, description = "It has its card already"),
         (status = 202, body = JobView, description = "It waits for its call",
             headers(("Location" = String, description = "The job's address"))),
+        (status = 403, body = Problem, content_type = "application/problem+json",
+            description = "approval_required: a second look is required, which such a job cannot have"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "This id has a job with other content"),
@@ -30,11 +32,19 @@ use crate::serve::problem::Problem;
     )
 )]
 pub(super) async fn send_job(
-    _: Submit,
+    Submit(caller): Submit,
     State(server): State<Server>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (status, view) = match jobs::submit(&server, request).await? {
+    let approval = &server.parts.approval;
+    if approval.required && !approval.jobs {
+        return Err(Problem::new(
+            Kind::ApprovalRequired,
+            "this server issues nothing that nobody else has looked at (approval.required), and a job that is sent alone cannot wait for \
+             that: upload it as a batch, or have approval.jobs = true set, which lets such jobs pass without",
+        ));
+    }
+    let (status, view) = match jobs::submit(&server, &caller, request).await? {
         Sent::Accepted(view) => (StatusCode::ACCEPTED, view),
         Sent::Known(view) => (StatusCode::OK, view),
     };

@@ -1,17 +1,26 @@
 //! The API's endpoints: who may call each, what it takes and answers. What they do is in the modules beside these.
 
+mod audit;
 mod batches;
 mod files;
 mod jobs;
+mod me;
 mod pins;
 mod server;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Server;
+use super::problem::{Kind, Problem};
+use super::{Server, jobs as sent_alone};
 
 /// All endpoints, with their documentation.
 pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server> {
@@ -28,6 +37,8 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(batches::pause_batch))
         .routes(routes!(batches::resume_batch))
         .routes(routes!(batches::cancel_batch))
+        .routes(routes!(batches::approve_batch))
+        .routes(routes!(batches::reject_batch))
         .routes(routes!(jobs::send_job))
         .routes(routes!(jobs::show_job))
         .routes(routes!(pins::list_waiting, pins::make_links))
@@ -37,10 +48,32 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(pins::cancel_waiting))
         .routes(routes!(pins::pin_key))
         .routes(routes!(pins::make_ephemeral_key))
+        .routes(routes!(audit::list_audit))
+        .routes(routes!(audit::download_audit))
+        .routes(routes!(me::show_caller))
         .routes(routes!(server::show_server))
         .routes(routes!(server::show_metrics))
         .routes(routes!(server::healthz))
         .routes(routes!(server::readyz))
+}
+
+/// A request's JSON: a JWE has at most 5,000 characters. Anybody may send one, so it is small, and soon there.
+const BODY_BYTES_MAX: usize = 16 << 10;
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+async fn body_of<T: DeserializeOwned>(server: &Server, request: Request) -> Result<T, Problem> {
+    let read = sent_alone::read(server, request, "request", BODY_BYTES_MAX);
+    let body = tokio::time::timeout(BODY_WITHIN, read).await;
+    let body = body.map_err(|_| Problem::new(Kind::TooSlow, "the request took too long to come"))??;
+    // The error would quote a value.
+    serde_json::from_slice(&body).map_err(|_| {
+        Problem::new(Kind::BadRequest, "the request is not the JSON that /openapi.json says it is")
+    })
+}
+
+/// A place among those that are allowed at once.
+fn place(places: &Arc<Semaphore>, full: &str) -> Result<OwnedSemaphorePermit, Problem> {
+    places.clone().try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, full))
 }
 
 /// Says where a new thing is to be found.

@@ -1,16 +1,15 @@
 //! The endpoints of PINs: those behind cardholders' pages, which need no token, and those by which links are given out.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::body_of;
 use crate::job::{Batch, JobId};
 use crate::ledger::{self, LedgerError};
 use crate::metrics;
@@ -18,9 +17,9 @@ use crate::operation::is_card_id;
 use crate::pin_links::{Made, Show, Waiting};
 use crate::serve::Server;
 use crate::serve::access::{Operate, Role};
+use crate::serve::audit::{About, Action};
 use crate::serve::connection::Peer;
 use crate::serve::extract::{Path, Query};
-use crate::serve::jobs;
 use crate::serve::pin_view::{self, KeyBody, KeyView};
 use crate::serve::pin_waiting;
 use crate::serve::pins::{self, ChooseBody, LinkView, LookBody, TakenView};
@@ -28,20 +27,6 @@ use crate::serve::problem::{Kind, Problem};
 
 /// Most links that one request makes; the next one goes on.
 const LINKS_MAX: usize = 1000;
-/// A request's JSON: a JWE has at most 5,000 characters. Anybody may send one, so it is small, and soon there.
-const BODY_BYTES_MAX: usize = 16 << 10;
-const BODY_WITHIN: Duration = Duration::from_secs(10);
-
-async fn body_of<T: DeserializeOwned>(server: &Server, request: Request) -> Result<T, Problem> {
-    let read = jobs::read(server, request, "request", BODY_BYTES_MAX);
-    let body = tokio::time::timeout(BODY_WITHIN, read).await;
-    let body = body.map_err(|_| Problem::new(Kind::TooSlow, "the request took too long to come"))??;
-    // The error would quote a value.
-    serde_json::from_slice(&body).map_err(|_| {
-        Problem::new(Kind::BadRequest, "the request is not the JSON that /openapi.json says it is")
-    })
-}
-
 /// Who asks: as the proxy says, if one is configured (the last address is the one that it saw itself), else the other end of the
 /// connection.
 fn address_of(server: &Server, request: &Request) -> IpAddr {
@@ -176,13 +161,15 @@ pub(super) struct WaitingView {
     )
 )]
 pub(super) async fn list_waiting(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     Query(query): Query<WaitingQuery>,
 ) -> Result<Json<WaitingView>, Problem> {
     let links = server.for_cardholders()?.links;
     let batch = query.batch.map(Batch::new).transpose();
     let batch = batch.map_err(|error| Problem::new(Kind::BadRequest, format!("`batch` {error}")))?;
+    let about = About { batch: batch.as_ref().map(ToString::to_string), ..About::default() };
+    server.record(&caller, Action::PinLinksListed, about).await?;
     let (waiting, next) = links.page(batch.as_ref(), query.after.as_deref().unwrap_or("")).await?;
     Ok(Json(WaitingView { waiting, next }))
 }
@@ -238,7 +225,7 @@ pub(super) struct LinksMade {
     )
 )]
 pub(super) async fn make_links(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     headers: HeaderMap,
     request: Request,
@@ -250,6 +237,10 @@ pub(super) async fn make_links(
         (Some(batch), None, None) => {
             let batch = Batch::new(batch);
             let batch = batch.map_err(|error| Problem::new(Kind::BadRequest, format!("`batch` {error}")))?;
+            let detail = body.renew.then(|| "in place of those that were made before".to_owned());
+            server
+                .record(&caller, Action::PinLinksMade, About { detail, ..About::batch(batch.as_str()) })
+                .await?;
             let (made, after) = of_batch(&server, &batch, body.renew, body.after.unwrap_or_default()).await?;
             next = after;
             made
@@ -257,12 +248,13 @@ pub(super) async fn make_links(
         (None, Some(job), None) => {
             let none = || Problem::new(Kind::NotFound, "no such job waits for a PIN");
             let id = JobId::new(job.as_str()).map_err(|_| none())?;
+            server.record(&caller, Action::PinLinksMade, About::job(&job)).await?;
             let made = there.links.renew(&id).await?.ok_or_else(none)?;
             vec![LinkMade { job: Some(job), ..made.into() }]
         }
         (None, None, Some(card)) if is_card_id(&card) => {
             // Whoever has the link sees the card, so who makes it must be allowed to.
-            server.parts.tokens.allow(&headers, Role::Pin)?;
+            let by_pin = server.allow(&headers, &[Role::Pin])?;
             if there.config.publishable_key.is_none() {
                 return Err(Problem::new(
                     Kind::NotFound,
@@ -270,6 +262,8 @@ pub(super) async fn make_links(
                 ));
             }
             let shows = body.shows.unwrap_or_else(|| vec![Show::Pin]);
+            let detail = Some("to look at the card".to_owned());
+            server.record(&by_pin, Action::PinLinksMade, About { detail, ..About::job(&card) }).await?;
             let made = there.links.make_viewing(&card, shows).await?;
             vec![LinkMade { card: Some(card), ..made.into() }]
         }
@@ -370,7 +364,7 @@ pub(super) struct RevokeBody {
     )
 )]
 pub(super) async fn revoke_link(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
@@ -378,6 +372,7 @@ pub(super) async fn revoke_link(
     let links = server.for_cardholders()?.links;
     let none = || Problem::new(Kind::NotFound, "this job has no link that could be used");
     let id = JobId::new(body.job).map_err(|_| none())?;
+    server.record(&caller, Action::PinLinkRevoked, About::job(id.as_str())).await?;
     if !links.revoke(&id).await? {
         return Err(none());
     }
@@ -415,12 +410,13 @@ pub(super) struct CancelledView {
     )
 )]
 pub(super) async fn cancel_waiting(
-    _: Operate,
+    Operate(caller): Operate,
     State(server): State<Server>,
     request: Request,
 ) -> Result<Json<CancelledView>, Problem> {
     let body: CancelBody = body_of(&server, request).await?;
     let links = server.for_cardholders()?.links;
+    let about = About { batch: body.batch.clone(), job: body.job.clone(), ..About::default() };
     let ids = match (body.job, body.batch) {
         (Some(job), None) => JobId::new(job).into_iter().collect(),
         (None, Some(batch)) => {
@@ -438,6 +434,8 @@ pub(super) async fn cancel_waiting(
         }
         _ => return Err(Problem::new(Kind::BadRequest, "name a job or a batch: one of them")),
     };
+    let about = About { rows: Some(ids.len() as u64), ..about };
+    server.record(&caller, Action::PinJobsCancelled, about).await?;
     let (cancelled, pending) = pin_waiting::cancel(&server, ids).await?;
     Ok(Json(CancelledView { cancelled, pending }))
 }

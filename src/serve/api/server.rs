@@ -38,6 +38,8 @@ pub(super) struct ServerView {
     pub(super) columns: Vec<String>,
     /// Whether columns files can be kept here.
     pub(super) keeps_columns: bool,
+    /// Whether uploads are issued only once the holder of another token has approved them.
+    pub(super) approval_required: bool,
 }
 
 /// That it is well.
@@ -73,6 +75,7 @@ pub(super) async fn show_server(_: Read, State(server): State<Server>) -> Json<S
         rows_max: limits.rows_max,
         columns,
         keeps_columns: server.parts.config.columns_directory.is_some(),
+        approval_required: server.parts.approval.required,
     })
 }
 

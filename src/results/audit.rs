@@ -1,0 +1,30 @@
+//! The audit log as CSV, of the same form wherever it is written.
+
+use std::borrow::Cow;
+
+use super::neutral;
+use crate::ledger::AuditEntry;
+
+/// The columns, in order.
+pub const AUDIT_COLUMNS: [&str; 11] =
+    ["id", "time", "who", "role", "action", "batch", "job", "rows", "digest", "detail", "scope"];
+
+/// An entry's cells, none of which a spreadsheet would run.
+#[must_use]
+pub fn audit_cells(entry: &AuditEntry) -> [Cow<'_, str>; AUDIT_COLUMNS.len()] {
+    let text = |text: &'_ Option<String>| -> String { text.clone().unwrap_or_default() };
+    let cells: [Cow<'_, str>; AUDIT_COLUMNS.len()] = [
+        entry.id.to_string().into(),
+        entry.time.in_utc().into(),
+        entry.who.as_str().into(),
+        text(&entry.role).into(),
+        entry.action.as_str().into(),
+        text(&entry.batch).into(),
+        text(&entry.job).into(),
+        entry.rows.map(|rows| rows.to_string()).unwrap_or_default().into(),
+        text(&entry.digest).into(),
+        text(&entry.detail).into(),
+        entry.scope.as_str().into(),
+    ];
+    cells.map(neutral)
+}

@@ -1,0 +1,41 @@
+//! The endpoint that tells a token's holder what it allows.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::clock::Time;
+use crate::serve::Server;
+use crate::serve::access::{Anybody, Role};
+
+/// Who asks, and what they may do.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct CallerView {
+    /// The token's name, as the audit log shows it; `this machine` where no tokens are configured.
+    name: String,
+    /// What it allows: any of `read`, `submit`, `operate`, `approve` and `pin`.
+    roles: Vec<String>,
+    /// From when on it opens nothing, in milliseconds since 1970; null if it does not expire.
+    expires_ms: Option<i64>,
+    /// The Stripe accounts that it is for; null: whichever this server's is.
+    accounts: Option<Vec<String>>,
+    /// This server's account; null if that is not known.
+    account: Option<String>,
+}
+
+/// Show whose token this is and what it allows. Any token will do.
+#[utoipa::path(
+    get, path = "/v1/me", tag = "server", security(("token" = [])),
+    responses((status = 200, body = CallerView))
+)]
+pub(super) async fn show_caller(Anybody(caller): Anybody, State(server): State<Server>) -> Json<CallerView> {
+    let accounts = caller.accounts();
+    Json(CallerView {
+        name: caller.name().to_owned(),
+        roles: caller.roles().iter().map(Role::to_string).collect(),
+        expires_ms: caller.expires().map(Time::unix_ms),
+        accounts: (!accounts.is_empty()).then(|| accounts.to_vec()),
+        account: server.scope().account().map(str::to_owned),
+    })
+}
