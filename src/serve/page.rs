@@ -13,7 +13,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Address, type and text of each file.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
@@ -22,6 +22,7 @@ const FILES: [(&str, &str, &str); 12] = [
     ("/page/csv.js", SCRIPT, include_str!("page/csv.js")),
     ("/page/elements.js", SCRIPT, include_str!("page/elements.js")),
     ("/page/http.js", SCRIPT, include_str!("page/http.js")),
+    ("/page/log.js", SCRIPT, include_str!("page/log.js")),
     ("/page/mend.js", SCRIPT, include_str!("page/mend.js")),
     ("/page/new.js", SCRIPT, include_str!("page/new.js")),
     ("/page/rows.js", SCRIPT, include_str!("page/rows.js")),

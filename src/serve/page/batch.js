@@ -1,7 +1,7 @@
 // One batch: its progress as it comes, what can be done with it, and its rows.
 
 import { listed as csvOf, records } from "/page/csv.js";
-import { byId, count, duration, make, save, say, show, sure, time } from "/page/elements.js";
+import { ask, byId, count, counted, duration, make, save, say, show, sure, time } from "/page/elements.js";
 import { download, follow, get, post, postJson, sendForm, trouble } from "/page/http.js";
 import { closeRows, openRows, showCounts, startRows } from "/page/rows.js";
 import { advice, batchChip, underWay } from "/page/states.js";
@@ -13,10 +13,11 @@ const OUTCOMES = ["issued", "refused", "unresolved"];
 let shown = null;
 let attempt = null;
 let may = () => true;
+let me = "";
 let uploadInto = () => {};
 
-export function setRoles(can) {
-  may = can;
+export function setRoles(can, name) {
+  [may, me] = [can, name];
   if (shown?.view) showView(shown.view);
 }
 
@@ -36,7 +37,9 @@ export function openBatch(name) {
   byId("batch-chip").replaceChildren();
   byId("times").replaceChildren();
   byId("batch-state").textContent = "";
-  for (const id of ["chart-figure", "awaiting", "mend-refused", "pause", "resume", "cancel", "refused-said"]) show(id, false);
+  for (const id of ["held", "may-not-operate", "chart-figure", "awaiting", "mend-refused", "pause", "resume", "cancel", "refused-said"]) show(id, false);
+  show("who", may("read"));
+  if (!may("read")) return say("batch-state", "It was taken. To see how it goes takes a token with the role “read”.");
   openRows(batch.path);
   watch(batch);
 }
@@ -64,7 +67,8 @@ function showView(view) {
   say("batch-state", advice(view));
   const bar = byId("batch-progress");
   const done = view.rows ? (view.rows - view.waiting - view.unresolved) / view.rows : 0;
-  bar.hidden = view.rows === null;
+  bar.hidden = view.rows === null || Boolean(view.held);
+  show("results", !view.held && may("read"));
   bar.value = done;
   outside(view, done);
   figures(view);
@@ -72,10 +76,66 @@ function showView(view) {
   chart(view.history);
   show("pause", view.state === "running" && may("operate"));
   show("resume", view.state === "paused" && may("operate"));
-  show("cancel", ["running", "paused"].includes(view.state) && may("operate"));
+  show("cancel", ["running", "paused", "awaiting_approval", "scheduled"].includes(view.state) && may("operate"));
+  show("may-not-operate", underWay(view) && !may("operate"));
+  held(view);
   show("awaiting", view.awaiting_pin > 0 && may("operate"));
   show("mend-refused", view.refused > 0 && !underWay(view));
   showCounts(view);
+}
+
+// What waits for its approval or its start: what it would do, and what is different from before.
+function held({ held: waits, state }) {
+  show("held", Boolean(waits));
+  show("figures", !waits);
+  show("who", !waits && may("read"));
+  if (!waits) return;
+  const { plan, diff, submitter, start_ms: start, approve_until_ms: until, approved_by: by } = waits;
+  const pairs = [["Rows", plan.rows], ["Physical cards", plan.physical], ["Virtual cards", plan.virtual], ["New cardholders", plan.cardholders],
+    ["Changes of cards", plan.changes], ["Cards cancelled", plan.cancels], ["With a PIN", plan.pins]];
+  byId("held-figures").replaceChildren(...pairs.filter(([, number]) => number > 0).map(([name, number]) =>
+    make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))));
+  byId("held-said").replaceChildren(`Sent by ${submitter}.`, ...(by ? [` Approved by ${by}.`] : []),
+    ...(until === null ? [] : [" It can be approved until ", time(until), "; then its rows are wiped."]),
+    ...(start === null ? [] : [" It starts ", time(start), "."]));
+  const notes = [...plan.notes, ...compared(diff)];
+  if (plan.known_before) notes.push(`${counted(plan.known_before, "row")} had a card from another batch when it came: no second one is made${waits.second_cards ? ", but this file asks for second cards: one for every row" : ""}.`);
+  else if (waits.second_cards) notes.push("It asks for second cards: one for every row, whoever has one.");
+  notes.push(`The file’s SHA-256 is ${waits.file_sha256}.`);
+  byId("held-notes").replaceChildren(...notes.map((note) => make("li", {}, note)));
+  const warnings = byId("held-warnings");
+  warnings.hidden = plan.warning_count === 0;
+  warnings.firstElementChild.textContent = `${counted(plan.warning_count, "thing")} that may be wrong`;
+  warnings.lastElementChild.replaceChildren(...plan.warnings.map(({ line, row_id: name, column, found, reason }) =>
+    make("li", { className: "warning" }, `Line ${line}${name ? ` (${name})` : ""}${column ? `, ${column}` : ""}: ${found ? `“${found}” ` : ""}${reason}`)));
+  const waitsForMe = state === "awaiting_approval" && may("approve") && submitter !== me;
+  show("approve", waitsForMe);
+  show("reject", state === "awaiting_approval" && may("approve"));
+  byId("approve").textContent = `Approve: ${counted(plan.rows, "row")}`;
+  say("held-why", state !== "awaiting_approval" || waitsForMe ? ""
+    : submitter === me ? "You sent it: somebody else must approve it." : "To approve it takes a token with the role “approve”.");
+}
+
+// What is different from the batch of this name that was issued before.
+function compared(diff) {
+  if (!diff) return ["No batch of this name was issued before."];
+  const first = (names, number) => (names.length ? `: ${names.join(", ")}${number > names.length ? ", …" : ""}` : "");
+  return [
+    `${counted(diff.same, "row")} as before${diff.same_done ? `, of which ${count(diff.same_done)} ${diff.same_done === 1 ? "is" : "are"} done already` : ""}.`,
+    ...(diff.new ? [`${counted(diff.new, "row")} that ${diff.new === 1 ? "was" : "were"} not there before${first(diff.first_new, diff.new)}.`] : []),
+    ...(diff.changed ? [`${counted(diff.changed, "row")} ${diff.changed === 1 ? "asks" : "ask"} for something else than before${first(diff.first_changed, diff.changed)}.`] : []),
+    ...(diff.gone ? [`${counted(diff.gone, "row")} ${diff.gone === 1 ? "is" : "are"} no more in the file${first(diff.first_gone, diff.gone)}. What was made for ${diff.gone === 1 ? "it" : "them"} stays.`] : []),
+  ];
+}
+
+function decide(action, body) {
+  const batch = shown;
+  return attempt(async () => {
+    const view = await postJson(`${batch.path}/${action}`, body);
+    if (shown !== batch) return;
+    showView(view);
+    if (batch.ended) watch(batch);
+  });
 }
 
 // The window's title and its icon say how far it is, for who looks at another tab.
@@ -107,8 +167,8 @@ function figures(view) {
 
 function times(view) {
   const parts = [];
-  if (view.began_ms !== null) parts.push("Began ", time(view.began_ms), ". ");
-  if (view.latest_ms !== null) parts.push("Last heard of ", time(view.latest_ms), ".");
+  if (view.began_ms !== null) parts.push(view.held ? "Came " : "Began ", time(view.began_ms), ". ");
+  if (view.latest_ms !== null && !view.held) parts.push("Last heard of ", time(view.latest_ms), ".");
   byId("times").replaceChildren(...parts);
 }
 
@@ -210,6 +270,15 @@ export function startBatch(attempted, into) {
   byId("awaiting-cancel").addEventListener("click", cancelWaiting);
   byId("pause").addEventListener("click", () => steer("pause"));
   byId("resume").addEventListener("click", () => steer("resume"));
+  byId("approve").addEventListener("click", async () => {
+    const { digest, plan } = shown.view.held;
+    const words = `Approve “${shown.name}”: ${counted(plan.rows, "row")}? What you see here is what is issued.`;
+    if (await sure(words, "Approve it")) decide("approve", { digest });
+  });
+  byId("reject").addEventListener("click", async () => {
+    const reason = await ask(`Reject “${shown.name}”? Nothing of it is issued.`, "Reject it", "Why, for whoever sent it");
+    if (reason) decide("reject", { reason });
+  });
   byId("cancel").addEventListener("click", async () => {
     const left = shown.view?.waiting ?? 0;
     const words = `Cancel the ${count(left)} rows of “${shown.name}” that have not begun? Cards that were issued stay.`;

@@ -84,14 +84,23 @@ export function duration(seconds) {
 }
 
 // Asks in the page's own dialog; answers whether it was a yes.
-export function sure(words, yes) {
+export async function sure(words, yes) {
+  return (await ask(words, yes)) !== null;
+}
+
+// Asks, with a line to write where `label` says what is to be written; answers that, or nothing if it was a no.
+export function ask(words, yes, label = "") {
   const dialog = byId("sure");
+  show("sure-asks", Boolean(label));
+  byId("sure-label").textContent = label;
+  byId("sure-input").value = "";
+  byId("sure-input").required = Boolean(label);
   byId("sure-words").textContent = words;
   byId("sure-yes").textContent = yes;
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes" ? byId("sure-input").value.trim() : null), { once: true });
   });
 }
 

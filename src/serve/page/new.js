@@ -328,7 +328,7 @@ function plan() {
   }
   show("again", Boolean(known));
   byId("second").checked = false;
-  byId("issue").textContent = issueWords(rows);
+  byId("issue").textContent = server.approval_required ? `Send for approval: ${issueWords(rows).toLowerCase()}` : issueWords(rows);
   show("may-not-issue", !may("submit"));
   show("plan-error", false);
 }
@@ -346,6 +346,7 @@ async function issue() {
   const more = {
     ...(byId("second").checked ? { second_cards: "true" } : {}),
     ...(draft.skip ? { skip_invalid: "true" } : {}),
+    ...(byId("start").value ? { start: new Date(byId("start").value).toISOString() } : {}),
   };
   let batch = await send("/v1/batches", more);
   // Only the server knows how many cards the file cancels: it says so, and is told again once somebody agreed.
@@ -357,9 +358,9 @@ async function issue() {
   if (!batch) return;
   if (batch.batch) {
     draft = null;
-    wantedName = "";
+    wantedName = byId("start").value = "";
     byId("file").value = "";
-    begun(batch.batch);
+    begun(batch);
   } else if (batch.code === "issued_before") {
     show("plan-error", true);
     byId("plan-error").textContent = batch.detail;
@@ -460,7 +461,7 @@ export function startNew(attempted, onBegun) {
     attempt(async () => {
       const second = byId("second").checked;
       const what = `${byId("issue").textContent}${second ? ", second ones too," : ""}`;
-      const live = server.mode === "live";
+      const live = server.mode === "live" && !server.approval_required;
       const words = live ? `${what} as “${byId("name").value}”? They are real and cannot be taken back.` : `${what} as “${byId("name").value}”?`;
       if ((live || second) && !(await sure(words, byId("issue").textContent))) return;
       await issue();

@@ -2,12 +2,17 @@
 
 import { closeBatch, listed, openBatch, setRoles, startBatch } from "/page/batch.js";
 import { byId, cell, count, fill, make, say, show, time } from "/page/elements.js";
+import { openLog, startLog } from "/page/log.js";
 import { forgetToken, get, isSignedIn, NeedsToken, setToken } from "/page/http.js";
 import { openNew, setServer, startNew, uploadInto } from "/page/new.js";
 import { batchChip } from "/page/states.js";
 
 const LIST_EVERY_MS = 3000;
-const PAGES = ["home", "new", "batch", "nowhere"];
+const PAGES = ["home", "new", "batch", "log", "nowhere"];
+
+// Who is signed in, and what they may do; nobody before the server said so.
+let caller = null;
+const may = (role) => !caller || caller.roles.includes(role);
 
 function notice(words, by = "") {
   say("notice", words);
@@ -39,11 +44,19 @@ function askForToken(error) {
   byId("token").focus();
 }
 
+function showCaller(view) {
+  caller = view;
+  setRoles(may, view.name);
+  show("nav-log", may("operate") || may("approve"));
+  show("may-not-read", !may("read"));
+  show("sign-out", isSignedIn());
+  const until = view.expires_ms === null ? "" : `, until ${new Date(view.expires_ms).toLocaleDateString()}`;
+  show("who-am-i", isSignedIn());
+  say("who-am-i", `${view.name}${until}`);
+}
+
 function showServer(server) {
-  // Where roles are not told, the server says no itself.
-  const can = (role) => !server.roles || server.roles.includes(role);
-  setServer(server, can);
-  setRoles(can);
+  setServer(server, may);
   const mode = { live: "live cards", test: "test cards", sandbox: "sandbox: no card is real" }[server.mode];
   const pace = server.pace_per_second < server.pace_configured_per_second
     ? `${count(server.pace_per_second)} of ${count(server.pace_configured_per_second)} calls a second`
@@ -52,7 +65,6 @@ function showServer(server) {
     : server.waits_for ? ` — waiting: ${server.waits_for}` : "";
   say("server", `${mode}, ${pace}${trouble}`);
   byId("server").className = server.mode === "live" ? "server live" : "server";
-  show("sign-out", isSignedIn());
 }
 
 function showList({ batches, total }) {
@@ -84,6 +96,7 @@ function address(batch) {
 function meant(hash) {
   if (["", "#", "#/"].includes(hash)) return ["home"];
   if (hash === "#/new") return ["new"];
+  if (hash === "#/log") return ["log"];
   const [, batch] = /^#\/batches\/(.+)$/.exec(hash) ?? [];
   try {
     return batch ? ["batch", decodeURIComponent(batch)] : ["nowhere"];
@@ -102,7 +115,8 @@ function route() {
     else link.removeAttribute("aria-current");
   });
   closeBatch();
-  document.title = { home: "Batches · embosser", new: "New batch · embosser" }[page] ?? "embosser";
+  document.title = { home: "Batches · embosser", new: "New batch · embosser", log: "Who did what · embosser" }[page] ?? "embosser";
+  if (page === "log") openLog();
   if (page === "new") openNew();
   if (page === "batch") openBatch(batch);
 }
@@ -111,8 +125,9 @@ function route() {
 async function refresh() {
   if (byId("sign-in").hidden && !document.hidden) {
     await attempt(async () => {
-      const server = await get("/v1/server");
-      showServer(server);
+      showCaller(await get("/v1/me"));
+      showServer(await get("/v1/server"));
+      if (!may("read")) return;
       const list = await get("/v1/batches");
       showList(list);
       listed(list.batches);
@@ -144,7 +159,8 @@ window.addEventListener("hashchange", () => {
   byId(`${meant(location.hash)[0]}-title`)?.focus();
 });
 startBatch(attempt, uploadInto);
-startNew(attempt, (batch) => {
+startLog(attempt);
+startNew(attempt, ({ batch }) => {
   location.hash = address(batch);
 });
 await refresh();

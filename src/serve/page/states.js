@@ -3,6 +3,10 @@
 import { make } from "/page/elements.js";
 
 const BATCHES = {
+  awaiting_approval: ["…", "waits for approval", "look"],
+  scheduled: ["→", "waits for its start", "busy"],
+  rejected: ["✕", "rejected", "bad"],
+  expired: ["!", "waited too long", "bad"],
   running: ["▶", "being issued", "busy"],
   paused: ["⏸", "paused", "look"],
   cancelling: ["…", "being cancelled", "look"],
@@ -46,6 +50,10 @@ export function advice({ state, reason, unresolved }) {
     case "cancelled": return "It was cancelled. Cards that were issued before stay. Upload the same file again to go on with it.";
     case "interrupted": return `It was cut off.${because} Upload the same file again to finish it: rows that have their card get no second one.`;
     case "finished": return unresolved ? "It has ended." : "Every row has ended.";
+    case "awaiting_approval": return "Nothing of it is issued before somebody else has approved it.";
+    case "scheduled": return "It is approved as far as it must be, and begins by itself at its time.";
+    case "rejected": return `Nothing of it was issued.${because}`;
+    case "expired": return `Nothing of it was issued.${because}`;
     case "open": return "These jobs were sent one by one.";
     default: return because.trim();
   }
