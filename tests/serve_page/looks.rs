@@ -14,7 +14,8 @@ const AXE: &str = "return axe.run(document).then(({ violations }) =>
 const AXE_LOOKS: [(&str, u32); 2] = [("light", 390), ("dark", 1280)];
 
 /// States that docs/page.md shows, each in light at one width.
-const SHOWN: [(&str, u32); 4] = [("columns", 1280), ("mend", 1280), ("plan", 1280), ("batch", 1280)];
+const SHOWN: [(&str, u32); 5] =
+    [("columns", 1280), ("mend", 1280), ("plan", 1280), ("held", 1280), ("batch", 1280)];
 
 async fn look(browser: &Browser, width: u32, scheme: &str) {
     let metrics = json!({"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600});
