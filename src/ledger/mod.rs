@@ -12,11 +12,13 @@
 
 mod batch;
 mod database;
+mod file;
 mod group;
 mod handle;
 mod lease;
 mod postgres;
 mod schema;
+mod select;
 mod sqlite;
 mod store;
 

@@ -5,7 +5,9 @@
 //! knows version 1 only refuses a ledger of version 2; one that runs while it is brought to version 2 halts at its next
 //! write, before it calls.
 
-/// The newest version this embosser knows.
+use super::select::Sql;
+
+/// The newest version this embosser knows. Indexes are no part of it ([`super::select::INDEXES`]): what works with them works without.
 pub(super) const VERSION: i64 = 2;
 
 /// What an attempt and its end ask of the database; taken back, so that nobody ever reads it. A database may let somebody
@@ -16,8 +18,9 @@ pub(super) const PROBE: [&str; 2] = [
     "UPDATE steps SET version = 2, state = 'refused' WHERE scope = 'probe' AND job_id = 'probe' AND step = 'probe'",
 ];
 
-/// What makes version 2 of nothing. `INTEGER` is `BIGINT` to PostgreSQL, `KEYS` what each database orders ids by.
-fn tables(integer: &str, key_order: &str, without_rowid: &str) -> Vec<String> {
+/// What makes version 2 of nothing. `INTEGER` is `BIGINT` to PostgreSQL.
+fn tables(sql: Sql, integer: &str, without_rowid: &str) -> Vec<String> {
+    let key_order = sql.by_bytes();
     vec![
         format!(
             "CREATE TABLE steps (
@@ -58,7 +61,7 @@ fn from_version_1(json_object: &str) -> [String; 3] {
 
 /// The statements that bring an SQLite ledger of this version to the newest.
 pub(super) fn of_sqlite(found: i64) -> Vec<String> {
-    let mut statements = tables("INTEGER", "", " WITHOUT ROWID");
+    let mut statements = tables(Sql::Sqlite, "INTEGER", " WITHOUT ROWID");
     if found == 1 {
         let card = "json_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)";
         statements.extend(from_version_1(card));
@@ -68,7 +71,7 @@ pub(super) fn of_sqlite(found: i64) -> Vec<String> {
 
 /// The statements that bring a ledger in PostgreSQL of this version to the newest.
 pub(super) fn of_postgres(found: i64) -> Vec<String> {
-    let mut statements = tables("BIGINT", " COLLATE \"C\"", "");
+    let mut statements = tables(Sql::Postgres, "BIGINT", "");
     if found == 1 {
         let card = "json_build_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)::text";
         statements.extend(from_version_1(card));

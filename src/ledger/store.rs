@@ -135,7 +135,7 @@ struct StoredOutput<'a> {
 
 impl Kind {
     /// As it stands in the ledger.
-    pub(super) fn word(self) -> &'static str {
+    fn word(self) -> &'static str {
         match self {
             Self::Begun => "begun",
             Self::Done => "done",

@@ -140,13 +140,11 @@ async fn settle_all(server: &Server) -> Result<u64, LedgerError> {
     let (links, mut after, mut open) = (there.links.over(&server.parts.views), String::new(), 0);
     loop {
         let (ids, next) = links.waiting_ids(&after).await?;
-        let mut stalled = Vec::new();
-        for id in ids {
-            let row = server.parts.views.look_up(server.scope(), &id).await?;
-            if let Some(row) = row.filter(|row| row.state != State::AwaitingPin) {
-                stalled.push((id, row));
-            }
-        }
+        let rows = server.parts.views.look_up_jobs(server.scope(), &ids).await?;
+        let is_stalled = |row: &Row| row.state != State::AwaitingPin;
+        let stalled = ids.into_iter().zip(rows);
+        let stalled: Vec<_> =
+            stalled.filter_map(|(id, row)| row.filter(is_stalled).map(|row| (id, row))).collect();
         let settled =
             stream::iter(stalled).map(|(id, row)| settle_one(server, id, row)).buffer_unordered(AT_ONCE);
         open += settled.filter(|is_known| std::future::ready(!is_known)).count().await as u64;
