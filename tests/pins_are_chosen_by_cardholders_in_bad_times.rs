@@ -298,7 +298,7 @@ async fn a_link_that_is_revoked_while_it_is_used_and_given_back_stays_revoked() 
     let links = PinLinks::of(&config, LinksWhen::AtOnce, (&ledger, &scope, &clock)).unwrap();
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
     let job = support::line::job(&sandbox, "batch/1", "eur", None).await;
-    links.await_pin(&job).await.unwrap();
+    links.await_pin(&job, None).await.unwrap();
     for _ in 0..20 {
         let made = links.renew(&job.id).await.unwrap().unwrap();
         let token = made.link.expose().split_once('#').unwrap().1.to_owned();

@@ -27,6 +27,7 @@ pub(super) async fn carry(
     if !is_carried {
         return known.map(|row| row.ended());
     }
+    let event = options.event.clone();
     let waited = job.chooses_pin || known.as_ref().is_some_and(|row| row.state == State::AwaitingPin);
     let id = waited.then(|| job.id.clone());
     let ended = if job.chooses_pin && options.given_up.is_none() {
@@ -35,7 +36,7 @@ pub(super) async fn carry(
         carry_both(line, job, change, known, options).await?
     };
     if let Some(id) = id {
-        await_pin::forget_if_ended(line, &id, &ended).await;
+        await_pin::forget_if_ended(line, &id, &ended, event.as_ref()).await;
     }
     Some(ended)
 }
@@ -63,7 +64,7 @@ async fn carry_choice(
     }
     let again = job.without_pin();
     let looking = Options { given_up: Some(await_pin::pin_needed()), ..options };
-    let (gate, recall, only) = (looking.gate, looking.recall, looking.only);
+    let (gate, recall, event, only) = (looking.gate, looking.recall, looking.event.clone(), looking.only);
     let ended = Box::pin(carry_both(line, job, change, known, looking)).await?;
     if !matches!(&ended.outcome, Outcome::Refused(refusal) if refusal.code == await_pin::PIN_NEEDED) {
         return Some(ended);
@@ -72,7 +73,7 @@ async fn carry_choice(
     if only == CarriedOnly::WhileItIsOpen && !known.as_deref().is_some_and(await_pin::is_open) {
         return known.map(|row| row.ended());
     }
-    until_it_waits(line, &again, known, &Options { gate, recall, given_up: None, only }).await
+    until_it_waits(line, &again, known, &Options { gate, recall, given_up: None, event, only }).await
 }
 
 async fn until_it_waits(
@@ -124,6 +125,7 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
         given_up: options.given_up.clone(),
         gate: options.gate,
         recall: options.recall,
+        event: None,
         only: CarriedOnly::Always,
     };
     let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;

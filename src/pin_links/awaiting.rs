@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::outbox::EventWanted;
 use crate::clock::Time;
 use crate::job::{Batch, Job, JobId, Place};
 use crate::operation::{Operation, Request};
@@ -34,6 +35,9 @@ pub(super) struct Awaiting {
     /// Its latest link's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) link: Option<String>,
+    /// Who is told of its end by an event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) event: Option<EventWanted>,
 }
 
 /// A job that waits.
@@ -65,6 +69,7 @@ impl Awaiting {
             since_ms,
             is_delivered,
             link,
+            event: None,
         }
     }
 

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::job::{Batch, Job, Place};
 use crate::outcome::{Card, Cardholder, Ended, Outcome, Output, PinLink, Refusal};
 
-/// What became of a job. Published at least once for each job; a repeated one says the same. Whoever reads it leaves members
+/// What became of a job. Published at least once for each job; a repeated one says the same. After *awaiting PIN* another one comes,
+/// with its end. Whoever reads it leaves members
 /// aside that it does not know: a newer worker may say more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResultEvent {

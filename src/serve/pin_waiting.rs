@@ -178,7 +178,7 @@ async fn settle_one(server: &Server, id: JobId, row: Row) -> bool {
     };
     if has_ended {
         // Whoever recorded its end could not take it out of those that wait.
-        return there.links.ended(&id).await.is_ok();
+        return there.links.ended(&id, None).await.is_ok();
     }
     // Its card is looked for if a call was begun, and if there is none it waits again.
     let job = waits.into_job(None);

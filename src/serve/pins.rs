@@ -436,7 +436,7 @@ async fn carry(
             Err(Problem::new(kind, refusal.message.clone()))
         }
         Outcome::Refused(_) | Outcome::Done(_) => {
-            if let Err(error) = links.ended(&id).await {
+            if let Err(error) = links.ended(&id, None).await {
                 tracing::warn!(job = %id, %error, "a job has ended, and still stands among those that wait for a PIN");
             }
             server.batches.pin_chosen(batch.as_str(), &ended);

@@ -70,7 +70,7 @@ impl Worker {
         let now = self.line.parts().clock.now();
         let (word, published) = match settlement {
             Settlement::Answer(event) => {
-                self.publish_event(&event, &delivery).await;
+                self.publish_event(&event, delivery.correlation().as_deref()).await;
                 self.mark_link_delivered(&event).await;
                 ("answered", Ok(()))
             }
@@ -112,14 +112,14 @@ impl Worker {
     }
 
     /// Publishes the event until the broker has it.
-    async fn publish_event(&self, event: &ResultEvent, delivery: &Delivery) {
+    pub(super) async fn publish_event(&self, event: &ResultEvent, correlation: Option<&str>) {
         let body = Zeroizing::new(serde_json::to_vec(event).expect("an event is plain strings and numbers"));
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_type("embosser.result".into())
             .with_message_id(event.id.as_deref().unwrap_or_default().into());
-        if let Some(correlation) = delivery.correlation() {
-            properties = properties.with_correlation_id(correlation.as_str().into());
+        if let Some(correlation) = correlation {
+            properties = properties.with_correlation_id(correlation.into());
         }
         let key = event.routing_key();
         let message = Message { exchange: &self.broker.topology.results, key: &key, body: &body, properties };
