@@ -359,9 +359,15 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
 }
 
 /// What names of the metadata begin with that are a scope's, as they are and as they are to be: the jobs that wait for a PIN,
-/// their links, the events that are owed to their senders, and the latest change of each card.
+/// their links, the events and the looks at Stripe that are owed to them, and the latest change of each card.
 pub(super) fn renamed_names(from: &Scope, to: &Scope) -> impl Iterator<Item = (String, String)> {
-    let kinds = [("awaiting_pin", "|"), ("pin_link", "|"), ("pin_event", "|"), ("change", ":ic_")];
+    let kinds = [
+        ("awaiting_pin", "|"),
+        ("pin_link", "|"),
+        ("pin_event", "|"),
+        ("reconciled", "|"),
+        ("change", ":ic_"),
+    ];
     let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
     kinds.into_iter().map(move |(kind, end)| (format!("{kind}:{from}{end}"), format!("{kind}:{to}{end}")))
 }

@@ -5,11 +5,11 @@
 
 use super::decision::CONFLICT;
 use super::gate::Standing;
-use super::{Line, Options, Stop};
+use super::{CarriedOnly, Line, Options, Stop};
 use crate::job::{Job, JobId};
 use crate::ledger::{Conclude, LedgerError, Row, State};
 use crate::outcome::{Ended, Outcome, Refusal};
-use crate::pin_links::EventWanted;
+use crate::pin_links::{EventWanted, is_looked_for_first};
 
 /// The code of a refusal because a call with a chosen PIN had no effect, and the PIN is not kept.
 pub(super) const PIN_NEEDED: &str = "pin_needed";
@@ -86,6 +86,23 @@ pub(super) async fn forget_if_ended(line: &Line, id: &JobId, ended: &Ended, told
     {
         tracing::warn!(job = %id, %error, "a job has ended, and its link for a PIN could not be taken back");
     }
+}
+
+/// Whether a job that waited, and is called for now, is to be looked for first: since it began to wait somebody said that the ledger
+/// may not know all.
+pub(super) async fn looks_first(
+    line: &Line,
+    job: &Job,
+    known: Option<&Row>,
+    options: &Options<'_>,
+) -> Result<bool, LedgerError> {
+    let waited =
+        options.only == CarriedOnly::WhileItWaits || known.is_some_and(|row| row.state == State::AwaitingPin);
+    let goes_on_waiting = job.chooses_pin && options.given_up.is_none();
+    if !waited || goes_on_waiting {
+        return Ok(false);
+    }
+    is_looked_for_first(&line.parts.ledger, &line.parts.scope, &job.id).await
 }
 
 /// What a job that waits is refused with where a call of it is found to have had no effect.

@@ -3,7 +3,7 @@
 
 use super::decision::CONFLICT;
 use super::job_locks::Queued;
-use super::{CarriedOnly, Line, Options, await_pin, carry};
+use super::{CarriedOnly, Line, LookFirst, Options, await_pin, carry};
 use crate::job::Job;
 use crate::ledger::{Row, State};
 use crate::outcome::{Ended, Outcome, Output};
@@ -11,7 +11,7 @@ use crate::outcome::{Ended, Outcome, Output};
 /// Carries a job's first step, if it has one, and then what it is about; `known` is the ledger's row of that.
 pub(super) async fn carry(
     line: &Line,
-    job: Box<Job>,
+    mut job: Box<Job>,
     change: Option<Queued>,
     known: Option<Box<Row>>,
     options: Options<'_>,
@@ -26,6 +26,13 @@ pub(super) async fn carry(
     };
     if !is_carried {
         return known.map(|row| row.ended());
+    }
+    match await_pin::looks_first(line, &job, known.as_deref(), &options).await {
+        Ok(looks) => job.looks_first = looks || line.parts.look_first == LookFirst::Yes,
+        Err(error) => {
+            line.halt_with((&error).into());
+            return None;
+        }
     }
     let event = options.event.clone();
     let waited = job.chooses_pin || known.as_ref().is_some_and(|row| row.state == State::AwaitingPin);

@@ -35,6 +35,9 @@ pub(super) struct Awaiting {
     /// Its latest link's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) link: Option<String>,
+    /// The latest run with `--reconcile-first` when it began to wait; none if that run itself had it wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reconciled: Option<String>,
     /// Who is told of its end by an event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) event: Option<EventWanted>,
@@ -69,6 +72,7 @@ impl Awaiting {
             since_ms,
             is_delivered,
             link,
+            reconciled: None,
             event: None,
         }
     }

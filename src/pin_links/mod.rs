@@ -8,6 +8,7 @@ mod awaiting;
 mod claim;
 mod link;
 mod outbox;
+mod reconcile;
 mod waiting;
 
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use awaiting::Waits;
 pub use claim::Claimed;
 pub use link::{Purpose, Show, Standing, TOKEN_CHARACTERS};
 pub use outbox::{EventWanted, Outbox, Owed};
+pub use reconcile::{is_looked_for_first, reconcile_first};
 pub use waiting::Waiting;
 
 /// The page on which a PIN is chosen.
@@ -152,9 +154,13 @@ impl PinLinks {
             }
             let is_delivered = made.is_none() && before.as_ref().is_some_and(|before| before.is_delivered);
             let link = made.as_ref().map(|(_, hash)| hash.clone()).or_else(|| former.clone());
-            let event = before.and_then(|before| before.event);
+            let (reconciled, event) = match before {
+                Some(before) => (before.reconciled, before.event),
+                None if job.looks_first => (None, None),
+                None => (reconcile::latest(&self.ledger, &self.scope).await?, None),
+            };
             let mut awaiting = Awaiting::of(job, since_ms, link, is_delivered);
-            awaiting.event = wanted.cloned().or(event);
+            (awaiting.reconciled, awaiting.event) = (reconciled, wanted.cloned().or(event));
             let value = awaiting.to_json();
             if known.as_ref() == Some(&value)
                 || self.ledger.swap_metadata(&*name, known, Some(value)).await?.is_ok()
