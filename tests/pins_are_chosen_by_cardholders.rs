@@ -126,6 +126,40 @@ async fn links_in_the_results_of_issue_are_used_at_a_server_and_stay_in_the_resu
     assert_eq!(column(&results, "pin_link")["a"], links["a"]);
 }
 
+/// Where no page is set up, nothing of the file is issued, and whoever has it learns why and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_page_such_rows_are_refused_before_anything_is_issued() {
+    let stage = stage().await;
+    std::fs::write(stage.directory.path().join("staff.csv"), CHOOSING).unwrap();
+    let program = support::Program::new(stage.directory.path(), &stage.sandbox);
+    let says_why = |said: &str| {
+        assert!(said.contains("2 rows wait for a PIN that the cardholder chooses"), "{said}");
+        assert!(said.contains("pin_page.url") && said.contains("pin[choose]"), "{said}");
+    };
+    let check = program.run(&["check", "staff.csv"]).await;
+    expect_exit(&check, 0);
+    says_why(&String::from_utf8_lossy(&check.stdout));
+    let with_page = stage.program.run(&["check", "staff.csv"]).await;
+    assert!(!String::from_utf8_lossy(&with_page.stdout).contains("pin_page.url"), "{with_page:?}");
+    let issue = program.run(&["issue", "staff.csv"]).await;
+    expect_exit(&issue, 2);
+    says_why(&String::from_utf8_lossy(&issue.stderr));
+
+    let served = Served::start(&program, &["--rate", "100"]);
+    for path in ["/v1/checks", "/v1/batches?name=staff"] {
+        let refused = served.upload(path, CHOOSING.into()).await.expect(422);
+        says_why(&refused.text);
+        let problem = &refused.json()["problems"][0];
+        assert_eq!((&problem["column"], &problem["code"]), (&json!("pin[choose]"), &json!("no_pin_page")));
+    }
+    served.get("/v1/batches/staff").await.expect(404);
+    let job = json!({"id": "alone", "card": {"type": "virtual", "currency": "eur", "pin": {"choose": true}}});
+    let refused = ask(&served, "/v1/jobs", &job).await.expect(422);
+    assert_eq!(refused.json()["problems"][0]["code"], "no_pin_page", "{}", refused.text);
+    assert!(served.get("/pin").await.expect(404).text.contains("pin_page.url is not set"));
+    assert_eq!(stage.sandbox.account().creates, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn people_are_made_with_their_cards_and_a_card_that_exists_gets_a_new_pin() {
     let stage = stage().await;

@@ -23,7 +23,7 @@ pub struct Waiting {
     pub row_id: Option<String>,
     /// Since when it waits, in milliseconds since 1970.
     pub since_ms: i64,
-    /// Its latest link, told by the beginning of its digest; none if none was made.
+    /// Its latest link, told by the beginning of its digest; none if none was made, or nobody was told of the one that was.
     pub link: Option<String>,
     /// How that stands.
     pub standing: Option<Standing>,
@@ -59,7 +59,9 @@ impl PinLinks {
             if batch.is_some_and(|batch| awaiting.batch != batch.as_str()) {
                 continue;
             }
-            let link = match &awaiting.link {
+            // One that was lost on its way to whoever sends it is as good as none.
+            let told = awaiting.link.filter(|_| awaiting.is_delivered);
+            let link = match &told {
                 Some(hash) => self.link_of(hash).await?.map(|(_, link)| link),
                 None => None,
             };
@@ -70,7 +72,7 @@ impl PinLinks {
                 row: awaiting.row,
                 row_id: awaiting.row_id,
                 since_ms: awaiting.since_ms,
-                link: awaiting.link.map(|hash| hash[..16.min(hash.len())].to_owned()),
+                link: told.map(|hash| hash[..16.min(hash.len())].to_owned()),
                 standing: link.as_ref().map(|link| link.standing(now)),
                 expires_ms: link.map(|link| link.expires_ms),
             });

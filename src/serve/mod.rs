@@ -9,6 +9,7 @@ pub mod access;
 mod api;
 mod batch;
 mod batches;
+mod cardholders;
 mod check;
 mod columns;
 mod connection;
@@ -66,6 +67,7 @@ use jobs::Jobs;
 use key_relay::KeyRelay;
 use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
 use pin_limits::PinLimits;
+use pin_waiting::Awaited;
 use problem::{Kind, Problem};
 
 /// What a server is made of.
@@ -112,6 +114,7 @@ pub struct Shared {
     jobs: Jobs,
     pin_limits: PinLimits,
     key_relay: KeyRelay,
+    awaited: Awaited,
     /// A call with a chosen PIN was begun, and its end is not known.
     settle: Notify,
     stopping: CancellationToken,
@@ -134,6 +137,7 @@ impl Server {
             jobs: Jobs::default(),
             pin_limits: PinLimits::default(),
             key_relay: KeyRelay::default(),
+            awaited: Awaited::default(),
             settle: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -174,7 +178,7 @@ impl Server {
         let router = router
             .merge(api::document_route(&openapi::whole(document)))
             .merge(page::router())
-            .merge(pins::pages(self))
+            .merge(cardholders::pages(self))
             .fallback(async || {
                 (Extension(NoRoute), Problem::new(Kind::NotFound, "there is nothing at this address"))
             })

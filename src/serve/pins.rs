@@ -12,10 +12,7 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::Server;
-use super::intake::Intake;
-use super::pin_page::{self, PinPage};
 use super::problem::{Kind, Problem};
-use crate::config::PinPageConfig;
 use crate::job::{Job, JobId, PinDigest};
 use crate::jwe;
 use crate::ledger::{LedgerError, Row, State};
@@ -129,26 +126,7 @@ pub(super) struct TakenView {
     state: &'static str,
 }
 
-/// What there is for cardholders.
-pub(super) struct ForCardholders<'s> {
-    pub(super) line: &'s std::sync::Arc<Line>,
-    pub(super) links: &'s PinLinks,
-    pub(super) config: &'s PinPageConfig,
-}
-
 impl Server {
-    /// What there is for cardholders here.
-    pub(super) fn for_cardholders(&self) -> Result<ForCardholders<'_>, Problem> {
-        let there = match &self.parts.intake {
-            Intake::Line(line) => line.parts().pin_links.as_ref().map(|links| (line, links)),
-            Intake::Queue(_) => None,
-        };
-        let (line, links) = there.ok_or_else(|| {
-            Problem::new(Kind::NotFound, "there are no pages for cardholders here: pin_page.url is not set")
-        })?;
-        Ok(ForCardholders { line, links, config: &self.parts.pin_page })
-    }
-
     /// Whether work is taken. Why not is said in the log alone.
     pub(super) fn ready_for_cardholders(&self) -> Result<(), Problem> {
         self.ready().map_err(|problem| {
@@ -239,16 +217,6 @@ enum Behind {
     Open,
     /// None that takes a PIN.
     Nothing,
-}
-
-/// The pages themselves, where there is anything for them.
-pub(super) fn pages(server: &Server) -> axum::Router<Server> {
-    let Ok(there) = server.for_cardholders() else { return axum::Router::new() };
-    let client = &there.line.parts().client;
-    // Without the publishable key no PIN is shown, and no script from elsewhere is let in.
-    let script = there.config.publishable_key.is_some().then_some(&*there.config.stripe_js);
-    let page = PinPage::of(client.key_address(), script, client.api_address());
-    pin_page::router(&page.expect("the configuration takes addresses only"))
 }
 
 /// All links that cannot be used look alike.

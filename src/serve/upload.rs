@@ -14,11 +14,12 @@ use super::Server;
 use super::check::{Checked, Piece, Purpose, Stopped, check};
 use super::columns;
 use super::limits::{LINGER, PIECES_WAITING};
-use super::problem::{Kind, Problem};
+use super::problem::{Kind, Problem, Wrong};
 use crate::job::Batch;
 use crate::manifest::batch::SecondCards;
 use crate::manifest::recognise::Recogniser;
-use crate::manifest::{CheckReport, Reading};
+use crate::manifest::{CheckReport, Reading, waits};
+use crate::operation::PIN_CHOICE;
 
 /// What an upload may be sent as; what it is, is told by its bytes.
 const KINDS: [&str; 5] = [
@@ -263,7 +264,7 @@ async fn receive_body(
         }
     }
     let checked = checking.verdict().await?;
-    all_or_nothing(checked, query)
+    all_or_nothing(server, checked, query)
 }
 
 async fn receive_form(
@@ -299,12 +300,23 @@ async fn receive_form(
         // To the form's end, so that the connection can be used again.
         while let Ok(Ok(Some(_))) = tokio::time::timeout(limits.idle_max, form.next_field()).await {}
         let checked = checking.verdict().await?;
-        return Ok(Upload { batch, checked: all_or_nothing(checked, query)? });
+        return Ok(Upload { batch, checked: all_or_nothing(server, checked, query)? });
     }
 }
 
-fn all_or_nothing(checked: Checked, query: &UploadQuery) -> Result<Checked, Problem> {
+fn all_or_nothing(server: &Server, checked: Checked, query: &UploadQuery) -> Result<Checked, Problem> {
     let report: &CheckReport = &checked.report;
+    if report.problem_count == 0
+        && report.pins_to_choose > 0
+        && let Err(reason) = server.takes_choices()
+    {
+        let detail = format!(
+            "{} for a PIN that the cardholder chooses, which cannot be here; nothing was issued",
+            waits(report.pins_to_choose)
+        );
+        let wrong = Wrong::new(PIN_CHOICE.to_owned(), "no_pin_page", reason);
+        return Err(Problem::new(Kind::InvalidManifest, detail).with(vec![wrong]));
+    }
     let strict = query.strict == Some(true);
     if report.problem_count > 0 || (strict && report.warning_count > 0) {
         Err(Problem::of_report(checked.report))

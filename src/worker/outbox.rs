@@ -104,7 +104,8 @@ async fn publish(worker: &Worker, outbox: &Outbox, owed: Owed, row: Row) -> Resu
         place: row.row.map(|number| Place { row: number, row_id: row.row_id }),
     };
     if let Some(event) = named.ended(&ended) {
-        worker.publish_event(&event, owed.event.correlation.as_deref()).await;
+        // Where nobody listens, nobody is owed it.
+        let _ = worker.publish_event(&event, owed.event.correlation.as_deref()).await;
     }
     killpoint::pass("event_published");
     outbox.published(owed).await

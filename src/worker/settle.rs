@@ -70,8 +70,9 @@ impl Worker {
         let now = self.line.parts().clock.now();
         let (word, published) = match settlement {
             Settlement::Answer(event) => {
-                self.publish_event(&event, delivery.correlation().as_deref()).await;
-                self.mark_link_delivered(&event).await;
+                if self.publish_event(&event, delivery.correlation().as_deref()).await.is_ok() {
+                    self.mark_link_delivered(&event).await;
+                }
                 ("answered", Ok(()))
             }
             Settlement::Retry => {
@@ -111,8 +112,12 @@ impl Worker {
         self.broker.topology.rung(waits)
     }
 
-    /// Publishes the event until the broker has it.
-    pub(super) async fn publish_event(&self, event: &ResultEvent, correlation: Option<&str>) {
+    /// Publishes the event until the broker has it, or somebody would have to listen for that.
+    pub(super) async fn publish_event(
+        &self,
+        event: &ResultEvent,
+        correlation: Option<&str>,
+    ) -> Result<(), NotTaken> {
         let body = Zeroizing::new(serde_json::to_vec(event).expect("an event is plain strings and numbers"));
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -123,10 +128,8 @@ impl Worker {
         }
         let key = event.routing_key();
         let message = Message { exchange: &self.broker.topology.results, key: &key, body: &body, properties };
-        if self.publish(&message).await.is_err() {
-            // Nobody listens; the ledger has it.
-            metrics::result_unheard();
-        }
+        // If nobody listens, the ledger has it.
+        self.publish(&message).await.inspect_err(|_| metrics::result_unheard())
     }
 
     /// A link that an event told is not made anew by itself; one that was lost with its connection is.
