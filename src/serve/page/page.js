@@ -37,9 +37,19 @@ function showServer(server) {
     ? `${count(server.pace_per_second)} of ${count(server.pace_configured_per_second)} calls/s`
     : `${count(server.pace_per_second)} calls/s`;
   const trouble = server.stopped ? ` — stopped: ${server.stopped}` : server.stripe_down ? " — Stripe does not answer"
-    : server.waits_for ? ` — waiting: ${server.waits_for}` : "";
+    : server.waits_for ? ` — waiting: ${server.waits_for}` : server.warning ? ` — ${server.warning}` : "";
   const words = `${mode}, ${pace}${trouble}`;
   if (byId("server").textContent !== words) byId("server").textContent = words;
+  showAwaited(server.pins_awaited ?? {});
+}
+
+// How many cardholders have not chosen their PIN yet, by how long ago they were asked.
+function showAwaited({ hour, day, week, older }) {
+  const ages = [[hour, "for less than an hour"], [day, "for less than a day"], [week, "for less than a week"], [older, "for longer"]];
+  const waiting = ages.filter(([jobs]) => jobs).map(([jobs, since]) => `${count(jobs)} ${since}`);
+  const words = waiting.length ? `Waiting for a PIN: ${waiting.join(", ")}` : "";
+  if (byId("awaited").textContent !== words) byId("awaited").textContent = words;
+  byId("awaited").hidden = !words;
 }
 
 function showList({ batches }) {
