@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use embosser::ledger::{Ledger, Scope};
 use embosser::pin_links::Outbox;
 use embosser::queue::event::{ResultEvent, ResultOutcome};
-use embosser::sandbox::Options;
+use embosser::sandbox::{Faults, Options};
 use futures_util::StreamExt as _;
 use lapin::BasicProperties;
 use lapin::options::BasicAckOptions;
 use serde_json::json;
+use sha2::Digest as _;
 use support::choosing::{ask, choose, encrypted, pins_of, token_of};
 use support::scene::{Listener, ONE_AT_A_TIME, Scene};
 use support::serve::Served;
@@ -137,6 +138,72 @@ async fn a_chosen_pin_and_a_cancelled_job_are_told_once_more() {
     stage.is_issued("sent after all").await;
     stage.nothing_more_is_told().await;
     drop(workers);
+}
+
+/// How a link stands in the ledger is made older there: nobody waits for a week.
+fn age(stage: &Stage, link: &str, what: &str) {
+    let file = stage.scene.directory.path().join("embosser/embosser.db");
+    let digest: String =
+        sha2::Sha256::digest(token_of(link)).iter().map(|byte| format!("{byte:02x}")).collect();
+    let set = format!("UPDATE metadata SET value = json_set(value, '$.{what}', json_extract(value, '$.{what}') - 30 * 86400000)
+        WHERE name LIKE 'pin_link:%{digest}'");
+    let changed = rusqlite::Connection::open(file).unwrap().execute(&set, []).unwrap();
+    assert_eq!(changed, 1, "the link is in the ledger");
+}
+
+/// A link expires, another is used for a call that has no effect, a third is revoked: two jobs get new ones, told as the first were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_can_be_used_no_more_is_made_anew_by_itself_if_the_policy_says_so() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let mut stage = Stage::new().await;
+    let worker = stage.program.spawn(&["worker"]);
+    let few = stage.program.clone().with("EMBOSSER__RETRY__ATTEMPTS_MAX", "1");
+    let served = Served::start(&few, &["--rate", "100"]);
+    let mut old = std::collections::BTreeMap::new();
+    for id in ["expired", "in vain", "revoked"] {
+        old.insert(id, stage.one_that_waits(id).await);
+    }
+    stage.until_no_event_is_owed().await;
+    worker.killed().await;
+    age(&stage, &old["expired"], "expires_ms");
+    ask(&served, "/v1/pin-links/revoke", &json!({"job": "revoked"})).await.expect(204);
+    stage.scene.sandbox.set_faults(Faults { drop_before: 1.0, ..Faults::default() });
+    choose(&served, &old["in vain"], &encrypted(&stage.scene.sandbox, "4711").await).await.expect(200);
+    stage.scene.sandbox.set_faults(Faults::default());
+    let began = Instant::now();
+    while served.get("/v1/jobs/in%20vain").await.expect(200).json()["state"] != "awaiting_pin" {
+        assert!(began.elapsed() < Duration::from_secs(40), "it does not wait again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    age(&stage, &old["in vain"], "used_ms");
+
+    // Not without that policy.
+    let worker = stage.program.spawn(&["worker"]);
+    stage.publish("one before", false).await;
+    assert_eq!(told(&mut stage.listener).await.0.id.as_deref(), Some("one before"));
+    worker.killed().await;
+    let program = stage.program.clone().with("EMBOSSER__PIN_PAGE__NEW_LINKS", "true");
+    let _workers = [program.spawn(&["worker"]), program.spawn(&["worker"])];
+    let mut new = std::collections::BTreeMap::new();
+    for _ in 0..2 {
+        let (event, correlation) = told(&mut stage.listener).await;
+        let id = event.id.clone().unwrap();
+        assert_eq!(event.outcome, ResultOutcome::AwaitingPin, "{event:?}");
+        assert_eq!(correlation, Some(format!("of {id}")));
+        new.insert(id, event.pin_link.unwrap().expose().to_owned());
+    }
+    assert_eq!(new.keys().collect::<Vec<_>>(), ["expired", "in vain"]);
+    for (id, link) in &new {
+        ask(&served, "/v1/pin-links/look", &json!({"link": token_of(&old[&**id])})).await.expect(404);
+        choose(&served, link, &encrypted(&stage.scene.sandbox, "4711").await).await.expect(200);
+    }
+    let mut ended = [told(&mut stage.listener).await.0, told(&mut stage.listener).await.0];
+    ended.sort_by(|one, other| one.id.cmp(&other.id));
+    for (event, id) in ended.iter().zip(["expired", "in vain"]) {
+        assert_eq!((event.id.as_deref(), event.outcome), (Some(id), ResultOutcome::Issued), "{event:?}");
+        assert_eq!(pins_of(&stage.scene.sandbox, id), [Some("4711".to_owned())]);
+    }
+    stage.nothing_more_is_told().await;
 }
 
 /// Whoever is killed between the end and its event: the event comes.

@@ -116,6 +116,12 @@ impl Waits {
         self.request.target.as_deref()
     }
 
+    /// The cardholder of its new card, if that is one whom Stripe knows.
+    #[must_use]
+    pub fn cardholder(&self) -> Option<&str> {
+        self.request.value("cardholder")
+    }
+
     /// The job, with its PIN, or without one to go on waiting.
     #[must_use]
     pub fn into_job(self, pin: Option<PinJwe>) -> Job {

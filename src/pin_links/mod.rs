@@ -9,6 +9,7 @@ mod claim;
 mod link;
 mod outbox;
 mod reconcile;
+mod renewal;
 mod waiting;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use claim::Claimed;
 pub use link::{Purpose, Show, Standing, TOKEN_CHARACTERS};
 pub use outbox::{EventWanted, Outbox, Owed};
 pub use reconcile::{is_looked_for_first, reconcile_first};
+pub use renewal::Spent;
 pub use waiting::Waiting;
 
 /// The page on which a PIN is chosen.
@@ -54,6 +56,8 @@ pub struct PinLinks {
     /// Where the pages are.
     url: String,
     lasts: Duration,
+    /// Whether a job of the queue gets another by itself.
+    renews: bool,
 }
 
 /// A link that was just made; its text is known only now.
@@ -122,7 +126,8 @@ impl PinLinks {
     ) -> Option<Self> {
         let url = config.url.as_deref()?.trim_end_matches('/').to_owned();
         let lasts = Duration::from_secs(u64::from(config.link_days) * 24 * 3600);
-        Some(Self { ledger: ledger.clone(), scope: scope.clone(), clock: clock.clone(), when, url, lasts })
+        let (ledger, scope, clock) = (ledger.clone(), scope.clone(), clock.clone());
+        Some(Self { ledger, scope, clock, when, url, lasts, renews: config.new_links })
     }
 
     /// Has a job wait for its PIN, and who sent it be told its end by an event if that is `wanted`. Answers the link, if this made

@@ -16,15 +16,15 @@ use super::problem::{Kind, Problem};
 use crate::job::{Job, JobId, PinDigest};
 use crate::jwe;
 use crate::ledger::{LedgerError, Row, State};
-use crate::line::{CarriedOnly, Line, Options, is_about_pin, standing_of};
+use crate::line::{CarriedOnly, Line, Options, cardholder_of, is_about_pin, standing_of};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome};
 use crate::pin::PinJwe;
 use crate::pin_links::{Claimed, PinLinks, Purpose, Show, Unusable, Usable, Waits};
-use crate::stripe::StandingAnswer;
+use crate::stripe::{FoundAnswer, StandingAnswer};
 
-/// How long a page waits for its card's last digits, without which it does as well.
-const LAST4_WITHIN: Duration = Duration::from_secs(3);
+/// How long a page waits for what Stripe knows of its card, without which it does as well.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 /// How long a job with a chosen PIN may take before it is called back, so that no PIN waits here.
 pub(super) const WAITS_FOR: Duration = Duration::from_secs(25);
 
@@ -230,7 +230,7 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
     let there = server.for_cardholders()?;
     let config = there.config;
     let mut refused: Vec<String> = config.refused_pins().map(str::to_owned).collect();
-    let (kind, card, view) = match usable.purpose() {
+    let (kind, asked, view) = match usable.purpose() {
         Purpose::Choose { job } => {
             let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
             let waits = match server.waits_behind(&usable, &id).await? {
@@ -238,8 +238,11 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
                 Behind::Open => return Err(not_now()),
                 Behind::Nothing => return Err(unusable()),
             };
-            refused.extend(waits.birth_year.clone());
-            (LinkKind::Choose, waits.changes().map(str::to_owned), None)
+            let card = waits.changes().map(str::to_owned);
+            let wants_year = !config.birth_year && waits.birth_year.is_none();
+            let cardholder = waits.cardholder().filter(|_| wants_year).map(str::to_owned);
+            refused.extend(waits.birth_year.clone().filter(|_| !config.birth_year));
+            (LinkKind::Choose, Asked { card, cardholder }, None)
         }
         Purpose::View { card, shows } => {
             let publishable_key = config.publishable_key.clone().ok_or_else(unusable)?;
@@ -250,18 +253,19 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
                 account: server.parts.account.clone(),
                 shows: shows.clone(),
             };
-            (LinkKind::View, Some(card.clone()), Some(view))
+            (LinkKind::View, Asked { card: Some(card.clone()), cardholder: None }, Some(view))
         }
     };
+    let known = known_of(there.line, &asked).await;
+    if !config.birth_year && matches!(kind, LinkKind::Choose) {
+        refused.extend(known.birth_year);
+    }
     metrics::pin_link("looked_at");
     let expires = jiff::Timestamp::from_millisecond(usable.expires().unix_ms()).unwrap_or_default();
     Ok(LinkView {
         kind,
-        changes_card: card.is_some(),
-        last4: match card {
-            Some(card) => last4_of(there.line, &card).await,
-            None => None,
-        },
+        changes_card: asked.card.is_some(),
+        last4: known.last4,
         expires: expires.to_string(),
         policy: PolicyView {
             digits_min: 4,
@@ -275,18 +279,45 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
     })
 }
 
-/// The last digits of a card, if Stripe tells them soon.
-async fn last4_of(line: &Line, card: &str) -> Option<String> {
+/// What Stripe is asked about for a page.
+struct Asked {
+    /// A card that exists.
+    card: Option<String>,
+    /// The cardholder of one that does not.
+    cardholder: Option<String>,
+}
+
+/// What it tells.
+#[derive(Default)]
+struct Known {
+    /// The card's last digits.
+    last4: Option<String>,
+    /// When the cardholder was born.
+    birth_year: Option<String>,
+}
+
+/// What Stripe tells soon.
+async fn known_of(line: &Line, asked: &Asked) -> Known {
     let parts = line.parts();
-    let standing = async {
+    let asking = async {
+        if asked.card.is_none() && asked.cardholder.is_none() {
+            return None;
+        }
         // Of one account one process calls at a time, for this as for anything.
         let Ok(Ok(_lease)) = line.try_lease().await else { return None };
-        match standing_of(&parts.pace, &parts.client, card).await {
-            StandingAnswer::Found(standing) => Some(standing.last4).filter(|last4| !last4.is_empty()),
+        if let Some(card) = &asked.card {
+            let StandingAnswer::Found(card) = standing_of(&parts.pace, &parts.client, card).await else {
+                return None;
+            };
+            let birth_year = card.birth_year();
+            return Some(Known { last4: Some(card.last4).filter(|last4| !last4.is_empty()), birth_year });
+        }
+        match cardholder_of(&parts.pace, &parts.client, asked.cardholder.as_deref()?).await {
+            FoundAnswer::Found(found) => Some(Known { last4: None, birth_year: found.birth_year() }),
             _ => None,
         }
     };
-    tokio::time::timeout(LAST4_WITHIN, standing).await.ok().flatten()
+    tokio::time::timeout(KNOWN_WITHIN, asking).await.ok().flatten().unwrap_or_default()
 }
 
 /// Takes a PIN that was chosen, and has its job go on.

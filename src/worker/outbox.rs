@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
-use crate::job::Place;
 use crate::killpoint;
 use crate::ledger::{LedgerError, Row, State};
 use crate::pin_links::{Outbox, Owed};
@@ -79,7 +78,7 @@ async fn publish_all(worker: &Worker, outbox: &Outbox, seen: &mut Seen) -> Resul
                 continue;
             };
             if seen.may_claim(&owed) {
-                publish(worker, outbox, owed, row).await?;
+                publish(worker, outbox, owed, &row).await?;
             } else if let Some(claim) = seen.0.remove_entry(owed.as_read().0) {
                 others.extend([claim]);
             }
@@ -94,16 +93,11 @@ async fn publish_all(worker: &Worker, outbox: &Outbox, seen: &mut Seen) -> Resul
     Ok(())
 }
 
-async fn publish(worker: &Worker, outbox: &Outbox, owed: Owed, row: Row) -> Result<(), LedgerError> {
+async fn publish(worker: &Worker, outbox: &Outbox, owed: Owed, row: &Row) -> Result<(), LedgerError> {
     let Some(owed) = outbox.claim(owed).await? else { return Ok(()) };
     killpoint::pass("event_claimed");
     let ended = row.ended();
-    let named = Named {
-        id: Some(row.id.to_string()),
-        batch: Some(row.batch.to_string()),
-        place: row.row.map(|number| Place { row: number, row_id: row.row_id }),
-    };
-    if let Some(event) = named.ended(&ended) {
+    if let Some(event) = Named::of_row(row).ended(&ended) {
         // Where nobody listens, nobody is owed it.
         let _ = worker.publish_event(&event, owed.event.correlation.as_deref()).await;
     }
