@@ -255,6 +255,8 @@ pub struct Job {
     pub note: Option<String>,
     /// What is told of its cardholder: recorded with its end.
     pub(crate) of_cardholder: Option<String>,
+    /// Whether its effect is looked for at Stripe before its first call.
+    pub(crate) looks_first: bool,
     /// Whether the card that it replaces is still to be cancelled, before anything else.
     cancels_first: bool,
     taken: Instant,
@@ -286,6 +288,7 @@ impl Job {
             waiting: None,
             note: None,
             of_cardholder: None,
+            looks_first: false,
             cancels_first: request.cancels_replaced(),
             taken: Instant::now(),
             step: Step::Last(request.operation()),
@@ -316,6 +319,7 @@ impl Job {
         first.deadline = self.deadline;
         first.waiting = self.waiting.take();
         first.taken = self.taken;
+        first.looks_first = self.looks_first;
         Some(first)
     }
 
@@ -358,6 +362,7 @@ impl Job {
         let mut job = Self::new(self.id.clone(), self.batch.clone(), self.place.clone(), request, None);
         job.cardholder = self.cardholder.as_ref().map(|first| Box::new(first.without_pin()));
         (job.content, job.deadline, job.note) = (self.content, self.deadline, self.note.clone());
+        job.looks_first = self.looks_first;
         job
     }
 

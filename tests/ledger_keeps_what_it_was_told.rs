@@ -308,15 +308,15 @@ async fn a_link_is_used_once_and_not_for_ever(url: &str) {
         Job::new(JobId::new(id).unwrap(), Batch::new("links").unwrap(), None, card, None)
     };
     let token = |made: &Made| made.link.expose().split_once('#').unwrap().1.to_owned();
-    let made = here.await_pin(&job("links/1")).await.unwrap().unwrap();
-    let second = there.await_pin(&job("links/1")).await.unwrap().unwrap();
+    let made = here.await_pin(&job("links/1"), None).await.unwrap().unwrap();
+    let second = there.await_pin(&job("links/1"), None).await.unwrap().unwrap();
     assert_eq!(
         here.find(&token(&made)).await.unwrap().err().map(|link| link.standing),
         Some(Some(Standing::Revoked))
     );
     let made = second;
     here.mark_delivered(&JobId::new("links/1").unwrap()).await.unwrap();
-    assert!(there.await_pin(&job("links/1")).await.unwrap().is_none(), "it has one that was told");
+    assert!(there.await_pin(&job("links/1"), None).await.unwrap().is_none(), "it has one that was told");
     let usable = here.find(&token(&made)).await.unwrap().unwrap();
     let (one, two) = tokio::join!(here.claim(&usable, None), there.claim(&usable, None));
     let (one, two) = (one.unwrap(), two.unwrap());
@@ -342,7 +342,7 @@ async fn a_link_is_used_once_and_not_for_ever(url: &str) {
         Some(Some(Standing::Expired))
     );
     assert_eq!(here.waiting_by_age().await.unwrap(), [0, 0, 0, 1]);
-    let again = there.await_pin(&job("links/1")).await.unwrap().unwrap();
+    let again = there.await_pin(&job("links/1"), None).await.unwrap().unwrap();
     assert!(here.find(&token(&again)).await.unwrap().is_ok(), "who waits for longer gets another");
     // The account becomes known: what waits is found under its new name, and one whose name begins like it is another's.
     let renamed = Scope::new("test", "ledger.test", Some("acct_1"));
@@ -361,8 +361,8 @@ async fn a_link_is_used_once_and_not_for_ever(url: &str) {
     clock.advance(std::time::Duration::from_secs(60 * 24 * 3600));
     assert!(here.forget_old().await.unwrap() >= 2, "links that were of no use for a month");
     assert_eq!(here.find(&token(&again)).await.unwrap().err().map(|link| link.standing), Some(None));
-    let again = there.await_pin(&job("links/1")).await.unwrap().unwrap();
-    here.ended(&JobId::new("links/1").unwrap()).await.unwrap();
+    let again = there.await_pin(&job("links/1"), None).await.unwrap().unwrap();
+    here.ended(&JobId::new("links/1").unwrap(), None).await.unwrap();
     assert_eq!(
         here.find(&token(&again)).await.unwrap().err().map(|link| link.standing),
         Some(Some(Standing::Revoked))

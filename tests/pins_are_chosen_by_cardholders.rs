@@ -126,6 +126,40 @@ async fn links_in_the_results_of_issue_are_used_at_a_server_and_stay_in_the_resu
     assert_eq!(column(&results, "pin_link")["a"], links["a"]);
 }
 
+/// Where no page is set up, nothing of the file is issued, and whoever has it learns why and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_page_such_rows_are_refused_before_anything_is_issued() {
+    let stage = stage().await;
+    std::fs::write(stage.directory.path().join("staff.csv"), CHOOSING).unwrap();
+    let program = support::Program::new(stage.directory.path(), &stage.sandbox);
+    let says_why = |said: &str| {
+        assert!(said.contains("2 rows wait for a PIN that the cardholder chooses"), "{said}");
+        assert!(said.contains("pin_page.url") && said.contains("pin[choose]"), "{said}");
+    };
+    let check = program.run(&["check", "staff.csv"]).await;
+    expect_exit(&check, 0);
+    says_why(&String::from_utf8_lossy(&check.stdout));
+    let with_page = stage.program.run(&["check", "staff.csv"]).await;
+    assert!(!String::from_utf8_lossy(&with_page.stdout).contains("pin_page.url"), "{with_page:?}");
+    let issue = program.run(&["issue", "staff.csv"]).await;
+    expect_exit(&issue, 2);
+    says_why(&String::from_utf8_lossy(&issue.stderr));
+
+    let served = Served::start(&program, &["--rate", "100"]);
+    for path in ["/v1/checks", "/v1/batches?name=staff"] {
+        let refused = served.upload(path, CHOOSING.into()).await.expect(422);
+        says_why(&refused.text);
+        let problem = &refused.json()["problems"][0];
+        assert_eq!((&problem["column"], &problem["code"]), (&json!("pin[choose]"), &json!("no_pin_page")));
+    }
+    served.get("/v1/batches/staff").await.expect(404);
+    let job = json!({"id": "alone", "card": {"type": "virtual", "currency": "eur", "pin": {"choose": true}}});
+    let refused = ask(&served, "/v1/jobs", &job).await.expect(422);
+    assert_eq!(refused.json()["problems"][0]["code"], "no_pin_page", "{}", refused.text);
+    assert!(served.get("/pin").await.expect(404).text.contains("pin_page.url is not set"));
+    assert_eq!(stage.sandbox.account().creates, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn people_are_made_with_their_cards_and_a_card_that_exists_gets_a_new_pin() {
     let stage = stage().await;
@@ -160,6 +194,40 @@ async fn people_are_made_with_their_cards_and_a_card_that_exists_gets_a_new_pin(
     choose(&served, &link, &encrypted(&stage.sandbox, "1379").await).await.expect(200);
     let changes = stage.sandbox.account().changes;
     assert_eq!((changes.len(), changes[0].pin.as_deref()), (1, Some("1379")));
+}
+
+/// As far as Stripe knows it, for a card that is to be made and for one that exists; unless the company allows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_year_of_birth_is_refused_whoever_made_the_cardholder() {
+    let stage = stage().await;
+    let person = "type=individual&name=Jenny+Rosen&billing[address][line1]=1&billing[address][city]=B&billing[address][country]=IE\
+        &billing[address][postal_code]=D02&individual[first_name]=Jenny&individual[last_name]=Rosen&individual[dob][day]=1\
+        &individual[dob][month]=2&individual[dob][year]=1985";
+    let post = support::http_client().post(format!("{}/v1/issuing/cardholders", stage.sandbox.api_url()));
+    let post =
+        post.bearer_auth("sk_test_of_the_tests").header("content-type", "application/x-www-form-urlencoded");
+    let made = post.body(person).send().await.unwrap().text().await.unwrap();
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let cardholder = made["id"].as_str().unwrap_or_else(|| panic!("{made}"));
+    let served = Served::start(&stage.program, &["--rate", "100"]);
+    let csv = format!("row_id,cardholder,type,currency,pin[choose]\na,{cardholder},virtual,eur,true\n");
+    served.upload("/v1/batches?name=staff", csv.into()).await.expect(202);
+    served.until_ended("staff").await;
+    let link = links_of(&served, "staff").await.remove("a").unwrap();
+    let refused = json!(["1234", "2000", "1985"]);
+    assert_eq!(look(&served, &link).await.expect(200).json()["policy"]["refused"], refused);
+    choose(&served, &link, &encrypted(&stage.sandbox, "4711").await).await.expect(200);
+    let card = stage.sandbox.account().cards[0].id.clone();
+    let csv = format!("row_id,card,pin[choose]\na,{card},true\n");
+    served.upload("/v1/batches?name=change", csv.into()).await.expect(202);
+    served.until_ended("change").await;
+    let link = links_of(&served, "change").await.remove("a").unwrap();
+    let seen = look(&served, &link).await.expect(200).json();
+    assert_eq!(seen["policy"]["refused"], refused, "{seen}");
+    assert!(seen["last4"].is_string(), "{seen}");
+    assert_eq!(served.stopped().await.0, Some(0));
+    let served = Served::start(&stage.program.clone().with("EMBOSSER__PIN_PAGE__BIRTH_YEAR", "true"), &[]);
+    assert_eq!(look(&served, &link).await.expect(200).json()["policy"]["refused"], json!(["1234", "2000"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

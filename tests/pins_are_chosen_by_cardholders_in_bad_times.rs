@@ -30,6 +30,13 @@ async fn is_not_taken(served: &Served, link: &str, jwe: &str) {
     assert_eq!(job["state"], "awaiting_pin", "{job}");
 }
 
+/// How often a list of cards was asked for.
+async fn looks(sandbox: &Sandbox) -> usize {
+    let seen = http_client().get(format!("{}/_sandbox/requests", sandbox.api_url())).send().await.unwrap();
+    let seen: Vec<Value> = seen.json().await.unwrap();
+    seen.iter().filter(|one| one["method"] == "GET" && one["path"] == "/v1/issuing/cards").count()
+}
+
 /// Asks for the job until it is so.
 async fn until_state(served: &Served, state: &str) -> Value {
     let began = Instant::now();
@@ -143,6 +150,57 @@ async fn a_pin_that_may_have_been_taken_and_was_not_is_asked_for_again_with_a_ne
     until_state(&served, "awaiting_pin").await;
     let new = links_of(&served, "staff").await.remove("a").unwrap();
     is_taken_now(&stage, &served, &new, &encrypted(&stage.sandbox, "4711").await).await;
+}
+
+/// A backup of the ledger is put in place of it, and by then Stripe has forgotten the keys of the calls. Whoever runs embosser with
+/// `--reconcile-first` has all jobs looked for: those that wait for their PIN, too, when that comes, days later and in another process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_waited_in_a_ledger_from_a_backup_is_looked_for_when_its_pin_comes() {
+    /// The run that is told of the backup.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Told {
+        Issue,
+        Server,
+    }
+    for told in [Told::Issue, Told::Server] {
+        let stage = stage().await;
+        let (ledger, backup) =
+            (stage.directory.path().join("ledger.db"), stage.directory.path().join("backup.db"));
+        let program = stage.program.clone().with("EMBOSSER__LEDGER__URL", &support::sqlite(&ledger));
+        let served = Served::start(&program, &["--rate", "100"]);
+        let link = one_that_waits(&served, "staff").await;
+        assert_eq!(served.stopped().await.0, Some(0));
+        std::fs::copy(&ledger, &backup).unwrap();
+        let served = Served::start(&program, &["--rate", "100"]);
+        choose(&served, &link, &encrypted(&stage.sandbox, "4711").await).await.expect(200);
+        assert_eq!(served.stopped().await.0, Some(0));
+        stage.sandbox.advance(Duration::from_secs(25 * 3600));
+        std::fs::copy(&backup, &ledger).unwrap();
+
+        if told == Told::Issue {
+            std::fs::write(stage.directory.path().join("staff.csv"), support::choosing::ONE).unwrap();
+            let run = program.run(&["issue", "staff.csv", "--reconcile-first"]).await;
+            support::expect_exit(&run, 0);
+        } else {
+            let served = Served::start(&program, &["--rate", "100", "--reconcile-first"]);
+            served.get("/healthz").await.expect(200);
+            assert_eq!(served.stopped().await.0, Some(0));
+        }
+        let served = Served::start(&program, &["--rate", "100"]);
+        let chosen = choose(&served, &link, &encrypted(&stage.sandbox, "1379").await).await;
+        assert_eq!(chosen.expect(409).json()["code"], "card_refused", "{told:?}: the card keeps its PIN");
+        assert_eq!(pins_of(&stage.sandbox, "staff/a"), [Some("4711".to_owned())], "{told:?}");
+        until_state(&served, "issued").await;
+        // One that begins to wait now is known by this ledger, and is looked for by nobody.
+        let others = support::choosing::ONE.replace("ich_", "ich_9");
+        served.upload("/v1/batches?name=later", others.into()).await.expect(202);
+        served.until_ended("later").await;
+        let link = links_of(&served, "later").await.remove("a").unwrap();
+        let looks = looks(&stage.sandbox).await;
+        choose(&served, &link, &encrypted(&stage.sandbox, "2580").await).await.expect(200);
+        assert_eq!(pins_of(&stage.sandbox, "later/a"), [Some("2580".to_owned())], "{told:?}");
+        assert_eq!(self::looks(&stage.sandbox).await, looks, "{told:?}");
+    }
 }
 
 /// What another process cancels while the key is fetched has no card.
@@ -298,7 +356,7 @@ async fn a_link_that_is_revoked_while_it_is_used_and_given_back_stays_revoked() 
     let links = PinLinks::of(&config, LinksWhen::AtOnce, (&ledger, &scope, &clock)).unwrap();
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
     let job = support::line::job(&sandbox, "batch/1", "eur", None).await;
-    links.await_pin(&job).await.unwrap();
+    links.await_pin(&job, None).await.unwrap();
     for _ in 0..20 {
         let made = links.renew(&job.id).await.unwrap().unwrap();
         let token = made.link.expose().split_once('#').unwrap().1.to_owned();

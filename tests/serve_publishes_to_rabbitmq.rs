@@ -382,3 +382,78 @@ async fn while_the_broker_is_away_it_is_not_ready_and_takes_nothing() {
     worker.killed().await;
     assert_eq!(served.stopped().await.0, Some(0));
 }
+
+/// The pages are another server's on the worker's ledger; the links to them are given out here, where the file was uploaded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pin_is_chosen_at_the_server_with_the_pages_and_its_card_is_counted_where_the_file_was_uploaded() {
+    use support::choosing::{ONE, ask, choose, encrypted, pins_of};
+    let stage = stage().await;
+    let paged =
+        |program: &Program| program.clone().with("EMBOSSER__PIN_PAGE__URL", "https://pins.example.com/");
+    let served = Served::start(&paged(&stage.server), &[]);
+    let pages = served.get("/pin").await.expect(404).text;
+    assert!(pages.contains("http.jobs_to") && pages.contains("https://pins.example.com/"), "{pages}");
+    let worker = paged(&stage.worker).spawn(&["worker", "--rate", "100"]);
+    served.upload("/v1/batches?name=staff", ONE.into()).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!((&view["issued"], &view["awaiting_pin"]), (&json!(2), &json!(1)), "{view}");
+    // The worker told one in its event; whoever heard that may have it, and here another is made in its place.
+    let renewed =
+        ask(&served, "/v1/pin-links", &json!({"batch": "staff", "renew": true})).await.expect(200).json();
+    let link = renewed["links"][0]["pin_link"].as_str().unwrap().to_owned();
+    let began = Instant::now();
+    loop {
+        let server = served.get("/v1/server").await.expect(200).json();
+        assert_eq!(server["warning"], json!(null), "{server}");
+        if server["pins_awaited"]["hour"] == json!(1) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{server}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // What calls or ends a job is not this server's.
+    let cancel = ask(&served, "/v1/pin-links/cancel", &json!({"batch": "staff"})).await.expect(404);
+    assert!(cancel.text.contains("at https://pins.example.com/"), "{}", cancel.text);
+
+    let with_pages = Served::start(&paged(&stage.worker), &["--rate", "100"]);
+    choose(&with_pages, &link, &encrypted(&stage.sandbox, "4711").await).await.expect(200);
+    assert_eq!(pins_of(&stage.sandbox, "staff/a"), [Some("4711".to_owned())]);
+    let view = served.until("staff", |view| view["awaiting_pin"] == json!(0)).await;
+    assert_eq!((&view["state"], &view["issued"]), (&json!("finished"), &json!(3)), "{view}");
+    worker.killed().await;
+}
+
+/// Nobody could give out the links of what waits there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_with_another_ledger_is_noticed_and_no_row_is_published_to_wait_there() {
+    let stage = stage().await;
+    let elsewhere = support::sqlite(&stage.directory.path().join("elsewhere.db"));
+    let program = stage.worker.clone().with("EMBOSSER__PIN_PAGE__URL", "https://pins.example.com/");
+    let worker = program.with("EMBOSSER__LEDGER__URL", &elsewhere).spawn(&["worker"]);
+    let served = Served::start(
+        &stage.server.clone().with("EMBOSSER__PIN_PAGE__URL", "https://pins.example.com/"),
+        &[],
+    );
+    served.ask(reqwest::Method::POST, "/v1/jobs", &JSON, single_job("first")).await.expect(202);
+    let began = Instant::now();
+    let warning = loop {
+        let server = served.get("/v1/server").await.expect(200).json();
+        if let Some(warning) = server["warning"].as_str() {
+            break warning.to_owned();
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "nobody notices: {server}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(warning.contains("ledger.url"), "{warning}");
+    let refused = served.upload("/v1/batches?name=staff", support::choosing::ONE.into()).await.expect(422);
+    assert!(refused.text.contains("ledger.url") && refused.text.contains("no_pin_page"), "{}", refused.text);
+    assert_eq!(stage.sandbox.account().cards.len(), 1);
+    // Everything else is published as before.
+    served.ask(reqwest::Method::POST, "/v1/jobs", &JSON, single_job("second")).await.expect(202);
+    let began = Instant::now();
+    while stage.sandbox.account().cards.len() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    worker.killed().await;
+}

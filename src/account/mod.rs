@@ -16,7 +16,7 @@ use crate::ledger::{Ledger, Scope};
 use crate::line::decision::Rules;
 use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::pace::Pace;
-use crate::pin_links::{LinksWhen, PinLinks};
+use crate::pin_links::{LinksWhen, PinLinks, reconcile_first};
 use crate::stripe::{Client, ClientError, Mode};
 
 pub use identity::{Patience, ScopeError};
@@ -131,6 +131,10 @@ impl Account {
         purpose: Purpose,
     ) -> Result<Self, ScopeError> {
         let scope = access.scope(ledger, &pace, purpose.patience).await?;
+        if purpose.reconcile_first {
+            // Jobs that wait for a PIN go on when this run has ended: that is to be known then.
+            reconcile_first(ledger, &scope).await?;
+        }
         let (lease_idle, on_same_refusals) = match purpose.runs {
             // The lease is held for the whole run, and no longer.
             Runs::ToAnEnd => (Duration::ZERO, OnSameRefusals::Stop),

@@ -12,7 +12,9 @@ use super::Exit;
 use super::manifest::ReadingArgs;
 use crate::config::Config;
 use crate::logging::say;
-use crate::manifest::{CheckOptions, CheckReport, Manifest, ManifestError, Problem, Severity, counted};
+use crate::manifest::{
+    CheckOptions, CheckReport, Manifest, ManifestError, Problem, Severity, counted, waits,
+};
 
 /// Options of `embosser check`.
 #[derive(Debug, clap::Args)]
@@ -57,8 +59,8 @@ pub fn run(args: &Args, config: &Config) -> Result<Exit, String> {
         args.rate.unwrap_or_else(|| config.pace.endpoint_per_second.min(config.pace.account_per_second));
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match args.format {
-        Format::Json => write_json(args, per_second, &mut out),
-        Format::Text => write_text(args, per_second, &mut out),
+        Format::Json => write_json(args, config, per_second, &mut out),
+        Format::Text => write_text(args, config, per_second, &mut out),
     };
     match written.and_then(|exit| out.flush().map(|()| exit).map_err(CheckError::from)) {
         Ok(exit) => Ok(exit),
@@ -97,7 +99,12 @@ fn check(
     written.map(|()| report)
 }
 
-fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, CheckError> {
+fn write_text(
+    args: &Args,
+    config: &Config,
+    per_second: f64,
+    out: &mut impl Write,
+) -> Result<Exit, CheckError> {
     let mut overview = Overview::default();
     let mut own_headings = false;
     let report = check(args, |problem| {
@@ -125,7 +132,7 @@ fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         report.pins,
         duration(seconds(report.calls(), per_second)),
     )?;
-    for note in report.notes() {
+    for note in notes(&report, config) {
         writeln!(out, "{note}")?;
     }
     if report.warning_count > 0 {
@@ -176,7 +183,12 @@ struct Verdict {
     seconds: f64,
 }
 
-fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, CheckError> {
+fn write_json(
+    args: &Args,
+    config: &Config,
+    per_second: f64,
+    out: &mut impl Write,
+) -> Result<Exit, CheckError> {
     let manifest = serde_json::to_string(&args.manifest.to_string_lossy()).map_err(io::Error::from)?;
     write!(out, "{{\n  \"manifest\": {manifest},\n  \"problems\": [")?;
     let mut separator = "\n    ";
@@ -222,7 +234,7 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         replacements: report.replacements,
         warning_count: report.warning_count,
         warnings,
-        notes: report.notes(),
+        notes: notes(&report, config),
         calls_per_second: per_second,
         seconds: seconds(report.calls(), per_second),
     };
@@ -231,6 +243,25 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
     let members = verdict.trim_start_matches('{');
     writeln!(out, "{}],{members}", if report.problem_count > 0 { "\n  " } else { "" })?;
     Ok(if is_good(&report, args) { Exit::Success } else { Exit::Unusable })
+}
+
+/// What its sender should know, the configuration included.
+fn notes(report: &CheckReport, config: &Config) -> Vec<String> {
+    let is_missing = report.pins_to_choose > 0 && config.pin_page.url.is_none();
+    let missing = is_missing.then(|| {
+        format!("{}; with this configuration `embosser issue` would issue nothing.", no_pin_page(report))
+    });
+    report.notes().into_iter().chain(missing).collect()
+}
+
+/// What is said of rows whose cardholders are to choose the PIN where there is no page for that.
+#[must_use]
+pub fn no_pin_page(report: &CheckReport) -> String {
+    format!(
+        "{} for a PIN that the cardholder chooses (column pin[choose]), and there is no page for that: set pin_page.url in \
+         embosser.toml to where cardholders reach `embosser serve`, or leave that column empty",
+        waits(report.pins_to_choose)
+    )
 }
 
 /// Whether it would be issued.

@@ -112,6 +112,12 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             (Intake::Line(account.line().clone()), Some(ledger), sandbox)
         }
     };
+    if let (Intake::Queue(_), Some(url)) = (&intake, &config.pin_page.url) {
+        tracing::info!(
+            "links for cardholders are given out here; the pages behind them are those of the `embosser serve` with \
+             http.jobs_to = \"line\" on the same ledger, at {url}"
+        );
+    }
     let account = config.stripe.account;
     let (http, pin_page) = (config.http, config.pin_page);
     let parts = serve::Parts {

@@ -10,10 +10,14 @@ pub struct PinPageConfig {
     pub url: Option<String>,
     /// How long a link can be used, in days.
     pub link_days: u32,
+    /// Whether a job of the queue whose link was spent for nothing, or has expired, gets another by itself.
+    pub new_links: bool,
     /// Whether four times the same digit can be a PIN.
     pub repeated: bool,
     /// Whether digits in a row, up or down, can be.
     pub ascending: bool,
+    /// Whether the cardholder's year of birth can be.
+    pub birth_year: bool,
     /// PINs that nobody is to choose, with commas between them.
     pub refused: String,
     /// The header in which a proxy tells who asks; none: whoever connects does.
@@ -29,8 +33,10 @@ impl Default for PinPageConfig {
         Self {
             url: None,
             link_days: 7,
+            new_links: false,
             repeated: false,
             ascending: false,
+            birth_year: false,
             refused: String::new(),
             client_address_header: None,
             publishable_key: None,

@@ -16,6 +16,9 @@ use crate::config::place::without_password;
 use crate::job::Content;
 use crate::operation::Operation;
 
+/// Keys whose accounts are read at once.
+const ACCOUNTS_AT_ONCE: u32 = 500;
+
 /// The ledger, open. Clones share its two connections.
 #[derive(Clone)]
 pub struct Ledger {
@@ -235,9 +238,19 @@ impl Ledger {
     /// If the ledger cannot be read.
     pub async fn accounts(&self, mode: &str, host: &str) -> Result<Vec<String>, LedgerError> {
         let prefix = format!("account:{mode}:{host}:");
-        let mut accounts = self
-            .ask(move |store| Box::pin(async move { either!(store, store => store.metadata_under(&prefix)) }))
-            .await?;
+        let mut accounts = Vec::new();
+        let mut after = prefix.clone();
+        loop {
+            let page = self.metadata_page(&prefix, &after, ACCOUNTS_AT_ONCE).await?;
+            let is_last = page.len() < ACCOUNTS_AT_ONCE as usize;
+            for (name, account) in page {
+                after = name;
+                accounts.push(account);
+            }
+            if is_last {
+                break;
+            }
+        }
         accounts.sort_unstable();
         accounts.dedup();
         Ok(accounts)
@@ -279,9 +292,18 @@ impl Ledger {
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn look_up(&self, scope: &Scope, id: &JobId) -> Result<Option<Row>, LedgerError> {
-        let steps = Operation::ALL.map(|operation| (id.clone(), Step::Last(operation)));
-        let rows = self.look_up_all(scope, steps.into()).await?;
+        let rows = self.look_up_jobs(scope, std::slice::from_ref(id)).await?;
         Ok(rows.into_iter().flatten().next())
+    }
+
+    /// The same of several, in their order and in one question.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn look_up_jobs(&self, scope: &Scope, ids: &[JobId]) -> Result<Vec<Option<Row>>, LedgerError> {
+        // An id has one last step; asked for any, the one that is known is answered.
+        let any = Step::Last(Operation::CreateCard);
+        self.look_up_all(scope, ids.iter().map(|id| (id.clone(), any)).collect()).await
     }
 
     /// What is known of each of these steps, in their order.

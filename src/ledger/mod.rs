@@ -13,11 +13,13 @@
 mod audit;
 mod batch;
 mod database;
+mod file;
 mod group;
 mod handle;
 mod lease;
 mod postgres;
 mod schema;
+mod select;
 mod sqlite;
 mod store;
 

@@ -11,8 +11,9 @@ use sqlx::{ConnectOptions, Connection, Row as _};
 use super::audit::postgres as audit;
 use super::database::{Opening, in_time};
 use super::schema::{self, VERSION};
+use super::select::{self, INDEXES, Sql};
 use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Written};
-use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Only, Row, SameContent, Scope, Step};
+use super::{Batch, BatchCounts, JobId, LedgerError, Only, Row, SameContent, Scope, Step};
 use crate::config::place::without_password;
 use crate::job::Content;
 
@@ -160,6 +161,19 @@ impl Postgres {
                 .execute(&mut *transaction)
                 .await
                 .map_err(to_error)?;
+        }
+        let there: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(Sql::Postgres.indexes_there()))
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(to_error)?;
+        // To ask for one that is there would wait for whoever writes.
+        if usize::try_from(there).is_ok_and(|there| there < INDEXES.len()) {
+            for statement in Sql::Postgres.indexes() {
+                sqlx::query(sqlx::AssertSqlSafe(statement))
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(to_error)?;
+            }
         }
         transaction.commit().await.map_err(to_error)
     }
@@ -375,13 +389,6 @@ impl Postgres {
         found.fetch_optional(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
     }
 
-    /// The values of all names that begin so; a name's `%` and `_` are letters.
-    pub(super) async fn metadata_under(&mut self, prefix: &str) -> Result<Vec<String>, LedgerError> {
-        let select = "SELECT value FROM metadata WHERE substr(name, 1, length($1)) = $1 ORDER BY name";
-        let found = sqlx::query_scalar(select).bind(prefix);
-        found.fetch_all(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
-    }
-
     /// Up to so many names that begin so and come after that one, each with its value.
     pub(super) async fn metadata_page(
         &mut self,
@@ -389,9 +396,10 @@ impl Postgres {
         after: &str,
         limit: i64,
     ) -> Result<Vec<(String, String)>, LedgerError> {
-        let select = "SELECT name, value FROM metadata WHERE name COLLATE \"C\" > $2
-            AND substr(name, 1, length($1)) = $1 ORDER BY name COLLATE \"C\" LIMIT $3";
-        let found = sqlx::query_as(select).bind(prefix).bind(after).bind(limit);
+        let found = sqlx::query_as(sqlx::AssertSqlSafe(Sql::Postgres.metadata_page()))
+            .bind(after.max(prefix))
+            .bind(select::end_of(prefix))
+            .bind(limit);
         found.fetch_all(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))
     }
 
@@ -403,27 +411,17 @@ impl Postgres {
         only: &Only,
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
-        let select = format!(
-            "SELECT {COLUMNS} FROM steps WHERE scope = $1 AND batch = $2 AND step NOT LIKE 'first:%'
-             AND (row_number, job_id COLLATE \"C\") > ($3, $4) AND ($6::text IS NULL
-                 OR $6 = CASE WHEN state = 'refused' AND error_code = 'awaiting_pin' THEN 'awaiting_pin' ELSE state END)
-             AND (NOT $7 OR note IS NOT NULL)
-             AND ($8::text IS NULL OR strpos(lower(concat_ws(chr(10), row_id, job_id, output::json->>'id',
-                 output::json->>'last4', output::json->>'cardholder')), $8) > 0)
-             ORDER BY row_number, job_id COLLATE \"C\" LIMIT $5"
-        );
-        let raw = sqlx::query(sqlx::AssertSqlSafe(select))
+        let with = only.with.as_deref().map(str::to_lowercase);
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(Sql::Postgres.batch_page(only)))
             .bind(scope.as_str())
             .bind(batch.as_str())
             .bind(after.0)
             .bind(after.1.map_or("", JobId::as_str))
-            .bind(limit)
-            .bind(only.kind.map(Kind::word))
-            .bind(only.noted)
-            .bind(only.with.as_deref().map(str::to_lowercase))
-            .fetch_all(&mut self.connection)
-            .await
-            .map_err(|error| meaning(&self.name, &error))?;
+            .bind(limit);
+        if let Some(with) = with {
+            query = query.bind(with);
+        }
+        let raw = query.fetch_all(&mut self.connection).await.map_err(|error| meaning(&self.name, &error))?;
         raw.iter().map(|row| store::row_from(Answer::of(row), &self.name)).collect()
     }
 

@@ -6,7 +6,9 @@
 //! write, before it calls. Version 3 has the audit log beside the same tables: an embosser that knows version 2 only
 //! refuses it, and one that runs while it is brought to version 3 goes on.
 
-/// The newest version this embosser knows.
+use super::select::Sql;
+
+/// The newest version this embosser knows. Indexes are no part of it ([`super::select::INDEXES`]): what works with them works without.
 pub(super) const VERSION: i64 = 3;
 
 /// What an attempt and its end ask of the database; taken back, so that nobody ever reads it. A database may let somebody
@@ -17,8 +19,9 @@ pub(super) const PROBE: [&str; 2] = [
     "UPDATE steps SET version = 2, state = 'refused' WHERE scope = 'probe' AND job_id = 'probe' AND step = 'probe'",
 ];
 
-/// What makes version 2 of nothing. `INTEGER` is `BIGINT` to PostgreSQL, `KEYS` what each database orders ids by.
-fn tables(integer: &str, key_order: &str, without_rowid: &str) -> Vec<String> {
+/// What makes version 2 of nothing. `INTEGER` is `BIGINT` to PostgreSQL.
+fn tables(sql: Sql, integer: &str, without_rowid: &str) -> Vec<String> {
+    let key_order = sql.by_bytes();
     vec![
         format!(
             "CREATE TABLE steps (
@@ -94,7 +97,7 @@ const AUDIT_IS_KEPT_BY_POSTGRES: [&str; 2] = [
 pub(super) fn of_sqlite(found: i64) -> Vec<String> {
     let mut statements = Vec::new();
     if found < 2 {
-        statements.extend(tables("INTEGER", "", " WITHOUT ROWID"));
+        statements.extend(tables(Sql::Sqlite, "INTEGER", " WITHOUT ROWID"));
     }
     if found == 1 {
         let card = "json_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)";
@@ -109,7 +112,7 @@ pub(super) fn of_sqlite(found: i64) -> Vec<String> {
 pub(super) fn of_postgres(found: i64) -> Vec<String> {
     let mut statements = Vec::new();
     if found < 2 {
-        statements.extend(tables("BIGINT", " COLLATE \"C\"", ""));
+        statements.extend(tables(Sql::Postgres, "BIGINT", ""));
     }
     if found == 1 {
         let card = "json_build_object('id', card_id, 'last4', last4, 'exp_month', exp_month, 'exp_year', exp_year)::text";

@@ -4,24 +4,20 @@
 //! the writer. Its calls block, so each connection has a thread of its own (see [`super::group`]).
 
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction, TransactionBehavior, ffi};
 
 use super::audit::sqlite as audit;
 use super::database::Opening;
+use super::file::{BUSY_TIMEOUT, Identity, identity_of, patiently, uri_of};
 use super::schema::{self, VERSION};
+use super::select::{self, INDEXES, Sql};
 use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Touches, Written};
-use super::{Batch, BatchCounts, JobId, Kind, LedgerError, Only, Row, SameContent, Scope, Step};
+use super::{Batch, BatchCounts, JobId, LedgerError, Only, Row, SameContent, Scope, Step};
 use crate::config::place::file_of;
 use crate::job::Content;
 
-/// How long another process may hold the file before we give up: longer than any of our own commits.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Until the next attempt, where SQLite does not wait by itself.
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Statements that stay prepared: all that are usual.
 const STATEMENTS_PREPARED: usize = 24;
 
@@ -77,9 +73,6 @@ pub(super) struct Sqlite {
     identity: Option<Identity>,
 }
 
-/// Which file a path names: its device and its number there.
-type Identity = (u64, u64);
-
 impl Sqlite {
     /// Opens the file, making it and its tables where they are missing.
     pub(super) fn open(url: &str, opening: Opening) -> Result<Self, LedgerError> {
@@ -114,7 +107,8 @@ impl Sqlite {
         let name = self.name.clone();
         let to_error = |error: rusqlite::Error| meaning(&name, &error);
         let found = version(&self.connection).map_err(to_error)?;
-        if !opening.migrates(found, &name)? {
+        let migrates = opening.migrates(found, &name)?;
+        if opening == Opening::Existing || !migrates && has_indexes(&self.connection).map_err(to_error)? {
             return Ok(());
         }
         // IMMEDIATE, and asked again inside: of two processes that start at once, the second finds the tables made.
@@ -126,6 +120,9 @@ impl Sqlite {
                     transaction.execute(&statement, [])?;
                 }
                 transaction.pragma_update(None, "user_version", VERSION)?;
+            }
+            for statement in Sql::Sqlite.indexes() {
+                transaction.execute(&statement, [])?;
             }
             transaction.commit()
         };
@@ -205,19 +202,14 @@ impl Sqlite {
         only: &Only,
         limit: i64,
     ) -> Result<Vec<Row>, LedgerError> {
-        let select = format!(
-            "SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND batch = ?2 AND step NOT LIKE 'first:%'
-             AND (row_number, job_id) > (?3, ?4) AND (?6 IS NULL OR ?6 = CASE WHEN state = 'refused' AND error_code = 'awaiting_pin' THEN 'awaiting_pin' ELSE state END) AND (NOT ?7 OR note IS NOT NULL)
-             AND (?8 IS NULL OR instr(lower(coalesce(row_id, '') || char(10) || job_id || char(10)
-                 || coalesce(json_extract(output, '$.id'), '') || char(10) || coalesce(json_extract(output, '$.last4'), '')
-                 || char(10) || coalesce(json_extract(output, '$.cardholder'), '')), ?8) > 0)
-             ORDER BY row_number, job_id LIMIT ?5"
-        );
         let after_id = after.1.map_or("", JobId::as_str);
-        let kind = only.kind.map(Kind::word);
         let with = only.with.as_deref().map(str::to_ascii_lowercase);
-        let values: [&dyn ToSql; 8] =
-            [&scope.as_str(), &batch.as_str(), &after.0, &after_id, &limit, &kind, &only.noted, &with];
+        let (scope, batch) = (scope.as_str(), batch.as_str());
+        let mut values: Vec<&dyn ToSql> = vec![&scope, &batch, &after.0, &after_id, &limit];
+        if let Some(with) = &with {
+            values.push(with);
+        }
+        let select = Sql::Sqlite.batch_page(only);
         self.all(&select, &values, |columns, name| store::row_from(columns, name))
     }
 
@@ -233,14 +225,6 @@ impl Sqlite {
         found.map_err(|error| meaning(&self.name, &error))
     }
 
-    /// The values of all names that begin so; a name's `%` and `_` are letters.
-    pub(super) fn metadata_under(&mut self, prefix: &str) -> Result<Vec<String>, LedgerError> {
-        let select = "SELECT value FROM metadata WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name";
-        self.all(select, &[&prefix], |mut columns, name| {
-            columns.text().map(Option::unwrap_or_default).map_err(|reason| store::database(name, reason))
-        })
-    }
-
     /// Up to so many names that begin so and come after that one, each with its value.
     pub(super) fn metadata_page(
         &mut self,
@@ -248,11 +232,8 @@ impl Sqlite {
         after: &str,
         limit: i64,
     ) -> Result<Vec<(String, String)>, LedgerError> {
-        // The second bound is what lets the table's order end the search.
-        let select =
-            "SELECT name, value FROM metadata WHERE name > ?2 AND name >= ?1 AND name < ?1 || char(1114111)
-            AND substr(name, 1, length(?1)) = ?1 ORDER BY name LIMIT ?3";
-        self.all(select, &[&prefix, &after, &limit], |mut columns, name| {
+        let values: [&dyn ToSql; 3] = [&after.max(prefix), &select::end_of(prefix), &limit];
+        self.all(&Sql::Sqlite.metadata_page(), &values, |mut columns, name| {
             let mut next = || columns.text().map(Option::unwrap_or_default);
             let read = next().and_then(|found| Ok((found, next()?)));
             read.map_err(|reason| store::database(name, reason))
@@ -279,18 +260,6 @@ impl Sqlite {
             all.push(read(Answer::of(row), &self.name)?);
         }
         Ok(all)
-    }
-}
-
-/// Opens a file beside others who do. SQLite waits for a lock by itself ([`BUSY_TIMEOUT`]), but not where a reader becomes
-/// a writer: so of two processes that switch a new file to its write-ahead log, one is refused at once.
-fn patiently<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let began = Instant::now();
-    loop {
-        match attempt() {
-            Err(error) if is_busy(&error) && began.elapsed() < BUSY_TIMEOUT => thread::sleep(BUSY_PAUSE),
-            ended => return ended,
-        }
     }
 }
 
@@ -394,20 +363,9 @@ fn write_one(
     }
 }
 
-#[cfg(unix)]
-fn identity_of(file: &std::path::Path) -> Option<Identity> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-/// SQLite's own form of the address: a URI, whose query (`mode=ro`) it understands itself. An absolute path gets the
-/// empty host before it, and a `#`, which would end the path, is a letter like any other.
-fn uri_of(url: &str) -> String {
-    let path = url.strip_prefix("sqlite:").unwrap_or(url);
-    let path = path.strip_prefix("//").unwrap_or(path).replace('#', "%23");
-    let host = if path.starts_with('/') { "//" } else { "" };
-    format!("file:{host}{path}")
+fn has_indexes(connection: &Connection) -> rusqlite::Result<bool> {
+    let there: u32 = connection.query_row(&Sql::Sqlite.indexes_there(), [], |row| row.get(0))?;
+    Ok(there as usize == INDEXES.len())
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
@@ -479,7 +437,7 @@ fn primary_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|error| error.extended_code & 0xff)
 }
 
-fn is_busy(error: &rusqlite::Error) -> bool {
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(primary_code(error), Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
 }
 
@@ -496,27 +454,6 @@ fn meaning(ledger: &str, error: &rusqlite::Error) -> LedgerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_form_of_an_address_names_its_file_and_no_other() {
-        for (url, uri, file) in [
-            ("sqlite://embosser.db", "file:embosser.db", "embosser.db"),
-            ("sqlite:embosser.db", "file:embosser.db", "embosser.db"),
-            ("sqlite://a/b.db?mode=ro", "file:a/b.db?mode=ro", "a/b.db"),
-            ("sqlite:///var/lib/a.db", "file:///var/lib/a.db", "/var/lib/a.db"),
-            ("sqlite:////var/lib/a.db", "file:////var/lib/a.db", "//var/lib/a.db"),
-            ("sqlite:/var/lib/a%20b.db", "file:///var/lib/a%20b.db", "/var/lib/a b.db"),
-        ] {
-            assert_eq!(uri_of(url), uri);
-            assert_eq!(file_of(url).as_deref(), Some(std::path::Path::new(file)));
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a#b.db");
-        let url = format!("sqlite://{}", path.display());
-        assert!(Sqlite::open(&url, Opening::Existing).is_err() && !path.exists(), "nothing is made");
-        Sqlite::open(&url, Opening::Making).unwrap().close();
-        assert!(path.exists() && !directory.path().join("a").exists());
-    }
 
     #[test]
     fn who_opens_a_new_file_at_once_with_others_waits_for_them() {

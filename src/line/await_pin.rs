@@ -5,10 +5,11 @@
 
 use super::decision::CONFLICT;
 use super::gate::Standing;
-use super::{Line, Options, Stop};
+use super::{CarriedOnly, Line, Options, Stop};
 use crate::job::{Job, JobId};
 use crate::ledger::{Conclude, LedgerError, Row, State};
 use crate::outcome::{Ended, Outcome, Refusal};
+use crate::pin_links::{EventWanted, is_looked_for_first};
 
 /// The code of a refusal because a call with a chosen PIN had no effect, and the PIN is not kept.
 pub(super) const PIN_NEEDED: &str = "pin_needed";
@@ -73,17 +74,35 @@ pub fn is_about_pin(code: &str) -> bool {
 }
 
 /// Of a job that waited, or may have: once its end is known it waits no more, and its link can be used no more.
-pub(super) async fn forget_if_ended(line: &Line, id: &JobId, ended: &Ended) {
+/// An event of that is owed to who sent it, unless its end is `told` by one anyway.
+pub(super) async fn forget_if_ended(line: &Line, id: &JobId, ended: &Ended, told: Option<&EventWanted>) {
     let has_ended = match &ended.outcome {
         Outcome::Done(_) => true,
         Outcome::Refused(refusal) => !is_about_pin(&refusal.code),
         Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => false,
     };
     if let Some(links) = line.parts.pin_links.as_ref().filter(|_| has_ended)
-        && let Err(error) = links.ended(id).await
+        && let Err(error) = links.ended(id, told).await
     {
         tracing::warn!(job = %id, %error, "a job has ended, and its link for a PIN could not be taken back");
     }
+}
+
+/// Whether a job that waited, and is called for now, is to be looked for first: since it began to wait somebody said that the ledger
+/// may not know all.
+pub(super) async fn looks_first(
+    line: &Line,
+    job: &Job,
+    known: Option<&Row>,
+    options: &Options<'_>,
+) -> Result<bool, LedgerError> {
+    let waited =
+        options.only == CarriedOnly::WhileItWaits || known.is_some_and(|row| row.state == State::AwaitingPin);
+    let goes_on_waiting = job.chooses_pin && options.given_up.is_none();
+    if !waited || goes_on_waiting {
+        return Ok(false);
+    }
+    is_looked_for_first(&line.parts.ledger, &line.parts.scope, &job.id).await
 }
 
 /// What a job that waits is refused with where a call of it is found to have had no effect.
@@ -111,7 +130,7 @@ pub(super) async fn await_pin(
             return refused(line, job, known, Refusal::own("no_pin_page", reason)).await;
         }
     };
-    let made = links.await_pin(job).await?;
+    let made = links.await_pin(job, options.event.as_ref()).await?;
     let recorded_before =
         known.is_some_and(|row| row.state == State::AwaitingPin && job.asks_for(row.content));
     if !recorded_before {

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
 use crate::outcome::Refusal;
+use crate::pin_links::EventWanted;
 
 /// How a job goes down the line.
 #[derive(Default)]
@@ -17,6 +18,8 @@ pub struct Options<'o> {
     /// It will not be called for any more, and this is why: it is answered with its card if it has one, by a look at
     /// Stripe if a call was begun for it, and else with this refusal.
     pub given_up: Option<Refusal>,
+    /// Its end is told by an event: if it waits for its cardholder's PIN first, so is the one that comes after that.
+    pub event: Option<EventWanted>,
     /// What it must be to be carried, for one that waits for its cardholder's PIN, or comes with it.
     pub only: CarriedOnly,
 }

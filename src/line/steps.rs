@@ -3,7 +3,7 @@
 
 use super::decision::CONFLICT;
 use super::job_locks::Queued;
-use super::{CarriedOnly, Line, Options, await_pin, carry};
+use super::{CarriedOnly, Line, LookFirst, Options, await_pin, carry};
 use crate::job::Job;
 use crate::ledger::{Row, State};
 use crate::outcome::{Ended, Outcome, Output};
@@ -11,7 +11,7 @@ use crate::outcome::{Ended, Outcome, Output};
 /// Carries a job's first step, if it has one, and then what it is about; `known` is the ledger's row of that.
 pub(super) async fn carry(
     line: &Line,
-    job: Box<Job>,
+    mut job: Box<Job>,
     change: Option<Queued>,
     known: Option<Box<Row>>,
     options: Options<'_>,
@@ -27,6 +27,14 @@ pub(super) async fn carry(
     if !is_carried {
         return known.map(|row| row.ended());
     }
+    match await_pin::looks_first(line, &job, known.as_deref(), &options).await {
+        Ok(looks) => job.looks_first = looks || line.parts.look_first == LookFirst::Yes,
+        Err(error) => {
+            line.halt_with((&error).into());
+            return None;
+        }
+    }
+    let event = options.event.clone();
     let waited = job.chooses_pin || known.as_ref().is_some_and(|row| row.state == State::AwaitingPin);
     let id = waited.then(|| job.id.clone());
     let ended = if job.chooses_pin && options.given_up.is_none() {
@@ -35,7 +43,7 @@ pub(super) async fn carry(
         carry_both(line, job, change, known, options).await?
     };
     if let Some(id) = id {
-        await_pin::forget_if_ended(line, &id, &ended).await;
+        await_pin::forget_if_ended(line, &id, &ended, event.as_ref()).await;
     }
     Some(ended)
 }
@@ -63,7 +71,7 @@ async fn carry_choice(
     }
     let again = job.without_pin();
     let looking = Options { given_up: Some(await_pin::pin_needed()), ..options };
-    let (gate, recall, only) = (looking.gate, looking.recall, looking.only);
+    let (gate, recall, event, only) = (looking.gate, looking.recall, looking.event.clone(), looking.only);
     let ended = Box::pin(carry_both(line, job, change, known, looking)).await?;
     if !matches!(&ended.outcome, Outcome::Refused(refusal) if refusal.code == await_pin::PIN_NEEDED) {
         return Some(ended);
@@ -72,7 +80,7 @@ async fn carry_choice(
     if only == CarriedOnly::WhileItIsOpen && !known.as_deref().is_some_and(await_pin::is_open) {
         return known.map(|row| row.ended());
     }
-    until_it_waits(line, &again, known, &Options { gate, recall, given_up: None, only }).await
+    until_it_waits(line, &again, known, &Options { gate, recall, given_up: None, event, only }).await
 }
 
 async fn until_it_waits(
@@ -124,6 +132,7 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
         given_up: options.given_up.clone(),
         gate: options.gate,
         recall: options.recall,
+        event: None,
         only: CarriedOnly::Always,
     };
     let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;

@@ -55,7 +55,7 @@ use text::{ReadAs, Text};
 
 pub use checker::Checker;
 pub use problem::{Problem, Severity};
-pub use report::{CheckOptions, CheckReport, counted};
+pub use report::{CheckOptions, CheckReport, counted, waits};
 pub use rows::Rows;
 pub use stream::ManifestStream;
 

@@ -173,7 +173,9 @@ impl CheckReport {
     }
 }
 
-fn waits(rows: u64) -> String {
+/// So many rows wait.
+#[must_use]
+pub fn waits(rows: u64) -> String {
     if rows == 1 { "1 row waits".to_owned() } else { format!("{rows} rows wait") }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::person::{Billing, Details, Private};
+use super::person::{Billing, Details, Individual, Private};
 use super::{Operation, Person};
 use crate::outcome::{Card, Cardholder, Output};
 
@@ -40,6 +40,8 @@ pub struct Found {
     billing: Option<Billing>,
     #[serde(default, deserialize_with = "if_readable")]
     requirements: Option<Requirements>,
+    #[serde(default, deserialize_with = "if_readable")]
+    individual: Option<Individual>,
 }
 
 /// What Stripe still needs to know of a cardholder.
@@ -64,6 +66,12 @@ pub struct Metadata {
 }
 
 impl Found {
+    /// The year in which a cardholder was born, in four digits, if that is known.
+    #[must_use]
+    pub fn birth_year(&self) -> Option<String> {
+        self.individual.as_ref()?.birth_year()
+    }
+
     /// The job whose effect it is, of an operation.
     #[must_use]
     pub fn job(&self, operation: Operation) -> Option<&str> {

@@ -24,6 +24,7 @@ pub mod schema;
 mod update_card;
 
 pub use found::Found;
+pub(crate) use person::Individual;
 pub(crate) use person::{ADDRESS, Details, plain};
 pub use person::{By, Key, Person};
 pub use problem::FieldProblem;

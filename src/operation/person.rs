@@ -66,6 +66,32 @@ impl fmt::Debug for Private {
     }
 }
 
+/// What is read of a cardholder who is a person: the year of birth, which nothing shows.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Individual {
+    dob: Option<Born>,
+}
+
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+struct Born {
+    year: Option<u32>,
+}
+
+impl Individual {
+    /// The year of birth in four digits, if it is known.
+    pub(crate) fn birth_year(&self) -> Option<String> {
+        self.dob.as_ref()?.year.map(|year| format!("{year:04}"))
+    }
+}
+
+impl fmt::Debug for Individual {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Individual")
+    }
+}
+
 /// A cardholder's billing details, as Stripe has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub(super) struct Billing {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::outbox::EventWanted;
 use crate::clock::Time;
 use crate::job::{Batch, Job, JobId, Place};
 use crate::operation::{Operation, Request};
@@ -34,6 +35,12 @@ pub(super) struct Awaiting {
     /// Its latest link's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) link: Option<String>,
+    /// The latest run with `--reconcile-first` when it began to wait; none if that run itself had it wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reconciled: Option<String>,
+    /// Who is told of its end by an event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) event: Option<EventWanted>,
 }
 
 /// A job that waits.
@@ -65,6 +72,8 @@ impl Awaiting {
             since_ms,
             is_delivered,
             link,
+            reconciled: None,
+            event: None,
         }
     }
 
@@ -105,6 +114,12 @@ impl Waits {
     #[must_use]
     pub fn changes(&self) -> Option<&str> {
         self.request.target.as_deref()
+    }
+
+    /// The cardholder of its new card, if that is one whom Stripe knows.
+    #[must_use]
+    pub fn cardholder(&self) -> Option<&str> {
+        self.request.value("cardholder")
     }
 
     /// The job, with its PIN, or without one to go on waiting.

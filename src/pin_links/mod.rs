@@ -7,14 +7,16 @@
 mod awaiting;
 mod claim;
 mod link;
+mod outbox;
+mod reconcile;
+mod renewal;
+mod waiting;
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::clock::{Clock, Time};
 use crate::config::PinPageConfig;
-use crate::job::{Batch, Job, JobId, PinDigest};
+use crate::job::{Job, JobId, PinDigest};
 use crate::ledger::{Ledger, LedgerError, Scope};
 use crate::outcome::PinLink;
 use awaiting::Awaiting;
@@ -23,6 +25,10 @@ use link::{Link, name_of, new_token, under};
 pub use awaiting::Waits;
 pub use claim::Claimed;
 pub use link::{Purpose, Show, Standing, TOKEN_CHARACTERS};
+pub use outbox::{EventWanted, Outbox, Owed};
+pub use reconcile::{is_looked_for_first, reconcile_first};
+pub use renewal::Spent;
+pub use waiting::Waiting;
 
 /// The page on which a PIN is chosen.
 const CHOOSE: &str = "/pin";
@@ -50,6 +56,8 @@ pub struct PinLinks {
     /// Where the pages are.
     url: String,
     lasts: Duration,
+    /// Whether a job of the queue gets another by itself.
+    renews: bool,
 }
 
 /// A link that was just made; its text is known only now.
@@ -108,35 +116,6 @@ impl Unusable {
     }
 }
 
-/// A job that waits, as its operator sees it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Waiting {
-    /// Which job.
-    pub job: String,
-    /// Its batch.
-    pub batch: String,
-    /// Its row, if it came from a manifest.
-    pub row: Option<u64>,
-    /// That row's own id.
-    pub row_id: Option<String>,
-    /// Since when it waits, in milliseconds since 1970.
-    pub since_ms: i64,
-    /// Its latest link, told by the beginning of its digest; none if none was made.
-    pub link: Option<String>,
-    /// How that stands.
-    pub standing: Option<Standing>,
-    /// Until when it can be used, in milliseconds since 1970.
-    pub expires_ms: Option<i64>,
-}
-
-impl Waiting {
-    /// Whether its latest link can be used.
-    #[must_use]
-    pub fn has_usable_link(&self) -> bool {
-        self.standing == Some(Standing::Usable)
-    }
-}
-
 impl PinLinks {
     /// Of an account; none if there are no pages for cardholders.
     #[must_use]
@@ -147,14 +126,20 @@ impl PinLinks {
     ) -> Option<Self> {
         let url = config.url.as_deref()?.trim_end_matches('/').to_owned();
         let lasts = Duration::from_secs(u64::from(config.link_days) * 24 * 3600);
-        Some(Self { ledger: ledger.clone(), scope: scope.clone(), clock: clock.clone(), when, url, lasts })
+        let (ledger, scope, clock) = (ledger.clone(), scope.clone(), clock.clone());
+        Some(Self { ledger, scope, clock, when, url, lasts, renews: config.new_links })
     }
 
-    /// Has a job wait for its PIN. Answers the link, if this made one: a job that waits already has been given its own.
+    /// Has a job wait for its PIN, and who sent it be told its end by an event if that is `wanted`. Answers the link, if this made
+    /// one: a job that waits already has been given its own.
     ///
     /// # Errors
     /// If the ledger does not serve.
-    pub async fn await_pin(&self, job: &Job) -> Result<Option<Made>, LedgerError> {
+    pub async fn await_pin(
+        &self,
+        job: &Job,
+        wanted: Option<&EventWanted>,
+    ) -> Result<Option<Made>, LedgerError> {
         for _ in 0..TRIES_MAX {
             let name = self.awaiting(&job.id);
             let known = self.ledger.metadata(&name).await?;
@@ -172,9 +157,16 @@ impl PinLinks {
             if let Some((made, hash)) = &made {
                 self.write_link(hash, Purpose::Choose { job: job.id.to_string() }, made.expires).await?;
             }
-            let is_delivered = made.is_none() && before.is_some_and(|before| before.is_delivered);
+            let is_delivered = made.is_none() && before.as_ref().is_some_and(|before| before.is_delivered);
             let link = made.as_ref().map(|(_, hash)| hash.clone()).or_else(|| former.clone());
-            let value = Awaiting::of(job, since_ms, link, is_delivered).to_json();
+            let (reconciled, event) = match before {
+                Some(before) => (before.reconciled, before.event),
+                None if job.looks_first => (None, None),
+                None => (reconcile::latest(&self.ledger, &self.scope).await?, None),
+            };
+            let mut awaiting = Awaiting::of(job, since_ms, link, is_delivered);
+            (awaiting.reconciled, awaiting.event) = (reconciled, wanted.cloned().or(event));
+            let value = awaiting.to_json();
             if known.as_ref() == Some(&value)
                 || self.ledger.swap_metadata(&*name, known, Some(value)).await?.is_ok()
             {
@@ -276,15 +268,21 @@ impl PinLinks {
         Ok(awaiting.filter(is_latest).and_then(|awaiting| awaiting.waits(job)))
     }
 
-    /// A job waits no more: its end is known, and nothing of what it asked for is kept beside that.
+    /// A job waits no more: its end is known, and nothing of what it asked for is kept beside that. Who wanted an event of it gets
+    /// one from the worker, unless that is `told` anyway.
     ///
     /// # Errors
     /// If the ledger does not serve.
-    pub async fn ended(&self, job: &JobId) -> Result<(), LedgerError> {
+    pub async fn ended(&self, job: &JobId, told: Option<&EventWanted>) -> Result<(), LedgerError> {
         let name = self.awaiting(job);
         for _ in 0..TRIES_MAX {
             let Some(known) = self.ledger.metadata(&name).await? else { return Ok(()) };
-            let link = Awaiting::of_json(&known).and_then(|awaiting| awaiting.link);
+            let awaiting = Awaiting::of_json(&known);
+            let (link, event) = awaiting.map_or((None, None), |waits| (waits.link, waits.event));
+            // Before it is forgotten: a crash in between repeats the event, and loses none.
+            if let Some(event) = event.filter(|event| Some(event) != told) {
+                Outbox::of(&self.ledger, &self.scope).add(job, &event).await?;
+            }
             if self.ledger.swap_metadata(&*name, Some(known), None).await?.is_ok() {
                 if let Some(link) = link {
                     self.revoke_hash(&link).await?;
@@ -305,87 +303,6 @@ impl PinLinks {
             Some(hash) => self.revoke_hash(&hash).await,
             None => Ok(false),
         }
-    }
-
-    /// Up to some jobs that wait, after the one of that id; those of one batch, if one is named.
-    ///
-    /// # Errors
-    /// If the ledger does not serve.
-    pub async fn page(
-        &self,
-        batch: Option<&Batch>,
-        after: &str,
-    ) -> Result<(Vec<Waiting>, Option<String>), LedgerError> {
-        let prefix = self.awaiting_prefix();
-        let found = self.ledger.metadata_page(&prefix, &format!("{prefix}{after}"), PAGE).await?;
-        let next = (found.len() == PAGE as usize)
-            .then(|| found.last().map(|(name, _)| name[prefix.len()..].to_owned()));
-        let mut waiting = Vec::new();
-        for (name, value) in &found {
-            let Some(awaiting) = Awaiting::of_json(value) else { continue };
-            if batch.is_some_and(|batch| awaiting.batch != batch.as_str()) {
-                continue;
-            }
-            let link = match &awaiting.link {
-                Some(hash) => self.link_of(hash).await?.map(|(_, link)| link),
-                None => None,
-            };
-            let now = self.clock.now();
-            waiting.push(Waiting {
-                job: name[prefix.len()..].to_owned(),
-                batch: awaiting.batch,
-                row: awaiting.row,
-                row_id: awaiting.row_id,
-                since_ms: awaiting.since_ms,
-                link: awaiting.link.map(|hash| hash[..16.min(hash.len())].to_owned()),
-                standing: link.as_ref().map(|link| link.standing(now)),
-                expires_ms: link.map(|link| link.expires_ms),
-            });
-        }
-        Ok((waiting, next.flatten()))
-    }
-
-    /// The ids of up to some jobs that wait, after that one, and after which to go on.
-    ///
-    /// # Errors
-    /// If the ledger does not serve.
-    pub async fn waiting_ids(&self, after: &str) -> Result<(Vec<JobId>, Option<String>), LedgerError> {
-        let prefix = self.awaiting_prefix();
-        let found = self.ledger.metadata_page(&prefix, &format!("{prefix}{after}"), PAGE).await?;
-        let ids = found.iter().map(|(name, _)| &name[prefix.len()..]);
-        let next = (found.len() == PAGE as usize).then(|| ids.clone().next_back().map(str::to_owned));
-        Ok((ids.filter_map(|id| JobId::new(id).ok()).collect(), next.flatten()))
-    }
-
-    /// How many jobs wait since less than an hour, a day, a week, or for longer.
-    ///
-    /// # Errors
-    /// If the ledger does not serve.
-    pub async fn waiting_by_age(&self) -> Result<[u64; 4], LedgerError> {
-        const HOURS: [u64; 3] = [1, 24, 7 * 24];
-        let (prefix, now, mut by_age) = (self.awaiting_prefix(), self.clock.now(), [0; 4]);
-        let mut after = prefix.clone();
-        loop {
-            let page = self.ledger.metadata_page(&prefix, &after, PAGE).await?;
-            for awaiting in page.iter().filter_map(|(_, value)| Awaiting::of_json(value)) {
-                let waits = now.since(Time::from_unix_ms(awaiting.since_ms));
-                let younger = |hours: &u64| waits < Duration::from_secs(hours * 3600);
-                by_age[HOURS.iter().position(younger).unwrap_or(HOURS.len())] += 1;
-            }
-            match page.last() {
-                Some((name, _)) if page.len() == PAGE as usize => after.clone_from(name),
-                _ => return Ok(by_age),
-            }
-        }
-    }
-
-    /// A job that waits, whatever its link.
-    ///
-    /// # Errors
-    /// If the ledger does not serve.
-    pub async fn waiting_job(&self, job: &JobId) -> Result<Option<Waits>, LedgerError> {
-        let known = self.ledger.metadata(&self.awaiting(job)).await?;
-        Ok(known.as_deref().and_then(Awaiting::of_json).and_then(|awaiting| awaiting.waits(job)))
     }
 
     /// Forgets links that have been of no use for long. Answers how many.
@@ -462,10 +379,19 @@ impl PinLinks {
     }
 
     fn awaiting_prefix(&self) -> String {
-        under("awaiting_pin", &self.scope)
+        awaiting_prefix(&self.scope)
     }
 
     fn awaiting(&self, job: &JobId) -> String {
-        format!("{}{job}", self.awaiting_prefix())
+        awaiting_name(&self.scope, job)
     }
+}
+
+fn awaiting_prefix(scope: &Scope) -> String {
+    under("awaiting_pin", scope)
+}
+
+/// The name of a waiting job's entry.
+fn awaiting_name(scope: &Scope, job: &JobId) -> String {
+    format!("{}{job}", awaiting_prefix(scope))
 }

@@ -4,9 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Batch, Job, Place};
+use crate::ledger::Row;
 use crate::outcome::{Card, Cardholder, Ended, Outcome, Output, PinLink, Refusal};
 
-/// What became of a job. Published at least once for each job; a repeated one says the same. Whoever reads it leaves members
+/// What became of a job. Published at least once for each job; a repeated one says the same. After *awaiting PIN* another one comes,
+/// with its end. Whoever reads it leaves members
 /// aside that it does not know: a newer worker may say more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResultEvent {
@@ -91,6 +93,13 @@ impl Named {
     #[must_use]
     pub fn of(job: &Job) -> Self {
         Self { id: Some(job.id.to_string()), batch: Some(job.batch.to_string()), place: job.place.clone() }
+    }
+
+    /// Those of the job that this row is of.
+    #[must_use]
+    pub fn of_row(row: &Row) -> Self {
+        let place = row.row.map(|number| Place { row: number, row_id: row.row_id.clone() });
+        Self { id: Some(row.id.to_string()), batch: Some(row.batch.to_string()), place }
     }
 
     /// The event of its end; none while that is not known.

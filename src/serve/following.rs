@@ -19,17 +19,41 @@ use super::patience::{Patience, Seen};
 use crate::clock::Time;
 use crate::job::JobId;
 use crate::ledger::{Only, State};
-use crate::outcome::Ended;
-use crate::queue::event::ResultEvent;
+use crate::outcome::{Ended, Outcome};
+use crate::queue::event::{ResultEvent, ResultOutcome};
 use crate::queue::follow::{Follower, Heard};
 
 /// Between two looks at the ledger once events may have been missed; never more often than a look takes, ten times over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// What is said where the worker records elsewhere than this server looks.
+pub(super) const OTHER_LEDGER: &str = "what the worker records is not in the ledger of this server: give both the same ledger.url, and the \
+                                       same stripe.account or stripe.account_id";
+/// Most rows that are remembered as waiting for their cardholder's PIN: a bound on memory. Of one that is not, the batch's count is
+/// right again when it is the ledger's.
+const CHOOSING_MAX: usize = 200_000;
+
+/// Rows that wait for their cardholders, and whose second event tells their end: by a digest of their id, their batch.
+type Choosing = Arc<Mutex<HashMap<u128, Arc<Batch>>>>;
+
+/// Whether the worker records where this server looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Records {
+    /// Nothing was heard yet.
+    #[default]
+    Unknown,
+    /// An end that was heard is in the ledger.
+    Here,
+    /// One is not.
+    Elsewhere,
+}
+
 /// Who waits for events.
 #[derive(Default)]
 pub(super) struct Following {
     waiting: Mutex<Waiting>,
+    choosing: Choosing,
+    records: Mutex<Records>,
     /// Why nothing is heard, if that is so.
     lost: Mutex<Option<String>>,
     /// Events that were heard.
@@ -55,6 +79,7 @@ pub(super) struct Outstanding {
     batch: Arc<Batch>,
     /// By a digest of their id, a third of its size: whether they have a PIN.
     rows: Mutex<HashMap<u128, bool>>,
+    choosing: Choosing,
     /// How often events may have been missed.
     missed: watch::Sender<u32>,
     /// How many are left.
@@ -82,6 +107,7 @@ impl Following {
         let outstanding = Arc::new(Outstanding {
             batch: batch.clone(),
             rows: Mutex::default(),
+            choosing: self.choosing.clone(),
             missed: watch::Sender::new(0),
             left: watch::Sender::new(0),
         });
@@ -110,9 +136,19 @@ impl Following {
         drop(ended.map(|alone| alone.under_way));
     }
 
+    /// Whether the worker records elsewhere than this server looks.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        *lock(&self.records) == Records::Elsewhere
+    }
+
     fn hear(&self, event: ResultEvent, now: Time) {
         let Some(id) = event.id.clone() else { return };
         self.job_ended(&id);
+        if event.outcome != ResultOutcome::AwaitingPin
+            && let Some(batch) = lock(&self.choosing).remove(&digest(&id))
+        {
+            batch.pin_chosen(&event.clone().into_ended());
+        }
         // By its id alone: a row that is known from another batch has that one's name.
         let batches: Vec<_> = lock(&self.waiting).batches.values().cloned().collect();
         let ended = event.into_ended();
@@ -166,6 +202,12 @@ impl Outstanding {
         let Some(pin) = rows.remove(&digest(id)) else { return };
         // Counted before what is left is told: who waits for nothing to be left reads the counts then.
         self.batch.row_ended(ended, pin, now);
+        if matches!(ended.outcome, Outcome::AwaitingPin(_)) {
+            let mut choosing = lock(&self.choosing);
+            if choosing.len() < CHOOSING_MAX {
+                choosing.insert(digest(id), self.batch.clone());
+            }
+        }
         self.left.send_replace(rows.len());
     }
 
@@ -248,6 +290,7 @@ pub(super) async fn follow(server: Server, queue: Arc<Queue>, mut follower: Foll
         match heard {
             Heard::Event(event) => {
                 following.heard.fetch_add(1, Ordering::Relaxed);
+                look_where_it_is_recorded(&server, &queue, &event).await;
                 following.hear(*event, queue.clock.now());
             }
             Heard::Unreadable => {
@@ -270,6 +313,33 @@ pub(super) async fn follow(server: Server, queue: Arc<Queue>, mut follower: Foll
         }
     }
     follower.forget().await;
+}
+
+/// Until an end that was heard is found in this server's ledger: looks for it there. A worker records an end before it tells it.
+async fn look_where_it_is_recorded(server: &Server, queue: &Arc<Queue>, event: &ResultEvent) {
+    /// In this time it is learnt from the ledger whose cards the worker makes.
+    const LEARNT_WITHIN: Duration = Duration::from_secs(2);
+    let is_recorded = event.outcome != ResultOutcome::Refused;
+    let Some(Ok(id)) = event.id.as_deref().filter(|_| is_recorded).map(JobId::new) else { return };
+    let before = *lock(&queue.following.records);
+    if before == Records::Here {
+        return;
+    }
+    let is_here = async || {
+        let found = server.parts.views.look_up(queue.scope.now(), &id).await;
+        // One that cannot be asked now tells nothing.
+        found.map_or(true, |row| row.is_some())
+    };
+    let mut records = if is_here().await { Records::Here } else { Records::Elsewhere };
+    if records != before && records == Records::Elsewhere {
+        tokio::time::sleep(LEARNT_WITHIN).await;
+        if is_here().await {
+            records = Records::Here;
+        } else {
+            tracing::error!(job = %id, "{OTHER_LEDGER}");
+        }
+    }
+    *lock(&queue.following.records) = records;
 }
 
 /// Gives back the places of jobs whose events may have been missed, once the ledger tells their end, or after a time.

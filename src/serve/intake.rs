@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::batch::Batch;
-use super::following::{self, Following};
+use super::following::{self, Following, OTHER_LEDGER};
 use super::held::Held;
 use super::problem::Problem;
 use super::{publish, run};
@@ -132,6 +132,8 @@ pub(super) struct Health {
     pub(super) waits_for: Option<String>,
     /// Why nothing is issued any more.
     pub(super) stopped: Option<String>,
+    /// What is wrong with how this server is set up.
+    pub(super) warning: Option<String>,
 }
 
 impl Intake {
@@ -168,6 +170,7 @@ impl Intake {
                     stripe_down: health.circuit != CircuitState::Closed,
                     waits_for: line.all_wait_for(),
                     stopped: line.halt().map(|halt| halt.to_string()),
+                    warning: None,
                 }
             }
             // The worker tells its own health; from here its configuration is all that is known.
@@ -178,6 +181,7 @@ impl Intake {
                 stripe_down: false,
                 waits_for: None,
                 stopped: queue.following.lost(),
+                warning: queue.following.is_elsewhere().then(|| OTHER_LEDGER.to_owned()),
             },
         }
     }

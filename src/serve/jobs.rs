@@ -24,6 +24,7 @@ use super::results::{EndView, OutcomeWord, RowView};
 use crate::intake::document;
 use crate::job::{Content, Job, JobId};
 use crate::ledger::State;
+use crate::operation::PIN_CHOICE;
 
 /// How a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -110,6 +111,13 @@ pub(super) enum Sent {
 /// Takes a job in.
 pub(super) async fn submit(server: &Server, caller: &Caller, request: Request) -> Result<Sent, Problem> {
     let job = decode(&read(server, request, "job", JOB_BYTES_MAX).await?, server.parts.account.as_deref())?;
+    if job.chooses_pin
+        && let Err(reason) = server.takes_choices()
+    {
+        let wrong = Wrong::new(format!("card.{PIN_CHOICE}"), "no_pin_page", reason);
+        return Err(Problem::new(Kind::InvalidJob, "the job cannot wait for a PIN here; nothing was issued")
+            .with(vec![wrong]));
+    }
     server.ready()?;
     let different = || {
         Problem::new(

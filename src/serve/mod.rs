@@ -10,6 +10,7 @@ mod api;
 mod audit;
 mod batch;
 mod batches;
+mod cardholders;
 mod check;
 mod columns;
 mod connection;
@@ -77,6 +78,7 @@ use jobs::Jobs;
 use key_relay::KeyRelay;
 use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
 use pin_limits::PinLimits;
+use pin_waiting::Awaited;
 use problem::{Kind, Problem};
 use tokens::{Reread, Tokens};
 
@@ -128,6 +130,7 @@ pub struct Shared {
     jobs: Jobs,
     pin_limits: PinLimits,
     key_relay: KeyRelay,
+    awaited: Awaited,
     /// A call with a chosen PIN was begun, and its end is not known.
     settle: Notify,
     stopping: CancellationToken,
@@ -150,6 +153,7 @@ impl Server {
             jobs: Jobs::default(),
             pin_limits: PinLimits::default(),
             key_relay: KeyRelay::default(),
+            awaited: Awaited::default(),
             settle: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -221,7 +225,7 @@ impl Server {
         let router = router
             .merge(api::document_route(&openapi::whole(document)))
             .merge(page::router())
-            .merge(pins::pages(self))
+            .merge(cardholders::pages(self))
             .fallback(async || {
                 (Extension(NoRoute), Problem::new(Kind::NotFound, "there is nothing at this address"))
             })

@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Server;
 use super::problem::Problem;
@@ -24,6 +27,53 @@ use crate::outcome::{Outcome, Refusal};
 const AT_ONCE: usize = 16;
 /// How long whoever cancels waits for the answer; what is not cancelled by then goes on.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+
+/// How many jobs wait for their cardholders, by how long they have waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct AwaitedView {
+    /// Less than an hour.
+    hour: u64,
+    /// Less than a day.
+    day: u64,
+    /// Less than a week.
+    week: u64,
+    /// Longer.
+    older: u64,
+}
+
+/// The latest count of them, and until when it is good enough: every open page asks, and each job that waits is read for it.
+#[derive(Default)]
+pub(super) struct Awaited(tokio::sync::Mutex<Option<(AwaitedView, Instant)>>);
+
+impl Awaited {
+    /// The count, a few seconds old at most, or ten times what it took. None where no cardholder chooses anything.
+    pub(super) async fn counted(&self, server: &Server) -> Option<AwaitedView> {
+        const KEPT: Duration = Duration::from_secs(2);
+        const KEPT_TIMES: u32 = 10;
+        // Over the connection for views: it is to delay no job.
+        let links = server.links().ok()?.over(&server.parts.views);
+        let mut counted = self.0.lock().await;
+        if let Some((view, until)) = *counted
+            && Instant::now() < until
+        {
+            return Some(view);
+        }
+        let began = Instant::now();
+        match links.waiting_by_age().await {
+            Ok(by_age) => {
+                metrics::pins_awaited(by_age);
+                let [hour, day, week, older] = by_age;
+                let view = AwaitedView { hour, day, week, older };
+                *counted = Some((view, Instant::now() + KEPT.max(began.elapsed() * KEPT_TIMES)));
+                Some(view)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the jobs that wait for a PIN cannot be counted");
+                None
+            }
+        }
+    }
+}
 
 /// How many jobs were cancelled.
 #[derive(Default)]
@@ -91,18 +141,14 @@ pub(super) async fn count(server: Server) {
     const EVERY: Duration = Duration::from_secs(60);
     /// Between two sweeps.
     const SWEPT_EVERY: u32 = 24 * 60;
-    let Ok(there) = server.for_cardholders() else { return };
     for round in (0..SWEPT_EVERY).cycle() {
+        let Ok(links) = server.links() else { return };
         if round == 0
-            && let Err(error) = there.links.forget_old().await
+            && let Err(error) = links.forget_old().await
         {
             tracing::warn!(%error, "old links cannot be forgotten");
         }
-        // Over the connection for views: it is to delay no job.
-        match there.links.over(&server.parts.views).waiting_by_age().await {
-            Ok(by_age) => metrics::pins_awaited(by_age),
-            Err(error) => tracing::warn!(%error, "the jobs that wait for a PIN cannot be counted"),
-        }
+        let _ = server.awaited.counted(&server).await;
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = server.stopping.cancelled() => return,
@@ -140,13 +186,11 @@ async fn settle_all(server: &Server) -> Result<u64, LedgerError> {
     let (links, mut after, mut open) = (there.links.over(&server.parts.views), String::new(), 0);
     loop {
         let (ids, next) = links.waiting_ids(&after).await?;
-        let mut stalled = Vec::new();
-        for id in ids {
-            let row = server.parts.views.look_up(server.scope(), &id).await?;
-            if let Some(row) = row.filter(|row| row.state != State::AwaitingPin) {
-                stalled.push((id, row));
-            }
-        }
+        let rows = server.parts.views.look_up_jobs(server.scope(), &ids).await?;
+        let is_stalled = |row: &Row| row.state != State::AwaitingPin;
+        let stalled = ids.into_iter().zip(rows);
+        let stalled: Vec<_> =
+            stalled.filter_map(|(id, row)| row.filter(is_stalled).map(|row| (id, row))).collect();
         let settled =
             stream::iter(stalled).map(|(id, row)| settle_one(server, id, row)).buffer_unordered(AT_ONCE);
         open += settled.filter(|is_known| std::future::ready(!is_known)).count().await as u64;
@@ -180,7 +224,7 @@ async fn settle_one(server: &Server, id: JobId, row: Row) -> bool {
     };
     if has_ended {
         // Whoever recorded its end could not take it out of those that wait.
-        return there.links.ended(&id).await.is_ok();
+        return there.links.ended(&id, None).await.is_ok();
     }
     // Its card is looked for if a call was begun, and if there is none it waits again.
     let job = waits.into_job(None);

@@ -12,22 +12,19 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::Server;
-use super::intake::Intake;
-use super::pin_page::{self, PinPage};
 use super::problem::{Kind, Problem};
-use crate::config::PinPageConfig;
 use crate::job::{Job, JobId, PinDigest};
 use crate::jwe;
 use crate::ledger::{LedgerError, Row, State};
-use crate::line::{CarriedOnly, Line, Options, is_about_pin, standing_of};
+use crate::line::{CarriedOnly, Line, Options, cardholder_of, is_about_pin, standing_of};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome};
 use crate::pin::PinJwe;
 use crate::pin_links::{Claimed, PinLinks, Purpose, Show, Unusable, Usable, Waits};
-use crate::stripe::StandingAnswer;
+use crate::stripe::{FoundAnswer, StandingAnswer};
 
-/// How long a page waits for its card's last digits, without which it does as well.
-const LAST4_WITHIN: Duration = Duration::from_secs(3);
+/// How long a page waits for what Stripe knows of its card, without which it does as well.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 /// How long a job with a chosen PIN may take before it is called back, so that no PIN waits here.
 pub(super) const WAITS_FOR: Duration = Duration::from_secs(25);
 
@@ -129,26 +126,7 @@ pub(super) struct TakenView {
     state: &'static str,
 }
 
-/// What there is for cardholders.
-pub(super) struct ForCardholders<'s> {
-    pub(super) line: &'s std::sync::Arc<Line>,
-    pub(super) links: &'s PinLinks,
-    pub(super) config: &'s PinPageConfig,
-}
-
 impl Server {
-    /// What there is for cardholders here.
-    pub(super) fn for_cardholders(&self) -> Result<ForCardholders<'_>, Problem> {
-        let there = match &self.parts.intake {
-            Intake::Line(line) => line.parts().pin_links.as_ref().map(|links| (line, links)),
-            Intake::Queue(_) => None,
-        };
-        let (line, links) = there.ok_or_else(|| {
-            Problem::new(Kind::NotFound, "there are no pages for cardholders here: pin_page.url is not set")
-        })?;
-        Ok(ForCardholders { line, links, config: &self.parts.pin_page })
-    }
-
     /// Whether work is taken. Why not is said in the log alone.
     pub(super) fn ready_for_cardholders(&self) -> Result<(), Problem> {
         self.ready().map_err(|problem| {
@@ -241,16 +219,6 @@ enum Behind {
     Nothing,
 }
 
-/// The pages themselves, where there is anything for them.
-pub(super) fn pages(server: &Server) -> axum::Router<Server> {
-    let Ok(there) = server.for_cardholders() else { return axum::Router::new() };
-    let client = &there.line.parts().client;
-    // Without the publishable key no PIN is shown, and no script from elsewhere is let in.
-    let script = there.config.publishable_key.is_some().then_some(&*there.config.stripe_js);
-    let page = PinPage::of(client.key_address(), script, client.api_address());
-    pin_page::router(&page.expect("the configuration takes addresses only"))
-}
-
 /// All links that cannot be used look alike.
 pub(super) fn unusable() -> Problem {
     Problem::new(Kind::LinkUnusable, "this link cannot be used; ask for a new one")
@@ -262,7 +230,7 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
     let there = server.for_cardholders()?;
     let config = there.config;
     let mut refused: Vec<String> = config.refused_pins().map(str::to_owned).collect();
-    let (kind, card, view) = match usable.purpose() {
+    let (kind, asked, view) = match usable.purpose() {
         Purpose::Choose { job } => {
             let id = JobId::new(job.as_str()).map_err(|_| unusable())?;
             let waits = match server.waits_behind(&usable, &id).await? {
@@ -270,8 +238,11 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
                 Behind::Open => return Err(not_now()),
                 Behind::Nothing => return Err(unusable()),
             };
-            refused.extend(waits.birth_year.clone());
-            (LinkKind::Choose, waits.changes().map(str::to_owned), None)
+            let card = waits.changes().map(str::to_owned);
+            let wants_year = !config.birth_year && waits.birth_year.is_none();
+            let cardholder = waits.cardholder().filter(|_| wants_year).map(str::to_owned);
+            refused.extend(waits.birth_year.clone().filter(|_| !config.birth_year));
+            (LinkKind::Choose, Asked { card, cardholder }, None)
         }
         Purpose::View { card, shows } => {
             let publishable_key = config.publishable_key.clone().ok_or_else(unusable)?;
@@ -282,18 +253,19 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
                 account: server.parts.account.clone(),
                 shows: shows.clone(),
             };
-            (LinkKind::View, Some(card.clone()), Some(view))
+            (LinkKind::View, Asked { card: Some(card.clone()), cardholder: None }, Some(view))
         }
     };
+    let known = known_of(there.line, &asked).await;
+    if !config.birth_year && matches!(kind, LinkKind::Choose) {
+        refused.extend(known.birth_year);
+    }
     metrics::pin_link("looked_at");
     let expires = jiff::Timestamp::from_millisecond(usable.expires().unix_ms()).unwrap_or_default();
     Ok(LinkView {
         kind,
-        changes_card: card.is_some(),
-        last4: match card {
-            Some(card) => last4_of(there.line, &card).await,
-            None => None,
-        },
+        changes_card: asked.card.is_some(),
+        last4: known.last4,
         expires: expires.to_string(),
         policy: PolicyView {
             digits_min: 4,
@@ -307,18 +279,45 @@ pub(super) async fn look(server: &Server, body: LookBody, address: IpAddr) -> Re
     })
 }
 
-/// The last digits of a card, if Stripe tells them soon.
-async fn last4_of(line: &Line, card: &str) -> Option<String> {
+/// What Stripe is asked about for a page.
+struct Asked {
+    /// A card that exists.
+    card: Option<String>,
+    /// The cardholder of one that does not.
+    cardholder: Option<String>,
+}
+
+/// What it tells.
+#[derive(Default)]
+struct Known {
+    /// The card's last digits.
+    last4: Option<String>,
+    /// When the cardholder was born.
+    birth_year: Option<String>,
+}
+
+/// What Stripe tells soon.
+async fn known_of(line: &Line, asked: &Asked) -> Known {
     let parts = line.parts();
-    let standing = async {
+    let asking = async {
+        if asked.card.is_none() && asked.cardholder.is_none() {
+            return None;
+        }
         // Of one account one process calls at a time, for this as for anything.
         let Ok(Ok(_lease)) = line.try_lease().await else { return None };
-        match standing_of(&parts.pace, &parts.client, card).await {
-            StandingAnswer::Found(standing) => Some(standing.last4).filter(|last4| !last4.is_empty()),
+        if let Some(card) = &asked.card {
+            let StandingAnswer::Found(card) = standing_of(&parts.pace, &parts.client, card).await else {
+                return None;
+            };
+            let birth_year = card.birth_year();
+            return Some(Known { last4: Some(card.last4).filter(|last4| !last4.is_empty()), birth_year });
+        }
+        match cardholder_of(&parts.pace, &parts.client, asked.cardholder.as_deref()?).await {
+            FoundAnswer::Found(found) => Some(Known { last4: None, birth_year: found.birth_year() }),
             _ => None,
         }
     };
-    tokio::time::timeout(LAST4_WITHIN, standing).await.ok().flatten()
+    tokio::time::timeout(KNOWN_WITHIN, asking).await.ok().flatten().unwrap_or_default()
 }
 
 /// Takes a PIN that was chosen, and has its job go on.
@@ -436,7 +435,7 @@ async fn carry(
             Err(Problem::new(kind, refusal.message.clone()))
         }
         Outcome::Refused(_) | Outcome::Done(_) => {
-            if let Err(error) = links.ended(&id).await {
+            if let Err(error) = links.ended(&id, None).await {
                 tracing::warn!(job = %id, %error, "a job has ended, and still stands among those that wait for a PIN");
             }
             server.batches.pin_chosen(batch.as_str(), &ended);

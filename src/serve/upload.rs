@@ -18,7 +18,7 @@ use super::Server;
 use super::check::{Checked, Piece, Purpose, Stopped, check};
 use super::columns;
 use super::limits::{LINGER, PIECES_WAITING};
-use super::problem::{Kind, Problem};
+use super::problem::{Kind, Problem, Wrong};
 use crate::clock::Time;
 use crate::intake::start::start_of;
 use crate::job::Batch;
@@ -26,7 +26,8 @@ use crate::manifest::batch::SecondCards;
 use crate::manifest::columns::ColumnMap;
 use crate::manifest::edits::Edits;
 use crate::manifest::recognise::Recogniser;
-use crate::manifest::{CheckReport, Reading};
+use crate::manifest::{CheckReport, Reading, waits};
+use crate::operation::PIN_CHOICE;
 
 /// What an upload may be sent as; what it is, is told by its bytes.
 const KINDS: [&str; 5] = [
@@ -350,7 +351,7 @@ async fn receive_body(
         }
     }
     let checked = checking.verdict(server).await?;
-    all_or_nothing(checked, query, purpose)
+    all_or_nothing(server, checked, query, purpose)
 }
 
 async fn receive_form(
@@ -389,7 +390,7 @@ async fn receive_form(
         // To the form's end, so that the connection can be used again.
         while let Ok(Ok(Some(_))) = tokio::time::timeout(limits.idle_max, form.next_field()).await {}
         let checked = checking.verdict(server).await?;
-        return Ok(Upload { batch, checked: all_or_nothing(checked, query, purpose)? });
+        return Ok(Upload { batch, checked: all_or_nothing(server, checked, query, purpose)? });
     }
 }
 
@@ -397,13 +398,30 @@ fn malformed(_: MultipartError) -> Problem {
     Problem::new(Kind::BadRequest, "the form is malformed, or the upload ended early")
 }
 
-fn all_or_nothing(checked: Checked, query: &UploadQuery, purpose: Purpose) -> Result<Checked, Problem> {
-    let report: &CheckReport = &checked.report;
-    let strict = query.strict == Some(true);
+fn all_or_nothing(
+    server: &Server,
+    checked: Checked,
+    query: &UploadQuery,
+    purpose: Purpose,
+) -> Result<Checked, Problem> {
     if purpose == Purpose::Look {
         return Ok(checked);
     }
-    if !checked.can_be_issued(query.skip_invalid == Some(true)) || (strict && report.warning_count > 0) {
+    let report: &CheckReport = &checked.report;
+    let skips_invalid = query.skip_invalid == Some(true);
+    if checked.can_be_issued(skips_invalid)
+        && report.pins_to_choose > 0
+        && let Err(reason) = server.takes_choices()
+    {
+        let detail = format!(
+            "{} for a PIN that the cardholder chooses, which cannot be here; nothing was issued",
+            waits(report.pins_to_choose)
+        );
+        let wrong = Wrong::new(PIN_CHOICE.to_owned(), "no_pin_page", reason);
+        return Err(Problem::new(Kind::InvalidManifest, detail).with(vec![wrong]));
+    }
+    let strict = query.strict == Some(true);
+    if !checked.can_be_issued(skips_invalid) || (strict && report.warning_count > 0) {
         Err(Problem::of_report(checked.report).with_table(checked.table))
     } else {
         Ok(checked)

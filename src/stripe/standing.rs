@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::operation::Individual;
+
 /// A card, as far as that matters.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct CardStanding {
@@ -24,6 +26,7 @@ pub struct CardStanding {
 #[serde(default)]
 struct Cardholder {
     billing: Billing,
+    individual: Option<Individual>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -39,6 +42,12 @@ struct Address {
 }
 
 impl CardStanding {
+    /// The year in which its cardholder was born, in four digits, if that is told.
+    #[must_use]
+    pub fn birth_year(&self) -> Option<String> {
+        self.cardholder.individual.as_ref()?.birth_year()
+    }
+
     /// Where its cardholder lives, in two capital letters, if that is told.
     #[must_use]
     pub fn country(&self) -> Option<&str> {

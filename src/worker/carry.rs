@@ -11,6 +11,7 @@ use crate::ledger::State;
 use crate::line::{Admitted, Options};
 use crate::metrics;
 use crate::outcome::Ended;
+use crate::pin_links::EventWanted;
 use crate::queue::delivery::{Delivery, GivenUp};
 use crate::queue::event::Named;
 use crate::queue::message::{self, Envelope, NoJob};
@@ -56,7 +57,8 @@ pub(super) async fn job(
     if let Some(ended) = refused_before(worker, job, &envelope).await {
         return settlement(named, Some(&ended), None);
     }
-    let ended = worker.line.carry(admitted, recallable(in_flight, given_up)).await;
+    let way = recallable(in_flight, delivery, given_up);
+    let ended = worker.line.carry(admitted, way).await;
     settlement(named, ended.as_ref(), in_flight.back())
 }
 
@@ -87,7 +89,8 @@ pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Deliv
         Some(State::Begun) => Settlement::GiveUp(given_up),
         None | Some(State::Done(_) | State::Refused(_) | State::AwaitingPin) => {
             let named = Named::of(&job);
-            let ended = worker.line.carry(job, recallable(in_flight, Some(given_up))).await;
+            let way = recallable(in_flight, delivery, Some(given_up));
+            let ended = worker.line.carry(job, way).await;
             match settlement(named, ended.as_ref(), in_flight.back()) {
                 // Given up once is given up for good, whatever this visit came to.
                 Settlement::Retry => Settlement::GiveUp(given_up),
@@ -97,11 +100,12 @@ pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Deliv
     }
 }
 
-/// Until the jobs in flight are recalled; not called for any more if it was given up.
-fn recallable(in_flight: &InFlight, given_up: Option<GivenUp>) -> Options<'_> {
+/// Until the jobs in flight are recalled; not called for any more if it was given up. Its end is told by an event, now or later.
+fn recallable<'f>(in_flight: &'f InFlight, delivery: &Delivery, given_up: Option<GivenUp>) -> Options<'f> {
     Options {
         recall: Some(&in_flight.recalled),
         given_up: given_up.map(GivenUp::refusal),
+        event: Some(EventWanted { correlation: delivery.correlation() }),
         ..Options::default()
     }
 }

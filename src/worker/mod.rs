@@ -11,7 +11,9 @@ mod deliveries;
 pub mod health;
 mod in_flight;
 mod last_empty;
+mod new_links;
 mod outage;
+mod outbox;
 mod session;
 mod settle;
 mod watchdog;
@@ -148,6 +150,8 @@ impl Worker {
         let worker = Arc::new(self);
         worker.ready.consuming(false);
         let dead_letters = tokio::spawn(dead::run(worker.clone(), stop.clone()));
+        let owed = tokio::spawn(outbox::run(worker.clone(), stop.clone()));
+        let new_links = tokio::spawn(new_links::run(worker.clone(), stop.clone()));
         let mut restarts = Restarts::default();
         loop {
             let began = std::time::Instant::now();
@@ -163,7 +167,8 @@ impl Worker {
         }
         worker.line.stop();
         let began = std::time::Instant::now();
-        let _ = tokio::time::timeout(worker.drain, dead_letters).await;
+        let beside = futures_util::future::join3(dead_letters, owed, new_links);
+        let _ = tokio::time::timeout(worker.drain, beside).await;
         // Calls of a session that was lost end as well, and are recorded.
         worker.tasks.close();
         let rest = worker.drain.saturating_sub(began.elapsed());

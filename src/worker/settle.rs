@@ -70,8 +70,9 @@ impl Worker {
         let now = self.line.parts().clock.now();
         let (word, published) = match settlement {
             Settlement::Answer(event) => {
-                self.publish_event(&event, &delivery).await;
-                self.mark_link_delivered(&event).await;
+                if self.publish_event(&event, delivery.correlation().as_deref()).await.is_ok() {
+                    self.mark_link_delivered(&event).await;
+                }
                 ("answered", Ok(()))
             }
             Settlement::Retry => {
@@ -111,22 +112,24 @@ impl Worker {
         self.broker.topology.rung(waits)
     }
 
-    /// Publishes the event until the broker has it.
-    async fn publish_event(&self, event: &ResultEvent, delivery: &Delivery) {
+    /// Publishes the event until the broker has it, or somebody would have to listen for that.
+    pub(super) async fn publish_event(
+        &self,
+        event: &ResultEvent,
+        correlation: Option<&str>,
+    ) -> Result<(), NotTaken> {
         let body = Zeroizing::new(serde_json::to_vec(event).expect("an event is plain strings and numbers"));
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_type("embosser.result".into())
             .with_message_id(event.id.as_deref().unwrap_or_default().into());
-        if let Some(correlation) = delivery.correlation() {
-            properties = properties.with_correlation_id(correlation.as_str().into());
+        if let Some(correlation) = correlation {
+            properties = properties.with_correlation_id(correlation.into());
         }
         let key = event.routing_key();
         let message = Message { exchange: &self.broker.topology.results, key: &key, body: &body, properties };
-        if self.publish(&message).await.is_err() {
-            // Nobody listens; the ledger has it.
-            metrics::result_unheard();
-        }
+        // If nobody listens, the ledger has it.
+        self.publish(&message).await.inspect_err(|_| metrics::result_unheard())
     }
 
     /// A link that an event told is not made anew by itself; one that was lost with its connection is.

@@ -236,6 +236,7 @@ async fn links_to_choose_a_pin_are_downloaded_and_cancelling_is_asked_for() {
     browser.click("#issue").await;
     browser.until_text("#batch-state", "Every row has ended").await;
     browser.until_text("#figures", "Waiting for a PIN").await;
+    browser.until_text("#awaited", "Waiting for a PIN: 2 for less than an hour").await;
     browser.click("#links-download").await;
     let links = downloaded(&downloads, "staff.pin-links.csv").await;
     let mut reader = csv::Reader::from_reader(links.as_bytes());
@@ -255,6 +256,7 @@ async fn links_to_choose_a_pin_are_downloaded_and_cancelling_is_asked_for() {
     browser.click("#sure-yes").await;
     browser.until_text("#rows-table", "cancelled").await;
     browser.until("return document.querySelector('#awaiting').hidden").await;
+    browser.until("return document.querySelector('#awaited').hidden").await;
     let waiting = served.get("/v1/pin-links").await.expect(200).json();
     assert!(waiting["waiting"].as_array().unwrap().is_empty(), "{waiting}");
 

@@ -134,7 +134,7 @@ impl Scene {
 
 /// Somebody who listens.
 pub struct Listener {
-    consumer: Consumer,
+    pub consumer: Consumer,
     _connection: Connection,
 }
 

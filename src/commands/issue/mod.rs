@@ -116,6 +116,9 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     if let Some(start) = &start {
         start.suits(&report, config.pin.max_age_seconds)?;
     }
+    if report.pins_to_choose > 0 && config.pin_page.url.is_none() {
+        return Err(format!("{}; nothing was issued", super::check::no_pin_page(&report)));
+    }
     let (access, sandbox) = connect(args.sandbox, &mut config, api_key).await?;
     if !confirm(&args, &config, access.mode(), &report)? {
         return Err("nothing was issued".into());

@@ -20,7 +20,7 @@ use super::decision::{Among, Decision, Next, Verdict};
 use super::gate::Gate;
 use super::job_locks::{JobLock, Queued};
 use super::look::{Looked, look};
-use super::{CarriedOnly, LeaseUse, Line, LookFirst, Options, Stop, Vet, vet};
+use super::{CarriedOnly, LeaseUse, Line, Options, Stop, Vet, vet};
 use crate::clock::Moment;
 use crate::config::seconds;
 use crate::job::Job;
@@ -178,7 +178,7 @@ impl Carried<'_> {
 
 impl<'l> Carried<'l> {
     fn begin(line: &'l Line, job: Box<Job>, known: Option<Box<Row>>, options: Options<'l>) -> Self {
-        let Options { gate, recall, given_up, only } = options;
+        let Options { gate, recall, given_up, event: _, only } = options;
         let came_as = known.clone().filter(|_| only == CarriedOnly::WhileItWaits);
         let decision = decide(line, &job, known.as_deref(), given_up.clone());
         Self {
@@ -266,7 +266,7 @@ impl<'l> Carried<'l> {
         if self.is_vetted
             || self.known.as_deref().is_some_and(|row| !row.was_never_begun())
             || parts.vet == Vet::No
-            || parts.look_first == LookFirst::Yes
+            || self.job.looks_first
         {
             return Ok(true);
         }
@@ -328,10 +328,9 @@ impl<'l> Carried<'l> {
 
 /// What is to be done with a job of which the ledger says this.
 fn decide(line: &Line, job: &Job, known: Option<&Row>, given_up: Option<Refusal>) -> Decision {
-    let look_first = line.parts.look_first == LookFirst::Yes;
     let sighting = known.and_then(|row| line.sighting(row));
     let now = line.parts.clock.moment();
-    let mut decision = Decision::resume(known, sighting, look_first, now, line.parts.rules);
+    let mut decision = Decision::resume(known, sighting, job.looks_first, now, line.parts.rules);
     // What was asked for first may have its card; what is asked for now cannot be known by the same key.
     if known.is_some_and(|row| row.state == State::Begun && !job.asks_for(row.content)) {
         decision.other_was_asked_for();

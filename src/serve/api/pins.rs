@@ -14,7 +14,7 @@ use crate::job::{Batch, JobId};
 use crate::ledger::{self, LedgerError};
 use crate::metrics;
 use crate::operation::is_card_id;
-use crate::pin_links::{Made, Show, Waiting};
+use crate::pin_links::{Made, PinLinks, Show, Waiting};
 use crate::serve::Server;
 use crate::serve::access::{Operate, Role};
 use crate::serve::audit::{About, Action};
@@ -165,7 +165,7 @@ pub(super) async fn list_waiting(
     State(server): State<Server>,
     Query(query): Query<WaitingQuery>,
 ) -> Result<Json<WaitingView>, Problem> {
-    let links = server.for_cardholders()?.links;
+    let links = server.links()?;
     let batch = query.batch.map(Batch::new).transpose();
     let batch = batch.map_err(|error| Problem::new(Kind::BadRequest, format!("`batch` {error}")))?;
     let about = About { batch: batch.as_ref().map(ToString::to_string), ..About::default() };
@@ -231,7 +231,7 @@ pub(super) async fn make_links(
     request: Request,
 ) -> Result<Json<LinksMade>, Problem> {
     let body: MakeBody = body_of(&server, request).await?;
-    let there = server.for_cardholders()?;
+    let all = server.links()?;
     let mut next = None;
     let links = match (body.batch, body.job, body.card) {
         (Some(batch), None, None) => {
@@ -249,13 +249,13 @@ pub(super) async fn make_links(
             let none = || Problem::new(Kind::NotFound, "no such job waits for a PIN");
             let id = JobId::new(job.as_str()).map_err(|_| none())?;
             server.record(&caller, Action::PinLinksMade, About::job(&job)).await?;
-            let made = there.links.renew(&id).await?.ok_or_else(none)?;
+            let made = all.renew(&id).await?.ok_or_else(none)?;
             vec![LinkMade { job: Some(job), ..made.into() }]
         }
         (None, None, Some(card)) if is_card_id(&card) => {
             // Whoever has the link sees the card, so who makes it must be allowed to.
             let by_pin = server.allow(&headers, &[Role::Pin])?;
-            if there.config.publishable_key.is_none() {
+            if server.parts.pin_page.publishable_key.is_none() {
                 return Err(Problem::new(
                     Kind::NotFound,
                     "pin_page.publishable_key is not set: no PIN can be shown",
@@ -264,7 +264,7 @@ pub(super) async fn make_links(
             let shows = body.shows.unwrap_or_else(|| vec![Show::Pin]);
             let detail = Some("to look at the card".to_owned());
             server.record(&by_pin, Action::PinLinksMade, About { detail, ..About::job(&card) }).await?;
-            let made = there.links.make_viewing(&card, shows).await?;
+            let made = all.make_viewing(&card, shows).await?;
             vec![LinkMade { card: Some(card), ..made.into() }]
         }
         _ => return Err(Problem::new(Kind::BadRequest, "name a batch, a job or a card (ic_…): one of them")),
@@ -293,7 +293,7 @@ async fn of_batch(
     renew: bool,
     mut after: String,
 ) -> Result<(Vec<LinkMade>, Option<String>), Problem> {
-    let links = server.for_cardholders()?.links;
+    let links = server.links()?;
     let mut made: Vec<LinkMade> = Vec::new();
     loop {
         let page = links.page(Some(batch), &after).await;
@@ -307,7 +307,7 @@ async fn of_batch(
                 return Ok((made, last));
             }
             let Ok(id) = JobId::new(waits.job.as_str()) else { continue };
-            match renewed(server, &id).await {
+            match renewed(server, &links, &id).await {
                 Ok(Some(link)) => {
                     let Waiting { job, row, row_id, .. } = waits;
                     made.push(LinkMade { job: Some(job), row, row_id, ..link.into() });
@@ -324,13 +324,10 @@ async fn of_batch(
 }
 
 /// A new link for a job that waits. None for one of whose call the end is not known: it takes no PIN until it waits again.
-async fn renewed(server: &Server, id: &JobId) -> Result<Option<Made>, LedgerError> {
+async fn renewed(server: &Server, links: &PinLinks, id: &JobId) -> Result<Option<Made>, LedgerError> {
     let row = server.parts.views.look_up(server.scope(), id).await?;
     let is_open = row.is_some_and(|row| row.state == ledger::State::Begun);
-    match server.for_cardholders() {
-        Ok(there) if !is_open => there.links.renew(id).await,
-        _ => Ok(None),
-    }
+    if is_open { Ok(None) } else { links.renew(id).await }
 }
 
 /// The links that were made before the ledger failed: their texts are known only now, so they are told, and what follows can be
@@ -369,7 +366,7 @@ pub(super) async fn revoke_link(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let body: RevokeBody = body_of(&server, request).await?;
-    let links = server.for_cardholders()?.links;
+    let links = server.links()?;
     let none = || Problem::new(Kind::NotFound, "this job has no link that could be used");
     let id = JobId::new(body.job).map_err(|_| none())?;
     server.record(&caller, Action::PinLinkRevoked, About::job(id.as_str())).await?;

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::serve::Server;
 use crate::serve::access::{Anybody, Read};
 use crate::serve::columns;
+use crate::serve::pin_waiting::AwaitedView;
 use crate::serve::problem::Problem;
 
 /// What this server is.
@@ -30,6 +31,10 @@ pub(super) struct ServerView {
     pub(super) waits_for: Option<String>,
     /// Why nothing is issued any more, if that is so.
     pub(super) stopped: Option<String>,
+    /// What is wrong with how this server is set up, if anything is seen to be.
+    pub(super) warning: Option<String>,
+    /// How many jobs wait for their cardholders to choose a PIN; null if none can.
+    pub(super) pins_awaited: Option<AwaitedView>,
     /// Largest upload, in bytes.
     pub(super) upload_bytes_max: u64,
     /// Most rows of one upload.
@@ -71,6 +76,8 @@ pub(super) async fn show_server(_: Anybody, State(server): State<Server>) -> Jso
         stripe_down: health.stripe_down,
         waits_for: health.waits_for,
         stopped: health.stopped,
+        warning: health.warning,
+        pins_awaited: server.awaited.counted(&server).await,
         upload_bytes_max: limits.upload_bytes_max,
         rows_max: limits.rows_max,
         columns,

@@ -62,9 +62,18 @@ function showServer(server) {
     ? `${count(server.pace_per_second)} of ${count(server.pace_configured_per_second)} calls a second`
     : `${count(server.pace_per_second)} calls a second`;
   const trouble = server.stopped ? ` — stopped: ${server.stopped}` : server.stripe_down ? " — Stripe does not answer"
-    : server.waits_for ? ` — waiting: ${server.waits_for}` : "";
+    : server.waits_for ? ` — waiting: ${server.waits_for}` : server.warning ? ` — ${server.warning}` : "";
   say("server", `${mode}, ${pace}${trouble}`);
+  showAwaited(server.pins_awaited ?? {});
   byId("server").className = server.mode === "live" ? "server live" : "server";
+}
+
+// How many cardholders have not chosen their PIN yet, by how long ago they were asked.
+function showAwaited({ hour, day, week, older }) {
+  const ages = [[hour, "for less than an hour"], [day, "for less than a day"], [week, "for less than a week"], [older, "for longer"]];
+  const waiting = ages.filter(([jobs]) => jobs).map(([jobs, since]) => `${count(jobs)} ${since}`);
+  say("awaited", waiting.length ? `Waiting for a PIN: ${waiting.join(", ")}` : "");
+  show("awaited", waiting.length > 0);
 }
 
 function showList({ batches, total }) {
