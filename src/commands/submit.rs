@@ -12,6 +12,7 @@ use indicatif::ProgressBar;
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
 use super::issue::earlier::{print_recognised, recognise as recognise_rows};
+use super::issue::persons_of;
 use super::manifest::{Leniency, ReadingArgs, Verb};
 use super::progress::progress;
 use super::signals::say;
@@ -21,8 +22,9 @@ use crate::job::Batch;
 use crate::ledger::{Ledger, LedgerError, Scope};
 use crate::line::{Admitted, Line};
 use crate::manifest::batch::{Jobs, SecondCards};
+use crate::manifest::checked::CheckedManifest;
 use crate::manifest::recognise::Recognition;
-use crate::manifest::{CheckOptions, InvalidRow, Manifest};
+use crate::manifest::{CheckOptions, InvalidRow};
 use crate::queue::Broker;
 use crate::queue::publisher::Publisher;
 use crate::queue::send::{Outgoing, no_queue};
@@ -103,14 +105,16 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     if !confirmed(&about, "Publish them?", args.yes, &WithoutTerminal::Yes)? {
         return Err("nothing was published".into());
     }
+    let manifest = CheckedManifest::new(manifest, &report);
     let recognition =
         if args.second_cards { Arc::default() } else { recognise(&args, &config, &batch, &manifest).await? };
+    let persons = persons_of(&manifest, Jobs::new(batch.clone(), recognition.clone())).await?;
     let publisher = Arc::new(Publisher::new(broker.clone(), "embosser submit"));
     publisher.connect().await.map_err(|error| format!("{address}: {error}"))?;
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, "results.csv");
     let results = args.results.clone().unwrap_or_else(of_manifest);
     let following = match args.wait {
-        true => Some(Following::begin(broker.clone(), &batch, valid, &results).await?),
+        true => Some(Following::begin(broker.clone(), &batch, valid, &results, persons).await?),
         false => None,
     };
     let published = Arc::new(Published::default());
@@ -148,7 +152,7 @@ async fn recognise(
     args: &Args,
     config: &Config,
     batch: &Batch,
-    manifest: &Arc<Manifest>,
+    manifest: &CheckedManifest,
 ) -> Result<Arc<Recognition>, String> {
     let unknown = |why: &str| {
         say(&format!("rows that were issued before under other names cannot be told here: {why}"));

@@ -26,6 +26,7 @@ use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, Job, JobId, PinDigest, Step};
 use crate::outcome::{Ended, Outcome, Output, Refusal};
 
+pub use batch::Pages;
 pub use handle::Ledger;
 pub use lease::{Holder, Lease, LeaseError, Leased};
 

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::checked::Excluded;
 use super::header::Column;
 use super::likeness::{Alike, Findings, Likeness};
 use super::names::{Hasher, NameHash, Names, Repeat};
+use super::people::WrongBeside;
 use super::plan::{Good, Subject};
 use super::{
     CheckOptions, CheckReport, InvalidRow, Manifest, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row, Rows,
@@ -103,15 +105,16 @@ impl Checker {
         // Both in the order of their lines, and so is what is told.
         let mut problems = problems.into_iter().peekable();
         for (Repeat { line, number, first }, good) in duplicates {
-            while let Some((problem, good)) = problems.next_if(|(problem, _)| problem.line < line) {
-                self.add_of_person(problem, good, &mut each);
+            while let Some(wrong) = problems.next_if(|wrong| wrong.problem.line < line) {
+                self.add_of_person(wrong, &mut each);
             }
+            self.report.excluded.push(Excluded { number, code: "duplicate_row_id", first });
             let reason = format!("the same row_id as on line {first}; each row needs its own");
             let problem = Problem::new(line, number, ROW_ID, "duplicate_row_id", reason);
             self.add_late(problem, good, &mut each);
         }
-        for (problem, good) in problems {
-            self.add_of_person(problem, good, &mut each);
+        for wrong in problems {
+            self.add_of_person(wrong, &mut each);
         }
         let warnings: Vec<Problem> = warnings.into_iter().map(|warning| self.called(warning)).collect();
         self.add_warnings(&warnings);
@@ -124,7 +127,9 @@ impl Checker {
     }
 
     /// Adds what is wrong with a row whose cardholder is a row's before it, and so is taken off already.
-    fn add_of_person(&mut self, problem: Problem, good: Good, each: &mut Option<&mut dyn FnMut(Problem)>) {
+    fn add_of_person(&mut self, wrong: WrongBeside, each: &mut Option<&mut dyn FnMut(Problem)>) {
+        let WrongBeside { problem, good, first } = wrong;
+        self.report.excluded.push(Excluded { number: problem.row, code: problem.code, first });
         self.add_late(problem, Some(Good { person: false, ..good }), each);
     }
 

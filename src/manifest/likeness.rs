@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use super::header::{Column, Holds};
 use super::names::{Positions, Repeat, Short, expected, index, pairs, short};
-use super::people::{OfPeople, People, Somebody};
+use super::people::{OfPeople, People, Somebody, WrongBeside};
 use super::plan::Good;
 use super::{Problem, ROW_ID, Severity, counted};
 use crate::operation::kind::Kind;
@@ -236,8 +236,7 @@ impl Alike {
 
 /// What is found of rows beside each other.
 pub(super) struct Findings {
-    /// Each with what its row counts as.
-    pub(super) problems: Vec<(Problem, Good)>,
+    pub(super) problems: Vec<WrongBeside>,
     /// Those that are told.
     pub(super) warnings: Vec<Problem>,
     pub(super) warning_count: u64,

@@ -7,6 +7,7 @@
 pub mod batch;
 mod blocks;
 mod check;
+pub mod checked;
 mod checker;
 pub mod columns;
 mod contents;
@@ -17,6 +18,7 @@ mod likeness;
 mod lint;
 mod names;
 mod people;
+pub mod persons;
 mod plan;
 mod problem;
 pub mod proposal;
@@ -35,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::content::Content;
+use crate::job::{Batch, JobId, NameError};
 use crate::operation::kind::Kind;
 use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
@@ -123,6 +126,8 @@ pub struct Row {
     pub request: Request,
     /// The encrypted PIN.
     pub pin: Option<PinJwe>,
+    /// Whose it is, by the columns that were named for that.
+    pub person: Option<String>,
     /// What may be wrong with it.
     pub warnings: Vec<Problem>,
     /// What tells rows that ask for the same.
@@ -138,7 +143,7 @@ impl Row {
     ) -> Self {
         let pin = request.take_pin();
         let (warnings, likeness) = (Vec::new(), Likeness::default());
-        Self { number, line, row_id, first, request, pin, warnings, likeness }
+        Self { number, line, row_id, first, request, pin, person: None, warnings, likeness }
     }
 
     /// What is asked for, without the PIN and however it is spelt.
@@ -163,6 +168,8 @@ pub struct InvalidRow {
     pub line: u64,
     /// Its name, if it could be read.
     pub row_id: Option<String>,
+    /// Whose it is, by the columns that were named for that.
+    pub person: Option<String>,
     /// Why.
     pub problems: Vec<Problem>,
     /// What may be wrong with it besides.
@@ -170,6 +177,17 @@ pub struct InvalidRow {
 }
 
 impl InvalidRow {
+    /// The id that stands for it in results.
+    ///
+    /// # Errors
+    /// If batch and name together make no job id.
+    pub fn job_id(&self, batch: &Batch) -> Result<JobId, NameError> {
+        match &self.row_id {
+            Some(row_id) => JobId::of_row(batch, row_id),
+            None => JobId::of_row(batch, &format!("row {}", self.number)),
+        }
+    }
+
     /// Why nothing after it can be read, if that is what is wrong: then it is no row, but the end of the file as far as
     /// it is known.
     #[must_use]
@@ -187,6 +205,8 @@ pub struct Reading {
     pub sheet: Option<String>,
     /// What its headings are, where they are no names of columns.
     pub columns: Option<Arc<ColumnMap>>,
+    /// The headings under which a person's name stands, if not those of the columns file: for results.
+    pub person: Vec<String>,
 }
 
 impl Reading {
@@ -224,6 +244,8 @@ pub struct Manifest {
     columns: Vec<Column>,
     /// What is done to each record before it is read.
     filling: Option<Arc<Filling>>,
+    /// The places of the columns that say whose a row is.
+    person: Vec<usize>,
     /// Columns without a heading.
     blank_columns: u64,
     /// What is wrong with the header; empty unless the rows are only to be checked.
@@ -281,7 +303,7 @@ impl Manifest {
         read_as: ReadAs,
         delimiter: u8,
     ) -> Result<Self, ManifestError> {
-        let Header { contents, columns, filling, blank_columns, problems } = header;
+        let Header { contents, columns, filling, person, blank_columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
@@ -298,6 +320,7 @@ impl Manifest {
             contents,
             columns,
             filling,
+            person,
             blank_columns,
             header_problems: problems,
             plan,
@@ -317,6 +340,12 @@ impl Manifest {
     #[must_use]
     pub fn operation(&self) -> Operation {
         self.contents.operation
+    }
+
+    /// Whether columns were named that say whose a row is.
+    #[must_use]
+    pub fn names_persons(&self) -> bool {
+        !self.person.is_empty()
     }
 
     /// Without problems in the header.

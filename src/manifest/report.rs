@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Problem;
+use super::checked::Excluded;
 
 /// What to find out besides problems.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,6 +61,9 @@ pub struct CheckReport {
     pub warning_count: u64,
     /// The first of them.
     pub warnings: Vec<Problem>,
+    /// Rows that are wrong only beside others, in their order.
+    #[serde(skip)]
+    pub excluded: Vec<Excluded>,
     /// SHA-256 over the valid rows without their PINs.
     #[serde(skip)]
     pub digest: Option<[u8; 32]>,

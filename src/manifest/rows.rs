@@ -100,6 +100,13 @@ impl Manifest {
         if let (Ok(row), Some(text)) = (&mut row, record.texts()) {
             row.likeness = self.likes.of_row(text);
         }
+        if self.names_persons() && self.misshapen(record).is_none() {
+            let person = self.person_of(record);
+            match &mut row {
+                Ok(row) => row.person = person,
+                Err(row) => row.person = person,
+            }
+        }
         let (warnings, problems, row_id) = match &mut row {
             Ok(row) => (&mut row.warnings, &mut Vec::new(), &row.row_id),
             Err(row) => (&mut row.warnings, &mut row.problems, &row.row_id),
@@ -109,6 +116,14 @@ impl Manifest {
             self.call_column(problem);
         });
         row
+    }
+
+    /// Whose a record is, by the columns that were named for that; no PIN, wherever it stands.
+    fn person_of(&self, record: &Record<'_>) -> Option<String> {
+        let text = |at: &usize| std::str::from_utf8(record.iter().nth(*at)?).ok().map(trimmed);
+        let is_name = |text: &&str| !text.is_empty() && !may_be_a_pin(text);
+        let names: Vec<&str> = self.person.iter().filter_map(text).filter(is_name).collect();
+        (!names.is_empty()).then(|| names.join(" "))
     }
 
     /// A row with what it should be looked at for: problems make it none.
@@ -132,7 +147,7 @@ impl Manifest {
             findings.partition(|finding| finding.severity == Severity::Problem);
         match row {
             Ok(row) if problems.is_empty() => Ok(Row { warnings, ..row }),
-            Ok(row) => Err(InvalidRow { number, line, row_id: row.row_id, problems, warnings }),
+            Ok(row) => Err(InvalidRow { number, line, row_id: row.row_id, person: None, problems, warnings }),
             Err(row) => {
                 // Of one cell the schema's word is enough.
                 problems.retain(|found| row.problems.iter().all(|problem| problem.column != found.column));
@@ -184,8 +199,9 @@ impl Manifest {
     fn row_by_rules(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
         let line = record.line;
         let problem = |column: &str, code, reason: String| Problem::new(line, number, column, code, reason);
-        let invalid =
-            |row_id, problems| Err(InvalidRow { number, line, row_id, problems, warnings: Vec::new() });
+        let invalid = |row_id, problems| {
+            Err(InvalidRow { number, line, row_id, person: None, problems, warnings: Vec::new() })
+        };
         if let Some((code, reason)) = self.misshapen(record) {
             return invalid(None, vec![problem("", code, reason)]);
         }
@@ -394,5 +410,5 @@ pub(super) fn row_id_is_good(name: &str) -> bool {
 pub(super) fn unreadable(line: u64, number: u64, error: &io::Error) -> InvalidRow {
     let reason = format!("the file cannot be read on from here: {error}");
     let problem = Problem::new(line, number, "", UNREADABLE, reason);
-    InvalidRow { number, line, row_id: None, problems: vec![problem], warnings: Vec::new() }
+    InvalidRow { number, line, row_id: None, person: None, problems: vec![problem], warnings: Vec::new() }
 }

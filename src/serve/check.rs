@@ -226,8 +226,8 @@ fn rows(
 /// A row whose batch and `row_id` make a job id.
 fn with_job_id(row: Row, batch: &Batch) -> Result<Row, InvalidRow> {
     let Err(error) = JobId::of_row(batch, row.row_id.as_deref().unwrap_or("#")) else { return Ok(row) };
-    let Row { number, line, row_id, .. } = row;
+    let Row { number, line, row_id, person, .. } = row;
     let reason = format!("together with the batch's name it makes a job id that {error}");
     let problem = Problem::new(line, number, "row_id", "row_id", reason);
-    Err(InvalidRow { number, line, row_id, problems: vec![problem], warnings: Vec::new() })
+    Err(InvalidRow { number, line, row_id, person, problems: vec![problem], warnings: Vec::new() })
 }

@@ -284,8 +284,7 @@ async fn send_pages(
         let sent = pages.send_timeout(page, idle_max).await;
         sent.map_err(|_| "the client takes nothing any more".to_owned())
     };
-    let text = |error: std::io::Error| error.to_string();
-    send(Page::Rows(results::record(&results::COLUMNS).map_err(text)?.into())).await?;
+    send(Page::Rows(results::head().into())).await?;
     let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
     let mut pages = server.parts.views.pages(server.scope(), batch, only);
     while let Some(rows) = pages.next().await.map_err(|error| error.to_string())? {
@@ -293,7 +292,7 @@ async fn send_pages(
         for row in &rows {
             let ended = row.ended();
             let line = Line::of_row(row, &ended);
-            page.extend(results::record(&line.cells()).map_err(text)?);
+            page.extend(line.csv());
         }
         send(Page::Rows(page.into())).await?;
     }

@@ -65,7 +65,12 @@ impl UploadQuery {
             Some(name) => Some(columns::named(folder, name).await?),
             None => None,
         };
-        Ok(Reading { delimiter: delimiter.transpose()?, sheet: self.sheet.clone(), columns })
+        Ok(Reading {
+            delimiter: delimiter.transpose()?,
+            sheet: self.sheet.clone(),
+            columns,
+            ..Reading::default()
+        })
     }
 
     /// Whether rows that are known under other names are to be issued again.

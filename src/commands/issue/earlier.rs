@@ -8,8 +8,8 @@ use tokio::runtime::Handle;
 
 use crate::job::{Batch, JobId, Step};
 use crate::ledger::{Ledger, Scope, State};
-use crate::manifest::Manifest;
 use crate::manifest::batch::{SecondCards, issued_as};
+use crate::manifest::checked::CheckedManifest;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::operation::Operation;
 use crate::results::read_back;
@@ -28,7 +28,30 @@ pub(crate) async fn recognise(
     scope: &Scope,
     batch: &Batch,
     second: SecondCards,
-    manifest: &Arc<Manifest>,
+    manifest: &CheckedManifest,
+) -> Result<Arc<Recognition>, String> {
+    let recognition = look_up(ledger, scope, batch, second, manifest).await?;
+    if let Some(other) = recognition.is_wholly(batch) {
+        return Err(format!(
+            "{}. Nothing was done. Pass --batch {:?} to go on with that batch, or --second-cards if second cards are \
+             wanted",
+            issued_as(batch, other),
+            other.as_str()
+        ));
+    }
+    Ok(recognition)
+}
+
+/// The same, whatever it comes to.
+///
+/// # Errors
+/// If the manifest or the ledger cannot be read.
+pub(crate) async fn look_up(
+    ledger: &Ledger,
+    scope: &Scope,
+    batch: &Batch,
+    second: SecondCards,
+    manifest: &CheckedManifest,
 ) -> Result<Arc<Recognition>, String> {
     let (manifest, runtime) = (manifest.clone(), Handle::current());
     let mut recogniser = Recogniser::new(ledger.clone(), scope.clone(), batch.clone(), second, runtime);
@@ -38,16 +61,7 @@ pub(crate) async fn recognise(
         }
         recogniser.finish().map_err(|error| error.to_string())
     };
-    let recognition = tokio::task::spawn_blocking(recognising).await.map_err(|error| error.to_string())??;
-    if let Some(other) = recognition.is_wholly(batch) {
-        return Err(format!(
-            "{}. Nothing was done. Pass --batch {:?} to go on with that batch, or --second-cards if second cards are \
-             wanted",
-            issued_as(batch, other),
-            other.as_str()
-        ));
-    }
-    Ok(Arc::new(recognition))
+    tokio::task::spawn_blocking(recognising).await.map_err(|error| error.to_string())?.map(Arc::new)
 }
 
 /// Says which rows are known under other names, before anything is issued.
