@@ -120,9 +120,11 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     let published = Arc::new(Published::default());
     let shown = published.clone();
     let bar = progress(valid, move || shown.words().to_owned());
+    // Rows that have their cards in another batch are not this one's.
+    let rows = if recognition.rows > 0 { recognition.rows_of_batch() } else { valid };
     let jobs = Jobs::new(batch.clone(), recognition);
     let publishing =
-        Publishing { publisher: publisher.clone(), published: published.clone(), bar: bar.clone() };
+        Publishing { publisher: publisher.clone(), published: published.clone(), bar: bar.clone(), rows };
     let read = move |each: &mut Each<'_>| {
         let _ = manifest.rows().map_err(|error| error.to_string())?.try_for_each(each);
         Ok(())
@@ -211,6 +213,8 @@ struct Publishing {
     publisher: Arc<Publisher>,
     published: Arc<Published>,
     bar: ProgressBar,
+    /// How many rows the batch has.
+    rows: u64,
 }
 
 impl Sink for Publishing {
@@ -224,7 +228,8 @@ impl Sink for Publishing {
             full.store(true, Ordering::Relaxed);
             ControlFlow::Continue(())
         };
-        let published = Outgoing::of(job.into_job()).publish(&self.publisher, while_full).await;
+        let published =
+            Outgoing::of(job.into_job()).among(self.rows).publish(&self.publisher, while_full).await;
         published.map_err(|_| no_queue(&self.publisher))?;
         full.store(false, Ordering::Relaxed);
         self.published.confirmed.fetch_add(1, Ordering::Relaxed);

@@ -23,7 +23,7 @@ pub(super) enum State {
     Finished,
     /// It was cut off, or some rows' end is not known. Upload the same file again to finish it.
     Interrupted,
-    /// Jobs that were sent one by one; it has no end.
+    /// Jobs that were sent one by one, or through a queue: more may be on their way.
     Open,
 }
 
@@ -85,10 +85,13 @@ pub(super) fn eta(rows: u64, rate_per_second: f64, pace_per_second: f64) -> f64 
 
 /// A batch of the ledger's.
 pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
-    let BatchCounts { batch, rows, issued, refused, unresolved, awaiting_pin, noted, latest, .. } = counts;
+    let rows = counts.rows_at_least();
+    let BatchCounts { batch, issued, refused, unresolved, awaiting_pin, noted, latest, is_manifests, .. } =
+        counts;
     let state = match rows {
         None => State::Open,
         Some(rows) if issued + refused + awaiting_pin >= rows => State::Finished,
+        Some(_) if !is_manifests => State::Open,
         Some(_) => State::Interrupted,
     };
     BatchView {

@@ -20,7 +20,7 @@ const STATES = {
   cancelled: "cancelled",
   finished: "finished",
   interrupted: "interrupted: upload the same file again to finish it",
-  open: "jobs sent one by one",
+  open: "jobs sent one by one or through a queue",
 };
 
 // The batch that is shown; null if none is.
