@@ -113,7 +113,7 @@ impl Manifest {
         };
         warnings.iter_mut().chain(problems).for_each(|problem| {
             problem.row_id.clone_from(row_id);
-            self.call_column(problem);
+            self.call_column(problem, record);
         });
         row
     }
@@ -158,12 +158,12 @@ impl Manifest {
     }
 
     /// Calls a problem's column what the file calls it.
-    pub(super) fn call_column(&self, problem: &mut Problem) {
+    fn call_column(&self, problem: &mut Problem, record: &Record<'_>) {
         let Some(at) = self.columns.iter().position(|column| column.name == problem.column) else { return };
         if let Some(heading) = &self.columns[at].heading {
             problem.column.clone_from(heading);
         }
-        if self.filling.as_ref().is_some_and(|filling| at >= filling.own) {
+        if record.is_default(at) {
             problem.reason += "; it is a default of the columns file";
         }
     }
