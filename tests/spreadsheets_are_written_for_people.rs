@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use calamine::{Data, Reader as _, Xlsx, open_workbook};
 use embosser::sandbox::{Options, Sandbox};
 use serde_json::Value;
+use support::office::converted;
 use support::verdict::run_json;
 use support::{Program, expect_exit};
 
@@ -103,16 +104,8 @@ async fn results_are_in_a_spreadsheet_what_they_are() {
 
 /// What a program that opens the file has in its cells, row by row: LibreOffice makes another file of it.
 fn opened(folder: &Path, file: &str, import: &str, into: &str) -> Vec<Vec<String>> {
-    let profile = format!("-env:UserInstallation=file://{}", folder.join("profile").display());
-    let out = folder.join("opened");
-    let mut command = Command::new("soffice");
-    command.args([&profile, "--headless", "--convert-to", into, "--outdir"]).arg(&out);
-    let import = (!import.is_empty()).then(|| format!("--infilter={import}"));
-    let output = command.args(import).arg(folder.join(file)).output().unwrap();
-    let ending = into.split(':').next().unwrap();
-    let made = out.join(Path::new(file).with_extension(ending).file_name().unwrap());
-    assert!(made.exists(), "{}", String::from_utf8_lossy(&output.stderr));
-    if ending == "csv" {
+    let made = converted(folder, &folder.join(file), import, into);
+    if into.starts_with("csv") {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(made).unwrap();
         return reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect();
     }

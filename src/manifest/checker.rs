@@ -197,9 +197,10 @@ impl Checker {
 
     /// Adds how the file's text is read, once all of it was.
     pub(super) fn add_text(&mut self, manifest: &Manifest) {
-        self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().map(str::to_owned));
+        self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().cloned());
         self.report.read_as = manifest.read_as();
         self.report.has_amounts = manifest.has_amounts();
+        self.report.headings_line = (manifest.above > 0).then_some(manifest.headings_line);
         self.report.blank_columns = manifest.blank_columns;
         self.report.separated_by = manifest.separated_by();
     }

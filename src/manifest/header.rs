@@ -18,6 +18,7 @@ use super::filling::{Filler, Filling};
 use super::headings::column_called;
 use super::records::{Record, Records, trimmed};
 use super::rows::{may_be_a_pin, shown as shown_value};
+use super::titles::{self, Headings};
 use super::{CELL_BYTES_MAX, ManifestError, Problem, ROW_ID, Reading};
 
 /// What a column holds.
@@ -61,6 +62,10 @@ pub(super) struct Column {
 /// The columns and what is wrong with them.
 #[derive(Debug)]
 pub(super) struct Header {
+    /// Its line, from 1.
+    pub(super) line: u64,
+    /// Rows above it with something in them.
+    pub(super) above: u64,
     pub(super) contents: Contents,
     /// Without those at the end that have no heading: many programs write no cells for them.
     pub(super) columns: Vec<Column>,
@@ -73,21 +78,24 @@ pub(super) struct Header {
     pub(super) problems: Vec<Problem>,
 }
 
-/// Reads up to the end of the header.
-pub(super) fn pass<R: Read>(records: &mut Records<R>) -> io::Result<()> {
-    while records.next()?.is_some_and(|record| record.is_blank()) {}
+/// Reads up to the end of the header, above which so many rows have something in them.
+pub(super) fn pass<R: Read>(records: &mut Records<R>, above: u64) -> io::Result<()> {
+    for _ in 0..=above {
+        while records.next()?.is_some_and(|record| record.is_blank()) {}
+    }
     Ok(())
 }
 
-/// Reads the first record.
+/// Reads the headings.
 pub(super) fn read<R: Read>(
     records: &mut Records<R>,
     path: &Path,
     reading: &Reading,
 ) -> Result<Header, ManifestError> {
-    let (headings, line) = headings(records, path)?;
-    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
-    let header = columns(&headings, line, reading.columns.as_deref(), &reading.person);
+    let map = reading.columns.as_deref();
+    let Headings { cells, line, above } = titles::find(records, path, map)?;
+    let headings: Vec<&str> = cells.iter().map(String::as_str).collect();
+    let header = Header { above, ..columns(&headings, line, map, &reading.person) };
     let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
     let is_unread = |column: &Column| matches!(column.holds, Holds::Nothing | Holds::Blank | Holds::LeftOut);
     if header.columns.iter().all(is_unread) && !header.problems.iter().any(explains) {
@@ -122,13 +130,17 @@ fn headings_of(record: &Record<'_>, path: &Path) -> Result<(Vec<String>, u64), M
         }
         Some(Flaw::QuoteOpen) => return Err(shape("a quote that is opened in the header is never closed")),
     }
-    let mut names = Vec::with_capacity(record.len());
-    for cell in record.iter() {
-        let name = std::str::from_utf8(cell)
-            .map_err(|_| shape("the header is damaged: it is partly UTF-8 and partly not"))?;
-        names.push(trimmed(name).to_owned());
-    }
+    let names =
+        cells_of(record).ok_or_else(|| shape("the header is damaged: it is partly UTF-8 and partly not"))?;
     Ok((names, record.line))
+}
+
+/// A record's cells as texts, if they can be read as such.
+pub(super) fn cells_of(record: &Record<'_>) -> Option<Vec<String>> {
+    if matches!(record.flaw, Some(Flaw::TooLong | Flaw::QuoteOpen)) {
+        return None;
+    }
+    record.iter().map(|cell| Some(trimmed(std::str::from_utf8(cell).ok()?).to_owned())).collect()
 }
 
 /// What the names of the first line make, one column after the other.
@@ -161,7 +173,16 @@ fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>, person: &[Stri
     let filling = map.map(|map| naming.filling(map, headings, &person)).filter(|filling| !filling.is_idle());
     naming.look_for_what_is_missing();
     let Naming { columns, problems, .. } = naming;
-    Header { contents, columns, filling: filling.map(Arc::new), person, blank_columns, problems }
+    Header {
+        line,
+        above: 0,
+        contents,
+        columns,
+        filling: filling.map(Arc::new),
+        person,
+        blank_columns,
+        problems,
+    }
 }
 
 impl Naming<'_> {

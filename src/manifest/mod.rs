@@ -30,6 +30,7 @@ pub mod sheet;
 pub mod snapshot;
 mod stream;
 mod text;
+mod titles;
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
@@ -49,6 +50,7 @@ use likeness::{Likeness, Likes};
 use lint::Lints;
 use plan::Plan;
 use records::Records;
+use sheet::Sheet;
 use snapshot::{Snapshot, Source};
 use text::{ReadAs, Text};
 
@@ -238,6 +240,10 @@ pub struct Manifest {
     read_as: ReadAs,
     /// What separates its cells.
     delimiter: u8,
+    /// The line of the headings, from 1.
+    headings_line: u64,
+    /// Rows above them with something in them.
+    above: u64,
     /// What the file is held to; none: it is read as it is.
     snapshot: Option<Snapshot>,
     contents: Contents,
@@ -303,7 +309,7 @@ impl Manifest {
         read_as: ReadAs,
         delimiter: u8,
     ) -> Result<Self, ManifestError> {
-        let Header { contents, columns, filling, person, blank_columns, problems } = header;
+        let Header { line, above, contents, columns, filling, person, blank_columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
@@ -316,6 +322,8 @@ impl Manifest {
             reading: reading.clone(),
             read_as,
             delimiter,
+            headings_line: line,
+            above,
             snapshot: None,
             contents,
             columns,
@@ -362,7 +370,7 @@ impl Manifest {
     /// If the file cannot be opened again.
     pub fn rows(&self) -> Result<Rows<&Self, impl Read + use<>>, ManifestError> {
         let mut records = Records::new(self.text(self.source()?)?, self.delimiter);
-        header::pass(&mut records)
+        header::pass(&mut records, self.above)
             .map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
         records.fill(self.filling.clone());
         Ok(Rows::new(self, records))
@@ -391,7 +399,7 @@ impl Manifest {
 
     /// The sheet that its rows are from, if it is a spreadsheet.
     #[must_use]
-    pub fn sheet(&self) -> Option<&str> {
+    pub fn sheet(&self) -> Option<&Sheet> {
         self.snapshot.as_ref()?.sheet()
     }
 

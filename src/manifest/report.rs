@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Problem;
 use super::checked::Excluded;
+use super::sheet::Sheet;
 
 /// What to find out besides problems.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,7 +39,10 @@ pub struct CheckReport {
     /// Cardholders to be created among them, alone or before their cards.
     pub cardholders: u64,
     /// The sheet that the rows are from, if the file is a spreadsheet.
-    pub sheet: Option<String>,
+    #[serde(skip)]
+    pub sheet: Option<Sheet>,
+    /// The line of the headings, if something stands above them.
+    pub headings_line: Option<u64>,
     /// The boxes in which cards are sent that are sent together, in words.
     pub boxes: Option<String>,
     /// How many rows are for people of other rows, in words.
@@ -82,14 +86,17 @@ impl CheckReport {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let text = [
-            self.sheet.as_ref().map(|sheet| format!("sheet {sheet:?}")),
+            self.sheet.as_ref().map(|sheet| format!("sheet {:?}", sheet.name)),
             self.read_as.map(|encoding| format!("read as {encoding}")),
             self.separated_by.map(|delimiter| format!("separated by {delimiter}")),
+            self.headings_line
+                .map(|line| format!("headings on line {line}, and what stands above them left out")),
             (self.blank_columns > 0)
                 .then(|| format!("{} without a heading left out", counted(self.blank_columns, "column"))),
             (self.blank_rows > 0).then(|| format!("{} left out", counted(self.blank_rows, "blank row"))),
         ];
-        let text: Vec<_> = text.into_iter().flatten().collect();
+        let of_sheet = self.sheet.iter().flat_map(|sheet| sheet.notes.iter().cloned());
+        let text: Vec<_> = text.into_iter().flatten().chain(of_sheet).collect();
         if !text.is_empty() {
             notes.push(format!("The file: {}.", text.join(", ")));
         }

@@ -8,7 +8,9 @@ use crate::operation::{
 };
 
 use super::blocks::{Flaw, RECORD_BYTES_MAX};
-use super::header::{Holds, Part};
+use super::columns::compared;
+use super::header::{Column, Holds, Part};
+use super::headings::column_called;
 use super::likeness::Likeness;
 use super::plan::Good;
 use super::records::{Record, Records, trimmed};
@@ -243,6 +245,10 @@ impl Manifest {
         }
         match self.requests(given) {
             Ok(requests) if problems.is_empty() => Ok(Row::new((line, number), row_id, requests)),
+            _ if self.names_columns(record, number) => {
+                let reason = "the row says what the columns are called, and is no card; delete it: a table has one row of headings";
+                invalid(None, vec![problem("", "second_header", reason.into())])
+            }
             Ok(_) => invalid(row_id, problems),
             Err(fields) => {
                 let unread: Vec<String> = problems.iter().map(|problem| problem.column.clone()).collect();
@@ -259,6 +265,19 @@ impl Manifest {
                 invalid(row_id, problems)
             }
         }
+    }
+
+    /// Whether a row that is wrong says what its columns are called: a second row of headings, or the first once more.
+    fn names_columns(&self, record: &Record<'_>, number: u64) -> bool {
+        let names = |(column, cell): &(&Column, &[u8])| {
+            let Some(text) = std::str::from_utf8(cell).ok().map(trimmed).filter(|text| !text.is_empty())
+            else {
+                return false;
+            };
+            let own = column.heading.as_deref().unwrap_or(&column.name);
+            compared(text) == compared(own) || (number == 1 && column_called(text).is_some())
+        };
+        self.columns.iter().zip(record.iter()).filter(names).count() > 1
     }
 
     /// What a row asks for, the first request and the last, or all that is wrong with it, by columns.
