@@ -148,7 +148,7 @@ async fn who_has_a_cardholder_keeps_it_and_who_might_be_somebody_else_is_asked_f
     }
     assert!(!told.contains("line 7,") && !told.contains("line 9,"), "{told}");
     assert!(
-        said(&online).contains("Looking at Stripe: a read for each hundred cardholders"),
+        said(&online).contains("Looking at Stripe: 1 read, and a read for each hundred cardholders"),
         "{}",
         said(&online)
     );

@@ -28,7 +28,8 @@ pub struct Args {
     /// Take warnings for problems.
     #[arg(long)]
     pub strict: bool,
-    /// Also look at the cards that are changed or replaced, at Stripe: each is read once, with the API key.
+    /// Also look at Stripe, with the API key: whether the account may issue, and how the cards, cardholders and designs stand that
+    /// rows name. Each is read once; how many reads that takes is said first.
     #[arg(long)]
     pub online: bool,
     /// Calls per second to reckon with [default: the configured pace].

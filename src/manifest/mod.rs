@@ -356,6 +356,13 @@ impl Manifest {
         !self.person.is_empty()
     }
 
+    /// What the file calls a column.
+    #[must_use]
+    pub fn heading_of<'m>(&'m self, column: &'m str) -> &'m str {
+        let known = self.columns.iter().find(|known| known.name == column);
+        known.and_then(|known| known.heading.as_deref()).unwrap_or(column)
+    }
+
     /// Without problems in the header.
     fn sound(self) -> Result<Self, ManifestError> {
         if self.header_problems.is_empty() {
