@@ -12,6 +12,7 @@ use super::likeness::{Alike, Findings, Likeness};
 use super::names::{Hasher, NameHash, Names, Repeat};
 use super::people::WrongBeside;
 use super::plan::{Good, Subject};
+use super::printing;
 use super::{
     CheckOptions, CheckReport, InvalidRow, Manifest, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row, Rows,
 };
@@ -145,6 +146,18 @@ impl Checker {
         }
     }
 
+    /// Whether there are physical cards, and none was seen of which could be told what is printed.
+    pub(super) fn wants_example(&self) -> bool {
+        self.report.printed.is_none() && self.report.physical > 0
+    }
+
+    /// Looks for a row of which can be told what is printed.
+    pub(super) fn add_examples(&mut self, rows: impl Iterator<Item = Row>) {
+        /// Where only a row far on has a physical card, nobody misses the example.
+        const ROWS_MAX: usize = 1000;
+        self.report.printed = rows.take(ROWS_MAX).find_map(|row| printing::example(&row));
+    }
+
     /// Adds the next row, of which is known that it is right.
     pub(super) fn add_good(&mut self, GoodRow { line, name, good, likeness }: GoodRow) {
         self.report.rows += 1;
@@ -235,6 +248,9 @@ impl Checker {
                     row.digest(|bytes| digest.update(bytes));
                 }
                 self.alike.add(row.likeness, Good::of(row), (line, number));
+                if self.report.printed.is_none() {
+                    self.report.printed = printing::example(row);
+                }
                 self.count(Good::of(row), |count| *count += 1);
             }
             Err(row) => {
@@ -281,6 +297,7 @@ impl Checker {
                 reason: "there is a header but no row".into(),
             });
         }
+        report.cut_off = (report.physical > 0).then(|| printing::next_cut_off(jiff::Timestamp::now()));
         report.digest = digest.map(|digest| digest.finalize().into());
         Ok(report)
     }

@@ -20,6 +20,7 @@ mod names;
 mod people;
 pub mod persons;
 mod plan;
+mod printing;
 mod problem;
 pub mod proposal;
 pub mod recognise;
@@ -464,6 +465,9 @@ impl Manifest {
             progress(checker.rows());
         })?;
         checker.end_of_rows(Some(each));
+        if checker.wants_example() {
+            checker.add_examples(self.rows()?.filter_map(Result::ok));
+        }
         checker.add_text(self);
         checker.finish(&self.path)
     }

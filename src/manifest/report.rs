@@ -45,6 +45,11 @@ pub struct CheckReport {
     pub headings_line: Option<u64>,
     /// The boxes in which cards are sent that are sent together, in words.
     pub boxes: Option<String>,
+    /// What is printed for one of the rows with a physical card, in words.
+    pub printed: Option<String>,
+    /// When physical cards that are created now are sent to be printed at the earliest.
+    #[serde(skip)]
+    pub cut_off: Option<jiff::Timestamp>,
     /// How many rows are for people of other rows, in words.
     pub people: Option<String>,
     /// Whether there is a column of amounts.
@@ -106,7 +111,15 @@ impl CheckReport {
             );
         }
         notes.extend(self.people.clone());
+        notes.extend(self.printed.clone());
         notes.extend(self.boxes.clone());
+        notes.extend(self.cut_off.map(|next| {
+            format!(
+                "Stripe sends physical cards to be printed once a day, next at {}: those that exist by then. A card that is cancelled \
+                 later is billed and shipped all the same.",
+                next.strftime("%Y-%m-%d %H:%M UTC")
+            )
+        }));
         if self.pins_to_choose > 0 {
             notes.push(format!(
                 "{} for a PIN that the cardholder chooses: nothing is made for them before that.",
