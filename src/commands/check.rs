@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Exit;
+use super::check_known::KnownRows;
 use super::manifest::ReadingArgs;
 use crate::config::Config;
 use crate::logging::say;
@@ -32,6 +33,13 @@ pub struct Args {
     /// rows name. Each is read once; how many reads that takes is said first.
     #[arg(long)]
     pub online: bool,
+    /// What the batch is to be called, for rows that were issued before [default: the manifest's name].
+    #[arg(long)]
+    pub batch: Option<String>,
+    /// The ledger in which to look for rows that were issued before: sqlite://FILE or postgres://… [default: as for issue, if
+    /// that is a file].
+    #[arg(long, value_name = "URL")]
+    pub ledger: Option<String>,
     /// Calls per second to reckon with [default: the configured pace].
     #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
@@ -53,13 +61,13 @@ pub enum Format {
 ///
 /// # Errors
 /// If it cannot be read at all, or the verdict not be written.
-pub fn run(args: &Args, config: &Config) -> Result<Exit, String> {
+pub fn run(args: &Args, config: &Config, known: &KnownRows) -> Result<Exit, String> {
     let per_second =
         args.rate.unwrap_or_else(|| config.pace.endpoint_per_second.min(config.pace.account_per_second));
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match args.format {
-        Format::Json => write_json(args, per_second, &mut out),
-        Format::Text => write_text(args, per_second, &mut out),
+        Format::Json => write_json(args, per_second, known, &mut out),
+        Format::Text => write_text(args, per_second, known, &mut out),
     };
     match written.and_then(|exit| out.flush().map(|()| exit).map_err(CheckError::from)) {
         Ok(exit) => Ok(exit),
@@ -98,7 +106,12 @@ fn check(
     written.map(|()| report)
 }
 
-fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, CheckError> {
+fn write_text(
+    args: &Args,
+    per_second: f64,
+    known: &KnownRows,
+    out: &mut impl Write,
+) -> Result<Exit, CheckError> {
     let mut overview = Overview::default();
     let mut own_headings = false;
     let report = check(args, |problem| {
@@ -107,7 +120,7 @@ fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         writeln!(out, "{problem}")
     })?;
     let report = match report {
-        Ok(report) => report,
+        Ok(report) => with_known(report, known),
         Err(ManifestError::Header { problems, .. }) => {
             for problem in &problems {
                 writeln!(out, "{problem}")?;
@@ -117,6 +130,10 @@ fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         }
         Err(error) => return Err(CheckError::Manifest(error)),
     };
+    for warning in &known.warnings {
+        overview.add(warning);
+        writeln!(out, "{warning}")?;
+    }
     overview.write(report.problem_count + report.warning_count, out)?;
     writeln!(
         out,
@@ -126,7 +143,7 @@ fn write_text(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         report.pins,
         duration(seconds(report.calls(), per_second)),
     )?;
-    for note in report.notes() {
+    for note in report.notes().iter().chain(&known.notes) {
         writeln!(out, "{note}")?;
     }
     if report.warning_count > 0 {
@@ -177,7 +194,12 @@ struct Verdict {
     seconds: f64,
 }
 
-fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit, CheckError> {
+fn write_json(
+    args: &Args,
+    per_second: f64,
+    known: &KnownRows,
+    out: &mut impl Write,
+) -> Result<Exit, CheckError> {
     let manifest = serde_json::to_string(&args.manifest.to_string_lossy()).map_err(io::Error::from)?;
     write!(out, "{{\n  \"manifest\": {manifest},\n  \"problems\": [")?;
     let mut separator = "\n    ";
@@ -198,7 +220,10 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         }
     })?;
     let report = match report {
-        Ok(report) => report,
+        Ok(report) => {
+            warnings.extend(known.warnings.iter().cloned());
+            with_known(report, known)
+        }
         Err(error) => {
             let problems = error.into_problems();
             for problem in &problems {
@@ -223,7 +248,7 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
         replacements: report.replacements,
         warning_count: report.warning_count,
         warnings,
-        notes: report.notes(),
+        notes: report.notes().into_iter().chain(known.notes.iter().cloned()).collect(),
         calls_per_second: per_second,
         seconds: seconds(report.calls(), per_second),
     };
@@ -232,6 +257,11 @@ fn write_json(args: &Args, per_second: f64, out: &mut impl Write) -> Result<Exit
     let members = verdict.trim_start_matches('{');
     writeln!(out, "{}],{members}", if report.problem_count > 0 { "\n  " } else { "" })?;
     Ok(if is_good(&report, args) { Exit::Success } else { Exit::Unusable })
+}
+
+/// The report with what the ledger adds.
+fn with_known(report: CheckReport, known: &KnownRows) -> CheckReport {
+    CheckReport { warning_count: report.warning_count + known.warning_count, ..report }
 }
 
 /// Whether it would be issued.

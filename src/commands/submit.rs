@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
-use super::issue::earlier::{print_recognised, recognise as recognise_rows};
+use super::issue::earlier::{print_recognised, recognise as recognise_rows, say_near, scopes_of};
 use super::issue::persons_of;
 use super::manifest::{Leniency, ReadingArgs, Verb};
 use super::progress::progress;
@@ -28,7 +28,6 @@ use crate::manifest::{CheckOptions, InvalidRow};
 use crate::queue::Broker;
 use crate::queue::publisher::Publisher;
 use crate::queue::send::{Outgoing, no_queue};
-use crate::stripe::host_of;
 use follow::Following;
 
 /// Options of `embosser submit`.
@@ -171,19 +170,14 @@ async fn recognise(
         Err(error @ LedgerError::Missing(_)) => return unknown(&error.to_string()),
         Err(error) => return Err(error.to_string()),
     };
-    let counts = ledger.counts().await.map_err(|error| error.to_string())?;
     // Whose the worker's key is is not known here. A rehearsal's cards, and those at another host, are not its.
-    let host = host_of(&config.stripe.api_url)?;
-    let account = config.stripe.account.as_deref().or(config.stripe.account_id.as_deref());
-    let mut scopes: Vec<Scope> = counts.iter().map(|counts| Scope::of_ledger(&counts.scope)).collect();
-    scopes.retain(|scope| scope.is_at(&host, account));
-    scopes.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-    scopes.dedup();
+    let scopes = scopes_of(&ledger, config).await?;
     let recognition = match scopes.as_slice() {
         [] => Arc::default(),
         [scope] => {
             let recognition = recognise_rows(&ledger, scope, batch, SecondCards::Refused, manifest).await?;
             print_recognised(&recognition, say);
+            say_near(&recognition, args.strict)?;
             recognition
         }
         several => {

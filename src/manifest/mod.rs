@@ -17,6 +17,7 @@ mod headings;
 mod likeness;
 mod lint;
 mod names;
+pub mod nearby;
 mod people;
 pub mod persons;
 mod plan;

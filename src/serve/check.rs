@@ -165,9 +165,12 @@ pub(super) fn check(
     if let Some(stopped) = shared.borrow_mut().stopped.take() {
         return Err(stopped);
     }
-    let report = CheckReport { sheet, ..verdict? };
+    let mut report = CheckReport { sheet, ..verdict? };
     let holding = shared.borrow_mut().holding.take();
     let recognition = recogniser.map(Recogniser::finish).transpose()?.unwrap_or_default();
+    let near = recognition.near();
+    report.warning_count += near.count;
+    report.warnings.extend(near.problems.iter().cloned());
     let held = holding.map(|holding| holding.finish(reading)).transpose()?;
     Ok(Checked { report, held, recognition: Arc::new(recognition) })
 }

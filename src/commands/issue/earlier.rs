@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use crate::config::Config;
 use crate::job::{Batch, JobId, Step};
 use crate::ledger::{Ledger, Scope, State};
 use crate::manifest::batch::{SecondCards, issued_as};
 use crate::manifest::checked::CheckedManifest;
+use crate::manifest::counted;
+use crate::manifest::nearby::Near;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::operation::Operation;
 use crate::results::read_back;
+use crate::stripe::host_of;
 
 /// Rows that are told one by one; the others are counted.
 const LISTED_MAX: usize = 10;
@@ -62,6 +66,41 @@ pub(crate) async fn look_up(
         recogniser.finish().map_err(|error| error.to_string())
     };
     tokio::task::spawn_blocking(recognising).await.map_err(|error| error.to_string())?.map(Arc::new)
+}
+
+/// Whose cards a ledger has, of those that the configured account may have made.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub(crate) async fn scopes_of(ledger: &Ledger, config: &Config) -> Result<Vec<Scope>, String> {
+    let counts = ledger.counts().await.map_err(|error| error.to_string())?;
+    let host = host_of(&config.stripe.api_url)?;
+    let account = config.stripe.account.as_deref().or(config.stripe.account_id.as_deref());
+    let mut scopes: Vec<Scope> = counts.iter().map(|counts| Scope::of_ledger(&counts.scope)).collect();
+    scopes.retain(|scope| scope.is_at(&host, account));
+    scopes.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    scopes.dedup();
+    Ok(scopes)
+}
+
+/// Says which rows have names that are nearly those of rows before, before anything is issued.
+///
+/// # Errors
+/// If there are any, and warnings are taken for problems.
+pub(crate) fn say_near(recognition: &Recognition, strict: bool) -> Result<(), String> {
+    let Near { problems, count } = recognition.near();
+    problems.iter().take(LISTED_MAX).for_each(|warning| crate::logging::say(&warning.to_string()));
+    let more = count.saturating_sub(LISTED_MAX as u64);
+    if more > 0 {
+        crate::logging::say(&format!("and {more} more such rows; `embosser check` tells them"));
+    }
+    if strict && *count > 0 {
+        return Err(format!(
+            "{}, which --strict takes for problems; nothing was done",
+            counted(*count, "warning")
+        ));
+    }
+    Ok(())
 }
 
 /// Says which rows are known under other names, before anything is issued.

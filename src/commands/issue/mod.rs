@@ -168,6 +168,7 @@ async fn issue(
     let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };
     let recognition = earlier::recognise(ledger, &scope, &batch, second, &manifest).await?;
     earlier::print_recognised(&recognition, say);
+    earlier::say_near(&recognition, args.strict)?;
     // A rehearsal has a file of its own.
     let ending = if args.sandbox { "sandbox.results.csv" } else { "results.csv" };
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, ending);
