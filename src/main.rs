@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 use embosser::commands::{
-    Exit, audit, check, check_online, columns, encrypt, example, health, issue, results, sandbox, schema,
-    serve, shell, status, submit, template, token, worker,
+    Exit, audit, check, check_known, check_online, columns, encrypt, example, health, issue, results,
+    sandbox, schema, serve, shell, status, submit, template, token, worker,
 };
 use embosser::config::Config;
 use embosser::logging;
@@ -134,7 +134,9 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         Command::Schema(args) => schema::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Check(args) => {
-            let exit = check::run(&args, &config)?;
+            let of_ledger = (args.batch.as_deref(), args.ledger.as_deref());
+            let known = check_known::look(&args.manifest, args.reading.reading(), of_ledger, &config).await;
+            let exit = check::run(&args, &config, &known)?;
             if !args.online || exit != Exit::Success {
                 return Ok(exit);
             }

@@ -148,7 +148,7 @@ async fn who_has_a_cardholder_keeps_it_and_who_might_be_somebody_else_is_asked_f
     }
     assert!(!told.contains("line 7,") && !told.contains("line 9,"), "{told}");
     assert!(
-        said(&online).contains("Looking at Stripe: a read for each hundred cardholders"),
+        said(&online).contains("Looking at Stripe: 1 read, and a read for each hundred cardholders"),
         "{}",
         said(&online)
     );
@@ -276,6 +276,43 @@ async fn a_batch_that_is_paused_keeps_nobody_from_another() {
     assert_eq!((account.cardholders.len(), account.cards.len()), (PEOPLE, 2 * PEOPLE));
     let of_person: BTreeSet<_> = account.cards.iter().map(|card| card.cardholder.clone()).collect();
     assert_eq!(of_person.len(), PEOPLE);
+}
+
+/// What is known only of rows beside each other keeps a row from its card, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_contradict_those_before_them_are_skipped_where_invalid_ones_are() {
+    let issuing = Issuing::with(Options::default()).await;
+    let program = issuing.program();
+    let header = full_header();
+    let address = "1 High Street,Cork,T12,IE";
+    let text = format!(
+        "row_id,type,currency,{header}\nA,virtual,eur,Pat Kay,pat@example.com,+35312345670,{address}\n\
+         B,virtual,eur,Leo Dot,pat@example.com,+35312345671,{address}\n\
+         C,virtual,eur,Pat Kay,other@example.com,+35312345670,{address}\n\
+         A,virtual,usd,Eva Hall,eva@example.com,,{address}\nD,virtual,usd,Eva Hall,eva@example.com,,{address}\n"
+    );
+    std::fs::write(issuing.path("people.csv"), text).unwrap();
+    expect_exit(&program.run(&ISSUE).await, 2);
+    let skipping = [&ISSUE[..], &["--skip-invalid"]].concat();
+    for _ in 0..2 {
+        expect_exit(&program.run(&skipping).await, 1);
+        let mut told = csv::Reader::from_path(issuing.path("people.results.csv")).unwrap();
+        let told: Vec<_> = told.records().map(|row| row.unwrap()).collect();
+        let ends: Vec<_> = told.iter().map(|row| [&row[1], &row[3], &row[8]]).collect();
+        assert_eq!(
+            ends,
+            [
+                ["A", "issued", ""],
+                ["B", "refused", "two_people_one_email"],
+                ["C", "refused", "one_person_two_emails"],
+                ["A", "refused", "duplicate_row_id"],
+                ["D", "issued", ""],
+            ]
+        );
+        assert!(told[1][9].contains("does not go together with line 2"), "{:?}", told[1]);
+        let account = issuing.sandbox.account();
+        assert_eq!((account.cards.len(), account.cardholders.len()), (2, 2));
+    }
 }
 
 /// The columns of a person with a phone number, and whose cardholder it is.

@@ -4,6 +4,9 @@
 
 mod support;
 
+use embosser::sandbox::{Options, Seen};
+use support::expect_exit;
+use support::issuing::{Issuing, said};
 use support::verdict::{jwe, problems, verdict};
 
 /// A manifest of one row: these columns, and the two that every card needs.
@@ -301,4 +304,73 @@ fn what_is_counted_is_what_would_be_issued() {
     let (report, _) = verdict(text.as_bytes());
     assert_eq!((report.rows, report.invalid_rows), (4, 2));
     assert_eq!((report.r#virtual, report.physical, report.pins), (1, 1, 1));
+}
+
+/// What only Stripe knows of new cards: the account, their designs and what these print.
+#[tokio::test(flavor = "multi_thread")]
+async fn online_the_account_and_the_designs_of_new_cards_are_looked_at() {
+    let issuing = Issuing::with(Options::default()).await;
+    let program = issuing.program();
+    let write = |designs: &[(&str, &str)]| {
+        let mut text = "Nr,cardholder,type,currency,Design,Zeile,shipping[name],shipping[address][line1],shipping[address][city],\
+                        shipping[address][postal_code],shipping[address][country]\n"
+            .to_owned();
+        for (row, (design, second_line)) in designs.iter().enumerate() {
+            text +=
+                &format!("E{row},ich_1,physical,eur,{design},{second_line},Ana,1 High Street,Cork,T12,IE\n");
+        }
+        std::fs::write(issuing.path("cards.csv"), text).unwrap();
+    };
+    let columns = "[columns]\nNr = 'row_id'\nDesign = 'personalization_design'\nZeile = 'second_line'\n";
+    std::fs::write(issuing.path("columns.toml"), columns).unwrap();
+    let check = ["check", "cards.csv", "--columns", "columns.toml", "--online"];
+    write(&[("ipd_blue", "ACME"), ("ipd_blue", ""), ("ipd_plain", "")]);
+    let good = program.run(&check).await;
+    expect_exit(&good, 0);
+    assert!(said(&good).contains("Looking at Stripe: 4 reads; "), "said first: {}", said(&good));
+    assert!(
+        said(&good).contains("1 cardholder and 2 designs looked at: all as the rows need them."),
+        "{}",
+        said(&good)
+    );
+    write(&[
+        ("ipd_blue", "ACME"),
+        ("ipd_none", ""),
+        ("ipd_rejected", ""),
+        ("ipd_review", ""),
+        ("ipd_plain", "ACME"),
+        ("ipd_required", ""),
+        ("ipd_plain", "ACME"),
+    ]);
+    let bad = program.run(&check).await;
+    expect_exit(&bad, 2);
+    for part in [
+        "line 3, column Design: ipd_none is no design of this account",
+        "line 4, column Design: ipd_rejected was rejected by Stripe",
+        "line 5, column Design: ipd_review is still being reviewed",
+        "line 6, column Zeile: is not printed: its design's physical bundle has no second line",
+        "line 7, column Zeile: is missing, and the design's physical bundle requires one",
+        "line 8, column Zeile: is not printed",
+        "1 cardholder and 6 designs looked at: 6 problems.",
+    ] {
+        assert!(said(&bad).contains(part), "{part}: {}", said(&bad));
+    }
+    let of_designs = |seen: &&Seen| seen.path.starts_with("/v1/issuing/personalization_designs/");
+    assert_eq!(
+        issuing.sandbox.requests().iter().filter(of_designs).count(),
+        8,
+        "each is asked for once a run"
+    );
+
+    write(&[("ipd_blue", "")]);
+    let pending = program.clone().with("STRIPE_API_KEY", "sk_test_acct_pending_1").run(&check).await;
+    expect_exit(&pending, 2);
+    assert!(said(&pending).contains("its capability card_issuing is pending"), "{}", said(&pending));
+    let without = Issuing::with(Options { may_read_account: false, ..Options::default() }).await;
+    std::fs::copy(issuing.path("cards.csv"), without.path("cards.csv")).unwrap();
+    std::fs::copy(issuing.path("columns.toml"), without.path("columns.toml")).unwrap();
+    let unknown = without.program().run(&check).await;
+    expect_exit(&unknown, 0);
+    assert!(said(&unknown).contains("cannot be told with this key"), "{}", said(&unknown));
+    assert!(issuing.sandbox.account().cards.is_empty());
 }

@@ -289,3 +289,48 @@ fn the_examples_are_what_their_readme_says() {
         }
     }
 }
+
+/// What stands on cards, when they are printed, and what their boxes cost.
+#[test]
+fn what_is_printed_and_shipped_is_told_before_it_is() {
+    let header = "row_id,type,currency,cardholder[name],cardholder[type],cardholder[billing][address][line1],\
+                  cardholder[billing][address][city],cardholder[billing][address][postal_code],cardholder[billing][address][country],\
+                  second_line,personalization_design,shipping[name],shipping[business_name],shipping[address][line1],\
+                  shipping[address][city],shipping[address][postal_code],shipping[address][country],shipping[type],\
+                  shipping[customs][eori_number]\n";
+    let row = |id: &str, kind: &str, shipping: &str| {
+        format!(
+            "{id},{kind},eur,Maximiliane von Hohenlohe-Öhringen,individual,1 High Street,Cork,T12,IE,{shipping}\n"
+        )
+    };
+    let address = "Müller & Söhne GmbH,Hauptstr. 1,Berlin,10115,DE,bulk,DE123";
+    let text = [
+        header.to_owned(),
+        row("V", "virtual", ",,,,,,,,,"),
+        row("A", "physical", &format!("ACME,ipd_1,Ana,{address}")),
+        row("B", "physical", &format!("ACME,ipd_1,Eva,{address}")),
+    ]
+    .concat();
+    let (report, problems) = verdict(text.as_bytes());
+    assert_eq!(problems, []);
+    let notes = report.notes().join("\n");
+    for part in [
+        "On the card of line 3: \"Maximiliane von Hohenloh\" and \"ACME\"; it is sent to: Ana, Mller  Shne GmbH, Hauptstr. 1, 10115, Berlin, DE.",
+        "2 cards are sent in 2 boxes (one for each address and recipient's name, 2000 cards at most), for about 54 to 120 USD.",
+        "Stripe sends physical cards to be printed once a day, next at ",
+        " 06:00 UTC: those that exist by then.",
+    ] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    std::fs::write(&path, text).unwrap();
+    let (json, _) = run_json(&path);
+    let warnings = json["warnings"].to_string();
+    assert!(
+        warnings.contains("2 boxes are sent where 1 would do, for about 27 to 60 USD less"),
+        "{warnings}"
+    );
+    let (report, _) = verdict(GOOD.replace("physical", "virtual").as_bytes());
+    assert!(!report.notes().join("").contains("print"), "nothing is printed of virtual cards");
+}

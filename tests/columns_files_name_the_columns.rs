@@ -247,6 +247,44 @@ fn what_is_left_out_can_hold_anything() {
     }
 }
 
+/// A default that goes with no row is told for what it is, whether or not the file has the column.
+#[test]
+fn a_default_that_is_wrong_for_a_row_is_told_as_the_default() {
+    let defaults = "[defaults]\n'exp_year' = 2020\n'exp_month' = 5\n";
+    for header in ["exp_year", "metadata[a]"] {
+        let manifest = format!("row_id,type,currency,{header}\n1,virtual,eur,\n2,virtual,eur,2020\n");
+        let (verdict, _) = check(&manifest, defaults);
+        let told: Vec<_> = verdict["problems"].as_array().unwrap().iter().collect();
+        assert_eq!(told.len(), 2, "{verdict}");
+        for (problem, is_default) in told.iter().zip([true, header != "exp_year"]) {
+            assert_eq!(problem["column"], "exp_year");
+            let reason = problem["reason"].as_str().unwrap();
+            assert_eq!(reason.contains("; it is a default of the columns file"), is_default, "{verdict}");
+        }
+    }
+}
+
+/// A letter is the beginning of many names, and no guess at any.
+#[test]
+fn a_heading_of_one_letter_is_taken_for_no_column() {
+    let directory = tempfile::tempdir().unwrap();
+    let letters: Vec<String> = ('A'..='Z').map(String::from).collect();
+    let manifest = format!("row_id,{}\n1,{}\n", letters.join(","), letters.join(","));
+    let manifest = write(directory.path(), "staff.csv", manifest);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_embosser"));
+    let proposed = String::from_utf8(command.arg("columns").arg(&manifest).output().unwrap().stdout).unwrap();
+    for letter in &letters {
+        assert!(proposed.contains(&format!("\"{letter}\" = \"\" # left out")), "{proposed}");
+    }
+    let (verdict, _) = run_json_with(&manifest, &[]);
+    let of_letters =
+        told(&verdict, "problems").into_iter().filter(|(_, column, _)| column.len() == 1).count();
+    assert_eq!(of_letters, letters.len());
+    let suggested =
+        verdict["problems"].as_array().unwrap().iter().filter(|problem| !problem["suggestion"].is_null());
+    assert_eq!(suggested.count(), 0, "{verdict}");
+}
+
 #[test]
 fn pins_in_the_clear_get_in_under_no_heading() {
     for (columns, clear) in [

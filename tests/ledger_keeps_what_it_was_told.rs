@@ -10,7 +10,8 @@ use embosser::clock::{Clock, Time};
 use embosser::config::PinPageConfig;
 use embosser::job::{Batch, Generation, Job, JobId, Step};
 use embosser::ledger::{
-    BatchRow, Begin, Conclude, Kind, Leased, Ledger, LedgerError, Only, Row, Scope, State, Version,
+    BatchCounts, BatchRow, Begin, Conclude, Kind, Leased, Ledger, LedgerError, Only, Row, Scope, State,
+    Version,
 };
 use embosser::operation::{Operation, Request};
 use embosser::outcome::{Card, Output, Refusal};
@@ -420,7 +421,18 @@ async fn remembers_a_batchs_manifest(url: &str) {
         rows.sort();
         rows
     };
-    let expected = [("one".to_owned(), Some(7)), ("two".to_owned(), Some(3))];
+    // Of a batch that came through a queue there is no digest, and none is lost by that.
+    for name in ["one", "three"] {
+        ledger.write_batch(BatchRow { digest: None, ..batch(name, 7) }).await.unwrap();
+    }
+    let counts = ledger.counts().await.unwrap();
+    let of = |name: &str| {
+        let is_it = |counts: &&BatchCounts| counts.batch == name && counts.scope.contains("manifests");
+        let counts = counts.iter().find(is_it).unwrap();
+        (counts.is_manifests, counts.rows_at_least())
+    };
+    assert_eq!([of("one"), of("two"), of("three")], [(true, Some(7)), (true, Some(3)), (false, Some(7))]);
+    let expected = [("one".to_owned(), Some(7)), ("three".to_owned(), Some(7)), ("two".to_owned(), Some(3))];
     let (former, scope) = (batch("one", 1).scope, Scope::new("test", "manifests", Some("acct_1")));
     assert_eq!(rows_of(&former).await, expected);
     ledger.rename_scope(&former, &scope).await.unwrap();

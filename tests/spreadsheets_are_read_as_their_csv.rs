@@ -11,6 +11,7 @@ use embosser::sandbox::{Options, Sandbox};
 use rust_xlsxwriter::{ExcelDateTime, Format, Formula, Workbook, Worksheet};
 use serde_json::{Value, json};
 use support::Program;
+use support::office::converted;
 use support::serve::Served;
 use support::verdict::{run, run_json};
 use zip::write::SimpleFileOptions;
@@ -90,6 +91,61 @@ fn cells_are_what_they_show_and_texts_stay_texts() {
     };
     assert_eq!(rows(&of_sheet), rows(&csv));
     assert_eq!(rows(&csv).len(), 4);
+    // As LibreOffice saves the same for older programs and its own.
+    for ending in ["xls", "ods"] {
+        let saved = converted(directory.path(), &of_sheet, "", ending);
+        assert_eq!(rows(&saved), rows(&csv), "{ending}");
+    }
+}
+
+/// What is in a file and not in its rows is told, and where.
+#[test]
+fn what_a_sheet_has_beside_its_rows_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let row: &[&str] = &["1", "ich_1", "virtual", "eur", "a"];
+    let notes = |path: &Path| {
+        let output = run(path, &[]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let titled = saved(directory.path(), "titled.xlsx", |workbook| {
+        let sheet = workbook.add_worksheet();
+        sheet.merge_range(0, 0, 0, 4, "Card rollout 2026", &Format::new()).unwrap();
+        texts(sheet, &[&["Card rollout 2026"], &[], HEADER, row, &["2", "ich_1", "virtual", "eur", ""]]);
+        sheet.merge_range(4, 4, 4, 5, "", &Format::new()).unwrap();
+    });
+    for path in [
+        titled.clone(),
+        converted(directory.path(), &titled, "", "xls"),
+        converted(directory.path(), &titled, "", "ods"),
+    ] {
+        let said = notes(&path);
+        assert!(said.starts_with("2 rows: "), "{said}");
+        assert!(said.contains("headings on line 3, and what stands above them left out"), "{said}");
+        assert!(said.contains("merged cells E5:F5, of which E5 alone has what is in them"), "{said}");
+        assert!(!said.contains("macros"), "{said}");
+    }
+
+    let macros = directory.path().join("macros.xlsm");
+    rewrite_adding(&titled, &macros, Some("xl/vbaProject.bin"), "", |part| part);
+    assert!(notes(&macros).contains("its macros were not run"), "{}", notes(&macros));
+
+    let full = saved(directory.path(), "full.xlsx", |workbook| {
+        let sheet = workbook.add_worksheet();
+        texts(sheet, &[HEADER, row]);
+        let last = ["2", "ich_1", "virtuel", "eur"];
+        (0..).zip(last).for_each(|(column, cell)| {
+            sheet.write_string(1_048_575, column, cell).unwrap();
+        });
+    });
+    let (verdict, code) = run_json(&full);
+    assert_eq!((code, &verdict["rows"], &verdict["problems"][0]["line"]), (2, &json!(2), &json!(1_048_576)));
+    let said = verdict["notes"].to_string();
+    assert!(
+        said.contains("1048573 blank rows left out")
+            && said.contains("row 1048576 is the last that a sheet can have"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -172,7 +228,26 @@ fn what_cannot_be_read_is_said_with_the_way_out() {
         texts(sheet, &[HEADER, row, row]);
         sheet.merge_range(1, 3, 2, 3, "eur", &Format::new()).unwrap();
     });
-    assert!(refused(&merged).contains("the cells D2:D3 are merged"), "{}", refused(&merged));
+    for path in [
+        merged.clone(),
+        converted(directory.path(), &merged, "", "xls"),
+        converted(directory.path(), &merged, "", "ods"),
+    ] {
+        assert!(refused(&path).contains("the cells D2:D3 are merged"), "{}", refused(&path));
+    }
+    let of_ods = converted(directory.path(), &formula, "", "ods");
+    let uncalculated = directory.path().join("uncalculated.ods");
+    rewrite(&of_ods, &uncalculated, "content.xml", |part| {
+        let (before, cell) = part.split_once("table:formula=").unwrap();
+        let (formula, rest) =
+            (&cell[..=cell[1..].find('"').unwrap() + 1], &cell[cell.find("</table:table-cell>").unwrap()..]);
+        format!("{before}table:formula={formula}>{rest}")
+    });
+    assert!(
+        refused(&uncalculated).contains("cell E2 holds a formula that was never calculated"),
+        "{}",
+        refused(&uncalculated)
+    );
 
     let cut = directory.path().join("cut.xlsx");
     let bytes = std::fs::read(&merged).unwrap();
@@ -233,17 +308,29 @@ fn a_bomb_is_refused_before_it_is_held() {
     assert!(refused(&repeated).contains("unpacks to more"), "{}", refused(&repeated));
 }
 
-/// The same archive with another part.
+/// The same archive with a part changed.
 fn rewrite(from: &Path, to: &Path, part: &str, change: impl Fn(String) -> String) {
+    rewrite_adding(from, to, None, part, change);
+}
+
+/// The same archive with one part more, and another changed.
+fn rewrite_adding(from: &Path, to: &Path, more: Option<&str>, part: &str, change: impl Fn(String) -> String) {
     let mut archive = zip::ZipArchive::new(std::fs::File::open(from).unwrap()).unwrap();
     let mut written = zip::ZipWriter::new(std::fs::File::create(to).unwrap());
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).unwrap();
         let name = entry.name().unwrap().into_owned();
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        if name == part {
+            bytes = change(String::from_utf8(bytes).unwrap()).into_bytes();
+        }
         written.start_file(&name, SimpleFileOptions::default()).unwrap();
-        written.write_all(if name == part { change(text) } else { text }.as_bytes()).unwrap();
+        written.write_all(&bytes).unwrap();
+    }
+    if let Some(name) = more {
+        written.start_file(name, SimpleFileOptions::default()).unwrap();
+        written.write_all(b"macros").unwrap();
     }
     written.finish().unwrap();
 }

@@ -169,6 +169,100 @@ async fn issue_makes_only_what_was_added_to_or_mended_in_a_copy() {
     assert_eq!(office.cards(), PEOPLE + 2 + 29, "a second card for each that has no row of this name");
 }
 
+/// What `check` says of the rows of a file that were issued before, and how it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_which_rows_were_issued_before_and_which_names_only_look_new() {
+    let office = Office::new().await;
+    let program = office.issuing.program();
+    let check = async |file: &str, options: &[&str], exit: i32| {
+        let checked = program.run(&[&["check", file], options].concat()).await;
+        expect_exit(&checked, exit);
+        said(&checked)
+    };
+    office.write("staff.csv", &manifest(RowIds::Padded, 1..=PEOPLE));
+    let before = check("staff.csv", &[], 0).await;
+    assert!(!before.contains("before") && !before.contains("known"), "nothing was issued: {before}");
+    office.issue(&["staff.csv"], 0).await;
+    let same = check("staff.csv", &[], 0).await;
+    assert!(
+        same.contains("30 rows are in batch staff already: what was issued is not issued again."),
+        "{same}"
+    );
+    office.write("copy.csv", &manifest(RowIds::Bare, 1..=PEOPLE));
+    let copy = check("copy.csv", &[], 0).await;
+    assert!(
+        copy.contains("Nothing of it would be issued: these rows were issued before as batch \"staff\""),
+        "{copy}"
+    );
+    office.write("more.csv", &mended_copy());
+    let more = check("more.csv", &[], 0).await;
+    assert!(more.contains("29 rows are known under other names and would get no second card"), "{more}");
+
+    // Under the same name its spreadsheet took the zeros, and what one row asks for was mended: that would be a second card.
+    let known = check("more.csv", &["--batch", "staff"], 0).await;
+    assert!(
+        known.contains(
+            "warning: line 4 (3), column row_id: differs in blanks, capitals or zeros alone from \"00003\""
+        ),
+        "{known}"
+    );
+    assert!(known.contains("1 warning"), "those that keep their cards are no warnings: {known}");
+    check("more.csv", &["--batch", "staff", "--strict"], 2).await;
+    let json = program.run(&["check", "more.csv", "--batch", "staff", "--format", "json"]).await;
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(
+        (&json["warning_count"], &json["warnings"][0]["code"]),
+        (&json!(1), &json!("near_known_row_id"))
+    );
+    let cards = office.cards();
+    let strict = office.issue(&["more.csv", "--batch", "staff", "--strict"], 2).await;
+    assert!(strict.contains("which --strict takes for problems") && office.cards() == cards, "{strict}");
+    let issued = office.issue(&["more.csv", "--batch", "staff"], 0).await;
+    assert!(issued.contains("warning: line 4 (3), column row_id"), "{issued}");
+    assert_eq!(office.cards(), cards + 2);
+    // An upload is told the same.
+    let served = Served::start(&program, &["--rate", "200"]);
+    office.write(
+        "again.csv",
+        &mended_copy().replace("3,ich_003,virtual,eur,law", "003,ich_003,virtual,eur,tax"),
+    );
+    let again = std::fs::read(office.issuing.path("again.csv")).unwrap();
+    let told = served.upload("/v1/checks?name=staff", again).await.expect(200).json();
+    let codes: Vec<_> = told["warnings"].as_array().unwrap().iter().map(|found| &found["code"]).collect();
+    assert!(codes.contains(&&json!("near_known_row_id")), "{told}");
+}
+
+/// `EUR` and `eur`, `ie` and `IE` ask for the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_currency_and_a_country_are_the_same_however_they_are_spelt() {
+    let office = Office::new().await;
+    let rows = |currency: &str, country: &str, first: &str| {
+        format!(
+            "row_id,cardholder,type,currency,shipping[name],shipping[address][line1],shipping[address][city],\
+             shipping[address][postal_code],shipping[address][country]\n{first}1,ich_1,physical,{currency},Ana,1 High \
+             Street,Cork,T12,{country}\n"
+        )
+    };
+    office.write("cards.csv", &rows("eur", "IE", "E"));
+    office.issue(&["cards.csv"], 0).await;
+    office.write("cards.csv", &rows("EUR", "ie", "E"));
+    office.issue(&["cards.csv"], 0).await;
+    let told = office.told("cards.results.csv");
+    assert_eq!(
+        (office.cards(), told[0].note.as_str()),
+        (1, ""),
+        "the same row, and no change of it: {told:?}"
+    );
+    office.write("other.csv", &rows("Eur", "iE", "F"));
+    let other = office.issue(&["other.csv"], 2).await;
+    assert!(other.contains("issued before as batch"), "{other}");
+    // Beside each other, too.
+    let twice = rows("eur", "IE", "E") + rows("EUR", "ie", "F").lines().nth(1).unwrap() + "\n";
+    office.write("twice.csv", &twice);
+    let checked = said(&office.issuing.program().run(&["check", "twice.csv"]).await);
+    assert!(checked.contains("asks for the same as line 2, for the same person"), "{checked}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn issue_makes_one_card_for_a_row_put_in_at_the_top_of_a_file_without_row_ids() {
     let office = Office::new().await;

@@ -34,6 +34,7 @@ async fn a_job_published_again_and_again_is_one_card_and_always_answered() {
     expect_exit(&one, 0);
     expect_exit(&two, 0);
     one_card_each(&scene.sandbox.account(), &expected);
+    assert!(said_of_status(&scene).await.contains(": 40 rows, 40 issued, 0 refused"));
     // And after completion: answered once more, without a call.
     let creates = scene.sandbox.account().creates;
     expect_exit(&program.run(&["submit", "cards.csv", "--wait", "--results", "again.csv"]).await, 0);
@@ -43,6 +44,13 @@ async fn a_job_published_again_and_again_is_one_card_and_always_answered() {
     assert_eq!(scene.left_in_queues().await, BTreeMap::new());
     worker.signal(rustix::process::Signal::TERM);
     expect_exit(&worker.ended().await, 0);
+}
+
+/// What `status` says of the batches: the ledger is told how many rows are published.
+async fn said_of_status(scene: &Scene) -> String {
+    let status = scene.program().run(&["status"]).await;
+    expect_exit(&status, 0);
+    String::from_utf8(status.stdout).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,6 +65,10 @@ async fn a_drain_attempts_no_job_twice_and_loses_none() {
     expect_exit(&worker.ended().await, 0);
     let made = scene.sandbox.account().cards.len();
     assert!(made < 150, "it was to stop in the middle");
+    assert!(
+        said_of_status(&scene).await.contains(&format!(": 150 rows, {made} issued")),
+        "what is to come is told"
+    );
     assert_eq!(scene.sandbox.account().creates, made as u64, "calls in flight were let end");
     let next = scene.worker("50");
     scene.cards(150).await;

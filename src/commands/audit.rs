@@ -50,7 +50,7 @@ pub async fn run(args: &Args, config: &Config) -> Result<Exit, String> {
 
 async fn write(ledger: &Ledger, mut query: AuditQuery) -> Result<(), Unwritten> {
     let mut out = BufWriter::new(io::stdout().lock());
-    out.write_all(&results::record(&results::AUDIT_COLUMNS)?)?;
+    out.write_all(&results::audit_head())?;
     loop {
         let entries = ledger.next_audit_entries(&mut query).await;
         let entries = entries.map_err(|error| Unwritten::Ledger(error.to_string()))?;
@@ -58,7 +58,7 @@ async fn write(ledger: &Ledger, mut query: AuditQuery) -> Result<(), Unwritten> 
             return Ok(out.flush()?);
         }
         for entry in &entries {
-            out.write_all(&results::record(&results::audit_cells(entry))?)?;
+            out.write_all(&results::audit_line(entry))?;
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Exit;
+use super::check_known::KnownRows;
 use super::manifest::ReadingArgs;
 use crate::config::Config;
 use crate::logging::say;
@@ -30,9 +31,17 @@ pub struct Args {
     /// Take warnings for problems.
     #[arg(long)]
     pub strict: bool,
-    /// Also look at the cards that are changed or replaced, at Stripe: each is read once, with the API key.
+    /// Also look at Stripe, with the API key: whether the account may issue, and how the cards, cardholders and designs stand that
+    /// rows name. Each is read once; how many reads that takes is said first.
     #[arg(long)]
     pub online: bool,
+    /// What the batch is to be called, for rows that were issued before [default: the manifest's name].
+    #[arg(long)]
+    pub batch: Option<String>,
+    /// The ledger in which to look for rows that were issued before: sqlite://FILE or postgres://… [default: as for issue, if
+    /// that is a file].
+    #[arg(long, value_name = "URL")]
+    pub ledger: Option<String>,
     /// Calls per second to reckon with [default: the configured pace].
     #[arg(long, value_name = "N", value_parser = super::arguments::rate)]
     pub rate: Option<f64>,
@@ -54,13 +63,13 @@ pub enum Format {
 ///
 /// # Errors
 /// If it cannot be read at all, or the verdict not be written.
-pub fn run(args: &Args, config: &Config) -> Result<Exit, String> {
+pub fn run(args: &Args, config: &Config, known: &KnownRows) -> Result<Exit, String> {
     let per_second =
         args.rate.unwrap_or_else(|| config.pace.endpoint_per_second.min(config.pace.account_per_second));
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match args.format {
-        Format::Json => write_json(args, config, per_second, &mut out),
-        Format::Text => write_text(args, config, per_second, &mut out),
+        Format::Json => write_json(args, (config, per_second), known, &mut out),
+        Format::Text => write_text(args, (config, per_second), known, &mut out),
     };
     match written.and_then(|exit| out.flush().map(|()| exit).map_err(CheckError::from)) {
         Ok(exit) => Ok(exit),
@@ -101,8 +110,8 @@ fn check(
 
 fn write_text(
     args: &Args,
-    config: &Config,
-    per_second: f64,
+    (config, per_second): (&Config, f64),
+    known: &KnownRows,
     out: &mut impl Write,
 ) -> Result<Exit, CheckError> {
     let mut overview = Overview::default();
@@ -113,7 +122,7 @@ fn write_text(
         writeln!(out, "{problem}")
     })?;
     let report = match report {
-        Ok(report) => report,
+        Ok(report) => with_known(report, known),
         Err(ManifestError::Header { problems, .. }) => {
             for problem in &problems {
                 writeln!(out, "{problem}")?;
@@ -123,6 +132,10 @@ fn write_text(
         }
         Err(error) => return Err(CheckError::Manifest(error)),
     };
+    for warning in &known.warnings {
+        overview.add(warning);
+        writeln!(out, "{warning}")?;
+    }
     overview.write(report.problem_count + report.warning_count, out)?;
     writeln!(
         out,
@@ -132,7 +145,7 @@ fn write_text(
         report.pins,
         duration(seconds(report.calls(), per_second)),
     )?;
-    for note in notes(&report, config) {
+    for note in notes(&report, config, known) {
         writeln!(out, "{note}")?;
     }
     if report.warning_count > 0 {
@@ -185,8 +198,8 @@ struct Verdict {
 
 fn write_json(
     args: &Args,
-    config: &Config,
-    per_second: f64,
+    (config, per_second): (&Config, f64),
+    known: &KnownRows,
     out: &mut impl Write,
 ) -> Result<Exit, CheckError> {
     let manifest = serde_json::to_string(&args.manifest.to_string_lossy()).map_err(io::Error::from)?;
@@ -209,7 +222,10 @@ fn write_json(
         }
     })?;
     let report = match report {
-        Ok(report) => report,
+        Ok(report) => {
+            warnings.extend(known.warnings.iter().cloned());
+            with_known(report, known)
+        }
         Err(error) => {
             let problems = error.into_problems();
             for problem in &problems {
@@ -234,7 +250,7 @@ fn write_json(
         replacements: report.replacements,
         warning_count: report.warning_count,
         warnings,
-        notes: notes(&report, config),
+        notes: notes(&report, config, known),
         calls_per_second: per_second,
         seconds: seconds(report.calls(), per_second),
     };
@@ -246,12 +262,12 @@ fn write_json(
 }
 
 /// What its sender should know, the configuration included.
-fn notes(report: &CheckReport, config: &Config) -> Vec<String> {
+fn notes(report: &CheckReport, config: &Config, known: &KnownRows) -> Vec<String> {
     let is_missing = report.pins_to_choose > 0 && config.pin_page.url.is_none();
     let missing = is_missing.then(|| {
         format!("{}; with this configuration `embosser issue` would issue nothing.", no_pin_page(report))
     });
-    report.notes().into_iter().chain(missing).collect()
+    report.notes().into_iter().chain(known.notes.iter().cloned()).chain(missing).collect()
 }
 
 /// What is said of rows whose cardholders are to choose the PIN where there is no page for that.
@@ -262,6 +278,11 @@ pub fn no_pin_page(report: &CheckReport) -> String {
          embosser.toml to where cardholders reach `embosser serve`, or leave that column empty",
         waits(report.pins_to_choose)
     )
+}
+
+/// The report with what the ledger adds.
+fn with_known(report: CheckReport, known: &KnownRows) -> CheckReport {
+    CheckReport { warning_count: report.warning_count + known.warning_count, ..report }
 }
 
 /// Whether it would be issued.

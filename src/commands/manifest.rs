@@ -28,6 +28,10 @@ pub struct ReadingArgs {
     /// A columns file: which heading is which column, defaults, and which words are which values; `embosser columns` writes one.
     #[arg(long, value_name = "FILE", value_parser = columns)]
     pub columns: Option<Arc<ColumnMap>>,
+    /// The heading under which a person's name stands: results then say whose each row is. Given twice, as for a first and a
+    /// last name, both stand there [default: what the columns file says, or nobody].
+    #[arg(long, value_name = "HEADING")]
+    pub person: Vec<String>,
 }
 
 impl FileArgs {
@@ -42,7 +46,7 @@ impl ReadingArgs {
     /// The same for whoever reads.
     #[must_use]
     pub fn reading(&self) -> Reading {
-        Reading { columns: self.columns.clone(), ..self.file.reading() }
+        Reading { columns: self.columns.clone(), person: self.person.clone(), ..self.file.reading() }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod audit;
 pub mod check;
+pub mod check_known;
 pub mod check_online;
 pub mod columns;
 mod confirm;

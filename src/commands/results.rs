@@ -8,11 +8,18 @@ use rust_xlsxwriter::XlsxError;
 use serde::Serialize;
 
 use super::Exit;
+use super::issue::earlier::look_up;
+use super::issue::persons_of;
+use super::manifest::ReadingArgs;
 use super::status::{Unwritten, exit, open};
 use crate::config::Config;
 use crate::job::Batch;
-use crate::ledger::{BatchCounts, Ledger, Only, Scope};
-use crate::outcome::Outcome;
+use crate::ledger::{BatchCounts, Ledger, Only, Pages, Row, Scope};
+use crate::manifest::CheckOptions;
+use crate::manifest::batch::{Jobs, SecondCards};
+use crate::manifest::checked::CheckedManifest;
+use crate::manifest::persons::Persons;
+use crate::outcome::{Ended, Outcome};
 use crate::results::{self, Line, ResultsWorkbook};
 
 /// Options of `embosser results`.
@@ -32,6 +39,12 @@ pub struct ResultsArgs {
     /// Where to [default: standard output].
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// The manifest of the batch: with --person, the results say whose each row is, which the ledger does not know.
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// How that is read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
 }
 
 /// In which form `results` writes.
@@ -64,6 +77,7 @@ struct RowResult<'a> {
     cardholder_id: Option<&'a str>,
     changed: &'a [String],
     pin_link: Option<&'a str>,
+    person: Option<&'a str>,
 }
 
 impl<'a> RowResult<'a> {
@@ -95,6 +109,7 @@ impl<'a> RowResult<'a> {
             cardholder_id,
             changed: card.map(|card| card.changed.as_slice()).unwrap_or_default(),
             pin_link,
+            person: line.person,
         }
     }
 }
@@ -108,6 +123,8 @@ pub async fn results(args: &ResultsArgs, config: &Config) -> Result<Exit, String
     let ledger = open(args.ledger.as_ref(), config).await?;
     let counts = ledger.counts().await.map_err(|error| error.to_string())?;
     let scope = scope_of(args, &counts)?;
+    let persons = persons(args, &ledger, &scope, &batch).await?;
+    let of_batch = OfBatch { ledger: &ledger, scope: &scope, batch: &batch, persons };
     let to: Box<dyn Write> = match &args.output {
         Some(path) => Box::new(File::create(path).map_err(|error| format!("{}: {error}", path.display()))?),
         None if args.format == ResultsFormat::Xlsx && io::stdout().is_terminal() => {
@@ -120,32 +137,79 @@ pub async fn results(args: &ResultsArgs, config: &Config) -> Result<Exit, String
         ResultsFormat::Xlsx => {
             let counts =
                 counts.iter().find(|counts| counts.batch == args.batch && counts.scope == scope.as_str());
-            write_workbook(&ledger, &scope, &batch, counts, &mut out).await
+            write_workbook(&of_batch, counts, &mut out).await
         }
-        format => write_rows(&ledger, &scope, &batch, format, &mut out).await,
+        format => write_rows(&of_batch, format, &mut out).await,
     };
     let written = written.and_then(|()| out.flush().map_err(Unwritten::Output));
     ledger.close().await;
     exit(written)
 }
 
-async fn write_workbook(
+/// What is written.
+struct OfBatch<'b> {
+    ledger: &'b Ledger,
+    scope: &'b Scope,
+    batch: &'b Batch,
+    persons: Persons,
+}
+
+impl OfBatch<'_> {
+    fn pages(&self) -> Pages<'_> {
+        self.ledger.pages(self.scope, self.batch, Only::default())
+    }
+
+    fn line<'l>(&'l self, row: &'l Row, ended: &'l Ended) -> Line<'l> {
+        Line { person: self.persons.of_job(row.id.as_str()), ..Line::of_row(row, ended) }
+    }
+}
+
+/// Whose the rows are, as the manifest says.
+async fn persons(
+    args: &ResultsArgs,
     ledger: &Ledger,
     scope: &Scope,
     batch: &Batch,
+) -> Result<Persons, String> {
+    let Some(path) = &args.manifest else {
+        return match args.reading.person.first() {
+            Some(_) => {
+                Err("--person needs the file in which the names stand: pass --manifest FILE, too".into())
+            }
+            None => Ok(Persons::default()),
+        };
+    };
+    let manifest = super::manifest::open(path, args.reading.reading()).await?;
+    if !manifest.names_persons() {
+        return Err(
+            "--manifest is for the names of persons: pass --person HEADING, or a columns file that has it"
+                .into(),
+        );
+    }
+    let checking = manifest.clone();
+    let check = move || checking.check(&CheckOptions::default(), &|_| {});
+    let report = tokio::task::spawn_blocking(check).await.map_err(|error| error.to_string())?;
+    let manifest = CheckedManifest::new(manifest, &report.map_err(|error| error.to_string())?);
+    let recognition = look_up(ledger, scope, batch, SecondCards::Refused, &manifest).await?;
+    persons_of(&manifest, Jobs::new(batch.clone(), recognition)).await
+}
+
+async fn write_workbook(
+    of_batch: &OfBatch<'_>,
     counts: Option<&BatchCounts>,
     out: &mut impl Write,
 ) -> Result<(), Unwritten> {
     let to_error = |error: XlsxError| Unwritten::Ledger(error.to_string());
     let mut workbook = ResultsWorkbook::begin().map_err(to_error)?;
-    let mut pages = ledger.pages(scope, batch, Only::default());
+    let mut pages = of_batch.pages();
     while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
         for row in &page {
             let ended = row.ended();
-            workbook.add(&Line::of_row(row, &ended)).map_err(to_error)?;
+            workbook.add(&of_batch.line(row, &ended)).map_err(to_error)?;
         }
     }
-    let bytes = workbook.finish(batch.as_str(), scope.as_str(), counts).map_err(to_error)?;
+    let (batch, scope) = (of_batch.batch.as_str(), of_batch.scope.as_str());
+    let bytes = workbook.finish(batch, scope, counts).map_err(to_error)?;
     Ok(out.write_all(&bytes)?)
 }
 
@@ -178,28 +242,26 @@ fn scope_of(args: &ResultsArgs, counts: &[BatchCounts]) -> Result<Scope, String>
 }
 
 async fn write_rows(
-    ledger: &Ledger,
-    scope: &Scope,
-    batch: &Batch,
+    of_batch: &OfBatch<'_>,
     format: ResultsFormat,
     out: &mut impl Write,
 ) -> Result<(), Unwritten> {
     if format == ResultsFormat::Json {
         out.write_all(b"[")?;
     } else {
-        out.write_all(&results::record(&results::COLUMNS)?)?;
+        out.write_all(&results::head())?;
     }
-    let (mut pages, mut separator) = (ledger.pages(scope, batch, Only::default()), "\n  ");
+    let (mut pages, mut separator) = (of_batch.pages(), "\n  ");
     while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
         for row in &page {
             let ended = row.ended();
-            let line = Line::of_row(row, &ended);
+            let line = of_batch.line(row, &ended);
             if format == ResultsFormat::Json {
                 out.write_all(separator.as_bytes())?;
                 serde_json::to_writer(&mut *out, &RowResult::of(&line)).map_err(io::Error::from)?;
                 separator = ",\n  ";
             } else {
-                out.write_all(&results::record(&line.cells())?)?;
+                out.write_all(&line.csv())?;
             }
         }
     }

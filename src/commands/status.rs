@@ -72,7 +72,7 @@ pub async fn status(args: &StatusArgs, config: &Config) -> Result<Exit, String> 
 
 fn write_text<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl Write) -> io::Result<()> {
     for counts in counts {
-        let rows = counts.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
+        let rows = counts.rows_at_least().map_or_else(|| "?".to_owned(), |rows| rows.to_string());
         let awaiting = match counts.awaiting_pin {
             0 => String::new(),
             awaiting => format!(", {awaiting} waiting for a PIN"),
@@ -91,7 +91,7 @@ fn write_json<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl 
         .map(|counts| BatchStatus {
             batch: &counts.batch,
             scope: &counts.scope,
-            rows: counts.rows,
+            rows: counts.rows_at_least(),
             issued: counts.issued,
             refused: counts.refused,
             unresolved: counts.unresolved,

@@ -11,7 +11,8 @@ use indicatif::ProgressBar;
 
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
-use super::issue::earlier::{print_recognised, recognise as recognise_rows};
+use super::issue::earlier::{print_recognised, recognise as recognise_rows, say_near, scopes_of};
+use super::issue::persons_of;
 use super::manifest::{Leniency, ReadingArgs, Verb};
 use super::progress::progress;
 use super::signals::say;
@@ -21,12 +22,12 @@ use crate::job::Batch;
 use crate::ledger::{Ledger, LedgerError, Scope};
 use crate::line::{Admitted, Line};
 use crate::manifest::batch::{Jobs, SecondCards};
+use crate::manifest::checked::CheckedManifest;
 use crate::manifest::recognise::Recognition;
-use crate::manifest::{CheckOptions, InvalidRow, Manifest};
+use crate::manifest::{CheckOptions, InvalidRow};
 use crate::queue::Broker;
 use crate::queue::publisher::Publisher;
 use crate::queue::send::{Outgoing, no_queue};
-use crate::stripe::host_of;
 use follow::Following;
 
 /// Options of `embosser submit`.
@@ -103,22 +104,26 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     if !confirmed(&about, "Publish them?", args.yes, &WithoutTerminal::Yes)? {
         return Err("nothing was published".into());
     }
+    let manifest = CheckedManifest::new(manifest, &report);
     let recognition =
         if args.second_cards { Arc::default() } else { recognise(&args, &config, &batch, &manifest).await? };
+    let persons = persons_of(&manifest, Jobs::new(batch.clone(), recognition.clone())).await?;
     let publisher = Arc::new(Publisher::new(broker.clone(), "embosser submit"));
     publisher.connect().await.map_err(|error| format!("{address}: {error}"))?;
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, "results.csv");
     let results = args.results.clone().unwrap_or_else(of_manifest);
     let following = match args.wait {
-        true => Some(Following::begin(broker.clone(), &batch, valid, &results).await?),
+        true => Some(Following::begin(broker.clone(), &batch, valid, &results, persons).await?),
         false => None,
     };
     let published = Arc::new(Published::default());
     let shown = published.clone();
     let bar = progress(valid, move || shown.words().to_owned());
+    // Rows that have their cards in another batch are not this one's.
+    let rows = if recognition.rows > 0 { recognition.rows_of_batch() } else { valid };
     let jobs = Jobs::new(batch.clone(), recognition);
     let publishing =
-        Publishing { publisher: publisher.clone(), published: published.clone(), bar: bar.clone() };
+        Publishing { publisher: publisher.clone(), published: published.clone(), bar: bar.clone(), rows };
     let read = move |each: &mut Each<'_>| {
         let _ = manifest.rows().map_err(|error| error.to_string())?.try_for_each(each);
         Ok(())
@@ -148,7 +153,7 @@ async fn recognise(
     args: &Args,
     config: &Config,
     batch: &Batch,
-    manifest: &Arc<Manifest>,
+    manifest: &CheckedManifest,
 ) -> Result<Arc<Recognition>, String> {
     let unknown = |why: &str| {
         say(&format!("rows that were issued before under other names cannot be told here: {why}"));
@@ -165,19 +170,14 @@ async fn recognise(
         Err(error @ LedgerError::Missing(_)) => return unknown(&error.to_string()),
         Err(error) => return Err(error.to_string()),
     };
-    let counts = ledger.counts().await.map_err(|error| error.to_string())?;
     // Whose the worker's key is is not known here. A rehearsal's cards, and those at another host, are not its.
-    let host = host_of(&config.stripe.api_url)?;
-    let account = config.stripe.account.as_deref().or(config.stripe.account_id.as_deref());
-    let mut scopes: Vec<Scope> = counts.iter().map(|counts| Scope::of_ledger(&counts.scope)).collect();
-    scopes.retain(|scope| scope.is_at(&host, account));
-    scopes.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-    scopes.dedup();
+    let scopes = scopes_of(&ledger, config).await?;
     let recognition = match scopes.as_slice() {
         [] => Arc::default(),
         [scope] => {
             let recognition = recognise_rows(&ledger, scope, batch, SecondCards::Refused, manifest).await?;
             print_recognised(&recognition, say);
+            say_near(&recognition, args.strict)?;
             recognition
         }
         several => {
@@ -207,6 +207,8 @@ struct Publishing {
     publisher: Arc<Publisher>,
     published: Arc<Published>,
     bar: ProgressBar,
+    /// How many rows the batch has.
+    rows: u64,
 }
 
 impl Sink for Publishing {
@@ -220,7 +222,8 @@ impl Sink for Publishing {
             full.store(true, Ordering::Relaxed);
             ControlFlow::Continue(())
         };
-        let published = Outgoing::of(job.into_job()).publish(&self.publisher, while_full).await;
+        let published =
+            Outgoing::of(job.into_job()).among(self.rows).publish(&self.publisher, while_full).await;
         published.map_err(|_| no_queue(&self.publisher))?;
         full.store(false, Ordering::Relaxed);
         self.published.confirmed.fetch_add(1, Ordering::Relaxed);

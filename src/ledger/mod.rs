@@ -30,6 +30,7 @@ use crate::job::{Batch, Content, Generation, Job, JobId, PinDigest, Step};
 use crate::outcome::{Ended, Outcome, Output, Refusal};
 
 pub use audit::{AuditEntry, AuditQuery, Order};
+pub use batch::Pages;
 pub use handle::Ledger;
 pub use lease::{Holder, Lease, LeaseError, Leased};
 
@@ -265,7 +266,7 @@ pub struct BatchRow {
     pub scope: Scope,
     /// Its name.
     pub batch: Batch,
-    /// Digest of its manifest without the PINs, to recognise the same manifest under another name.
+    /// Digest of its manifest without the PINs; none where only its jobs came, through a queue.
     pub digest: Option<String>,
     /// Rows in its manifest.
     pub rows: u64,
@@ -294,9 +295,17 @@ pub struct BatchCounts {
     pub noted: u64,
     /// When the latest row was written.
     pub latest: Option<Time>,
+    /// Whether it came as a manifest. Jobs of another, through a queue, may still be on their way.
+    pub is_manifests: bool,
 }
 
 impl BatchCounts {
+    /// Rows of its manifests, where that is known: no less than were seen, as several manifests may have had one name.
+    #[must_use]
+    pub fn rows_at_least(&self) -> Option<u64> {
+        self.rows.map(|rows| rows.max(self.known()))
+    }
+
     /// Rows that the ledger knows, whatever became of them.
     #[must_use]
     pub fn known(&self) -> u64 {

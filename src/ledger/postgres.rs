@@ -53,7 +53,7 @@ const WRITE: &str = "WITH wanted AS (SELECT * FROM json_to_recordset($1::json) A
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
-        j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms
+        j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms, b.digest AS digest
     FROM (SELECT scope, batch, count(*) FILTER (WHERE state = 'done') AS issued,
             count(*) FILTER (WHERE state = 'refused' AND error_code IS DISTINCT FROM 'awaiting_pin') AS refused,
             count(*) FILTER (WHERE state = 'refused' AND error_code = 'awaiting_pin') AS awaiting,
@@ -303,7 +303,7 @@ impl Postgres {
             }
             Change::Batch(batch) => sqlx::query(
                 "INSERT INTO batches (scope, batch, digest, manifest_rows, began_ms) VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT (scope, batch) DO UPDATE SET digest = excluded.digest,
+                 ON CONFLICT (scope, batch) DO UPDATE SET digest = coalesce(excluded.digest, batches.digest),
                      manifest_rows = excluded.manifest_rows",
             )
             .bind(batch.scope.as_str())

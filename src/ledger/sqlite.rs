@@ -51,11 +51,12 @@ const SET_METADATA: &str = "INSERT INTO metadata (name, value) VALUES (?1, ?2)
 
 const SET_BATCH: &str = "INSERT INTO batches (scope, batch, digest, manifest_rows, began_ms)
     VALUES (?1, ?2, ?3, ?4, ?5)
-    ON CONFLICT (scope, batch) DO UPDATE SET digest = excluded.digest, manifest_rows = excluded.manifest_rows";
+    ON CONFLICT (scope, batch) DO UPDATE SET digest = coalesce(excluded.digest, digest),
+        manifest_rows = excluded.manifest_rows";
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
         b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
-        j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms
+        j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms, b.digest AS digest
     FROM (SELECT scope, batch, sum(state = 'done') AS issued,
             sum(state = 'refused' AND error_code IS NOT 'awaiting_pin') AS refused, sum(state = 'begun') AS unresolved,
             sum(state = 'refused' AND error_code IS 'awaiting_pin') AS awaiting, count(note) AS noted, max(written_ms) AS latest_ms

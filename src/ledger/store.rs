@@ -357,6 +357,7 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
         awaiting_pin: whole(columns.number()?).unwrap_or(0),
         noted: whole(columns.number()?).unwrap_or(0),
         latest: columns.number()?.map(Time::from_unix_ms),
+        is_manifests: columns.text()?.is_some(),
     })
 }
 

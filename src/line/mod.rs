@@ -59,7 +59,7 @@ pub(crate) use limiter::{endpoint_of, limiter_of};
 pub use options::{CarriedOnly, Options};
 pub use people::list_cardholders;
 pub use refusals::OnSameRefusals;
-pub use standing::{cardholder_of, standing_of};
+pub use standing::{account_standing, cardholder_of, design_of, standing_of};
 
 /// Most rows with unknown ends that are remembered from one visit to the next: a bound on memory. For one that is not, the
 /// wait for the end of its calls begins again.

@@ -2,7 +2,7 @@
 
 use super::limiter_of;
 use crate::pace::{Answered, Endpoint, Pace, Waited};
-use crate::stripe::{Client, FoundAnswer, LimitReason, StandingAnswer};
+use crate::stripe::{AccountStanding, Client, Design, FoundAnswer, LimitReason, StandingAnswer};
 
 /// Asks a question in its turn; again where a limiter turned it away. None if the pace is closed.
 pub(super) async fn in_turn<T, F: Future<Output = T>>(
@@ -28,12 +28,29 @@ pub(super) async fn in_turn<T, F: Future<Output = T>>(
 
 /// Asks how a card stands.
 pub async fn standing_of(pace: &Pace, client: &Client, card: &str) -> StandingAnswer {
-    let outcome_of = |(answer, limited): &(StandingAnswer, Option<LimitReason>)| match (limited, answer) {
+    standing(pace, || client.standing(card)).await
+}
+
+/// Asks how a design stands.
+pub async fn design_of(pace: &Pace, client: &Client, design: &str) -> StandingAnswer<Design> {
+    standing(pace, || client.design(design)).await
+}
+
+/// Asks what the account may do.
+pub async fn account_standing(pace: &Pace, client: &Client) -> StandingAnswer<AccountStanding> {
+    standing(pace, || client.account_standing()).await
+}
+
+async fn standing<T, F: Future<Output = (StandingAnswer<T>, Option<LimitReason>)>>(
+    pace: &Pace,
+    ask: impl Fn() -> F,
+) -> StandingAnswer<T> {
+    let outcome_of = |(answer, limited): &(StandingAnswer<T>, Option<LimitReason>)| match (limited, answer) {
         (Some(reason), _) => Err(*reason),
         (None, StandingAnswer::Failed(reason)) => Ok(Answered::Failed(reason.clone())),
         (None, _) => Ok(Answered::Accepted),
     };
-    let answer = in_turn(pace, Endpoint::Retrieve, || client.standing(card), outcome_of).await;
+    let answer = in_turn(pace, Endpoint::Retrieve, ask, outcome_of).await;
     answer.map_or_else(|| StandingAnswer::Failed("the pace is closed".into()), |(answer, _)| answer)
 }
 

@@ -90,17 +90,23 @@ impl Jobs {
         &self.batch
     }
 
+    /// The id of the next row's job.
+    ///
+    /// # Errors
+    /// If batch and `row_id` together make no job id.
+    pub fn id_of(&mut self, row: &Row) -> Result<JobId, NameError> {
+        // Named even if it is known under another id: the names of rows after it do not depend on that.
+        let own = self.names.id_of(row, row.content())?;
+        Ok(self.recognition.of_row(row.number).map_or(own, |recognised| recognised.id.clone()))
+    }
+
     /// The job of the next row.
     ///
     /// # Errors
     /// If batch and `row_id` together make no job id.
     pub fn job_of(&mut self, row: Row) -> Result<Job, NameError> {
-        let content = row.content();
-        let mut id = self.names.id_of(&row, content)?;
+        let id = self.id_of(&row)?;
         let recognised = self.recognition.of_row(row.number);
-        if let Some(recognised) = recognised {
-            id = recognised.id.clone();
-        }
         let place = Place { row: row.number, row_id: row.row_id };
         let mut job = Job::new(id, self.batch.clone(), Some(place), row.request, row.pin);
         if let Some(first) = row.first {

@@ -113,8 +113,8 @@ struct Adder<'a> {
     manifest: &'a Manifest,
     checker: &'a mut Checker,
     parser: Parser,
-    /// The first record is no row.
-    header_passed: bool,
+    /// Records that are no rows: the headings, and what stands above them.
+    header_left: u64,
 }
 
 impl Adder<'_> {
@@ -123,7 +123,8 @@ impl Adder<'_> {
             self.checker.add_digested(&verdicts.digested);
             self.checker.add_blank(verdicts.blank);
             for row in &verdicts.rows {
-                if !std::mem::replace(&mut self.header_passed, true) {
+                if self.header_left > 0 {
+                    self.header_left -= 1;
                     continue;
                 }
                 match *row {
@@ -172,7 +173,7 @@ impl Manifest {
         let mut blocks = Blocks::new(self.text(source)?, BLOCK_BYTES, self.delimiter);
         let rules = Rules { manifest: self, hasher: checker.hasher(), digest: checker.digests() };
         let parser = self.parser();
-        let mut adder = Adder { manifest: self, checker, parser, header_passed: false };
+        let mut adder = Adder { manifest: self, checker, parser, header_left: self.above + 1 };
         // While one round is judged, the one before it is added up and the one after it is read.
         let (mut rounds, mut parsers): ([Round; 3], Vec<Parser>) = Default::default();
         let mut is_read = blocks.next(&mut rounds[1].block);

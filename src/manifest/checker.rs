@@ -6,10 +6,13 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::checked::Excluded;
 use super::header::Column;
 use super::likeness::{Alike, Findings, Likeness};
 use super::names::{Hasher, NameHash, Names, Repeat};
+use super::people::WrongBeside;
 use super::plan::{Good, Subject};
+use super::printing;
 use super::{
     CheckOptions, CheckReport, InvalidRow, Manifest, ManifestError, PROBLEMS_MAX, Problem, ROW_ID, Row, Rows,
 };
@@ -103,15 +106,16 @@ impl Checker {
         // Both in the order of their lines, and so is what is told.
         let mut problems = problems.into_iter().peekable();
         for (Repeat { line, number, first }, good) in duplicates {
-            while let Some((problem, good)) = problems.next_if(|(problem, _)| problem.line < line) {
-                self.add_of_person(problem, good, &mut each);
+            while let Some(wrong) = problems.next_if(|wrong| wrong.problem.line < line) {
+                self.add_of_person(wrong, &mut each);
             }
+            self.report.excluded.push(Excluded { number, code: "duplicate_row_id", first });
             let reason = format!("the same row_id as on line {first}; each row needs its own");
             let problem = Problem::new(line, number, ROW_ID, "duplicate_row_id", reason);
             self.add_late(problem, good, &mut each);
         }
-        for (problem, good) in problems {
-            self.add_of_person(problem, good, &mut each);
+        for wrong in problems {
+            self.add_of_person(wrong, &mut each);
         }
         let warnings: Vec<Problem> = warnings.into_iter().map(|warning| self.called(warning)).collect();
         self.add_warnings(&warnings);
@@ -124,7 +128,9 @@ impl Checker {
     }
 
     /// Adds what is wrong with a row whose cardholder is a row's before it, and so is taken off already.
-    fn add_of_person(&mut self, problem: Problem, good: Good, each: &mut Option<&mut dyn FnMut(Problem)>) {
+    fn add_of_person(&mut self, wrong: WrongBeside, each: &mut Option<&mut dyn FnMut(Problem)>) {
+        let WrongBeside { problem, good, first } = wrong;
+        self.report.excluded.push(Excluded { number: problem.row, code: problem.code, first });
         self.add_late(problem, Some(Good { person: false, ..good }), each);
     }
 
@@ -138,6 +144,18 @@ impl Checker {
         if let Some(each) = each.as_mut().filter(|_| self.report.problems.len() >= PROBLEMS_MAX) {
             self.hand_over(each);
         }
+    }
+
+    /// Whether there are physical cards, and none was seen of which could be told what is printed.
+    pub(super) fn wants_example(&self) -> bool {
+        self.report.printed.is_none() && self.report.physical > 0
+    }
+
+    /// Looks for a row of which can be told what is printed.
+    pub(super) fn add_examples(&mut self, rows: impl Iterator<Item = Row>) {
+        /// Where only a row far on has a physical card, nobody misses the example.
+        const ROWS_MAX: usize = 1000;
+        self.report.printed = rows.take(ROWS_MAX).find_map(|row| printing::example(&row));
     }
 
     /// Adds the next row, of which is known that it is right.
@@ -192,9 +210,10 @@ impl Checker {
 
     /// Adds how the file's text is read, once all of it was.
     pub(super) fn add_text(&mut self, manifest: &Manifest) {
-        self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().map(str::to_owned));
+        self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().cloned());
         self.report.read_as = manifest.read_as();
         self.report.has_amounts = manifest.has_amounts();
+        self.report.headings_line = (manifest.above > 0).then_some(manifest.headings_line);
         self.report.blank_columns = manifest.blank_columns;
         self.report.separated_by = manifest.separated_by();
     }
@@ -229,6 +248,9 @@ impl Checker {
                     row.digest(|bytes| digest.update(bytes));
                 }
                 self.alike.add(row.likeness, Good::of(row), (line, number));
+                if self.report.printed.is_none() {
+                    self.report.printed = printing::example(row);
+                }
                 self.count(Good::of(row), |count| *count += 1);
             }
             Err(row) => {
@@ -275,6 +297,7 @@ impl Checker {
                 reason: "there is a header but no row".into(),
             });
         }
+        report.cut_off = (report.physical > 0).then(|| printing::next_cut_off(jiff::Timestamp::now()));
         report.digest = digest.map(|digest| digest.finalize().into());
         Ok(report)
     }

@@ -1,9 +1,9 @@
 //! A columns file: which heading of a manifest is which column, what all rows have in common, and which words of theirs are which
 //! values of Stripe's.
 //!
-//! TOML of three tables. `[columns]` has a heading as the file spells it and the column that it is, or an empty text where it is
+//! TOML of four tables. `[columns]` has a heading as the file spells it and the column that it is, or an empty text where it is
 //! to be left out. `[defaults]` has columns and the values of rows that have none. `[values.COLUMN]` has words and what they
-//! stand for. Headings and words are matched whatever their case and the blanks around them are.
+//! stand for. `[results]` says which headings are the person's name, for the results alone. Headings and words are matched whatever their case and the blanks around them are.
 //!
 //! Never: a PIN, a row's name or a card's id from here. Each row has its own.
 
@@ -28,6 +28,8 @@ pub struct ColumnMap {
     headings: BTreeMap<String, (String, String)>,
     defaults: BTreeMap<String, String>,
     values: BTreeMap<String, Words>,
+    /// The headings under which a person's name stands.
+    person: Vec<String>,
 }
 
 /// Words as they are compared, and what they stand for.
@@ -42,6 +44,22 @@ struct Written {
     defaults: BTreeMap<String, Scalar>,
     #[serde(default)]
     values: BTreeMap<String, BTreeMap<String, Scalar>>,
+    #[serde(default)]
+    results: OfResults,
+}
+
+/// What the results are to have from the manifest.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct OfResults {
+    person: Option<OneOrMore>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text in straight quotes, or several in brackets")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
 }
 
 /// What a cell can hold.
@@ -138,6 +156,11 @@ impl ColumnMap {
             }
             map.values.insert(column, compared_words);
         }
+        map.person = match written.results.person {
+            None => Vec::new(),
+            Some(OneOrMore::One(heading)) => vec![heading],
+            Some(OneOrMore::More(headings)) => headings,
+        };
         // A default may be one of the words.
         for (column, word) in defaults {
             let meant = map.values.get(&column).and_then(|words| words.get(&compared(&word))).cloned();
@@ -172,6 +195,11 @@ impl ColumnMap {
         self.defaults.iter().map(|(column, value)| (column.as_str(), value.as_str()))
     }
 
+    /// The headings under which a person's name stands.
+    pub(super) fn person(&self) -> &[String] {
+        &self.person
+    }
+
     /// What words stand for, by columns.
     pub fn values(&self) -> impl Iterator<Item = (&str, &Words)> {
         self.values.iter().map(|(column, words)| (column.as_str(), words))
@@ -192,11 +220,13 @@ fn what_is_wrong(error: &toml::de::Error, text: &str) -> String {
     } else if message.starts_with("duplicate key") {
         "this stands twice"
     } else if message.starts_with("unknown field") {
-        "there are the tables [columns], [defaults] and [values.COLUMN], and no other"
+        "there are the tables [columns], [defaults], [values.COLUMN] and [results], with person in it, and no other"
+    } else if message.starts_with("a text in") {
+        "here belongs a heading in straight quotes, or several in brackets"
     } else if message.starts_with("a text,") {
         "here belongs a text in straight quotes, a whole number, true or false"
     } else {
-        "this is no TOML; each line is \"heading\" = \"column\", below [columns], [defaults] or [values.COLUMN]"
+        "this is no TOML; each line is \"heading\" = \"column\", below [columns], [defaults], [values.COLUMN] or [results]"
     };
     let Some(span) = error.span() else { return message.to_owned() };
     let before = &text[..text.floor_char_boundary(span.start)];

@@ -35,6 +35,8 @@ pub(super) struct Filler {
 pub(super) struct Filled {
     cells: Zeroizing<Vec<u8>>,
     ends: Vec<usize>,
+    /// Which of them are defaults.
+    defaults: Vec<bool>,
 }
 
 impl Filling {
@@ -66,12 +68,15 @@ impl Filled {
         }
         self.cells.clear();
         self.ends.clear();
+        self.defaults.clear();
         let own = record.iter().take(filling.own).map(Some);
         for (cell, filler) in own.chain(std::iter::repeat(None)).zip(&filling.columns) {
-            self.cells.extend_from_slice(filler.fill(cell.unwrap_or_default()));
+            let (text, is_default) = filler.fill(cell.unwrap_or_default());
+            self.cells.extend_from_slice(text);
             self.ends.push(self.cells.len());
+            self.defaults.push(is_default);
         }
-        Record::new(record.line, &self.cells, &self.ends)
+        Record::new(record.line, &self.cells, &self.ends).with_defaults(&self.defaults)
     }
 }
 
@@ -86,19 +91,20 @@ impl Filler {
         words.chain(&self.default).map(String::len).max().unwrap_or(0)
     }
 
-    fn fill<'c>(&'c self, cell: &'c [u8]) -> &'c [u8] {
+    /// What a cell holds then, and whether that is the default.
+    fn fill<'c>(&'c self, cell: &'c [u8]) -> (&'c [u8], bool) {
         if self.leaves_out {
-            return &[];
+            return (&[], false);
         }
         if self.is_idle() {
-            return cell;
+            return (cell, false);
         }
-        let Some(text) = text_of(cell) else { return cell };
+        let Some(text) = text_of(cell) else { return (cell, false) };
         let meant = self.words.as_ref().and_then(|words| words.get(&compared(text)));
         let text = meant.map_or(text, String::as_str);
         match &self.default {
-            Some(default) if text.is_empty() => default.as_bytes(),
-            _ => text.as_bytes(),
+            Some(default) if text.is_empty() => (default.as_bytes(), !default.is_empty()),
+            _ => (text.as_bytes(), false),
         }
     }
 }

@@ -12,14 +12,15 @@ use crate::operation::params::speaks_of_pin;
 use crate::operation::{FieldProblem, Operation, PIN};
 
 use super::blocks::Flaw;
-use super::columns::ColumnMap;
+use super::columns::{ColumnMap, compared};
 use super::contents::{CARD, Contents};
 use super::filling::{Filler, Filling};
 use super::headings::column_called;
 use super::records::{Record, Records, trimmed};
 use super::rows::{may_be_a_pin, shown as shown_value};
 use super::table::REASON;
-use super::{CELL_BYTES_MAX, ManifestError, Problem, ROW_ID};
+use super::titles::{self, Headings};
+use super::{CELL_BYTES_MAX, ManifestError, Problem, ROW_ID, Reading};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,31 +63,40 @@ pub(super) struct Column {
 /// The columns and what is wrong with them.
 #[derive(Debug)]
 pub(super) struct Header {
+    /// Its line, from 1.
+    pub(super) line: u64,
+    /// Rows above it with something in them.
+    pub(super) above: u64,
     pub(super) contents: Contents,
     /// Without those at the end that have no heading: many programs write no cells for them.
     pub(super) columns: Vec<Column>,
     /// What is done to each record, if anything is.
     pub(super) filling: Option<Arc<Filling>>,
+    /// The places of the columns that say whose a row is.
+    pub(super) person: Vec<usize>,
     /// Columns without a heading.
     pub(super) blank_columns: u64,
     pub(super) problems: Vec<Problem>,
 }
 
-/// Reads up to the end of the header.
-pub(super) fn pass<R: Read>(records: &mut Records<R>) -> io::Result<()> {
-    while records.next()?.is_some_and(|record| record.is_blank()) {}
+/// Reads up to the end of the header, above which so many rows have something in them.
+pub(super) fn pass<R: Read>(records: &mut Records<R>, above: u64) -> io::Result<()> {
+    for _ in 0..=above {
+        while records.next()?.is_some_and(|record| record.is_blank()) {}
+    }
     Ok(())
 }
 
-/// Reads the first record.
+/// Reads the headings.
 pub(super) fn read<R: Read>(
     records: &mut Records<R>,
     path: &Path,
-    map: Option<&ColumnMap>,
+    reading: &Reading,
 ) -> Result<Header, ManifestError> {
-    let (headings, line) = headings(records, path)?;
-    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
-    let header = columns(&headings, line, map);
+    let map = reading.columns.as_deref();
+    let Headings { cells, line, above } = titles::find(records, path, map)?;
+    let headings: Vec<&str> = cells.iter().map(String::as_str).collect();
+    let header = Header { above, ..columns(&headings, line, map, &reading.person) };
     let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
     let is_unread = |column: &Column| matches!(column.holds, Holds::Nothing | Holds::Blank | Holds::LeftOut);
     if header.columns.iter().all(is_unread) && !header.problems.iter().any(explains) {
@@ -121,13 +131,17 @@ fn headings_of(record: &Record<'_>, path: &Path) -> Result<(Vec<String>, u64), M
         }
         Some(Flaw::QuoteOpen) => return Err(shape("a quote that is opened in the header is never closed")),
     }
-    let mut names = Vec::with_capacity(record.len());
-    for cell in record.iter() {
-        let name = std::str::from_utf8(cell)
-            .map_err(|_| shape("the header is damaged: it is partly UTF-8 and partly not"))?;
-        names.push(trimmed(name).to_owned());
-    }
+    let names =
+        cells_of(record).ok_or_else(|| shape("the header is damaged: it is partly UTF-8 and partly not"))?;
     Ok((names, record.line))
+}
+
+/// A record's cells as texts, if they can be read as such.
+pub(super) fn cells_of(record: &Record<'_>) -> Option<Vec<String>> {
+    if matches!(record.flaw, Some(Flaw::TooLong | Flaw::QuoteOpen)) {
+        return None;
+    }
+    record.iter().map(|cell| Some(trimmed(std::str::from_utf8(cell).ok()?).to_owned())).collect()
 }
 
 /// What the names of the first line make, one column after the other.
@@ -140,7 +154,7 @@ struct Naming<'m> {
     problems: Vec<Problem>,
 }
 
-fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>) -> Header {
+fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>, person: &[String]) -> Header {
     let column_of = |heading| map.and_then(|map| map.column_of(heading));
     let mut names: Vec<&str> = headings.iter().map(|heading| column_of(heading).unwrap_or(heading)).collect();
     names.extend(map.iter().flat_map(|map| map.defaults()).map(|(column, _)| column));
@@ -155,10 +169,21 @@ fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>) -> Header {
     while naming.columns.last().is_some_and(is_blank) {
         naming.columns.pop();
     }
-    let filling = map.map(|map| naming.filling(map, headings)).filter(|filling| !filling.is_idle());
+    let person =
+        naming.person(headings, if person.is_empty() { map.map_or(&[], ColumnMap::person) } else { person });
+    let filling = map.map(|map| naming.filling(map, headings, &person)).filter(|filling| !filling.is_idle());
     naming.look_for_what_is_missing();
     let Naming { columns, problems, .. } = naming;
-    Header { contents, columns, filling: filling.map(Arc::new), blank_columns, problems }
+    Header {
+        line,
+        above: 0,
+        contents,
+        columns,
+        filling: filling.map(Arc::new),
+        person,
+        blank_columns,
+        problems,
+    }
 }
 
 impl Naming<'_> {
@@ -252,8 +277,34 @@ impl Naming<'_> {
         })
     }
 
+    /// The places of the columns under these headings, or of these names, that say whose a row is.
+    fn person(&mut self, headings: &[&str], wanted: &[String]) -> Vec<usize> {
+        let mut places = Vec::new();
+        for wanted in wanted {
+            let is_it = |heading: &str| compared(heading) == compared(wanted);
+            let of_heading = headings.iter().position(|heading| is_it(heading));
+            let place = of_heading.or_else(|| self.columns.iter().position(|column| column.name == *wanted));
+            match place.and_then(|at| Some((at, self.columns.get(at)?))) {
+                Some((_, column)) if column.name == PIN || speaks_of_pin(wanted) => {
+                    let reason = "is to say whose a row is, and speaks of PINs: name the column of the name";
+                    self.tell(wanted, FieldProblem::new("", "not_a_person", reason));
+                }
+                Some((at, _)) => places.push(at),
+                None => {
+                    let suggestion = nearest(wanted, headings.iter().copied());
+                    let reason = "is to say whose a row is, and the manifest has no such column";
+                    self.tell(
+                        wanted,
+                        FieldProblem { suggestion, ..FieldProblem::new("", "missing_heading", reason) },
+                    );
+                }
+            }
+        }
+        places
+    }
+
     /// What the columns file does to each row; adds the columns that are defaults' alone.
-    fn filling(&mut self, map: &ColumnMap, headings: &[&str]) -> Filling {
+    fn filling(&mut self, map: &ColumnMap, headings: &[&str], person: &[usize]) -> Filling {
         for heading in map.missing_from(headings) {
             let reason = "is a heading by the columns file, and the manifest has no such column";
             let suggestion = nearest(heading, headings.iter().copied());
@@ -263,9 +314,12 @@ impl Naming<'_> {
             );
         }
         let own = self.columns.len();
-        let filler =
-            |column: &Column| Filler { leaves_out: column.holds == Holds::LeftOut, ..Filler::default() };
-        let mut fillers: Vec<Filler> = self.columns.iter().map(filler).collect();
+        // Of a person's column that is left out only the person is read.
+        let filler = |(at, column): (usize, &Column)| Filler {
+            leaves_out: column.holds == Holds::LeftOut && !person.contains(&at),
+            ..Filler::default()
+        };
+        let mut fillers: Vec<Filler> = self.columns.iter().enumerate().map(filler).collect();
         for (name, value) in map.defaults() {
             let is_it = |column: &Column| column.name == name && column.holds != Holds::LeftOut;
             let at = self.columns.iter().position(is_it).unwrap_or_else(|| {

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use super::header::{Column, Holds};
 use super::names::{Positions, Repeat, Short, expected, index, pairs, short};
-use super::people::{OfPeople, People, Somebody};
+use super::people::{OfPeople, People, Somebody, WrongBeside};
 use super::plan::Good;
 use super::{Problem, ROW_ID, Severity, counted};
 use crate::operation::kind::Kind;
@@ -36,6 +36,8 @@ pub(super) struct Likeness {
 #[derive(Debug)]
 pub(super) struct Likes {
     hasher: RandomState,
+    /// What each column holds, where that may be spelt in several ways: `EUR` is `eur`.
+    kinds: Vec<Option<Kind>>,
     /// All but rows' names and PINs.
     content: Vec<usize>,
     /// Who gets the card, or which card it is.
@@ -62,6 +64,13 @@ impl Likes {
         let holds_something = |column: &Column| matches!(column.holds, Holds::Parameter(..) | Holds::Card);
         Self {
             hasher: RandomState::new(),
+            kinds: columns
+                .iter()
+                .map(|column| match column.holds {
+                    Holds::Parameter(_, kind) if column.path != PIN => Some(kind),
+                    _ => None,
+                })
+                .collect(),
             content: wanted(&|column| holds_something(column) && column.path != PIN),
             somebody: wanted(&|column| {
                 holds_something(column)
@@ -86,7 +95,14 @@ impl Likes {
         let hash = |columns: &[usize]| {
             let mut hasher = self.hasher.build_hasher();
             for at in columns {
-                hasher.write(cell(*at).as_bytes());
+                let text = cell(*at);
+                match self.kinds[*at] {
+                    Some(Kind::Currency | Kind::Country) => {
+                        text.bytes().for_each(|letter| hasher.write_u8(letter.to_ascii_lowercase()));
+                    }
+                    Some(kind) => hasher.write(kind.canonical(text).as_bytes()),
+                    None => hasher.write(text.as_bytes()),
+                }
                 hasher.write_u8(0xff);
             }
             hasher.finish()
@@ -217,9 +233,11 @@ impl Alike {
         });
         if let Some(row) = self.first_in_box.filter(|_| boxes > at_least) {
             count += 1;
+            let saved = boxes - at_least;
+            let (least, most) = (saved * BOX_DOLLARS.0, saved * BOX_DOLLARS.1);
             let reason = format!(
-                "differs from card to card, and so {boxes} boxes are sent where {at_least} would do: give the cards of one \
-                 address the same recipient"
+                "differs from card to card, and so {boxes} boxes are sent where {at_least} would do, for about {least} to {most} USD \
+                 less: give the cards of one address the same recipient"
             );
             warnings.push(warning(row, "shipping[name]", "box_for_each", reason));
         }
@@ -236,8 +254,7 @@ impl Alike {
 
 /// What is found of rows beside each other.
 pub(super) struct Findings {
-    /// Each with what its row counts as.
-    pub(super) problems: Vec<(Problem, Good)>,
+    pub(super) problems: Vec<WrongBeside>,
     /// Those that are told.
     pub(super) warnings: Vec<Problem>,
     pub(super) warning_count: u64,

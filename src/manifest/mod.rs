@@ -7,6 +7,7 @@
 pub mod batch;
 mod blocks;
 mod check;
+pub mod checked;
 mod checker;
 pub mod columns;
 mod contents;
@@ -17,8 +18,11 @@ mod headings;
 mod likeness;
 mod lint;
 mod names;
+pub mod nearby;
 mod people;
+pub mod persons;
 mod plan;
+mod printing;
 mod problem;
 pub mod proposal;
 pub mod recognise;
@@ -31,6 +35,7 @@ mod stream;
 pub mod table;
 pub mod template;
 mod text;
+mod titles;
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
@@ -38,6 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::content::Content;
+use crate::job::{Batch, JobId, NameError};
 use crate::operation::kind::Kind;
 use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
@@ -50,6 +56,7 @@ use likeness::{Likeness, Likes};
 use lint::Lints;
 use plan::Plan;
 use records::Records;
+use sheet::Sheet;
 use snapshot::{Snapshot, Source};
 use text::{ReadAs, Text};
 
@@ -127,6 +134,8 @@ pub struct Row {
     pub request: Request,
     /// The encrypted PIN.
     pub pin: Option<PinJwe>,
+    /// Whose it is, by the columns that were named for that.
+    pub person: Option<String>,
     /// What may be wrong with it.
     pub warnings: Vec<Problem>,
     /// What tells rows that ask for the same.
@@ -142,7 +151,7 @@ impl Row {
     ) -> Self {
         let pin = request.take_pin();
         let (warnings, likeness) = (Vec::new(), Likeness::default());
-        Self { number, line, row_id, first, request, pin, warnings, likeness }
+        Self { number, line, row_id, first, request, pin, person: None, warnings, likeness }
     }
 
     /// What is asked for, without the PIN and however it is spelt.
@@ -167,6 +176,8 @@ pub struct InvalidRow {
     pub line: u64,
     /// Its name, if it could be read.
     pub row_id: Option<String>,
+    /// Whose it is, by the columns that were named for that.
+    pub person: Option<String>,
     /// Why.
     pub problems: Vec<Problem>,
     /// What may be wrong with it besides.
@@ -174,6 +185,17 @@ pub struct InvalidRow {
 }
 
 impl InvalidRow {
+    /// The id that stands for it in results.
+    ///
+    /// # Errors
+    /// If batch and name together make no job id.
+    pub fn job_id(&self, batch: &Batch) -> Result<JobId, NameError> {
+        match &self.row_id {
+            Some(row_id) => JobId::of_row(batch, row_id),
+            None => JobId::of_row(batch, &format!("row {}", self.number)),
+        }
+    }
+
     /// Why nothing after it can be read, if that is what is wrong: then it is no row, but the end of the file as far as
     /// it is known.
     #[must_use]
@@ -193,6 +215,8 @@ pub struct Reading {
     pub columns: Option<Arc<ColumnMap>>,
     /// Cells that were mended since the file was made.
     pub edits: Option<Arc<Edits>>,
+    /// The headings under which a person's name stands, if not those of the columns file: for results.
+    pub person: Vec<String>,
 }
 
 impl Reading {
@@ -224,12 +248,18 @@ pub struct Manifest {
     read_as: ReadAs,
     /// What separates its cells.
     delimiter: u8,
+    /// The line of the headings, from 1.
+    headings_line: u64,
+    /// Rows above them with something in them.
+    above: u64,
     /// What the file is held to; none: it is read as it is.
     snapshot: Option<Snapshot>,
     contents: Contents,
     columns: Vec<Column>,
     /// What is done to each record before it is read.
     filling: Option<Arc<Filling>>,
+    /// The places of the columns that say whose a row is.
+    person: Vec<usize>,
     /// Columns without a heading.
     blank_columns: u64,
     /// What is wrong with the header; empty unless the rows are only to be checked.
@@ -287,7 +317,7 @@ impl Manifest {
         read_as: ReadAs,
         delimiter: u8,
     ) -> Result<Self, ManifestError> {
-        let Header { contents, columns, filling, blank_columns, problems } = header;
+        let Header { line, above, contents, columns, filling, person, blank_columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
             return Err(ManifestError::Header { path: path.into(), problems });
         }
@@ -300,10 +330,13 @@ impl Manifest {
             reading: reading.clone(),
             read_as,
             delimiter,
+            headings_line: line,
+            above,
             snapshot: None,
             contents,
             columns,
             filling,
+            person,
             blank_columns,
             header_problems: problems,
             plan,
@@ -325,6 +358,19 @@ impl Manifest {
         self.contents.operation
     }
 
+    /// Whether columns were named that say whose a row is.
+    #[must_use]
+    pub fn names_persons(&self) -> bool {
+        !self.person.is_empty()
+    }
+
+    /// What the file calls a column.
+    #[must_use]
+    pub fn heading_of<'m>(&'m self, column: &'m str) -> &'m str {
+        let known = self.columns.iter().find(|known| known.name == column);
+        known.and_then(|known| known.heading.as_deref()).unwrap_or(column)
+    }
+
     /// Without problems in the header.
     fn sound(self) -> Result<Self, ManifestError> {
         if self.header_problems.is_empty() {
@@ -339,7 +385,7 @@ impl Manifest {
     /// If the file cannot be opened again.
     pub fn rows(&self) -> Result<Rows<&Self, impl Read + use<>>, ManifestError> {
         let mut records = Records::new(self.text(self.source()?)?, self.delimiter);
-        header::pass(&mut records)
+        header::pass(&mut records, self.above)
             .map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
         records.change(self.reading.edits.clone(), self.filling.clone());
         Ok(Rows::new(self, records))
@@ -368,7 +414,7 @@ impl Manifest {
 
     /// The sheet that its rows are from, if it is a spreadsheet.
     #[must_use]
-    pub fn sheet(&self) -> Option<&str> {
+    pub fn sheet(&self) -> Option<&Sheet> {
         self.snapshot.as_ref()?.sheet()
     }
 
@@ -426,6 +472,9 @@ impl Manifest {
             progress(checker.rows());
         })?;
         checker.end_of_rows(Some(each));
+        if checker.wants_example() {
+            checker.add_examples(self.rows()?.filter_map(Result::ok));
+        }
         checker.add_text(self);
         checker.finish(&self.path)
     }

@@ -37,6 +37,13 @@ pub(super) struct NameHash {
     rough: u64,
 }
 
+impl NameHash {
+    /// What names have in common that differ in nothing but what nobody sees.
+    pub(super) fn rough(self) -> u64 {
+        self.rough
+    }
+}
+
 /// Most rows that room is made for beforehand: a guess from a file's first rows may be far off.
 const EXPECTED_MAX: usize = 1_500_000;
 

@@ -108,15 +108,23 @@ impl People {
 impl OfPeople {
     fn problem(&mut self, row: Repeat, good: Good, code: &'static str, reason: &str) {
         let problem = Problem::new(row.line, row.number, "cardholder[email]", code, reason.to_owned());
-        self.problems.push((problem, good));
+        self.problems.push(WrongBeside { problem, good, first: row.first });
     }
+}
+
+/// A row that does not go together with one before it.
+pub(super) struct WrongBeside {
+    pub(super) problem: Problem,
+    /// What the row counts as.
+    pub(super) good: Good,
+    /// The line of the one before it.
+    pub(super) first: u64,
 }
 
 /// What is found.
 #[derive(Default)]
 pub(super) struct OfPeople {
-    /// Each with what its row counts as.
-    pub(super) problems: Vec<(Problem, Good)>,
+    pub(super) problems: Vec<WrongBeside>,
     /// Rows that create a cardholder where another row creates one for the same person.
     pub(super) twice: Vec<Repeat>,
     /// Rows that tell other details of their person.

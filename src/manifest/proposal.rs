@@ -9,7 +9,7 @@ use super::headings::column_called;
 use super::snapshot::Snapshot;
 use super::stream::records_of;
 use super::text::ReadAs;
-use super::{ManifestError, ROW_ID, Reading, header};
+use super::{ManifestError, ROW_ID, Reading, titles};
 use crate::operation::PIN;
 use crate::operation::params::speaks_of_pin;
 
@@ -37,7 +37,7 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
     let snapshot = Snapshot::of(path, reading)?;
     let source = snapshot.reader().map_err(|source| ManifestError::Read { path: path.into(), source })?;
     let (mut records, _) = records_of(path, source, &reading.of_text(&snapshot), ReadAs::default())?;
-    let (headings, _) = header::headings(&mut records, path)?;
+    let headings = titles::find(&mut records, path, None)?.cells;
     // A heading is compared with its blanks as one, and stands in one line.
     let headings: Vec<String> = headings
         .iter()

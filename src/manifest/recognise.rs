@@ -13,6 +13,7 @@ use std::hash::BuildHasher as _;
 use tokio::runtime::Handle;
 
 use super::batch::{RowNames, SecondCards};
+use super::nearby::{NamesNearby, Near};
 use super::{InvalidRow, Row};
 use crate::clock::Time;
 use crate::job::{Batch, Content, JobId, Step};
@@ -69,6 +70,7 @@ pub struct Recognition {
     new: u64,
     /// The ids that they have in the ledger or will have.
     ids: Ids,
+    near: Near,
     /// What the rows ask for that may get a card of their own: a piece of each one's content, in order. Of half a million
     /// rows these are 4 MB.
     wanted: Vec<u64>,
@@ -172,6 +174,18 @@ impl Recognition {
         (is_all && other != batch).then_some(other)
     }
 
+    /// Rows that the ledger has in the manifest's batch already.
+    #[must_use]
+    pub fn rows_present(&self) -> u64 {
+        self.present
+    }
+
+    /// Rows that the ledger does not know, and whose names are nearly those of rows that this batch had before.
+    #[must_use]
+    pub fn near(&self) -> &Near {
+        &self.near
+    }
+
     /// Rows that have a row in the ledger as part of the manifest's batch, or will have.
     #[must_use]
     pub fn rows_of_batch(&self) -> u64 {
@@ -221,6 +235,7 @@ impl Recognition {
 /// A row that has no card under its own id, and whose call is not begun there.
 struct Unknown {
     row: u64,
+    line: u64,
     row_id: Option<String>,
     content: Content,
     /// Whether the ledger has no row of that id.
@@ -243,6 +258,7 @@ pub struct Recogniser {
     second: SecondCards,
     /// What the rows are about, as the latest told.
     operation: Operation,
+    names_nearby: NamesNearby,
     recognition: Recognition,
 }
 
@@ -264,6 +280,7 @@ impl Recogniser {
             looked_up: HashSet::new(),
             second,
             operation: Operation::CreateCard,
+            names_nearby: NamesNearby::default(),
             recognition: Recognition::default(),
         }
     }
@@ -282,7 +299,8 @@ impl Recogniser {
         self.ids.add(&id);
         let mut former = [0; 16];
         former.copy_from_slice(&row.request.fingerprint()[..16]);
-        let unknown = Unknown { row: row.number, row_id: row.row_id.clone(), content, is_new: true };
+        let unknown =
+            Unknown { row: row.number, line: row.line, row_id: row.row_id.clone(), content, is_new: true };
         self.page.push((id, Content(former), unknown));
         if self.page.len() >= LOOKED_UP_AT_ONCE {
             self.ask()?;
@@ -302,7 +320,10 @@ impl Recogniser {
                 Some(Kind::Done | Kind::Begun | Kind::AwaitingPin) => continue,
                 // It may have been issued under another name since.
                 Some(Kind::Refused) => row.2.is_new = false,
-                None => self.recognition.new += 1,
+                None => {
+                    self.recognition.new += 1;
+                    self.add_name(&row.2)?;
+                }
             }
             // The same change may well be wanted again: a card is blocked, unblocked and blocked.
             if self.operation == Operation::UpdateCard {
@@ -340,13 +361,43 @@ impl Recogniser {
         Ok(())
     }
 
+    /// Remembers the name of a row that the ledger does not know, if it knows the batch.
+    fn add_name(&mut self, row: &Unknown) -> Result<(), LedgerError> {
+        let Some(row_id) = &row.row_id else { return Ok(()) };
+        if self.names_nearby.is_of_use.is_none() {
+            let some = self.ledger.batch_page(&self.scope, &self.batch, None, Only::default(), 1);
+            self.names_nearby.is_of_use = Some(!self.runtime.block_on(some)?.is_empty());
+        }
+        self.names_nearby.add(row.row, row.line, row_id);
+        Ok(())
+    }
+
+    /// Rows of the batch in the ledger whose names are nearly those of new ones.
+    fn near(&self, recognition: &Recognition) -> Result<Near, LedgerError> {
+        let mut near = Near::default();
+        if self.names_nearby.is_empty() {
+            return Ok(near);
+        }
+        let mut pages = self.ledger.pages(&self.scope, &self.batch, Only::default());
+        while let Some(page) = self.runtime.block_on(pages.next())? {
+            for known in page.iter().filter(|known| !recognition.ids.has(&known.id)) {
+                let Some(row_id) = &known.row_id else { continue };
+                near.add(self.names_nearby.like(row_id), row_id, recognition);
+            }
+        }
+        near.problems.sort_by_key(|problem| problem.line);
+        Ok(near)
+    }
+
     /// Once every row was added.
     ///
     /// # Errors
     /// If the ledger cannot be read.
     pub fn finish(mut self) -> Result<Recognition, LedgerError> {
         self.ask()?;
-        let Self { batch, mut ids, unknown, mut known, mut recognition, .. } = self;
+        let (batch, mut ids) = (self.batch.clone(), std::mem::take(&mut self.ids));
+        let (unknown, mut known) = (std::mem::take(&mut self.unknown), std::mem::take(&mut self.known));
+        let mut recognition = std::mem::take(&mut self.recognition);
         ids.sort();
         for same in known.values_mut() {
             // An id that this manifest has is that row's.
@@ -356,7 +407,7 @@ impl Recogniser {
             same.sort_by_key(|same| (same.batch == batch, Reverse(same.written), Reverse(same.id.clone())));
         }
         let mut known_elsewhere = Vec::new();
-        for Unknown { row, row_id, content, is_new } in unknown {
+        for Unknown { row, row_id, content, is_new, .. } in unknown {
             let Some(same) = known.get_mut(&content).and_then(Vec::pop) else { continue };
             let SameContent { id, batch: known_batch, row_id: known_row_id, kind, written, .. } = same;
             if known_batch == batch {
@@ -375,6 +426,7 @@ impl Recogniser {
         recognition.wanted.retain(|piece| known_elsewhere.next_if_eq(piece).is_none());
         ids.sort();
         recognition.ids = ids;
+        recognition.near = self.near(&recognition)?;
         Ok(recognition)
     }
 }

@@ -26,17 +26,29 @@ pub(super) struct Record<'r> {
     pub(super) flaw: Option<Flaw>,
     cells: &'r [u8],
     ends: &'r [usize],
+    /// Of each cell whether it was empty and holds a default; nothing where none can.
+    defaults: &'r [bool],
 }
 
 impl<'r> Record<'r> {
     /// Of these cells, one after the other, and where each ends.
     pub(super) fn new(line: u64, cells: &'r [u8], ends: &'r [usize]) -> Self {
-        Self { line, flaw: None, cells, ends }
+        Self { line, flaw: None, cells, ends, defaults: &[] }
+    }
+
+    /// The same, some of whose cells are defaults.
+    pub(super) fn with_defaults(self, defaults: &'r [bool]) -> Self {
+        Self { defaults, ..self }
+    }
+
+    /// Whether a cell holds a default.
+    pub(super) fn is_default(&self, at: usize) -> bool {
+        self.defaults.get(at).is_some_and(|is_default| *is_default)
     }
 
     /// One that cannot be read.
     pub(super) fn flawed(line: u64, flaw: Flaw) -> Self {
-        Self { line, flaw: Some(flaw), cells: &[], ends: &[] }
+        Self { line, flaw: Some(flaw), cells: &[], ends: &[], defaults: &[] }
     }
 
     /// The cells as texts, by their place; nothing if the record cannot be read or one is not UTF-8.

@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::Problem;
+use super::checked::Excluded;
+use super::sheet::Sheet;
 
 /// What to find out besides problems.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,9 +39,17 @@ pub struct CheckReport {
     /// Cardholders to be created among them, alone or before their cards.
     pub cardholders: u64,
     /// The sheet that the rows are from, if the file is a spreadsheet.
-    pub sheet: Option<String>,
+    #[serde(skip)]
+    pub sheet: Option<Sheet>,
+    /// The line of the headings, if something stands above them.
+    pub headings_line: Option<u64>,
     /// The boxes in which cards are sent that are sent together, in words.
     pub boxes: Option<String>,
+    /// What is printed for one of the rows with a physical card, in words.
+    pub printed: Option<String>,
+    /// When physical cards that are created now are sent to be printed at the earliest.
+    #[serde(skip)]
+    pub cut_off: Option<jiff::Timestamp>,
     /// How many rows are for people of other rows, in words.
     pub people: Option<String>,
     /// Whether there is a column of amounts.
@@ -60,6 +70,9 @@ pub struct CheckReport {
     pub warning_count: u64,
     /// The first of them.
     pub warnings: Vec<Problem>,
+    /// Rows that are wrong only beside others, in their order.
+    #[serde(skip)]
+    pub excluded: Vec<Excluded>,
     /// SHA-256 over the valid rows without their PINs.
     #[serde(skip)]
     pub digest: Option<[u8; 32]>,
@@ -78,14 +91,17 @@ impl CheckReport {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let text = [
-            self.sheet.as_ref().map(|sheet| format!("sheet {sheet:?}")),
+            self.sheet.as_ref().map(|sheet| format!("sheet {:?}", sheet.name)),
             self.read_as.map(|encoding| format!("read as {encoding}")),
             self.separated_by.map(|delimiter| format!("separated by {delimiter}")),
+            self.headings_line
+                .map(|line| format!("headings on line {line}, and what stands above them left out")),
             (self.blank_columns > 0)
                 .then(|| format!("{} without a heading left out", counted(self.blank_columns, "column"))),
             (self.blank_rows > 0).then(|| format!("{} left out", counted(self.blank_rows, "blank row"))),
         ];
-        let text: Vec<_> = text.into_iter().flatten().collect();
+        let of_sheet = self.sheet.iter().flat_map(|sheet| sheet.notes.iter().cloned());
+        let text: Vec<_> = text.into_iter().flatten().chain(of_sheet).collect();
         if !text.is_empty() {
             notes.push(format!("The file: {}.", text.join(", ")));
         }
@@ -95,7 +111,15 @@ impl CheckReport {
             );
         }
         notes.extend(self.people.clone());
+        notes.extend(self.printed.clone());
         notes.extend(self.boxes.clone());
+        notes.extend(self.cut_off.map(|next| {
+            format!(
+                "Stripe sends physical cards to be printed once a day, next at {}: those that exist by then. A card that is cancelled \
+                 later is billed and shipped all the same.",
+                next.strftime("%Y-%m-%d %H:%M UTC")
+            )
+        }));
         if self.pins_to_choose > 0 {
             notes.push(format!(
                 "{} for a PIN that the cardholder chooses: nothing is made for them before that.",

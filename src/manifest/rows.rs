@@ -8,7 +8,9 @@ use crate::operation::{
 };
 
 use super::blocks::{Flaw, RECORD_BYTES_MAX};
-use super::header::{Holds, Part};
+use super::columns::compared;
+use super::header::{Column, Holds, Part};
+use super::headings::column_called;
 use super::likeness::Likeness;
 use super::plan::Good;
 use super::records::{Record, Records, trimmed};
@@ -105,15 +107,30 @@ impl Manifest {
         if let (Ok(row), Some(text)) = (&mut row, record.texts()) {
             row.likeness = self.likes.of_row(text);
         }
+        if self.names_persons() && self.misshapen(record).is_none() {
+            let person = self.person_of(record);
+            match &mut row {
+                Ok(row) => row.person = person,
+                Err(row) => row.person = person,
+            }
+        }
         let (warnings, problems, row_id) = match &mut row {
             Ok(row) => (&mut row.warnings, &mut Vec::new(), &row.row_id),
             Err(row) => (&mut row.warnings, &mut row.problems, &row.row_id),
         };
         warnings.iter_mut().chain(problems).for_each(|problem| {
             problem.row_id.clone_from(row_id);
-            self.call_column(problem);
+            self.call_column(problem, record);
         });
         row
+    }
+
+    /// Whose a record is, by the columns that were named for that; no PIN, wherever it stands.
+    fn person_of(&self, record: &Record<'_>) -> Option<String> {
+        let text = |at: &usize| std::str::from_utf8(record.iter().nth(*at)?).ok().map(trimmed);
+        let is_name = |text: &&str| !text.is_empty() && !may_be_a_pin(text);
+        let names: Vec<&str> = self.person.iter().filter_map(text).filter(is_name).collect();
+        (!names.is_empty()).then(|| names.join(" "))
     }
 
     /// A row with what it should be looked at for: problems make it none.
@@ -137,7 +154,7 @@ impl Manifest {
             findings.partition(|finding| finding.severity == Severity::Problem);
         match row {
             Ok(row) if problems.is_empty() => Ok(Row { warnings, ..row }),
-            Ok(row) => Err(InvalidRow { number, line, row_id: row.row_id, problems, warnings }),
+            Ok(row) => Err(InvalidRow { number, line, row_id: row.row_id, person: None, problems, warnings }),
             Err(row) => {
                 // Of one cell the schema's word is enough.
                 problems.retain(|found| row.problems.iter().all(|problem| problem.column != found.column));
@@ -148,12 +165,12 @@ impl Manifest {
     }
 
     /// Calls a problem's column what the file calls it.
-    pub(super) fn call_column(&self, problem: &mut Problem) {
+    fn call_column(&self, problem: &mut Problem, record: &Record<'_>) {
         let Some(at) = self.columns.iter().position(|column| column.name == problem.column) else { return };
         if let Some(heading) = &self.columns[at].heading {
             problem.column.clone_from(heading);
         }
-        if self.filling.as_ref().is_some_and(|filling| at >= filling.own) {
+        if record.is_default(at) {
             problem.reason += "; it is a default of the columns file";
         }
     }
@@ -189,8 +206,9 @@ impl Manifest {
     fn row_by_rules(&self, record: &Record<'_>, number: u64) -> Result<Row, InvalidRow> {
         let line = record.line;
         let problem = |column: &str, code, reason: String| Problem::new(line, number, column, code, reason);
-        let invalid =
-            |row_id, problems| Err(InvalidRow { number, line, row_id, problems, warnings: Vec::new() });
+        let invalid = |row_id, problems| {
+            Err(InvalidRow { number, line, row_id, person: None, problems, warnings: Vec::new() })
+        };
         if let Some((code, reason)) = self.misshapen(record) {
             return invalid(None, vec![problem("", code, reason)]);
         }
@@ -232,6 +250,10 @@ impl Manifest {
         }
         match self.requests(given) {
             Ok(requests) if problems.is_empty() => Ok(Row::new((line, number), row_id, requests)),
+            _ if self.names_columns(record, number) => {
+                let reason = "the row says what the columns are called, and is no card; delete it: a table has one row of headings";
+                invalid(None, vec![problem("", "second_header", reason.into())])
+            }
             Ok(_) => invalid(row_id, problems),
             Err(fields) => {
                 let unread: Vec<String> = problems.iter().map(|problem| problem.column.clone()).collect();
@@ -248,6 +270,19 @@ impl Manifest {
                 invalid(row_id, problems)
             }
         }
+    }
+
+    /// Whether a row that is wrong says what its columns are called: a second row of headings, or the first once more.
+    fn names_columns(&self, record: &Record<'_>, number: u64) -> bool {
+        let names = |(column, cell): &(&Column, &[u8])| {
+            let Some(text) = std::str::from_utf8(cell).ok().map(trimmed).filter(|text| !text.is_empty())
+            else {
+                return false;
+            };
+            let own = column.heading.as_deref().unwrap_or(&column.name);
+            compared(text) == compared(own) || (number == 1 && column_called(text).is_some())
+        };
+        self.columns.iter().zip(record.iter()).filter(names).count() > 1
     }
 
     /// What a row asks for, the first request and the last, or all that is wrong with it, by columns.
@@ -399,5 +434,5 @@ pub(super) fn row_id_is_good(name: &str) -> bool {
 pub(super) fn unreadable(line: u64, number: u64, error: &io::Error) -> InvalidRow {
     let reason = format!("the file cannot be read on from here: {error}");
     let problem = Problem::new(line, number, "", UNREADABLE, reason);
-    InvalidRow { number, line, row_id: None, problems: vec![problem], warnings: Vec::new() }
+    InvalidRow { number, line, row_id: None, person: None, problems: vec![problem], warnings: Vec::new() }
 }

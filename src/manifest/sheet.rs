@@ -4,13 +4,21 @@
 //! line that it has in the sheet. A file that unpacks to more than can be held is refused before it is. Never: a macro run, a
 //! formula calculated, a link followed.
 
-use std::io::{self, Cursor, Read, Write};
+use std::collections::HashMap;
+use std::io::{Cursor, Write};
 
 use calamine::{
-    CellErrorType, Data, DataRef, ExcelDateTime, Ods, OdsError, Reader, SheetType, SheetVisible, Style, Xls,
-    XlsError, Xlsx, XlsxError,
+    CellErrorType, Data, DataRef, Dimensions, ExcelDateTime, Ods, OdsError, Reader, SheetType, SheetVisible,
+    Style, Xls, XlsError, Xlsx, XlsxError,
 };
-use memchr::memmem;
+
+use archive::{Archive, Kind};
+use table::Table;
+
+mod archive;
+mod ods;
+mod table;
+mod xls;
 
 /// Beginning of an archive, as XLSX and ODS are.
 const ARCHIVE: &[u8] = b"PK\x03\x04";
@@ -20,17 +28,12 @@ const CONTAINER: &[u8] = &[0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1];
 pub const DELIMITER: u8 = b',';
 /// So much of a beginning tells a spreadsheet.
 pub const START_BYTES: usize = 8;
-/// Most that the sheets of a file may unpack to; they are read as a stream.
-const SHEETS_BYTES_MAX: u64 = 2 << 30;
-/// Most that all the rest may: the texts of all cells are held.
-const REST_BYTES_MAX: u64 = 256 << 20;
-/// Most cells of an ODS file, repeated ones counted as often as they are: all of them are held.
-const CELLS_MAX: u64 = 10_000_000;
 /// Beyond this a number has digits that a spreadsheet does not keep.
 const EXACT_BELOW: f64 = 1e15;
 
-const TOO_LARGE: &str = "the spreadsheet unpacks to more than can be held; save the sheet as CSV (in Excel: Save as, CSV \
-                         UTF-8), which may be of any size";
+/// Rows that a sheet can have: of an XLS, and of all others.
+const ROWS_MAX: [u32; 2] = [65_536, 1_048_576];
+
 const PASSWORD: &str = "the spreadsheet has a password; open it, take the password off and save it (in Excel: File, Info, \
                         Protect Workbook)";
 
@@ -40,11 +43,35 @@ pub fn is_spreadsheet(start: &[u8]) -> bool {
     start.starts_with(ARCHIVE) || start.starts_with(CONTAINER)
 }
 
-/// Writes the sheet of that name, or the first that is shown, as CSV with commas; answers the sheet's name.
+/// A sheet that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sheet {
+    /// Its name.
+    pub name: String,
+    /// What is in the file and not in the rows that were read, in words.
+    pub notes: Vec<String>,
+}
+
+/// A cell's row and column, from 0.
+type Place = (u32, u32);
+
+/// What is known of a sheet's cells beside their values.
+#[derive(Debug, Default)]
+struct Looks {
+    /// Of numbers that are shown with zeros before them: how many digits.
+    digits: HashMap<Place, usize>,
+    /// Of numbers that are shown as words what they show: `TRUE` is a number to some programs.
+    words: HashMap<Place, String>,
+    /// Cells that are merged, by the first and the last of them.
+    merged: Vec<(Place, Place)>,
+    has_macros: bool,
+}
+
+/// Writes the sheet of that name, or the first that is shown, as CSV with commas.
 ///
 /// # Errors
 /// A sentence that says what the file is and what to do, or why it could not be written.
-pub fn write_csv(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<String, String> {
+pub fn write_csv(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<Sheet, String> {
     if bytes.starts_with(CONTAINER) {
         return of_container(bytes, sheet, out);
     }
@@ -56,7 +83,9 @@ pub fn write_csv(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<S
                 OdsError::Password => PASSWORD.to_owned(),
                 error => damaged(&error),
             })?;
-            of_range(&mut ods, sheet, out)
+            let name = chosen(&ods, sheet)?;
+            let looks = Looks { has_macros: archive.has_macros, ..ods::looks(bytes, &name)? };
+            of_range(&mut ods, name, looks, out)
         }
     }
 }
@@ -86,9 +115,15 @@ fn chosen<'b, R: Reader<Cursor<&'b [u8]>>>(workbook: &R, wanted: Option<&str>) -
     })
 }
 
-fn of_container(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<String, String> {
+fn of_container(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<Sheet, String> {
     match open::<Xls<_>>(bytes) {
-        Ok(mut xls) => of_range(&mut xls, sheet, out),
+        Ok(mut xls) => {
+            let name = chosen(&xls, sheet)?;
+            let merged = xls.merge_cells_by_sheet_name(&name).map_err(|error| damaged(&error))?;
+            let merged = merged.iter().map(ends).collect();
+            let looks = Looks { merged, ..xls::looks(bytes, &name) };
+            of_range(&mut xls, name, looks, out)
+        }
         Err(XlsError::Password) => Err(PASSWORD.to_owned()),
         Err(error) => match open::<Xlsx<_>>(bytes) {
             Err(XlsxError::Password) => Err(PASSWORD.to_owned()),
@@ -98,12 +133,12 @@ fn of_container(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<St
 }
 
 /// A file that is held as a whole anyway.
-fn of_range<'b, R>(workbook: &mut R, sheet: Option<&str>, out: impl Write) -> Result<String, String>
+fn of_range<'b, R>(workbook: &mut R, name: String, looks: Looks, out: impl Write) -> Result<Sheet, String>
 where
     R: Reader<Cursor<&'b [u8]>>,
     R::Error: std::fmt::Display,
 {
-    let name = chosen(workbook, sheet)?;
+    none_over_rows(&looks.merged)?;
     let range = workbook.worksheet_range(&name).map_err(|error| damaged(&error))?;
     let (first_row, first_column) = range.start().unwrap_or_default();
     let mut table = Table::new(out);
@@ -111,9 +146,12 @@ where
         for (column, cell) in (first_column..).zip(cells) {
             let text = match cell {
                 Data::Empty => continue,
+                Data::Int(_) | Data::Float(_) if looks.words.contains_key(&(row, column)) => {
+                    looks.words[&(row, column)].clone()
+                }
                 Data::String(text) | Data::DateTimeIso(text) | Data::DurationIso(text) => text.clone(),
-                Data::Int(number) => number.to_string(),
-                Data::Float(number) => shown(*number, None),
+                Data::Int(number) => whole(*number, looks.digits.get(&(row, column)).copied()),
+                Data::Float(number) => shown(*number, looks.digits.get(&(row, column)).copied()),
                 Data::Bool(is) => is.to_string(),
                 Data::DateTime(time) => day(time),
                 Data::Error(error) => word(error),
@@ -121,11 +159,11 @@ where
             table.add((row, column), text).map_err(|error| error.to_string())?;
         }
     }
-    table.finish().map_err(|error| error.to_string())?;
-    Ok(name)
+    let rows = table.finish().map_err(|error| error.to_string())?;
+    Ok(Sheet { name, notes: looks.notes(rows) })
 }
 
-fn of_xlsx(bytes: &[u8], sheet: Option<&str>, archive: &Archive, out: impl Write) -> Result<String, String> {
+fn of_xlsx(bytes: &[u8], sheet: Option<&str>, archive: &Archive, out: impl Write) -> Result<Sheet, String> {
     let mut xlsx: Xlsx<_> = open(bytes).map_err(|error| match error {
         XlsxError::Password => PASSWORD.to_owned(),
         error => damaged(&error),
@@ -134,17 +172,11 @@ fn of_xlsx(bytes: &[u8], sheet: Option<&str>, archive: &Archive, out: impl Write
     if archive.has_formulas {
         every_formula_has_its_value(&mut xlsx, &name)?;
     }
+    let mut looks = Looks { has_macros: archive.has_macros, ..Looks::default() };
     if archive.has_merged {
         let merged = xlsx.merge_cells_by_sheet_name(&name).map_err(|error| damaged(&error))?;
-        // In one row it is a title; over several, only the first of them has what the others seem to have.
-        if let Some(over) = merged.iter().find(|cells| cells.end.0 > cells.start.0 && cells.start.0 > 0) {
-            return Err(format!(
-                "the cells {}:{} are merged, so that only the first of these rows has what is in them; unmerge them, and \
-                 fill them in for each row",
-                place(over.start),
-                place(over.end)
-            ));
-        }
+        looks.merged = merged.iter().map(ends).collect();
+        none_over_rows(&looks.merged)?;
     }
     let mut cells = xlsx.worksheet_cells_reader(&name).map_err(|error| damaged(&error))?;
     // The reader lends its styles only while nothing is read.
@@ -155,7 +187,7 @@ fn of_xlsx(bytes: &[u8], sheet: Option<&str>, archive: &Archive, out: impl Write
             DataRef::Empty => continue,
             DataRef::SharedString(text) => (*text).to_owned(),
             DataRef::String(text) | DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.clone(),
-            DataRef::Int(number) => number.to_string(),
+            DataRef::Int(number) => whole(*number, formats.get(style).copied().flatten()),
             DataRef::Float(number) => shown(*number, formats.get(style).copied().flatten()),
             DataRef::Bool(is) => is.to_string(),
             DataRef::DateTime(time) => day(time),
@@ -163,8 +195,8 @@ fn of_xlsx(bytes: &[u8], sheet: Option<&str>, archive: &Archive, out: impl Write
         };
         table.add(cell.get_position(), text).map_err(|error| error.to_string())?;
     }
-    table.finish().map_err(|error| error.to_string())?;
-    Ok(name)
+    let rows = table.finish().map_err(|error| error.to_string())?;
+    Ok(Sheet { name, notes: looks.notes(rows) })
 }
 
 /// A formula that no program has calculated has no value, and its cell would be taken for an empty one.
@@ -172,20 +204,70 @@ fn every_formula_has_its_value(xlsx: &mut Xlsx<Cursor<&[u8]>>, name: &str) -> Re
     let mut cells = xlsx.worksheet_cells_reader(name).map_err(|error| damaged(&error))?;
     while let Some(cell) = cells.next_cell_with_formula_metadata().map_err(|error| damaged(&error))? {
         if cell.formula.is_some() && cell.value == DataRef::Empty {
-            return Err(format!(
-                "cell {} holds a formula that was never calculated; open the file in a spreadsheet program and save it \
-                 there",
-                place(cell.pos)
-            ));
+            return Err(never_calculated(cell.pos));
         }
     }
     Ok(())
 }
 
+fn ends(cells: &Dimensions) -> (Place, Place) {
+    (cells.start, cells.end)
+}
+
+/// In one row merged cells are a title; over several, only the first of them has what the others seem to have.
+fn none_over_rows(merged: &[(Place, Place)]) -> Result<(), String> {
+    match merged.iter().find(|(start, end)| end.0 > start.0 && start.0 > 0) {
+        None => Ok(()),
+        Some((start, end)) => Err(format!(
+            "the cells {}:{} are merged, so that only the first of these rows has what is in them; unmerge them, and \
+             fill them in for each row",
+            place(*start),
+            place(*end)
+        )),
+    }
+}
+
+fn never_calculated(cell: Place) -> String {
+    format!(
+        "cell {} holds a formula that was never calculated; open the file in a spreadsheet program and save it there",
+        place(cell)
+    )
+}
+
+impl Looks {
+    /// What a person should be told, of a sheet with so many rows.
+    fn notes(&self, rows: u32) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.has_macros {
+            notes.push("its macros were not run".to_owned());
+        }
+        // The first row may be a title.
+        if let Some((start, end)) = self.merged.iter().find(|(start, _)| start.0 > 0) {
+            let (start, end) = (place(*start), place(*end));
+            notes.push(format!("merged cells {start}:{end}, of which {start} alone has what is in them"));
+        }
+        if ROWS_MAX.contains(&rows) {
+            notes.push(format!(
+                "row {rows} is the last that a sheet can have, so rows of a longer table would be missing from it"
+            ));
+        }
+        notes
+    }
+}
+
 /// How many digits a format fills up with zeros: `00000` shows 2138 as 02138.
 fn leading_zeros(style: &Style) -> Option<usize> {
-    let code = style.number_format.as_ref()?.format_code.as_str();
+    zeros_of(&style.number_format.as_ref()?.format_code)
+}
+
+fn zeros_of(code: &str) -> Option<usize> {
     (code.len() > 1 && code.bytes().all(|letter| letter == b'0')).then_some(code.len())
+}
+
+/// A whole number as its cell shows it.
+fn whole(number: i64, digits: Option<usize>) -> String {
+    let digits = digits.unwrap_or(0);
+    format!("{number:0digits$}")
 }
 
 /// A number as its cell shows it.
@@ -218,7 +300,7 @@ fn word(error: &CellErrorType) -> String {
 }
 
 /// A cell's place as spreadsheets call it: `B3`.
-fn place((row, column): (u32, u32)) -> String {
+fn place((row, column): Place) -> String {
     let (mut letters, mut left) = (Vec::new(), column + 1);
     while left > 0 {
         let letter = u8::try_from((left - 1) % 26).unwrap_or(0);
@@ -226,169 +308,4 @@ fn place((row, column): (u32, u32)) -> String {
         left = (left - 1) / 26;
     }
     format!("{}{}", letters.into_iter().collect::<String>(), row + 1)
-}
-
-/// Rows of cells, written as they are whole.
-struct Table<W: Write> {
-    out: csv::Writer<W>,
-    /// The row whose cells are being added.
-    row: u32,
-    cells: Vec<String>,
-    /// How many cells the first row has that has any: no row is written with fewer.
-    width: usize,
-}
-
-impl<W: Write> Table<W> {
-    fn new(out: W) -> Self {
-        let out = csv::WriterBuilder::new().delimiter(DELIMITER).flexible(true).from_writer(out);
-        Self { out, row: 0, cells: Vec::new(), width: 0 }
-    }
-
-    fn add(&mut self, (row, column): (u32, u32), text: String) -> io::Result<()> {
-        if row < self.row {
-            return Err(io::Error::other("the sheet's rows are in no order; save it again"));
-        }
-        while self.row < row {
-            self.end_row()?;
-        }
-        let column = column as usize;
-        if column >= self.cells.len() {
-            self.cells.resize(column + 1, String::new());
-        }
-        // A line's end inside a cell is the writer's way of wrapping it. Without it each row is one line.
-        self.cells[column] = if text.contains(['\r', '\n']) {
-            text.replace("\r\n", " ").replace(['\r', '\n'], " ")
-        } else {
-            text
-        };
-        Ok(())
-    }
-
-    fn end_row(&mut self) -> io::Result<()> {
-        if self.width == 0 && self.cells.iter().any(|cell| !cell.is_empty()) {
-            self.width = self.cells.len();
-        }
-        // A record of no cell is none.
-        self.cells.resize(self.cells.len().max(self.width).max(1), String::new());
-        self.out.write_record(&self.cells)?;
-        self.cells.clear();
-        self.row += 1;
-        Ok(())
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        if !self.cells.is_empty() {
-            self.end_row()?;
-        }
-        self.out.flush()
-    }
-}
-
-/// What is known of an archive before anything of it is held.
-struct Archive {
-    kind: Kind,
-    /// Whether any of its sheets has a formula.
-    has_formulas: bool,
-    /// Whether any of its sheets has merged cells.
-    has_merged: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Xlsx,
-    Ods,
-}
-
-impl Archive {
-    /// Unpacks all of it once, and holds none of it but what its cells are counted in: what an archive says of its own size
-    /// need not be true.
-    fn inspect(bytes: &[u8]) -> Result<Self, String> {
-        let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
-        let has = |name: &str| archive.index_for_name(name).is_some();
-        let kind = match (has("xl/workbook.xml"), has("xl/workbook.bin"), has("content.xml")) {
-            (true, ..) => Kind::Xlsx,
-            (_, true, _) => return Err("an .xlsb workbook is not read; save it as .xlsx".to_owned()),
-            (.., true) => Kind::Ods,
-            _ => return Err("the file is an archive and no spreadsheet; unpack it first".to_owned()),
-        };
-        let (mut sheets_left, mut rest_left) = (SHEETS_BYTES_MAX, REST_BYTES_MAX);
-        let (mut has_formulas, mut has_merged) = (false, false);
-        for index in 0..archive.len() {
-            let mut part = archive.by_index(index).map_err(|error| match error {
-                zip::result::ZipError::UnsupportedArchive(reason) if reason.contains("assword") => {
-                    PASSWORD.to_owned()
-                }
-                error => damaged(&error),
-            })?;
-            let name = part.name().map_err(|error| damaged(&error))?.into_owned();
-            if kind == Kind::Ods && name == "content.xml" {
-                let mut content = Vec::new();
-                let read = part.by_ref().take(rest_left + 1).read_to_end(&mut content);
-                if read.map_err(|error| damaged(&error))? as u64 > rest_left || cells_of(&content) > CELLS_MAX
-                {
-                    return Err(TOO_LARGE.to_owned());
-                }
-                rest_left -= content.len() as u64;
-                continue;
-            }
-            let is_sheet = name.starts_with("xl/worksheets/");
-            let left = if is_sheet { &mut sheets_left } else { &mut rest_left };
-            let mut chunk = vec![0; 64 << 10];
-            // A tag may be cut in two.
-            let mut kept = 0;
-            loop {
-                let read = part.read(&mut chunk[kept..]).map_err(|error| damaged(&error))?;
-                if read == 0 {
-                    break;
-                }
-                *left = left.checked_sub(read as u64).ok_or(TOO_LARGE)?;
-                let filled = kept + read;
-                if is_sheet {
-                    let has = |tag: &[u8]| memmem::find(&chunk[..filled], tag).is_some();
-                    has_formulas |= has(b"<f>") || has(b"<f ");
-                    has_merged |= has(b"<mergeCell ");
-                }
-                kept = filled.min(b"<mergeCell".len());
-                chunk.copy_within(filled - kept..filled, 0);
-            }
-        }
-        Ok(Self { kind, has_formulas, has_merged })
-    }
-}
-
-/// How many cells an ODS file's largest table has at most, up to its last row and column with something in it.
-fn cells_of(content: &[u8]) -> u64 {
-    let repeated = |tag: &[u8], attribute: &[u8]| {
-        let tag = &tag[..memchr::memchr(b'>', tag).unwrap_or(tag.len())];
-        let value = memmem::find(tag, attribute).map(|at| &tag[at + attribute.len()..]);
-        let digits =
-            value.map(|value| value.iter().take_while(|byte| byte.is_ascii_digit()).copied().collect());
-        let digits: Vec<u8> = digits.unwrap_or_default();
-        std::str::from_utf8(&digits).ok().and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(1)
-    };
-    let (mut most, mut rows, mut filled_rows, mut width) = (0, 0_u64, 0, 0_u64);
-    let row_starts: Vec<usize> = memmem::find_iter(content, b"<table:table-row").collect();
-    for (at, start) in row_starts.iter().enumerate() {
-        let row = &content[*start..row_starts.get(at + 1).copied().unwrap_or(content.len())];
-        rows = rows.saturating_add(repeated(row, b"table:number-rows-repeated=\""));
-        let (mut columns, mut filled) = (0_u64, 0);
-        for cell in memmem::find_iter(row, b"table-cell")
-            .filter(|at| row[..*at].ends_with(b"<table:") || row[..*at].ends_with(b"<table:covered-"))
-        {
-            columns = columns.saturating_add(repeated(&row[cell..], b"table:number-columns-repeated=\""));
-            let rest = &row[cell..];
-            let tag = &rest[..memchr::memchr(b'>', rest).unwrap_or(rest.len())];
-            if memmem::find(tag, b"office:").is_some() || !tag.ends_with(b"/") {
-                filled = columns;
-            }
-        }
-        if filled > 0 {
-            (filled_rows, width) = (rows, width.max(filled));
-        }
-        if memmem::find(row, b"</table:table>").is_some() {
-            most = filled_rows.saturating_mul(width).max(most);
-            (rows, filled_rows, width) = (0, 0, 0);
-        }
-    }
-    filled_rows.saturating_mul(width).max(most)
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{ManifestError, Reading, open, sheet, start_of};
+use super::sheet::{self, Sheet};
+use super::{ManifestError, Reading, open, start_of};
 
 /// Bytes of a piece: what is verified, and handed out, at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -41,7 +42,7 @@ struct Seen {
     path: PathBuf,
     bytes: Bytes,
     /// The sheet of which these are the text, if the file is a spreadsheet.
-    sheet: Option<String>,
+    sheet: Option<Sheet>,
 }
 
 enum Bytes {
@@ -102,8 +103,8 @@ impl Snapshot {
 
     /// The sheet of which it is the text, if the file is a spreadsheet.
     #[must_use]
-    pub fn sheet(&self) -> Option<&str> {
-        self.0.sheet.as_deref()
+    pub fn sheet(&self) -> Option<&Sheet> {
+        self.0.sheet.as_ref()
     }
 
     /// What it is a snapshot of.

@@ -38,7 +38,7 @@ impl Manifest {
     ) -> Result<(Self, Records<Text<R>>), ManifestError> {
         let read_as = ReadAs::default();
         let (mut records, delimiter) = records_of(name, source, reading, read_as.clone())?;
-        let header = header::read(&mut records, name, reading.columns.as_deref())?;
+        let header = header::read(&mut records, name, reading)?;
         records.change(reading.edits.clone(), header.filling.clone());
         Ok((Self::of_header(name, header, reading, read_as, delimiter)?, records))
     }

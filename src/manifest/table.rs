@@ -11,7 +11,7 @@ use super::proposal::{self, GUESS};
 use super::records::{Record, trimmed};
 use super::stream::records_of;
 use super::text::ReadAs;
-use super::{ManifestError, Reading, header};
+use super::{ManifestError, Reading, titles};
 use crate::operation::PIN;
 use crate::operation::params::speaks_of_pin;
 
@@ -66,7 +66,7 @@ impl Table {
     ) -> Result<Self, ManifestError> {
         let name = Path::new("upload");
         let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
-        let (names, _) = header::headings(&mut records, name)?;
+        let names = titles::find(&mut records, name, reading.columns.as_deref())?.cells;
         let headings = headings(&names, reading);
         // What is written, with what was mended in it, and not what defaults and words make of it.
         records.change(reading.edits.clone(), None);
@@ -110,7 +110,7 @@ pub fn write_refused(
     let name = Path::new("upload");
     let shape = |reason: String| ManifestError::Shape { path: name.into(), reason };
     let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
-    let (names, _) = header::headings(&mut records, name)?;
+    let names = titles::find(&mut records, name, reading.columns.as_deref())?.cells;
     let headings = headings(&names, reading);
     let is_name = |heading: &Heading| {
         let proposal = heading.proposal.as_deref().filter(|_| !heading.is_guess);

@@ -325,23 +325,51 @@ fn declared_delimiter(start: &[u8]) -> (Option<u8>, std::ops::Range<usize>) {
 }
 
 /// What separates the cells of the first line that is not blank: what stands in it most often, outside quotes.
+///
+/// A line with one comma may be a title. Then it is what stands more than once in one of the next lines, if the comma does not
+/// stand there.
 fn delimiter_of(start: &[u8]) -> u8 {
-    let mut counts = [0_usize; DELIMITERS.len()];
-    let (mut quoted, mut blank) = (false, true);
-    for byte in start {
-        match byte {
-            b'"' => quoted = !quoted,
-            _ if quoted => {}
-            b'\r' | b'\n' if blank => {}
-            b'\r' | b'\n' => break,
-            byte => {
-                blank = false;
-                if let Some(at) = DELIMITERS.iter().position(|delimiter| delimiter == byte) {
-                    counts[at] += 1;
+    /// As many lines as may stand above the headings, and these.
+    const LINES_MAX: usize = 6;
+    let mut lines = Lines(start).take(LINES_MAX);
+    let most = |counts: &Counts| (0..DELIMITERS.len()).rev().max_by_key(|at| counts[*at]).unwrap_or(0);
+    let Some(first) = lines.next() else { return DELIMITERS[0] };
+    let of_first = most(&first);
+    let is_title = |counts: &Counts| first[of_first] == 0 || counts[of_first] == 0;
+    let after = match first[of_first] {
+        0 | 1 => lines.find(|counts| counts[most(counts)] > 1).filter(is_title),
+        _ => None,
+    };
+    let separates = after.map_or(of_first, |counts| most(&counts));
+    DELIMITERS[separates]
+}
+
+/// How often each delimiter stands in a line.
+type Counts = [usize; DELIMITERS.len()];
+
+/// Delimiters outside quotes, line by line; lines in which nothing stands are left out.
+struct Lines<'t>(&'t [u8]);
+
+impl Iterator for Lines<'_> {
+    type Item = Counts;
+
+    fn next(&mut self) -> Option<Counts> {
+        let (mut counts, mut quoted, mut blank) = (Counts::default(), false, true);
+        while let Some((byte, rest)) = self.0.split_first() {
+            self.0 = rest;
+            match byte {
+                b'"' => quoted = !quoted,
+                _ if quoted => {}
+                b'\r' | b'\n' if blank => {}
+                b'\r' | b'\n' => return Some(counts),
+                byte => {
+                    blank = false;
+                    if let Some(at) = DELIMITERS.iter().position(|delimiter| delimiter == byte) {
+                        counts[at] += 1;
+                    }
                 }
             }
         }
+        (!blank).then_some(counts)
     }
-    let most = (0..DELIMITERS.len()).rev().max_by_key(|at| counts[*at]).unwrap_or(0);
-    DELIMITERS[most]
 }

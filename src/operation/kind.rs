@@ -273,10 +273,13 @@ pub(crate) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> 
     const ALIKE_MIN: f64 = 0.82;
     /// More of a text than this is no misspelt name, and the comparison's cost grows with its square.
     const GIVEN_BYTES_MAX: usize = 200;
-    if given.len() > GIVEN_BYTES_MAX {
+    /// A single letter is like any name that begins with it.
+    const GIVEN_LETTERS_MIN: usize = 2;
+    let given = given.trim();
+    if given.len() > GIVEN_BYTES_MAX || given.chars().count() < GIVEN_LETTERS_MIN {
         return None;
     }
-    let given = given.trim().to_lowercase();
+    let given = given.to_lowercase();
     names
         .map(|name| (strsim::jaro_winkler(&given, name), name))
         .filter(|(alike, _)| *alike >= ALIKE_MIN)

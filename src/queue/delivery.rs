@@ -29,6 +29,8 @@ const GIVEN_UP_HEADER: &str = "embosser-given-up";
 pub(crate) const ROW_HEADER: &str = "embosser-row";
 /// That row's own id.
 pub(crate) const ROW_ID_HEADER: &str = "embosser-row-id";
+/// How many rows of that manifest are published.
+pub(crate) const ROWS_HEADER: &str = "embosser-rows";
 
 /// A trace's context has 55 bytes in its version 00; a longer header is none.
 const PARENT_BYTES_MAX: usize = 64;
@@ -115,6 +117,7 @@ impl Delivery {
             published: self.published(now),
             row: self.number(ROW_HEADER).and_then(|row| u64::try_from(row).ok()),
             row_id: self.text(ROW_ID_HEADER),
+            rows: self.number(ROWS_HEADER).and_then(|rows| u64::try_from(rows).ok()),
         }
     }
 
@@ -200,8 +203,10 @@ impl Delivery {
         if self.stamped(now).is_none() || published != self.stamped(now) {
             put(SEEN_HEADER, published.map_or(0, Time::unix_ms));
         }
-        if let Some(row) = self.number(ROW_HEADER) {
-            put(ROW_HEADER, row);
+        for name in [ROW_HEADER, ROWS_HEADER] {
+            if let Some(number) = self.number(name) {
+                put(name, number);
+            }
         }
         let given_up = given_up.or_else(|| self.given_up()).map(|given_up| given_up.word().to_owned());
         for (name, value) in [

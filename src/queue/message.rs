@@ -20,6 +20,8 @@ pub struct Envelope {
     pub row: Option<u64>,
     /// That row's own id.
     pub row_id: Option<String>,
+    /// How many rows of that manifest are published.
+    pub rows: Option<u64>,
 }
 
 impl Envelope {

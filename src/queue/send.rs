@@ -9,7 +9,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
-use super::delivery::{ROW_HEADER, ROW_ID_HEADER};
+use super::delivery::{ROW_HEADER, ROW_ID_HEADER, ROWS_HEADER};
 use super::publisher::{Message, NotTaken, Publisher};
 use crate::intake::document::{JobDocument, RequestJson};
 use crate::job::{Job, JobId};
@@ -62,6 +62,14 @@ impl Outgoing {
         let mut body = Zeroizing::new(Vec::with_capacity(4096));
         serde_json::to_writer(&mut *body, &document).expect("a job is plain strings and numbers");
         Self { id: job.id, headers, body }
+    }
+
+    /// Says how many rows of its manifest are published, for whoever looks how far they have come.
+    #[must_use]
+    pub fn among(mut self, rows: u64) -> Self {
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        self.headers.insert(ROWS_HEADER.into(), AMQPValue::LongLongInt(rows));
+        self
     }
 
     /// Publishes it, trying again for as long as the broker is away, or the queue is full: `while_full` is called each

@@ -2,16 +2,32 @@
 
 use std::borrow::Cow;
 
-use super::neutral;
+use super::{BYTE_ORDER_MARK, heading, line_into, neutral};
 use crate::ledger::AuditEntry;
 
 /// The columns, in order.
-pub const AUDIT_COLUMNS: [&str; 11] =
+const AUDIT_COLUMNS: [&str; 11] =
     ["id", "time", "who", "role", "action", "batch", "job", "rows", "digest", "detail", "scope"];
 
-/// An entry's cells, none of which a spreadsheet would run.
+/// Those of them that hold numbers.
+const NUMBERS: [&str; 2] = ["id", "rows"];
+
+/// What the log begins with as CSV: the mark that tells Excel how it is written, and the columns' names.
 #[must_use]
-pub fn audit_cells(entry: &AuditEntry) -> [Cow<'_, str>; AUDIT_COLUMNS.len()] {
+pub fn audit_head() -> Vec<u8> {
+    [BYTE_ORDER_MARK.as_bytes(), &heading(&AUDIT_COLUMNS)].concat()
+}
+
+/// An entry as a line of CSV.
+#[must_use]
+pub fn audit_line(entry: &AuditEntry) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    line_into(&mut bytes, (&AUDIT_COLUMNS, &NUMBERS), &audit_cells(entry));
+    bytes
+}
+
+/// An entry's cells, none of which a spreadsheet would run.
+fn audit_cells(entry: &AuditEntry) -> [Cow<'_, str>; AUDIT_COLUMNS.len()] {
     let text = |text: &'_ Option<String>| -> String { text.clone().unwrap_or_default() };
     let cells: [Cow<'_, str>; AUDIT_COLUMNS.len()] = [
         entry.id.to_string().into(),

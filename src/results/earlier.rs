@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use super::{COLUMNS, FORMER_COLUMNS, as_it_was, is_live, record};
+use super::{BYTE_ORDER_MARK, COLUMNS, FORMER_COLUMNS, as_it_was, heading, is_live};
 use crate::outcome::PinLink;
 
 /// One row of it.
@@ -39,15 +39,17 @@ pub fn read_back(path: &Path) -> io::Result<Option<Earlier>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    let header = record(&COLUMNS)?;
+    let header = heading(&COLUMNS);
     let mut start = Vec::new();
-    file.by_ref().take(header.len() as u64).read_to_end(&mut start)?;
+    file.by_ref().take((BYTE_ORDER_MARK.len() + header.len()) as u64).read_to_end(&mut start)?;
     if start.is_empty() {
         return Ok(None);
     }
-    let mut is_ours = start == header;
+    // Files of earlier versions have no mark, and programs that saved one again may have left it out.
+    let start = start.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(&start);
+    let mut is_ours = start.starts_with(&header);
     for columns in FORMER_COLUMNS {
-        is_ours |= start.starts_with(&record(&COLUMNS[..columns])?);
+        is_ours |= start.starts_with(&heading(&COLUMNS[..columns]));
     }
     if !is_ours {
         return Err(io::Error::other(

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{COLUMNS, Line, earlier, record, record_into};
+use super::{COLUMNS, Line, NUMBERS, earlier, head, line_into};
 use crate::outcome::{Outcome, PinLink};
 
 /// How stale the file on disk may be while a run goes on.
@@ -76,7 +76,7 @@ impl Results {
             Place::Beside(_) => earlier::links_of(path)?,
             Place::Straight => HashMap::new(),
         };
-        let header = record(&COLUMNS)?;
+        let header = head();
         let mut file = BufWriter::new(file);
         file.write_all(&header)?;
         let offset = header.len() as u64;
@@ -103,14 +103,15 @@ impl Results {
         self.bytes.clear();
         let mut cells = line.cells();
         if line.ended.outcome == Outcome::AwaitingPin(None)
-            && let (Some(link), Some(cell)) = (self.links.get(line.job_id), cells.last_mut())
+            && let Some(link) = self.links.get(line.job_id)
+            && let Some(at) = COLUMNS.iter().position(|column| *column == "pin_link")
         {
-            *cell = link.expose().into();
+            cells[at] = link.expose().into();
         }
         if let Outcome::AwaitingPin(Some(_)) = line.ended.outcome {
             self.linked.push(line.job_id.to_owned());
         }
-        record_into(&mut self.bytes, &cells)?;
+        line_into(&mut self.bytes, (&COLUMNS, &NUMBERS), &cells);
         self.file.write_all(&self.bytes)?;
         self.lines.push((line.row, self.offset, u32::try_from(self.bytes.len()).map_err(io::Error::other)?));
         self.offset += self.bytes.len() as u64;
@@ -154,7 +155,7 @@ impl Results {
         let (ordered_partial, ordered) = Partial::begin(&partial.target)?;
         ordered.set_permissions(self.file.get_ref().metadata()?.permissions())?;
         let mut ordered = BufWriter::new(ordered);
-        ordered.write_all(&record(&COLUMNS)?)?;
+        ordered.write_all(&head())?;
         let mut written = File::open(&partial.path)?;
         written.seek(SeekFrom::Start(0))?;
         let mut reader = BufReader::with_capacity(READ_BYTES, written);
@@ -300,7 +301,7 @@ mod tests {
     }
 
     fn line<'a>(row: u64, ended: &'a Ended, scope: &'a str) -> Line<'a> {
-        Line { row, row_id: None, job_id: "n/1", ended, scope }
+        Line { row, row_id: None, job_id: "n/1", ended, scope, person: Some("Zoë, \"Z\"") }
     }
 
     fn hidden_files(folder: &Path) -> Vec<String> {
@@ -316,7 +317,14 @@ mod tests {
         noted.note = Some("=wanted otherwise".into());
         let refused = ended(Outcome::Refused(Refusal::own("x", "=HYPERLINK(\"http://a\")")));
         let mut results = Results::create(&path, TEST).unwrap();
-        let odd = Line { row: 2, row_id: Some("@b"), job_id: "@n/@b", ended: &refused, scope: TEST };
+        let odd = Line {
+            row: 2,
+            row_id: Some("@b"),
+            job_id: "@n/@b",
+            ended: &refused,
+            scope: TEST,
+            person: Some("=1+1"),
+        };
         results.append(&odd).unwrap();
         results.append(&line(1, &noted, TEST)).unwrap();
         assert!(!path.exists(), "nobody takes half a file for the whole");
@@ -325,8 +333,11 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[1],
-            "1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1,status; metadata[a],"
+            "1,,n/1,issued,ic_1,\"4242\",\"08/2030\",1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1,status; metadata[a],,\
+             \"Zoë, \"\"Z\"\"\""
         );
+        assert!(text.starts_with("\u{feff}row,"), "as Excel knows a file by");
+        assert!(lines[2].ends_with(",'=1+1"), "{}", lines[2]);
         assert!(lines[2].starts_with("2,'@b,'@n/@b,refused,,,,1,x,\"'=HYPERLINK"), "{}", lines[2]);
         let back: Vec<_> = read_back(&path).unwrap().unwrap().map(Result::unwrap).collect();
         assert_eq!((back[1].job_id.as_str(), back[1].outcome.as_str()), ("@n/@b", "refused"));
@@ -367,8 +378,8 @@ mod tests {
             assert!(error.contains("not an embosser results file"), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), foreign);
         }
-        for (columns, scope) in [(11, ""), (13, TEST)] {
-            let line = format!("\n1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,,{scope}");
+        for (columns, scope) in [(11, ""), (13, TEST), (15, TEST), (16, TEST)] {
+            let line = format!("\n1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,,{scope},,,");
             let cells: Vec<_> = line.split(',').take(columns).collect();
             std::fs::write(&path, COLUMNS[..columns].join(",") + &cells.join(",") + "\n").unwrap();
             let back: Vec<_> = read_back(&path).unwrap().unwrap().map(Result::unwrap).collect();

@@ -1,6 +1,7 @@
 //! The results CSV: one line per row of the manifest, of the same form wherever it is written.
 //!
-//! What the ledger already knew is written too, so after a resumed run the file is complete.
+//! What the ledger already knew is written too, so after a resumed run the file is complete. A file begins with a byte order
+//! mark: Excel takes a CSV without one for a text of an older encoding, and spoils every name in it.
 
 mod audit;
 mod earlier;
@@ -8,19 +9,18 @@ mod file;
 mod workbook;
 
 use std::borrow::Cow;
-use std::io;
 
 use crate::ledger::Row;
 use crate::outcome::{Ended, Outcome};
 
-pub use audit::{AUDIT_COLUMNS, audit_cells};
+pub use audit::{audit_head, audit_line};
 pub use earlier::{Earlier, EarlierRow, read_back};
 pub use file::Results;
 pub use workbook::ResultsWorkbook;
 pub(crate) use workbook::headings;
 
 /// The columns, in order. Those of earlier versions ended before: see [`FORMER_COLUMNS`].
-pub const COLUMNS: [&str; 16] = [
+pub const COLUMNS: [&str; 17] = [
     "row",
     "row_id",
     "job_id",
@@ -37,10 +37,15 @@ pub const COLUMNS: [&str; 16] = [
     "cardholder_id",
     "changed",
     "pin_link",
+    "person",
 ];
 
 /// How many of the columns the files of earlier versions have.
-const FORMER_COLUMNS: [usize; 3] = [11, 13, 15];
+const FORMER_COLUMNS: [usize; 4] = [11, 13, 15, 16];
+/// Columns whose cells are numbers.
+const NUMBERS: [&str; 2] = ["row", "attempts"];
+/// What a file begins with.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// One row's line.
 #[derive(Debug)]
@@ -56,6 +61,8 @@ pub struct Line<'a> {
     /// Whose cards: the ledger's scope. Empty where only somebody else knows: `submit` publishes to whatever worker
     /// there is.
     pub scope: &'a str,
+    /// Whose it is, where the manifest says so and is at hand: the ledger does not know it.
+    pub person: Option<&'a str>,
 }
 
 impl<'a> Line<'a> {
@@ -68,6 +75,7 @@ impl<'a> Line<'a> {
             job_id: row.id.as_str(),
             ended,
             scope: row.scope.as_str(),
+            person: None,
         }
     }
 
@@ -75,6 +83,14 @@ impl<'a> Line<'a> {
     #[must_use]
     pub fn cells(&self) -> [Cow<'_, str>; COLUMNS.len()] {
         self.texts().map(neutral)
+    }
+
+    /// The line as CSV.
+    #[must_use]
+    pub fn csv(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        line_into(&mut bytes, (&COLUMNS, &NUMBERS), &self.cells());
+        bytes
     }
 
     /// The line's cells as they are.
@@ -106,6 +122,7 @@ impl<'a> Line<'a> {
             cardholder.unwrap_or("").into(),
             card.map_or("".into(), |card| card.changed.join("; ").into()),
             link.into(),
+            self.person.unwrap_or("").into(),
         ]
     }
 }
@@ -130,22 +147,36 @@ fn as_it_was(cell: &str) -> &str {
     if is_formula(cell) { cell.strip_prefix('\'').unwrap_or(cell) } else { cell }
 }
 
-/// One CSV line.
-///
-/// # Errors
-/// Never in practice: writing to memory.
-pub fn record(cells: &[impl AsRef<str>]) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    record_into(&mut bytes, cells)?;
-    Ok(bytes)
+/// What results begin with as CSV: the mark that tells Excel how they are written, and the columns' names.
+#[must_use]
+pub fn head() -> Vec<u8> {
+    [BYTE_ORDER_MARK.as_bytes(), &heading(&COLUMNS)].concat()
 }
 
-fn record_into(bytes: &mut Vec<u8>, cells: &[impl AsRef<str>]) -> io::Result<()> {
-    /// Longer than most lines; the writer's own buffer is made anew for each.
-    const LINE_BYTES: usize = 256;
-    let mut writer = csv::WriterBuilder::new().buffer_capacity(LINE_BYTES).from_writer(bytes);
-    writer.write_record(cells.iter().map(AsRef::as_ref)).map_err(io::Error::other)?;
-    writer.flush()
+/// The columns' names, as one line.
+fn heading(columns: &[&str]) -> Vec<u8> {
+    (columns.join(",") + "\n").into_bytes()
+}
+
+/// Adds a line's cells, in columns of which some hold numbers.
+///
+/// A text that looks like a number is quoted: nothing else in a CSV tells LibreOffice that `0042` is none ("Quoted field as
+/// text"), and other programs see no difference.
+fn line_into(bytes: &mut Vec<u8>, (columns, numbers): (&[&str], &[&str]), cells: &[Cow<'_, str>]) {
+    for (at, (column, cell)) in columns.iter().zip(cells).enumerate() {
+        if at > 0 {
+            bytes.push(b',');
+        }
+        let like_a_number = cell.starts_with(|first: char| first.is_ascii_digit() || first == '.');
+        if cell.contains([',', '"', '\r', '\n']) || (like_a_number && !numbers.contains(column)) {
+            bytes.push(b'"');
+            bytes.extend_from_slice(cell.replace('"', "\"\"").as_bytes());
+            bytes.push(b'"');
+        } else {
+            bytes.extend_from_slice(cell.as_bytes());
+        }
+    }
+    bytes.push(b'\n');
 }
 
 #[cfg(test)]
@@ -159,5 +190,31 @@ mod tests {
             assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell}");
             assert_eq!(as_it_was(&cell), text);
         }
+    }
+
+    #[test]
+    fn the_csv_crate_reads_each_cell_as_it_was_written() {
+        let texts =
+            ["", "0042", "1E5", "3-4", ".5", "a,b", "a \"b\"", "\"", "two\nlines", "cr\rlf\r\n", "Zoë"];
+        for text in texts {
+            let mut cells = COLUMNS.map(|_| Cow::from(text));
+            cells[0] = "7".into();
+            let mut bytes = head();
+            line_into(&mut bytes, &cells);
+            let mut reader = csv::Reader::from_reader(bytes.as_slice());
+            assert_eq!(reader.headers().unwrap(), &COLUMNS[..]);
+            let read = reader.records().next().unwrap().unwrap();
+            assert!(read.iter().eq(cells.iter()), "{text:?}: {read:?}");
+        }
+        let mut bytes = Vec::new();
+        line_into(
+            &mut bytes,
+            (&COLUMNS, &NUMBERS),
+            &COLUMNS.map(|column| if NUMBERS.contains(&column) { "3" } else { "0012" }.into()),
+        );
+        assert_eq!(
+            String::from_utf8(bytes).unwrap().matches("\"0012\"").count(),
+            COLUMNS.len() - NUMBERS.len()
+        );
     }
 }

@@ -2,13 +2,11 @@
 
 use rust_xlsxwriter::{Format, FormatBorder, Workbook, Worksheet, XlsxError};
 
-use super::{COLUMNS, Line};
+use super::{COLUMNS, Line, NUMBERS};
 use crate::ledger::BatchCounts;
 
-/// Columns whose cells are numbers.
-const NUMBERS: [&str; 2] = ["row", "attempts"];
 /// How wide columns are, in letters; others have the program's own width.
-const WIDTHS: [(&str, f64); 7] = [
+const WIDTHS: [(&str, f64); 8] = [
     ("row_id", 16.0),
     ("job_id", 28.0),
     ("card_id", 30.0),
@@ -16,6 +14,7 @@ const WIDTHS: [(&str, f64); 7] = [
     ("note", 40.0),
     ("cardholder_id", 30.0),
     ("pin_link", 40.0),
+    ("person", 28.0),
 ];
 
 /// Lines, as they are added.

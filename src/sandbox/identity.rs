@@ -27,11 +27,12 @@ fn named_in(key: &str) -> Option<&str> {
     (end > PREFIX.len()).then(|| &name[..end])
 }
 
-/// The account's object, as `GET /v1/account` answers it.
+/// The account's object, as `GET /v1/account` answers it. One whose id speaks of `pending` may not issue cards yet.
 pub(super) fn object(id: &str, created: u64) -> Value {
+    let card_issuing = if id.contains("pending") { "pending" } else { "active" };
     json!({
         "id": id, "object": "account", "business_profile": {"name": "The Sandbox", "url": null},
-        "business_type": "company", "capabilities": {"card_issuing": "active"}, "charges_enabled": true,
+        "business_type": "company", "capabilities": {"card_issuing": card_issuing}, "charges_enabled": true,
         "country": "IE", "created": created, "default_currency": "eur", "details_submitted": true,
         "email": "sandbox@example.com", "metadata": {}, "payouts_enabled": true,
         "settings": {"dashboard": {"display_name": "The Sandbox", "timezone": "Etc/UTC"}}, "type": "standard",

@@ -8,6 +8,7 @@
 mod account;
 mod cardholders;
 mod cards;
+mod designs;
 mod elements;
 mod faults;
 mod forced;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use super::designs::DESIGNS;
 use super::memory::Parameters;
 
 /// Where cards are made.
@@ -29,6 +30,8 @@ impl ApiRequest {
             "/v1/issuing/cards/{card}"
         } else if is_one_of(CARDHOLDERS, &self.path) {
             "/v1/issuing/cardholders/{cardholder}"
+        } else if is_one_of(DESIGNS, &self.path) {
+            "/v1/issuing/personalization_designs/{personalization_design}"
         } else {
             &self.path
         };

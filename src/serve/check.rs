@@ -208,9 +208,10 @@ pub(super) fn check(
         return Err(stopped);
     }
     let (report, unusable) = verdict?;
-    let report = CheckReport { sheet, ..report };
+    let mut report = CheckReport { sheet, ..report };
     let holding = shared.borrow_mut().holding.take();
     let recognition = recogniser.map(Recogniser::finish).transpose()?.unwrap_or_default();
+    add_near(&mut report, &recognition);
     let mut held = holding.map(|holding| holding.finish(reading)).transpose()?;
     let table = match purpose {
         Purpose::Check { table } => held.take().and_then(|held| table_of(held, &report, table)),
@@ -234,9 +235,17 @@ pub(super) fn again(
     let source = held.look();
     let verdict =
         rows(source, &held.reading, Some(batch), Some(&mut recogniser), &shared, &mut share, limits);
-    let (report, unusable) = verdict?;
-    let recognition = Arc::new(recogniser.finish()?);
-    Ok(Checked { report, held: None, file, recognition, unusable, table: None })
+    let (mut report, unusable) = verdict?;
+    let recognition = recogniser.finish()?;
+    add_near(&mut report, &recognition);
+    Ok(Checked { report, held: None, file, recognition: Arc::new(recognition), unusable, table: None })
+}
+
+/// Adds what may be wrong with rows beside those that the batch had before.
+fn add_near(report: &mut CheckReport, recognition: &Recognition) {
+    let near = recognition.near();
+    report.warning_count += near.count;
+    report.warnings.extend(near.problems.iter().cloned());
 }
 
 /// What keeps an upload's rows from being read on, or held.
@@ -307,8 +316,8 @@ fn rows(
 /// A row whose batch and `row_id` make a job id.
 fn with_job_id(row: Row, batch: &Batch) -> Result<Row, InvalidRow> {
     let Err(error) = JobId::of_row(batch, row.row_id.as_deref().unwrap_or("#")) else { return Ok(row) };
-    let Row { number, line, row_id, .. } = row;
+    let Row { number, line, row_id, person, .. } = row;
     let reason = format!("together with the batch's name it makes a job id that {error}");
     let problem = Problem::new(line, number, "row_id", "row_id", reason);
-    Err(InvalidRow { number, line, row_id, problems: vec![problem], warnings: Vec::new() })
+    Err(InvalidRow { number, line, row_id, person, problems: vec![problem], warnings: Vec::new() })
 }

@@ -258,8 +258,7 @@ async fn send_pages(
     outcome: Option<Ends>,
     to: &Pages,
 ) -> Result<(), String> {
-    let text = |error: std::io::Error| error.to_string();
-    to.send(results::record(&results::COLUMNS).map_err(text)?).await?;
+    to.send(results::head().into()).await?;
     let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
     let mut pages = server.parts.views.pages(server.scope(), batch, only);
     while let Some(rows) = pages.next().await.map_err(|error| error.to_string())? {
@@ -267,7 +266,7 @@ async fn send_pages(
         for row in &rows {
             let ended = row.ended();
             let line = Line::of_row(row, &ended);
-            lines.extend(results::record(&line.cells()).map_err(text)?);
+            lines.extend(line.csv());
         }
         to.send(lines).await?;
     }

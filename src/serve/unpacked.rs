@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use super::check::Stopped;
 use super::held::Share;
-use crate::manifest::{Reading, sheet};
+use crate::manifest::Reading;
+use crate::manifest::sheet::{self, Sheet};
 
 /// Bytes of a spreadsheet that are charged at once.
 const CHARGED_AT_ONCE: usize = 1 << 20;
@@ -20,12 +21,12 @@ pub(super) enum Unpacked<R> {
 }
 
 impl<R: Read> Unpacked<R> {
-    /// Looks at the beginning; takes in all of a spreadsheet, whose memory is charged to `share`. Answers the sheet's name, too.
+    /// Looks at the beginning; takes in all of a spreadsheet, whose memory is charged to `share`. Answers the sheet, too.
     pub(super) fn begin(
         mut source: R,
         share: &mut Share,
         reading: &mut Reading,
-    ) -> Result<(Self, Option<String>), Stopped> {
+    ) -> Result<(Self, Option<Sheet>), Stopped> {
         let mut start = Vec::new();
         let read = |error: io::Error| Stopped::NoTable(error.to_string());
         source.by_ref().take(sheet::START_BYTES as u64).read_to_end(&mut start).map_err(read)?;

@@ -136,7 +136,13 @@ impl UploadQuery {
             (None, None) => None,
         };
         let edits = fields.edits.as_deref().map(Edits::parse).transpose().map_err(bad)?.map(Arc::new);
-        Ok(Reading { delimiter: delimiter.transpose()?, sheet: self.sheet.clone(), columns, edits })
+        Ok(Reading {
+            delimiter: delimiter.transpose()?,
+            sheet: self.sheet.clone(),
+            columns,
+            edits,
+            ..Reading::default()
+        })
     }
 
     /// When it is to start.

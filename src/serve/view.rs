@@ -32,7 +32,7 @@ pub(super) enum State {
     Rejected,
     /// It waited for too long for its approval or start: nothing of the upload was issued. Upload the file again.
     Expired,
-    /// Jobs that were sent one by one; it has no end.
+    /// Jobs that were sent one by one, or through a queue: more may be on their way.
     Open,
 }
 
@@ -103,10 +103,13 @@ pub(super) fn eta(rows: u64, rate_per_second: f64, pace_per_second: f64) -> f64 
 
 /// A batch of the ledger's.
 pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
-    let BatchCounts { batch, rows, issued, refused, unresolved, awaiting_pin, noted, latest, .. } = counts;
+    let rows = counts.rows_at_least();
+    let BatchCounts { batch, issued, refused, unresolved, awaiting_pin, noted, latest, is_manifests, .. } =
+        counts;
     let state = match rows {
         None => State::Open,
         Some(rows) if issued + refused + awaiting_pin >= rows => State::Finished,
+        Some(_) if !is_manifests => State::Open,
         Some(_) => State::Interrupted,
     };
     BatchView {

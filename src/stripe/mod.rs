@@ -31,7 +31,7 @@ pub use answer::Answer;
 pub use error::LimitReason;
 pub use outgoing::Leave;
 pub use read::{AccountAnswer, EphemeralKeyAnswer, FoundAnswer, ListFailure, Listed};
-pub use standing::{CardStanding, StandingAnswer};
+pub use standing::{AccountStanding, CardStanding, Design, SecondLine, StandingAnswer};
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -254,11 +254,7 @@ impl Client {
 
     /// One of a list, which that operation makes.
     async fn one(&self, question: &'static str, list: &str, made_by: Operation, id: &str) -> FoundAnswer {
-        let mut url = self.at(list);
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.push(id);
-        }
-        match self.get(question, url).await {
+        match self.get(question, self.at_one(list, id)).await {
             Err(reason) => FoundAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => {
                 read::of_one(made_by.declaration().id_prefix, status, &headers, body)
@@ -268,14 +264,39 @@ impl Client {
 
     /// How a card stands; beside it which limiter turned the question away, if one did.
     pub async fn standing(&self, id: &str) -> (StandingAnswer, Option<LimitReason>) {
-        let mut url = self.at(CARDS_PATH);
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.push(id);
-        }
-        match self.get("get_card", url).await {
+        self.stand("get_card", self.at_one(CARDS_PATH, id)).await
+    }
+
+    /// How a design stands, with its physical bundle; beside it the same.
+    pub async fn design(&self, id: &str) -> (StandingAnswer<Design>, Option<LimitReason>) {
+        let mut url = self.at_one("/v1/issuing/personalization_designs", id);
+        url.query_pairs_mut().append_pair("expand[]", "physical_bundle");
+        self.stand("get_design", url).await
+    }
+
+    /// What the account may do; beside it the same.
+    pub async fn account_standing(&self) -> (StandingAnswer<AccountStanding>, Option<LimitReason>) {
+        self.stand("get_account", self.at("/v1/account")).await
+    }
+
+    async fn stand<T: serde::de::DeserializeOwned>(
+        &self,
+        question: &'static str,
+        url: reqwest::Url,
+    ) -> (StandingAnswer<T>, Option<LimitReason>) {
+        match self.get(question, url).await {
             Err(reason) => (StandingAnswer::Failed(reason), None),
             Ok(Reply { status, headers, body }) => read::of_standing(status, &headers, body),
         }
+    }
+
+    /// The address of one of a list.
+    fn at_one(&self, list: &str, id: &str) -> reqwest::Url {
+        let mut url = self.at(list);
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(id);
+        }
+        url
     }
 
     /// Whose account the key is of; with a connected account configured, that one's.

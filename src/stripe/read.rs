@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::error::{ErrorObject, LimitReason, limit_reason, sentence_of};
-use super::standing::{CardStanding, StandingAnswer};
+use super::standing::StandingAnswer;
 use crate::operation::Found;
 
 /// One page of a list.
@@ -157,21 +157,21 @@ pub(super) fn of_ephemeral_key(
     }
 }
 
-/// The meaning of the answer to a question for how a card stands.
-pub(super) fn of_standing(
+/// The meaning of the answer to a question for how something stands.
+pub(super) fn of_standing<T: serde::de::DeserializeOwned>(
     status: StatusCode,
     headers: &HeaderMap,
     body: Result<Bytes, String>,
-) -> (StandingAnswer, Option<LimitReason>) {
+) -> (StandingAnswer<T>, Option<LimitReason>) {
     let failed = |reason: String| (StandingAnswer::Failed(reason), None);
     let body = match body {
         Ok(body) => body,
         Err(reason) => return failed(format!("the answer broke off: {reason}")),
     };
     if status.is_success() {
-        return match serde_json::from_slice::<CardStanding>(&body) {
+        return match serde_json::from_slice::<T>(&body) {
             Ok(standing) => (StandingAnswer::Found(Box::new(standing)), None),
-            Err(_) => failed(format!("{status}, but no card in the answer")),
+            Err(_) => failed(format!("{status}, but something else in the answer")),
         };
     }
     match of_error(status, headers, &body) {

@@ -1,4 +1,4 @@
-//! How a card stands at Stripe, for a look before anything is done.
+//! How a card, a design or the account stands at Stripe, for a look before anything is done.
 
 use serde::Deserialize;
 
@@ -55,12 +55,79 @@ impl CardStanding {
     }
 }
 
+/// A personalization design, with its physical bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Design {
+    /// `active`, `inactive`, `rejected` or `review`.
+    pub status: String,
+    physical_bundle: Bundle,
+}
+
+/// As it is expanded, or its id alone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Bundle {
+    Whole { features: Features },
+    Id(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Features {
+    second_line: Option<SecondLine>,
+}
+
+/// Whether a card may have a second line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecondLine {
+    /// It may.
+    Optional,
+    /// It must.
+    Required,
+    /// It cannot.
+    Unsupported,
+    /// What later versions of the API may say.
+    #[serde(other)]
+    Other,
+}
+
+impl Design {
+    /// Whether its cards may have a second line, if that is told.
+    #[must_use]
+    pub fn second_line(&self) -> Option<SecondLine> {
+        match &self.physical_bundle {
+            Bundle::Whole { features } => features.second_line,
+            Bundle::Id(_) => None,
+        }
+    }
+}
+
+/// The account, as far as it issues cards.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AccountStanding {
+    #[serde(default)]
+    capabilities: Capabilities,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+struct Capabilities {
+    card_issuing: Option<String>,
+}
+
+impl AccountStanding {
+    /// `active`, `inactive` or `pending`, if that is told.
+    #[must_use]
+    pub fn card_issuing(&self) -> Option<&str> {
+        self.capabilities.card_issuing.as_deref()
+    }
+}
+
 /// What asking for one came to.
 #[derive(Debug)]
-pub enum StandingAnswer {
+pub enum StandingAnswer<T = CardStanding> {
     /// It is there.
-    Found(Box<CardStanding>),
-    /// This account has no such card.
+    Found(Box<T>),
+    /// This account has none of that id.
     Missing,
     /// It could not be had, and why.
     Failed(String),

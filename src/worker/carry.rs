@@ -52,6 +52,7 @@ pub(super) async fn job(
     if given_up.is_none() && early > EARLY_MAX {
         return Settlement::Early(early);
     }
+    worker.batches.came(&worker.line, job, &envelope).await;
     in_flight.handed_over().await;
     let named = Named::of(job);
     if let Some(ended) = refused_before(worker, job, &envelope).await {

@@ -5,6 +5,7 @@
 //! worker: a job that still runs is waited for, one that has ended is answered from the ledger, and one whose end is
 //! unknown goes on under the same idempotency key.
 
+mod batches;
 mod carry;
 mod dead;
 mod deliveries;
@@ -33,6 +34,7 @@ use crate::queue::message::Terms;
 use crate::queue::publisher::Publisher;
 use crate::queue::subscription::Lost;
 use crate::queue::{Broker, RECONNECT};
+use batches::Batches;
 use last_empty::LastEmpty;
 use session::Window;
 
@@ -104,6 +106,8 @@ pub struct Worker {
     ready: Arc<Ready>,
     /// When the jobs queue was empty.
     last_empty: LastEmpty,
+    /// How many rows the batches have whose jobs come.
+    batches: Batches,
 }
 
 impl Worker {
@@ -124,6 +128,7 @@ impl Worker {
             tasks: TaskTracker::new(),
             ready: Arc::default(),
             last_empty,
+            batches: Batches::default(),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod choosing;
 pub mod issuing;
 pub mod line;
+pub mod office;
 pub mod people;
 pub mod postgres;
 pub mod proxy;

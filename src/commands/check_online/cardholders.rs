@@ -27,7 +27,6 @@ pub(super) struct Cardholders {
 /// What was looked at.
 #[derive(Default)]
 pub(super) struct Looked {
-    pub(super) cardholders: u64,
     /// Rows of people.
     pub(super) people: u64,
     /// Rows of people who keep the cardholder that they have.
@@ -75,6 +74,11 @@ impl Cardholders {
         !self.people.is_empty() || self.named.len() > ONE_BY_ONE_MAX
     }
 
+    /// How many rows name.
+    pub(super) fn count(&self) -> u64 {
+        self.named.len() as u64
+    }
+
     /// How many are asked for one by one.
     pub(super) fn reads(&self) -> u64 {
         if self.named.len() > ONE_BY_ONE_MAX { 0 } else { self.named.len() as u64 }
@@ -87,8 +91,7 @@ impl Cardholders {
         client: &Client,
         problems: &mut Problems,
     ) -> Result<Looked, String> {
-        let (cardholders, people) = (self.named.len() as u64, self.people.len() as u64);
-        let mut looked = Looked { cardholders, people, ..Looked::default() };
+        let mut looked = Looked { people: self.people.len() as u64, ..Looked::default() };
         let mut directory = None;
         if self.lists() {
             match list_cardholders(pace, client).await {

@@ -11,8 +11,10 @@ use crate::intake::feed::{Bounds, Each, Fed, Sink, feed};
 use crate::job::{Batch, JobId};
 use crate::ledger::{Only, Scope};
 use crate::line::{Admitted, Line, Options};
+use crate::manifest::InvalidRow;
 use crate::manifest::batch::Jobs;
-use crate::manifest::{InvalidRow, Manifest};
+use crate::manifest::checked::CheckedManifest;
+use crate::manifest::persons::Persons;
 use crate::outcome::{Ended, Refusal};
 use crate::results::{self, Results};
 use crate::tally::Tally;
@@ -22,6 +24,12 @@ const WRITTEN_AT_ONCE: usize = 1024;
 const WRITTEN_EVERY: Duration = Duration::from_millis(5);
 /// Ends that wait to be written: a bound on memory.
 const ENDS_WAITING: usize = 4096;
+
+/// The results, and whose each row is.
+pub(super) struct ResultsOfRun {
+    pub(super) results: Results,
+    pub(super) persons: Persons,
+}
 
 /// What came of taking the rows down the line.
 pub(super) struct Carried {
@@ -38,9 +46,9 @@ pub(super) struct Carried {
 /// Takes every row down the line.
 pub(super) async fn carry_all(
     line: Arc<Line>,
-    manifest: Arc<Manifest>,
+    manifest: CheckedManifest,
     jobs: Jobs,
-    results: Results,
+    results: ResultsOfRun,
     tally: Arc<Tally>,
     bar: ProgressBar,
 ) -> Result<Carried, String> {
@@ -59,7 +67,8 @@ pub(super) async fn carry_all(
     let Fed { taken, cut } = fed?;
     let written = match written {
         Ok(results) if line.is_stopping() || cut.is_some() => add_recorded(results, &line, &batch).await,
-        written => written,
+        Ok(ResultsOfRun { results, .. }) => Ok(results),
+        Err(error) => Err(error),
     };
     let finishing = move || written.and_then(Results::finish);
     let written = tokio::task::spawn_blocking(finishing).await.map_err(|error| error.to_string())?;
@@ -131,7 +140,8 @@ impl Sink for Run {
 
 /// Gives the rows that a stopped run did not come to the ends that are recorded of them: its results tell no less than
 /// those of the run before. A ledger that cannot be read adds nothing: what this run knows itself is told all the same.
-async fn add_recorded(mut results: Results, line: &Line, batch: &Batch) -> std::io::Result<Results> {
+async fn add_recorded(of_run: ResultsOfRun, line: &Line, batch: &Batch) -> std::io::Result<Results> {
+    let ResultsOfRun { mut results, persons } = of_run;
     let Some(written) = results.job_ids()? else { return Ok(results) };
     let parts = line.parts();
     let mut pages = parts.ledger.pages(&parts.scope, batch, Only::default());
@@ -145,7 +155,9 @@ async fn add_recorded(mut results: Results, line: &Line, batch: &Batch) -> std::
             }
         };
         for row in rows.iter().filter(|row| !written.contains(row.id.as_str())) {
-            results.append(&results::Line::of_row(row, &row.ended()))?;
+            let ended = row.ended();
+            let person = persons.of_job(row.id.as_str());
+            results.append(&results::Line { person, ..results::Line::of_row(row, &ended) })?;
         }
     }
 }
@@ -160,34 +172,34 @@ struct RowEnded {
 }
 
 fn write_results(
-    mut results: Results,
+    mut of_run: ResultsOfRun,
     scope: &Scope,
     mut endings: mpsc::Receiver<RowEnded>,
-) -> std::io::Result<Results> {
+) -> std::io::Result<ResultsOfRun> {
+    let ResultsOfRun { results, persons } = &mut of_run;
     let mut some = Vec::with_capacity(WRITTEN_AT_ONCE);
     while endings.blocking_recv_many(&mut some, WRITTEN_AT_ONCE) > 0 {
         for RowEnded { row, row_id, job_id, ended } in some.drain(..) {
             let job_id = job_id.as_ref().map_or("", JobId::as_str);
             let (row_id, scope) = (row_id.as_deref(), scope.as_str());
-            let line = results::Line { row, row_id, job_id, ended: &ended, scope };
+            let person = persons.of_job(job_id);
+            let line = results::Line { row, row_id, job_id, ended: &ended, scope, person };
             results.append(&line)?;
         }
         // At a high rate a row ends every few microseconds, and to wake this thread for each would cost as much.
         std::thread::sleep(WRITTEN_EVERY);
     }
-    Ok(results)
+    Ok(of_run)
 }
 
 fn refused_row(invalid: &InvalidRow, batch: &Batch) -> RowEnded {
     let (code, message) = invalid.problems.first().map_or(("invalid", "invalid".to_owned()), |problem| {
         (problem.code, format!("line {}, column {}: {}", problem.line, problem.column, problem.reason))
     });
-    let name = invalid.row_id.clone().unwrap_or_else(|| format!("row {}", invalid.number));
-    let job_id = JobId::of_row(batch, &name);
     RowEnded {
         row: invalid.number,
         row_id: invalid.row_id.clone(),
-        job_id: job_id.ok(),
+        job_id: invalid.job_id(batch).ok(),
         ended: Ended::refused(Refusal::own(code, message)),
     }
 }

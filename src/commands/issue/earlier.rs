@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use crate::config::Config;
 use crate::job::{Batch, JobId, Step};
 use crate::ledger::{Ledger, Scope, State};
-use crate::manifest::Manifest;
 use crate::manifest::batch::{SecondCards, issued_as};
+use crate::manifest::checked::CheckedManifest;
+use crate::manifest::counted;
+use crate::manifest::nearby::Near;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::operation::Operation;
 use crate::results::read_back;
+use crate::stripe::host_of;
 
 /// Rows that are told one by one; the others are counted.
 const LISTED_MAX: usize = 10;
@@ -28,7 +32,30 @@ pub(crate) async fn recognise(
     scope: &Scope,
     batch: &Batch,
     second: SecondCards,
-    manifest: &Arc<Manifest>,
+    manifest: &CheckedManifest,
+) -> Result<Arc<Recognition>, String> {
+    let recognition = look_up(ledger, scope, batch, second, manifest).await?;
+    if let Some(other) = recognition.is_wholly(batch) {
+        return Err(format!(
+            "{}. Nothing was done. Pass --batch {:?} to go on with that batch, or --second-cards if second cards are \
+             wanted",
+            issued_as(batch, other),
+            other.as_str()
+        ));
+    }
+    Ok(recognition)
+}
+
+/// The same, whatever it comes to.
+///
+/// # Errors
+/// If the manifest or the ledger cannot be read.
+pub(crate) async fn look_up(
+    ledger: &Ledger,
+    scope: &Scope,
+    batch: &Batch,
+    second: SecondCards,
+    manifest: &CheckedManifest,
 ) -> Result<Arc<Recognition>, String> {
     let (manifest, runtime) = (manifest.clone(), Handle::current());
     let mut recogniser = Recogniser::new(ledger.clone(), scope.clone(), batch.clone(), second, runtime);
@@ -38,16 +65,42 @@ pub(crate) async fn recognise(
         }
         recogniser.finish().map_err(|error| error.to_string())
     };
-    let recognition = tokio::task::spawn_blocking(recognising).await.map_err(|error| error.to_string())??;
-    if let Some(other) = recognition.is_wholly(batch) {
+    tokio::task::spawn_blocking(recognising).await.map_err(|error| error.to_string())?.map(Arc::new)
+}
+
+/// Whose cards a ledger has, of those that the configured account may have made.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub(crate) async fn scopes_of(ledger: &Ledger, config: &Config) -> Result<Vec<Scope>, String> {
+    let counts = ledger.counts().await.map_err(|error| error.to_string())?;
+    let host = host_of(&config.stripe.api_url)?;
+    let account = config.stripe.account.as_deref().or(config.stripe.account_id.as_deref());
+    let mut scopes: Vec<Scope> = counts.iter().map(|counts| Scope::of_ledger(&counts.scope)).collect();
+    scopes.retain(|scope| scope.is_at(&host, account));
+    scopes.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    scopes.dedup();
+    Ok(scopes)
+}
+
+/// Says which rows have names that are nearly those of rows before, before anything is issued.
+///
+/// # Errors
+/// If there are any, and warnings are taken for problems.
+pub(crate) fn say_near(recognition: &Recognition, strict: bool) -> Result<(), String> {
+    let Near { problems, count } = recognition.near();
+    problems.iter().take(LISTED_MAX).for_each(|warning| crate::logging::say(&warning.to_string()));
+    let more = count.saturating_sub(LISTED_MAX as u64);
+    if more > 0 {
+        crate::logging::say(&format!("and {more} more such rows; `embosser check` tells them"));
+    }
+    if strict && *count > 0 {
         return Err(format!(
-            "{}. Nothing was done. Pass --batch {:?} to go on with that batch, or --second-cards if second cards are \
-             wanted",
-            issued_as(batch, other),
-            other.as_str()
+            "{}, which --strict takes for problems; nothing was done",
+            counted(*count, "warning")
         ));
     }
-    Ok(Arc::new(recognition))
+    Ok(())
 }
 
 /// Says which rows are known under other names, before anything is issued.

@@ -24,7 +24,9 @@ use crate::job::Batch;
 use crate::ledger::{BatchRow, Ledger};
 use crate::line::{Halt, LeaseUse, Line};
 use crate::manifest::batch::{Jobs, SecondCards, digest_of};
-use crate::manifest::{CheckOptions, CheckReport, Manifest};
+use crate::manifest::checked::CheckedManifest;
+use crate::manifest::persons::Persons;
+use crate::manifest::{CheckOptions, CheckReport};
 use crate::metrics::exporter::Exporter;
 use crate::operation::Operation;
 use crate::pace::CircuitState;
@@ -32,7 +34,7 @@ use crate::pin_links::LinksWhen;
 use crate::results::Results;
 use crate::stripe::Mode;
 use crate::tally::{Counts, Tally};
-use carry::{Carried, carry_all};
+use carry::{Carried, ResultsOfRun, carry_all};
 use start::Start;
 
 /// Between two looks whether Stripe was ever reached, once it should have been.
@@ -135,6 +137,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
     // However it ends, the ledger's file is left whole.
+    let manifest = CheckedManifest::new(manifest, &report);
     let ended = issue((&args, stopped), &config, access, &ledger, batch, manifest, &report).await;
     ledger.close().await;
     if let Some(sandbox) = sandbox {
@@ -150,7 +153,7 @@ async fn issue(
     access: Access,
     ledger: &Ledger,
     batch: Batch,
-    manifest: Arc<Manifest>,
+    manifest: CheckedManifest,
     report: &CheckReport,
 ) -> Result<Exit, String> {
     let exporter = args.metrics.map(|_| Exporter::install(crate::logging::dropped)).transpose()?;
@@ -189,6 +192,7 @@ async fn issue(
     let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };
     let recognition = earlier::recognise(ledger, &scope, &batch, second, &manifest).await?;
     earlier::print_recognised(&recognition, say);
+    earlier::say_near(&recognition, args.strict)?;
     // A rehearsal has a file of its own.
     let ending = if args.sandbox { "sandbox.results.csv" } else { "results.csv" };
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, ending);
@@ -198,6 +202,7 @@ async fn issue(
     }
     let results = Results::create(&results_path, scope.as_str())
         .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
+    let persons = persons_of(&manifest, Jobs::new(batch.clone(), recognition.clone())).await?;
     let rows = earlier::rows_of_batch(ledger, &scope, &batch, &recognition).await?;
     let row = BatchRow {
         scope,
@@ -209,16 +214,24 @@ async fn issue(
     ledger.write_batch(row).await.map_err(|error| error.to_string())?;
     tokio::spawn(end_if_never_answered(line.clone(), account.access().host().to_owned(), patience_max));
     let tally = Arc::new(Tally::default());
-    let (shown, operation) = (tally.clone(), manifest.operation());
+    let (shown, operation) = (tally.clone(), manifest.manifest().operation());
     let bar = progress(report.rows, move || words(&shown, operation));
     // A task of its own, so that the rows and what becomes of them stay on the runtime's threads.
     let jobs = Jobs::new(batch, recognition);
+    let results = ResultsOfRun { results, persons };
     let carried = tokio::spawn(carry_all(line.clone(), manifest, jobs, results, tally.clone(), bar.clone()));
     let carried = carried.await.map_err(|error| error.to_string())??;
     bar.finish_and_clear();
     let exit = summary(&line, report, operation, &tally, &carried, &results_path);
     drop(lease);
     Ok(exit)
+}
+
+/// Whose the rows are, where the manifest's columns say so.
+pub(super) async fn persons_of(manifest: &CheckedManifest, jobs: Jobs) -> Result<Persons, String> {
+    let manifest = manifest.clone();
+    let reading = tokio::task::spawn_blocking(move || Persons::of(&manifest, jobs));
+    reading.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// Before live cards: how many, how fast, until when, and whether.

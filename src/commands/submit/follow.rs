@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 use super::super::Exit;
 use super::super::progress::progress;
 use crate::job::Batch;
+use crate::manifest::persons::Persons;
 use crate::queue::Broker;
 use crate::queue::event::ResultEvent;
 use crate::queue::follow::{Follower, Heard};
@@ -23,6 +24,8 @@ pub(super) struct Following {
     batch: Batch,
     rows: u64,
     results: Results,
+    /// Whose each row is.
+    persons: Persons,
     results_path: PathBuf,
     /// Ids of the jobs that have ended.
     ended: HashSet<String>,
@@ -36,6 +39,7 @@ impl Following {
         batch: &Batch,
         rows: u64,
         results_path: &Path,
+        persons: Persons,
     ) -> Result<Self, String> {
         let results = Results::create(results_path, SCOPE)
             .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
@@ -47,6 +51,7 @@ impl Following {
             batch,
             rows,
             results,
+            persons,
             results_path,
             ended: HashSet::new(),
             tally: Arc::default(),
@@ -114,7 +119,8 @@ impl Following {
         let row_id = event.row_id.clone();
         let ended = event.into_ended();
         self.tally.add(&ended);
-        let line = results::Line { row, row_id: row_id.as_deref(), job_id: &id, ended: &ended, scope: SCOPE };
+        let (row_id, person) = (row_id.as_deref(), self.persons.of_job(&id));
+        let line = results::Line { row, row_id, job_id: &id, ended: &ended, scope: SCOPE, person };
         self.results.append(&line).map_err(|error| format!("{}: {error}", self.results_path.display()))
     }
 }

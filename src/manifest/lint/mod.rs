@@ -10,6 +10,7 @@ use crate::operation::PIN;
 use crate::operation::kind::Kind;
 use cell::odd;
 use row::{First, Whole};
+pub(super) use row::{PRINTED_MAX, is_printed_of_a_business, is_printed_of_a_person};
 
 mod cell;
 mod places;

@@ -25,7 +25,7 @@ pub(super) struct Whole {
 }
 
 /// Longest line on a card, and most letters of a name on it.
-pub(super) const PRINTED_MAX: usize = 24;
+pub(in crate::manifest) const PRINTED_MAX: usize = 24;
 
 /// Where findings go.
 pub(super) trait Collect {
@@ -138,12 +138,12 @@ impl Whole {
 }
 
 /// What Stripe keeps of `shipping[business_name]`.
-pub(super) fn is_printed_of_a_business(byte: u8) -> bool {
+pub(in crate::manifest) fn is_printed_of_a_business(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b' ' | b'.' | b'-')
 }
 
 /// What can stand on a card of a person's name.
-pub(super) fn is_printed_of_a_person(letter: char) -> bool {
+pub(in crate::manifest) fn is_printed_of_a_person(letter: char) -> bool {
     letter.is_alphabetic() || matches!(letter, ' ' | '/' | '-' | '&' | ':' | '(' | ')' | '.' | '\'')
 }
 

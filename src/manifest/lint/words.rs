@@ -2,8 +2,9 @@
 
 use super::Finding;
 use super::cell::Odd;
-use super::row::{PRINTED_MAX, is_printed_of_a_business, is_printed_of_a_person};
+use super::row::PRINTED_MAX;
 use crate::manifest::Severity;
+use crate::manifest::printing::{of_business, of_person};
 
 /// As a text for whoever mends the file; none of these values can be a PIN's.
 const SHOWN_MAX: usize = 40;
@@ -139,18 +140,15 @@ pub(super) fn second_line(at: Option<usize>) -> Finding {
 }
 
 pub(super) fn business_name(at: Option<usize>, name: &str) -> Finding {
-    let kept: String = name.bytes().filter(|byte| is_printed_of_a_business(*byte)).map(char::from).collect();
-    let reason =
-        format!("has letters that are left out when it is printed; what stands there is {}", shown(&kept));
+    let kept = shown(&of_business(name));
+    let reason = format!("has letters that are left out when it is printed; what stands there is {kept}");
     warning(at, "stripped", reason)
 }
 
 pub(super) fn person(at: Option<usize>, name: &str) -> Finding {
-    let printed: String =
-        name.chars().filter(|letter| is_printed_of_a_person(*letter)).take(PRINTED_MAX).collect();
     let reason = format!(
         "is not printed on a card as it is (at most {PRINTED_MAX} letters, and / - & : ( ) . \u{27}); what fits is {}",
-        shown(&printed)
+        shown(&of_person(name))
     );
     warning(at, "printed_name", reason)
 }

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::account::{Account, Seen};
 use super::cardholders::Cardholders;
 use super::cards::{Cards, Making};
+use super::designs::DESIGNS;
 use super::elements::EphemeralKeys;
 use super::faults::ListMishap;
 use super::forced::{Calls, Forced};
@@ -29,7 +30,7 @@ use super::memory::Memory;
 use super::pins::Pins;
 use super::request::{ApiRequest, CARDHOLDERS, CARDS, is_one_of, last_part, livemode};
 use super::response::{ApiResponse, Fault};
-use super::{Faults, Options, cardholders, identity, list};
+use super::{Faults, Options, cardholders, designs, identity, list};
 use crate::operation::{Operation, Request};
 use access::may_not;
 use browsers::EPHEMERAL_KEYS;
@@ -181,6 +182,10 @@ impl World {
                 return Err(may_not("rak_accounts_kyc_basic_read"));
             }
             ("GET", "/v1/account") => identity::object(&request.account, self.unix_seconds()),
+            ("GET", path) if is_one_of(DESIGNS, path) => {
+                let is_expanded = pairs().iter().any(|(name, _)| name.starts_with("expand["));
+                designs::object(last_part(path), is_expanded, self.unix_seconds(), livemode(request))?
+            }
             ("POST", CARDHOLDERS) => {
                 return self.begin_effect(request, seen, Self::making_cardholder);
             }

@@ -156,8 +156,7 @@ pub(super) async fn download_audit(
     let mut query = query_of(&server, filter, Order::Oldest)?;
     tracing::info!(by = caller.name(), "the audit log is downloaded");
     Ok(download::csv(&server, "audit.csv", place, async move |server, pages| {
-        let text = |error: std::io::Error| error.to_string();
-        pages.send(results::record(&results::AUDIT_COLUMNS).map_err(text)?).await?;
+        pages.send(results::audit_head()).await?;
         loop {
             let entries = server.parts.views.next_audit_entries(&mut query).await;
             let entries = entries.map_err(|error| error.to_string())?;
@@ -166,7 +165,7 @@ pub(super) async fn download_audit(
             }
             let mut lines = Vec::new();
             for entry in &entries {
-                lines.extend(results::record(&results::audit_cells(entry)).map_err(text)?);
+                lines.extend(results::audit_line(entry));
             }
             pages.send(lines).await?;
         }

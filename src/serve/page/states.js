@@ -13,7 +13,7 @@ const BATCHES = {
   cancelled: ["⊘", "cancelled", "look"],
   finished: ["✓", "finished", "good"],
   interrupted: ["!", "interrupted", "bad"],
-  open: ["○", "jobs sent one by one", ""],
+  open: ["○", "jobs sent one by one or through a queue", ""],
 };
 
 const ROWS = {
@@ -54,7 +54,7 @@ export function advice({ state, reason, unresolved }) {
     case "scheduled": return "It is approved as far as it must be, and begins by itself at its time.";
     case "rejected": return `Nothing of it was issued.${because}`;
     case "expired": return `Nothing of it was issued.${because}`;
-    case "open": return "These jobs were sent one by one.";
+    case "open": return "These jobs were sent one by one, or through a queue: more may be on their way.";
     default: return because.trim();
   }
 }
