@@ -200,7 +200,7 @@ mod tests {
             let mut cells = COLUMNS.map(|_| Cow::from(text));
             cells[0] = "7".into();
             let mut bytes = head();
-            line_into(&mut bytes, &cells);
+            line_into(&mut bytes, (&COLUMNS, &NUMBERS), &cells);
             let mut reader = csv::Reader::from_reader(bytes.as_slice());
             assert_eq!(reader.headers().unwrap(), &COLUMNS[..]);
             let read = reader.records().next().unwrap().unwrap();
