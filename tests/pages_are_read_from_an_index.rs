@@ -1,11 +1,17 @@
-//! Promise: a page of the ledger costs what stands on it, however much else the ledger holds. PostgreSQL is asked here how it
+//! Promise: a page of the ledger costs what stands on it, however much else the ledger holds, and the indexes for that cost a job that
+//! ends well nothing. PostgreSQL is asked here how it
 //! answers the very statements that the ledger sends; SQLite is asked in src/ledger/select.rs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
+use std::time::{Duration, Instant};
+
+use embosser::clock::Time;
 use embosser::job::{Batch, JobId};
-use embosser::ledger::{Kind, Ledger, Only, Scope};
+use embosser::ledger::{Begin, Conclude, Kind, Ledger, Only, Row, Scope, State};
+use embosser::outcome::{Card, Output};
+use embosser::sandbox::{Options, Sandbox};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use support::postgres::Postgres;
 
@@ -82,6 +88,49 @@ async fn postgresql_reads_each_page_from_an_index() {
     assert!(page.is_sorted() && page.len() == 40 && page[0].0 > format!("{prefix}b/2000"), "{page:?}");
     reads(&plan_of_last(&mut connection, "metadata", 3).await, "metadata_by_name", " < $2)");
     ledger.close().await;
+}
+
+/// PostgreSQL updates a row in its place ("heap-only") where no column changes that an index looks at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_ends_well_writes_no_index_a_second_time() {
+    const JOBS: i64 = 300;
+    let (server, sandbox) = (Postgres::start(), Sandbox::start(Options::default()).await.unwrap());
+    let ledger = Ledger::open(&server.url()).await.unwrap();
+    let scope = Scope::new("test", "h", None);
+    for number in 0..JOBS {
+        let job = support::line::job(&sandbox, &format!("b/{number}"), "eur", None).await;
+        let row = Row::of(&scope, &job, State::Begun, Time::from_unix_ms(1));
+        let Begin::Recorded(begun) = ledger.begin(row, None).await.unwrap() else {
+            panic!("nobody else writes")
+        };
+        let card = Card {
+            id: format!("ic_{number}"),
+            last4: "0042".into(),
+            exp_month: 12,
+            exp_year: 2031,
+            cardholder: None,
+            changed: Vec::new(),
+        };
+        let done = Row { state: State::Done(Output::Issued(card)), ..begun.row().clone() };
+        let ended = ledger.conclude(done, Some(begun.row())).await.unwrap();
+        assert!(matches!(ended, Conclude::Written(_)), "{ended:?}");
+    }
+    ledger.close().await;
+    let mut connection = PgConnection::connect(&server.url()).await.unwrap();
+    let began = Instant::now();
+    loop {
+        let updates = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'steps'";
+        let (all, in_place): (i64, i64) = sqlx::query_as(updates).fetch_one(&mut connection).await.unwrap();
+        if all == JOBS {
+            // But where its page is full, which is so for one in some.
+            assert!(in_place > JOBS / 2, "{in_place} of {all} in place");
+            break;
+        }
+        // PostgreSQL counts a little later.
+        assert!(began.elapsed() < Duration::from_secs(30), "{all} of {JOBS} updates are counted");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    sandbox.stop().await;
 }
 
 /// A ledger that was made without these indexes gets them when it is next opened.

@@ -14,10 +14,13 @@ pub(super) enum Sql {
     Postgres,
 }
 
+/// Rows with a code are those that were refused, and none is without. The indexes know a row by that and not by its state: PostgreSQL
+/// writes every index of a row anew when a column changes that any of them looks at, and a row's state does with each job.
+///
 /// A row that waits for its cardholder's PIN.
-const AWAITING_PIN: &str = "state = 'refused' AND error_code = 'awaiting_pin'";
+const AWAITING_PIN: &str = "error_code = 'awaiting_pin'";
 /// A row that was refused for good.
-const REFUSED: &str = "state = 'refused' AND error_code IS DISTINCT FROM 'awaiting_pin'";
+const REFUSED: &str = "error_code <> 'awaiting_pin'";
 /// A row with a note.
 const NOTED: &str = "note IS NOT NULL";
 
@@ -97,8 +100,8 @@ impl Sql {
             None => "",
             Some(Kind::Begun) => " AND state = 'begun'",
             Some(Kind::Done) => " AND state = 'done'",
-            Some(Kind::Refused) => &format!(" AND {REFUSED}"),
-            Some(Kind::AwaitingPin) => &format!(" AND {AWAITING_PIN}"),
+            Some(Kind::Refused) => &format!(" AND state = 'refused' AND {REFUSED}"),
+            Some(Kind::AwaitingPin) => &format!(" AND state = 'refused' AND {AWAITING_PIN}"),
         };
         let noted = if only.noted { format!(" AND {NOTED}") } else { String::new() };
         let with = if only.with.is_some() { self.with() } else { "" };

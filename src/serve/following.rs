@@ -325,21 +325,22 @@ async fn look_where_it_is_recorded(server: &Server, queue: &Arc<Queue>, event: &
     if before == Records::Here {
         return;
     }
-    let is_here = async || {
+    let look = async || {
         let found = server.parts.views.look_up(queue.scope.now(), &id).await;
-        // One that cannot be asked now tells nothing.
-        found.map_or(true, |row| row.is_some())
+        // A ledger that cannot be asked now tells nothing.
+        found.ok().map(|row| if row.is_some() { Records::Here } else { Records::Elsewhere })
     };
-    let mut records = if is_here().await { Records::Here } else { Records::Elsewhere };
-    if records != before && records == Records::Elsewhere {
+    let mut found = look().await;
+    if found == Some(Records::Elsewhere) && before == Records::Unknown {
         tokio::time::sleep(LEARNT_WITHIN).await;
-        if is_here().await {
-            records = Records::Here;
-        } else {
+        found = look().await;
+        if found == Some(Records::Elsewhere) {
             tracing::error!(job = %id, "{OTHER_LEDGER}");
         }
     }
-    *lock(&queue.following.records) = records;
+    if let Some(found) = found {
+        *lock(&queue.following.records) = found;
+    }
 }
 
 /// Gives back the places of jobs whose events may have been missed, once the ledger tells their end, or after a time.

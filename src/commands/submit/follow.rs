@@ -77,10 +77,16 @@ impl Following {
             return Ok(Exit::Unfinished);
         };
         followed?;
-        let Counts { issued, refused, .. } = self.tally.counts();
+        let Counts { issued, refused, awaiting_pin, .. } = self.tally.counts();
         self.results.finish().map_err(|error| format!("{}: {error}", self.results_path.display()))?;
         self.follower.close().await;
         println!("{} rows ended: {issued} issued, {refused} refused.", self.rows);
+        if awaiting_pin > 0 {
+            println!(
+                "{awaiting_pin} of them wait for their cardholders to choose a PIN: each link that was made is in the results, in the \
+                 column pin_link."
+            );
+        }
         println!("Results: {}", self.results_path.display());
         Ok(if refused > 0 { Exit::Refused } else { Exit::Success })
     }
