@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use embosser::sandbox::{Options, Sandbox};
 use reqwest::Method;
 use serde_json::{Value, json};
+use support::postgres::Postgres;
 use support::serve::{Answer, Served};
 use support::tokens::{People, people};
 use support::{Expected, Program, expect_exit, one_card_each, write_manifest};
@@ -249,9 +250,15 @@ async fn what_took_its_place_must_be_looked_at_anew() {
     assert_eq!((&view["state"], &view["issued"], &view["rows"]), (&json!("rejected"), &json!(2), &json!(2)));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_is_lost_with_its_server_and_that_is_told() {
-    let office = Office::new(&[]).await;
+    is_lost_and_told(&[]).await;
+    let postgres = Postgres::start();
+    is_lost_and_told(&[("EMBOSSER__LEDGER__URL", &postgres.url())]).await;
+}
+
+async fn is_lost_and_told(options: &[(&str, &str)]) {
+    let office = Office::new(options).await;
     let (rows, expected) = office.manifest(8).await;
     let served = office.serve(&["--rate", "200"]);
     office.upload(&served, "clerk", "staff", &rows).await.expect(202);

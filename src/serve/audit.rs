@@ -28,6 +28,7 @@ pub(super) enum Action {
     PinLinksMade,
     PinLinkRevoked,
     PinJobsCancelled,
+    PinChosen,
     PinShown,
     TokensRead,
 }
@@ -51,6 +52,7 @@ impl Action {
             Self::PinLinksMade => "pin_links_made",
             Self::PinLinkRevoked => "pin_link_revoked",
             Self::PinJobsCancelled => "pin_jobs_cancelled",
+            Self::PinChosen => "pin_chosen",
             Self::PinShown => "pin_shown",
             Self::TokensRead => "tokens_read",
         }
