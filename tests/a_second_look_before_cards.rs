@@ -7,7 +7,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use embosser::sandbox::{Options, Sandbox};
+use reqwest::Method;
 use serde_json::{Value, json};
+use support::postgres::Postgres;
 use support::serve::{Answer, Served};
 use support::tokens::{People, people};
 use support::{Expected, Program, expect_exit, one_card_each, write_manifest};
@@ -112,6 +114,7 @@ async fn somebody_else_approves_it_and_then_it_is_issued() {
     assert_eq!(plan["physical"].as_u64().unwrap() + plan["virtual"].as_u64().unwrap(), 20);
     let left = waits["approve_until_ms"].as_i64().unwrap() - view["began_ms"].as_i64().unwrap();
     assert_eq!(left, 8 * 3600 * 1000);
+    assert!(view["oldest_pin_age_seconds"].as_f64().unwrap() < 60.0, "{view}");
     // The same again is held once.
     office.upload(&served, "boss", "staff", &rows).await.expect(202);
     assert_eq!(digest_of(&office.view(&served, "staff").await), digest);
@@ -247,9 +250,15 @@ async fn what_took_its_place_must_be_looked_at_anew() {
     assert_eq!((&view["state"], &view["issued"], &view["rows"]), (&json!("rejected"), &json!(2), &json!(2)));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_is_lost_with_its_server_and_that_is_told() {
-    let office = Office::new(&[]).await;
+    is_lost_and_told(&[]).await;
+    let postgres = Postgres::start();
+    is_lost_and_told(&[("EMBOSSER__LEDGER__URL", &postgres.url())]).await;
+}
+
+async fn is_lost_and_told(options: &[(&str, &str)]) {
+    let office = Office::new(options).await;
     let (rows, expected) = office.manifest(8).await;
     let served = office.serve(&["--rate", "200"]);
     office.upload(&served, "clerk", "staff", &rows).await.expect(202);
@@ -276,6 +285,42 @@ async fn what_waits_is_lost_with_its_server_and_that_is_told() {
     served.killed();
     let served = office.serve(&["--rate", "200"]);
     assert_eq!(office.view(&served, "staff").await["state"], "finished", "nothing says that it still waits");
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_while_it_lets_a_batch_begin_issues_it_once() {
+    for place in ["batch_recorded", "batch_written", "begun"] {
+        let office = Office::new(&[]).await;
+        let (rows, expected) = office.manifest(6).await;
+        let mut dying = office.people.program.clone();
+        dying = dying.with("EMBOSSER_KILL_AT", &format!("{place}:1"));
+        let served = Served::start(&dying, &["--rate", "200"]);
+        office.upload(&served, "clerk", "staff", &rows).await.expect(202);
+        let digest = digest_of(&office.view(&served, "staff").await);
+        let (bearer, body) =
+            (format!("Bearer {}", office.people.tokens["boss"]), json!({"digest": digest}).to_string());
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        // It may be answered, or the answer be lost.
+        let _ = served.try_ask(Method::POST, "/v1/batches/staff/approve", &headers, body.into()).await;
+        let (code, _) = served.ended().await;
+        assert_eq!(code, None, "{place}: it was killed");
+        let served = office.serve(&["--rate", "200"]);
+        let view = office.view(&served, "staff").await;
+        assert_eq!(view["state"], "interrupted", "{place}: {view}");
+        let reason = view["reason"].as_str().unwrap_or("");
+        let nothing = reason.contains("nothing of it was issued");
+        assert_eq!(nothing, place == "batch_recorded", "{place}: {reason}");
+        let deeds = office.people.deeds(&served).await;
+        assert!(
+            deeds.contains(&("boss".into(), "approve".into(), "batch_approved".into())),
+            "{place}: {deeds:?}"
+        );
+        office.upload(&served, "clerk", "staff", &rows).await.expect(202);
+        let digest = digest_of(&office.view(&served, "staff").await);
+        office.approve(&served, "boss", "staff", &digest).await.expect(200);
+        office.until(&served, "staff", "finished").await;
+        one_card_each(&office.sandbox.account(), &expected);
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
-use support::choosing::stage;
+use support::choosing::{choose, encrypted, stage};
 use support::postgres::Postgres;
 use support::serve::Served;
 use support::tokens::{Deed, people};
@@ -157,6 +157,10 @@ async fn what_is_done_with_pins_has_its_entry_and_no_secret_in_it() {
     };
     people.get(&served, "ops", "/v1/pin-links?batch=staff").await.expect(200);
     let made = people.post(&served, "ops", "/v1/pin-links", json!({"batch": "staff"})).await.expect(200);
+    // A cardholder chooses, and another one's link is revoked.
+    let links = made.json()["links"].as_array().unwrap().clone();
+    let chosen = links.iter().find(|link| link["job"] == "staff/b").unwrap()["pin_link"].as_str().unwrap();
+    choose(&served, chosen, &encrypted(&stage.sandbox, "4715").await).await.expect(200);
     people.post(&served, "ops", "/v1/pin-links/revoke", json!({"job": "staff/a"})).await.expect(204);
     people.post(&served, "ops", "/v1/pin-links/cancel", json!({"job": "staff/a"})).await.expect(200);
     people.post(&served, "ops", "/v1/pin-links", json!({"card": card})).await.expect(403);
@@ -177,6 +181,7 @@ async fn what_is_done_with_pins_has_its_entry_and_no_secret_in_it() {
         ["clerk", "submit", "batch_begun"],
         ["ops", "operate", "pin_links_listed"],
         ["ops", "operate", "pin_links_made"],
+        ["a cardholder", "", "pin_chosen"],
         ["ops", "operate", "pin_link_revoked"],
         ["ops", "operate", "pin_jobs_cancelled"],
         ["desk", "pin", "pin_links_made"],

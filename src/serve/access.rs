@@ -177,13 +177,24 @@ impl Server {
         let (Some(token), Some(role)) = (&caller.token, caller.role) else {
             return std::future::pending().await;
         };
-        loop {
-            let now = self.parts.tokens.find_again(token);
-            if now.is_none_or(|now| !now.roles.contains(&role) || self.is_good(&now).is_err()) {
-                return;
-            }
+        while self.still_allows(token, role) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Whether a caller may still do what it was let through for, after a wait.
+    pub(super) fn allow_again(&self, caller: &Caller) -> Result<(), Problem> {
+        match (&caller.token, caller.role) {
+            (Some(token), Some(role)) if !self.still_allows(token, role) => {
+                Err(Problem::new(Kind::Unauthorized, format!("token {} allows this no more", token.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn still_allows(&self, token: &Token, role: Role) -> bool {
+        let now = self.parts.tokens.find_again(token);
+        now.is_some_and(|now| now.roles.contains(&role) && self.is_good(&now).is_ok())
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) enum Action {
     PinLinksMade,
     PinLinkRevoked,
     PinJobsCancelled,
+    PinChosen,
     PinShown,
     TokensRead,
 }
@@ -53,6 +54,7 @@ impl Action {
             Self::PinLinksMade => "pin_links_made",
             Self::PinLinkRevoked => "pin_link_revoked",
             Self::PinJobsCancelled => "pin_jobs_cancelled",
+            Self::PinChosen => "pin_chosen",
             Self::PinShown => "pin_shown",
             Self::TokensRead => "tokens_read",
         }

@@ -21,6 +21,7 @@ use super::problem::{Kind, Problem};
 use super::view::{BatchView, view_of};
 use crate::clock::Time;
 use crate::job;
+use crate::killpoint;
 use crate::ledger::{BatchCounts, BatchRow};
 use crate::manifest::batch::SecondCards;
 use crate::manifest::recognise::Recognition;
@@ -240,6 +241,8 @@ impl Registry {
             ..About::batch(name.as_str())
         };
         server.record(by, action, about).await?;
+        killpoint::pass("batch_recorded");
+        Record::begins(server, &name).await?;
         let batch = Arc::new(Batch::new(name, checked, others, received));
         let row = BatchRow {
             scope: server.scope().clone(),
@@ -249,6 +252,7 @@ impl Registry {
             began,
         };
         server.parts.views.write_batch(row).await?;
+        killpoint::pass("batch_written");
         self.waits_no_more(server, &batch.name, released, began);
         self.issuing().push((batch.clone(), recognition.clone()));
         let mut batches = self.batches();
@@ -299,9 +303,9 @@ impl Registry {
 
     /// One batch as clients see it.
     pub(super) async fn view(&self, server: &Server, name: &str) -> Result<BatchView, Problem> {
-        let pace = server.pace_per_second();
+        let (pace, now) = (server.pace_per_second(), server.clock().now());
         let received = self.get(name);
-        let of_received = |batch: &Arc<Batch>| batch.view(pace, server.clock().now());
+        let of_received = |batch: &Arc<Batch>| batch.view(pace, now);
         if let Some(batch) = received.as_ref().filter(|batch| batch.is_under_way()) {
             return Ok(of_received(batch));
         }
@@ -319,11 +323,11 @@ impl Registry {
                 .map(|counts| view_of(counts.clone(), pace)),
         };
         if let Some(pending) = pending {
-            return Ok(pending.record().view(name, pending.view(), issued, pace));
+            return Ok(pending.record().view(name, pending.view(), issued, (pace, now)));
         }
         let record = Record::of(server, name).await?.map(Record::without_its_rows);
         match record {
-            Some(record) => Ok(record.view(name, None, issued, pace)),
+            Some(record) => Ok(record.view(name, None, issued, (pace, now))),
             None => issued.ok_or_else(|| no_batch(name)),
         }
     }
@@ -340,7 +344,7 @@ impl Registry {
         for (name, record) in records {
             if !batches.contains_key(&name) && !pending.contains_key(&name) {
                 let issued = views.remove(&name);
-                views.insert(name.clone(), record.without_its_rows().view(&name, None, issued, pace));
+                views.insert(name.clone(), record.without_its_rows().view(&name, None, issued, (pace, now)));
             }
         }
         views.extend(batches.iter().map(|(name, batch)| (name.clone(), batch.view(pace, now))));
@@ -348,7 +352,7 @@ impl Registry {
             let is_under_way = batches.get(&name).is_some_and(|batch| batch.is_under_way());
             if !is_under_way && !matches!(pending.stage(), Stage::Begun { .. }) {
                 let issued = views.remove(&name);
-                views.insert(name.clone(), pending.record().view(&name, None, issued, pace));
+                views.insert(name.clone(), pending.record().view(&name, None, issued, (pace, now)));
             }
         }
         let mut views: Vec<BatchView> =

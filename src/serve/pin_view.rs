@@ -102,7 +102,8 @@ async fn make(
         EphemeralKey::Made(secret) => match server.record(&caller, Action::PinShown, About::job(&card)).await
         {
             Ok(()) => (Ok(KeyView { ephemeral_key_secret: secret, card }), true),
-            Err(problem) => (Err(problem), false),
+            // Why stands in the log.
+            Err(_) => (Err(not_now()), false),
         },
         EphemeralKey::Refused(reason) => {
             tracing::warn!(reason, "Stripe makes no key to show this card");
@@ -111,10 +112,7 @@ async fn make(
         }
         EphemeralKey::NotNow(reason) => {
             tracing::warn!(reason, "no key to show a card can be had");
-            (
-                Err(Problem::new(Kind::NotNow, "nothing can be shown at this moment; try again in a while")),
-                false,
-            )
+            (Err(not_now()), false)
         }
     };
     let mut claimed = claimed;
@@ -130,6 +128,10 @@ async fn make(
         // A page that has gone shows nothing with its key.
         give_back(there.links, claimed).await;
     }
+}
+
+fn not_now() -> Problem {
+    Problem::new(Kind::NotNow, "nothing can be shown at this moment; try again in a while")
 }
 
 async fn give_back(links: &PinLinks, claimed: Claimed) {

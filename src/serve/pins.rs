@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::Server;
+use super::access::Caller;
+use super::audit::{About, Action};
 use super::problem::{Kind, Problem};
 use crate::job::{Job, JobId, PinDigest};
 use crate::jwe;
@@ -360,7 +362,15 @@ async fn claim_and_carry(
     };
     // Now that nobody else can: what the job asks for may have been changed until then.
     match server.waits_behind(&usable, id).await {
-        Ok(Behind::Waits(waits)) => carry(server, line, waits.into_job(Some(pin)), claimed, digest).await,
+        Ok(Behind::Waits(waits)) => {
+            let job = waits.into_job(Some(pin));
+            let about = About { batch: Some(job.batch.to_string()), ..About::job(id.as_str()) };
+            // Before its call, as whatever makes a card.
+            if server.record(&Caller::CARDHOLDER, Action::PinChosen, about).await.is_err() {
+                return Err(given_back(links, claimed).await);
+            }
+            carry(server, line, job, claimed, digest).await
+        }
         Ok(Behind::Open) => Err(given_back(links, claimed).await),
         Ok(Behind::Nothing) => Err(unusable()),
         Err(problem) => {

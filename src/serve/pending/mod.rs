@@ -279,3 +279,68 @@ pub(super) struct HeldView {
     /// What is different from the batch of this name that was issued before; null if there is none.
     diff: Option<DiffView>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::manifest::CheckReport;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn pending(clock: &Clock, stage: Stage, start: Option<Time>) -> Pending {
+        let received = clock.moment();
+        Pending {
+            name: job::Batch::new("staff").unwrap(),
+            upload: Upload {
+                digest: "d".into(),
+                file: "f".into(),
+                submitter: "clerk".into(),
+                second: SecondCards::Refused,
+                start,
+            },
+            rows: 1,
+            pins: 1,
+            plan: PlanView::of(&CheckReport::default(), 0, 25.0, 0),
+            diff: None,
+            received,
+            approval_max: 8 * HOUR,
+            start_max: Some(HOUR),
+            now: Now { stage, held: None, latest: received.wall }.into(),
+            deciding: tokio::sync::Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_lets_nothing_wait_for_longer() {
+        let clock = Clock::system();
+        let waits = pending(&clock, Stage::AwaitingApproval, None);
+        assert!(matches!(waits.due(clock.moment()), Due::Wait(left) if left <= 8 * HOUR));
+        clock.set(-86_400_000);
+        clock.advance(7 * HOUR);
+        assert!(matches!(waits.due(clock.moment()), Due::Wait(left) if left <= HOUR));
+        clock.advance(HOUR);
+        assert!(matches!(waits.due(clock.moment()), Due::TooLate(_)));
+        waits.ended(State::Expired, "too late".into(), clock.now());
+        assert_eq!(waits.due(clock.moment()), Due::Nothing);
+    }
+
+    #[test]
+    fn pins_that_grew_too_old_before_the_start_are_not_used() {
+        let clock = Clock::system();
+        let start = Some(clock.now().plus(HOUR / 2));
+        let by_itself = pending(&clock, Stage::Scheduled { approved_by: None }, start);
+        let approved = pending(&clock, Stage::Scheduled { approved_by: Some("boss".into()) }, start);
+        assert!(matches!(by_itself.due(clock.moment()), Due::Wait(left) if left <= HOUR / 2));
+        clock.advance(HOUR / 2);
+        assert_eq!(by_itself.due(clock.moment()), Due::Start);
+        // The machine slept over its start.
+        clock.advance(HOUR);
+        assert!(matches!(by_itself.due(clock.moment()), Due::TooLate(_)));
+        // One that had to be approved may have been held for that.
+        assert_eq!(approved.due(clock.moment()), Due::Start);
+        clock.advance(8 * HOUR);
+        assert!(matches!(approved.due(clock.moment()), Due::TooLate(_)));
+    }
+}

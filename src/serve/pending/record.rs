@@ -44,6 +44,18 @@ impl Record {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
+    /// Says that a batch is about to begin, if the ledger says that it waits: from here on nobody may say that nothing of it was
+    /// issued.
+    pub(in crate::serve) async fn begins(server: &Server, batch: &Batch) -> Result<(), LedgerError> {
+        let (ledger, name) = (&server.parts.views, name_of(server.scope(), batch.as_str()));
+        let record = ledger.metadata(&name).await?;
+        if let Some(record) = record.and_then(|text| serde_json::from_str::<Self>(&text).ok()) {
+            let begins = Self { state: State::Running, reason: None, ..record };
+            ledger.set_metadata(name, begins.text()).await?;
+        }
+        Ok(())
+    }
+
     /// Takes that of a batch that began at that time out of the ledger, whoever wrote it. What came later waits.
     pub(in crate::serve) async fn forget(
         server: &Server,
@@ -79,15 +91,20 @@ impl Record {
 
     /// The same where this process does not hold its rows.
     pub(in crate::serve) fn without_its_rows(self) -> Self {
-        let waited_for = match self.state {
-            State::AwaitingApproval => "its approval",
-            State::Scheduled => "its start",
+        let lost = |waited_for: &str| {
+            format!(
+                "it waited for {waited_for}, and the server that held its rows was stopped or is another one than this: nothing of it \
+                 was issued. Upload the file again"
+            )
+        };
+        let reason = match self.state {
+            State::AwaitingApproval => lost("its approval"),
+            State::Scheduled => lost("its start"),
+            State::Running => "the server was stopped in the moment in which it began. Upload the file again: rows that have their card \
+                               get no second one"
+                .to_owned(),
             _ => return self,
         };
-        let reason = format!(
-            "it waited for {waited_for}, and the server that held its rows was stopped or is another one than this: nothing of it was \
-             issued. Upload the file again"
-        );
         Self { state: State::Interrupted, reason: Some(reason), ..self }
     }
 
@@ -97,8 +114,9 @@ impl Record {
         batch: &str,
         held: Option<HeldView>,
         issued: Option<BatchView>,
-        pace_per_second: f64,
+        (pace_per_second, now): (f64, Time),
     ) -> BatchView {
+        let received = Time::from_unix_ms(self.received_ms);
         let waits = matches!(self.state, State::AwaitingApproval | State::Scheduled);
         let view = match issued {
             // What waits is this upload, whatever was issued before it.
@@ -107,6 +125,7 @@ impl Record {
                 rows: Some(self.rows),
                 pins: Some(self.pins),
                 waiting: if waits { self.rows } else { 0 },
+                oldest_pin_age_seconds: (waits && self.pins > 0).then(|| now.since(received).as_secs_f64()),
                 began_ms: Some(self.received_ms),
                 ..BatchView::nothing(batch, self.state, pace_per_second)
             },

@@ -46,11 +46,18 @@ pub(in crate::serve) async fn approve(
 ) -> Result<(), Problem> {
     let pending = &waiting(server, name).await?;
     let _one = pending.deciding.lock().await;
+    // It may have been a long wait, while others decided.
+    server.allow_again(&caller)?;
     server.ready()?;
     let who = caller.name();
     if pending.upload.submitter == who {
         let detail = format!("{who} uploaded this batch; somebody else must approve it");
         return Err(Problem::new(Kind::OwnApproval, detail));
+    }
+    if pending.upload.digest != digest {
+        let detail = "the file was replaced, or is to be issued otherwise, since you looked at it: look at it again, and approve \
+                      it with the digest that it has now";
+        return Err(Problem::new(Kind::Conflict, detail));
     }
     match pending.stage() {
         // An answer may have been lost: it is done, and done once.
@@ -58,11 +65,6 @@ pub(in crate::serve) async fn approve(
             return Ok(());
         }
         _ => pending.can_be_decided()?,
-    }
-    if pending.upload.digest != digest {
-        let detail = "the file was replaced, or is to be issued otherwise, since you looked at it: look at it again, and approve \
-                      it with the digest that it has now";
-        return Err(Problem::new(Kind::Conflict, detail));
     }
     if let Due::TooLate(reason) = pending.due(server.clock().moment()) {
         expire(server, pending, reason.clone()).await;
@@ -107,6 +109,7 @@ async fn end(
 ) -> Result<(), Problem> {
     let pending = waiting(server, name).await?;
     let _one = pending.deciding.lock().await;
+    server.allow_again(&caller)?;
     if !pending.waits() {
         pending.can_be_decided()?;
     }
