@@ -28,6 +28,7 @@ use crate::job::{Batch, Content, Generation, Job, JobId, PinDigest, Step};
 use crate::outcome::{Ended, Outcome, Output, Refusal};
 
 pub use audit::{AuditEntry, AuditQuery, Order};
+pub use batch::Pages;
 pub use handle::Ledger;
 pub use lease::{Holder, Lease, LeaseError, Leased};
 
