@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 use embosser::commands::{
-    Exit, audit, check, check_known, check_online, columns, encrypt, example, health, issue, results,
+    Exit, audit, cancel, check, check_known, check_online, columns, encrypt, example, health, issue, results,
     sandbox, schema, serve, shell, status, submit, template, token, worker,
 };
 use embosser::config::Config;
@@ -32,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Issue every row of a manifest; run again to resume.
     Issue(issue::Args),
+    /// Cancel the cards that a batch made; run again to resume.
+    Cancel(cancel::Args),
     /// Check every row of a manifest, offline.
     Check(check::Args),
     /// Write a columns file for a manifest whose headings are not Stripe's.
@@ -121,6 +123,10 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         Command::Issue(args) => {
             let key = api_key(&config)?;
             issue::run(args, config, key).await
+        }
+        Command::Cancel(args) => {
+            let key = api_key(&config)?;
+            cancel::run(args, config, key).await
         }
         Command::Serve(args) => {
             let key = api_key(&config)?;

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod audit;
+pub mod cancel;
 pub mod check;
 pub mod check_known;
 pub mod check_online;

@@ -6,6 +6,7 @@
 
 pub mod batch;
 mod blocks;
+pub mod cancellation;
 mod check;
 pub mod checked;
 mod checker;

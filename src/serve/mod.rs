@@ -10,6 +10,8 @@ mod api;
 mod audit;
 mod batch;
 mod batches;
+mod begin;
+mod cancellation;
 mod cardholders;
 mod check;
 mod columns;

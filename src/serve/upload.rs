@@ -8,7 +8,7 @@ use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::header;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -210,6 +210,26 @@ pub(super) async fn receive(
             "send the manifest as text/csv, as a spreadsheet (XLSX, XLS, ODS), or as a file in multipart/form-data",
         )),
     }
+}
+
+/// Checks a manifest that this server has written itself, as any upload: all of it must be right. It comes piece by piece.
+pub(super) async fn receive_own(
+    server: &Server,
+    batch: &Batch,
+    pieces: impl Stream<Item = Result<Bytes, Problem>> + Send,
+) -> Result<Checked, Problem> {
+    let Ok(_place) = server.uploads.try_acquire() else {
+        return Err(Problem::new(Kind::Busy, "as many uploads as are allowed are under way"));
+    };
+    let (query, purpose) = (UploadQuery::default(), Purpose::Issue { skips_invalid: false });
+    let checking = Checking::begin(server, Some(batch.clone()), purpose, &query, &Fields::default()).await?;
+    let mut pieces = std::pin::pin!(pieces);
+    while let Some(bytes) = pieces.next().await.transpose()? {
+        if !checking.add(bytes).await {
+            break;
+        }
+    }
+    all_or_nothing(server, checking.verdict(server).await?, &query, purpose)
 }
 
 /// The batch's name, if there is or must be one.

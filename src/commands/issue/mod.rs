@@ -2,43 +2,32 @@
 
 mod carry;
 pub(crate) mod earlier;
+pub(super) mod run;
 mod start;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::confirm::{WithoutTerminal, confirmed};
-use super::connect::{FIRST_CONTACT_MAX, connect};
+use super::connect::connect;
 use super::manifest::{Leniency, ReadingArgs, Verb};
-use super::progress::progress;
-use super::signals::{HangUp, StopSignals, print, say};
-use crate::account::{Access, Account, Patience, Purpose, Runs, ScopeError};
-use crate::config::{Config, place, seconds};
+use super::signals::say;
+use crate::account::Access;
+use crate::config::{Config, place};
 use crate::job::Batch;
-use crate::ledger::{BatchRow, Ledger};
-use crate::line::{Halt, LeaseUse, Line};
-use crate::manifest::batch::{Jobs, SecondCards, digest_of};
+use crate::ledger::Ledger;
+use crate::manifest::batch::Jobs;
+use crate::manifest::batch::SecondCards;
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::persons::Persons;
 use crate::manifest::{CheckOptions, CheckReport};
-use crate::metrics::exporter::Exporter;
-use crate::operation::Operation;
-use crate::pace::CircuitState;
-use crate::pin_links::LinksWhen;
-use crate::results::Results;
 use crate::stripe::Mode;
-use crate::tally::{Counts, Tally};
-use carry::{Carried, ResultsOfRun, carry_all};
+use run::{Opening, Run, What};
 use start::Start;
-
-/// Between two looks whether Stripe was ever reached, once it should have been.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Options of `embosser issue`.
 #[derive(Debug, clap::Args)]
@@ -122,7 +111,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         return Err(format!("{}; nothing was issued", super::check::no_pin_page(&report)));
     }
     let (access, sandbox) = connect(args.sandbox, &mut config, api_key).await?;
-    if !confirm(&args, &config, access.mode(), &report)? {
+    if !confirm(args.yes, &config, access.mode(), &report)? {
         return Err("nothing was issued".into());
     }
     let mut stopped = CancellationToken::new();
@@ -156,75 +145,20 @@ async fn issue(
     manifest: CheckedManifest,
     report: &CheckReport,
 ) -> Result<Exit, String> {
-    let exporter = args.metrics.map(|_| Exporter::install(crate::logging::dropped)).transpose()?;
-    let pace = access.pace(&config.pace);
-    if let (Some(exporter), Some(listen)) = (&exporter, args.metrics) {
-        let shown = pace.clone();
-        let serving = exporter.serve(listen, move || shown.show());
-        serving.await.map_err(|error| format!("--metrics {listen}: {error}"))?;
-    }
-    let patience_max = FIRST_CONTACT_MAX.min(seconds(config.retry.elapsed_seconds_max));
-    let patience = Patience::Bounded(config.retry.attempts_max, patience_max);
-    let links = LinksWhen::AtOnce;
-    let purpose = Purpose { runs: Runs::ToAnEnd, patience, reconcile_first: args.reconcile_first, links };
-    let account = match Account::open(access, config, ledger, pace, purpose).await {
-        Ok(account) => account,
-        Err(ScopeError::Unusable(reason)) => return Err(reason),
-        Err(ScopeError::Unreachable(reason)) => {
-            say(&format!("stopped: {reason}"));
-            return Ok(Exit::Unfinished);
-        }
-    };
-    let (line, scope) = (account.line().clone(), account.scope().clone());
-    let stopped = line.clone();
-    tokio::spawn(StopSignals::listen(HangUp::Stops)?.obey(move || {
-        stopped.stop();
-        say("\nstopping: calls in flight are finished (again to stop at once)");
-    }));
-    let stopping = line.clone();
-    tokio::spawn(async move {
-        // Told while it waited for its start, or since.
-        was_stopped.cancelled().await;
-        stopping.stop();
-    });
+    let opening = Opening { metrics: args.metrics, reconcile_first: args.reconcile_first };
+    let Some(run) = Run::open(access, config, ledger, opening).await? else { return Ok(Exit::Unfinished) };
+    run.stop_with(was_stopped);
     // From here on, what the ledger says is changed by nobody else.
-    let Some(lease) = hold_lease(&line, args).await? else { return Ok(Exit::Unfinished) };
-    let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };
-    let recognition = earlier::recognise(ledger, &scope, &batch, second, &manifest).await?;
-    earlier::print_recognised(&recognition, say);
-    earlier::say_near(&recognition, args.strict)?;
+    let Some(lease) = run.lease(args.no_wait).await? else { return Ok(Exit::Unfinished) };
     // A rehearsal has a file of its own.
     let ending = if args.sandbox { "sandbox.results.csv" } else { "results.csv" };
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, ending);
-    let results_path = args.results.clone().unwrap_or_else(of_manifest);
+    let results = args.results.clone().unwrap_or_else(of_manifest);
     if !args.reconcile_first && !args.sandbox {
-        earlier::hold_results_against(ledger, &scope, &results_path).await?;
+        earlier::hold_results_against(ledger, run.scope(), &results).await?;
     }
-    let results = Results::create(&results_path, scope.as_str())
-        .map_err(|error| format!("results file {}: {error}", results_path.display()))?;
-    let persons = persons_of(&manifest, Jobs::new(batch.clone(), recognition.clone())).await?;
-    let rows = earlier::rows_of_batch(ledger, &scope, &batch, &recognition).await?;
-    let row = BatchRow {
-        scope,
-        batch: batch.clone(),
-        digest: digest_of(report),
-        rows,
-        began: line.parts().clock.now(),
-    };
-    ledger.write_batch(row).await.map_err(|error| error.to_string())?;
-    tokio::spawn(end_if_never_answered(line.clone(), account.access().host().to_owned(), patience_max));
-    let tally = Arc::new(Tally::default());
-    let (shown, operation) = (tally.clone(), manifest.manifest().operation());
-    let bar = progress(report.rows, move || words(&shown, operation));
-    // A task of its own, so that the rows and what becomes of them stay on the runtime's threads.
-    let jobs = Jobs::new(batch, recognition);
-    let results = ResultsOfRun { results, persons };
-    let carried = tokio::spawn(carry_all(line.clone(), manifest, jobs, results, tally.clone(), bar.clone()));
-    let carried = carried.await.map_err(|error| error.to_string())??;
-    bar.finish_and_clear();
-    let exit = summary(&line, report, operation, &tally, &carried, &results_path);
-    drop(lease);
-    Ok(exit)
+    let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };
+    run.carry(ledger, lease, What { batch, manifest, report, second, strict: args.strict, results }).await
 }
 
 /// Whose the rows are, where the manifest's columns say so.
@@ -235,7 +169,7 @@ pub(super) async fn persons_of(manifest: &CheckedManifest, jobs: Jobs) -> Result
 }
 
 /// Before live cards: how many, how fast, until when, and whether.
-fn confirm(args: &Args, config: &Config, mode: Mode, report: &CheckReport) -> Result<bool, String> {
+pub(super) fn confirm(yes: bool, config: &Config, mode: Mode, report: &CheckReport) -> Result<bool, String> {
     if mode != Mode::Live {
         return Ok(true);
     }
@@ -248,112 +182,5 @@ fn confirm(args: &Args, config: &Config, mode: Mode, report: &CheckReport) -> Re
     let (intent, question) = report.intent();
     let about = format!("{intent} at {per_second}/s, until about {until}.");
     let refused = "live cards need a yes: pass --yes where there is no terminal to ask on";
-    confirmed(&about, question, args.yes, &WithoutTerminal::Refused(refused))
-}
-
-/// The account's lease for the whole run; none if the run was stopped while it waited.
-async fn hold_lease(line: &Line, args: &Args) -> Result<Option<LeaseUse>, String> {
-    match line.try_lease().await.map_err(|error| error.to_string())? {
-        Ok(lease) => Ok(Some(lease)),
-        Err(holder) if args.no_wait => Err(format!(
-            "{holder} calls for this account; nothing was issued. Run it again when that one has ended"
-        )),
-        Err(holder) => {
-            say(&format!("waiting: {holder} calls for this account"));
-            let lease = line.hold_lease().await;
-            if let (None, Some(halt)) = (&lease, line.halt()) {
-                return Err(format!("stopped: {halt}"));
-            }
-            Ok(lease)
-        }
-    }
-}
-
-/// Whoever cannot be reached at all is not waited for without end.
-async fn end_if_never_answered(line: Arc<Line>, host: String, time_max: Duration) {
-    let mut wait = time_max;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = line.stopped() => return,
-        }
-        if line.was_answered() {
-            return;
-        }
-        if line.parts().pace.health().circuit != CircuitState::Closed {
-            let seconds = time_max.as_secs_f64();
-            let reason =
-                format!("{host} never answered in {seconds} s; look at the network and at stripe.api_url");
-            return line.halt_with(Halt::Unreachable(reason));
-        }
-        // Too few calls have failed so far to say so.
-        wait = CHECK_EVERY;
-    }
-}
-
-/// How far a run has come, for the progress bar.
-fn words(tally: &Tally, operation: Operation) -> String {
-    let Counts { issued: done, refused, retried, .. } = tally.counts();
-    format!("{done} {}, {refused} refused, {retried} retried", operation.done())
-}
-
-fn summary(
-    line: &Line,
-    report: &CheckReport,
-    operation: Operation,
-    tally: &Tally,
-    carried: &Carried,
-    results: &Path,
-) -> Exit {
-    let counts = tally.counts();
-    let left = report.rows.saturating_sub(counts.ended());
-    print(&format!(
-        "{} rows in {:.1} s: {} {} ({} of them before), {} refused, {} unresolved, {} retried.",
-        report.rows,
-        carried.took.as_secs_f64(),
-        counts.issued,
-        operation.done(),
-        counts.recorded,
-        counts.refused,
-        counts.unresolved,
-        counts.retried
-    ));
-    if counts.awaiting_pin > 0 {
-        print(&format!(
-            "{} of them wait for their cardholders to choose a PIN: each link is in the results, in the column pin_link.",
-            counts.awaiting_pin
-        ));
-    }
-    if let Err(error) = &carried.written {
-        say(&format!(
-            "the results could not be written to {} ({error}); `embosser results` has them",
-            results.display()
-        ));
-    } else {
-        print(&format!("Results: {}", results.display()));
-    }
-    if let Some(halt) = line.halt() {
-        say(&format!("stopped: {halt}"));
-        let new = counts.issued.saturating_sub(counts.recorded);
-        if matches!(halt, Halt::Key(_)) && new == 0 {
-            return Exit::Unusable;
-        }
-    }
-    if let Some(reason) = &carried.cut {
-        say(&format!("stopped: {reason}"));
-    }
-    if left > 0 || counts.unresolved > 0 {
-        say(&format!(
-            "{} rows are not finished ({} were taken). Run the same command again to go on: finished rows are not \
-             {} twice.",
-            left + counts.unresolved,
-            carried.taken,
-            operation.done()
-        ));
-        return Exit::Unfinished;
-    }
-    if carried.written.is_err() || carried.cut.is_some() {
-        return Exit::Unfinished;
-    }
-    if counts.refused > 0 { Exit::Refused } else { Exit::Success }
+    confirmed(&about, question, yes, &WithoutTerminal::Refused(refused))
 }

@@ -16,7 +16,8 @@ use crate::manifest::batch::issued_as;
 use crate::serve::access::{Approve, Caller, Operate, Read, Submit};
 use crate::serve::audit::{About, Action};
 use crate::serve::batch::Batch as UnderWay;
-use crate::serve::batches::{Beginning, Begun, no_batch};
+use crate::serve::batches::no_batch;
+use crate::serve::begin::{begin_or_hold, decided};
 use crate::serve::check::{Checked, Purpose};
 use crate::serve::extract::{Path, Query};
 use crate::serve::pending::hold::Arrived;
@@ -127,24 +128,11 @@ pub(super) async fn begin_batch(
         return Err(Problem::new(Kind::IssuedBefore, format!("{detail}. {way_out}")));
     }
     let second = query.second();
-    let (view, name) = if start.is_some() || server.parts.approval.required {
-        drop(arrival);
-        let arrived =
-            Arrived { name: name.clone(), checked, held, second, skips_invalid, start, by: caller, received };
-        let of_task = server.clone();
-        decided(&server, async move { of_task.batches.hold(&of_task, arrived).await }).await?;
-        (server.batches.view(&server, name.as_str()).await?, name)
-    } else {
-        let beginning = Beginning { name, second, by: &caller, action: Action::BatchBegun, released: None };
-        let (batch, begun) = server.batches.begin(&server, beginning, &checked, &arrival).await?;
-        drop(arrival);
-        if begun == Begun::Now {
-            server.go(batch.clone(), held, recognition);
-        }
-        (batch.view(server.pace_per_second(), server.clock().now()), batch.name.clone())
-    };
+    let wanted = Arrived { name, checked, held, second, skips_invalid, start, by: caller, received };
+    let view = begin_or_hold(&server, wanted, arrival).await?;
+    let name = view.batch.clone();
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
-    locate(&mut response, "/v1/batches/", name.as_str());
+    locate(&mut response, "/v1/batches/", &name);
     Ok(response)
 }
 
@@ -447,15 +435,6 @@ pub(super) async fn reject_batch(
     Ok(Json(server.batches.view(&server, &batch).await?))
 }
 
-/// Takes a decision to its end, on a task of its own: a client that hangs up leaves nothing half done.
-async fn decided(
-    server: &Server,
-    decision: impl Future<Output = Result<(), Problem>> + Send + 'static,
-) -> Result<(), Problem> {
-    let decision = server.tasks.spawn(decision);
-    decision.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a bug; it has been logged")))
-}
-
 async fn steer(
     server: &Server,
     caller: &Caller,
@@ -489,7 +468,7 @@ async fn under_way(server: &Server, name: &str) -> Result<Arc<UnderWay>, Problem
     Ok(batch)
 }
 
-async fn existing(server: &Server, name: String) -> Result<Batch, Problem> {
+pub(super) async fn existing(server: &Server, name: String) -> Result<Batch, Problem> {
     server.batches.view(server, &name).await?;
     Batch::new(name.clone()).map_err(|_| no_batch(&name))
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod batches;
+mod cancellation;
 mod files;
 mod jobs;
 mod me;
@@ -37,6 +38,7 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(batches::pause_batch))
         .routes(routes!(batches::resume_batch))
         .routes(routes!(batches::cancel_batch))
+        .routes(routes!(cancellation::cancel_plan, cancellation::cancel_cards))
         .routes(routes!(batches::approve_batch))
         .routes(routes!(batches::reject_batch))
         .routes(routes!(jobs::send_job))
