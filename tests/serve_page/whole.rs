@@ -113,6 +113,20 @@ async fn from_a_staff_list_to_cards() {
     browser.until_text("#rows-table", "E001").await;
     is_sound(&browser, "batch").await;
     assert_eq!((sandbox.account().cards.len(), sandbox.account().cardholders.len()), (30, 30));
+    // Undone: what that saves is told first, and only this batch's cards are cancelled.
+    browser.click("#undo").await;
+    browser.until_text("#sure-words", "Cancel 30 cards of “staff”, for ever?").await;
+    browser.keys("#sure button[value=no]", &Key::Enter.to_string()).await;
+    assert!(sandbox.account().changes.is_empty());
+    browser.click("#undo").await;
+    browser.until_text("#sure-words", "Cancel 30 cards").await;
+    browser.click("#sure-yes").await;
+    browser.until_text("#batch-title", "staff.cancel").await;
+    browser.until_text("#batch-state", "Every row has ended").await;
+    browser.until_text("#rows-table", "changed").await;
+    assert_eq!(sandbox.account().changes.len(), 30);
+    browser.page.back().await.unwrap();
+    browser.until_text("#batch-title", "staff").await;
     // An address outlives a reload, and a wrong one is told as such.
     browser.page.refresh().await.unwrap();
     browser.until_text("#batch-title", "staff").await;

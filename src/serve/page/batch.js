@@ -37,7 +37,7 @@ export function openBatch(name) {
   byId("batch-chip").replaceChildren();
   byId("times").replaceChildren();
   byId("batch-state").textContent = "";
-  for (const id of ["held", "may-not-operate", "chart-figure", "awaiting", "mend-refused", "pause", "resume", "cancel", "refused-said"]) show(id, false);
+  for (const id of ["held", "may-not-operate", "undo", "chart-figure", "awaiting", "mend-refused", "pause", "resume", "cancel", "refused-said"]) show(id, false);
   show("who", may("read"));
   if (!may("read")) return say("batch-state", "It was taken. To see how it goes takes a token with the role “read”.");
   openRows(batch.path);
@@ -77,6 +77,7 @@ function showView(view) {
   show("pause", view.state === "running" && may("operate"));
   show("resume", view.state === "paused" && may("operate"));
   show("cancel", ["running", "paused", "awaiting_approval", "scheduled"].includes(view.state) && may("operate"));
+  show("undo", view.issued > 0 && !underWay(view) && !view.held && may("operate") && !shown.name.endsWith(".cancel"));
   show("may-not-operate", underWay(view) && !may("operate"));
   held(view);
   show("awaiting", view.awaiting_pin > 0 && may("operate"));
@@ -126,6 +127,20 @@ function compared(diff) {
     ...(diff.changed ? [`${counted(diff.changed, "row")} ${diff.changed === 1 ? "asks" : "ask"} for something else than before${first(diff.first_changed, diff.changed)}.`] : []),
     ...(diff.gone ? [`${counted(diff.gone, "row")} ${diff.gone === 1 ? "is" : "are"} no more in the file${first(diff.first_gone, diff.gone)}. What was made for ${diff.gone === 1 ? "it" : "them"} stays.`] : []),
   ];
+}
+
+// The cards that the batch made are cancelled, as a batch of their own: what that saves is told first.
+function undo() {
+  const batch = shown;
+  return attempt(async () => {
+    const path = `${batch.path}/cancel-cards`;
+    const plan = await get(path);
+    if (plan.cards === 0) throw new Error("None of its cards is left to be cancelled.");
+    const words = [`Cancel ${counted(plan.cards, "card")} of “${batch.name}”, for ever?`, ...plan.notes].join("\n\n");
+    if (!(await sure(words, `Cancel ${counted(plan.cards, "card")}`))) return;
+    const view = await post(`${path}?yes_cancel=${plan.cards}`);
+    location.hash = `#/batches/${encodeURIComponent(view.batch)}`;
+  });
 }
 
 function decide(action, body) {
@@ -270,6 +285,7 @@ export function startBatch(attempted, into) {
   byId("awaiting-cancel").addEventListener("click", cancelWaiting);
   byId("pause").addEventListener("click", () => steer("pause"));
   byId("resume").addEventListener("click", () => steer("resume"));
+  byId("undo").addEventListener("click", undo);
   byId("approve").addEventListener("click", async () => {
     const { digest, plan } = shown.view.held;
     const words = `Approve “${shown.name}”: ${counted(plan.rows, "row")}? What you see here is what is issued.`;

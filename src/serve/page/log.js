@@ -16,6 +16,7 @@ const WORDS = {
   batch_paused: "paused a batch",
   batch_resumed: "resumed a batch",
   batch_cancelled: "cancelled a batch",
+  cards_cancelled: "cancelled a batch’s cards",
   manifest_checked: "checked a file",
   columns_kept: "kept columns for later files",
   job_sent: "sent a job",
