@@ -7,13 +7,23 @@ mod support;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use embosser::sandbox::{Faults, KeyEndpoint};
+use embosser::clock::Clock;
+use embosser::config::PinPageConfig;
+use embosser::job::{Batch, Job, JobId};
+use embosser::ledger::{Conclude, Row, State};
+use embosser::line::decision::Rules;
+use embosser::line::{self, Line, LookFirst, Parts};
+use embosser::operation::{Operation, Request};
+use embosser::outcome::{Outcome, Refusal};
+use embosser::pin_links::{LinksWhen, PinLinks};
+use embosser::sandbox::{Faults, KeyEndpoint, Options, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 use support::choosing::{
     Stage, ask, choose, encrypted, links_of, look, one_that_waits, pins_of, stage, token_of,
 };
+use support::line::{parts_in, refused};
 use support::postgres::Postgres;
 use support::proxy::Proxy;
 use support::serve::Served;
@@ -247,8 +257,12 @@ async fn who_cancels_is_answered_within_20_seconds_and_the_cancelling_goes_on() 
     assert_eq!((&answer["cancelled"], &answer["pending"]), (&json!(0), &json!(1)), "{answer}");
     assert!((Duration::from_secs(19)..Duration::from_secs(24)).contains(&took), "{took:?}");
     stage.sandbox.set_faults(Faults::default());
-    let view = until_state(&served, "refused").await;
-    assert_eq!(view["code"], "cancelled", "{view}");
+    // In between it is said that the call had no effect, and that another PIN is needed.
+    let began = Instant::now();
+    while served.get(JOB).await.expect(200).json()["code"] != "cancelled" {
+        assert!(began.elapsed() < Duration::from_secs(40), "it is not cancelled");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert!(pins_of(&stage.sandbox, "staff/a").is_empty());
 }
 
@@ -278,4 +292,37 @@ async fn a_job_that_is_cancelled_between_a_refused_pin_and_its_waiting_stays_can
     assert_eq!((&view["state"], &view["code"]), (&json!("refused"), &json!("cancelled")), "{view}");
     assert_eq!(waiting(&other.get("/v1/pin-links").await.expect(200).json()), 0);
     assert!(pins_of(&stage.sandbox, "staff/a").is_empty());
+}
+
+/// The same where the call with a chosen PIN is found to have had no effect: that is no end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_call_had_no_effect_is_cancelled_before_it_waits_again() {
+    let (directory, sandbox, clock) =
+        (tempfile::tempdir().unwrap(), Sandbox::start(Options::default()).await.unwrap(), Clock::system());
+    let parts = parts_in(directory.path(), &sandbox, &clock, LookFirst::No, Rules::default()).await;
+    let (ledger, scope) = (parts.ledger.clone(), parts.scope.clone());
+    let config = PinPageConfig { url: Some("https://pins.example.com".into()), ..PinPageConfig::default() };
+    let links = PinLinks::of(&config, LinksWhen::Asked, (&ledger, &scope, &clock)).unwrap();
+    let line = Line::new(Parts { pin_links: Some(links.clone()), ..parts });
+    let id = JobId::new("batch/1").unwrap();
+    let choosing = || {
+        let pairs =
+            [("cardholder", "ich_1"), ("currency", "eur"), ("type", "virtual"), ("pin[choose]", "true")];
+        let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
+        let card = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
+        Job::new(id.clone(), Batch::new("batch").unwrap(), None, card, None)
+    };
+    let waits = line.carry(choosing(), line::Options::default()).await.unwrap();
+    assert_eq!(waits.outcome, Outcome::AwaitingPin(None));
+    // Whoever found it out stands still before it waits again.
+    let row = ledger.look_up(&scope, &id).await.unwrap().unwrap();
+    let state = State::Refused(Refusal::own("pin_needed", "its call had no effect"));
+    let found = ledger.conclude(Row { state, attempts: 1, ..row.clone() }, Some(&row)).await.unwrap();
+    assert!(matches!(found, Conclude::Written(_)), "{found:?}");
+    let cancelled = Refusal::own("cancelled", "the test does");
+    let way = line::Options { given_up: Some(cancelled), ..line::Options::default() };
+    let ended = line.carry(choosing(), way).await.unwrap();
+    assert_eq!(refused(&ended).code, "cancelled");
+    assert!(links.waiting_job(&id).await.unwrap().is_none(), "it waits for nobody");
+    assert_eq!(sandbox.account().creates, 0);
 }

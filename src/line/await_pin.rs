@@ -78,7 +78,7 @@ pub fn is_about_pin(code: &str) -> bool {
 pub(super) async fn forget_if_ended(line: &Line, id: &JobId, ended: &Ended, told: Option<&EventWanted>) {
     let has_ended = match &ended.outcome {
         Outcome::Done(_) => true,
-        Outcome::Refused(refusal) => !is_about_pin(&refusal.code),
+        Outcome::Refused(refusal) => !is_about_pin(&refusal.code) && refusal.code != PIN_NEEDED,
         Outcome::Unresolved(_) | Outcome::AwaitingPin(_) => false,
     };
     if let Some(links) = line.parts.pin_links.as_ref().filter(|_| has_ended)

@@ -36,10 +36,21 @@ pub async fn line_by(
     look_first: LookFirst,
     rules: Rules,
 ) -> Line {
+    Line::new(parts_in(directory, sandbox, clock, look_first, rules).await)
+}
+
+/// What such a line is made of.
+pub async fn parts_in(
+    directory: &Path,
+    sandbox: &Sandbox,
+    clock: &Clock,
+    look_first: LookFirst,
+    rules: Rules,
+) -> Parts {
     let pace = PaceConfig { endpoint_per_second: 500.0, account_per_second: 500.0, ..PaceConfig::default() };
     let url = format!("sqlite://{}", directory.join("ledger.db").display());
     let retry = RetryConfig { backoff_seconds_min: 0.02, backoff_seconds_max: 0.2, ..RetryConfig::default() };
-    Line::new(Parts {
+    Parts {
         client: client_of(sandbox),
         pace: Pace::start(&pace),
         ledger: Ledger::open(&url).await.unwrap(),
@@ -52,7 +63,7 @@ pub async fn line_by(
         lease_idle: Duration::ZERO,
         pin_links: None,
         same_refusals: (1000, OnSameRefusals::Wait),
-    })
+    }
 }
 
 /// A job of cardholder `ich_1`, its PIN encrypted now, under the sandbox's present key.

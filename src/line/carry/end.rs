@@ -5,7 +5,7 @@ use crate::clock::Moment;
 use crate::job::{Job, PinDigest, both};
 use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
-use crate::line::await_pin::{is_about_pin, wait_again};
+use crate::line::await_pin::{is_open, wait_again};
 use crate::line::decision::CONFLICT;
 use crate::line::{CarriedOnly, Halt, Line, Stop};
 use crate::metrics;
@@ -162,10 +162,8 @@ pub(super) async fn known_end(
             }
             Some(Ended { note: joined(job, note), ..row.ended() })
         }
-        // One whose chosen PIN was refused is about to wait for another, and is not refused for good.
-        State::Refused(refusal) if is_given_up && !(job.chooses_pin && is_about_pin(&refusal.code)) => {
-            Some(row.ended())
-        }
+        // One whose chosen PIN was refused, or had no effect, is about to wait for another: that is no end.
+        State::Refused(_) if is_given_up && !(job.chooses_pin && is_open(row)) => Some(row.ended()),
         State::Refused(_) | State::Begun | State::AwaitingPin => None,
     }
 }
