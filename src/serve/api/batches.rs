@@ -331,7 +331,8 @@ pub(super) async fn resume_batch(
     steer(&server, &caller, &batch, Standing::Open).await
 }
 
-/// Call a batch off: what has begun ends, the rest is refused as `cancelled`. What is in RabbitMQ's queue already is the
+/// Call a batch off: what has begun ends, the rest is refused as `cancelled`; one that waits for its approval or start never
+/// begins, and its rows are wiped. What is in RabbitMQ's queue already is the
 /// worker's to issue: then it is too late, unless there is no worker. Without one the batch is let go: it ends as interrupted,
 /// and its jobs stay in the queue.
 #[utoipa::path(
