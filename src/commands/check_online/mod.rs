@@ -52,9 +52,9 @@ pub async fn run(
     announce(reads, cardholders.lists(), config.pace.endpoint_per_second);
     let mut problems = Problems::new();
     let counts = [(cards.count(), "card"), (cardholders.count(), "cardholder"), (designs.count(), "design")];
-    let of_account = designs.look(&pace, &client, &mut problems).await?;
-    let old_pin_first = cards.look(&pace, &client, &mut problems).await?;
-    let looked = cardholders.look(&pace, &client, &mut problems).await?;
+    let of_account = designs.look(&pace, client, &mut problems).await?;
+    let old_pin_first = cards.look(&pace, client, &mut problems).await?;
+    let looked = cardholders.look(&pace, client, &mut problems).await?;
     let may_issue = of_account.as_ref().is_none_or(|(_, is_problem)| !is_problem);
     let mut said: Vec<String> = of_account.map(|(said, _)| said).into_iter().collect();
     if old_pin_first > 0 {
