@@ -1,5 +1,6 @@
 //! `embosser results`: a batch's results, as the ledger knows them. It reads; it never makes a ledger.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -11,9 +12,10 @@ use super::Exit;
 use super::status::{Unwritten, exit, open};
 use crate::config::Config;
 use crate::job::Batch;
-use crate::ledger::{BatchCounts, Ledger, Only, Scope};
+use crate::ledger::{BatchCounts, Ledger, Only, Row, Scope};
 use crate::outcome::Outcome;
 use crate::results::{self, Line, ResultsWorkbook};
+use crate::shipping::Shipping;
 
 /// Options of `embosser results`.
 #[derive(Debug, clap::Args)]
@@ -64,6 +66,14 @@ struct RowResult<'a> {
     cardholder_id: Option<&'a str>,
     changed: &'a [String],
     pin_link: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shipping_status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking_number: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eta: Option<String>,
 }
 
 impl<'a> RowResult<'a> {
@@ -95,6 +105,10 @@ impl<'a> RowResult<'a> {
             cardholder_id,
             changed: card.map(|card| card.changed.as_slice()).unwrap_or_default(),
             pin_link,
+            shipping_status: line.shipping.and_then(|shipping| shipping.status.as_deref()),
+            tracking_number: line.shipping.and_then(|shipping| shipping.tracking_number.as_deref()),
+            tracking_url: line.shipping.and_then(|shipping| shipping.tracking_url.as_deref()),
+            eta: line.shipping.and_then(Shipping::eta_in_utc),
         }
     }
 }
@@ -140,13 +154,23 @@ async fn write_workbook(
     let mut workbook = ResultsWorkbook::begin().map_err(to_error)?;
     let mut pages = ledger.pages(scope, batch, Only::default());
     while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
+        let shipping = shipping_of(ledger, scope, &page).await?;
         for row in &page {
             let ended = row.ended();
-            workbook.add(&Line::of_row(row, &ended)).map_err(to_error)?;
+            workbook.add(&Line::of_row(row, &ended).with_shipping(&shipping)).map_err(to_error)?;
         }
     }
     let bytes = workbook.finish(batch.as_str(), scope.as_str(), counts).map_err(to_error)?;
     Ok(out.write_all(&bytes)?)
+}
+
+async fn shipping_of(
+    ledger: &Ledger,
+    scope: &Scope,
+    rows: &[Row],
+) -> Result<HashMap<String, Shipping>, Unwritten> {
+    let shipping = ledger.shipping_of_rows(scope, rows).await;
+    shipping.map_err(|error| Unwritten::Ledger(error.to_string()))
 }
 
 /// Whose batch it is: several scopes' rows are never mixed, since a rehearsal's cards are not real.
@@ -191,9 +215,10 @@ async fn write_rows(
     }
     let (mut pages, mut separator) = (ledger.pages(scope, batch, Only::default()), "\n  ");
     while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
+        let shipping = shipping_of(ledger, scope, &page).await?;
         for row in &page {
             let ended = row.ended();
-            let line = Line::of_row(row, &ended);
+            let line = Line::of_row(row, &ended).with_shipping(&shipping);
             if format == ResultsFormat::Json {
                 out.write_all(separator.as_bytes())?;
                 serde_json::to_writer(&mut *out, &RowResult::of(&line)).map_err(io::Error::from)?;

@@ -18,6 +18,7 @@ mod handle;
 mod lease;
 mod postgres;
 mod schema;
+mod shipping;
 mod sqlite;
 mod store;
 

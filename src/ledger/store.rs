@@ -361,9 +361,10 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
 }
 
 /// What names of the metadata begin with that are a scope's, as they are and as they are to be: the jobs that wait for a PIN and
-/// their links, batches that wait, and the latest change of each card.
+/// their links, batches that wait, where cards are on their way, and the latest change of each card.
 pub(super) fn renamed_names(from: &Scope, to: &Scope) -> impl Iterator<Item = (String, String)> {
-    let kinds = [("awaiting_pin", "|"), ("pin_link", "|"), ("held", "|"), ("change", ":ic_")];
+    let kinds =
+        [("awaiting_pin", "|"), ("pin_link", "|"), ("held", "|"), ("shipping", "|"), ("change", ":ic_")];
     let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
     kinds.into_iter().map(move |(kind, end)| (format!("{kind}:{from}{end}"), format!("{kind}:{to}{end}")))
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{COLUMNS, Line, earlier, record, record_into};
+use super::{COLUMNS, Line, PIN_LINK, earlier, record, record_into};
 use crate::outcome::{Outcome, PinLink};
 
 /// How stale the file on disk may be while a run goes on.
@@ -103,7 +103,7 @@ impl Results {
         self.bytes.clear();
         let mut cells = line.cells();
         if line.ended.outcome == Outcome::AwaitingPin(None)
-            && let (Some(link), Some(cell)) = (self.links.get(line.job_id), cells.last_mut())
+            && let (Some(link), Some(cell)) = (self.links.get(line.job_id), cells.get_mut(PIN_LINK))
         {
             *cell = link.expose().into();
         }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn line<'a>(row: u64, ended: &'a Ended, scope: &'a str) -> Line<'a> {
-        Line { row, row_id: None, job_id: "n/1", ended, scope }
+        Line { row, row_id: None, job_id: "n/1", ended, scope, shipping: None }
     }
 
     fn hidden_files(folder: &Path) -> Vec<String> {
@@ -316,7 +316,14 @@ mod tests {
         noted.note = Some("=wanted otherwise".into());
         let refused = ended(Outcome::Refused(Refusal::own("x", "=HYPERLINK(\"http://a\")")));
         let mut results = Results::create(&path, TEST).unwrap();
-        let odd = Line { row: 2, row_id: Some("@b"), job_id: "@n/@b", ended: &refused, scope: TEST };
+        let odd = Line {
+            row: 2,
+            row_id: Some("@b"),
+            job_id: "@n/@b",
+            ended: &refused,
+            scope: TEST,
+            shipping: None,
+        };
         results.append(&odd).unwrap();
         results.append(&line(1, &noted, TEST)).unwrap();
         assert!(!path.exists(), "nobody takes half a file for the whole");
@@ -325,7 +332,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[1],
-            "1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1,status; metadata[a],"
+            "1,,n/1,issued,ic_1,4242,08/2030,1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1,status; metadata[a],,,,,"
         );
         assert!(lines[2].starts_with("2,'@b,'@n/@b,refused,,,,1,x,\"'=HYPERLINK"), "{}", lines[2]);
         let back: Vec<_> = read_back(&path).unwrap().unwrap().map(Result::unwrap).collect();

@@ -8,10 +8,12 @@ mod file;
 mod workbook;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io;
 
 use crate::ledger::Row;
 use crate::outcome::{Ended, Outcome};
+use crate::shipping::Shipping;
 
 pub use audit::{AUDIT_COLUMNS, audit_cells};
 pub use earlier::{Earlier, EarlierRow, read_back};
@@ -20,7 +22,7 @@ pub use workbook::ResultsWorkbook;
 pub(crate) use workbook::headings;
 
 /// The columns, in order. Those of earlier versions ended before: see [`FORMER_COLUMNS`].
-pub const COLUMNS: [&str; 16] = [
+pub const COLUMNS: [&str; 20] = [
     "row",
     "row_id",
     "job_id",
@@ -37,10 +39,17 @@ pub const COLUMNS: [&str; 16] = [
     "cardholder_id",
     "changed",
     "pin_link",
+    "shipping_status",
+    "tracking_number",
+    "tracking_url",
+    "eta",
 ];
 
+/// Which of the columns holds links.
+const PIN_LINK: usize = 15;
+
 /// How many of the columns the files of earlier versions have.
-const FORMER_COLUMNS: [usize; 3] = [11, 13, 15];
+const FORMER_COLUMNS: [usize; 4] = [11, 13, 15, 16];
 
 /// One row's line.
 #[derive(Debug)]
@@ -56,6 +65,8 @@ pub struct Line<'a> {
     /// Whose cards: the ledger's scope. Empty where only somebody else knows: `submit` publishes to whatever worker
     /// there is.
     pub scope: &'a str,
+    /// Where its card is on its way, if that is known.
+    pub shipping: Option<&'a Shipping>,
 }
 
 impl<'a> Line<'a> {
@@ -68,7 +79,17 @@ impl<'a> Line<'a> {
             job_id: row.id.as_str(),
             ended,
             scope: row.scope.as_str(),
+            shipping: None,
         }
+    }
+
+    /// With where its card is, of what is known of these.
+    #[must_use]
+    pub fn with_shipping(mut self, shipping: &'a HashMap<String, Shipping>) -> Self {
+        if let Outcome::Done(output) = &self.ended.outcome {
+            self.shipping = output.card().and_then(|card| shipping.get(&card.id));
+        }
+        self
     }
 
     /// The line's cells, none of which a spreadsheet would run.
@@ -85,6 +106,7 @@ impl<'a> Line<'a> {
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, None, Some(refusal)),
             Outcome::AwaitingPin(_) => (None, None, None),
         };
+        let text = |text: Option<&'a str>| Cow::from(text.unwrap_or_default());
         let link = match &self.ended.outcome {
             Outcome::AwaitingPin(Some(link)) => link.expose(),
             _ => "",
@@ -106,6 +128,10 @@ impl<'a> Line<'a> {
             cardholder.unwrap_or("").into(),
             card.map_or("".into(), |card| card.changed.join("; ").into()),
             link.into(),
+            text(self.shipping.and_then(|shipping| shipping.status.as_deref())),
+            text(self.shipping.and_then(|shipping| shipping.tracking_number.as_deref())),
+            text(self.shipping.and_then(|shipping| shipping.tracking_url.as_deref())),
+            self.shipping.and_then(Shipping::eta_in_utc).unwrap_or_default().into(),
         ]
     }
 }

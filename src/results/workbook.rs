@@ -8,7 +8,7 @@ use crate::ledger::BatchCounts;
 /// Columns whose cells are numbers.
 const NUMBERS: [&str; 2] = ["row", "attempts"];
 /// How wide columns are, in letters; others have the program's own width.
-const WIDTHS: [(&str, f64); 7] = [
+const WIDTHS: [(&str, f64); 10] = [
     ("row_id", 16.0),
     ("job_id", 28.0),
     ("card_id", 30.0),
@@ -16,6 +16,9 @@ const WIDTHS: [(&str, f64); 7] = [
     ("note", 40.0),
     ("cardholder_id", 30.0),
     ("pin_link", 40.0),
+    ("tracking_number", 24.0),
+    ("tracking_url", 40.0),
+    ("eta", 22.0),
 ];
 
 /// Lines, as they are added.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::error::{ErrorObject, LimitReason, limit_reason, sentence_of};
 use super::standing::{CardStanding, StandingAnswer};
+use crate::clock::Time;
 use crate::operation::Found;
 
 /// One page of a list.
@@ -170,7 +171,11 @@ pub(super) fn of_standing(
     };
     if status.is_success() {
         return match serde_json::from_slice::<CardStanding>(&body) {
-            Ok(standing) => (StandingAnswer::Found(Box::new(standing)), None),
+            Ok(mut standing) => {
+                let date = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+                standing.told = date.and_then(Time::from_http_date);
+                (StandingAnswer::Found(Box::new(standing)), None)
+            }
             Err(_) => failed(format!("{status}, but no card in the answer")),
         };
     }

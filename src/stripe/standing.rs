@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 
+use crate::clock::Time;
+use crate::shipping::Shipping;
+
 /// A card, as far as that matters.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct CardStanding {
@@ -16,6 +19,12 @@ pub struct CardStanding {
     /// The card that replaced it, if one did.
     #[serde(default)]
     pub replaced_by: Option<serde::de::IgnoredAny>,
+    /// Where it is on its way, if it is physical.
+    #[serde(default)]
+    pub shipping: Option<Shipping>,
+    /// When it stood so, by Stripe's clock.
+    #[serde(skip)]
+    pub told: Option<Time>,
     #[serde(default)]
     cardholder: Cardholder,
 }

@@ -169,7 +169,7 @@ fn write_results(
         for RowEnded { row, row_id, job_id, ended } in some.drain(..) {
             let job_id = job_id.as_ref().map_or("", JobId::as_str);
             let (row_id, scope) = (row_id.as_deref(), scope.as_str());
-            let line = results::Line { row, row_id, job_id, ended: &ended, scope };
+            let line = results::Line { row, row_id, job_id, ended: &ended, scope, shipping: None };
             results.append(&line)?;
         }
         // At a high rate a row ends every few microseconds, and to wake this thread for each would cost as much.

@@ -114,7 +114,14 @@ impl Following {
         let row_id = event.row_id.clone();
         let ended = event.into_ended();
         self.tally.add(&ended);
-        let line = results::Line { row, row_id: row_id.as_deref(), job_id: &id, ended: &ended, scope: SCOPE };
+        let line = results::Line {
+            row,
+            row_id: row_id.as_deref(),
+            job_id: &id,
+            ended: &ended,
+            scope: SCOPE,
+            shipping: None,
+        };
         self.results.append(&line).map_err(|error| format!("{}: {error}", self.results_path.display()))
     }
 }
