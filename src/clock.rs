@@ -37,6 +37,13 @@ impl Time {
         Some(Self(time.as_millisecond()))
     }
 
+    /// Of an HTTP answer's `Date`; none if it is none.
+    #[must_use]
+    pub fn from_http_date(text: &str) -> Option<Self> {
+        let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Some(Self(time.as_millisecond()))
+    }
+
     /// As people and programs read it, to the second: `2026-12-01T05:00:00Z`.
     #[must_use]
     pub fn in_utc(self) -> String {
@@ -173,6 +180,13 @@ fn since_boot() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_http_date_is_a_time() {
+        let time = Time::from_http_date("Sat, 28 Nov 2026 11:41:37 GMT").unwrap();
+        assert_eq!(time.in_utc(), "2026-11-28T11:41:37Z");
+        assert_eq!(Time::from_http_date("yesterday"), None);
+    }
 
     #[test]
     fn a_clock_that_is_set_back_makes_nothing_younger() {

@@ -29,6 +29,7 @@ pub mod queue;
 pub mod results;
 pub mod sandbox;
 pub mod serve;
+pub mod shipping;
 pub mod stripe;
 pub mod tally;
 pub mod trace;

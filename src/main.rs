@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser};
 use embosser::commands::{
     Exit, audit, cancel, check, check_known, check_online, columns, encrypt, example, health, issue, results,
-    sandbox, schema, serve, shell, status, submit, template, token, worker,
+    sandbox, schema, serve, shell, status, submit, template, token, track, worker,
 };
 use embosser::config::Config;
 use embosser::logging;
@@ -62,6 +62,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Write a batch's results, as the ledger knows them: CSV, JSON or a spreadsheet.
     Results(results::ResultsArgs),
+    /// Ask Stripe where a batch's physical cards are.
+    Track(track::Args),
     /// Write what was done over HTTP, by whom: CSV.
     Audit(audit::Args),
     /// Print a shell's completions.
@@ -127,6 +129,10 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         Command::Cancel(args) => {
             let key = api_key(&config)?;
             cancel::run(args, config, key).await
+        }
+        Command::Track(args) => {
+            let key = api_key(&config)?;
+            track::run(args, config, key).await
         }
         Command::Serve(args) => {
             let key = api_key(&config)?;

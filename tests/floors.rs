@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 14] = [
     // Facts and tools that know nothing of cards.
     &["backoff", "clock", "config", "content", "killpoint", "outcome", "trace"],
-    &["logging", "pin", "tally"],
+    &["logging", "pin", "shipping", "tally"],
     &["encrypt", "jwe", "metrics"],
     // What Stripe can be asked for, and a job that asks for it.
     &["operation"],

@@ -118,7 +118,7 @@ fn is_said(args: &Args, cards: u64) -> Result<(), String> {
 }
 
 /// The key must be of the account that the batch's cards are of.
-async fn is_of_this_account(ledger: &Ledger, scope: &Scope, batch: &Batch) -> Result<(), String> {
+pub(super) async fn is_of_this_account(ledger: &Ledger, scope: &Scope, batch: &Batch) -> Result<(), String> {
     let counts = ledger.counts().await.map_err(|error| error.to_string())?;
     let scopes: Vec<_> = counts.iter().filter(|counts| counts.batch == batch.as_str()).collect();
     if scopes.iter().any(|counts| counts.scope == scope.as_str()) {

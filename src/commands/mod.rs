@@ -25,6 +25,7 @@ pub mod status;
 pub mod submit;
 pub mod template;
 pub mod token;
+pub mod track;
 pub mod worker;
 
 use std::process::ExitCode;

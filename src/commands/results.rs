@@ -1,5 +1,6 @@
 //! `embosser results`: a batch's results, as the ledger knows them. It reads; it never makes a ledger.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::manifest::checked::CheckedManifest;
 use crate::manifest::persons::Persons;
 use crate::outcome::{Ended, Outcome};
 use crate::results::{self, Line, ResultsWorkbook};
+use crate::shipping::Shipping;
 
 /// Options of `embosser results`.
 #[derive(Debug, clap::Args)]
@@ -78,6 +80,14 @@ struct RowResult<'a> {
     changed: &'a [String],
     pin_link: Option<&'a str>,
     person: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shipping_status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking_number: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eta: Option<String>,
 }
 
 impl<'a> RowResult<'a> {
@@ -110,6 +120,10 @@ impl<'a> RowResult<'a> {
             changed: card.map(|card| card.changed.as_slice()).unwrap_or_default(),
             pin_link,
             person: line.person,
+            shipping_status: line.shipping.and_then(|shipping| shipping.status.as_deref()),
+            tracking_number: line.shipping.and_then(|shipping| shipping.tracking_number.as_deref()),
+            tracking_url: line.shipping.and_then(|shipping| shipping.tracking_url.as_deref()),
+            eta: line.shipping.and_then(Shipping::eta_in_utc),
         }
     }
 }
@@ -203,14 +217,20 @@ async fn write_workbook(
     let mut workbook = ResultsWorkbook::begin().map_err(to_error)?;
     let mut pages = of_batch.pages();
     while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
+        let shipping = shipping_of(of_batch, &page).await?;
         for row in &page {
             let ended = row.ended();
-            workbook.add(&of_batch.line(row, &ended)).map_err(to_error)?;
+            workbook.add(&of_batch.line(row, &ended).with_shipping(&shipping)).map_err(to_error)?;
         }
     }
     let (batch, scope) = (of_batch.batch.as_str(), of_batch.scope.as_str());
     let bytes = workbook.finish(batch, scope, counts).map_err(to_error)?;
     Ok(out.write_all(&bytes)?)
+}
+
+async fn shipping_of(of_batch: &OfBatch<'_>, rows: &[Row]) -> Result<HashMap<String, Shipping>, Unwritten> {
+    let shipping = of_batch.ledger.shipping_of_rows(of_batch.scope, rows).await;
+    shipping.map_err(|error| Unwritten::Ledger(error.to_string()))
 }
 
 /// Whose batch it is: several scopes' rows are never mixed, since a rehearsal's cards are not real.
@@ -253,9 +273,10 @@ async fn write_rows(
     }
     let (mut pages, mut separator) = (of_batch.pages(), "\n  ");
     while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
+        let shipping = shipping_of(of_batch, &page).await?;
         for row in &page {
             let ended = row.ended();
-            let line = of_batch.line(row, &ended);
+            let line = of_batch.line(row, &ended).with_shipping(&shipping);
             if format == ResultsFormat::Json {
                 out.write_all(separator.as_bytes())?;
                 serde_json::to_writer(&mut *out, &RowResult::of(&line)).map_err(io::Error::from)?;

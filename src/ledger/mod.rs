@@ -20,6 +20,7 @@ mod lease;
 mod postgres;
 mod schema;
 mod select;
+mod shipping;
 mod sqlite;
 mod store;
 

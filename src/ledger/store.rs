@@ -362,7 +362,8 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
 }
 
 /// What names of the metadata begin with that are a scope's, as they are and as they are to be: the jobs that wait for a PIN,
-/// their links, the events and the looks at Stripe that are owed to them, batches that wait, and the latest change of each card.
+/// their links, the events and the looks at Stripe that are owed to them, batches that wait, where cards are on
+/// their way, and the latest change of each card.
 pub(super) fn renamed_names(from: &Scope, to: &Scope) -> impl Iterator<Item = (String, String)> {
     let kinds = [
         ("awaiting_pin", "|"),
@@ -370,6 +371,7 @@ pub(super) fn renamed_names(from: &Scope, to: &Scope) -> impl Iterator<Item = (S
         ("pin_event", "|"),
         ("reconciled", "|"),
         ("held", "|"),
+        ("shipping", "|"),
         ("change", ":ic_"),
     ];
     let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());

@@ -20,6 +20,7 @@ pub mod people;
 mod refusals;
 mod standing;
 mod steps;
+pub mod tracking;
 mod vet;
 
 use std::collections::HashMap;

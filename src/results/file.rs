@@ -301,7 +301,7 @@ mod tests {
     }
 
     fn line<'a>(row: u64, ended: &'a Ended, scope: &'a str) -> Line<'a> {
-        Line { row, row_id: None, job_id: "n/1", ended, scope, person: Some("Zoë, \"Z\"") }
+        Line { row, row_id: None, job_id: "n/1", ended, scope, person: Some("Zoë, \"Z\""), shipping: None }
     }
 
     fn hidden_files(folder: &Path) -> Vec<String> {
@@ -324,6 +324,7 @@ mod tests {
             ended: &refused,
             scope: TEST,
             person: Some("=1+1"),
+            shipping: None,
         };
         results.append(&odd).unwrap();
         results.append(&line(1, &noted, TEST)).unwrap();
@@ -334,7 +335,7 @@ mod tests {
         assert_eq!(
             lines[1],
             "1,,n/1,issued,ic_1,\"4242\",\"08/2030\",1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1,status; metadata[a],,\
-             \"Zoë, \"\"Z\"\"\""
+             \"Zoë, \"\"Z\"\"\",,,,"
         );
         assert!(text.starts_with("\u{feff}row,"), "as Excel knows a file by");
         assert!(lines[2].ends_with(",'=1+1"), "{}", lines[2]);

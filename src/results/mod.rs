@@ -9,9 +9,11 @@ mod file;
 mod workbook;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use crate::ledger::Row;
 use crate::outcome::{Ended, Outcome};
+use crate::shipping::Shipping;
 
 pub use audit::{audit_head, audit_line};
 pub use earlier::{Earlier, EarlierRow, read_back};
@@ -20,7 +22,7 @@ pub use workbook::ResultsWorkbook;
 pub(crate) use workbook::headings;
 
 /// The columns, in order. Those of earlier versions ended before: see [`FORMER_COLUMNS`].
-pub const COLUMNS: [&str; 17] = [
+pub const COLUMNS: [&str; 21] = [
     "row",
     "row_id",
     "job_id",
@@ -38,6 +40,10 @@ pub const COLUMNS: [&str; 17] = [
     "changed",
     "pin_link",
     "person",
+    "shipping_status",
+    "tracking_number",
+    "tracking_url",
+    "eta",
 ];
 
 /// How many of the columns the files of earlier versions have.
@@ -63,6 +69,8 @@ pub struct Line<'a> {
     pub scope: &'a str,
     /// Whose it is, where the manifest says so and is at hand: the ledger does not know it.
     pub person: Option<&'a str>,
+    /// Where its card is on its way, if that is known.
+    pub shipping: Option<&'a Shipping>,
 }
 
 impl<'a> Line<'a> {
@@ -76,7 +84,17 @@ impl<'a> Line<'a> {
             ended,
             scope: row.scope.as_str(),
             person: None,
+            shipping: None,
         }
+    }
+
+    /// With where its card is, of what is known of these.
+    #[must_use]
+    pub fn with_shipping(mut self, shipping: &'a HashMap<String, Shipping>) -> Self {
+        if let Outcome::Done(output) = &self.ended.outcome {
+            self.shipping = output.card().and_then(|card| shipping.get(&card.id));
+        }
+        self
     }
 
     /// The line's cells, none of which a spreadsheet would run.
@@ -101,6 +119,7 @@ impl<'a> Line<'a> {
             Outcome::Refused(refusal) | Outcome::Unresolved(refusal) => (None, None, Some(refusal)),
             Outcome::AwaitingPin(_) => (None, None, None),
         };
+        let text = |text: Option<&'a str>| Cow::from(text.unwrap_or_default());
         let link = match &self.ended.outcome {
             Outcome::AwaitingPin(Some(link)) => link.expose(),
             _ => "",
@@ -123,6 +142,10 @@ impl<'a> Line<'a> {
             card.map_or("".into(), |card| card.changed.join("; ").into()),
             link.into(),
             self.person.unwrap_or("").into(),
+            text(self.shipping.and_then(|shipping| shipping.status.as_deref())),
+            text(self.shipping.and_then(|shipping| shipping.tracking_number.as_deref())),
+            text(self.shipping.and_then(|shipping| shipping.tracking_url.as_deref())),
+            self.shipping.and_then(Shipping::eta_in_utc).unwrap_or_default().into(),
         ]
     }
 }

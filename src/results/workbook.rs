@@ -6,7 +6,7 @@ use super::{COLUMNS, Line, NUMBERS};
 use crate::ledger::BatchCounts;
 
 /// How wide columns are, in letters; others have the program's own width.
-const WIDTHS: [(&str, f64); 8] = [
+const WIDTHS: [(&str, f64); 11] = [
     ("row_id", 16.0),
     ("job_id", 28.0),
     ("card_id", 30.0),
@@ -15,6 +15,9 @@ const WIDTHS: [(&str, f64); 8] = [
     ("cardholder_id", 30.0),
     ("pin_link", 40.0),
     ("person", 28.0),
+    ("tracking_number", 24.0),
+    ("tracking_url", 40.0),
+    ("eta", 22.0),
 ];
 
 /// Lines, as they are added.

@@ -9,6 +9,7 @@ use super::lifecycle::{keeps_number, may_change, may_replace};
 use super::list;
 use super::request::CARDS;
 use super::response::Fault;
+use super::shipping::{self, Move};
 use crate::operation::Request;
 
 /// Every account's cards.
@@ -44,6 +45,9 @@ impl Cards {
         let replaced = request["replacement_for"].as_str().and_then(|old| self.by_id.get(old).copied());
         let number = replaced.filter(|_| keeps_number(&request["replacement_reason"]));
         let last4 = number.map(|old| self.cards[old]["last4"].clone());
+        let is_shipped = request["type"] == "physical" || !request["shipping"].is_null();
+        let shipping =
+            if is_shipped { shipping::pending(&request["shipping"], &cardholder) } else { Value::Null };
         let mut card = json!({
             "id": id, "object": "issuing.card", "brand": "Visa", "cancellation_reason": null,
             "cardholder": cardholder,
@@ -54,7 +58,7 @@ impl Cards {
             "latest_fraud_warning": null, "lifecycle_controls": lifecycle(&request),
             "livemode": making.livemode, "metadata": making.metadata, "replaced_by": null,
             "replacement_for": request["replacement_for"], "replacement_reason": request["replacement_reason"],
-            "second_line": request["second_line"], "shipping": shipping(&request["shipping"]),
+            "second_line": request["second_line"], "shipping": shipping,
             "spending_controls": controls(&request["spending_controls"], &request["currency"]),
             "status": request["status"].as_str().unwrap_or("inactive"), "type": request["type"], "wallets": wallets(),
         });
@@ -157,6 +161,19 @@ impl Cards {
         Ok(&self.cards[index])
     }
 
+    /// Moves a physical card's way on, as a test helper does.
+    pub(super) fn ship(
+        &mut self,
+        account: &str,
+        id: &str,
+        moves: Move,
+        unix_seconds: u64,
+    ) -> Result<&Value, Fault> {
+        let index = self.index(account, id)?;
+        moves.apply(&mut self.cards[index], unix_seconds)?;
+        Ok(&self.cards[index])
+    }
+
     /// A page of cards, the newest first, of those that were made by then; none if no time is that early.
     pub(super) fn list(
         &self,
@@ -236,23 +253,6 @@ fn controls(request: &Value, currency: &Value) -> Value {
         "blocked_card_presences": list("blocked_card_presences"), "blocked_categories": list("blocked_categories"),
         "blocked_merchant_countries": list("blocked_merchant_countries"), "spending_limits": limits,
         "spending_limits_currency": currency,
-    })
-}
-
-fn shipping(request: &Value) -> Value {
-    if request.is_null() {
-        return Value::Null;
-    }
-    json!({
-        "address": {
-            "city": request["address"]["city"], "country": request["address"]["country"],
-            "line1": request["address"]["line1"], "line2": request["address"]["line2"],
-            "postal_code": request["address"]["postal_code"], "state": request["address"]["state"],
-        },
-        "address_validation": null, "carrier": null, "customs": request["customs"], "eta": null, "name": request["name"],
-        "phone_number": request["phone_number"], "require_signature": request["require_signature"],
-        "service": request["service"].as_str().unwrap_or("standard"), "status": "pending", "tracking_number": null,
-        "tracking_url": null, "type": request["type"].as_str().unwrap_or("individual"),
     })
 }
 

@@ -22,6 +22,7 @@ mod pins;
 mod request;
 mod response;
 mod server;
+mod shipping;
 mod world;
 
 use std::collections::HashSet;

@@ -269,6 +269,8 @@ allowed! {
     Approve: [Approve],
     /// The request may see the audit log.
     Audit: [Operate, Approve],
+    /// The request may have a batch's cards looked at.
+    Track: [Submit, Operate],
 }
 
 /// The request comes from somebody who is known, whatever they may do.

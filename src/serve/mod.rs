@@ -43,6 +43,7 @@ mod results;
 mod run;
 mod table;
 pub mod tokens;
+mod tracking;
 mod unpacked;
 mod upload;
 mod view;
@@ -128,6 +129,8 @@ pub struct Shared {
     uploads: Semaphore,
     streams: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
+    /// Whoever holds it has the cards of a batch looked at: one at a time, as all of it is to stay slow.
+    tracking: Arc<Semaphore>,
     batches: Registry,
     jobs: Jobs,
     pin_limits: PinLimits,
@@ -151,6 +154,7 @@ impl Server {
             uploads: Semaphore::new(limits.uploads_max),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
+            tracking: Arc::new(Semaphore::new(1)),
             batches: Registry::default(),
             jobs: Jobs::default(),
             pin_limits: PinLimits::default(),

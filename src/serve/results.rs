@@ -1,5 +1,7 @@
 //! A batch's rows from the ledger: page by page as JSON, or all of them as CSV.
 
+use std::collections::HashMap;
+
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,6 +16,7 @@ use crate::job::{self, JobId};
 use crate::ledger::{Kind, Only, Row};
 use crate::outcome::{Ended, Outcome, Output};
 use crate::results::{self, Line};
+use crate::shipping::Shipping;
 
 /// Rows of one answer, and how many if nothing is said.
 const ROWS_MAX: u32 = 1000;
@@ -135,9 +138,47 @@ pub(super) struct RowView {
     /// What came of it.
     #[serde(flatten)]
     pub(super) end: EndView,
+    /// Where its card is.
+    #[serde(flatten)]
+    shipping: ShippingView,
+}
+
+/// Where a physical card is, as far as that is known: what is not is absent.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+struct ShippingView {
+    /// `pending`, `submitted`, `shipped`, `delivered`, `returned`, `failure` or `canceled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shipping_status: Option<String>,
+    /// The carrier's number for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking_number: Option<String>,
+    /// The carrier's page about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking_url: Option<String>,
+    /// When it is likely to arrive, in UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    eta: Option<String>,
+}
+
+impl From<&Shipping> for ShippingView {
+    fn from(shipping: &Shipping) -> Self {
+        Self {
+            shipping_status: shipping.status.clone(),
+            tracking_number: shipping.tracking_number.clone(),
+            tracking_url: shipping.tracking_url.clone(),
+            eta: shipping.eta_in_utc(),
+        }
+    }
 }
 
 impl RowView {
+    fn with_shipping(mut self, shipping: &HashMap<String, Shipping>) -> Self {
+        let of_card = self.end.card_id.as_ref().and_then(|card| shipping.get(card));
+        self.shipping = of_card.map(ShippingView::from).unwrap_or_default();
+        self
+    }
+
     pub(super) fn of_row(row: &Row) -> Self {
         let Ended { outcome, attempts, request_id, note, .. } = row.ended();
         let word = match &outcome {
@@ -171,7 +212,14 @@ impl RowView {
             request_id,
             note,
         };
-        Self { row: row.row, row_id: row.row_id.clone(), job: row.id.to_string(), outcome: word, end }
+        Self {
+            row: row.row,
+            row_id: row.row_id.clone(),
+            job: row.id.to_string(),
+            outcome: word,
+            end,
+            shipping: ShippingView::default(),
+        }
     }
 }
 
@@ -227,7 +275,8 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next = found.last().filter(|_| more).map(cursor);
-    let rows = found.iter().map(RowView::of_row).collect();
+    let shipping = server.parts.views.shipping_of_rows(server.scope(), &found).await?;
+    let rows = found.iter().map(|row| RowView::of_row(row).with_shipping(&shipping)).collect();
     Ok(RowsView { rows, next })
 }
 
@@ -262,11 +311,12 @@ async fn send_pages(
     let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
     let mut pages = server.parts.views.pages(server.scope(), batch, only);
     while let Some(rows) = pages.next().await.map_err(|error| error.to_string())? {
+        let shipping = server.parts.views.shipping_of_rows(server.scope(), &rows).await;
+        let shipping = shipping.map_err(|error| error.to_string())?;
         let mut lines = Vec::new();
         for row in &rows {
             let ended = row.ended();
-            let line = Line::of_row(row, &ended);
-            lines.extend(line.csv());
+            lines.extend(Line::of_row(row, &ended).with_shipping(&shipping).csv());
         }
         to.send(lines).await?;
     }

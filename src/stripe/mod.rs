@@ -279,7 +279,7 @@ impl Client {
         self.stand("get_account", self.at("/v1/account")).await
     }
 
-    async fn stand<T: serde::de::DeserializeOwned>(
+    async fn stand<T: standing::Standing>(
         &self,
         question: &'static str,
         url: reqwest::Url,

@@ -7,7 +7,8 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::error::{ErrorObject, LimitReason, limit_reason, sentence_of};
-use super::standing::StandingAnswer;
+use super::standing::{Standing, StandingAnswer};
+use crate::clock::Time;
 use crate::operation::Found;
 
 /// One page of a list.
@@ -158,7 +159,7 @@ pub(super) fn of_ephemeral_key(
 }
 
 /// The meaning of the answer to a question for how something stands.
-pub(super) fn of_standing<T: serde::de::DeserializeOwned>(
+pub(super) fn of_standing<T: Standing>(
     status: StatusCode,
     headers: &HeaderMap,
     body: Result<Bytes, String>,
@@ -170,7 +171,11 @@ pub(super) fn of_standing<T: serde::de::DeserializeOwned>(
     };
     if status.is_success() {
         return match serde_json::from_slice::<T>(&body) {
-            Ok(standing) => (StandingAnswer::Found(Box::new(standing)), None),
+            Ok(mut standing) => {
+                let date = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+                standing.was_told(date.and_then(Time::from_http_date));
+                (StandingAnswer::Found(Box::new(standing)), None)
+            }
             Err(_) => failed(format!("{status}, but something else in the answer")),
         };
     }

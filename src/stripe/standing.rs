@@ -2,7 +2,15 @@
 
 use serde::Deserialize;
 
+use crate::clock::Time;
 use crate::operation::Individual;
+use crate::shipping::Shipping;
+
+/// How something stands, as Stripe tells it.
+pub(super) trait Standing: serde::de::DeserializeOwned {
+    /// It was told then, by Stripe's clock.
+    fn was_told(&mut self, _at: Option<Time>) {}
+}
 
 /// A card, as far as that matters.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -18,6 +26,12 @@ pub struct CardStanding {
     /// The card that replaced it, if one did.
     #[serde(default)]
     pub replaced_by: Option<serde::de::IgnoredAny>,
+    /// Where it is on its way, if it is physical.
+    #[serde(default)]
+    pub shipping: Option<Shipping>,
+    /// When it stood so, by Stripe's clock.
+    #[serde(skip)]
+    pub told: Option<Time>,
     #[serde(default)]
     cardholder: Cardholder,
 }
@@ -40,6 +54,15 @@ struct Billing {
 struct Address {
     country: Option<String>,
 }
+
+impl Standing for CardStanding {
+    fn was_told(&mut self, at: Option<Time>) {
+        self.told = at;
+    }
+}
+
+impl Standing for Design {}
+impl Standing for AccountStanding {}
 
 impl CardStanding {
     /// The year in which its cardholder was born, in four digits, if that is told.

@@ -19,12 +19,11 @@ use self::designs::Designs;
 use super::Exit;
 use super::connect::connect;
 use crate::config::Config;
+use crate::line::tracking::READS_PER_SECOND_MAX;
 use crate::manifest::{Manifest, Reading, counted};
 
 /// What is looked at at once.
 const AT_ONCE: usize = 16;
-/// What is looked at in a second.
-const PER_SECOND_MAX: f64 = 5.0;
 
 /// What is wrong, by line and column.
 type Problems = BTreeMap<(u64, &'static str), String>;
@@ -45,7 +44,7 @@ pub async fn run(
         needs.await.map_err(|error| error.to_string())??;
     let (access, _) = connect(false, &mut config, api_key).await?;
     // Beside whoever calls for the account at its full rate: few enough that the two together stay within it.
-    config.pace.endpoint_per_second = config.pace.endpoint_per_second.min(PER_SECOND_MAX);
+    config.pace.endpoint_per_second = config.pace.endpoint_per_second.min(READS_PER_SECOND_MAX);
     config.pace.account_per_second = config.pace.endpoint_per_second;
     let (pace, client) = (access.pace(&config.pace), access.client());
     let reads = cards.count() + cardholders.reads() + designs.reads();

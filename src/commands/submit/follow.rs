@@ -126,7 +126,8 @@ impl Following {
         let ended = event.into_ended();
         self.tally.add(&ended);
         let (row_id, person) = (row_id.as_deref(), self.persons.of_job(&id));
-        let line = results::Line { row, row_id, job_id: &id, ended: &ended, scope: SCOPE, person };
+        let line =
+            results::Line { row, row_id, job_id: &id, ended: &ended, scope: SCOPE, person, shipping: None };
         self.results.append(&line).map_err(|error| format!("{}: {error}", self.results_path.display()))
     }
 }

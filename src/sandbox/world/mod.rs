@@ -30,6 +30,7 @@ use super::memory::Memory;
 use super::pins::Pins;
 use super::request::{ApiRequest, CARDHOLDERS, CARDS, is_one_of, last_part, livemode};
 use super::response::{ApiResponse, Fault};
+use super::shipping::Move;
 use super::{Faults, Options, cardholders, designs, identity, list};
 use crate::operation::{Operation, Request};
 use access::may_not;
@@ -194,6 +195,10 @@ impl World {
             }
             ("DELETE", path) if is_one_of(EPHEMERAL_KEYS, path) => self.end_ephemeral_key(request)?,
             ("GET", CARDHOLDERS) => self.list(request, &pairs())?,
+            ("POST", _) if let Some((card, moves)) = Move::of(request) => {
+                let now = self.unix_seconds();
+                self.cards.ship(&request.account, card, moves, now)?.clone()
+            }
             ("GET", path) if is_one_of(CARDHOLDERS, path) => {
                 let id = last_part(path);
                 self.cardholder_exists(&request.account, id, "cardholder")?;

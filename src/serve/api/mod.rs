@@ -8,6 +8,7 @@ mod jobs;
 mod me;
 mod pins;
 mod server;
+mod tracking;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(batches::resume_batch))
         .routes(routes!(batches::cancel_batch))
         .routes(routes!(cancellation::cancel_plan, cancellation::cancel_cards))
+        .routes(routes!(tracking::track_batch))
         .routes(routes!(batches::approve_batch))
         .routes(routes!(batches::reject_batch))
         .routes(routes!(jobs::send_job))
