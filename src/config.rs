@@ -7,6 +7,7 @@ mod approval;
 mod pin_page;
 pub mod place;
 pub mod range;
+mod stripe_events;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use approval::ApprovalConfig;
 pub use pin_page::PinPageConfig;
 use serde::{Deserialize, Serialize};
+pub use stripe_events::StripeEventsConfig;
 
 /// All of embosser's options.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -39,6 +41,8 @@ pub struct Config {
     pub approval: ApprovalConfig,
     /// The pages on which cardholders choose a PIN or look at theirs.
     pub pin_page: PinPageConfig,
+    /// What Stripe tells by itself.
+    pub stripe_events: StripeEventsConfig,
 }
 
 /// `[stripe]`

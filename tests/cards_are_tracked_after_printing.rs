@@ -151,6 +151,118 @@ async fn over_http_it_is_asked_for_in_the_background() {
     assert!(results.contains(",shipped,"), "{results}");
 }
 
+const SECRET: &str = "whsec_of_the_tests_and_nobody_else";
+
+/// The header of a body that was signed at that time, as Stripe makes it.
+fn signed(secret: &str, body: &[u8], at: i64) -> String {
+    let key = openssl::pkey::PKey::hmac(secret.as_bytes()).unwrap();
+    let mut signer = openssl::sign::Signer::new(openssl::hash::MessageDigest::sha256(), &key).unwrap();
+    signer.update(format!("{at}.").as_bytes()).unwrap();
+    signer.update(body).unwrap();
+    let signature: String = signer.sign_to_vec().unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("t={at},v1={signature}")
+}
+
+async fn post(served: &Served, header: &str, kind: &str, body: &[u8]) -> support::serve::Answer {
+    let headers = [("content-type", kind), ("stripe-signature", header)];
+    served.ask(Method::POST, "/v1/stripe-events", &headers, body.to_vec()).await
+}
+
+/// Sends an event of a card, well signed; answers whether it was kept.
+async fn tell(served: &Served, created: i64, card: &Value, more: Value) -> bool {
+    let mut event = json!({"id": "evt_1", "object": "event", "type": "issuing_card.updated", "created": created,
+        "livemode": false, "data": {"object": card}});
+    for (name, value) in more.as_object().into_iter().flatten() {
+        event[name] = value.clone();
+    }
+    let body = event.to_string().into_bytes();
+    let header = signed(SECRET, &body, jiff::Timestamp::now().as_second());
+    let answer = post(served, &header, "application/json; charset=utf-8", &body).await.expect(200).json();
+    answer["kept"].as_bool().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stripes_events_tell_it_if_they_are_stripes_and_news() {
+    let issuing = Issuing::with(Options::default()).await;
+    std::fs::write(issuing.path("staff.csv"), csv(4)).unwrap();
+    expect_exit(&issuing.program().run(&["issue", "staff.csv"]).await, 0);
+    let cards = cards(&issuing.sandbox, "staff");
+    assert_eq!(ship(&issuing.sandbox, &cards["p0"], "ship").await, 200);
+    let url = format!("{}/v1/issuing/cards/{}", issuing.sandbox.api_url(), cards["p0"]);
+    let card = http_client().get(url).bearer_auth("sk_test_1").send().await.unwrap().text().await.unwrap();
+    let card: Value = serde_json::from_str(&card).unwrap();
+
+    // Without a secret no event is taken; with what is none, nothing is served.
+    let served = Served::start(&issuing.program(), &[]);
+    post(&served, "t=1,v1=00", "application/json", b"{}").await.expect(404);
+    drop(served);
+    let secret = issuing.path("secret");
+    let program = issuing.program().with("EMBOSSER__STRIPE_EVENTS__SECRET_FILE", secret.to_str().unwrap());
+    std::fs::write(&secret, "sk_test_no_such_secret\n").unwrap();
+    let refused = program.run(&["serve", "--listen", "127.0.0.1:0"]).await;
+    expect_exit(&refused, 2);
+    let words = said(&refused);
+    assert!(words.contains("stripe_events.secret_file") && !words.contains("no_such_secret"), "{words}");
+    std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
+    let served = Served::start(&program, &[]);
+
+    // Nobody else's.
+    let body =
+        json!({"type": "issuing_card.updated", "created": 1, "livemode": false, "data": {"object": card}});
+    let body = body.to_string().into_bytes();
+    let now = jiff::Timestamp::now().as_second();
+    let other = signed("whsec_of_somebody_else", &body, now);
+    let old = signed(SECRET, &body, now - 400);
+    let good = signed(SECRET, &body, now);
+    for (header, body) in [("", &body[..]), (&other, &body), (&old, &body), (&good, b"{}")] {
+        let refused = post(&served, header, "application/json", body).await.expect(400);
+        assert!(!refused.text.contains("whsec_"), "{}", refused.text);
+    }
+    post(&served, &good, "text/plain", &body).await.expect(415);
+    post(&served, &good, "application/json", &vec![b' '; 200 << 10]).await.expect(413);
+    let nothing = b"[1]";
+    post(&served, &signed(SECRET, nothing, now), "application/json", nothing).await.expect(400);
+    assert_eq!(rows(&served, "staff").await["p0"].get("shipping_status"), None);
+
+    // News, told twice, and then what was before it.
+    assert!(tell(&served, 1000, &card, Value::Null).await);
+    let seen = rows(&served, "staff").await;
+    assert_eq!(seen["p0"]["shipping_status"], "shipped");
+    assert_eq!(seen["p0"]["tracking_number"], card["shipping"]["tracking_number"]);
+    assert!(!tell(&served, 1000, &card, Value::Null).await);
+    let moved = |status: &str| {
+        let mut card = card.clone();
+        card["shipping"]["status"] = status.into();
+        card
+    };
+    assert!(!tell(&served, 999, &moved("pending"), Value::Null).await);
+    assert_eq!(rows(&served, "staff").await["p0"]["shipping_status"], "shipped");
+    assert!(tell(&served, 2000, &moved("delivered"), Value::Null).await);
+    assert!(!tell(&served, 1500, &moved("shipped"), Value::Null).await);
+
+    // What is about something else.
+    let mut unknown = card.clone();
+    unknown["id"] = "ic_of_nobody".into();
+    assert!(!tell(&served, 3000, &unknown, Value::Null).await);
+    unknown["metadata"] = json!({});
+    assert!(!tell(&served, 3000, &unknown, Value::Null).await);
+    let returned = moved("returned");
+    for more in [
+        json!({"type": "issuing_card.created"}),
+        json!({"type": "charge.refunded"}),
+        json!({"livemode": true}),
+        json!({"account": "acct_of_somebody_else"}),
+    ] {
+        assert!(!tell(&served, 3000, &returned, more).await);
+    }
+    assert!(!tell(&served, 3000, &json!({"object": "another form"}), Value::Null).await);
+    assert_eq!(rows(&served, "staff").await["p0"]["shipping_status"], "delivered");
+    // A read knows it newer.
+    let (_, log) = served.stopped().await;
+    assert!(!log.contains(SECRET), "{log}");
+    assert_eq!(told(&program, "staff").await["p0"][0], "delivered");
+}
+
 #[tokio::test]
 async fn a_card_goes_its_way_as_stripes_test_helpers_move_it() {
     let asking = asking::Asking::of(Options::default()).await;

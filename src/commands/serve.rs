@@ -19,6 +19,7 @@ use crate::pin_links::LinksWhen;
 use crate::queue::Broker;
 use crate::serve::access::Role;
 use crate::serve::intake::{Intake, Queue, WorkerScope};
+use crate::serve::stripe_events::EventSecret;
 use crate::serve::tokens::Tokens;
 use crate::serve::{self, Server};
 use crate::stripe::{Mode, host_of};
@@ -83,6 +84,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         );
     }
     approvable(&config, &tokens)?;
+    let event_secret = event_secret(&config)?;
     let exporter = Exporter::install(crate::logging::dropped)?;
     exporter.upkeep();
     let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
@@ -130,6 +132,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         mode,
         account,
         pin_page,
+        event_secret,
         exporter,
     };
     let server = Server::new(parts);
@@ -171,6 +174,21 @@ fn approvable(config: &Config, tokens: &Tokens) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// What Stripe signs its events with: from the environment or the configured file; never from an argument.
+fn event_secret(config: &Config) -> Result<Option<EventSecret>, String> {
+    /// As Stripe's own examples call it.
+    const VARIABLE: &str = "STRIPE_WEBHOOK_SECRET";
+    let (secret, place) = match (std::env::var(VARIABLE), &config.stripe_events.secret_file) {
+        (Ok(secret), _) if !secret.trim().is_empty() => (secret, VARIABLE.to_owned()),
+        (_, Some(file)) => {
+            let place = format!("stripe_events.secret_file {}", file.display());
+            (std::fs::read_to_string(file).map_err(|error| format!("{place}: {error}"))?, place)
+        }
+        (_, None) => return Ok(None),
+    };
+    EventSecret::of(&secret.into()).map(Some).map_err(|reason| format!("{place} {reason}"))
 }
 
 fn is_live(api_key: Option<&SecretString>) -> bool {

@@ -41,6 +41,7 @@ mod publish;
 mod refused;
 mod results;
 mod run;
+pub mod stripe_events;
 mod table;
 pub mod tokens;
 mod tracking;
@@ -83,6 +84,7 @@ use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
 use pin_limits::PinLimits;
 use pin_waiting::Awaited;
 use problem::{Kind, Problem};
+use stripe_events::EventSecret;
 use tokens::{Reread, Tokens};
 
 /// What a server is made of.
@@ -105,6 +107,8 @@ pub struct Parts {
     pub pin: PinConfig,
     /// `[pin_page]`
     pub pin_page: PinPageConfig,
+    /// What Stripe signs its events with; without it none is taken.
+    pub event_secret: Option<EventSecret>,
     /// What is recorded of all this.
     pub exporter: Exporter,
 }

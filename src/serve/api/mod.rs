@@ -8,6 +8,7 @@ mod jobs;
 mod me;
 mod pins;
 mod server;
+mod stripe_events;
 mod tracking;
 
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(pins::make_ephemeral_key))
         .routes(routes!(audit::list_audit))
         .routes(routes!(audit::download_audit))
+        .routes(routes!(stripe_events::take_event))
         .routes(routes!(me::show_caller))
         .routes(routes!(server::show_server))
         .routes(routes!(server::show_metrics))
