@@ -59,7 +59,7 @@ metrics! {
     RECONCILIATIONS, "embosser_reconciliations_total", Counter, ["verdict"],
         "Looks for a job's card at Stripe: found, absent or failed.";
     STRIPE_REQUEST, "embosser_stripe_request_duration_seconds", Seconds, ["operation", "status"],
-        "Requests to Stripe: operation create_card, create_cardholder, update_card, list_cards, list_cardholders, get_card, get_account, ephemeral_key or pin_key; status 2xx to 5xx, or none without an answer.";
+        "Requests to Stripe: operation create_card, create_cardholder, update_card, list_cards, list_cardholders, get_card, get_cardholder, get_design, get_account, ephemeral_key or pin_key; status 2xx to 5xx, or none without an answer.";
     RATE_LIMITED, "embosser_stripe_rate_limited_total", Counter, ["reason"],
         "429s of Stripe's limiters, by the reason they give.";
     KEY_FAILURES, "embosser_pin_key_failures_total", Counter, [],
