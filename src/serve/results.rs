@@ -307,7 +307,7 @@ async fn send_pages(
     outcome: Option<Ends>,
     to: &Pages,
 ) -> Result<(), String> {
-    to.send(results::head().into()).await?;
+    to.send(results::head()).await?;
     let only = Only { kind: outcome.map(Kind::from), ..Only::default() };
     let mut pages = server.parts.views.pages(server.scope(), batch, only);
     while let Some(rows) = pages.next().await.map_err(|error| error.to_string())? {

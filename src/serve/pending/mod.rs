@@ -296,6 +296,7 @@ mod tests {
                 digest: "d".into(),
                 file: "f".into(),
                 submitter: "clerk".into(),
+                skips_invalid: false,
                 second: SecondCards::Refused,
                 start,
             },
