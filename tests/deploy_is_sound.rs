@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use embosser::config::Config;
-use embosser::serve::access::Tokens;
+use embosser::serve::tokens::Tokens;
 use serde_json::{Value, json};
 
 fn root() -> PathBuf {

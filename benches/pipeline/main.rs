@@ -182,6 +182,7 @@ impl Rollout {
             // Every rollout asks for the same cards.
             second_cards: true,
             yes_cancel: None,
+            start: None,
             no_wait: false,
         };
         Self { name: name.to_owned(), args, config, rows }
