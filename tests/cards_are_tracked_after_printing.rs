@@ -257,7 +257,7 @@ async fn stripes_events_tell_it_if_they_are_stripes_and_news() {
     }
     assert!(!tell(&served, 3000, &json!({"object": "another form"}), Value::Null).await);
     assert_eq!(rows(&served, "staff").await["p0"]["shipping_status"], "delivered");
-    // A read knows it newer.
+    // Nothing of the secret stands in the log.
     let (_, log) = served.stopped().await;
     assert!(!log.contains(SECRET), "{log}");
     assert_eq!(told(&program, "staff").await["p0"][0], "delivered");

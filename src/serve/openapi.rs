@@ -76,7 +76,7 @@ fn with_problems(document: &mut utoipa::openapi::OpenApi) {
         .content("application/problem+json", content)
         .build();
     for path in document.paths.paths.values_mut() {
-        for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+        for operation in [&mut path.get, &mut path.post, &mut path.put].into_iter().flatten() {
             operation.responses.responses.insert("default".into(), RefOr::T(response.clone()));
         }
     }
