@@ -203,7 +203,36 @@ impl<R> Records<R> {
     }
 }
 
+/// How far records were taken off a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    parsed: usize,
+    line: u64,
+}
+
 impl<R: Read> Records<R> {
+    /// How far they were taken off: what is looked at after it with [`Self::look_on`] can be gone back to.
+    pub(super) fn place(&self) -> Place {
+        Place { parsed: self.parsed, line: self.line }
+    }
+
+    /// The next record, if it is one of the block that was read; no other block is.
+    pub(super) fn look_on(&mut self) -> Option<Record<'_>> {
+        if self.block_is_parsed() {
+            return None;
+        }
+        let mut unparsed = &self.block.bytes()[self.parsed..];
+        let before = unparsed.len();
+        let record = self.parser.next(&mut unparsed, &mut self.line);
+        self.parsed += before - unparsed.len();
+        record
+    }
+
+    /// Takes them off from there again.
+    pub(super) fn go_back(&mut self, Place { parsed, line }: Place) {
+        (self.parsed, self.line) = (parsed, line);
+    }
+
     /// From a file's start, its cells separated so.
     pub(super) fn new(source: R, delimiter: u8) -> Self {
         let blocks = Blocks::new(source, PIECE_BYTES, delimiter);

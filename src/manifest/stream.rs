@@ -70,7 +70,10 @@ impl<R: Read> ManifestStream<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::manifest::columns::ColumnMap;
     use crate::manifest::{CheckOptions, Checker};
 
     #[test]
@@ -89,6 +92,22 @@ mod tests {
         assert_eq!(of_file.problem_count, 2);
         assert_eq!(of_stream.problems, of_file.problems);
         assert_eq!((of_stream.digest, of_stream.rows), (of_file.digest, of_file.rows));
+    }
+
+    /// Rows that were looked at for headings are rows all the same.
+    #[test]
+    fn a_file_of_one_known_heading_loses_no_row_as_an_upload() {
+        let text: String = (1..=8).fold("card\n".to_owned(), |text, card| text + &format!("ic_{card}\n"));
+        let map = ColumnMap::parse("[defaults]\nstatus = 'inactive'\n").unwrap();
+        let reading = Reading { columns: Some(Arc::new(map)), ..Reading::default() };
+        let stream = Manifest::read(Path::new("a"), text.as_bytes(), &reading).unwrap();
+        let rows: Vec<(u64, u64)> =
+            stream.rows().map(|row| row.unwrap()).map(|row| (row.number, row.line)).collect();
+        assert_eq!(rows, (1..=8).map(|row| (row, row + 1)).collect::<Vec<_>>());
+        // What a row above the headings says of PINs is not looked past.
+        let group = ",,,,PIN\nrow_id,type,currency,cardholder,Code\n1,virtual,eur,ich_1,4821\n";
+        let refused = Manifest::read(Path::new("a"), group.as_bytes(), &Reading::default());
+        assert!(refused.is_err_and(|error| error.to_string().contains("in the clear")));
     }
 
     #[test]

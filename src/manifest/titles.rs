@@ -43,10 +43,16 @@ pub(super) fn find<R: Read>(
         1 => 3,
         _ => return Ok(first),
     };
+    let says_pin = |cells: &[String]| cells.iter().any(|cell| speaks_of_pin(cell));
+    // A word for PINs above a heading is part of what it says: such a row is never looked past.
+    if says_pin(&first.cells) {
+        return Ok(first);
+    }
+    let place = records.place();
     let mut above = 1;
     while above <= ABOVE_MAX {
-        // What cannot be read is told with the rows.
-        let Ok(Some(record)) = records.next() else { break };
+        // What cannot be read is told with the rows; and what is not in the same block is too far away.
+        let Some(record) = records.look_on() else { break };
         if record.is_blank() {
             continue;
         }
@@ -54,8 +60,13 @@ pub(super) fn find<R: Read>(
         if known(&cells, map) >= wanted {
             return Ok(Headings { cells, line: record.line, above });
         }
+        if says_pin(&cells) {
+            break;
+        }
         above += 1;
     }
+    // They are rows.
+    records.go_back(place);
     Ok(first)
 }
 
