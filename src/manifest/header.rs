@@ -400,7 +400,7 @@ fn own_column_like(name: &str) -> Option<&'static str> {
 }
 
 /// What a problem calls a column: its name, or its place where the name may be a person's data.
-fn shown(index: usize, name: &str) -> String {
+pub(super) fn shown(index: usize, name: &str) -> String {
     /// No parameter's name is longer; a metadata key has 40 characters.
     const NAME_CHARACTERS_MAX: usize = 64;
     let digits = name.chars().filter(char::is_ascii_digit).count();

@@ -11,7 +11,7 @@ use super::proposal::{self, GUESS};
 use super::records::{Record, trimmed};
 use super::stream::records_of;
 use super::text::ReadAs;
-use super::{ManifestError, Reading, titles};
+use super::{ManifestError, Reading, header, titles};
 use crate::operation::PIN;
 use crate::operation::params::speaks_of_pin;
 
@@ -143,7 +143,8 @@ pub fn write_refused(
                 "more than {rows_max} of its rows were refused: mend the file itself"
             )));
         }
-        let may_be_shown = |at: usize, text: &str| !headings[at].holds_pins && !text.starts_with("eyJ");
+        let is_shifted = !has_a_cell_for_each(&record, &headings);
+        let may_be_shown = |at: usize, text: &str| is_open(headings.get(at), text, is_shifted);
         let cells = (0..headings.len())
             .filter(|at| is_kept(*at))
             .map(|at| text(at).filter(|text| may_be_shown(at, text)).unwrap_or_default());
@@ -154,10 +155,10 @@ pub fn write_refused(
 }
 
 fn row_of(record: &Record<'_>, headings: &[Heading]) -> TableRow {
+    // Where cells may stand in a wrong column, digits may be a PIN.
+    let is_shifted = !has_a_cell_for_each(record, headings);
     let may_be_shown = |at: usize, text: &str| {
-        headings.get(at).is_none_or(|heading| !heading.holds_pins)
-            && !text.starts_with("eyJ")
-            && text.chars().count() <= CELL_CHARACTERS_MAX
+        is_open(headings.get(at), text, is_shifted) && text.chars().count() <= CELL_CHARACTERS_MAX
     };
     let cells = record.iter().enumerate().map(|(at, cell)| {
         let text = trimmed(std::str::from_utf8(cell).ok()?);
@@ -170,6 +171,24 @@ fn row_of(record: &Record<'_>, headings: &[Heading]) -> TableRow {
     TableRow { line: record.line, cells }
 }
 
+/// Whether a cell may be shown: never one that may be a PIN or its ciphertext, and none without a heading that says what it is.
+fn is_open(heading: Option<&Heading>, text: &str, is_shifted: bool) -> bool {
+    let bare = text.trim_start_matches(['\'', '"', ' ']);
+    if heading.is_some_and(|heading| heading.holds_pins) {
+        return false;
+    }
+    text.is_empty()
+        || (heading.is_some_and(|heading| !heading.heading.is_empty())
+            && !bare.starts_with("eyJ")
+            && !(is_shifted && bare.bytes().all(|byte| byte.is_ascii_digit())))
+}
+
+/// Whether a record has as many cells as there are headings, and nothing but blanks beyond.
+fn has_a_cell_for_each(record: &Record<'_>, headings: &[Heading]) -> bool {
+    let is_blank = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
+    record.len() >= headings.len() && record.iter().skip(headings.len()).all(is_blank)
+}
+
 fn headings(names: &[String], reading: &Reading) -> Vec<Heading> {
     let map = reading.columns.as_deref();
     let mapped = |heading: &str| map.and_then(|map| map.column_of(heading));
@@ -180,7 +199,7 @@ fn headings(names: &[String], reading: &Reading) -> Vec<Heading> {
     let defaults = map.iter().flat_map(|map| map.defaults()).map(|(column, _)| column);
     let contents = Contents::of_names(&called.iter().copied().chain(defaults).collect::<Vec<_>>());
     let mut given = BTreeSet::new();
-    let headings = names.iter().map(|name| {
+    let headings = names.iter().enumerate().map(|(at, name)| {
         let mapped = mapped(name);
         let is_left_out = mapped == Some("");
         let named = mapped.filter(|column| !column.is_empty()).or_else(|| {
@@ -196,9 +215,12 @@ fn headings(names: &[String], reading: &Reading) -> Vec<Heading> {
         };
         let is_guess = proposed.as_ref().is_some_and(|(_, note)| *note == GUESS);
         let proposal = proposed.map(|(column, _)| column);
-        let holds_pins =
-            [&column, &proposal].into_iter().flatten().any(|column| column == PIN) || speaks_of_pin(name);
-        Heading { heading: name.clone(), column, is_left_out, proposal, is_guess, holds_pins }
+        // What is not like a heading may be a row's cell: a file without headings begins with one.
+        let heading = if name.is_empty() { String::new() } else { header::shown(at, name) };
+        let holds_pins = [&column, &proposal].into_iter().flatten().any(|column| column == PIN)
+            || speaks_of_pin(name)
+            || heading != *name;
+        Heading { heading, column, is_left_out, proposal, is_guess, holds_pins }
     });
     let mut headings: Vec<Heading> = headings.collect();
     given.extend(headings.iter().filter_map(|heading| heading.column.clone()));
@@ -257,6 +279,26 @@ mod tests {
                 (4, vec!["Rob", "-", "virtual", "2", "-", "b@example.com"])
             ]
         );
+    }
+
+    #[test]
+    fn what_may_be_a_pin_is_shown_nowhere() {
+        let shown = |text: &str| {
+            let table = Table::read(text.as_bytes(), &Reading::default(), &BTreeSet::new(), 10).unwrap();
+            let headings = table.headings.into_iter().map(|heading| Some(heading.heading));
+            let cells = table.rows.into_iter().flat_map(|row| row.cells);
+            headings.chain(cells).flatten().collect::<Vec<_>>().join("|")
+        };
+        // A file without headings, a column without one, a row whose cells are shifted, and quotes before a ciphertext.
+        for text in [
+            "7,Card,eyJhbGci.4821,4821\n8,Card,eyJhbGci.4822,4822\n",
+            "row_id,type,,\n1,virtual,4821,\n",
+            "row_id,name,pin[encrypted_number],type\n1,Doe, Jane,4821,virtual\n1,4821\n",
+            "row_id,type\n1,'eyJ4821\n2,\"\"\"eyJ4821\"\n",
+        ] {
+            let shown = shown(text);
+            assert!(!shown.contains("4821") && !shown.contains("eyJ"), "{text}: {shown}");
+        }
     }
 
     #[test]
