@@ -230,19 +230,15 @@ impl<S: Sink> Reading<S> {
         mut self,
         read: impl FnOnce(&mut Each<'_>) -> Result<(), String>,
     ) -> Result<Option<String>, String> {
-        let (mut cut, mut failed) = (None, Ok(()));
+        let mut cut = None;
         read(&mut |row| {
             match row {
                 Ok(row) => {
-                    let line = row.line;
+                    let (number, line, row_id) = (row.number, row.line, row.row_id.clone());
                     match self.jobs.job_of(row) {
                         Ok(job) => self.read.push(Box::new(job)),
-                        Err(error) => {
-                            failed = Err(format!(
-                                "line {line}: batch and row_id together make a job id that {error}"
-                            ));
-                            return ControlFlow::Break(());
-                        }
+                        // Such a row costs only itself.
+                        Err(error) => self.refused.push(InvalidRow::without_id(number, line, row_id, &error)),
                     }
                 }
                 Err(row) => match row.unreadable() {
@@ -258,7 +254,6 @@ impl<S: Sink> Reading<S> {
             }
             self.hand_over()
         })?;
-        failed?;
         let _ = self.hand_over();
         Ok(cut)
     }

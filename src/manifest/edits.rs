@@ -65,6 +65,12 @@ impl Edits {
         Ok(Self(by_line))
     }
 
+    /// How many cells are edited.
+    #[must_use]
+    pub fn cells(&self) -> u64 {
+        self.0.values().map(|cells| cells.len() as u64).sum()
+    }
+
     /// How many rows are edited.
     pub(super) fn rows(&self) -> usize {
         self.0.len()

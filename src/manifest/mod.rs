@@ -186,6 +186,14 @@ pub struct InvalidRow {
 }
 
 impl InvalidRow {
+    /// One whose name makes no job id together with its batch's.
+    #[must_use]
+    pub fn without_id(number: u64, line: u64, row_id: Option<String>, error: &NameError) -> Self {
+        let reason = format!("together with the batch's name it makes a job id that {error}");
+        let problem = Problem::new(line, number, ROW_ID, ROW_ID, reason);
+        Self { number, line, row_id, problems: vec![problem], warnings: Vec::new(), person: None }
+    }
+
     /// The id that stands for it in results.
     ///
     /// # Errors

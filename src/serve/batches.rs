@@ -235,9 +235,9 @@ impl Registry {
         }
         let others = recognition.others(&server.parts.views, server.scope(), &name).await?;
         let about = About {
-            rows: Some(checked.report.rows),
+            rows: Some(checked.rows()),
             digest: Some(checked.file.clone()),
-            detail: (second == SecondCards::Wanted).then(|| "with second cards".to_owned()),
+            detail: Some(checked.words(second).join(", ")).filter(|words| !words.is_empty()),
             ..About::batch(name.as_str())
         };
         server.record(by, action, about).await?;

@@ -7,6 +7,7 @@ use super::Server;
 use super::access::Caller;
 use super::audit::{About, Action};
 use super::begin::begin_or_hold;
+use super::intake::Intake;
 use super::pending::hold::Arrived;
 use super::problem::{Kind, Problem};
 use super::upload::receive_own;
@@ -37,11 +38,11 @@ pub(super) async fn cancel(
     let received = server.clock().moment();
     let name = name_of(batch).map_err(without_name)?;
     let arrival = server.batches.arrival();
-    let mut checked = receive_own(server, &name, pieces(server, batch)?).await?;
-    if checked.report.cancels == 0 {
+    if plan(server, batch).await?.cards == 0 {
         let detail = format!("batch {:?} has no cards; nothing was done", batch.as_str());
         return Err(Problem::new(Kind::Conflict, detail));
     }
+    let mut checked = receive_own(server, &name, pieces(server, batch)?).await?;
     checked.report.cancels_are_wanted(wanted).map_err(|reason| {
         let cancels = checked.report.cancels;
         let detail =
@@ -85,7 +86,16 @@ fn without_name(error: NameError) -> Problem {
 
 /// Whether nothing of a batch begins at present.
 async fn rests(server: &Server, batch: &Batch) -> Result<(), Problem> {
-    let detail = match server.batches.view(server, batch.as_str()).await?.state {
+    let view = server.batches.view(server, batch.as_str()).await?;
+    let may_go_on =
+        matches!(view.state, State::Interrupted | State::Open) && view.waiting + view.unresolved > 0;
+    if may_go_on && matches!(server.parts.intake, Intake::Queue(_)) && server.parts.intake.has_worker().await
+    {
+        let detail = "some of its jobs may be in the queue still, and a worker issues them: wait until all rows have ended. \
+                      Nothing was done";
+        return Err(Problem::new(Kind::Conflict, detail));
+    }
+    let detail = match view.state {
         State::Running => "the batch is under way, so it would go on making cards: pause or cancel it first",
         State::Cancelling => "the batch is being called off: wait until it has ended",
         State::AwaitingApproval | State::Scheduled => {

@@ -18,9 +18,10 @@ use super::table::{TABLE_BYTES_MAX, TableView, table_of};
 use super::unpacked::Unpacked;
 use crate::job::{Batch, Fingerprint, JobId};
 use crate::ledger::LedgerError;
+use crate::manifest::batch::SecondCards;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::manifest::{
-    CheckOptions, CheckReport, Checker, InvalidRow, Manifest, ManifestError, Problem, Reading, Row,
+    CheckOptions, CheckReport, Checker, InvalidRow, Manifest, ManifestError, Reading, Row, counted,
 };
 
 /// What a row's name costs while an upload is checked: its entry in the table of names, with the table's spare room.
@@ -66,6 +67,8 @@ pub(super) struct Checked {
     pub(super) recognition: Arc<Recognition>,
     /// Rows that are no jobs, whatever stands in the others.
     pub(super) unusable: u64,
+    /// Cells that were mended on the way.
+    pub(super) mended: u64,
     /// Some of it as a table, if that was asked for and it is small.
     pub(super) table: Option<TableView>,
 }
@@ -74,6 +77,16 @@ impl Checked {
     /// Rows that are jobs.
     pub(super) fn rows(&self) -> u64 {
         self.report.rows - self.unusable
+    }
+
+    /// How it is issued otherwise than its file has it, in words.
+    pub(super) fn words(&self, second: SecondCards) -> Vec<String> {
+        let words = [
+            (self.mended > 0).then(|| format!("{} mended on the way", counted(self.mended, "cell"))),
+            (self.unusable > 0).then(|| format!("{} with problems left out", counted(self.unusable, "row"))),
+            (second == SecondCards::Wanted).then(|| "with second cards".to_owned()),
+        ];
+        words.into_iter().flatten().collect()
     }
 
     /// Whether it can be issued: all of it, or what is right in it, if rows that are not may be left out.
@@ -212,13 +225,14 @@ pub(super) fn check(
     let holding = shared.borrow_mut().holding.take();
     let recognition = recogniser.map(Recogniser::finish).transpose()?.unwrap_or_default();
     add_near(&mut report, &recognition);
+    let mended = mended_by(&reading);
     let mut held = holding.map(|holding| holding.finish(reading)).transpose()?;
     let table = match purpose {
         Purpose::Check { table } => held.take().and_then(|held| table_of(held, &report, table)),
         Purpose::Issue { .. } | Purpose::Look => None,
     };
     let file = Fingerprint(shared.borrow().file.clone().finalize().into()).to_hex();
-    Ok(Checked { report, held, file, recognition: Arc::new(recognition), unusable, table })
+    Ok(Checked { report, held, file, recognition: Arc::new(recognition), unusable, mended, table })
 }
 
 /// Checks rows again that are held, as if they had just come.
@@ -236,9 +250,21 @@ pub(super) fn again(
     let verdict =
         rows(source, &held.reading, Some(batch), Some(&mut recogniser), &shared, &mut share, limits);
     let (mut report, unusable) = verdict?;
-    let recognition = recogniser.finish()?;
+    let (recognition, mended) = (recogniser.finish()?, mended_by(&held.reading));
     add_near(&mut report, &recognition);
-    Ok(Checked { report, held: None, file, recognition: Arc::new(recognition), unusable, table: None })
+    Ok(Checked {
+        report,
+        held: None,
+        file,
+        recognition: Arc::new(recognition),
+        unusable,
+        mended,
+        table: None,
+    })
+}
+
+fn mended_by(reading: &Reading) -> u64 {
+    reading.edits.as_ref().map_or(0, |edits| edits.cells())
 }
 
 /// Adds what may be wrong with rows beside those that the batch had before.
@@ -315,9 +341,10 @@ fn rows(
 
 /// A row whose batch and `row_id` make a job id.
 fn with_job_id(row: Row, batch: &Batch) -> Result<Row, InvalidRow> {
-    let Err(error) = JobId::of_row(batch, row.row_id.as_deref().unwrap_or("#")) else { return Ok(row) };
-    let Row { number, line, row_id, person, .. } = row;
-    let reason = format!("together with the batch's name it makes a job id that {error}");
-    let problem = Problem::new(line, number, "row_id", "row_id", reason);
-    Err(InvalidRow { number, line, row_id, person, problems: vec![problem], warnings: Vec::new() })
+    /// As long as any that a row without one is given.
+    const UNNAMED: &str = "#0123456789abcdef-1000000";
+    match JobId::of_row(batch, row.row_id.as_deref().unwrap_or(UNNAMED)) {
+        Ok(_) => Ok(row),
+        Err(error) => Err(InvalidRow::without_id(row.number, row.line, row.row_id, &error)),
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 use super::record::name_of;
 use super::release::keep;
@@ -45,12 +46,12 @@ impl Arrived {
     fn digest(&self) -> String {
         let start = self.start.map(Time::unix_ms);
         let content = digest_of(&self.checked.report);
-        let edits = &self.held.reading.edits;
-        let whole = format!(
-            "{} {content:?} {edits:?} {:?} {} {start:?}",
+        let reading = &self.held.reading;
+        let whole = Zeroizing::new(format!(
+            "{} {content:?} {reading:?} {:?} {} {start:?}",
             self.checked.file, self.second, self.skips_invalid
-        );
-        Fingerprint(Sha256::digest(whole).into()).to_hex()
+        ));
+        Fingerprint(Sha256::digest(whole.as_bytes()).into()).to_hex()
     }
 
     /// Whether its PINs are young enough when it starts.
@@ -94,6 +95,7 @@ impl Registry {
             submitter: by.name().to_owned(),
             second,
             skips_invalid,
+            changes: checked.words(second),
             start,
         };
         let required = server.parts.approval.required;
@@ -141,9 +143,7 @@ impl Upload {
     /// How it is to be issued, where that is not as usual.
     pub(in crate::serve) fn words(&self) -> Option<String> {
         let start = self.start.map(|start| format!("starts at {}", start.in_utc()));
-        let second = (self.second == SecondCards::Wanted).then(|| "with second cards".to_owned());
-        let skips = self.skips_invalid.then(|| "rows with problems left out".to_owned());
-        let words: Vec<_> = [start, second, skips].into_iter().flatten().collect();
+        let words: Vec<_> = start.into_iter().chain(self.changes.iter().cloned()).collect();
         (!words.is_empty()).then(|| words.join(", "))
     }
 }

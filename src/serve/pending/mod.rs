@@ -59,6 +59,8 @@ pub(super) struct Upload {
     pub(super) second: SecondCards,
     /// Whether rows with problems are left out.
     pub(super) skips_invalid: bool,
+    /// How it is issued otherwise than its file has it, in words.
+    pub(super) changes: Vec<String>,
     /// When it is to start; at once if that is not said.
     pub(super) start: Option<Time>,
 }
@@ -161,10 +163,16 @@ impl Pending {
         }
     }
 
-    /// It is approved, and waits for its start.
-    fn approved(&self, by: &str, at: Time) {
-        self.now().stage = Stage::Scheduled { approved_by: Some(by.to_owned()) };
+    /// It is approved, and waits for its start; false if it waits no more: another file took its place meanwhile.
+    fn approved(&self, by: &str, at: Time) -> bool {
+        let mut now = self.now();
+        if now.stage != Stage::AwaitingApproval {
+            return false;
+        }
+        now.stage = Stage::Scheduled { approved_by: Some(by.to_owned()) };
+        drop(now);
         self.touch(at);
+        true
     }
 
     /// It has become a batch like any other.
@@ -251,6 +259,7 @@ impl Pending {
             approved_by,
             start_ms: self.upload.start.map(Time::unix_ms),
             second_cards: self.upload.second == SecondCards::Wanted,
+            changes: self.upload.changes.clone(),
             plan: self.plan.clone(),
             diff: self.diff.clone(),
         })
@@ -274,6 +283,8 @@ pub(super) struct HeldView {
     start_ms: Option<i64>,
     /// Whether rows that were issued under other names get second cards.
     second_cards: bool,
+    /// How it would be issued otherwise than its file has it, in words: cells that were mended on the way, for instance.
+    changes: Vec<String>,
     /// What would be issued, as it was when it came.
     plan: PlanView,
     /// What is different from the batch of this name that was issued before; null if there is none.
@@ -297,6 +308,7 @@ mod tests {
                 file: "f".into(),
                 submitter: "clerk".into(),
                 skips_invalid: false,
+                changes: Vec::new(),
                 second: SecondCards::Refused,
                 start,
             },

@@ -79,7 +79,12 @@ pub(in crate::serve) async fn approve(
     pending.put_back(held);
     let detail = Some(format!("starts at {}", start.in_utc()));
     server.record(&caller, Action::BatchApproved, About { detail, ..about(pending, &checked) }).await?;
-    pending.approved(who, now);
+    if !pending.approved(who, now) {
+        return Err(Problem::new(
+            Kind::Conflict,
+            "it waits no more: another file took its place; look at that one",
+        ));
+    }
     pending.remember(server).await
 }
 
