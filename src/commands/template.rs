@@ -31,9 +31,9 @@ pub fn run(args: &Args) -> Result<Exit, String> {
         },
     };
     let bytes = if is_sheet {
-        workbook(args.what).map_err(|error| error.to_string())?
+        workbook(args.what, true).map_err(|error| error.to_string())?
     } else {
-        csv(args.what).map_err(|error| error.to_string())?
+        csv(args.what, true).map_err(|error| error.to_string())?
     };
     match &args.output {
         // What lies there may be filled in already.

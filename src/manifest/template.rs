@@ -109,13 +109,15 @@ const UPDATES: [Column; 6] = [
 const PINS: [Column; 3] = [ROW_ID, CARD, CHOOSE];
 
 impl What {
-    fn columns(self) -> &'static [Column] {
-        match self {
+    /// Its columns; where cardholders cannot choose PINs, without the one that says that they do.
+    fn columns(self, chooses: bool) -> impl Iterator<Item = &'static Column> {
+        let columns: &[Column] = match self {
             Self::Cards => &CARDS,
             Self::People => &PEOPLE,
             Self::Updates => &UPDATES,
             Self::Pins => &PINS,
-        }
+        };
+        columns.iter().filter(move |column| chooses || **column != CHOOSE)
     }
 
     /// What a column may hold, where that is one of a few words.
@@ -134,30 +136,30 @@ impl What {
     }
 }
 
-/// A template as CSV.
+/// A template as CSV; `chooses`: whether cardholders can choose PINs.
 ///
 /// # Errors
 /// None that can be expected: it is written to memory.
-pub fn csv(what: What) -> Result<Vec<u8>, csv::Error> {
+pub fn csv(what: What, chooses: bool) -> Result<Vec<u8>, csv::Error> {
     // With it Excel reads letters beyond ASCII right.
     let mut writer = csv::Writer::from_writer("\u{feff}".as_bytes().to_vec());
-    writer.write_record(what.columns().iter().map(|(name, ..)| name))?;
-    writer.write_record(what.columns().iter().map(|(_, example, _)| example))?;
+    writer.write_record(what.columns(chooses).map(|(name, ..)| name))?;
+    writer.write_record(what.columns(chooses).map(|(_, example, _)| example))?;
     writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))
 }
 
-/// A template as XLSX, with a note on each heading and drop-downs where a cell holds one of a few words.
+/// A template as XLSX of the same, with a note on each heading and drop-downs where a cell holds one of a few words.
 ///
 /// # Errors
 /// None that can be expected: it is written to memory.
-pub fn workbook(what: What) -> Result<Vec<u8>, XlsxError> {
+pub fn workbook(what: What, chooses: bool) -> Result<Vec<u8>, XlsxError> {
     let mut workbook = Workbook::new();
     let sheet = workbook.add_worksheet();
-    let names: Vec<&str> = what.columns().iter().map(|(name, ..)| *name).collect();
+    let names: Vec<&str> = what.columns(chooses).map(|(name, ..)| *name).collect();
     headings(sheet, &names)?;
     // So a spreadsheet program makes no number and no date of what is typed.
     let text = Format::new().set_num_format("@");
-    for (column, (name, example, note)) in (0..).zip(what.columns()) {
+    for (column, (name, example, note)) in (0..).zip(what.columns(chooses)) {
         let width = u16::try_from(name.len().max(example.len()) + 2).unwrap_or(40).min(40);
         sheet.set_column_width(column, width)?;
         sheet.set_column_format(column, &text)?;

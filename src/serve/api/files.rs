@@ -82,19 +82,32 @@ impl ColumnsView {
 /// Download an empty manifest with its headings and an example row.
 #[utoipa::path(
     get, path = "/v1/template", tag = "batches", params(TemplateQuery), security(("token" = ["submit"])),
-    responses((status = 200, description = "The file",
+    responses((status = 409, body = Problem, content_type = "application/problem+json",
+            description = "New PINs are chosen by cardholders, and there is no page for that"),
+        (status = 200, description = "The file",
         content((String = "text/csv"), (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))))
 )]
-pub(super) async fn template(_: Submit, Query(query): Query<TemplateQuery>) -> Result<Response, Problem> {
+pub(super) async fn template(
+    _: Submit,
+    State(server): State<Server>,
+    Query(query): Query<TemplateQuery>,
+) -> Result<Response, Problem> {
+    let chooses = server.takes_choices();
+    if let (What::Pins, Err(reason)) = (query.r#for, &chooses) {
+        return Err(Problem::new(Kind::Conflict, reason.clone()));
+    }
+    let chooses = chooses.is_ok();
     let bug = |error: String| {
         tracing::error!(error, "a template cannot be written");
         Problem::new(Kind::Internal, "the template cannot be written")
     };
     let (kind, bytes) = match query.format.unwrap_or(Format::Xlsx) {
-        Format::Csv => ("text/csv; charset=utf-8", csv(query.r#for).map_err(|error| bug(error.to_string()))?),
+        Format::Csv => {
+            ("text/csv; charset=utf-8", csv(query.r#for, chooses).map_err(|error| bug(error.to_string()))?)
+        }
         Format::Xlsx => (
             "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-            workbook(query.r#for).map_err(|error| bug(error.to_string()))?,
+            workbook(query.r#for, chooses).map_err(|error| bug(error.to_string()))?,
         ),
     };
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], bytes).into_response())
@@ -141,9 +154,9 @@ pub(super) async fn keep_columns(
     let text = String::from_utf8(body.to_vec())
         .map_err(|_| Problem::new(Kind::BadRequest, "the columns file is no UTF-8 text"))?;
     let folder = server.parts.config.columns_directory.as_deref();
-    let map = columns::keep(folder, &name, text, query.replace == Some(true)).await?;
     let about = About { detail: Some(name.clone()), ..About::default() };
     server.record(&caller, Action::ColumnsKept, about).await?;
+    let map = columns::keep(folder, &name, text, query.replace == Some(true)).await?;
     tracing::info!(name, "a columns file was kept");
     Ok(Json(ColumnsView::of(name, &map)))
 }
