@@ -190,13 +190,22 @@ async fn rows_with_problems_are_left_out_if_that_is_asked_for() {
     served.upload("/v1/batches?name=a", text.replace("virtuel", "virtual").into()).await.expect(202);
     assert_eq!(served.until_ended("a").await["issued"], 20);
     assert_eq!(sandbox.account().cards.len(), 20);
+    // One whose name is too long together with the batch's costs only itself, when it is issued as when it is checked.
+    let (long, name) = ("b".repeat(80), "r".repeat(190));
+    let text = format!(
+        "row_id,cardholder,type,currency\nA,ich_a1,virtual,eur\n{name},ich_a2,virtual,eur\nC,ich_a3,virtual,eur\n"
+    );
+    served.upload(&format!("/v1/batches?name={long}&skip_invalid=true"), text.into()).await.expect(202);
+    let ended = served.until_ended(&long).await;
+    assert_eq!((&ended["state"], &ended["issued"]), (&json!("finished"), &json!(2)), "{ended}");
     // Which of two is meant nobody but their writer knows; and a file of nothing right is not issued at all.
+    let text = "row_id,cardholder,type,currency\nE1,ich_70,virtual,eur\nE2,ich_71,virtuel,eur\n";
     let twice = format!("{text}E1,ich_77,virtual,usd\n");
     let answer = served.upload("/v1/batches?name=b&skip_invalid=true", twice.into()).await.expect(422);
     assert!(answer.text.contains("duplicate_row_id"), "{}", answer.text);
     let wrong = "row_id,cardholder,type,currency\nE1,ich_1,virtuel,eur\n";
     served.upload("/v1/batches?name=c&skip_invalid=true", wrong.into()).await.expect(422);
-    assert_eq!(sandbox.account().cards.len(), 20);
+    assert_eq!(sandbox.account().cards.len(), 22);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,11 +242,14 @@ async fn columns_are_kept_under_a_name_and_templates_are_filled_in() {
     assert_eq!(kept, ["staff.toml"]);
 
     // A template is right as it comes, but for what each company knows itself.
-    for what in ["cards", "people", "updates", "pins"] {
+    for what in ["cards", "people", "updates"] {
         let text = served.get(&format!("/v1/template?for={what}&format=csv")).await.expect(200).text;
         let report = served.upload("/v1/checks", text.into()).await.expect(200).json();
         assert_eq!(report["rows"], 1, "{what}");
     }
+    // Where there is no page to choose a PIN on, none asks for that.
+    let answer = served.get("/v1/template?for=pins").await.expect(409);
+    assert!(answer.text.contains("pin_page.url"), "{}", answer.text);
     let sheet = served.get("/v1/template?for=people").await.expect(200);
     assert!(sheet.text.starts_with("PK"), "no XLSX");
     served.get("/v1/template?for=money").await.expect(400);

@@ -138,8 +138,8 @@ async fn results_say_whose_each_row_is_and_an_office_program_opens_them_undamage
     let results = std::fs::read(directory.path().join("cards.results.csv")).unwrap();
     assert!(results.starts_with("\u{feff}row,row_id,".as_bytes()), "Excel knows it for UTF-8");
     let mut told = csv::Reader::from_reader(results.as_slice());
-    let persons: Vec<String> =
-        told.records().map(|row| row.unwrap().iter().next_back().unwrap().to_owned()).collect();
+    let at = told.headers().unwrap().iter().position(|column| column == "person").unwrap();
+    let persons: Vec<String> = told.records().map(|row| row.unwrap()[at].to_owned()).collect();
     assert_eq!(persons, [NAMES[0], "'=1+1, GmbH", NAMES[2], "", "Eva Wrong"]);
 
     // The ledger has no name, so that without the manifest there is none.

@@ -1,10 +1,11 @@
 // One batch: its progress as it comes, what can be done with it, and its rows.
 
 import { listed as csvOf, records } from "/page/csv.js";
-import { ask, byId, count, counted, duration, make, save, say, show, sure, time } from "/page/elements.js";
+import { ask, byId, count, counted, duration, make, save, say, show, sure, time, visible } from "/page/elements.js";
+import { columnsOf } from "/page/columns.js";
 import { download, follow, get, post, postJson, sendForm, trouble } from "/page/http.js";
-import { closeRows, openRows, showCounts, startRows } from "/page/rows.js";
-import { advice, batchChip, underWay } from "/page/states.js";
+import { closeRows, openRows, refreshRows, showCounts, startRows } from "/page/rows.js";
+import { advice, batchChip, leftOf, underWay } from "/page/states.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const OUTCOMES = ["issued", "refused", "unresolved"];
@@ -14,7 +15,6 @@ let shown = null;
 let attempt = null;
 let may = () => true;
 let me = "";
-let uploadInto = () => {};
 
 export function setRoles(can, name) {
   [may, me] = [can, name];
@@ -32,13 +32,16 @@ export function openBatch(name) {
   closeBatch();
   const batch = { name, path: `/v1/batches/${encodeURIComponent(name)}`, stop: new AbortController(), ended: false, view: null };
   shown = batch;
-  byId("batch-title").textContent = name;
+  byId("batch-title").textContent = visible(name);
+  byId("refused-again").href = `#/new?into=${encodeURIComponent(name)}`;
+  byId("row-filters").replaceChildren();
   byId("figures").replaceChildren();
   byId("batch-chip").replaceChildren();
   byId("times").replaceChildren();
   byId("batch-state").textContent = "";
-  for (const id of ["held", "may-not-operate", "undo", "chart-figure", "awaiting", "mend-refused", "pause", "resume", "cancel", "refused-said"]) show(id, false);
-  show("who", may("read"));
+  for (const id of ["held", "may-not-operate", "undo", "track", "track-said", "chart-figure", "awaiting", "mend-refused", "pause", "resume", "cancel", "refused-said"]) show(id, false);
+  // What there is to see of it is shown once it is known that there is such a batch.
+  for (const id of ["who", "results", "batch-progress"]) show(id, false);
   if (!may("read")) return say("batch-state", "It was taken. To see how it goes takes a token with the role “read”.");
   openRows(batch.path);
   watch(batch);
@@ -77,6 +80,7 @@ function showView(view) {
   show("pause", view.state === "running" && may("operate"));
   show("resume", view.state === "paused" && may("operate"));
   show("cancel", ["running", "paused", "awaiting_approval", "scheduled"].includes(view.state) && may("operate"));
+  show("track", view.issued > 0 && !underWay(view) && !view.held && (may("submit") || may("operate")));
   show("undo", view.issued > 0 && !underWay(view) && !view.held && may("operate") && !shown.name.endsWith(".cancel"));
   show("may-not-operate", underWay(view) && !may("operate"));
   held(view);
@@ -102,7 +106,8 @@ function held({ held: waits, state }) {
   const notes = [...plan.notes, ...compared(diff)];
   if (plan.known_before) notes.push(`${counted(plan.known_before, "row")} had a card from another batch when it came: no second one is made${waits.second_cards ? ", but this file asks for second cards: one for every row" : ""}.`);
   else if (waits.second_cards) notes.push("It asks for second cards: one for every row, whoever has one.");
-  notes.push(`The file’s SHA-256 is ${waits.file_sha256}.`);
+  if (waits.changes.length) notes.push(`Otherwise than the file has it: ${waits.changes.join(", ")}.`);
+  notes.push(`The file’s SHA-256, as it came, is ${waits.file_sha256}.`);
   byId("held-notes").replaceChildren(...notes.map((note) => make("li", {}, note)));
   const warnings = byId("held-warnings");
   warnings.hidden = plan.warning_count === 0;
@@ -129,6 +134,18 @@ function compared(diff) {
   ];
 }
 
+// Where its physical cards are is asked of Stripe, slowly; what is known by then is in the rows.
+function track() {
+  const batch = shown;
+  return attempt(async () => {
+    const { reads, seconds } = await post(`${batch.path}/track`);
+    if (shown !== batch) return;
+    show("track-said", true);
+    say("track-said", `Stripe is asked about ${counted(reads, "card")}, which takes about ${duration(seconds)}. The rows below say then where each is.`);
+    setTimeout(() => shown === batch && refreshRows(), 1000 * (seconds + 2));
+  });
+}
+
 // The cards that the batch made are cancelled, as a batch of their own: what that saves is told first.
 function undo() {
   const batch = shown;
@@ -143,8 +160,7 @@ function undo() {
   });
 }
 
-function decide(action, body) {
-  const batch = shown;
+function decide(batch, action, body) {
   return attempt(async () => {
     const view = await postJson(`${batch.path}/${action}`, body);
     if (shown !== batch) return;
@@ -155,7 +171,7 @@ function decide(action, body) {
 
 // The window's title and its icon say how far it is, for who looks at another tab.
 function outside(view, done) {
-  const title = `${underWay(view) ? `${Math.floor(100 * done)} % · ` : ""}${shown.name} · embosser`;
+  const title = `${underWay(view) ? `${Math.floor(100 * done)} % · ` : ""}${visible(shown.name)} · embosser`;
   if (document.title !== title) document.title = title;
   const part = 100 * (underWay(view) ? done : 1);
   const colour = view.state === "interrupted" ? "%23b3261e" : "%233b43c4";
@@ -169,7 +185,7 @@ function figures(view) {
     ["Refused", count(view.refused)],
     ...(view.unresolved ? [["Not known yet", count(view.unresolved)]] : []),
     ...(view.awaiting_pin ? [["Waiting for a PIN", count(view.awaiting_pin)]] : []),
-    ["Left", count(view.waiting)],
+    ["Left", count(leftOf(view))],
     ...(underWay(view) ? [["Rows a second", count(view.rate_per_second)]] : []),
     ...(view.eta_seconds === null ? [] : [["Time left", duration(view.eta_seconds)]]),
     ...(view.oldest_pin_age_seconds === null ? [] : [["Oldest PIN here for", duration(view.oldest_pin_age_seconds)]]),
@@ -212,8 +228,7 @@ function chart(history) {
   say("chart-words", `Rows that ended over time; a bar is ${duration(seconds)}, and the highest is ${most} a second:`);
 }
 
-function steer(action) {
-  const batch = shown;
+function steer(action, batch = shown) {
   return attempt(async () => {
     const view = await post(`${batch.path}/${action}`);
     if (shown === batch) showView(view);
@@ -232,6 +247,9 @@ function fetchRefused(file) {
     show("refused-said", true);
     say("refused-said", "Looking for the rows…");
     const data = new FormData();
+    // What its headings are was said when it was uploaded here.
+    const columns = sessionStorage.getItem(columnsOf(name));
+    if (columns) data.append("columns", columns);
     data.append("manifest", file, file.name);
     const answer = await sendForm(`${path}/refused-rows.csv`, data, new AbortController().signal, () => {});
     if (answer.status >= 300) {
@@ -278,27 +296,31 @@ function cancelWaiting() {
   });
 }
 
-export function startBatch(attempted, into) {
-  [attempt, uploadInto] = [attempted, into];
+export function startBatch(attempted) {
+  attempt = attempted;
   startRows(attempted);
   byId("links-download").addEventListener("click", fetchLinks);
   byId("awaiting-cancel").addEventListener("click", cancelWaiting);
   byId("pause").addEventListener("click", () => steer("pause"));
   byId("resume").addEventListener("click", () => steer("resume"));
+  byId("track").addEventListener("click", track);
   byId("undo").addEventListener("click", undo);
   byId("approve").addEventListener("click", async () => {
-    const { digest, plan } = shown.view.held;
-    const words = `Approve “${shown.name}”: ${counted(plan.rows, "row")}? What you see here is what is issued.`;
-    if (await sure(words, "Approve it")) decide("approve", { digest });
+    const batch = shown;
+    const { digest, plan } = batch.view.held;
+    const words = `Approve “${shown.name}”: ${counted(plan.rows, "row")}? It is issued at once, or at its time.`;
+    if (await sure(words, "Approve it")) decide(batch, "approve", { digest });
   });
   byId("reject").addEventListener("click", async () => {
+    const batch = shown;
     const reason = await ask(`Reject “${shown.name}”? Nothing of it is issued.`, "Reject it", "Why, for whoever sent it");
-    if (reason) decide("reject", { reason });
+    if (reason) decide(batch, "reject", { reason });
   });
   byId("cancel").addEventListener("click", async () => {
-    const left = shown.view?.waiting ?? 0;
+    const batch = shown;
+    const left = batch.view?.waiting ?? 0;
     const words = `Cancel the ${count(left)} rows of “${shown.name}” that have not begun? Cards that were issued stay.`;
-    if (await sure(words, "Cancel these rows")) steer("cancel");
+    if (await sure(words, "Cancel these rows")) steer("cancel", batch);
   });
   byId("results").addEventListener("click", () => fetchResults("", "results"));
   byId("refused-download").addEventListener("click", () => fetchResults("?outcome=refused", "refused"));
@@ -307,5 +329,4 @@ export function startBatch(attempted, into) {
     target.value = "";
     if (file) fetchRefused(file);
   });
-  byId("refused-again").addEventListener("click", () => uploadInto(shown.name));
 }

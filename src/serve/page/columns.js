@@ -65,6 +65,11 @@ function keyOf(heading) {
   return [...heading].filter((letter) => /[\p{L}\p{N} \-_.]/u.test(letter)).slice(0, 40).join("").trim();
 }
 
+// Where this tab remembers what the columns of a batch's file are.
+export function columnsOf(batch) {
+  return `embosser-columns:${batch}`;
+}
+
 // A text as TOML has it.
 function quoted(text) {
   return JSON.stringify(text).replaceAll("\u007f", "\\u007f");

@@ -4,13 +4,18 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
+// A text as it is shown: without the letters that nobody sees and that turn what follows round.
+export function visible(text) {
+  return typeof text === "string" ? text.replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd") : text;
+}
+
 // Makes an element with properties (`data` and `aria` are sets of attributes) and children.
 export function make(tag, { data = {}, aria = {}, on = {}, ...properties } = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   for (const [name, value] of Object.entries(data)) element.dataset[name] = value;
   for (const [name, value] of Object.entries(aria)) element.setAttribute(`aria-${name}`, value);
   for (const [name, listener] of Object.entries(on)) element.addEventListener(name, listener);
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.filter((child) => child !== null && child !== undefined).map(visible));
   return element;
 }
 
@@ -20,7 +25,8 @@ export function cell(content, label = "", name = "") {
 }
 
 // Sets text only where it changes: a screen reader tells what changed.
-export function say(id, words) {
+export function say(id, given) {
+  const words = visible(given);
   if (byId(id).textContent !== words) byId(id).textContent = words;
 }
 
@@ -91,11 +97,12 @@ export async function sure(words, yes) {
 // Asks, with a line to write where `label` says what is to be written; answers that, or nothing if it was a no.
 export function ask(words, yes, label = "") {
   const dialog = byId("sure");
+  if (dialog.open) dialog.close("no");
   show("sure-asks", Boolean(label));
   byId("sure-label").textContent = label;
   byId("sure-input").value = "";
   byId("sure-input").required = Boolean(label);
-  byId("sure-words").textContent = words;
+  byId("sure-words").textContent = visible(words);
   byId("sure-yes").textContent = yes;
   dialog.returnValue = "no";
   dialog.showModal();

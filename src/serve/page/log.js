@@ -16,6 +16,7 @@ const WORDS = {
   batch_paused: "paused a batch",
   batch_resumed: "resumed a batch",
   batch_cancelled: "cancelled a batch",
+  batch_tracked: "asked where a batch’s cards are",
   cards_cancelled: "cancelled a batch’s cards",
   manifest_checked: "checked a file",
   columns_kept: "kept columns for later files",
@@ -24,6 +25,7 @@ const WORDS = {
   pin_links_made: "made links for PINs",
   pin_link_revoked: "revoked a link for a PIN",
   pin_jobs_cancelled: "cancelled rows that waited for a PIN",
+  pin_chosen: "chose a PIN",
   pin_shown: "had a PIN shown",
   tokens_read: "read the tokens anew",
 };

@@ -1,6 +1,6 @@
 // The rows of a file in which something was found, as a table in which they are mended.
 
-import { byId, count, counted, make, show, tabs } from "/page/elements.js";
+import { byId, count, counted, make, say, show, tabs } from "/page/elements.js";
 
 const ROWS_AT_ONCE = 50;
 
@@ -28,14 +28,18 @@ export function showMending(draft, act) {
   show("mend-more", shown.length > visible.length);
   byId("mend-more").onclick = () => act.more(ROWS_AT_ONCE);
   const columns = columnsShown(draft, found, visible);
-  const focused = document.activeElement?.dataset?.place;
+  const active = document.activeElement;
+  const wasInside = byId("mend-table").contains(active);
+  const focused = wasInside ? active.dataset.place ?? active.closest("td")?.querySelector("[data-place]")?.dataset.place : null;
   const table = byId("mend-table");
   table.tHead.replaceChildren(make("tr", {}, make("th", { scope: "col" }, "Line"),
     ...columns.map((at) => make("th", { scope: "col" }, draft.table.headings[at]?.heading || `Column ${at + 1}`))));
   table.tBodies[0].replaceChildren(...visible.map((line) => rowOf(draft, act, line, found.get(line), columns)));
-  if (focused) table.querySelector(`[data-place="${focused}"]`)?.focus();
-  show("edits-tools", draft.edits.size > 0);
-  byId("edits-count").textContent = `${counted(draft.edits.size, "cell")} mended here.`;
+  // Who mends by keyboard goes on where they were, or at the next that is to be mended.
+  if (wasInside) (table.querySelector(`[data-place="${focused}"]`) ?? table.querySelector("[aria-invalid]") ?? byId("check-title")).focus();
+  const words = Object.values(draft.values).flatMap((pairs) => Object.entries(pairs));
+  show("edits-tools", draft.edits.size > 0 || words.length > 0);
+  say("edits-count", [`${counted(draft.edits.size, "cell")} mended here.`, ...words.map(([word, value]) => `“${word}” is ${value}.`)].join(" "));
 }
 
 // What was found, by lines: of each the whole row's, and each column's.
@@ -72,20 +76,21 @@ function rowOf(draft, act, line, found, columns) {
   const cells = draft.rows.get(line);
   const isOpen = draft.open.has(line);
   const edit = make("button", { type: "button", className: "quiet", aria: { label: `Edit line ${line}` }, on: { click: () => act.open(line) } }, "Edit");
-  const first = make("th", { scope: "row" }, String(line),
+  const first = make("th", { scope: "row", data: { label: "Line" } }, make("div", {}, String(line),
     ...(found?.row ?? []).map((problem) => make("p", { className: "said" }, sentence(problem))),
-    isOpen || draft.tooLarge ? null : make("div", { className: "row-tools" }, edit));
+    isOpen || draft.tooLarge ? null : make("div", { className: "row-tools" }, edit)));
   return make("tr", {}, first, ...columns.map((at) => cellOf(draft, act, { line, at, text: cells[at] }, found?.cells.get(at) ?? [], isOpen)));
 }
 
 function cellOf(draft, act, place, problems, isOpen) {
   const { line, at, text } = place;
-  if (text === null) return make("td", { className: "hint" }, "not shown");
   const heading = draft.table.headings[at];
+  const data = { label: heading?.heading || `Column ${at + 1}` };
+  if (text === null) return make("td", { className: "hint", data }, "not shown");
   const edit = draft.edits.get(`${line}:${at + 1}`);
   const isBad = problems.some(({ severity }) => severity === "problem");
   const name = isBad ? "bad" : problems.length ? "warn" : "";
-  if (problems.length === 0 && !edit && !isOpen) return make("td", {}, text ?? "");
+  if (problems.length === 0 && !edit && !isOpen) return make("td", { data }, text ?? "");
   const input = make("input", {
     value: text ?? "", className: edit ? "changed" : "", autocomplete: "off", spellcheck: false,
     data: { place: `${line}:${at}` },
@@ -96,7 +101,7 @@ function cellOf(draft, act, place, problems, isOpen) {
   const said = make("div", { id: `said-${line}-${at}` }, ...problems.map((problem) => make("p", { className: "said" }, sentence(problem),
     ...ways(draft, act, place, problem))));
   const mended = edit && problems.length === 0 ? make("p", { className: "said state good" }, make("i", { aria: { hidden: "true" } }, "✓"), "mended") : null;
-  return make("td", { className: name }, input, problems.length ? said : null, mended);
+  return make("td", { className: name, data }, make("div", {}, input, problems.length ? said : null, mended));
 }
 
 function sentence({ severity, found, reason: whole }) {
@@ -117,9 +122,9 @@ function choicesOf(code, reason) {
 }
 
 // What can be done with one click: what was meant, here or in all rows that say the same.
-function ways(draft, act, { line, at, text }, { suggestion, code, reason }) {
+function ways(draft, act, { line, at, text }, { suggestion, code, reason, column: of }) {
   const column = draft.table.headings[at]?.column;
-  const isAlike = (other) => other.code === code && draft.rows.get(other.line)?.[at] === text;
+  const isAlike = (other) => other.code === code && other.column === of && draft.rows.get(other.line)?.[at] === text;
   const alike = draft.found.filter(isAlike);
   // A word of theirs stands for the same in each of its rows.
   if (WORDS[code] && column && text && !suggestion) {

@@ -1,6 +1,6 @@
 // A new batch: from a file, over what its columns are and what is to be mended, to a plan, and from that to cards.
 
-import { DEFAULTS, inWords, showColumns, taken, toml } from "/page/columns.js";
+import { columnsOf, DEFAULTS, inWords, showColumns, taken, toml } from "/page/columns.js";
 import { listed, records, written } from "/page/csv.js";
 import { byId, count, counted, duration, make, save, say, show, size, sure } from "/page/elements.js";
 import { download, get, putText, sendForm, trouble } from "/page/http.js";
@@ -37,18 +37,21 @@ export function setServer(view, can) {
   byId("templates").querySelectorAll("button").forEach((button) => (button.disabled = !may("submit")));
 }
 
-export function uploadInto(name) {
-  wantedName = name;
-}
-
-// Shows the step that a draft is at; without one, the choice of a file.
-export function openNew() {
+// Shows the step that a draft is at; without one, or where the next file belongs into another batch, the choice of a file.
+export function openNew(into = "") {
+  if (into && into !== draft?.into) {
+    draft?.stop?.abort();
+    draft = null;
+  }
+  wantedName = into;
+  show("into", Boolean(into));
+  say("into", `The file goes into the batch “${into}”: rows that have their card get no second one.`);
   step(draft?.step ?? "file");
 }
 
 function newDraft(file) {
   return {
-    file, step: "file", name: wantedName || file.name.replace(/\.[^.]*$/, ""),
+    file, step: "file", into: wantedName, name: wantedName || file.name.replace(/\.[^.]*$/, ""),
     // What each heading is, once somebody looked; nothing before.
     chosen: null, defaults: {}, values: {},
     edits: new Map(), rows: new Map(), open: new Set(), table: { headings: [], rows: [] }, found: [],
@@ -94,7 +97,8 @@ function form() {
       if (heading && is !== undefined && is !== heading) columns[heading] = is;
       else if (heading && is === undefined && column && column !== heading) columns[heading] = column;
     }
-    data.append("columns", toml({ columns, defaults: draft.defaults, values: draft.values }));
+    draft.toml = toml({ columns, defaults: draft.defaults, values: draft.values });
+    data.append("columns", draft.toml);
   }
   if (draft.edits.size > 0) data.append("edits", JSON.stringify([...draft.edits.values()]));
   data.append("manifest", draft.file, draft.file.name);
@@ -213,10 +217,10 @@ function mending() {
   const { report, found } = draft;
   const problems = found.filter(({ severity }) => severity === "problem");
   const invalid = report.invalid_rows ?? 0;
-  say("check-title", report.ok ? "Nothing is wrong; some rows are to be looked at" : `${counted(invalid, "row")} of ${count(report.rows ?? 0)} cannot be issued as ${invalid === 1 ? "it is" : "they are"}`);
+  say("check-title", report.ok ? (found.length ? "Nothing is wrong; some rows are to be looked at" : `Nothing is wrong with the ${counted(report.rows, "row")}`) : `${counted(invalid, "row")} of ${count(report.rows ?? 0)} cannot be issued as ${invalid === 1 ? "it is" : "they are"}`);
   const warned = report.ok ? report.warning_count : found.length - problems.length;
   const total = report.ok ? found.length : Math.max(report.problem_count ?? 0, problems.length);
-  say("check-said", report.ok ? `${counted(warned, "thing")} may be wrong. Look at them, mend what is, and go on.`
+  say("check-said", report.ok && !found.length ? "Look through them if you like, and go on." : report.ok ? `${counted(warned, "thing")} may be wrong. Look at them, mend what is, and go on.`
     : `${counted(total, "problem")}${warned ? `, and ${counted(warned, "thing")} that may be wrong` : ""}. What you mend here is checked at once.${total > problems.length ? ` The first ${count(problems.length)} are shown.` : ""}`);
   byId("file-problems").replaceChildren(...found.filter(({ row }) => row === 0).map(({ reason, column, severity }) =>
     make("li", { className: severity }, `${column ? `${column}: ` : ""}${reason}`)));
@@ -320,6 +324,8 @@ function plan() {
   if (known) notes.unshift(`${counted(known, "row")} ${known === 1 ? "has its card" : "have their cards"} from another batch already: ${known === 1 ? "it keeps that" : "they keep those"} and get no second ${known === 1 ? "one" : "ones"}.`);
   if (pins > 0) notes.push("PINs are encrypted; their ciphertext is held in memory only, and each is used as soon as its turn comes.");
   if (draft.edits.size > 0) notes.push(`${counted(draft.edits.size, "cell")} mended here.`);
+  const warned = report.ok ? report.warning_count : 0;
+  if (warned > 0) notes.push(`${counted(warned, "thing")} may be wrong: they stand under Check.`);
   if (invalid > 0) notes.push(`${counted(invalid, "row")} with problems ${invalid === 1 ? "is" : "are"} left out. Mend and upload the file again under the same name: it goes on with what is missing.`);
   byId("plan-notes").replaceChildren(...notes.map((note) => make("li", {}, note)));
   if (!byId("name").value || byId("name").dataset.of !== draft.file.name) {
@@ -357,6 +363,7 @@ async function issue() {
   }
   if (!batch) return;
   if (batch.batch) {
+    if (draft.toml) sessionStorage.setItem(columnsOf(batch.batch), draft.toml);
     draft = null;
     wantedName = byId("start").value = "";
     byId("file").value = "";
@@ -377,7 +384,7 @@ function choose(file) {
   draft?.stop?.abort();
   draft = newDraft(file);
   byId("name").value = "";
-  byId("saved").value = "";
+  byId("saved").value = byId("start").value = "";
   byId("keep-said").textContent = "";
   byId("all-columns").checked = false;
   show("file-error", false);
@@ -389,6 +396,11 @@ function choose(file) {
   }
   attempt(() => check());
 }
+
+// What was mended is lost with the page: the browser asks first.
+window.addEventListener("beforeunload", (event) => {
+  if (draft && (draft.edits.size > 0 || Object.keys(draft.values).length > 0)) event.preventDefault();
+});
 
 export function startNew(attempted, onBegun) {
   [attempt, begun] = [attempted, onBegun];
@@ -447,6 +459,7 @@ export function startNew(attempted, onBegun) {
   byId("all-columns").addEventListener("change", ({ target }) => redraw({ allColumns: target.checked }));
   byId("edits-undo").addEventListener("click", () => {
     draft.edits.clear();
+    draft.values = {};
     draft.rows.clear();
     attempt(() => check(true));
   });
@@ -483,6 +496,7 @@ async function keep() {
   try {
     await putText(path, text);
   } catch (error) {
+    if (error.problem?.status === 400) return say("keep-said", `${error.message}.`);
     if (error.problem?.status !== 409) throw error;
     if (!(await sure(`${error.message}.\nReplace it?`, "Replace it"))) return;
     await putText(`${path}?replace=true`, text);

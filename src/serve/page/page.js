@@ -4,8 +4,8 @@ import { closeBatch, listed, openBatch, setRoles, startBatch } from "/page/batch
 import { byId, cell, count, fill, make, say, show, time } from "/page/elements.js";
 import { openLog, startLog } from "/page/log.js";
 import { forgetToken, get, isSignedIn, NeedsToken, setToken } from "/page/http.js";
-import { openNew, setServer, startNew, uploadInto } from "/page/new.js";
-import { batchChip } from "/page/states.js";
+import { openNew, setServer, startNew } from "/page/new.js";
+import { batchChip, leftOf } from "/page/states.js";
 
 const LIST_EVERY_MS = 3000;
 const PAGES = ["home", "new", "batch", "log", "nowhere"];
@@ -87,7 +87,7 @@ function showList({ batches, total }) {
       row.append(make("th", { scope: "row", data: { label: "Batch" } }, make("a", { href: address(batch.batch) }, batch.batch)),
         cell("", "State"), ...["Rows", "Done", "Refused", "Left"].map((label) => cell("", label, "number")), cell("", "Last heard of"));
     }
-    const left = batch.rows === null ? "–" : count(batch.waiting + batch.unresolved + batch.awaiting_pin);
+    const left = batch.rows === null ? "–" : count(leftOf(batch));
     const rows = batch.rows === null ? "–" : count(batch.rows);
     const shown = [batchChip(batch), rows, count(batch.issued), count(batch.refused), left, batch.latest_ms === null ? "" : time(batch.latest_ms)];
     shown.forEach((content, index) => {
@@ -104,14 +104,20 @@ function address(batch) {
 // The page that an address means, and the batch in it.
 function meant(hash) {
   if (["", "#", "#/"].includes(hash)) return ["home"];
-  if (hash === "#/new") return ["new"];
+  const [isNew, into] = /^#\/new(?:\?into=(.*))?$/.exec(hash) ?? [];
+  if (isNew) return ["new", decoded(into ?? "")];
   if (hash === "#/log") return ["log"];
   const [, batch] = /^#\/batches\/(.+)$/.exec(hash) ?? [];
+  const name = batch && decoded(batch);
+  return name ? ["batch", name] : ["nowhere"];
+}
+
+// A name in an address; nothing where a percent sign begins no letter.
+function decoded(text) {
   try {
-    return batch ? ["batch", decodeURIComponent(batch)] : ["nowhere"];
+    return decodeURIComponent(text);
   } catch {
-    // A percent sign that begins no letter.
-    return ["nowhere"];
+    return "";
   }
 }
 
@@ -126,7 +132,7 @@ function route() {
   closeBatch();
   document.title = { home: "Batches · embosser", new: "New batch · embosser", log: "Who did what · embosser" }[page] ?? "embosser";
   if (page === "log") openLog();
-  if (page === "new") openNew();
+  if (page === "new") openNew(batch);
   if (page === "batch") openBatch(batch);
 }
 
@@ -162,12 +168,19 @@ byId("sign-out").addEventListener("click", () => {
   forgetToken();
   location.reload();
 });
+// To the content without another address: that is a page's.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("main").focus();
+});
 window.addEventListener("hashchange", () => {
+  // What a dialog asks is about the page on which it was opened.
+  if (byId("sure").open) byId("sure").close("no");
   notice("");
   route();
   byId(`${meant(location.hash)[0]}-title`)?.focus();
 });
-startBatch(attempt, uploadInto);
+startBatch(attempt);
 startLog(attempt);
 startNew(attempt, ({ batch }) => {
   location.hash = address(batch);

@@ -54,6 +54,11 @@ export function showCounts(view) {
   attempt(() => fetchRows(false), "refresh");
 }
 
+// Something was learnt of the rows that no count tells.
+export function refreshRows() {
+  if (shown) attempt(() => fetchRows(false), "refresh");
+}
+
 function choose(change) {
   Object.assign(shown, change, { next: null, pages: 0, seen: "" });
   if (shown.view) showCounts(shown.view);
@@ -83,12 +88,20 @@ async function fetchRows(more) {
   byId("rows-none").textContent = list.search.trim() ? `Nothing has “${list.search.trim()}” in its name, card, cardholder or last digits.` : "No row has ended yet.";
 }
 
+// Where a card is on its way. A link is followed only where the server says that it is one.
+function shippingOf({ shipping_status: status, tracking_number: number, tracking_url: url, eta }) {
+  const parcel = url && number ? make("a", { href: url, rel: "noreferrer", target: "_blank" }, number) : number ?? "";
+  const day = eta ? new Date(eta).toLocaleDateString() : "";
+  return make("span", { className: "hint" }, `${status.replaceAll("_", " ")}${day ? `, about ${day}` : ""} `, parcel);
+}
+
 function lineOf(row, isUnderWay) {
   // While its batch goes on, what has begun is simply not done yet.
   const isBegun = isUnderWay && row.outcome === "unresolved";
   const card = row.card_id ?? row.cardholder_id;
   const facts = card ? make("span", {}, make("span", { title: card }, row.last4 ? `•••• ${row.last4}` : card),
     row.expiry ? ` until ${row.expiry}` : "", row.last4 ? make("span", { className: "hint" }, ` ${card}`) : "") : "";
+  if (facts && row.shipping_status) facts.append(make("br"), shippingOf(row));
   const known = isBegun ? "" : [row.message, row.note].filter(Boolean).join(" — ");
   const code = row.code && !isBegun && !["cancelled", "awaiting_pin"].includes(row.code) ? make("span", { className: "hint" }, ` ${row.code}`) : "";
   return make("tr", {},

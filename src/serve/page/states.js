@@ -29,7 +29,13 @@ function chip([sign, words, tone]) {
   return make("span", { className: `state ${tone}` }, make("i", { aria: { hidden: "true" } }, sign), words);
 }
 
-export function batchChip({ state, refused }) {
+// Rows that have no end yet.
+export function leftOf({ waiting, unresolved, awaiting_pin: awaiting }) {
+  return waiting + unresolved + awaiting;
+}
+
+export function batchChip({ state, refused, awaiting_pin: awaiting }) {
+  if (state === "finished" && awaiting > 0) return chip(["…", `waits for ${awaiting === 1 ? "a PIN" : `${awaiting} PINs`}`, "look"]);
   if (state === "finished" && refused > 0) return chip(["✓", "finished, some refused", "look"]);
   return chip(BATCHES[state] ?? ["○", state, ""]);
 }
@@ -41,7 +47,7 @@ export function rowChip({ outcome, code }, isBegun) {
 }
 
 // What a batch's state asks of its reader.
-export function advice({ state, reason, unresolved }) {
+export function advice({ state, reason, unresolved, awaiting_pin: awaiting }) {
   const because = reason ? ` ${reason[0].toUpperCase()}${reason.slice(1)}.` : "";
   switch (state) {
     case "running": return "Its rows are being issued. You can close this page: it goes on.";
@@ -49,9 +55,9 @@ export function advice({ state, reason, unresolved }) {
     case "cancelling": return "What has begun ends; the rest is not issued.";
     case "cancelled": return "It was cancelled. Cards that were issued before stay. Upload the same file again to go on with it.";
     case "interrupted": return `It was cut off.${because} Upload the same file again to finish it: rows that have their card get no second one.`;
-    case "finished": return unresolved ? "It has ended." : "Every row has ended.";
+    case "finished": return awaiting ? "Every other row has ended; these wait until their cardholders have chosen a PIN." : unresolved ? "It has ended." : "Every row has ended.";
     case "awaiting_approval": return "Nothing of it is issued before somebody else has approved it.";
-    case "scheduled": return "It is approved as far as it must be, and begins by itself at its time.";
+    case "scheduled": return "It begins by itself at its time.";
     case "rejected": return `Nothing of it was issued.${because}`;
     case "expired": return `Nothing of it was issued.${because}`;
     case "open": return "These jobs were sent one by one, or through a queue: more may be on their way.";
