@@ -96,12 +96,12 @@ impl Tracking {
             async move { line.stopped().await }
         };
         let reads = in_time.take_until(Box::pin(stopped)).map(|card| async move {
-            let asked = parts.clock.now();
-            (standing_of(&parts.pace, &parts.client, &card).await, card, asked)
+            let asked_at = parts.clock.now();
+            (standing_of(&parts.pace, &parts.client, &card).await, card, asked_at)
         });
         let mut reads = std::pin::pin!(reads.buffer_unordered(AT_ONCE));
         let mut failed_in_a_row = 0;
-        while let Some((answer, card, asked)) = reads.next().await {
+        while let Some((answer, card, asked_at)) = reads.next().await {
             tracked.left -= 1;
             match answer {
                 StandingAnswer::Found(standing) => {
@@ -109,10 +109,10 @@ impl Tracking {
                     let is_physical = standing.kind == "physical";
                     tracked.physical += u64::from(is_physical);
                     tracked.r#virtual += u64::from(!is_physical);
-                    let at = standing.told.unwrap_or(asked).unix_ms().div_euclid(1000);
+                    let at = standing.told.unwrap_or(asked_at).unix_ms().div_euclid(1000);
                     let shipping = is_physical.then(|| standing.shipping.unwrap_or_default());
-                    let told = KnownShipping { shipping: shipping.map(Shipping::fit_to_show), at };
-                    parts.ledger.keep_shipping(&parts.scope, &card, &told).await?;
+                    let known = KnownShipping { shipping: shipping.map(Shipping::fit_to_show), at };
+                    parts.ledger.keep_shipping(&parts.scope, &card, &known).await?;
                 }
                 StandingAnswer::Missing => {
                     failed_in_a_row = 0;

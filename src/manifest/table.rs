@@ -249,13 +249,13 @@ mod tests {
         let reading =
             Reading { columns: Some(Arc::new(map)), edits: Some(Arc::new(edits)), ..Reading::default() };
         let table = Table::read(text.as_bytes(), &reading, &BTreeSet::new(), 10).unwrap();
-        let told: Vec<_> = table
+        let columns: Vec<_> = table
             .headings
             .iter()
             .map(|heading| (heading.column.as_deref(), heading.proposal.as_deref(), heading.is_left_out))
             .collect();
         assert_eq!(
-            told,
+            columns,
             [
                 (None, Some("cardholder[name]"), false),
                 (None, None, false),

@@ -60,8 +60,8 @@ impl PinLinks {
                 continue;
             }
             // One that was lost on its way to whoever sends it is as good as none.
-            let told = awaiting.link.filter(|_| awaiting.is_delivered);
-            let link = match &told {
+            let delivered = awaiting.link.filter(|_| awaiting.is_delivered);
+            let link = match &delivered {
                 Some(hash) => self.link_of(hash).await?.map(|(_, link)| link),
                 None => None,
             };
@@ -72,7 +72,7 @@ impl PinLinks {
                 row: awaiting.row,
                 row_id: awaiting.row_id,
                 since_ms: awaiting.since_ms,
-                link: told.map(|hash| hash[..16.min(hash.len())].to_owned()),
+                link: delivered.map(|hash| hash[..16.min(hash.len())].to_owned()),
                 standing: link.as_ref().map(|link| link.standing(now)),
                 expires_ms: link.map(|link| link.expires_ms),
             });

@@ -67,9 +67,9 @@ impl From<Table> for TableView {
 /// read: what is wrong with it is told by the report.
 pub(super) fn table_of(held: Held, report: &CheckReport, rows_max: usize) -> Option<TableView> {
     let reading = held.reading.clone();
-    let told = report.problems.iter().chain(&report.warnings).map(|Problem { line, .. }| *line);
+    let with_problems = report.problems.iter().chain(&report.warnings).map(|Problem { line, .. }| *line);
     let mut lines = BTreeSet::new();
-    for line in told {
+    for line in with_problems {
         if lines.len() == rows_max {
             break;
         }

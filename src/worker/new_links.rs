@@ -67,9 +67,9 @@ async fn make(worker: &Worker, links: &PinLinks, spent: &Spent, row: &Row) -> Re
     metrics::pin_link("made");
     tracing::info!(job = %spent.job, "a link could be used no more; another is made by itself");
     let ended = Ended { outcome: Outcome::AwaitingPin(Some(made.link)), ..row.ended() };
-    let told = match Named::of_row(row).ended(&ended) {
+    let is_published = match Named::of_row(row).ended(&ended) {
         Some(event) => worker.publish_event(&event, spent.event.correlation.as_deref()).await.is_ok(),
         None => false,
     };
-    if told { links.mark_delivered(&spent.job).await } else { Ok(()) }
+    if is_published { links.mark_delivered(&spent.job).await } else { Ok(()) }
 }

@@ -99,6 +99,6 @@ async fn keep(server: &Server, event: Event) -> Result<bool, Problem> {
         return Ok(false);
     }
     let shipping = (card.kind == "physical").then(|| card.shipping.unwrap_or_default().fit_to_show());
-    let told = KnownShipping { shipping, at: event.created };
-    Ok(ledger.keep_shipping(scope, &card.id, &told).await?)
+    let known = KnownShipping { shipping, at: event.created };
+    Ok(ledger.keep_shipping(scope, &card.id, &known).await?)
 }
