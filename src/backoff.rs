@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rand::Rng as _;
+use crate::simulation;
 
 /// A wait that doubles from try to try, for ever.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ impl Backoff {
 /// Somewhere between half of a wait and all of it.
 #[must_use]
 pub fn jittered(ceiling: Duration) -> Duration {
-    ceiling.mul_f64(rand::rng().random_range(0.5..=1.0))
+    ceiling.mul_f64(simulation::between(0.5, 1.0))
 }
 
 #[cfg(test)]

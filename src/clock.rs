@@ -118,11 +118,39 @@ impl Moment {
 /// Tells the time: the machine's clock, or the machine's clock moved by a test.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
+    source: Source,
     ahead_ms: Arc<AtomicI64>,
     set_ms: Arc<AtomicI64>,
 }
 
+/// Where a clock has its time from.
+#[derive(Debug, Clone, Default)]
+enum Source {
+    #[default]
+    Machine,
+    /// tokio's time, which a simulation lets pass.
+    #[cfg(feature = "killpoints")]
+    Simulated(Arc<Simulated>),
+}
+
+/// What a simulation's clock said, and when.
+#[cfg(feature = "killpoints")]
+#[derive(Debug)]
+struct Simulated {
+    wall: Time,
+    boot: Boot,
+    at: tokio::time::Instant,
+}
+
 impl Clock {
+    /// A clock that says this now, and on which time passes as it does on tokio's.
+    #[cfg(feature = "killpoints")]
+    #[must_use]
+    pub fn simulated(wall: Time, boot: Boot) -> Self {
+        let source = Source::Simulated(Arc::new(Simulated { wall, boot, at: tokio::time::Instant::now() }));
+        Self { source, ..Self::default() }
+    }
+
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
@@ -142,8 +170,14 @@ impl Clock {
     /// The time of day.
     #[must_use]
     pub fn now(&self) -> Time {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+        let ms = match &self.source {
+            Source::Machine => {
+                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+            }
+            #[cfg(feature = "killpoints")]
+            Source::Simulated(then) => then.wall.plus(then.at.elapsed()).unix_ms(),
+        };
         let moved = self.ahead_ms.load(Ordering::SeqCst).saturating_add(self.set_ms.load(Ordering::SeqCst));
         Time(ms.saturating_add(moved))
     }
@@ -158,7 +192,12 @@ impl Clock {
     #[must_use]
     pub fn boot(&self) -> Boot {
         let ahead = u64::try_from(self.ahead_ms.load(Ordering::SeqCst)).unwrap_or(0);
-        Boot(since_boot() + Duration::from_millis(ahead))
+        let since_boot = match &self.source {
+            Source::Machine => since_boot(),
+            #[cfg(feature = "killpoints")]
+            Source::Simulated(then) => then.boot.0 + then.at.elapsed(),
+        };
+        Boot(since_boot + Duration::from_millis(ahead))
     }
 }
 

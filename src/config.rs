@@ -3,19 +3,28 @@
 //! Command line over environment over file over default. `config/embosser.toml` is the reference; a test holds
 //! it and these defaults together. An unknown key is an error that names its line.
 
+mod accounts;
 mod approval;
+mod declare;
+mod metrics;
+mod misplaced;
 mod pin_page;
 pub mod place;
 pub mod range;
 mod stripe_events;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use accounts::{AccountConfig, AccountMode, AccountsConfig, Sources};
 pub use approval::ApprovalConfig;
+pub use declare::Declare;
+pub use metrics::MetricsConfig;
 pub use pin_page::PinPageConfig;
 use serde::{Deserialize, Serialize};
 pub use stripe_events::StripeEventsConfig;
+pub use webhooks::{EVENTS, EndpointConfig, WebhooksConfig};
 
 /// All of embosser's options.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -23,6 +32,8 @@ pub use stripe_events::StripeEventsConfig;
 pub struct Config {
     /// Stripe's addresses, key and time-outs.
     pub stripe: StripeConfig,
+    /// The accounts, where there are several.
+    pub accounts: AccountsConfig,
     /// The account's limits.
     pub pace: PaceConfig,
     /// How often and how long a call is repeated.
@@ -43,6 +54,10 @@ pub struct Config {
     pub pin_page: PinPageConfig,
     /// What Stripe tells by itself.
     pub stripe_events: StripeEventsConfig,
+    /// Who is told of a batch.
+    pub webhooks: WebhooksConfig,
+    /// What metrics name.
+    pub metrics: MetricsConfig,
 }
 
 /// `[stripe]`
@@ -59,6 +74,9 @@ pub struct StripeConfig {
     pub account: Option<String>,
     /// The account that the key belongs to, where the key may not ask.
     pub account_id: Option<String>,
+    /// Whether Stripe is asked all the same if the key is that account's: of several accounts two may have been mixed up. No option.
+    #[serde(skip)]
+    pub account_id_is_asked: bool,
     /// The API version that requests are written against (`Stripe-Version`).
     pub api_version: String,
     /// Bound on opening a connection, in seconds.
@@ -81,6 +99,7 @@ impl Default for StripeConfig {
             api_key_file: None,
             account: None,
             account_id: None,
+            account_id_is_asked: false,
             api_version: "2026-07-29.dahlia".into(),
             connect_timeout_seconds: 5.0,
             total_timeout_seconds: 30.0,
@@ -135,11 +154,19 @@ impl Default for RetryConfig {
 }
 
 /// `[ledger]`
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
     /// `sqlite://FILE` or `postgres://…`; empty: the user's own place ([`place`]).
     pub url: String,
+    /// How long a database that is away is waited for, in seconds.
+    pub patience_seconds: f64,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self { url: String::new(), patience_seconds: 300.0 }
+    }
 }
 
 /// Where jobs go that come over HTTP.
@@ -224,20 +251,39 @@ impl std::fmt::Debug for BrokerUrl {
     }
 }
 
+/// A list, or one text, which whoever connects takes apart.
+fn list_or_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<BrokerUrl>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        List(Vec<BrokerUrl>),
+        Text(BrokerUrl),
+    }
+    match Written::deserialize(deserializer) {
+        Ok(Written::List(urls)) => Ok(urls),
+        Ok(Written::Text(url)) => Ok(vec![url]),
+        // serde's own words would show what was found.
+        Err(_) => Err(serde::de::Error::custom("urls is a list of addresses")),
+    }
+}
+
 /// `[rabbitmq]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RabbitmqConfig {
     /// `amqp://` or `amqps://`, with user, password and virtual host.
     pub url: BrokerUrl,
-    /// File that holds the address instead, since it has a password in it.
+    /// Those of a cluster's nodes instead, which are tried in turn; in an environment variable one text, between commas.
+    #[serde(deserialize_with = "list_or_text")]
+    pub urls: Vec<BrokerUrl>,
+    /// File that holds the addresses instead, a line each, since they have a password in them.
     pub url_file: Option<PathBuf>,
     /// PEM file of the certificates that sign the broker's, beside the system's.
     pub ca_file: Option<PathBuf>,
     /// What the names of queues and exchanges begin with; one for each Stripe account.
     pub prefix: String,
-    /// Whether missing queues and exchanges are made; else they are only checked.
-    pub declare: bool,
+    /// Whether missing queues and exchanges are made.
+    pub declare: Declare,
     /// Most jobs in the queue; beyond it publishers wait.
     pub jobs_max: u32,
 }
@@ -246,10 +292,11 @@ impl Default for RabbitmqConfig {
     fn default() -> Self {
         Self {
             url: BrokerUrl::from("amqp://guest:guest@127.0.0.1:5672/%2f"),
+            urls: Vec::new(),
             url_file: None,
             ca_file: None,
             prefix: "embosser".into(),
-            declare: true,
+            declare: Declare::Missing,
             jobs_max: 100_000,
         }
     }
@@ -328,6 +375,14 @@ pub enum ConfigError {
     /// An environment variable is wrong.
     #[error("environment: {0}")]
     Environment(String),
+    /// One of several accounts is wrong.
+    #[error("{place}: {reason}")]
+    Account {
+        /// Where it stands.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A value is out of its range.
     #[error("{key} = {value}: {reason}")]
     Value {

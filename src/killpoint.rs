@@ -17,8 +17,13 @@ pub fn pass(place: &'static str) {
 mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     use rustix::process::{Signal, getpid, kill_process};
+
+    /// Within this time a signal to the process has been taken, also on a busy machine. It is over when a process goes on that
+    /// was stopped for longer.
+    const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 
     /// A signal, and the pass_number at which the process sends it to itself.
     struct Wanted {
@@ -44,6 +49,8 @@ mod armed {
         for wanted in WANTED.iter().filter(|wanted| wanted.place == place) {
             if wanted.passed.fetch_add(1, Ordering::SeqCst) + 1 == wanted.pass_number {
                 let _ = kill_process(getpid(), wanted.signal);
+                // Another thread may be the one that takes the signal, and until then this one would go on.
+                std::thread::sleep(TAKEN_WITHIN);
             }
         }
     }

@@ -91,6 +91,21 @@ pub fn say(line: &str) {
     let _ = writer.write_all(format!("{line}\n").as_bytes());
 }
 
+/// From now on a panic tells where it was and of which kind, and quotes nothing: what a library had before it may be a cell, with a
+/// PIN in it.
+pub fn panics_quote_nothing() {
+    std::panic::set_hook(Box::new(|panic| {
+        let said = without_quotes(panic.payload_as_str().unwrap_or_default());
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        say(&format!("embosser: a bug, at {place}: {said}"));
+    }));
+}
+
+/// A panic's sentence up to what it quotes: Rust's own quote a text between backticks, and a value between quotes.
+fn without_quotes(said: &str) -> &str {
+    said.split(['`', '"', '\n']).next().unwrap_or_default().trim_end()
+}
+
 /// Lines that were dropped, as nobody read the log as fast as it came.
 #[must_use]
 pub fn dropped() -> u64 {
@@ -173,6 +188,22 @@ fn check(directive: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_panic_quotes_is_left_out() {
+        let jwe = "é".to_owned() + &"eyJ".repeat(50);
+        for panics in [
+            &(|| _ = jwe[1..].len()) as &(dyn Fn() + std::panic::RefUnwindSafe),
+            &|| _ = jwe[..jwe.len() + 1].len(),
+            &|| _ = jwe.parse::<u8>().map_err(|_| jwe.clone()).unwrap(),
+        ] {
+            let panicked = std::panic::catch_unwind(panics).unwrap_err();
+            let said = panicked.downcast_ref::<String>().unwrap();
+            let shown = without_quotes(said);
+            assert!(!shown.is_empty() && !shown.contains("eyJ"), "{shown}");
+        }
+        assert_eq!(without_quotes("a word"), "a word");
+    }
 
     #[test]
     fn what_nobody_reads_is_dropped_and_counted_and_holds_nobody_up() {

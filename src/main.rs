@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
+use embosser::commands::accounts::{self, AccountArgs, Stripe};
 use embosser::commands::{
-    Exit, audit, cancel, check, check_known, check_online, columns, encrypt, example, health, issue, results,
-    sandbox, schema, serve, shell, status, submit, template, token, track, worker,
+    Exit, audit, cancel, check, check_known, check_online, columns, encrypt, example, exposed, health, issue,
+    ledger, results, sandbox, schema, serve, settle, shell, status, submit, template, token, track, webhooks,
+    worker,
 };
-use embosser::config::Config;
+use embosser::config::{Config, JobsTo};
+use embosser::files;
 use embosser::logging;
-use secrecy::SecretString;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,6 +36,8 @@ enum Command {
     Issue(issue::Args),
     /// Cancel the cards that a batch made; run again to resume.
     Cancel(cancel::Args),
+    /// Find out at Stripe how a batch's rows ended whose calls were cut off, without their file.
+    Settle(settle::Args),
     /// Check every row of a manifest, offline.
     Check(check::Args),
     /// Write a columns file for a manifest whose headings are not Stripe's.
@@ -66,6 +70,10 @@ enum Command {
     Track(track::Args),
     /// Write what was done over HTTP, by whom: CSV.
     Audit(audit::Args),
+    /// Move the ledger to another database, prune, export or verify it.
+    Ledger(ledger::Args),
+    /// List what webhooks were not told yet, deliver it now, or try whether an event arrives.
+    Webhooks(webhooks::Args),
     /// Print a shell's completions.
     Completions(shell::CompletionsArgs),
     /// Print the manual page.
@@ -76,7 +84,12 @@ fn main() -> ExitCode {
     // A crash must not leave PINs or keys in a core file.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    logging::panics_quote_nothing();
     let arguments = Arguments::parse();
+    // Manual pages are for every user of the machine; all else is not.
+    if !matches!(arguments.command, Command::Man(_)) {
+        files::keep_from_others();
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
@@ -121,38 +134,57 @@ fn fail(reason: &str) -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<Exit, String> {
     let config = Config::load(arguments.config.as_deref()).map_err(|error| error.to_string())?;
+    if let Some(file) = &arguments.config {
+        exposed::warn_of_configuration(file);
+    }
+    let account = |args: &AccountArgs, sandbox: bool| accounts::one(&config, args, Stripe::of(sandbox));
     match arguments.command {
         Command::Issue(args) => {
-            let key = api_key(&config)?;
+            let (config, key) = account(&args.account, args.sandbox)?;
             issue::run(args, config, key).await
         }
         Command::Cancel(args) => {
-            let key = api_key(&config)?;
+            let (config, key) = account(&args.account, false)?;
             cancel::run(args, config, key).await
         }
         Command::Track(args) => {
-            let key = api_key(&config)?;
+            let (config, key) = account(&args.account, false)?;
             track::run(args, config, key).await
         }
+        Command::Settle(args) => {
+            let (config, key) = account(&args.account, false)?;
+            settle::run(args, config, key).await
+        }
         Command::Serve(args) => {
-            let key = api_key(&config)?;
+            // One that only publishes needs no key.
+            let publishes = !args.sandbox && config.http.jobs_to != JobsTo::Line;
+            let (config, key) = if publishes && config.accounts.are_configured() {
+                (accounts::one_without_key(&config, &args.account)?, None)
+            } else {
+                account(&args.account, args.sandbox)?
+            };
             serve::run(args, config, key).await
         }
-        Command::Worker(args) => {
-            let key = api_key(&config)?;
-            worker::run(args, config, key).await
+        Command::Worker(args) => worker::run(args, config, arguments.config).await,
+        Command::Submit(args) => {
+            let config = accounts::one_without_key(&config, &args.account)?;
+            submit::run(args, config).await
         }
-        Command::Submit(args) => submit::run(args, config).await,
         Command::Schema(args) => schema::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Check(args) => {
+            let (config, key) = match args.online {
+                true => account(&args.account, false)?,
+                // Without a look at Stripe it is much the same for all accounts.
+                false if args.account.account.is_none() => (config, None),
+                false => (accounts::one_without_key(&config, &args.account)?, None),
+            };
             let of_ledger = (args.batch.as_deref(), args.ledger.as_deref());
             let known = check_known::look(&args.manifest, args.reading.reading(), of_ledger, &config).await;
             let exit = check::run(&args, &config, &known)?;
             if !args.online || exit != Exit::Success {
                 return Ok(exit);
             }
-            let key = api_key(&config)?;
             check_online::run(&args.manifest, args.reading.reading(), config, key).await
         }
         Command::Example(args) => example::run(&args, &config).await,
@@ -162,35 +194,11 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
         Command::Status(args) => status::status(&args, &config).await,
         Command::Results(args) => results::results(&args, &config).await,
         Command::Audit(args) => audit::run(&args, &config).await,
+        Command::Ledger(args) => ledger::run(&args, &config).await,
+        Command::Webhooks(args) => webhooks::run(&args, &config).await,
         Command::Columns(args) => columns::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Completions(args) => shell::completions(&args, Arguments::command()),
         Command::Man(args) => shell::man(&args, Arguments::command()),
     }
-}
-
-/// The key from the environment or the configured file; never from an argument, which every user of the machine
-/// could read.
-fn api_key(config: &Config) -> Result<Option<SecretString>, String> {
-    if let Ok(key) = std::env::var("STRIPE_API_KEY")
-        && !key.trim().is_empty()
-    {
-        return secret_key(&key, "STRIPE_API_KEY").map(Some);
-    }
-    let Some(file) = &config.stripe.api_key_file else { return Ok(None) };
-    let key = std::fs::read_to_string(file)
-        .map_err(|error| format!("stripe.api_key_file {}: {error}", file.display()))?;
-    secret_key(&key, &format!("stripe.api_key_file {}", file.display())).map(Some)
-}
-
-/// A key that can be one of Stripe's secret ones: anything else would be sent to Stripe only to be refused.
-fn secret_key(key: &str, place: &str) -> Result<SecretString, String> {
-    let key = key.trim();
-    let (kind, rest) = key.split_once('_').unwrap_or_default();
-    if kind.is_empty() || rest.is_empty() || !kind.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        return Err(format!(
-            "{place} holds no key of Stripe's: a secret or restricted key begins with sk_ or rk_, as in rk_live_… and sk_test_…"
-        ));
-    }
-    Ok(key.to_owned().into())
 }

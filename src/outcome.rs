@@ -144,6 +144,12 @@ impl Refusal {
         Self { code: Cow::Borrowed(code), message: message.into() }
     }
 
+    /// Whether somebody cancelled it before it had begun: neither Stripe nor embosser refused it then.
+    #[must_use]
+    pub fn is_cancellation(&self) -> bool {
+        self.code == "cancelled"
+    }
+
     /// Its code as a metric's label: embosser's own as they are, and one word for Stripe's, which are many and not ours.
     #[must_use]
     pub fn label(&self) -> &'static str {

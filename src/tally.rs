@@ -9,7 +9,9 @@ use crate::outcome::{Ended, Outcome};
 pub struct Tally {
     issued: AtomicU64,
     recorded: AtomicU64,
-    refused: AtomicU64,
+    /// Without those that were cancelled.
+    refused_by_others: AtomicU64,
+    cancelled: AtomicU64,
     unresolved: AtomicU64,
     awaiting_pin: AtomicU64,
     retried: AtomicU64,
@@ -25,6 +27,8 @@ pub struct Counts {
     pub recorded: u64,
     /// Rows without a card.
     pub refused: u64,
+    /// Those of them that somebody cancelled before they had begun.
+    pub cancelled: u64,
     /// Rows whose end is not known.
     pub unresolved: u64,
     /// Rows whose cardholder is to choose the PIN.
@@ -40,7 +44,8 @@ impl Tally {
     pub fn add(&self, ended: &Ended) {
         let counter = match &ended.outcome {
             Outcome::Done(_) => &self.issued,
-            Outcome::Refused(_) => &self.refused,
+            Outcome::Refused(refusal) if refusal.is_cancellation() => &self.cancelled,
+            Outcome::Refused(_) => &self.refused_by_others,
             Outcome::Unresolved(_) => &self.unresolved,
             Outcome::AwaitingPin(_) => &self.awaiting_pin,
         };
@@ -62,19 +67,22 @@ impl Tally {
         }
     }
 
-    /// Counts rows as refused that never became jobs.
-    pub fn add_refused(&self, rows: u64) {
-        self.refused.fetch_add(rows, Ordering::Relaxed);
+    /// Counts rows as cancelled that never became jobs.
+    pub fn add_cancelled(&self, rows: u64) {
+        self.cancelled.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// What it says now.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // Read once: what is cancelled is among what is refused.
+        let cancelled = get(&self.cancelled);
         Counts {
             issued: get(&self.issued),
             recorded: get(&self.recorded),
-            refused: get(&self.refused),
+            refused: get(&self.refused_by_others) + cancelled,
+            cancelled,
             unresolved: get(&self.unresolved),
             awaiting_pin: get(&self.awaiting_pin),
             retried: get(&self.retried),

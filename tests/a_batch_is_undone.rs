@@ -303,3 +303,39 @@ async fn where_an_approval_is_required_nothing_is_cancelled_without_one() {
     until(&people, &served, "staff.cancel", |view| view["state"] == "finished").await;
     each_once(&issuing.sandbox, &cards_of(&issuing.sandbox, "staff"));
 }
+
+/// While a worker may still issue jobs of the batch from its queue, their cards would be left out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_cancelled_while_a_worker_may_go_on_issuing_the_batch() {
+    const CARDS: usize = 30;
+    let issuing = Issuing::with(Options::default()).await;
+    let rabbit = support::rabbit::Rabbit::start().await;
+    let with_rabbit = issuing.program().with("EMBOSSER__RABBITMQ__URL", &rabbit.url());
+    let worker = with_rabbit.spawn(&["worker", "--rate", "10"]);
+    let url = rabbit.url();
+    let options = [
+        ("EMBOSSER__RABBITMQ__URL", url.as_str()),
+        ("EMBOSSER__HTTP__JOBS_TO", "rabbitmq_test"),
+        ("STRIPE_API_KEY", ""),
+    ];
+    let people = office(&issuing, &options).await;
+    let served = Served::start(&people.program, &["--rate", "100"]);
+    let manifest = csv("r", 0..CARDS).into_bytes();
+    people.upload(&served, "clerk", "/v1/batches?name=staff", &manifest).await.expect(202);
+    issuing.until("some are issued", |sandbox| sandbox.account().cards.len() >= 5).await;
+    // Another server knows of the batch only what the ledger does.
+    served.killed();
+    let served = Served::start(&people.program, &["--rate", "100"]);
+    let now = until(&people, &served, "staff", |view| view["issued"].as_u64() >= Some(5)).await;
+    assert_eq!(now["state"], "interrupted", "{now}");
+    let refused =
+        people.post(&served, "ops", &format!("{CANCEL}?yes_cancel=5"), Value::Null).await.expect(409);
+    assert!(refused.text.contains("a worker issues them"), "{}", refused.text);
+    each_once(&issuing.sandbox, &BTreeSet::new());
+    issuing.until("all are issued", |sandbox| sandbox.account().cards.len() == CARDS).await;
+    until(&people, &served, "staff", |view| view["issued"] == CARDS && view["unresolved"] == 0).await;
+    people.post(&served, "ops", &format!("{CANCEL}?yes_cancel={CARDS}"), Value::Null).await.expect(202);
+    until(&people, &served, "staff.cancel", |view| view["issued"] == CARDS).await;
+    each_once(&issuing.sandbox, &cards_of(&issuing.sandbox, "staff"));
+    worker.killed().await;
+}

@@ -5,14 +5,16 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use embosser::clock::Clock;
 use embosser::config::PinPageConfig;
 use embosser::job::{Batch, Job, JobId};
-use embosser::ledger::{Conclude, Row, State};
+use embosser::ledger::{Begin, Conclude, Row, State};
 use embosser::line::decision::Rules;
-use embosser::line::{self, Line, LookFirst, Parts};
+use embosser::line::settle::{CUT_OFF, Settled, Settling};
+use embosser::line::{self, CarriedOnly, Line, LookFirst, Parts};
 use embosser::operation::{Operation, Request};
 use embosser::outcome::{Outcome, Refusal};
 use embosser::pin_links::{LinksWhen, PinLinks};
@@ -23,7 +25,7 @@ use sqlx::Connection as _;
 use support::choosing::{
     Stage, ask, choose, encrypted, links_of, look, one_that_waits, pins_of, stage, token_of,
 };
-use support::line::{parts_in, refused};
+use support::line::{CALLS_LAST, LISTS_LAG, parts_in, refused};
 use support::postgres::Postgres;
 use support::proxy::Proxy;
 use support::serve::Served;
@@ -196,7 +198,7 @@ async fn a_claim_whose_answer_is_lost_is_known_for_ones_own() {
     assert_eq!(pins_of(&stage.sandbox, "staff/a"), [Some("4711".to_owned())]);
     choose(&served, &link, &encrypted(&stage.sandbox, "1379").await).await.expect(404);
     let (_, log) = served.stopped().await;
-    assert!(log.contains("ledger commit failed; trying again"), "the answer was not lost: {log}");
+    assert!(log.contains("the ledger does not serve; waiting for it"), "the answer was not lost: {log}");
 }
 
 /// Requests for the key that came to Stripe.
@@ -294,25 +296,82 @@ async fn a_job_that_is_cancelled_between_a_refused_pin_and_its_waiting_stays_can
     assert!(pins_of(&stage.sandbox, "staff/a").is_empty());
 }
 
+/// A line in this process whose jobs can wait for their PINs, with their links.
+async fn line_with_links(stage: &InProcess, rules: Rules) -> (Arc<Line>, PinLinks) {
+    let InProcess { directory, sandbox, clock } = stage;
+    let parts = parts_in(directory.path(), sandbox, clock, LookFirst::No, rules).await;
+    let config = PinPageConfig { url: Some("https://pins.example.com".into()), ..PinPageConfig::default() };
+    let links = PinLinks::of(&config, LinksWhen::Asked, (&parts.ledger, &parts.scope, clock)).unwrap();
+    (Arc::new(Line::new(Parts { pin_links: Some(links.clone()), ..parts })), links)
+}
+
+/// What such a line is over.
+struct InProcess {
+    directory: tempfile::TempDir,
+    sandbox: Sandbox,
+    clock: Clock,
+}
+
+impl InProcess {
+    async fn new() -> Self {
+        let sandbox = Sandbox::start(Options::default()).await.unwrap();
+        Self { directory: tempfile::tempdir().unwrap(), sandbox, clock: Clock::system() }
+    }
+}
+
+/// A job whose cardholder is to choose the PIN.
+fn choosing(id: &JobId) -> Job {
+    let pairs = [("cardholder", "ich_1"), ("currency", "eur"), ("type", "virtual"), ("pin[choose]", "true")];
+    let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
+    let card = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
+    Job::new(id.clone(), Batch::new("batch").unwrap(), None, card, None)
+}
+
+/// Calls of two jobs were cut off, and somebody has the rows of their batch looked for at Stripe: the one whose cardholder chose its PIN
+/// is not refused, and waits for another by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_pin_was_chosen_is_not_refused_with_the_rows_that_were_cut_off() {
+    let stage = InProcess::new().await;
+    let rules = Rules {
+        call_lasts: CALLS_LAST,
+        lists_lag: LISTS_LAG,
+        departs_within: CALLS_LAST,
+        ..Rules::default()
+    };
+    let (line, links) = line_with_links(&stage, rules).await;
+    let (ledger, scope, clock) = (&line.parts().ledger, &line.parts().scope, &stage.clock);
+    let [chosen, other] = ["batch/1", "batch/2"].map(|id| JobId::new(id).unwrap());
+    let waits = line.carry(choosing(&chosen), line::Options::default()).await.unwrap();
+    assert_eq!(waits.outcome, Outcome::AwaitingPin(None));
+    let waiting = ledger.look_up(scope, &chosen).await.unwrap();
+    for (id, known) in [(&chosen, waiting), (&other, None)] {
+        let now = clock.now();
+        let row = Row::of(scope, &choosing(id), State::Begun, now);
+        let row = Row { attempts: 1, attempted: Some(now), key_began: Some(now), ..row };
+        assert!(matches!(ledger.begin(row, known.as_ref()).await.unwrap(), Begin::Recorded(_)));
+    }
+    let settling = Settling::of(ledger, scope, &Batch::new("batch").unwrap(), clock).await.unwrap();
+    assert_eq!(settling.rows(), 2);
+    let lease = line.try_lease().await.unwrap().unwrap();
+    let settled = settling.run(&line, lease).await;
+    assert_eq!(settled, Settled { absent: 1, left: 1, ..Settled::default() });
+    let state = async |id| ledger.look_up(scope, id).await.unwrap().unwrap().state;
+    assert!(matches!(state(&other).await, State::Refused(refusal) if refusal.code == CUT_OFF));
+    assert_eq!(state(&chosen).await, State::Begun);
+    let open = line::Options { only: CarriedOnly::WhileItIsOpen, ..line::Options::default() };
+    let job = links.waiting_job(&chosen).await.unwrap().unwrap().into_job(None);
+    assert_eq!(line.carry(job, open).await.unwrap().outcome, Outcome::AwaitingPin(None));
+    assert_eq!(stage.sandbox.account().creates, 0);
+}
+
 /// The same where the call with a chosen PIN is found to have had no effect: that is no end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_call_had_no_effect_is_cancelled_before_it_waits_again() {
-    let (directory, sandbox, clock) =
-        (tempfile::tempdir().unwrap(), Sandbox::start(Options::default()).await.unwrap(), Clock::system());
-    let parts = parts_in(directory.path(), &sandbox, &clock, LookFirst::No, Rules::default()).await;
-    let (ledger, scope) = (parts.ledger.clone(), parts.scope.clone());
-    let config = PinPageConfig { url: Some("https://pins.example.com".into()), ..PinPageConfig::default() };
-    let links = PinLinks::of(&config, LinksWhen::Asked, (&ledger, &scope, &clock)).unwrap();
-    let line = Line::new(Parts { pin_links: Some(links.clone()), ..parts });
+    let stage = InProcess::new().await;
+    let (line, links) = line_with_links(&stage, Rules::default()).await;
+    let (ledger, scope) = (line.parts().ledger.clone(), line.parts().scope.clone());
     let id = JobId::new("batch/1").unwrap();
-    let choosing = || {
-        let pairs =
-            [("cardholder", "ich_1"), ("currency", "eur"), ("type", "virtual"), ("pin[choose]", "true")];
-        let pairs = pairs.map(|(path, value)| (path.to_owned(), value.to_owned()));
-        let card = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
-        Job::new(id.clone(), Batch::new("batch").unwrap(), None, card, None)
-    };
-    let waits = line.carry(choosing(), line::Options::default()).await.unwrap();
+    let waits = line.carry(choosing(&id), line::Options::default()).await.unwrap();
     assert_eq!(waits.outcome, Outcome::AwaitingPin(None));
     // Whoever found it out stands still before it waits again.
     let row = ledger.look_up(&scope, &id).await.unwrap().unwrap();
@@ -321,8 +380,8 @@ async fn a_job_whose_call_had_no_effect_is_cancelled_before_it_waits_again() {
     assert!(matches!(found, Conclude::Written(_)), "{found:?}");
     let cancelled = Refusal::own("cancelled", "the test does");
     let way = line::Options { given_up: Some(cancelled), ..line::Options::default() };
-    let ended = line.carry(choosing(), way).await.unwrap();
+    let ended = line.carry(choosing(&id), way).await.unwrap();
     assert_eq!(refused(&ended).code, "cancelled");
     assert!(links.waiting_job(&id).await.unwrap().is_none(), "it waits for nobody");
-    assert_eq!(sandbox.account().creates, 0);
+    assert_eq!(stage.sandbox.account().creates, 0);
 }

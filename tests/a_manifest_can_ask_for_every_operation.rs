@@ -66,7 +66,7 @@ async fn people_get_a_cardholder_and_a_card_each_and_cards_are_changed_once() {
         expect_exit(&output, 0);
         assert!(said(&output).contains("60 updated"), "{}", said(&output));
         let told = std::fs::read_to_string(issuing.path("changes.results.csv")).unwrap();
-        let changed = ",metadata[team]; status; pin[encrypted_number],,,,,,";
+        let changed = ",metadata[team]; status; pin[encrypted_number],,,,,,,";
         assert_eq!(told.lines().filter(|line| line.ends_with(changed)).count(), PEOPLE, "{told}");
         let account = issuing.sandbox.account();
         assert_eq!((account.cards.len(), account.changes.len()), (PEOPLE, PEOPLE));

@@ -81,7 +81,9 @@ async fn a_run_whose_database_goes_away_still_tells_what_it_issued() {
     let (directory, sandbox) =
         (tempfile::tempdir().unwrap(), Sandbox::start(Options::default()).await.unwrap());
     let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, 300).await;
-    let program = Program::new(directory.path(), &sandbox).with("EMBOSSER__LEDGER__URL", &postgres.url());
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__LEDGER__URL", &postgres.url())
+        .with("EMBOSSER__LEDGER__PATIENCE_SECONDS", "2");
     let running = program.spawn(&["issue", "cards.csv", "--rate", "50"]);
     let began = std::time::Instant::now();
     while sandbox.counts().cards < 20 {

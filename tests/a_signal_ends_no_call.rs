@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use embosser::sandbox::{Options, Sandbox};
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
-use support::scene::{ONE_AT_A_TIME, Scene};
+use support::scene::Scene;
 use support::serve::Served;
 use support::{Program, expect_exit, one_card_each, write_manifest};
 
@@ -191,7 +191,6 @@ async fn a_hang_up_makes_the_server_read_its_tokens_anew_and_ends_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hang_up_ends_no_worker() {
-    let _one = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let expected = scene.manifest(60).await;
     let worker = scene.worker("50");
@@ -214,11 +213,11 @@ async fn a_run_that_looks_through_many_pages_of_cards_stops_between_two() {
     write_manifest(&directory.path().join("cards.csv"), &sandbox, 7).await;
     for cardholder in 0..7 {
         // At this rate these are pages for more than a minute.
-        sandbox.stock(&format!("ich_{cardholder:02}"), 20_000);
+        sandbox.stock(&format!("ich_{cardholder:02}"), 5_000);
     }
     let stocked = sandbox.counts().cards;
     let program = Program::new(directory.path(), &sandbox);
-    let running = program.spawn(&["issue", "cards.csv", "--rate", "20", "--reconcile-first"]);
+    let running = program.spawn(&["issue", "cards.csv", "--rate", "5", "--reconcile-first"]);
     let lists = || sandbox.requests().iter().filter(|seen| seen.path == "/v1/issuing/cards").count();
     let began = Instant::now();
     while lists() < 10 {

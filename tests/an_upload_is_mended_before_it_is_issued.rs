@@ -241,11 +241,12 @@ async fn columns_are_kept_under_a_name_and_templates_are_filled_in() {
     let kept: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(kept, ["staff.toml"]);
 
-    // A template is right as it comes, but for what each company knows itself.
+    // A template is right as it comes, but for its example, which is nobody's.
     for what in ["cards", "people", "updates"] {
         let text = served.get(&format!("/v1/template?for={what}&format=csv")).await.expect(200).text;
-        let report = served.upload("/v1/checks", text.into()).await.expect(200).json();
-        assert_eq!(report["rows"], 1, "{what}");
+        let report = served.upload("/v1/checks", text.into()).await.expect(422).json();
+        assert_eq!((&report["rows"], &report["problem_count"]), (&json!(1), &json!(1)), "{what}");
+        assert_eq!(report["problems"][0]["code"], "example", "{what}");
     }
     // Where there is no page to choose a PIN on, none asks for that.
     let answer = served.get("/v1/template?for=pins").await.expect(409);
@@ -253,4 +254,31 @@ async fn columns_are_kept_under_a_name_and_templates_are_filled_in() {
     let sheet = served.get("/v1/template?for=people").await.expect(200);
     assert!(sheet.text.starts_with("PK"), "no XLSX");
     served.get("/v1/template?for=money").await.expect(400);
+}
+
+/// Whoever sends a batch's file again is told what of it is done, and which rows ask for something else now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_what_of_the_batch_is_done_and_what_asks_for_something_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    const HEADER: &str = "row_id,cardholder,type,currency";
+    let before = format!("{HEADER}\na,ich_a,virtual,eur\nb,ich_b,virtual,eur\n");
+    let known = async |name: &str, text: &str| {
+        let view = served.upload(&format!("/v1/checks?name={name}"), text.into()).await.expect(200).json();
+        ["rows", "done_before", "changed_since", "first_changed", "known_before"].map(|key| view[key].clone())
+    };
+    assert_eq!(known("team", &before).await, [json!(2), json!(0), json!(0), json!([]), json!(0)]);
+    served.upload("/v1/batches?name=team", before.clone().into()).await.expect(202);
+    served.until_ended("team").await;
+    assert_eq!(known("team", &before).await, [json!(2), json!(2), json!(0), json!([]), json!(0)]);
+    let after = before.replace("ich_b,virtual,eur", "ich_b,virtual,usd") + "c,ich_c,virtual,eur\n";
+    assert_eq!(known("team", &after).await, [json!(3), json!(2), json!(1), json!(["b"]), json!(0)]);
+    // Under another name one of them has its card from that batch.
+    assert_eq!(known("others", &after).await, [json!(3), json!(0), json!(0), json!([]), json!(1)]);
+    // What is done is done, whatever else is wrong in the file, and so many warnings are told as there are.
+    let wrong: String = (0..1200).map(|row| format!("“x{row}”,ich_x,virtual,euro\n")).collect();
+    let told = served.upload("/v1/checks?name=team", (after + &wrong).into()).await.expect(422).json();
+    let counts = ["problem_count", "warning_count"].map(|count| told[count].as_u64().unwrap());
+    assert_eq!((counts, &told["plan"]["done_before"]), ([1200, 1200], &json!(2)), "{}", told["detail"]);
 }

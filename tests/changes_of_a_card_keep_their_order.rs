@@ -7,14 +7,17 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use embosser::clock::Clock;
-use embosser::job::{Batch, Job, JobId};
+use embosser::clock::{Clock, Time};
+use embosser::job::{Batch, Job, JobId, Place};
+use embosser::ledger::Ledger;
 use embosser::line::decision::Rules;
 use embosser::line::{Line, LookFirst, Options as Way};
 use embosser::operation::{Operation, Request};
 use embosser::outcome::{Ended, Outcome, Output};
 use embosser::sandbox::{Faults, Options, Sandbox};
-use support::line::{line_by, line_in, refused};
+use sqlx::{Connection as _, PgConnection};
+use support::line::{line_by, line_in, parts_in, refused};
+use support::postgres::Postgres;
 use tokio_util::sync::CancellationToken;
 
 /// The sandbox's first card.
@@ -76,6 +79,35 @@ async fn one_that_waited_for_its_look_is_not_sent_after_another_processs() {
     let ended = waiting.await.unwrap().unwrap();
     assert_eq!(refused(&ended).code, "superseded");
     assert_eq!(changes_made(&sandbox), ["later"]);
+}
+
+/// A change that is refused before its call is not the latest that was begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_came_too_late_keeps_none_from_being_sent_again() {
+    let sandbox = sandbox_with_a_card(Options::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::system();
+    let line = Arc::new(line_in(directory.path(), &sandbox, &clock, LookFirst::No).await);
+    sandbox.set_faults(Faults { drop_before: 1.0, ..Faults::default() });
+    let recall = CancellationToken::new();
+    let unknown = {
+        let (line, recall) = (line.clone(), recall.clone());
+        tokio::spawn(async move {
+            let way = Way { recall: Some(&recall), ..Way::default() };
+            line.carry(change("first", "inactive"), way).await
+        })
+    };
+    until("a call", || sandbox.requests().iter().any(|seen| seen.method == "POST")).await;
+    recall.cancel();
+    let unknown = unknown.await.unwrap().unwrap();
+    assert!(matches!(unknown.outcome, Outcome::Unresolved(_)), "{:?}", unknown.outcome);
+    let mut late = change("late", "active");
+    late.deadline = Some(Time::from_unix_ms(clock.now().unix_ms() - 1));
+    assert_eq!(refused(&carried(&line, late).await.unwrap().unwrap()).code, "expired");
+    sandbox.set_faults(Faults::default());
+    let again = carried(&line, change("first", "inactive")).await.unwrap().unwrap();
+    assert!(is_updated(&again), "{:?}", again.outcome);
+    assert_eq!(changes_made(&sandbox), ["first"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,4 +179,39 @@ async fn two_copies_of_one_change_do_not_wait_for_each_other() {
         assert!(is_updated(&ended.unwrap().unwrap()));
     }
     assert_eq!(changes_made(&sandbox), ["same", "next"]);
+}
+
+/// The word that a change is the latest waits for its database, and the account's lease is lost meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_whose_word_waited_for_its_database_is_not_sent_after_another_processs() {
+    let sandbox = sandbox_with_a_card(Options::default()).await;
+    let (directory, postgres, clock) = (tempfile::tempdir().unwrap(), Postgres::start(), Clock::system());
+    let line = async || {
+        let mut parts = parts_in(directory.path(), &sandbox, &clock, LookFirst::No, Rules::default()).await;
+        parts.ledger = Ledger::open(&postgres.url()).await.unwrap();
+        (parts.ledger.clone(), Arc::new(Line::new(parts)))
+    };
+    let ((ledger, first), (_, other)) = (line().await, line().await);
+    let in_row = |row, mut job: Job| {
+        job.place = Some(Place { row, row_id: None });
+        job
+    };
+    let hold = "CREATE TABLE held (value TEXT); INSERT INTO held VALUES ('first');
+        CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.value IN (SELECT value FROM held) THEN RAISE EXCEPTION 'held' USING ERRCODE = '40001'; END IF;
+            RETURN NEW; END $$;
+        CREATE TRIGGER hold BEFORE INSERT OR UPDATE ON metadata FOR EACH ROW EXECUTE FUNCTION hold()";
+    let mut database = PgConnection::connect(&postgres.url()).await.unwrap();
+    sqlx::raw_sql(hold).execute(&mut database).await.unwrap();
+    let waiting = carried(&first, in_row(1, change("first", "inactive")));
+    until("its word waits", || ledger.away().is_some()).await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'";
+    sqlx::raw_sql(end).execute(&mut database).await.unwrap();
+    let later = carried(&other, in_row(2, change("later", "active"))).await.unwrap();
+    assert!(is_updated(&later.unwrap()));
+    assert!(!waiting.is_finished(), "it waited all the while");
+    sqlx::raw_sql("DELETE FROM held").execute(&mut database).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it goes on");
+    assert_eq!(refused(&ended.unwrap().unwrap()).code, "superseded");
+    assert_eq!(changes_made(&sandbox), ["later"]);
 }

@@ -374,3 +374,57 @@ async fn online_the_account_and_the_designs_of_new_cards_are_looked_at() {
     assert!(said(&unknown).contains("cannot be told with this key"), "{}", said(&unknown));
     assert!(issuing.sandbox.account().cards.is_empty());
 }
+
+/// The codes for one cell of somebody who is to be created.
+fn codes_of_person(column: &str, cell: &str) -> Vec<&'static str> {
+    let mut cells = vec![
+        ("cardholder[name]", "Grace Hopper"),
+        ("cardholder[email]", "grace@example.org"),
+        ("cardholder[phone_number]", "+353871234567"),
+        ("cardholder[individual][dob][day]", "9"),
+        ("cardholder[individual][dob][month]", "12"),
+        ("cardholder[individual][dob][year]", "1986"),
+        ("cardholder[billing][address][line1]", "1 High Street"),
+        ("cardholder[billing][address][city]", "Dublin"),
+        ("cardholder[billing][address][postal_code]", "D02 X285"),
+        ("cardholder[billing][address][country]", "IE"),
+    ];
+    cells.iter_mut().filter(|(name, _)| *name == column).for_each(|(_, text)| *text = cell);
+    problems(row(&cells)).into_iter().map(|(_, _, code)| code).collect()
+}
+
+#[test]
+fn what_no_person_has_is_found_before_anybody_is_created() {
+    assert_eq!(codes_of_person("", ""), [""; 0]);
+    for (column, cell, code) in [
+        ("cardholder[email]", "grace", "email"),
+        ("cardholder[email]", "grace@localhost", "email"),
+        ("cardholder[email]", "grace@example.org; bob@example.org", "email"),
+        ("cardholder[email]", "ada@example.com", "example"),
+        ("cardholder[phone_number]", "ask her", "phone_number"),
+        ("cardholder[individual][dob][year]", "9999", "not_born_yet"),
+        ("cardholder[individual][dob][day]", "31", ""),
+        ("cardholder[billing][address][country]", "XX", "country"),
+    ] {
+        let expected: &[&str] = if code.is_empty() { &[] } else { &[code] };
+        assert_eq!(codes_of_person(column, cell), expected, "{column} {cell}");
+    }
+    let born = codes_of_person("cardholder[individual][dob][month]", "2");
+    assert_eq!(born, [""; 0], "9 February is a day");
+    let no_day = row(&[
+        ("cardholder[individual][dob][day]", "30"),
+        ("cardholder[individual][dob][month]", "2"),
+        ("cardholder[individual][dob][year]", "1986"),
+        ("cardholder[name]", "Grace Hopper"),
+        ("cardholder[billing][address][line1]", "1 High Street"),
+        ("cardholder[billing][address][city]", "Dublin"),
+        ("cardholder[billing][address][postal_code]", "D02 X285"),
+        ("cardholder[billing][address][country]", "IE"),
+    ]);
+    assert_eq!(problems(no_day)[0].2, "no_such_day");
+    for (cell, code) in [("eru", &["currency"][..]), ("EUR", &[]), ("usd", &[])] {
+        assert_eq!(codes("currency", cell), code, "{cell}");
+    }
+    assert_eq!(codes("cardholder", "ich_example"), ["example"]);
+    assert_eq!(codes("cardholder", "ich_example00001"), [""; 0]);
+}

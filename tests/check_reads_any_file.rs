@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use support::verdict::{problems, run, run_json, verdict};
+use support::verdict::{problems, run, run_json, run_json_with, verdict};
 
 const GOOD: &str = "row_id,type,currency\n1,virtual,eur\n2,physical,usd\n";
 
@@ -93,16 +93,70 @@ fn a_file_in_an_older_encoding_is_read_as_it_was_meant() {
     }
 }
 
+/// As Excel for Mac saves "CSV (Macintosh)".
+#[test]
+fn a_file_in_mac_roman_is_read_so_or_whoever_has_it_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("manifest.csv");
+    let read = |name: &[u8], options: &[&str]| {
+        let text =
+            [b"row_id;type;currency;metadata[name]\rx;virtual;eur;", name, b"\ry;virtual;eur;Ada\r"].concat();
+        std::fs::write(&path, text).unwrap();
+        let (report, code) = run_json_with(&path, options);
+        assert_eq!((code, &report["rows"]), (0, &2.into()), "{report}");
+        let doubts =
+            report["warnings"].as_array().unwrap().iter().filter(|found| found["code"] == "encoding").count();
+        let notes = report["notes"][0].as_str().unwrap();
+        let read_as = notes.trim_start_matches("The file: read as ").split(',').next().unwrap();
+        (read_as.to_owned(), doubts)
+    };
+    let mac = |doubts| ("Mac Roman".to_owned(), doubts);
+    for name in [
+        &b"J\x8ager, K\x9aln"[..],
+        b"Andr\x8e Lef\x8fvre",
+        b"Gro\xa7mann, K\x9aln",
+        b"Bj\xbfrn \x8ckesson M\x8cns",
+    ] {
+        assert_eq!(read(name, &[]), mac(0), "{}", name.escape_ascii());
+    }
+    for name in [&b"J\xe4ger"[..], b"O\x92Brien", b"Ji\xf8\xed \x8akoda"] {
+        let (read_as, doubts) = read(name, &[]);
+        assert!(read_as.to_lowercase().starts_with("windows-125") && doubts == 0, "{read_as} {doubts}");
+    }
+    // Ÿ and ź are letters as well as ü.
+    let (read_as, doubts) = read(b"M\x9fller", &[]);
+    assert_eq!((read_as != "Mac Roman", doubts), (true, 1));
+    assert_eq!(read(b"M\x9fller", &["--encoding", "macintosh"]), mac(0));
+    assert_eq!(read(b"M\x9fller", &["--encoding", "mac roman"]), mac(0));
+    assert_eq!(read(b"M\x9fller", &["--encoding", "windows-1252"]), ("Windows-1252".to_owned(), 0));
+    // As "CSV (MS-DOS)" has Köln, Söder and François: names in Mac Roman as well.
+    for name in [&b"K\x94ln"[..], b"S\x94der", b"Fran\x87ois, K\x94ln"] {
+        assert_eq!(read(name, &[]), mac(1), "{}", name.escape_ascii());
+        let strict = run(&path, &["--strict"]);
+        assert_eq!(strict.status.code(), Some(2));
+        let told = String::from_utf8_lossy(&strict.stdout);
+        assert!(told.contains("CSV (MS-DOS)") && told.contains("CSV UTF-8"), "{told}");
+        assert_eq!(read(name, &["--encoding", "macintosh"]), mac(0));
+    }
+    // And Thérèse, of whom Mac Roman makes no name.
+    let (read_as, doubts) = read(b"Th\x82r\x8ase", &[]);
+    assert_eq!((read_as != "Mac Roman", doubts), (true, 1));
+    let refused = run(&path, &["--encoding", "mac9"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("macintosh"));
+}
+
 #[test]
 fn what_is_no_manifest_is_told_with_what_to_do() {
     for (bytes, said) in [
         (b"".to_vec(), "empty"),
         (b"\n\r\n\n".to_vec(), "blank lines"),
         ("\u{feff}".as_bytes().to_vec(), "blank lines"),
-        (b",,\n1,2,3\n".to_vec(), "header row missing"),
+        (b",,\n1,2,3\n".to_vec(), "row of headings missing"),
         (b"row_id,type,currency\n".to_vec(), "no row"),
-        (b"E1,ich_1,virtual,eur\nE2,ich_2,virtual,eur\n".to_vec(), "header row missing"),
-        (b"%PDF-1.7\x00\x01\x02\x03".to_vec(), "not text"),
+        (b"E1,ich_1,virtual,eur\nE2,ich_2,virtual,eur\n".to_vec(), "row of headings missing"),
+        (b"%PDF-1.7\x00\x01\x02\x03".to_vec(), "a PDF"),
+        (b"a,b\n\x00\x01\x02\x03\n".to_vec(), "not text"),
         (b"PK\x03\x04\x14\0\x06\0".to_vec(), "damaged"),
         (b"row_id,\"type,currency\n1,virtual,eur\n".to_vec(), "never closed"),
     ] {

@@ -1,7 +1,9 @@
-//! Promise: what lies in deploy/ fits the program and each other: the compose file, the image, the units, the demo's tokens
-//! and what Prometheus scrapes. Where Docker itself would be needed, deploy/README.md says so.
+//! Promise: what lies in deploy/ fits the program and each other: the compose file, the image, the units, Kubernetes'
+//! objects, the demo's tokens and what Prometheus scrapes. Where Docker itself would be needed, deploy/README.md says so.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "deploy_is_sound/kubernetes.rs"]
+mod kubernetes;
 mod support;
 
 use std::collections::BTreeSet;
@@ -9,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use embosser::config::Config;
+use embosser::queue::Broker;
 use embosser::serve::tokens::Tokens;
 use serde_json::{Value, json};
 
@@ -149,6 +152,9 @@ fn every_variable_that_is_set_is_an_option() {
         "deploy/Dockerfile",
         "deploy/systemd/embosser-worker.service",
         "deploy/systemd/embosser-serve.service",
+        "deploy/kubernetes/settings.yaml",
+        "deploy/kubernetes/worker.yaml",
+        "deploy/kubernetes/serve.yaml",
         "deploy/README.md",
         "README.md",
     ] {
@@ -242,7 +248,8 @@ fn prometheus_scrapes_what_the_services_listen_on() {
     let Some(compose) = compose() else { return };
     let text = read("deploy/prometheus/prometheus.yml");
     let mut targets = 0;
-    for line in text.lines().filter(|line| line.contains("targets:")) {
+    let is_target = |line: &&str| line.contains("targets:") && !line.trim_start().starts_with('#');
+    for line in text.lines().filter(is_target) {
         let target = line.split('"').nth(1).unwrap();
         let (service, port) = target.split_once(':').unwrap();
         let option = if service == "worker" { "EMBOSSER__WORKER__LISTEN" } else { "EMBOSSER__HTTP__LISTEN" };
@@ -276,4 +283,18 @@ fn there_is_one_crypto_provider_for_tls() {
     let has = |package: &str| lock.lines().any(|line| line == format!("name = \"{package}\""));
     assert!(has("ring") && has("rustls"));
     assert!(!has("aws-lc-rs") && !has("aws-lc-sys"), "see `cargo tree -i aws-lc-sys`");
+}
+
+/// The policy is for each queue of embosser's, and says nothing that embosser itself asks for.
+#[test]
+fn the_brokers_policy_fits_the_queues() {
+    let definitions: Value = serde_json::from_str(&read("deploy/rabbitmq/policies.json")).unwrap();
+    let policy = &definitions["policies"][0];
+    let prefix = policy["pattern"].as_str().unwrap().strip_prefix('^').unwrap().replace("\\.", ".");
+    let topology = Broker::new(&Config::default().rabbitmq).unwrap().topology;
+    for queue in topology.queues().into_iter().chain([topology.following("a batch")]) {
+        assert!(queue.starts_with(&prefix), "{queue} is not under {prefix}");
+    }
+    assert_eq!(policy["apply-to"], "queues");
+    assert_eq!(policy["definition"], json!({"queue-leader-locator": "balanced"}));
 }

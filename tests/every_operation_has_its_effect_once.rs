@@ -12,7 +12,7 @@ use embosser::queue::event::{ResultEvent, ResultOutcome};
 use embosser::sandbox::{Account, Faults, Options};
 use lapin::BasicProperties;
 use serde_json::{Value, json};
-use support::scene::{Listener, ONE_AT_A_TIME, Scene};
+use support::scene::{Listener, Scene};
 use support::{expect_exit, http_client};
 
 /// Jobs of each kind.
@@ -66,7 +66,6 @@ fn effects(account: &Account) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_job_has_one_effect_under_faults_and_kills() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let faults = Faults {
         error_before: 0.1,
         error_after: 0.1,
@@ -175,7 +174,6 @@ async fn every_job_has_one_effect_under_faults_and_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_cards_changes_the_latest_stays_and_an_earlier_one_is_not_sent_again() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let mut listener = scene.listen().await;
     let program = scene
@@ -273,7 +271,6 @@ fn the_schema_and_the_reader_of_jobs_agree_on_each_operation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pin_to_be_chosen_is_answered_with_its_link_once_and_cancelling_must_be_said() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     scene.sandbox.stock("ich_1", 1);
     let mut listener = scene.listen().await;

@@ -1,41 +1,60 @@
-"""Runs the test binaries that `cargo test --no-run --message-format=json` names on standard input, two at a time
-(in CI one).
+"""Runs the test binaries that `cargo test --no-run --message-format=json` names on standard input, several at a time.
 
-Most of them wait (for a pace, a broker, a clock) rather than work. Those that judge time or memory to a few percent run
-alone, first. What a binary prints is shown as a whole once it has ended, so that it can be read; a failure ends nothing, but
-the exit code is 1.
+Most of them wait (for a pace, a broker, a clock) rather than work. So there are as many at a time as there are processors,
+and more while processors stand idle: on a machine that has other guests there are fewer. Those that judge time or memory to
+a few percent run alone, first. They share a RabbitMQ node (tests/support/rabbit.rs), which ends with the run.
+What a binary prints is shown as a whole once it has ended, so that it can be read; a failure ends nothing, but the exit code
+is 1.
 """
 
+import contextlib
 import json
 import os
+import pathlib
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-# CI's machine may have other guests: there it has the time to run one after the other.
-AT_ONCE = 1 if os.environ.get("CI") else 2
+CORES = os.cpu_count() or 2
+# Where the machine may have other guests (CI), a second one is only begun while there is room.
+AT_ONCE_MIN, AT_ONCE_MAX = (1, CORES) if os.environ.get("CI") else (CORES, 2 * CORES)
+# Each of them runs several tests at a time, whose browsers and databases need memory.
+FREE_MIB_MIN = 2048
+# One more is begun if this share of the processors was idle for a while, one fewer if this one was.
+IDLE_ENOUGH, IDLE_TOO_LITTLE = 0.3, 0.05
+LOOKED_AT_SECONDS = 3
 # No binary takes a third of this: one that does is stuck.
 LONGEST_SECONDS = 15 * 60
 ALONE = {
+    "accounts_are_apart",
     "check_keeps_memory_flat",
     "log_holds_nothing_up",
     "no_pin_left_in_memory",
     "pace_is_fair",
     "pace_uses_the_limit_and_keeps_it",
     "serve_keeps_its_bounds",
+    "two_runs_at_once_are_as_one",
 }
 # Long ones first, so that none of them is left over at the end.
 LONG = [
+    "worker_stands_a_bad_day",
+    "worker_survives_crashes",
+    "webhooks_arrive",
+    "serve_page",
     "worker_answers_every_job",
+    "serve_publishes_to_rabbitmq",
+    "who_sent_a_job_learns_its_end",
+    "pin_pages",
     "a_dead_host_is_named_and_holds_up_only_its_own",
     "every_operation_has_its_effect_once",
-    "serve_publishes_to_rabbitmq",
-    "pin_pages",
     "killed_at_any_stage_one_card_per_row",
     "what_changed_while_a_job_waited_is_noticed",
     "what_stripe_says_of_everybody_spends_no_batch",
+    "a_database_that_goes_away_is_waited_for",
     "decision_model",
+    "simulation",
     "worker_shows_no_pin",
 ]
 
@@ -48,26 +67,97 @@ def binaries():
             yield message["target"]["name"], message["executable"]
 
 
-def run(named):
-    """Runs one; whether it passed."""
-    name, path = named
-    began = time.monotonic()
-    environment = {**os.environ, "CARGO_MANIFEST_DIR": os.getcwd()}
-    running = subprocess.Popen([path, "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+class Running:
+    """One binary under way."""
+
+    def __init__(self, folder, name, path):
+        self.name = name
+        self.began = time.monotonic()
+        self.said = tempfile.TemporaryFile()
+        environment = {**os.environ, "CARGO_MANIFEST_DIR": os.getcwd(), "EMBOSSER_TESTS_RUN": folder}
+        command = [path, "--quiet"]
+        self.process = subprocess.Popen(command, stdout=self.said, stderr=subprocess.STDOUT, env=environment)
+
+    def ended(self):
+        """Whether it passed, once it has ended; kills what is stuck."""
+        took = time.monotonic() - self.began
+        pid, status, used = os.wait4(self.process.pid, os.WNOHANG)
+        if pid == 0:
+            # What it printed tells which tests have not ended.
+            if took > LONGEST_SECONDS:
+                self.process.kill()
+            return None
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        passed = self.process.returncode == 0
+        if not passed:
+            self.said.seek(0)
+            print(self.said.read().decode(errors="replace"), end="")
+        self.said.close()
+        word = "ok" if passed else f"FAILED ({self.process.returncode})"
+        # Of what it started, those that it waited for.
+        worked = used.ru_utime + used.ru_stime
+        print(f"{self.name}: {word}, {took:.0f} s, {worked:.0f} s of a processor", flush=True)
+        return passed
+
+
+class Idle:
+    """Which share of the processors was idle of late."""
+
+    def __init__(self):
+        self.before = self.times()
+
+    def times(self):
+        with open("/proc/stat") as stat:
+            return [int(word) for word in stat.readline().split()[1:9]]
+
+    def share(self):
+        now = self.times()
+        passed = [later - earlier for later, earlier in zip(now, self.before)]
+        self.before = now
+        return passed[3] / max(1, sum(passed))
+
+
+def free_mib():
+    """Memory that can be had without swapping."""
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) // 1024
+
+
+def run(folder, waiting, at_once, at_once_max):
+    """Runs these, so many at once at first and at most that many; answers which passed."""
+    waiting, running, passed = list(waiting), [], []
+    idle, looked = Idle(), time.monotonic()
     try:
-        said, _ = running.communicate(timeout=LONGEST_SECONDS)
-    except subprocess.TimeoutExpired:
-        # What it printed tells which tests have not ended. What it started may keep the pipe open.
-        running.kill()
-        try:
-            said, _ = running.communicate(timeout=10)
-        except subprocess.TimeoutExpired as kept:
-            said = kept.output or b""
-    took = time.monotonic() - began
-    word = "ok" if running.returncode == 0 else f"FAILED ({running.returncode})"
-    text = "" if running.returncode == 0 else said.decode(errors="replace")
-    print(f"{text}{name}: {word}, {took:.0f} s", flush=True)
-    return running.returncode == 0
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(Running(folder, *waiting.pop(0)))
+            time.sleep(0.05)
+            for one in list(running):
+                if (ended := one.ended()) is not None:
+                    passed.append(ended)
+                    running.remove(one)
+            if time.monotonic() - looked >= LOOKED_AT_SECONDS:
+                share, looked = idle.share(), time.monotonic()
+                if share > IDLE_ENOUGH and len(running) == at_once and free_mib() > FREE_MIB_MIN:
+                    at_once = min(at_once + 1, at_once_max)
+                elif share < IDLE_TOO_LITTLE:
+                    at_once = max(at_once - 1, min(AT_ONCE_MIN, at_once_max))
+    finally:
+        # Whoever stops this ends them: none is to begin a node that nobody ends.
+        for one in running:
+            one.process.kill()
+            one.process.wait()
+    return passed
+
+
+def end_broker(folder):
+    """Ends the node that the first of them who needed one has started there."""
+    kept = pathlib.Path(folder, "broker.json")
+    if kept.exists():
+        node = json.loads(kept.read_text())
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(node["process_group"], signal.SIGKILL)
+        subprocess.run(["epmd", "-port", str(node["epmd_port"]), "-kill"], stdout=subprocess.DEVNULL, check=False)
 
 
 def order(named):
@@ -76,13 +166,20 @@ def order(named):
 
 
 def main():
+    began = time.monotonic()
     found = sorted(binaries(), key=order)
     if not found:
         sys.exit("no test binary was built")
-    passed = [run(one) for one in found if one[0] in ALONE]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        passed += pool.map(run, [one for one in found if one[0] not in ALONE])
-    print(f"{passed.count(True)} of {len(passed)} test binaries passed", flush=True)
+    # Whoever stops this with a signal stops the node as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        try:
+            passed = run(folder, [one for one in found if one[0] in ALONE], 1, 1)
+            passed += run(folder, [one for one in found if one[0] not in ALONE], AT_ONCE_MIN, AT_ONCE_MAX)
+        finally:
+            end_broker(folder)
+    took = time.monotonic() - began
+    print(f"{passed.count(True)} of {len(passed)} test binaries passed in {took:.0f} s", flush=True)
     sys.exit(0 if all(passed) else 1)
 
 

@@ -6,6 +6,8 @@ mod support;
 use std::time::Duration;
 
 use embosser::sandbox::{Faults, Options, Sandbox};
+use serde_json::json;
+use support::serve::Served;
 use support::{Program, expect_exit, one_card_each, was_killed, write_manifest};
 
 /// Every boundary between two stages, as `src/line` passes them.
@@ -114,6 +116,88 @@ async fn killed_again_and_again_under_every_fault_with_pins_encrypted_anew() {
         }
         assert!(output.status.code() == Some(3) && runs < 5, "{output:?}");
         write_manifest(&manifest, &sandbox, ROWS).await;
+    }
+    one_card_each(&sandbox.account(), &expected);
+}
+
+/// Whoever has only the ledger learns how each row ended that was cut off: what is at Stripe is told, and of the rest it becomes
+/// certain that nothing is there. Nothing is made by that, and the file gives the others their cards.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_file_a_command_finds_out_how_rows_ended_that_were_cut_off() {
+    let sandbox = Sandbox::start(Options { latency: Duration::from_millis(50), ..Options::default() });
+    let sandbox = sandbox.await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let accounts =
+        "[accounts]\nlist = [{ id = \"acct_A\", mode = \"test\" }, { id = \"acct_B\", mode = \"test\" }]\n";
+    std::fs::write(directory.path().join("accounts.toml"), accounts).unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    let of_a = async |program: &Program, arguments: &[&str]| {
+        let account = ["--config", "accounts.toml"];
+        program.run(&[&account, arguments, &["--account", "acct_A"]].concat()).await
+    };
+    // A call that was answered and not recorded has its card; a row that was recorded and not called for has none.
+    let mut expected = std::collections::BTreeMap::new();
+    for (batch, place) in [("found", "answered:15"), ("absent", "begun:15")] {
+        let file = format!("{batch}.csv");
+        let path = directory.path().join(&file);
+        let rows = write_manifest(&path, &sandbox, 60).await;
+        // Other people in each, so that none is known from before.
+        let text = std::fs::read_to_string(&path).unwrap().replace(",ich_", &format!(",ich_{batch}_"));
+        std::fs::write(&path, text).unwrap();
+        expected.extend(rows);
+        let killer = program.clone().with("EMBOSSER_KILL_AT", place);
+        let issue = ["issue", &file, "--rate", "300"];
+        assert!(was_killed(&of_a(&killer, &issue).await), "{place}");
+        let made = sandbox.account().creates;
+        let settled = of_a(&program, &["settle", batch]).await;
+        // All have ended, some perhaps without a card.
+        let said = String::from_utf8_lossy(&settled.stdout).into_owned();
+        let (found, rest) = said.split_once(" found at Stripe, ").unwrap_or_else(|| panic!("{settled:?}"));
+        let (absent, rest) = rest.split_once(" of which Stripe has nothing, ").unwrap();
+        assert!(rest.starts_with("0 not known yet"), "{said}");
+        let (found, absent): (u64, u64) = (found.parse().unwrap(), absent.parse().unwrap());
+        assert!(if batch == "found" { found > 0 } else { absent > 0 }, "{said}");
+        expect_exit(&settled, i32::from(absent > 0));
+        assert_eq!(sandbox.account().creates, made, "looking makes nothing");
+        // The ledger tells the same: each card that is at Stripe, and each row without one.
+        let status = program.run(&["status", batch, "--format", "json"]).await;
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        let cards = sandbox.account().cards;
+        let cards = cards.iter().filter(|card| card.job.as_ref().is_some_and(|job| job.starts_with(batch)));
+        let counts = ["issued", "refused", "unresolved"].map(|count| status[0][count].as_u64().unwrap());
+        assert_eq!(counts, [cards.count() as u64, absent, 0], "{status}");
+        // There is nothing left to find out.
+        let again = of_a(&program, &["settle", batch]).await;
+        expect_exit(&again, 0);
+        assert!(String::from_utf8_lossy(&again.stdout).contains("is known"), "{again:?}");
+    }
+
+    // It is the batch of one account, and of no other.
+    let config = ["--config", "accounts.toml", "settle", "found"];
+    let refused = [
+        (program.run(&config).await, "say which one with --account: acct_A, acct_B"),
+        (program.run(&[&config[..], &["--account", "acct_B"]].concat()).await, "is of another account"),
+        (of_a(&program, &["settle", "nowhere"]).await, "the ledger has no batch \"nowhere\""),
+    ];
+    for (output, reason) in refused {
+        expect_exit(&output, 2);
+        assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{output:?}");
+    }
+
+    // Jobs that came one by one are left to whoever sent them.
+    let served = Served::start(&program, &[]);
+    let job = json!({"id": "single", "batch": "single", "card": {"cardholder": "ich_single", "type": "virtual", "currency": "eur"}});
+    let headers = [("content-type", "application/json")];
+    served.ask(reqwest::Method::POST, "/v1/jobs", &headers, job.to_string().into()).await.expect(202);
+    served.until_job("single").await;
+    assert_eq!(served.stopped().await.0, Some(0));
+    let single = program.run(&["settle", "single"]).await;
+    expect_exit(&single, 2);
+    assert!(String::from_utf8_lossy(&single.stderr).contains("come again by themselves"), "{single:?}");
+    expected.insert("single".to_owned(), None);
+
+    for batch in ["found", "absent"] {
+        expect_exit(&of_a(&program, &["issue", &format!("{batch}.csv"), "--rate", "300"]).await, 0);
     }
     one_card_each(&sandbox.account(), &expected);
 }

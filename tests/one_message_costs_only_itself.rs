@@ -12,7 +12,7 @@ use lapin::BasicProperties;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use serde_json::json;
-use support::scene::{ONE_AT_A_TIME, Scene};
+use support::scene::Scene;
 use support::{expect_exit, free_port, http_client, raw_amqp};
 
 /// "grün" as latin1, which is not UTF-8.
@@ -31,7 +31,7 @@ async fn publish_jobs(scene: &Scene, name: &str, count: usize) {
 
 async fn publish_unreadable(scene: &Scene) {
     let queue = scene.broker().topology.jobs;
-    raw_amqp::publish(scene.rabbit.port(), &queue, UNREADABLE, &job("unreadable")).await;
+    raw_amqp::publish(&scene.rabbit, &queue, UNREADABLE, &job("unreadable")).await;
 }
 
 /// Waits until so many messages are in the queue.
@@ -45,7 +45,6 @@ async fn until_messages(scene: &Scene, queue: &str, count: u32, at_most: Duratio
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_go_on_within_a_minute_and_the_message_is_parked() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options { latency: Duration::from_millis(50), ..Options::default() }).await;
     let mut listener = scene.listen().await;
     publish_jobs(&scene, "before", 15).await;
@@ -92,7 +91,6 @@ async fn two_workers_go_on_within_a_minute_and_the_message_is_parked() {
 /// An earlier embosser declared the dead letters' queue without a bound on deliveries; the broker lets nobody change that.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_dead_letters_of_an_earlier_version_jobs_go_on_all_the_same() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let broker = scene.broker();
     let connection = broker.connect("test").await.unwrap();

@@ -102,7 +102,7 @@ async fn a_rehearsal_and_the_real_run_are_told_apart() {
     let real = std::fs::read_to_string(office.path("cards.results.csv")).unwrap();
     let trial = std::fs::read_to_string(office.path("cards.sandbox.results.csv")).unwrap();
     assert!(real.lines().next().unwrap().ends_with(
-        ",note,scope,cardholder_id,changed,pin_link,person,shipping_status,tracking_number,tracking_url,eta"
+        ",note,scope,cardholder_id,changed,pin_link,person,shipping_status,tracking_number,tracking_url,eta,cancelled_by"
     ));
     assert!(trial.lines().skip(1).all(|line| line.contains(",test:sandbox,")), "{trial}");
 

@@ -36,7 +36,7 @@ async fn run(connection: &mut PgConnection, sql: impl Into<String>) {
 
 /// PostgreSQL's plan for what one of the ledger's connections asked last of that table, whatever its parameters are.
 async fn plan_of_last(connection: &mut PgConnection, table: &str, parameters: usize) -> String {
-    let last = "SELECT query FROM pg_stat_activity WHERE application_name = 'embosser' AND query LIKE $1
+    let last = "SELECT query FROM pg_stat_activity WHERE application_name LIKE 'embosser%' AND query LIKE $1
         ORDER BY query_start DESC LIMIT 1";
     let asked: String = sqlx::query_scalar(last)
         .bind(format!("SELECT % FROM {table} WHERE %"))

@@ -3,6 +3,7 @@
 
 mod support;
 
+use calamine::{Reader as _, Xlsx, open_workbook_from_rs};
 use embosser::sandbox::{Options, Sandbox};
 use serde_json::json;
 use support::serve::Served;
@@ -27,6 +28,29 @@ impl Stage {
         let expected = write_manifest(&path, &self.sandbox, rows).await;
         (path, expected)
     }
+}
+
+/// The cells of a spreadsheet's two sheets, as it is downloaded.
+async fn workbook(served: &Served, path: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
+    let answer = support::http_client().get(format!("{}{path}", served.url)).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    let name = answer.headers()["content-disposition"].to_str().unwrap().to_owned();
+    assert!(name.contains("staff.") && name.ends_with(".xlsx"), "{name}");
+    let bytes = answer.bytes().await.unwrap();
+    let mut workbook: Xlsx<_> = open_workbook_from_rs(std::io::Cursor::new(bytes)).unwrap();
+    let [results, summary] = ["Results", "Summary"].map(|sheet| {
+        let sheet = workbook.worksheet_range(sheet).unwrap();
+        sheet.rows().map(|row| row.iter().map(ToString::to_string).collect()).collect()
+    });
+    (results, summary)
+}
+
+/// The cells of results as CSV.
+fn cells_of(text: &str) -> Vec<Vec<String>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .from_reader(text.trim_start_matches('\u{feff}').as_bytes());
+    reader.records().map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect()
 }
 
 #[tokio::test]
@@ -65,6 +89,20 @@ async fn every_row_of_an_upload_has_one_card_however_often_it_comes() {
     assert!(results.headers["content-disposition"].to_str().unwrap().contains("staff.results.csv"));
     assert_eq!(results.text.lines().count(), 61);
     assert!(results.text.lines().skip(1).all(|line| line.contains(",issued,ic_")));
+    let (sheet, summary) = workbook(&served, "/v1/batches/staff/results.xlsx").await;
+    assert_eq!(sheet, cells_of(&results.text));
+    for (name, value) in [("Batch", "staff"), ("Rows", "60"), ("Issued", "60"), ("Refused", "0")] {
+        assert!(summary.contains(&vec![name.to_owned(), value.to_owned()]), "{summary:?}");
+    }
+    let (refused, _) = workbook(&served, "/v1/batches/staff/results.xlsx?outcome=refused").await;
+    assert_eq!(refused.len(), 1, "headings alone");
+    served.get("/v1/batches/nobody/results.xlsx").await.expect(404);
+    // Both say which cards were cancelled since.
+    served.post("/v1/batches/staff/cancel-cards?yes_cancel=60").await.expect(202);
+    served.until_ended("staff.cancel").await;
+    let results = served.get("/v1/batches/staff/results.csv").await.expect(200).text;
+    assert_eq!(results.matches("staff.cancel/").count(), 60, "{results}");
+    assert_eq!(workbook(&served, "/v1/batches/staff/results.xlsx").await.0, cells_of(&results));
     let (code, _) = served.stopped().await;
     assert_eq!(code, Some(0));
 }
@@ -122,7 +160,7 @@ async fn one_bad_row_and_nothing_is_issued_and_every_problem_is_told() {
         served.upload("/v1/batches?name=a", b"row_id,pin\n1,1234\n".to_vec()).await.expect(422).json();
     assert_eq!(header["problems"][0]["code"], "pin_in_clear");
     assert!(header["detail"].as_str().unwrap().starts_with("the header is wrong"), "{header}");
-    for (csv, said) in [("", "empty"), ("a;b\n1;2\n", "names no parameter"), ("type,currency\n", "no row")] {
+    for (csv, said) in [("", "empty"), ("a;b\n1;2\n", "names no column"), ("type,currency\n", "no row")] {
         let problem = served.upload("/v1/batches?name=a", csv.as_bytes().to_vec()).await.expect(422).json();
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains(said) && !detail.contains("upload:"), "{detail}");
@@ -198,6 +236,8 @@ async fn a_cancelled_batch_refuses_what_has_not_begun_and_the_same_upload_issues
     assert_eq!((&view["state"], &view["waiting"]), (&json!("cancelled"), &json!(0)));
     let (issued, refused) = (view["issued"].as_u64().unwrap(), view["refused"].as_u64().unwrap());
     assert_eq!(issued + refused, 400);
+    // They stand apart from those that Stripe or embosser refused; as the ledger has them, too.
+    assert_eq!(view["cancelled_rows"], refused, "{view}");
     assert_eq!(stage.sandbox.account().cards.len() as u64, issued, "what had begun ended with its card");
     // Page by page, every refused row says why.
     let (mut seen, mut after) = (0, String::new());
@@ -216,9 +256,12 @@ async fn a_cancelled_batch_refuses_what_has_not_begun_and_the_same_upload_issues
     served.killed();
 
     let served = Served::start(&stage.program, &["--rate", "400"]);
+    let view = served.get("/v1/batches/staff").await.expect(200).json();
+    assert_eq!((&view["refused"], &view["cancelled_rows"]), (&json!(refused), &json!(refused)), "{view}");
     served.upload_file(&file).await.expect(202);
     let view = served.until_ended("staff").await;
     assert_eq!((&view["state"], &view["issued"]), (&json!("finished"), &json!(400)));
+    assert_eq!(view["cancelled_rows"], 0, "{view}");
     one_card_each(&stage.sandbox.account(), &expected);
 }
 
@@ -284,6 +327,7 @@ async fn a_job_that_is_sent_twice_has_one_card_and_another_one_under_its_id_is_r
     // Jobs that are sent one by one make a batch without an end.
     let view = served.get("/v1/batches/payroll").await.expect(200).json();
     assert_eq!((&view["state"], &view["issued"]), (&json!("open"), &json!(1)));
+    served.post("/v1/batches/payroll/settle").await.expect(409);
 }
 
 #[tokio::test]
@@ -424,4 +468,28 @@ async fn a_paused_batch_holds_up_no_other() {
     served.until_ended("held").await;
     let expected = held_cards.into_iter().chain(free_cards).collect();
     one_card_each(&stage.sandbox.account(), &expected);
+}
+
+/// Ten rows do not wait behind the thousand of an upload before them: of each batch few jobs wait for their turn at once.
+#[tokio::test]
+async fn a_small_batch_does_not_wait_behind_a_large_one() {
+    let stage = stage(Options::default()).await;
+    let (large, of_large) = stage.manifest("large", 1000).await;
+    let (small, of_small) = stage.manifest("small", 10).await;
+    let served = Served::start(&stage.program, &["--rate", "50"]);
+    served.upload_file(&large).await.expect(202);
+    served.until("large", |view| view["issued"].as_u64() > Some(20)).await;
+    served
+        .upload("/v1/batches?name=small&second_cards=true", std::fs::read(&small).unwrap())
+        .await
+        .expect(202);
+    let before = stage.sandbox.account().cards.len();
+    served.until_ended("small").await;
+    let cards = stage.sandbox.account().cards;
+    let is_of_small = |job: &Option<String>| job.as_ref().is_some_and(|job| of_small.contains_key(job));
+    let last = cards.iter().rposition(|card| is_of_small(&card.job)).unwrap();
+    // Half a second's jobs of the large one wait, and its next ones come after those.
+    assert!(last - before < 100, "{} cards were made before the last of the small batch", last - before);
+    served.until_ended("large").await;
+    one_card_each(&stage.sandbox.account(), &of_large.into_iter().chain(of_small).collect());
 }

@@ -1,4 +1,5 @@
-//! Promise: uploads stay within their bounds: memory as documented, whatever is uploaded; slow uploads hold nobody up.
+//! Promise: uploads stay within their bounds: memory as documented, whatever is uploaded; slow uploads hold nobody up,
+//! nor does a crowd of connections.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -12,7 +13,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use embosser::sandbox::{Options, Sandbox};
 use rand::{RngCore as _, SeedableRng as _};
 use support::serve::Served;
+use support::tokens::people;
 use support::{Program, write_manifest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// What the program needs besides the rows that it holds, by its documentation.
 const BESIDE_MIB: u64 = 64;
@@ -172,6 +175,53 @@ async fn sixty_four_slow_uploads_hold_nobody_up_and_are_ended_when_they_bring_no
         let (status, text) = answer(connection);
         assert!(status == 408 && text.contains("too_slow"), "{text}");
     }
+}
+
+/// Idle connections without a token, as many as there is room for and more, from several addresses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_without_tokens_keeps_nobody_out_who_has_one() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let people = people(Program::new(directory.path(), &sandbox), &[("reader", &["read"])]).await;
+    let served = Served::start(&people.program, &[]);
+    let address: std::net::SocketAddr = served.address().parse().unwrap();
+    // Somebody with a token rests between two requests.
+    let request = format!(
+        "GET /v1/server HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\r\n",
+        people.tokens["reader"]
+    );
+    let mut resting = tokio::net::TcpStream::connect(address).await.unwrap();
+    let ask = async |connection: &mut tokio::net::TcpStream| {
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        connection.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        // The rest of the answer is there with it.
+        let mut rest = [0; 64 << 10];
+        let _ = connection.read(&mut rest).await.unwrap();
+    };
+    ask(&mut resting).await;
+    let mut crowd = Vec::new();
+    for number in 0..1040_u16 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        let from = std::net::Ipv4Addr::new(127, 0, 1, u8::try_from(number % 5).unwrap() + 1);
+        socket.bind((from, 0).into()).unwrap();
+        crowd.push(socket.connect(address).await.unwrap());
+    }
+    let began = Instant::now();
+    people.get(&served, "reader", "/v1/server").await.expect(200);
+    assert!(began.elapsed() < Duration::from_secs(3), "let in after {:?}", began.elapsed());
+    ask(&mut resting).await;
+    // The first of the crowd went when the last came.
+    let mut rest = [0; 1];
+    let first = tokio::time::timeout(Duration::from_secs(3), crowd[0].read(&mut rest)).await;
+    assert!(matches!(first, Ok(Ok(0) | Err(_))), "{first:?}");
+    let last = crowd.last_mut().unwrap().try_read(&mut rest);
+    assert_eq!(last.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "the last of it is still there");
+    served.stopped().await;
 }
 
 #[tokio::test]

@@ -28,9 +28,12 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
+    stage_with(Rabbit::shared().await).await
+}
+
+async fn stage_with(rabbit: Rabbit) -> Stage {
     let directory = tempfile::tempdir().unwrap();
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let rabbit = Rabbit::start().await;
     let program = || Program::new(directory.path(), &sandbox).with("EMBOSSER__RABBITMQ__URL", &rabbit.url());
     let worker = program();
     // The server has no key: it is the worker that calls Stripe.
@@ -104,6 +107,10 @@ async fn an_upload_is_published_and_followed_to_its_end() {
     let (code, _) = served.stopped().await;
     assert_eq!(code, Some(0));
     worker.killed().await;
+    // To a server that calls Stripe itself the first batch looks like one of its own; but what the queue has of it comes again.
+    let calling = Served::start(&stage.worker, &["--rate", "100"]);
+    let refused = calling.post("/v1/batches/staff/settle").await.expect(409).json();
+    assert!(refused["detail"].as_str().unwrap().contains("through a queue"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -346,7 +353,7 @@ async fn a_broker_that_says_nothing_is_not_waited_for_and_a_sender_that_goes_awa
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_broker_is_away_it_is_not_ready_and_takes_nothing() {
-    let mut stage = stage().await;
+    let mut stage = stage_with(Rabbit::start().await).await;
     let file = stage.directory.path().join("staff.csv");
     write_manifest(&file, &stage.sandbox, 10).await;
     let served = Served::start(&stage.server, &["--rate", "100"]);

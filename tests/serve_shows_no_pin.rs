@@ -69,6 +69,7 @@ async fn no_ciphertext_is_answered_logged_or_stored() {
         "/v1/batches/staff",
         "/v1/batches/staff/rows",
         "/v1/batches/staff/results.csv",
+        "/v1/batches/staff/results.xlsx",
         "/v1/jobs/1",
     ] {
         told.push(served.get(path).await.expect(200));

@@ -257,6 +257,22 @@ fn what_cannot_be_read_is_said_with_the_way_out() {
     let other = directory.path().join("pictures.zip");
     archive(&other, &[("a.txt", b"a")]);
     assert!(refused(&other).contains("archive and no spreadsheet"));
+    // Whatever their names say, people are told what their files are.
+    for (name, part, content, said) in [
+        ("letter.xlsx", "word/document.xml", &b"a"[..], "is a Word document and no spreadsheet"),
+        ("slides.xlsx", "ppt/presentation.xml", b"a", "is a presentation and no spreadsheet"),
+        ("sheet.xlsx", "Index/Document.iwa", b"a", "File, Export To, Excel"),
+    ] {
+        let other = directory.path().join(name);
+        archive(&other, &[(part, content)]);
+        assert!(refused(&other).contains(said), "{}", refused(&other));
+    }
+    let letter = directory.path().join("letter.ods");
+    archive(&letter, &[("mimetype", b"application/vnd.oasis.opendocument.text"), ("content.xml", b"a")]);
+    assert!(refused(&letter).contains("is a text document and no spreadsheet"), "{}", refused(&letter));
+    let printed = directory.path().join("printed.xlsx");
+    std::fs::write(&printed, b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n").unwrap();
+    assert!(refused(&printed).contains("is a PDF and no spreadsheet"), "{}", refused(&printed));
     let binary = directory.path().join("b.xlsb");
     archive(&binary, &[("xl/workbook.bin", b"a")]);
     assert!(refused(&binary).contains("save it as .xlsx"));

@@ -28,13 +28,29 @@ fn a_template_is_a_manifest_with_notes_and_words_to_choose_from() {
             let made = embosser(&["template", "--for", what, "--output", name], directory.path());
             expect_exit(&made, 0);
             let (verdict, code) = run_json(&directory.path().join(name));
-            assert_eq!((code, &verdict["rows"]), (0, &1.into()), "{name}: {verdict}");
-            assert_eq!(verdict["problem_count"], 0, "{name}: {verdict}");
+            // Its example, left in, is nobody's and all that is wrong with it.
+            assert_eq!((code, &verdict["rows"]), (2, &1.into()), "{name}: {verdict}");
+            assert_eq!(verdict["problem_count"], 1, "{name}: {verdict}");
+            assert_eq!(verdict["problems"][0]["code"], "example", "{name}: {verdict}");
             assert_eq!(verdict["warning_count"], 0, "{name}: {verdict}");
             // What was filled in is not written over.
             let again = embosser(&["template", "--for", what, "--output", name], directory.path());
             expect_exit(&again, 2);
         }
+        // With somebody's data in it, nothing is.
+        let text = std::fs::read_to_string(directory.path().join(&names[1])).unwrap();
+        let filled = text
+            .replace("ada@example.com", "grace@example.org")
+            .replace("c_example", "c_1")
+            .replace("ich_example", "ich_1");
+        let path = directory.path().join(format!("{what}.filled.csv"));
+        std::fs::write(&path, filled).unwrap();
+        let (verdict, code) = run_json(&path);
+        assert_eq!(
+            (code, &verdict["problem_count"], &verdict["warning_count"]),
+            (0, &0.into(), &0.into()),
+            "{what}: {verdict}"
+        );
         let file = std::fs::File::open(directory.path().join(&names[0])).unwrap();
         let mut archive = zip::ZipArchive::new(file).unwrap();
         let mut part = |name: &str| {

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use embosser::sandbox::{Faults, Options, Sandbox};
@@ -148,6 +148,59 @@ async fn every_answer_of_the_sandbox_holds_against_stripes_schema() {
     for (status, error) in &errors {
         assert!(*status >= 400);
         holds(&failing, error);
+    }
+}
+
+/// A design as it is told, and its bundle as it is expanded.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_design_and_bundle_of_the_sandbox_holds_against_stripes_schema() {
+    use reqwest::Method;
+    let Some(document) = document() else { return };
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let designs = "/v1/issuing/personalization_designs";
+    let design = of_answer(&document, "get", &format!("{designs}/{{personalization_design}}"), "200");
+    let bundle = validator(&document, &document["components"]["schemas"]["issuing.physical_bundle"]);
+    let mut seen = BTreeSet::new();
+    for id in ["pd_1", "pd_inactive", "pd_rejected", "pd_review", "pd_plain", "pd_required"] {
+        let (status, told) = ask(&sandbox, Method::GET, &format!("{designs}/{id}"), "").await;
+        assert_eq!((status, &told["id"]), (200, &json!(id)));
+        holds(&design, &told);
+        let expanded = format!("{designs}/{id}?expand[]=physical_bundle");
+        let (_, mut whole) = ask(&sandbox, Method::GET, &expanded, "").await;
+        let within = whole["physical_bundle"].take();
+        holds(&bundle, &within);
+        // But for the bundle it is the same.
+        assert_eq!(within["id"], told["physical_bundle"]);
+        whole["physical_bundle"] = within["id"].clone();
+        assert_eq!(whole, told);
+        seen.insert((told["status"].to_string(), within["features"]["second_line"].to_string()));
+    }
+    assert_eq!(seen.len(), 6, "each stands otherwise: {seen:?}");
+    let (status, missing) = ask(&sandbox, Method::GET, &format!("{designs}/pd_none"), "").await;
+    assert_eq!(status, 404);
+    holds(&of_answer(&document, "post", "/v1/issuing/cards", "default"), &missing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_card_on_its_way_holds_against_stripes_schema() {
+    use reqwest::Method;
+    let Some(document) = document() else { return };
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let helpers = "/v1/test_helpers/issuing/cards";
+    for ways in [["ship", "deliver", "return"].as_slice(), &["ship", "fail"]] {
+        let (_, card) =
+            ask(&sandbox, Method::POST, "/v1/issuing/cards", "type=physical&currency=usd&cardholder=ich_1")
+                .await;
+        let id = card["id"].as_str().unwrap();
+        for way in ways {
+            let (status, moved) =
+                ask(&sandbox, Method::POST, &format!("{helpers}/{id}/shipping/{way}"), "").await;
+            assert_eq!(status, 200, "{way}: {moved}");
+            holds(
+                &of_answer(&document, "post", &format!("{helpers}/{{card}}/shipping/{way}"), "200"),
+                &moved,
+            );
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use embosser::sandbox::{Options, Sandbox};
-use support::scene::{ONE_AT_A_TIME, Scene};
+use support::scene::Scene;
 use support::{Expected, Program, expect_exit, one_card_each, write_manifest};
 
 /// Several pieces of 64 KiB, and more rows than are read ahead.
@@ -98,7 +98,6 @@ async fn standard_input_is_issued_as_a_file_under_the_name_that_it_is_given() {
 async fn a_file_that_is_saved_over_while_it_is_published_gives_nobody_anothers_pin() {
     /// So few fit into the queue that the file is not read to its end before it changes.
     const QUEUED_MAX: &str = "50";
-    let _one = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let expected = scene.manifest(ROWS).await;
     let file = scene.directory.path().join("cards.csv");

@@ -2,6 +2,8 @@
 //! changed, with a row put in above it, it keeps the card it has and says so. Second cards are made where they are asked for.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "the_same_people_get_no_second_cards/misread.rs"]
+mod misread;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +15,7 @@ use embosser::sandbox::Options;
 use rustix::process::Signal;
 use serde_json::json;
 use support::issuing::{Issuing, ended, said};
-use support::scene::{ONE_AT_A_TIME, Scene};
+use support::scene::Scene;
 use support::serve::Served;
 use support::{expect_exit, write_manifest};
 
@@ -430,7 +432,6 @@ async fn a_file_that_is_issued_while_another_upload_of_it_still_comes_is_one_car
 /// A worker issues what `submit` publishes, both on one ledger.
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_with_the_workers_ledger_knows_a_renamed_file_too() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let write = |name: &str, ids| {
         std::fs::write(scene.directory.path().join(name), manifest(ids, 1..=PEOPLE)).unwrap();
@@ -462,7 +463,6 @@ async fn submit_with_the_workers_ledger_knows_a_renamed_file_too() {
 /// The worker's first ledger is there as a file, and its tables are not yet: nothing was issued before.
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_publishes_while_the_worker_still_makes_its_first_ledger() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let ledger = scene.directory.path().join("ledger.db");
     let program = scene.program().with("EMBOSSER__LEDGER__URL", &format!("sqlite://{}", ledger.display()));

@@ -11,7 +11,7 @@ use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use support::issuing::{Issuing, ended, issue, said};
 use support::postgres::Postgres;
-use support::scene::ONE_AT_A_TIME;
+use support::scene::{ONE_AT_A_TIME, Scene};
 use support::serve::Served;
 use support::{expect_exit, one_card_each};
 
@@ -123,6 +123,33 @@ async fn two_servers_issue_each_row_once_within_the_limit() {
         assert_eq!(refused["rows"], json!([]), "{refused}");
     }
     one_card_each(&issuing.sandbox.account(), &expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_worker_takes_over_within_ten_seconds_and_within_the_limit() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let scene = Scene::with(Options { latency: Duration::from_millis(50), ..Options::default() }).await;
+    let expected = scene.manifest(300).await;
+    let first = scene.worker(&RATE.to_string());
+    expect_exit(&scene.program().run(&["submit", "cards.csv"]).await, 0);
+    scene.cards(60).await;
+    let second = scene.worker(&RATE.to_string());
+    scene.cards(100).await;
+    first.killed().await;
+    let made = scene.sandbox.account().cards.len();
+    let killed = Instant::now();
+    scene.cards(made + 10).await;
+    assert!(killed.elapsed() < Duration::from_secs(10), "taken over after {:?}", killed.elapsed());
+    scene.cards(300).await;
+    one_card_each(&scene.sandbox.account(), &expected);
+    let arrivals = scene.sandbox.account().arrivals;
+    let in_second =
+        |from: usize| arrivals[from..].iter().take_while(|at| **at < arrivals[from] + 1.0).count();
+    let fullest = (0..arrivals.len()).map(in_second).max().unwrap();
+    // One more than the rate: calls that left evenly need not arrive so on a busy machine.
+    assert!(fullest <= RATE + 1, "{fullest} calls in a second, across the hand-over");
+    second.signal(rustix::process::Signal::TERM);
+    expect_exit(&second.ended().await, 0);
 }
 
 /// The session that holds an account's lease, and the lock's number.

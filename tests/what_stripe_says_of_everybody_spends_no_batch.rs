@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use embosser::sandbox::{Forced, KeyEndpoint, Options, Sandbox};
 use support::issuing::{Issuing, ended, ended_within, issue, said};
-use support::scene::{ONE_AT_A_TIME, Scene};
+use support::scene::Scene;
 use support::serve::Served;
 use support::{Expected, Program, expect_exit, free_port, one_card_each};
 
@@ -101,7 +101,6 @@ async fn kept(scene: &Scene) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_refuses_few_jobs_keeps_the_others_and_issues_them_once_the_account_is_mended() {
     const ROWS: usize = 300;
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let mut expected = scene.manifest(ROWS).await;
     let mut listener = scene.listen().await;

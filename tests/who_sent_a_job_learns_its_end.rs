@@ -16,9 +16,9 @@ use lapin::options::BasicAckOptions;
 use serde_json::json;
 use sha2::Digest as _;
 use support::choosing::{ask, choose, encrypted, pins_of, token_of};
-use support::scene::{Listener, ONE_AT_A_TIME, Scene};
+use support::scene::{Listener, Scene};
 use support::serve::Served;
-use support::{Program, was_killed};
+use support::{Program, Running, expect_exit, was_killed};
 
 /// One event, and what its sender tells answers apart by.
 async fn told(listener: &mut Listener) -> (ResultEvent, Option<String>) {
@@ -104,7 +104,6 @@ impl Stage {
 /// Two workers are there, as one of them may go.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chosen_pin_and_a_cancelled_job_are_told_once_more() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let mut stage = Stage::new().await;
     let workers = [stage.program.spawn(&["worker"]), stage.program.spawn(&["worker"])];
     let served = stage.serve();
@@ -140,6 +139,12 @@ async fn a_chosen_pin_and_a_cancelled_job_are_told_once_more() {
     drop(workers);
 }
 
+/// Ends a worker whose messages are all settled then: one that was killed may leave some to be told of once more.
+async fn stopped(worker: Running) {
+    worker.signal(rustix::process::Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
+}
+
 /// How a link stands in the ledger is made older there: nobody waits for a week.
 fn age(stage: &Stage, link: &str, what: &str) {
     let file = stage.scene.directory.path().join("embosser/embosser.db");
@@ -154,7 +159,6 @@ fn age(stage: &Stage, link: &str, what: &str) {
 /// A link expires, another is used for a call that has no effect, a third is revoked: two jobs get new ones, told as the first were.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_can_be_used_no_more_is_made_anew_by_itself_if_the_policy_says_so() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let mut stage = Stage::new().await;
     let worker = stage.program.spawn(&["worker"]);
     let few = stage.program.clone().with("EMBOSSER__RETRY__ATTEMPTS_MAX", "1");
@@ -164,7 +168,7 @@ async fn a_link_that_can_be_used_no_more_is_made_anew_by_itself_if_the_policy_sa
         old.insert(id, stage.one_that_waits(id).await);
     }
     stage.until_no_event_is_owed().await;
-    worker.killed().await;
+    stopped(worker).await;
     age(&stage, &old["expired"], "expires_ms");
     ask(&served, "/v1/pin-links/revoke", &json!({"job": "revoked"})).await.expect(204);
     stage.scene.sandbox.set_faults(Faults { drop_before: 1.0, ..Faults::default() });
@@ -181,7 +185,7 @@ async fn a_link_that_can_be_used_no_more_is_made_anew_by_itself_if_the_policy_sa
     let worker = stage.program.spawn(&["worker"]);
     stage.publish("one before", false).await;
     assert_eq!(told(&mut stage.listener).await.0.id.as_deref(), Some("one before"));
-    worker.killed().await;
+    stopped(worker).await;
     let program = stage.program.clone().with("EMBOSSER__PIN_PAGE__NEW_LINKS", "true");
     let _workers = [program.spawn(&["worker"]), program.spawn(&["worker"])];
     let mut new = std::collections::BTreeMap::new();
@@ -209,7 +213,6 @@ async fn a_link_that_can_be_used_no_more_is_made_anew_by_itself_if_the_policy_sa
 /// Whoever is killed between the end and its event: the event comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_is_told_though_the_server_or_the_worker_was_killed_before_it() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let mut stage = Stage::new().await;
     let worker = stage.program.spawn(&["worker"]);
     let link = stage.one_that_waits("server").await;
@@ -225,7 +228,7 @@ async fn an_end_is_told_though_the_server_or_the_worker_was_killed_before_it() {
     let served = stage.serve();
     stage.is_issued("server").await;
     stage.until_no_event_is_owed().await;
-    worker.killed().await;
+    stopped(worker).await;
 
     for (place, id) in [("event_claimed:1", "claimed"), ("event_published:1", "published")] {
         let worker = stage.program.clone().with("EMBOSSER_KILL_AT", place).spawn(&["worker"]);
@@ -239,7 +242,7 @@ async fn an_end_is_told_though_the_server_or_the_worker_was_killed_before_it() {
         // Of one that was killed nobody knows whether the broker had its event, so that it comes again.
         stage.is_issued(id).await;
         stage.until_no_event_is_owed().await;
-        worker.killed().await;
+        stopped(worker).await;
     }
     let _worker = stage.program.spawn(&["worker"]);
     stage.nothing_more_is_told().await;

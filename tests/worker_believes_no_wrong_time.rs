@@ -14,7 +14,7 @@ use lapin::options::{BasicConsumeOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 use support::expect_exit;
-use support::scene::{ONE_AT_A_TIME, Scene};
+use support::scene::Scene;
 
 /// Seconds in the year 2100.
 const FAR: i64 = 4_102_444_800;
@@ -47,7 +47,6 @@ async fn job(scene: &Scene, id: &str, pin: bool) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pin_grows_old_whatever_its_message_says() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let mut listener = scene.listen().await;
     let now = now();
@@ -102,7 +101,6 @@ async fn given_up(scene: &Scene) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_as_poison_gets_no_card_from_another_copy_of_it() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let mut listener = scene.listen().await;
     let body = job(&scene, "twice", false).await;

@@ -10,7 +10,7 @@ use embosser::sandbox::Options;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
 use support::proxy::Proxy;
-use support::scene::{ONE_AT_A_TIME, Scene};
+use support::scene::Scene;
 use support::{expect_exit, free_port, http_client, one_card_each};
 
 async fn until_ready(listen: u16, wanted: bool) -> Value {
@@ -34,7 +34,6 @@ async fn until_ready(listen: u16, wanted: bool) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_ledger_can_only_be_read_jobs_stay_in_their_queue_and_none_becomes_poison() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let mut listener = scene.listen().await;
     let proxy = Proxy::before(scene.rabbit.port()).await;
@@ -75,7 +74,6 @@ async fn while_the_ledger_can_only_be_read_jobs_stay_in_their_queue_and_none_bec
 async fn however_often_it_is_started_with_a_ledger_that_takes_no_attempt_no_job_becomes_poison() {
     /// More than the deliveries after which the broker gives a job up.
     const STARTS: usize = 25;
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let mut listener = scene.listen().await;
     let (listen, ledger) = (free_port(), scene.directory.path().join("jobs.db"));
@@ -128,7 +126,6 @@ async fn however_often_it_is_started_with_a_ledger_that_takes_no_attempt_no_job_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn how_it_ends_says_whether_to_start_it_again() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let with = |ledger: &str| scene.program().with("EMBOSSER__LEDGER__URL", ledger);
     // A database that is not there yet may come: 3, as the unit of deploy/systemd restarts.
@@ -142,7 +139,6 @@ async fn how_it_ends_says_whether_to_start_it_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_ledger_is_deleted_ends_for_good_and_names_it() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let scene = Scene::with(Options::default()).await;
     let mut listener = scene.listen().await;
     let ledger = scene.directory.path().join("jobs.db");

@@ -169,6 +169,7 @@ impl Rollout {
             strict: false,
             reading: embosser::commands::manifest::ReadingArgs::default(),
             manifest,
+            account: embosser::commands::accounts::AccountArgs::default(),
             sandbox: false,
             results: None,
             ledger: None,
@@ -184,6 +185,7 @@ impl Rollout {
             yes_cancel: None,
             start: None,
             no_wait: false,
+            notify_command: None,
         };
         Self { name: name.to_owned(), args, config, rows }
     }

@@ -33,7 +33,12 @@ pub(crate) async fn cost(server: &Server, jobs: usize, jwe: &str, reference: Opt
 
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let line = line(server, directory.path(), UNLIMITED).await;
-    let terms = Terms { account: None, pin_age_max: Duration::from_secs(3600), message_bytes_max: 64 << 10 };
+    let terms = Terms {
+        account: None,
+        mode: None,
+        pin_age_max: Duration::from_secs(3600),
+        message_bytes_max: 64 << 10,
+    };
     let worker = Worker::new(line, broker, terms, &WorkerConfig::default());
     let before = server.creates.load(Ordering::Relaxed);
     let created = || server.creates.load(Ordering::Relaxed) - before;

@@ -43,6 +43,14 @@ pub enum Patience {
     Unbounded,
 }
 
+/// What came of asking whose account a key is of.
+enum Asked {
+    /// This one's.
+    Is(String),
+    /// The key may not ask, for that reason.
+    MayNotAsk(String),
+}
+
 impl Access {
     /// Whose cards they are: the account that the key belongs to is asked for once and remembered in the ledger.
     ///
@@ -55,17 +63,28 @@ impl Access {
         patience: Patience,
     ) -> Result<Scope, ScopeError> {
         let mode = self.mode_word();
-        let key_digest = match &self.key_digest {
-            Some(digest) if self.id.is_none() => digest,
-            _ => return Ok(Scope::new(mode, &self.host, self.id.as_deref())),
+        let key_digest = match (&self.key_digest, &self.id) {
+            (Some(digest), None) => digest,
+            (Some(digest), Some(id)) if self.id_is_asked => {
+                self.is_of(id, digest, ledger, pace, patience).await?;
+                return Ok(Scope::new(mode, &self.host, Some(id)));
+            }
+            (_, id) => return Ok(Scope::new(mode, &self.host, id.as_deref())),
         };
         let former = Scope::new(mode, &self.host, None);
         let remembered = ledger.account_of(mode, &self.host, key_digest).await?;
         let account = match remembered {
             Some(account) => account,
             None => {
-                let Some(account) = self.ask(pace, patience).await? else {
-                    return self.without_account(ledger, former).await;
+                let account = match self.ask(pace, patience).await? {
+                    Asked::Is(account) => account,
+                    Asked::MayNotAsk(reason) => {
+                        eprintln!(
+                            "embosser: this key may not ask which account it belongs to ({reason}); set stripe.account_id = \
+                             \"acct_…\", so that another account's rows in this ledger are never taken for this one's"
+                        );
+                        return self.without_account(ledger, former).await;
+                    }
                 };
                 ledger.remember_account(mode, &self.host, key_digest, &account).await?;
                 account
@@ -89,8 +108,37 @@ impl Access {
         )))
     }
 
-    /// The account's id; none if it cannot be asked for.
-    async fn ask(&self, pace: &Pace, patience: Patience) -> Result<Option<String>, ScopeError> {
+    /// Of several accounts the keys of two may have been mixed up: then one's jobs would become cards of the other. A key that
+    /// may not say whose it is is taken for what the configuration says.
+    async fn is_of(
+        &self,
+        id: &str,
+        key_digest: &str,
+        ledger: &Ledger,
+        pace: &Pace,
+        patience: Patience,
+    ) -> Result<(), ScopeError> {
+        let mode = self.mode_word();
+        let remembered = ledger.account_of(mode, &self.host, key_digest).await?;
+        let account = match remembered {
+            Some(account) => account,
+            None => {
+                let Asked::Is(account) = self.ask(pace, patience).await? else { return Ok(()) };
+                ledger.remember_account(mode, &self.host, key_digest, &account).await?;
+                account
+            }
+        };
+        if account == id {
+            return Ok(());
+        }
+        Err(ScopeError::Unusable(format!(
+            "account {id}: its API key is one of {account}; give it its own (api_key_file or api_key_variable), so that no card is \
+             made in the other account"
+        )))
+    }
+
+    /// Whose account the key is of.
+    async fn ask(&self, pace: &Pace, patience: Patience) -> Result<Asked, ScopeError> {
         let began = std::time::Instant::now();
         let (mut backoff, mut tries) = (ASK_AGAIN, 0);
         loop {
@@ -107,14 +155,8 @@ impl Access {
                 ));
             };
             let reason = match answer {
-                AccountAnswer::Is(account) => return Ok(Some(account)),
-                AccountAnswer::Forbidden(reason) => {
-                    eprintln!(
-                        "embosser: this key may not ask which account it belongs to ({reason}); set stripe.account_id = \
-                         \"acct_…\", so that another account's rows in this ledger are never taken for this one's"
-                    );
-                    return Ok(None);
-                }
+                AccountAnswer::Is(account) => return Ok(Asked::Is(account)),
+                AccountAnswer::Forbidden(reason) => return Ok(Asked::MayNotAsk(reason)),
                 AccountAnswer::KeyRejected(reason) => {
                     return Err(ScopeError::Unusable(format!(
                         "stopped: Stripe refuses the API key: {reason}"

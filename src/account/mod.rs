@@ -15,6 +15,7 @@ use crate::content::hex;
 use crate::ledger::{Ledger, Scope};
 use crate::line::decision::Rules;
 use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
+use crate::metrics;
 use crate::pace::Pace;
 use crate::pin_links::{LinksWhen, PinLinks, reconcile_first};
 use crate::stripe::{Client, ClientError, Mode};
@@ -31,6 +32,8 @@ pub struct Access {
     id: Option<String>,
     /// Tells keys apart, and nothing else of them; none for a sandbox of this process, whose port is another each time.
     key_digest: Option<String>,
+    /// Whether Stripe is asked if the key is the configured account's.
+    id_is_asked: bool,
 }
 
 /// An account, and what is needed to act for it.
@@ -74,6 +77,7 @@ impl Access {
             client,
             id: config.account.clone().or_else(|| config.account_id.clone()),
             key_digest: Some(hex(&digest[..8])),
+            id_is_asked: config.account_id_is_asked && config.account.is_none(),
         })
     }
 
@@ -83,7 +87,14 @@ impl Access {
     /// If the configuration makes no client.
     pub fn to_sandbox(config: &StripeConfig) -> Result<Self, ClientError> {
         let client = Client::new(config, &SecretString::from("sk_test_sandbox"))?;
-        Ok(Self { client, host: "sandbox".to_owned(), id: config.account.clone(), key_digest: None })
+        let (host, id) = ("sandbox".to_owned(), config.account.clone());
+        Ok(Self { client, host, id, key_digest: None, id_is_asked: false })
+    }
+
+    /// Whether it has the same key as another.
+    #[must_use]
+    pub fn has_key_of(&self, other: &Self) -> bool {
+        self.key_digest == other.key_digest
     }
 
     /// Live, unless the key is proven to be a test key.
@@ -131,6 +142,7 @@ impl Account {
         purpose: Purpose,
     ) -> Result<Self, ScopeError> {
         let scope = access.scope(ledger, &pace, purpose.patience).await?;
+        metrics::account(scope.account().unwrap_or("unknown"), scope.mode());
         if purpose.reconcile_first {
             // Jobs that wait for a PIN go on when this run has ended: that is to be known then.
             reconcile_first(ledger, &scope).await?;

@@ -30,7 +30,8 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// The configuration with what the command line says instead, checked, and with the ledger's place found.
+/// The configuration with what the command line says instead, checked, and with the ledger's place found. Warns of
+/// what it names and every user of the machine can read.
 ///
 /// # Errors
 /// What is wrong with it, for the operator.
@@ -44,6 +45,7 @@ pub fn with_options(mut config: Config, rate: Option<f64>, ledger: Option<&str>)
     }
     let mut config = config.checked().map_err(|error| error.to_string())?;
     config.ledger.url = place::ledger_url(&config.ledger.url).map_err(|error| error.to_string())?;
+    super::exposed::warn(&config);
     Ok(config)
 }
 

@@ -14,6 +14,7 @@ use super::issue::confirm;
 use super::issue::run::{Opening, Run, What};
 use super::manifest::{Leniency, Verb};
 use super::signals::say;
+use super::telling::Telling;
 use crate::account::Access;
 use crate::clock::Clock;
 use crate::config::{Config, place};
@@ -24,12 +25,16 @@ use crate::manifest::cancellation::{CancelPlan, Cards, manifest_of};
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::snapshot::Snapshot;
 use crate::manifest::{CheckOptions, CheckReport, Manifest, Reading, counted};
+use crate::webhooks::{Receivers, Webhooks};
 
 /// Options of `embosser cancel`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The batch whose cards are to be cancelled.
     pub batch: String,
+    /// Which account it is for.
+    #[command(flatten)]
+    pub account: super::accounts::AccountArgs,
     /// How many cards that is: it cannot be undone. Without it, what would be done is said, and nothing is done.
     #[arg(long, value_name = "N")]
     pub yes_cancel: Option<u64>,
@@ -57,12 +62,15 @@ pub struct Args {
 pub async fn run(args: Args, config: Config, api_key: Option<SecretString>) -> Result<Exit, String> {
     let mut config = super::arguments::with_options(config, args.rate, args.ledger.as_deref())?;
     let batch = Batch::new(args.batch.as_str()).map_err(|error| format!("the batch's name {error}"))?;
+    let receivers = Receivers::read(&config.webhooks)?;
     let ledger = super::status::open(None, &config).await?;
     say(&format!("ledger: {}", place::shown(&config.ledger.url)));
+    let telling = Telling::begin(receivers, &ledger)?;
     let ended = match connect(false, &mut config, api_key).await {
-        Ok((access, _)) => cancel(&args, &config, access, &ledger, batch).await,
+        Ok((access, _)) => cancel(&args, &config, access, (&ledger, telling.webhooks()), batch).await,
         Err(reason) => Err(reason),
     };
+    telling.end().await;
     ledger.close().await;
     ended
 }
@@ -71,7 +79,7 @@ async fn cancel(
     args: &Args,
     config: &Config,
     access: Access,
-    ledger: &Ledger,
+    (ledger, webhooks): (&Ledger, &Webhooks),
     batch: Batch,
 ) -> Result<Exit, String> {
     let mode = access.mode();
@@ -106,7 +114,7 @@ async fn cancel(
         strict: false,
         results,
     };
-    run.carry(ledger, lease, what).await
+    run.carry((ledger, webhooks), lease, what).await
 }
 
 /// The number of cards must have been said, and be right.

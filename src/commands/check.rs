@@ -25,6 +25,9 @@ pub struct Args {
     /// How it is read.
     #[command(flatten)]
     pub reading: ReadingArgs,
+    /// Which account it is for.
+    #[command(flatten)]
+    pub account: super::accounts::AccountArgs,
     /// How to tell.
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,

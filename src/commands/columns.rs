@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::Exit;
 use super::manifest::FileArgs;
+use crate::files;
 use crate::manifest::proposal::propose;
 
 /// Options of `embosser columns`.
@@ -28,9 +29,9 @@ pub fn run(args: &Args) -> Result<Exit, String> {
     let text = propose(&args.manifest, &args.file.reading()).map_err(|error| error.to_string())?;
     match &args.output {
         // What lies there was looked through by a person.
-        Some(path) => std::fs::File::create_new(path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|error| format!("{}: {error}", path.display()))?,
+        Some(path) => {
+            files::write_new(path, text.as_bytes()).map_err(|error| format!("{}: {error}", path.display()))?
+        }
         None => io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?,
     }
     Ok(Exit::Success)

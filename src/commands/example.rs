@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::Exit;
 use crate::config::Config;
 use crate::encrypt::encrypt_pin;
+use crate::files::Draft;
 
 /// Rows that are encrypted at once: a bound on memory.
 const ROWS_AT_ONCE: u64 = 4096;
@@ -68,13 +69,15 @@ pub struct Args {
 /// If the key cannot be fetched or the file not be written.
 pub async fn run(args: &Args, config: &Config) -> Result<Exit, String> {
     let key = key_document(args.sandbox, config).await?;
-    let out: Box<dyn Write> = match &args.output {
+    match &args.output {
         Some(path) => {
-            Box::new(std::fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?)
+            let to_error = |error: io::Error| format!("{}: {error}", path.display());
+            let mut draft = Draft::begin(path).map_err(to_error)?;
+            write(&mut draft, args.rows, &key)?;
+            draft.put().map_err(to_error)?;
         }
-        None => Box::new(io::stdout()),
-    };
-    write(out, args.rows, &key)?;
+        None => write(io::stdout(), args.rows, &key)?,
+    }
     Ok(Exit::Success)
 }
 

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use encoding_rs::Encoding;
+
 use crate::job::Batch;
 use crate::manifest::columns::ColumnMap;
 use crate::manifest::snapshot::Snapshot;
-use crate::manifest::{CheckOptions, CheckReport, Manifest, Reading, counted};
+use crate::manifest::{CheckOptions, CheckReport, Manifest, NO_ENCODING, Reading, counted};
 
 /// Options of how a manifest's file is read.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -14,6 +16,9 @@ pub struct FileArgs {
     /// What separates a CSV's cells: comma, semicolon, tab or pipe [default: what its header shows].
     #[arg(long, value_name = "WHAT", value_parser = delimiter)]
     pub delimiter: Option<u8>,
+    /// What a CSV was saved as, as windows-1252 or macintosh [default: what its bytes show]. A byte order mark comes before it.
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    pub encoding: Option<&'static Encoding>,
     /// The sheet to read of a spreadsheet [default: the first].
     #[arg(long, value_name = "NAME")]
     pub sheet: Option<String>,
@@ -38,7 +43,8 @@ impl FileArgs {
     /// The same for whoever reads.
     #[must_use]
     pub fn reading(&self) -> Reading {
-        Reading { delimiter: self.delimiter, sheet: self.sheet.clone(), ..Reading::default() }
+        let Self { delimiter, encoding, sheet } = self.clone();
+        Reading { delimiter, encoding, sheet, ..Reading::default() }
     }
 }
 
@@ -56,6 +62,10 @@ fn columns(path: &str) -> Result<Arc<ColumnMap>, String> {
 
 fn delimiter(text: &str) -> Result<u8, String> {
     Reading::delimiter_named(text).ok_or_else(|| "is none of comma, semicolon, tab and pipe".to_owned())
+}
+
+fn encoding(text: &str) -> Result<&'static Encoding, String> {
+    Reading::encoding_named(text).ok_or_else(|| NO_ENCODING.to_owned())
 }
 
 /// What stands for standard input.

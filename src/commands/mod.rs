@@ -1,5 +1,6 @@
 //! The commands: what `main.rs` parses, done.
 
+pub mod accounts;
 pub mod arguments;
 pub mod audit;
 pub mod cancel;
@@ -11,21 +12,26 @@ mod confirm;
 pub mod connect;
 pub mod encrypt;
 pub mod example;
+pub mod exposed;
 pub mod health;
 pub mod issue;
+pub mod ledger;
 pub mod manifest;
 mod progress;
 pub mod results;
 pub mod sandbox;
 pub mod schema;
 pub mod serve;
+pub mod settle;
 pub mod shell;
 pub mod signals;
 pub mod status;
 pub mod submit;
+mod telling;
 pub mod template;
 pub mod token;
 pub mod track;
+pub mod webhooks;
 pub mod worker;
 
 use std::process::ExitCode;

@@ -32,6 +32,7 @@ pub(super) fn progress(rows: u64, words: impl Fn() -> String + Send + 'static) -
             if is_terminal {
                 shown.set_message(words());
             } else {
+                let rows = shown.length().unwrap_or(rows);
                 say(&format!("{}/{rows}, {:.1}/s: {}", shown.position(), shown.per_sec(), words()));
             }
         }

@@ -1,7 +1,6 @@
 //! `embosser results`: a batch's results, as the ledger knows them. It reads; it never makes a ledger.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 
@@ -14,10 +13,12 @@ use super::issue::persons_of;
 use super::manifest::ReadingArgs;
 use super::status::{Unwritten, exit, open};
 use crate::config::Config;
-use crate::job::Batch;
-use crate::ledger::{BatchCounts, Ledger, Only, Pages, Row, Scope};
+use crate::files::Draft;
+use crate::job::{Batch, JobId};
+use crate::ledger::{BatchCounts, Ledger, LedgerError, Only, Pages, Row, Scope};
 use crate::manifest::CheckOptions;
 use crate::manifest::batch::{Jobs, SecondCards};
+use crate::manifest::cancelled::cancelled;
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::persons::Persons;
 use crate::outcome::{Ended, Outcome};
@@ -88,6 +89,8 @@ struct RowResult<'a> {
     tracking_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     eta: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancelled_by: Option<&'a str>,
 }
 
 impl<'a> RowResult<'a> {
@@ -124,6 +127,7 @@ impl<'a> RowResult<'a> {
             tracking_number: line.shipping.and_then(|shipping| shipping.tracking_number.as_deref()),
             tracking_url: line.shipping.and_then(|shipping| shipping.tracking_url.as_deref()),
             eta: line.shipping.and_then(Shipping::eta_in_utc),
+            cancelled_by: line.cancelled_by,
         }
     }
 }
@@ -139,25 +143,39 @@ pub async fn results(args: &ResultsArgs, config: &Config) -> Result<Exit, String
     let scope = scope_of(args, &counts)?;
     let persons = persons(args, &ledger, &scope, &batch).await?;
     let of_batch = OfBatch { ledger: &ledger, scope: &scope, batch: &batch, persons };
-    let to: Box<dyn Write> = match &args.output {
-        Some(path) => Box::new(File::create(path).map_err(|error| format!("{}: {error}", path.display()))?),
+    let counts = counts.iter().find(|counts| counts.batch == args.batch && counts.scope == scope.as_str());
+    let written = match &args.output {
+        Some(path) => {
+            let to_error = |error: io::Error| format!("{}: {error}", path.display());
+            let mut out = BufWriter::new(Draft::begin(path).map_err(to_error)?);
+            match write(&of_batch, args.format, counts, &mut out).await {
+                Ok(()) => {
+                    let draft = out.into_inner().map_err(|error| to_error(error.into_error()))?;
+                    draft.put().map_err(Unwritten::Output)
+                }
+                Err(unwritten) => Err(unwritten),
+            }
+        }
         None if args.format == ResultsFormat::Xlsx && io::stdout().is_terminal() => {
             return Err("a spreadsheet is not for a terminal: pass --output FILE".into());
         }
-        None => Box::new(io::stdout().lock()),
+        None => write(&of_batch, args.format, counts, &mut BufWriter::new(io::stdout().lock())).await,
     };
-    let mut out = BufWriter::new(to);
-    let written = match args.format {
-        ResultsFormat::Xlsx => {
-            let counts =
-                counts.iter().find(|counts| counts.batch == args.batch && counts.scope == scope.as_str());
-            write_workbook(&of_batch, counts, &mut out).await
-        }
-        format => write_rows(&of_batch, format, &mut out).await,
-    };
-    let written = written.and_then(|()| out.flush().map_err(Unwritten::Output));
     ledger.close().await;
     exit(written)
+}
+
+async fn write(
+    of_batch: &OfBatch<'_>,
+    format: ResultsFormat,
+    counts: Option<&BatchCounts>,
+    out: &mut impl Write,
+) -> Result<(), Unwritten> {
+    match format {
+        ResultsFormat::Xlsx => write_workbook(of_batch, counts, out).await?,
+        format => write_rows(of_batch, format, out).await?,
+    }
+    Ok(out.flush()?)
 }
 
 /// What is written.
@@ -217,10 +235,10 @@ async fn write_workbook(
     let mut workbook = ResultsWorkbook::begin().map_err(to_error)?;
     let mut pages = of_batch.pages();
     while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
-        let shipping = shipping_of(of_batch, &page).await?;
+        let since = Since::of(of_batch, &page).await?;
         for row in &page {
             let ended = row.ended();
-            workbook.add(&of_batch.line(row, &ended).with_shipping(&shipping)).map_err(to_error)?;
+            workbook.add(&since.on(of_batch.line(row, &ended))).map_err(to_error)?;
         }
     }
     let (batch, scope) = (of_batch.batch.as_str(), of_batch.scope.as_str());
@@ -228,9 +246,24 @@ async fn write_workbook(
     Ok(out.write_all(&bytes)?)
 }
 
-async fn shipping_of(of_batch: &OfBatch<'_>, rows: &[Row]) -> Result<HashMap<String, Shipping>, Unwritten> {
-    let shipping = of_batch.ledger.shipping_of_rows(of_batch.scope, rows).await;
-    shipping.map_err(|error| Unwritten::Ledger(error.to_string()))
+/// What became of cards since their rows ended.
+struct Since {
+    shipping: HashMap<String, Shipping>,
+    cancelled: HashMap<String, JobId>,
+}
+
+impl Since {
+    async fn of(of_batch: &OfBatch<'_>, rows: &[Row]) -> Result<Self, Unwritten> {
+        let OfBatch { ledger, scope, .. } = of_batch;
+        let to_error = |error: LedgerError| Unwritten::Ledger(error.to_string());
+        let shipping = ledger.shipping_of_rows(scope, rows).await.map_err(to_error)?;
+        let cancelled = cancelled(ledger, scope, rows).await.map_err(to_error)?;
+        Ok(Self { shipping, cancelled })
+    }
+
+    fn on<'l>(&'l self, line: Line<'l>) -> Line<'l> {
+        line.with_shipping(&self.shipping).with_cancelled(&self.cancelled)
+    }
 }
 
 /// Whose batch it is: several scopes' rows are never mixed, since a rehearsal's cards are not real.
@@ -273,10 +306,10 @@ async fn write_rows(
     }
     let (mut pages, mut separator) = (of_batch.pages(), "\n  ");
     while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
-        let shipping = shipping_of(of_batch, &page).await?;
+        let since = Since::of(of_batch, &page).await?;
         for row in &page {
             let ended = row.ended();
-            let line = of_batch.line(row, &ended).with_shipping(&shipping);
+            let line = since.on(of_batch.line(row, &ended));
             if format == ResultsFormat::Json {
                 out.write_all(separator.as_bytes())?;
                 serde_json::to_writer(&mut *out, &RowResult::of(&line)).map_err(io::Error::from)?;

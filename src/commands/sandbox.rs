@@ -21,7 +21,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
     keys grow old, calls under way end), list_lag \
     {\"seconds\": N}, rate {\"endpoint\": N, \"account\": N}, \
     faults {\"NAME\": PROBABILITY}, force {\"status\": N, \"type\": …, \"code\": …, \"param\": …, \"message\": …} \
-    (every create and change is answered so, without effect; null ends it), key_endpoint \"up\", \"unavailable\" \
+    (every create and change is answered so, without effect, with \"account\" those of that account; null ends it), key_endpoint \"up\", \"unavailable\" \
     (503) or \"silent\"; cards/CARD/enter_pin {\"pin\": \"1234\", \"where\": \"terminal\" or \"atm\", \"country\": \"GB\"} \
     (somebody pays with it, in the cardholder's country if none is given), cards/CARD/atm {\"action\": \"change\", \"pin\": …, \
     \"new_pin\": …} or {\"action\": \"unblock\", \"pin\": …}: both answer what came of it. Nothing of it is written to a disk. \

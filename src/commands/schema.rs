@@ -5,6 +5,7 @@ use std::io::Write as _;
 use super::Exit;
 use crate::intake::document;
 use crate::queue::event::ResultEvent;
+use crate::webhooks::Event;
 
 /// Options of `embosser schema`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,8 @@ pub enum Of {
     Job,
     /// What is published of a job's end.
     Result,
+    /// What a webhook is sent.
+    Event,
 }
 
 /// Prints it.
@@ -30,6 +33,7 @@ pub fn run(args: &Args) -> Result<Exit, String> {
     let schema = match args.of {
         Of::Job => document::json_schema(),
         Of::Result => schemars::schema_for!(ResultEvent).to_value(),
+        Of::Event => schemars::schema_for!(Event).to_value(),
     };
     let mut out = std::io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, &schema).map_err(|error| error.to_string())?;

@@ -1,19 +1,21 @@
 //! `embosser serve`: the HTTP API and its page, with the line in this process, or before RabbitMQ.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::connect::connect;
-use super::signals::{HangUp, StopSignals, on_hang_up};
+use super::signals::{HangUp, StopSignals, on_hang_up, say};
 use crate::account::{Account, Patience, Purpose, Runs};
 use crate::clock::Clock;
-use crate::config::{Config, JobsTo, place};
+use crate::config::{Config, JobsTo, place, seconds};
 use crate::ledger::{Ledger, Scope};
+use crate::line::{Halt, Line};
 use crate::metrics::exporter::Exporter;
 use crate::pin_links::LinksWhen;
 use crate::queue::Broker;
@@ -23,10 +25,20 @@ use crate::serve::stripe_events::EventSecret;
 use crate::serve::tokens::Tokens;
 use crate::serve::{self, Server};
 use crate::stripe::{Mode, host_of};
+use crate::webhooks::{Receivers, Webhooks};
+
+/// How long events are delivered at the end: service managers kill what takes long to stop.
+const DELIVER_AT_STOP: Duration = Duration::from_secs(3);
+
+/// How long whoever asks over HTTP waits for a database that is away: then they are told so, and may ask again.
+const VIEWS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Options of `embosser serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Which account it serves.
+    #[command(flatten)]
+    pub account: super::accounts::AccountArgs,
     /// Issue against a built-in stand-in for Stripe; no account needed, no card is real.
     #[arg(long)]
     pub sandbox: bool,
@@ -85,14 +97,18 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     }
     approvable(&config, &tokens)?;
     let event_secret = event_secret(&config)?;
+    let receivers = Receivers::read(&config.webhooks)?;
     let exporter = Exporter::install(crate::logging::dropped)?;
     exporter.upkeep();
-    let open = async |url: &str| Ledger::open(url).await.map_err(|error| error.to_string());
+    let patience = seconds(config.ledger.patience_seconds);
+    let open = async |url: &str, patience: Duration| {
+        Ledger::open_patient(url, patience).await.map_err(|error| error.to_string())
+    };
     // Whoever connects before it is known whose cards these are waits for a moment.
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     println!("embosser serves on http://{address} ({mode})");
-    let views = open(&config.ledger.url).await?;
+    let views = open(&config.ledger.url, patience.min(VIEWS_PATIENCE)).await?;
     let (intake, ledger, sandbox) = match to_queue {
         Some(mode) => (queue(&config, mode, &views).await?, None, None),
         None => {
@@ -104,7 +120,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
                 page.publishable_key = Some("pk_test_sandbox".into());
                 page.stripe_js = format!("{}/v3/", sandbox.elements_url());
             }
-            let ledger = open(&config.ledger.url).await?;
+            let ledger = open(&config.ledger.url, patience).await?;
             let pace = access.pace(&config.pace);
             let (runs, patience) = (Runs::Forever, Patience::Unbounded);
             let links = LinksWhen::Asked;
@@ -120,6 +136,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
              http.jobs_to = \"line\" on the same ledger, at {url}"
         );
     }
+    let webhooks = Webhooks::new(receivers, &views, &Clock::system())?;
     let account = config.stripe.account;
     let (http, pin_page) = (config.http, config.pin_page);
     let parts = serve::Parts {
@@ -133,6 +150,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         account,
         pin_page,
         event_secret,
+        webhooks: webhooks.clone(),
         exporter,
     };
     let server = Server::new(parts);
@@ -147,7 +165,21 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             reloaded.reload_tokens("SIGHUP").await;
         }
     });
+    let stop_telling = CancellationToken::new();
+    let telling = tokio::spawn(webhooks.clone().run(stop_telling.clone()));
+    let halted = Arc::new(OnceLock::new());
+    if let (Intake::Line(line), Some(ledger)) = (server.intake(), &ledger) {
+        let ends = end_without_ledger(line.clone(), ledger.clone(), server.clone(), halted.clone());
+        tokio::spawn(ends);
+    }
     server.run(listener).await;
+    // All that was under way has ended, and that is told for a moment more; the rest by the next server.
+    stop_telling.cancel();
+    let _ = telling.await;
+    if let Err(error) = webhooks.deliver_for(DELIVER_AT_STOP).await {
+        tracing::warn!(%error, "what webhooks are still to be told cannot be read");
+    }
+    webhooks.commands_ended().await;
     if let Some(ledger) = ledger {
         ledger.close().await;
     }
@@ -155,7 +187,24 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     if let Some(sandbox) = sandbox {
         sandbox.stop().await;
     }
-    Ok(Exit::Success)
+    match halted.get() {
+        Some(halt) => {
+            say(&format!("embosser: stopped: {halt}"));
+            Ok(Exit::Unfinished)
+        }
+        None => Ok(Exit::Success),
+    }
+}
+
+/// Ends the server once its database has been away for longer than it is waited for, or refuses what it is asked: whoever looks after the process is to start it
+/// again, as one that only answers that nothing is issued any more is of no use.
+async fn end_without_ledger(line: Arc<Line>, ledger: Ledger, server: Server, halted: Arc<OnceLock<Halt>>) {
+    line.stopped().await;
+    let Some(halt @ Halt::Ledger { may_pass: true, .. }) = line.halt() else { return };
+    if ledger.is_on_servers() {
+        let _ = halted.set(halt);
+        server.stop();
+    }
 }
 
 /// Whether batches that must be approved can be.

@@ -26,9 +26,10 @@ use crate::manifest::checked::CheckedManifest;
 use crate::manifest::recognise::Recognition;
 use crate::manifest::{CheckOptions, InvalidRow};
 use crate::queue::Broker;
+use crate::queue::obstacle::Obstacle;
 use crate::queue::publisher::Publisher;
 use crate::queue::send::{Outgoing, no_queue};
-use follow::Following;
+use follow::{Awaited, Following};
 
 /// Options of `embosser submit`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,9 @@ pub struct Args {
     /// How it is read.
     #[command(flatten)]
     pub reading: ReadingArgs,
+    /// Which account it is for.
+    #[command(flatten)]
+    pub account: super::accounts::AccountArgs,
     /// Names the batch: with a row's id it names the job [default: the manifest's name].
     #[arg(long)]
     pub batch: Option<String>,
@@ -69,10 +73,11 @@ pub struct Args {
 }
 
 /// How far publishing has come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Published {
     confirmed: AtomicU64,
     full: AtomicBool,
+    obstacle: Arc<Obstacle>,
 }
 
 /// Publishes the manifest.
@@ -80,6 +85,7 @@ pub(super) struct Published {
 /// # Errors
 /// A sentence for the operator.
 pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
+    super::exposed::warn(&config);
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?;
     let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
     let manifest = super::manifest::open(&args.manifest, args.reading.reading()).await?;
@@ -113,25 +119,37 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, "results.csv");
     let results = args.results.clone().unwrap_or_else(of_manifest);
     let following = match args.wait {
-        true => Some(Following::begin(broker.clone(), &batch, valid, &results, persons).await?),
+        true => Some(Following::begin(broker.clone(), &batch, &results, persons).await?),
         false => None,
     };
-    let published = Arc::new(Published::default());
+    let published = Arc::new(Published::of(&publisher));
     let shown = published.clone();
-    let bar = progress(valid, move || shown.words().to_owned());
+    let bar = progress(valid, move || shown.words());
     // Rows that have their cards in another batch are not this one's.
     let rows = if recognition.rows > 0 { recognition.rows_of_batch() } else { valid };
-    let jobs = Jobs::new(batch.clone(), recognition);
-    let publishing =
-        Publishing { publisher: publisher.clone(), published: published.clone(), bar: bar.clone(), rows };
-    let read = move |each: &mut Each<'_>| {
-        let _ = manifest.rows().map_err(|error| error.to_string())?.try_for_each(each);
-        Ok(())
+    let account = config.stripe.account.clone().or_else(|| config.stripe.account_id.clone());
+    let publishing = Publishing {
+        publisher: publisher.clone(),
+        published: published.clone(),
+        bar: bar.clone(),
+        rows,
+        account,
+        awaited: following.as_ref().map(Following::awaited),
     };
-    let fed = feed(read, jobs, &Arc::new(publishing), Bounds::OF_QUEUE).await;
+    // It takes the manifest with it: PINs that came from a spreadsheet or standard input are in memory no longer than this.
+    let cut = publish(manifest, Jobs::new(batch.clone(), recognition), &Arc::new(publishing)).await;
     bar.finish_and_clear();
     publisher.close().await;
-    let cut = fed?.cut;
+    let cut = match cut {
+        Ok(cut) => cut,
+        Err(reason) => {
+            if let Some(following) = following {
+                // Nothing was heard: why nothing more is published comes first.
+                let _ = following.finish().await;
+            }
+            return Err(reason);
+        }
+    };
     let confirmed = published.confirmed.load(Ordering::Relaxed);
     println!("{confirmed} of {} rows published to {queue} as batch {batch}.", report.rows);
     if let Some(reason) = &cut {
@@ -139,13 +157,26 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     }
     let skipped = report.invalid_rows > 0;
     let exit = match following {
-        Some(following) => following.until_all_ended(confirmed).await?,
+        Some(following) => following.until_all_ended().await?,
         None => Exit::Success,
     };
     if cut.is_some() {
         return Ok(Exit::Unfinished);
     }
     Ok(if exit == Exit::Success && skipped { Exit::Refused } else { exit })
+}
+
+/// Publishes the manifest's rows, and lets go of it; answers why not all of them, if that is so.
+async fn publish(
+    manifest: CheckedManifest,
+    jobs: Jobs,
+    publishing: &Arc<Publishing>,
+) -> Result<Option<String>, String> {
+    let read = move |each: &mut Each<'_>| {
+        let _ = manifest.rows().map_err(|error| error.to_string())?.try_for_each(each);
+        Ok(())
+    };
+    Ok(feed(read, jobs, publishing, Bounds::OF_QUEUE).await?.cut)
 }
 
 /// The rows that are known under other names, as far as the ledger here knows: it may be the worker's, or there may be none.
@@ -193,11 +224,18 @@ async fn recognise(
 }
 
 impl Published {
-    fn words(&self) -> &'static str {
-        if self.full.load(Ordering::Relaxed) {
-            "published; the queue is full: waiting for the worker"
-        } else {
-            "published"
+    fn of(publisher: &Publisher) -> Self {
+        let (confirmed, full) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { confirmed, full, obstacle: publisher.obstacle().clone() }
+    }
+
+    fn words(&self) -> String {
+        match self.obstacle.alarm() {
+            Some(alarm) => format!("published; {alarm}"),
+            None if self.full.load(Ordering::Relaxed) => {
+                "published; the queue is full: waiting for the worker".to_owned()
+            }
+            None => "published".to_owned(),
         }
     }
 }
@@ -209,6 +247,10 @@ struct Publishing {
     bar: ProgressBar,
     /// How many rows the batch has.
     rows: u64,
+    /// The account that the jobs are for, if it is configured.
+    account: Option<String>,
+    /// Where the jobs are added whose ends are waited for.
+    awaited: Option<Awaited>,
 }
 
 impl Sink for Publishing {
@@ -217,15 +259,20 @@ impl Sink for Publishing {
     }
 
     async fn carry(&self, job: Admitted) -> Result<(), String> {
+        let job = job.into_job();
+        let id = self.awaited.is_some().then(|| job.id.to_string());
+        let outgoing = Outgoing::of(job).among(self.rows).meant_for(self.account.as_deref(), None);
         let full = &self.published.full;
         let while_full = || {
             full.store(true, Ordering::Relaxed);
             ControlFlow::Continue(())
         };
-        let published =
-            Outgoing::of(job.into_job()).among(self.rows).publish(&self.publisher, while_full).await;
+        let published = outgoing.publish(&self.publisher, while_full).await;
         published.map_err(|_| no_queue(&self.publisher))?;
         full.store(false, Ordering::Relaxed);
+        if let (Some(awaited), Some(id)) = (&self.awaited, id) {
+            awaited.add(id);
+        }
         self.published.confirmed.fetch_add(1, Ordering::Relaxed);
         self.bar.inc(1);
         Ok(())

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 
 use super::Exit;
+use crate::files;
 use crate::manifest::template::{What, csv, workbook};
 
 /// Options of `embosser template`.
@@ -37,9 +38,9 @@ pub fn run(args: &Args) -> Result<Exit, String> {
     };
     match &args.output {
         // What lies there may be filled in already.
-        Some(path) => std::fs::File::create_new(path)
-            .and_then(|mut file| file.write_all(&bytes))
-            .map_err(|error| format!("{}: {error}", path.display()))?,
+        Some(path) => {
+            files::write_new(path, &bytes).map_err(|error| format!("{}: {error}", path.display()))?
+        }
         None => io::stdout().write_all(&bytes).map_err(|error| error.to_string())?,
     }
     if args.output.is_some() && io::stderr().is_terminal() {

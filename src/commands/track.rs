@@ -19,6 +19,9 @@ use crate::manifest::counted;
 pub struct Args {
     /// The batch.
     pub batch: String,
+    /// Which account it is for.
+    #[command(flatten)]
+    pub account: super::accounts::AccountArgs,
     /// The ledger that it is in: sqlite://FILE or postgres://… [default: as for issue].
     #[arg(long, value_name = "URL")]
     pub ledger: Option<String>,

@@ -1,5 +1,7 @@
 //! What each value may be. An error says the whole range, so that nobody tries twice.
 
+use super::accounts::is_prefix;
+use super::misplaced::{NO_FILE, is_secret};
 use super::{Config, ConfigError};
 
 /// Calls a second that can be asked for: far more than Stripe or one machine has.
@@ -20,6 +22,8 @@ impl Config {
             ("retry.backoff_seconds_min", self.retry.backoff_seconds_min, 3600.0),
             ("retry.backoff_seconds_max", self.retry.backoff_seconds_max, 3600.0),
             ("worker.drain_seconds", self.worker.drain_seconds, 3600.0),
+            // Below RabbitMQ's consumer timeout, too: what is in hand waits meanwhile.
+            ("ledger.patience_seconds", self.ledger.patience_seconds, 1500.0),
             // Both below RabbitMQ's consumer timeout, 30 minutes, after which it takes its deliveries back.
             ("worker.job_seconds_max", self.worker.job_seconds_max, 900.0),
             ("worker.held_seconds_max", self.worker.held_seconds_max, 900.0),
@@ -57,6 +61,8 @@ impl Config {
             ("http.uploads_max", self.http.uploads_max as u64, 384),
             ("rabbitmq.jobs_max", self.rabbitmq.jobs_max.into(), 100_000_000),
             ("worker.message_kib_max", self.worker.message_kib_max, 16_384),
+            // Each has some fifty series.
+            ("metrics.accounts_max", self.metrics.accounts_max as u64, 1000),
         ];
         for (key, value, max) in whole {
             if value == 0 || value > max {
@@ -75,17 +81,35 @@ impl Config {
             };
             return Err(ConfigError::Value { key, value: "(not shown)".into(), reason });
         }
+        if let Some((key, reason)) = self.webhooks.problem() {
+            return Err(ConfigError::Value { key, value: "(not shown)".into(), reason });
+        }
         self.checked_names()?;
+        self.checked_files()?;
         Ok(self)
     }
 
+    /// Where the name of a secret's file is asked for, the secret itself may stand.
+    fn checked_files(&self) -> Result<(), ConfigError> {
+        let named = [
+            ("stripe.api_key_file", &self.stripe.api_key_file),
+            ("http.tokens_file", &self.http.tokens_file),
+            ("rabbitmq.url_file", &self.rabbitmq.url_file),
+            ("stripe_events.secret_file", &self.stripe_events.secret_file),
+        ];
+        let of_endpoints =
+            self.webhooks.endpoints.iter().map(|endpoint| ("webhooks: secret_file", &endpoint.secret_file));
+        for (key, file) in named.into_iter().chain(of_endpoints) {
+            if file.as_deref().is_some_and(is_secret) {
+                return Err(ConfigError::Value { key, value: "(not shown)".into(), reason: NO_FILE.into() });
+            }
+        }
+        Ok(())
+    }
+
     fn checked_names(&self) -> Result<(), ConfigError> {
-        /// 255 bytes of AMQP, less what the longest queue's name adds.
-        const PREFIX_BYTES_MAX: usize = 64;
-        // Queue names are short strings of AMQP, and stand in log lines and on command lines.
-        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let prefix = &self.rabbitmq.prefix;
-        if prefix.is_empty() || prefix.len() > PREFIX_BYTES_MAX || !prefix.bytes().all(fine) {
+        if !is_prefix(prefix) {
             let reason = "must be 1 to 64 letters, digits, and . _ -".into();
             return Err(ConfigError::Value { key: "rabbitmq.prefix", value: prefix.clone(), reason });
         }
@@ -107,7 +131,7 @@ pub fn above_zero_up_to(value: f64, max: f64) -> bool {
 
 /// A whole number as people write it: 100,000.
 #[must_use]
-pub fn grouped(number: f64) -> String {
+pub fn grouped(number: impl std::fmt::Display) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.char_indices() {

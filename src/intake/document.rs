@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::readable::Encoding;
 use super::requests::requests_of;
 use super::tree::{Repeated, Syntax, Tree, Wiped, wipe};
 use crate::clock::Time;
@@ -184,6 +185,8 @@ pub enum Wrong {
         /// The column, from 1.
         column: usize,
     },
+    /// It is in an encoding that is not taken.
+    Encoded(Encoding),
     /// Something stands after the job.
     Follows,
     /// It is JSON, and these are wrong with it; never empty.
@@ -207,9 +210,10 @@ pub struct NoJob {
 /// Everything that is wrong with it.
 pub fn decode(body: &[u8], account: Option<&str>) -> Result<Job, Box<NoJob>> {
     let mut tree = Tree::parse(body).map_err(|syntax| {
-        let wrong = match syntax {
-            Syntax::At { line, column } => Wrong::NotJson { line, column },
-            Syntax::Follows => Wrong::Follows,
+        let wrong = match (syntax, Encoding::of(body)) {
+            (Syntax::At { .. }, Some(encoding)) => Wrong::Encoded(encoding),
+            (Syntax::At { line, column }, None) => Wrong::NotJson { line, column },
+            (Syntax::Follows, _) => Wrong::Follows,
         };
         Box::new(NoJob { id: None, batch: None, wrong })
     })?;
@@ -235,6 +239,16 @@ pub fn without_pin(body: &[u8]) -> Option<Vec<u8>> {
         drop(Wiped(pin));
     }
     serde_json::to_vec(&tree.root.0).ok()
+}
+
+/// A moment. The last one of the year 9999, which many write for *never*, is past what the library can hold, and no less a time.
+fn moment(text: &str) -> Result<jiff::Timestamp, ()> {
+    if let Ok(moment) = text.parse() {
+        return Ok(moment);
+    }
+    let pieces = jiff::fmt::temporal::Pieces::parse(text).map_err(|_| ())?;
+    let is_moment = pieces.time().is_some() && pieces.offset().is_some();
+    if is_moment && pieces.date().year() == 9999 { Ok(jiff::Timestamp::MAX) } else { Err(()) }
 }
 
 pub(super) fn problem(path: &str, reason: &str) -> Problem {
@@ -291,9 +305,9 @@ fn job_of(
             usual
         })
     });
-    let deadline = deadline.map(str::parse::<jiff::Timestamp>).transpose();
+    let deadline = deadline.map(moment).transpose();
     let deadline =
-        deadline.map_err(|_| read("deadline", "is not a time such as 2031-01-31T12:00:00Z".into())).ok();
+        deadline.map_err(|()| read("deadline", "is not a time such as 2031-01-31T12:00:00Z".into())).ok();
     if of_account.is_some() && of_account != account {
         let reason = "is not the account that embosser acts for";
         problems.push(Problem { of: Rule::Account, ..problem("stripe_account", reason) });

@@ -6,6 +6,7 @@
 
 pub mod document;
 pub mod feed;
+pub mod readable;
 mod requests;
 pub mod start;
 mod tree;

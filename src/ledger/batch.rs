@@ -25,11 +25,32 @@ impl Ledger {
         Ok(self.counts().await?.into_iter().find(is_it))
     }
 
+    /// Takes note that jobs of a batch come through a queue: one whose end is not known comes again by itself.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub async fn note_queue(&self, scope: &Scope, batch: &Batch) -> Result<(), LedgerError> {
+        self.set_metadata(queue_name(scope, batch), "1").await
+    }
+
+    /// Whether jobs of a batch came through a queue.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn came_by_queue(&self, scope: &Scope, batch: &Batch) -> Result<bool, LedgerError> {
+        Ok(self.metadata(&queue_name(scope, batch)).await?.is_some())
+    }
+
     /// Those of a batch's rows that are asked for.
     #[must_use]
     pub fn pages<'l>(&'l self, scope: &'l Scope, batch: &'l Batch, only: Only) -> Pages<'l> {
         Pages { ledger: self, scope, batch, only, after: None }
     }
+}
+
+/// The name of the entry which says that a batch's jobs come through a queue.
+fn queue_name(scope: &Scope, batch: &Batch) -> String {
+    format!("queued:{}|{batch}", scope.as_str())
 }
 
 impl Pages<'_> {

@@ -41,6 +41,11 @@ pub(super) fn uri_of(url: &str) -> String {
     format!("file:{host}{path}")
 }
 
+/// Whether it is a simulation's, which needs no write-ahead log: nothing of it outlives the process.
+pub(super) fn is_in_memory(url: &str) -> bool {
+    cfg!(feature = "killpoints") && url.ends_with("?vfs=memdb")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

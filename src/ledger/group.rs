@@ -5,14 +5,17 @@
 //! a question never waits for a flush. SQLite's calls block: its servers are threads, PostgreSQL's are tasks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::database::{Runs, Store, either};
 use super::handle::CommitCounts;
-use super::store::{Again, Change, Commit, Written};
+use super::patience::{Connection, Request};
+use super::servers::Work;
+use super::store::{Change, Commit, Written};
 use super::{JobId, LedgerError, Row, Scope, Step};
 
 /// Most rows in one commit. A bound on memory and on how long a reader of the database waits, not on speed.
@@ -27,10 +30,8 @@ const GATHERED_PER_ROW: Duration = Duration::from_micros(60);
 const GATHERED_MAX: Duration = Duration::from_millis(3);
 /// What is a large group. Up to a thousand jobs a second there is none, and nobody waits.
 const GATHERED_FROM: usize = 8;
-/// Tries of one commit before its jobs are told: a PostgreSQL that restarts, another process's long transaction.
-const COMMIT_TRIES_MAX: u32 = 5;
-/// Wait before a commit is tried again; doubles.
-const COMMIT_WAIT: Duration = Duration::from_millis(200);
+/// After so long without a question a server on the network is asked whether it answers.
+const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// A change, and who waits for it.
 pub(super) struct Write {
@@ -38,19 +39,35 @@ pub(super) struct Write {
     pub(super) done: oneshot::Sender<Result<Written, LedgerError>>,
 }
 
-/// A question to the reading connection.
+/// What is known of some steps is asked.
 pub(super) enum Question {
     /// Of many jobs, answered in one go.
     LookUp(LookUp),
-    /// Any other.
-    Any(AnyQuestion),
     /// Nothing more is asked: the connection is to be closed.
     Close(oneshot::Sender<()>),
 }
 
-/// What is to be done with the connection; answers whether it went well.
-pub(super) type AnyQuestion =
-    Box<dyn for<'s> FnOnce(&'s mut Store) -> BoxFuture<'s, Result<(), LedgerError>> + Send>;
+/// Any other question.
+pub(super) enum View {
+    /// It.
+    Asked(Box<dyn Asked>),
+    /// Nothing more is asked: the connection is to be closed.
+    Close(oneshot::Sender<()>),
+}
+
+/// A question whose answer's type is known to who asks only.
+pub(super) trait Asked: Send {
+    /// One try; what is found is kept.
+    fn put<'s>(&'s mut self, store: &'s mut Store) -> BoxFuture<'s, Result<(), LedgerError>>;
+    /// What kind it is: how long its answer may take.
+    fn work(&self) -> Work;
+    /// Whether anybody still waits for it.
+    fn is_wanted(&self) -> bool;
+    /// Ends once nobody does.
+    fn unwanted(&mut self) -> BoxFuture<'_, ()>;
+    /// Tells what was found, or why nothing was.
+    fn tell(self: Box<Self>, asked: Result<(), LedgerError>);
+}
 
 /// Takes what has come in as the next group, a while after the one before if that was large.
 struct Gathering {
@@ -59,21 +76,42 @@ struct Gathering {
     next: Option<Instant>,
 }
 
+/// What has come in.
+#[derive(PartialEq, Eq)]
+enum Came {
+    Group,
+    /// Nothing, for a while.
+    Nothing,
+    /// Nobody is left who could ask.
+    End,
+}
+
 impl Gathering {
-    fn of(store: &Store) -> Self {
-        Self { runs: Runs::of(store), next: None }
+    fn new(runs: Runs) -> Self {
+        Self { runs, next: None }
     }
 
-    /// Whether there is one; none when nobody is left who could ask.
-    async fn next<T>(&mut self, requests: &mut mpsc::Receiver<T>, group: &mut Vec<T>) -> bool {
-        if requests.recv_many(group, GROUP_ROWS_MAX).await == 0 {
-            return false;
+    async fn next<T>(&mut self, requests: &mut mpsc::Receiver<T>, group: &mut Vec<T>) -> Came {
+        let came = requests.recv_many(group, GROUP_ROWS_MAX);
+        let came = match self.runs {
+            Runs::OnThread => came.await,
+            #[cfg(feature = "killpoints")]
+            Runs::AsSimulated => came.await,
+            Runs::AsTask => match tokio::time::timeout(PING_EVERY, came).await {
+                Ok(came) => came,
+                Err(_) => return Came::Nothing,
+            },
+        };
+        if came == 0 {
+            return Came::End;
         }
         let rest = self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()));
         if !rest.is_zero() {
             match self.runs {
                 Runs::OnThread => std::thread::sleep(rest),
                 Runs::AsTask => tokio::time::sleep(rest).await,
+                #[cfg(feature = "killpoints")]
+                Runs::AsSimulated => tokio::time::sleep(rest).await,
             }
             while group.len() < GROUP_ROWS_MAX
                 && let Ok(more) = requests.try_recv()
@@ -84,21 +122,29 @@ impl Gathering {
         let rows = u32::try_from(group.len()).unwrap_or(u32::MAX);
         let gathered = (GATHERED_PER_ROW * rows).min(GATHERED_MAX);
         self.next = (group.len() >= GATHERED_FROM).then(|| Instant::now() + gathered);
-        true
+        Came::Group
     }
 }
 
 pub(super) async fn write_in_groups(
-    mut store: Store,
+    mut connection: Connection,
     mut requests: mpsc::Receiver<Write>,
-    url: String,
+    runs: Runs,
     counts: Arc<CommitCounts>,
 ) {
     use std::sync::atomic::Ordering::Relaxed;
     let mut group = Vec::with_capacity(GROUP_ROWS_MAX);
-    let mut gathering = Gathering::of(&store);
+    let mut gathering = Gathering::new(runs);
     let mut closing = false;
-    while !closing && gathering.next(&mut requests, &mut group).await {
+    while !closing {
+        match gathering.next(&mut requests, &mut group).await {
+            Came::Group => {}
+            Came::Nothing => {
+                connection.ping().await;
+                continue;
+            }
+            Came::End => break,
+        }
         if let Some(close) = group.iter().position(|write| matches!(write.change, Change::Close)) {
             closing = true;
             // Whoever comes after it is told that the ledger is closed, by the drop of what it waits for.
@@ -109,97 +155,106 @@ pub(super) async fn write_in_groups(
             continue;
         }
         let began = Instant::now();
-        let result = commit(&mut store, &url, &changes).await;
+        let (written, failed) = written(&mut connection, &changes).await;
         crate::metrics::committed(group.len(), began.elapsed());
         counts.commits.fetch_add(1, Relaxed);
         counts.rows.fetch_add(group.len() as u64, Relaxed);
         // A caller that was dropped meanwhile has nothing to learn; its row is written all the same.
-        match result {
-            Ok(written) => {
-                for (write, written) in group.drain(..).zip(written) {
-                    let _ = write.done.send(Ok(written));
-                }
-            }
-            Err(error) => {
-                for write in group.drain(..) {
-                    let _ = write.done.send(Err(error.clone()));
-                }
-            }
+        let mut written = written.into_iter();
+        for write in group.drain(..) {
+            let result = written.next().ok_or_else(|| failed.clone().unwrap_or(LedgerError::Closed));
+            let _ = write.done.send(result);
         }
     }
-    store.close().await;
+    connection.close().await;
 }
 
-async fn commit(store: &mut Store, url: &str, changes: &[&Change]) -> Result<Vec<Written>, LedgerError> {
-    let mut wait = COMMIT_WAIT;
-    let mut tries = 0;
-    loop {
-        let failure = match either!(&mut *store, store => store.write(changes, if tries == 0 { Commit::First } else { Commit::Again }))
-        {
-            Ok(written) => return Ok(written),
-            Err(failure) => failure,
-        };
-        tries += 1;
-        if failure.again == Again::No || tries >= COMMIT_TRIES_MAX {
-            return Err(failure.meaning);
+/// Writes a group, in halves of it where it takes longer than it may; as many as were written, in order, and why not the rest.
+/// A database that is as slow with each part is given up on after the ledger's patience.
+async fn written(connection: &mut Connection, changes: &[&Change]) -> (Vec<Written>, Option<LedgerError>) {
+    let (mut written, mut at_once) = (Vec::with_capacity(changes.len()), changes.len());
+    let (mut commit, mut slow_since) = (Commit::First, None);
+    while written.len() < changes.len() {
+        let left = &changes[written.len()..];
+        let part = &left[..at_once.min(left.len())];
+        match connection.ask_as(&mut Changes(part), commit).await {
+            Ok(more) => {
+                written.extend(more);
+                at_once = at_once.saturating_mul(2);
+                slow_since = None;
+            }
+            Err(LedgerError::TooSlow { reason, .. })
+                if part.len() > 1
+                    && slow_since.get_or_insert_with(Instant::now).elapsed() < connection.patience() =>
+            {
+                tracing::warn!(
+                    rows = part.len(),
+                    reason,
+                    "a commit took too long; its rows are written by halves"
+                );
+                at_once = part.len().div_ceil(2);
+                // Some of it may have taken effect.
+                commit = Commit::Again;
+            }
+            Err(error) => return (written, Some(error)),
         }
-        tracing::warn!(error = %failure.meaning, tries, "ledger commit failed; trying again");
-        tokio::time::sleep(wait).await;
-        wait *= 2;
-        if failure.again == Again::Anew {
-            store.open_again(url).await?;
-        }
+    }
+    (written, None)
+}
+
+/// A group of changes. Those of whom nobody waits for are written all the same.
+struct Changes<'c>(&'c [&'c Change]);
+
+impl Request for Changes<'_> {
+    type Answer = Vec<Written>;
+
+    async fn put(&mut self, store: &mut Store, commit: Commit) -> Result<Vec<Written>, LedgerError> {
+        either!(store, store => store.write(self.0, commit))
+    }
+
+    fn max(&self, store: &Store) -> Duration {
+        store.write_max(self.0)
+    }
+
+    fn is_told_if_slow(&self) -> bool {
+        self.0.len() > 1
     }
 }
 
-pub(super) async fn answer_in_groups(mut store: Store, mut incoming: mpsc::Receiver<Question>, url: String) {
+pub(super) async fn answer_look_ups(
+    mut connection: Connection,
+    mut incoming: mpsc::Receiver<Question>,
+    runs: Runs,
+) {
     let mut questions = Vec::with_capacity(GROUP_ROWS_MAX);
-    let mut gathering = Gathering::of(&store);
-    while gathering.next(&mut incoming, &mut questions).await {
+    let mut gathering = Gathering::new(runs);
+    loop {
+        match gathering.next(&mut incoming, &mut questions).await {
+            Came::Group => {}
+            Came::Nothing => {
+                connection.ping().await;
+                continue;
+            }
+            Came::End => break,
+        }
         let mut look_ups = Vec::with_capacity(questions.len());
         let mut closing = None;
         for question in questions.drain(..) {
             match question {
                 Question::LookUp(look_up) => look_ups.push(look_up),
-                Question::Any(question) => {
-                    // Whoever asked has been told; the next one is to find a connection that works.
-                    if let Err(LedgerError::Database { .. }) = question(&mut store).await {
-                        let _ = store.open_again(&url).await;
-                    }
-                }
                 Question::Close(answer) => closing = Some(answer),
             }
         }
         if !look_ups.is_empty() {
-            answer_look_ups(&mut store, &url, look_ups).await;
+            answer_group(&mut connection, look_ups).await;
         }
         if let Some(answer) = closing {
-            store.close().await;
+            connection.close().await;
             let _ = answer.send(());
             return;
         }
     }
-}
-
-/// Asks, over a new connection if the old one was lost.
-async fn look_up(
-    store: &mut Store,
-    url: &str,
-    keys: &[(&Scope, &JobId, Step)],
-) -> Result<Vec<Option<Row>>, LedgerError> {
-    let mut wait = COMMIT_WAIT;
-    let mut tries = 0;
-    loop {
-        let found = either!(&mut *store, store => store.look_up(keys));
-        tries += 1;
-        let passing = matches!(found, Err(LedgerError::Locked(_) | LedgerError::Database { .. }));
-        if !passing || tries >= COMMIT_TRIES_MAX {
-            return found;
-        }
-        tokio::time::sleep(wait).await;
-        wait *= 2;
-        store.open_again(url).await?;
-    }
+    connection.close().await;
 }
 
 /// What is known of some steps?
@@ -209,12 +264,30 @@ pub(super) struct LookUp {
     pub(super) answer: oneshot::Sender<Result<Vec<Option<Row>>, LedgerError>>,
 }
 
-async fn answer_look_ups(store: &mut Store, url: &str, look_ups: Vec<LookUp>) {
+/// The same of several.
+struct Group<'g> {
+    look_ups: &'g [LookUp],
+    keys: Vec<(&'g Scope, &'g JobId, Step)>,
+}
+
+impl Request for Group<'_> {
+    type Answer = Vec<Option<Row>>;
+
+    async fn put(&mut self, store: &mut Store, _: Commit) -> Result<Vec<Option<Row>>, LedgerError> {
+        either!(store, store => store.look_up(&self.keys))
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.look_ups.iter().any(|look_up| !look_up.answer.is_closed())
+    }
+}
+
+async fn answer_group(connection: &mut Connection, look_ups: Vec<LookUp>) {
     let mut keys = Vec::new();
     for look_up in &look_ups {
         keys.extend(look_up.steps.iter().map(|(id, step)| (&look_up.scope, id, *step)));
     }
-    match look_up(store, url, &keys).await {
+    match connection.ask(&mut Group { look_ups: &look_ups, keys }).await {
         Ok(rows) => {
             let mut rows = rows.into_iter();
             for LookUp { steps, answer, .. } in look_ups {
@@ -226,5 +299,73 @@ async fn answer_look_ups(store: &mut Store, url: &str, look_ups: Vec<LookUp>) {
                 let _ = answer.send(Err(error.clone()));
             }
         }
+    }
+}
+
+/// Questions that several servers take from, so that a long one holds up no other.
+pub(super) type Views = Arc<Mutex<mpsc::Receiver<View>>>;
+
+pub(super) async fn answer_views(mut connection: Connection, views: Views) {
+    loop {
+        let next = async { views.lock().await.recv().await };
+        let next = match connection.is_used() {
+            // It is opened when it is needed, or is a file's.
+            false => next.await,
+            // So that it is known to serve, or to serve again, though nobody asks it.
+            true => match tokio::time::timeout(PING_EVERY, next).await {
+                Ok(next) => next,
+                Err(_) => {
+                    connection.ping().await;
+                    continue;
+                }
+            },
+        };
+        let mut view = match next {
+            Some(View::Asked(view)) => Viewing(view),
+            Some(View::Close(answer)) => {
+                connection.close().await;
+                let _ = answer.send(());
+                return;
+            }
+            None => break,
+        };
+        if !view.is_wanted() {
+            continue;
+        }
+        let answer = connection.ask(&mut view).await;
+        view.0.tell(answer);
+    }
+    connection.close().await;
+}
+
+/// A question that is being answered.
+struct Viewing(Box<dyn Asked>);
+
+impl Request for Viewing {
+    type Answer = ();
+
+    async fn put(&mut self, store: &mut Store, _: Commit) -> Result<(), LedgerError> {
+        self.0.put(store).await
+    }
+
+    fn max(&self, store: &Store) -> Duration {
+        match store {
+            Store::Sqlite(_) => store.answer_max(),
+            Store::Postgres(_) => self.0.work().answer_max(),
+            #[cfg(feature = "killpoints")]
+            Store::Simulated(_) => self.0.work().answer_max(),
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.0.is_wanted()
+    }
+
+    fn is_told_if_slow(&self) -> bool {
+        self.0.work() == Work::Views
+    }
+
+    async fn unwanted(&mut self) {
+        self.0.unwanted().await;
     }
 }

@@ -1,31 +1,44 @@
 //! The ledger as others hold it: what can be written to it, and what can be asked of it.
 
+mod opening;
+
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::database::{Opening, Runs, Store, either};
-use super::group::{AnyQuestion, LookUp, Question, WAITING_MAX, Write, answer_in_groups, write_in_groups};
+use super::availability::Availability;
+use super::database::{Place, either};
+use super::group::{LookUp, Question, View, Write};
+use super::lease::LostSessions;
+use super::servers::Work;
 use super::store::{Change, Touches, Written};
 use super::{
     Batch, BatchCounts, BatchRow, Begin, Conclude, JobId, LedgerError, Only, Recorded, Row, SameContent,
     Scope, Step, Time, Version,
 };
-use crate::config::place::without_password;
 use crate::job::Content;
 use crate::operation::Operation;
+use crate::simulation::{Mutation, is_broken};
+
+pub use opening::PATIENCE;
 
 /// Keys whose accounts are read at once.
 const ACCOUNTS_AT_ONCE: u32 = 500;
 
-/// The ledger, open. Clones share its two connections.
+/// The ledger, open. Clones share its connections.
 #[derive(Clone)]
 pub struct Ledger {
     writes: mpsc::Sender<Write>,
     questions: mpsc::Sender<Question>,
-    pub(super) url: Arc<str>,
+    pub(super) views: mpsc::Sender<View>,
+    view_servers: u8,
+    pub(super) place: Place,
     pub(super) name: Arc<str>,
+    pub(super) availability: Arc<Availability>,
+    /// Whether this handle can say that the process is to stop.
+    pub(super) stops_waiting: bool,
+    /// Sessions that held a lease and were lost, if the server still has them.
+    pub(super) lost_leases: LostSessions,
     commits: Arc<CommitCounts>,
     /// Whether the writing connection is closed.
     closed: watch::Receiver<bool>,
@@ -41,46 +54,11 @@ pub struct CommitCounts {
 }
 
 impl Ledger {
-    /// Opens `sqlite://FILE` or `postgres://…`, making its tables where they are missing.
-    ///
-    /// # Errors
-    /// Says why it cannot serve: locked, read-only, full, of a newer version, unreachable.
-    pub async fn open(url: &str) -> Result<Self, LedgerError> {
-        Self::open_as(url, Opening::Making).await
-    }
-
-    /// Opens one that is there, and changes nothing by that.
-    ///
-    /// # Errors
-    /// As [`Self::open`], and if there is none, or none of this version.
-    pub async fn open_existing(url: &str) -> Result<Self, LedgerError> {
-        Self::open_as(url, Opening::Existing).await
-    }
-
-    async fn open_as(url: &str, opening: Opening) -> Result<Self, LedgerError> {
-        // In memory every connection would be a database of its own.
-        let in_memory =
-            url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory"));
-        if in_memory {
-            let url = without_password(url);
-            return Err(LedgerError::Address { url, reason: "a ledger in memory records nothing".into() });
-        }
-        let writing = Store::open(url, opening).await?;
-        let reading = Store::open(url, opening).await?;
-        let (writes, write_requests) = mpsc::channel(WAITING_MAX);
-        let (questions, incoming) = mpsc::channel(WAITING_MAX);
-        let name: Arc<str> = without_password(url).into();
-        let commits = Arc::new(CommitCounts::default());
-        let runs = Runs::of(&writing);
-        let (closing, closed) = watch::channel(false);
-        let writing = write_in_groups(writing, write_requests, url.to_owned(), commits.clone());
-        let writer = async move {
-            writing.await;
-            let _ = closing.send(true);
-        };
-        runs.run("ledger-writer", writer);
-        runs.run("ledger-reader", answer_in_groups(reading, incoming, url.to_owned()));
-        Ok(Self { writes, questions, url: url.into(), name, commits, closed })
+    /// A handle for one line among several: that the line stops does not mean that the process is to stop, so that
+    /// [`Self::stop_waiting`] does nothing.
+    #[must_use]
+    pub fn for_one_of_several(&self) -> Self {
+        Self { stops_waiting: false, ..self.clone() }
     }
 
     /// The ledger's address, without its password.
@@ -102,6 +80,9 @@ impl Ledger {
     pub async fn begin(&self, row: Row, known: Option<&Row>) -> Result<Begin, LedgerError> {
         let (row, written) = self.compare_and_set(row, known).await?;
         Ok(match written {
+            Written::Changed(_) if is_broken(Mutation::SkipCompareAndSet) => {
+                Begin::Recorded(Recorded { row })
+            }
             Written::Done => Begin::Recorded(Recorded { row }),
             Written::Changed(found) => Begin::Changed(found),
             Written::Differs(_) => Begin::Changed(None),
@@ -189,8 +170,8 @@ impl Ledger {
         limit: u32,
     ) -> Result<Vec<(String, String)>, LedgerError> {
         let (prefix, after) = (prefix.to_owned(), after.to_owned());
-        self.ask(move |store| {
-            let limit = i64::from(limit);
+        self.ask(Work::Rows, move |store| {
+            let (prefix, after, limit) = (prefix.clone(), after.clone(), i64::from(limit));
             Box::pin(async move { either!(store, store => store.metadata_page(&prefix, &after, limit)) })
         })
         .await
@@ -202,7 +183,11 @@ impl Ledger {
     /// If the ledger cannot be read.
     pub async fn metadata(&self, name: &str) -> Result<Option<String>, LedgerError> {
         let name = name.to_owned();
-        self.ask(move |store| Box::pin(async move { either!(store, store => store.metadata(&name)) })).await
+        self.ask(Work::Rows, move |store| {
+            let name = name.clone();
+            Box::pin(async move { either!(store, store => store.metadata(&name)) })
+        })
+        .await
     }
 
     /// Remembers which account a key belongs to; the key is told by a digest.
@@ -331,7 +316,9 @@ impl Ledger {
         contents: Vec<Content>,
     ) -> Result<Vec<SameContent>, LedgerError> {
         let scope = scope.clone();
-        self.ask(move |store| {
+        let contents: Arc<[Content]> = contents.into();
+        self.ask(Work::Views, move |store| {
+            let (scope, contents) = (scope.clone(), contents.clone());
             Box::pin(async move { either!(store, store => store.same_content(&scope, &contents)) })
         })
         .await
@@ -359,7 +346,8 @@ impl Ledger {
         limit: u32,
     ) -> Result<Vec<Row>, LedgerError> {
         let (scope, batch, limit) = (scope.clone(), batch.clone(), i64::from(limit));
-        self.ask(move |store| {
+        self.ask(Work::Views, move |store| {
+            let (scope, batch, after, only) = (scope.clone(), batch.clone(), after.clone(), only.clone());
             Box::pin(async move {
                 let after = after
                     .as_ref()
@@ -375,7 +363,7 @@ impl Ledger {
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn counts(&self) -> Result<Vec<BatchCounts>, LedgerError> {
-        self.ask(|store| Box::pin(async move { either!(store, store => store.counts()) })).await
+        self.ask(Work::Views, |store| Box::pin(async move { either!(store, store => store.counts()) })).await
     }
 
     /// Records a batch's manifest.
@@ -386,35 +374,26 @@ impl Ledger {
         self.change(Change::Batch(Box::new(batch))).await.map(|_| ())
     }
 
-    /// Closes both connections, once all that was to be written is; the last of them folds SQLite's write-ahead log into
+    /// Closes all connections, once all that was to be written is; the last of them folds SQLite's write-ahead log into
     /// its file, so that the file alone is the whole ledger. Later calls are refused.
     pub async fn close(self) {
-        let Self { writes, questions, mut closed, .. } = self;
+        // Whoever still waits for a database that is away has waited long enough.
+        self.stop_waiting();
+        let Self { writes, questions, views, view_servers, mut closed, .. } = self;
         // The writer ends when it is told so, whoever still holds a clone.
         let (done, _) = oneshot::channel();
         let _ = writes.send(Write { change: Change::Close, done }).await;
         // One after the other: of two that close at once each takes the other for one that stays.
         let _ = closed.wait_for(|closed| *closed).await;
+        for _ in 0..view_servers {
+            let (answer, answered) = oneshot::channel();
+            if views.send(View::Close(answer)).await.is_ok() {
+                let _ = answered.await;
+            }
+        }
         let (answer, answered) = oneshot::channel();
         if questions.send(Question::Close(answer)).await.is_ok() {
             let _ = answered.await;
         }
-    }
-
-    pub(super) async fn ask<T: Send + 'static>(
-        &self,
-        question: impl for<'s> FnOnce(&'s mut Store) -> BoxFuture<'s, Result<T, LedgerError>> + Send + 'static,
-    ) -> Result<T, LedgerError> {
-        let (answer, answered) = oneshot::channel();
-        let question: AnyQuestion = Box::new(move |store| {
-            Box::pin(async move {
-                let found = question(store).await;
-                let failure = found.as_ref().err().cloned();
-                let _ = answer.send(found);
-                failure.map_or(Ok(()), Err)
-            })
-        });
-        self.questions.send(Question::Any(question)).await.map_err(|_| LedgerError::Closed)?;
-        answered.await.map_err(|_| LedgerError::Closed)?
     }
 }

@@ -7,33 +7,40 @@
 //! The lease keeps two processes from sharing an account's pace, and results to one writer. It is not what keeps a job
 //! from being called for twice: that is the ledger's compare-and-set, which holds even where a lease was lost unseen.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
+mod session;
+#[cfg(feature = "killpoints")]
+pub(super) mod simulated;
+
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use sqlx::Connection as _;
-use tokio::sync::{mpsc, oneshot};
 
-use super::database::{NoAnswer, in_time};
-use super::{Ledger, LedgerError, Scope, postgres};
-use crate::clock::{Boot, Clock, Time};
+use super::availability::Role;
+use super::database::{Place, in_time};
+use super::lease_file::{LockedFile, Taken};
+use super::servers::Work;
+use super::standing::{self, STANDING};
+use super::{Ledger, LedgerError, Scope};
+use crate::clock::{Clock, Time};
 use crate::config::place::file_of;
+use session::Session;
+pub(super) use session::{ENTRY, LostSessions};
 
 /// How long the calls of whoever held it before may still count in Stripe's second, with the way to Stripe.
 const CALLS_COUNT: Duration = Duration::from_millis(1250);
-/// Between two signs of life on PostgreSQL's connection.
-const ALIVE_EVERY: Duration = Duration::from_secs(1);
-/// After so long without one the lease is not relied on before another has come; also the bound on one.
-const ALIVE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Commands that call Stripe.
-const COMMANDS: [&str; 3] = ["issue", "serve", "worker"];
+/// Commands that take leases.
+const COMMANDS: [&str; 6] = ["cancel", "issue", "ledger", "serve", "track", "worker"];
 /// This process, wherever its number is used again.
 static INSTANCE: LazyLock<u64> = LazyLock::new(rand::random);
+/// This start of this machine; empty where the system does not tell.
+static BOOT: LazyLock<String> = LazyLock::new(|| {
+    let found = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    found.map(|found| found.trim().to_owned()).unwrap_or_default()
+});
 
 /// Who holds an account's lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +52,9 @@ pub struct Holder {
     /// Tells two processes of one number apart: in containers each is number 1.
     #[serde(default)]
     pub instance: u64,
+    /// Which machine, and since which start of it: containers have names of their own, and share this.
+    #[serde(default)]
+    pub boot: String,
     /// Which command it runs.
     pub command: String,
     /// Since when, in milliseconds since the Unix epoch.
@@ -55,7 +65,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    fn this_process(clock: &Clock) -> Self {
+    pub(super) fn this_process(clock: &Clock) -> Self {
         // The first word is the command, unless options stand before it.
         let command =
             std::env::args().skip(1).find(|word| COMMANDS.contains(&word.as_str())).unwrap_or_default();
@@ -64,17 +74,19 @@ impl Holder {
             host,
             process: std::process::id(),
             instance: *INSTANCE,
+            boot: BOOT.clone(),
             command,
             since_ms: clock.now().unix_ms(),
             ended_ms: None,
         }
     }
 
-    fn unknown(clock: &Clock, host: &str) -> Self {
+    pub(super) fn unknown(clock: &Clock, host: &str) -> Self {
         Self {
             host: host.to_owned(),
             process: 0,
             instance: 0,
+            boot: String::new(),
             command: String::new(),
             since_ms: clock.now().unix_ms(),
             ended_ms: None,
@@ -82,7 +94,7 @@ impl Holder {
     }
 
     /// How long `next` is to wait before a call, so that this holder's last ones count no more.
-    fn calls_count_for(&self, next: &Self, now: Time) -> Duration {
+    pub(super) fn calls_count_for(&self, next: &Self, now: Time) -> Duration {
         // One's own calls are known to one's own pace.
         if (&self.host, self.process, self.instance) == (&next.host, next.process, next.instance) {
             return Duration::ZERO;
@@ -142,12 +154,6 @@ pub enum LeaseError {
     Ledger(#[from] LedgerError),
 }
 
-impl From<NoAnswer> for LeaseError {
-    fn from(no_answer: NoAnswer) -> Self {
-        Self::Ledger(no_answer.into())
-    }
-}
-
 /// The right to call for an account, until it is dropped.
 #[derive(Debug)]
 #[must_use]
@@ -161,20 +167,13 @@ pub struct Lease {
 #[derive(Debug)]
 enum Kind {
     /// A locked file.
-    File(File),
+    File(LockedFile),
     /// A session of the database's, kept by a task of its own.
     Session(Session),
+    /// As a locked file.
+    #[cfg(feature = "killpoints")]
+    Simulated(Box<simulated::Held>),
 }
-
-#[derive(Debug)]
-struct Session {
-    ask: mpsc::Sender<oneshot::Sender<()>>,
-    alive: Arc<Alive>,
-}
-
-/// When a session last gave a sign of life.
-#[derive(Debug)]
-struct Alive(Mutex<Boot>);
 
 impl Ledger {
     /// Asks for the lease of an account.
@@ -182,14 +181,45 @@ impl Ledger {
     /// # Errors
     /// If it can neither be had nor be told who has it.
     pub async fn lease(&self, scope: &Scope, clock: &Clock) -> Result<Leased, LeaseError> {
-        if self.url.starts_with("sqlite:") {
-            let path = lock_file(&self.url, scope);
-            let clock = clock.clone();
-            let of_file = move || of_file(path, clock);
-            tokio::task::spawn_blocking(of_file).await.map_err(|_| LedgerError::Closed)?
-        } else {
-            in_time(&self.name, of_session(&self.url, scope, clock)).await
+        match &self.place {
+            Place::File(url) => {
+                let path = LockedFile::path(url, scope);
+                let of_clock = clock.clone();
+                let ledger = file_of(url).unwrap_or_default();
+                let taking = tokio::task::spawn_blocking(move || LockedFile::take(path, &ledger, &of_clock));
+                Ok(match taking.await.map_err(|_| LedgerError::Closed)?? {
+                    Taken::Ours { file, holder, calls_from } => {
+                        // A process may have had the file open since before it was moved away. The writer is asked, which no long
+                        // question holds up; nothing is written.
+                        if let Err(Some(standing)) = self.swap_metadata(STANDING, None, None).await? {
+                            return Err(standing::refused(Some(&standing), &self.name).into());
+                        }
+                        let kind = Kind::File(file);
+                        Leased::Ours(Lease { kind, clock: clock.clone(), holder, calls_from })
+                    }
+                    Taken::HeldBy(holder) => Leased::HeldBy(holder),
+                })
+            }
+            Place::Servers(servers) => {
+                let asking = session::take(servers, scope, clock, &self.lost_leases);
+                let leased = in_time(&self.name, Work::Rows.answer_max(), asking).await;
+                match &leased {
+                    Err(LeaseError::Ledger(error)) if self.place.passes(error) => {
+                        self.availability.is_away(Role::Lease, error);
+                    }
+                    Ok(_) => self.availability.serves(Role::Lease),
+                    Err(_) => {}
+                }
+                leased
+            }
+            #[cfg(feature = "killpoints")]
+            Place::Simulated(given) => given.lease(scope, clock).await,
         }
+    }
+
+    /// Nobody asks for a lease any more: that the database did not answer who asked is no news.
+    pub(crate) fn lease_is_not_wanted(&self) {
+        self.availability.forget(Role::Lease);
     }
 }
 
@@ -202,13 +232,8 @@ impl Lease {
 
     /// Whether it is still ours. A process that slept, or whose connection is gone, may have lost it.
     pub async fn is_ours(&self) -> bool {
-        let Kind::Session(session) = &self.kind else { return true };
-        if self.is_surely_ours() {
-            return true;
-        }
-        let (answer, answered) = oneshot::channel();
-        session.ask.send(answer).await.is_ok()
-            && matches!(tokio::time::timeout(ALIVE_WITHIN, answered).await, Ok(Ok(())))
+        let Kind::Session(session) = &self.kind else { return self.is_surely_ours() };
+        session.is_ours(&self.clock).await
     }
 
     /// Whether that needs no question.
@@ -216,9 +241,9 @@ impl Lease {
     pub fn is_surely_ours(&self) -> bool {
         match &self.kind {
             Kind::File(_) => true,
-            Kind::Session(session) => {
-                !session.ask.is_closed() && self.clock.boot().since(session.last_alive()) < ALIVE_WITHIN
-            }
+            Kind::Session(session) => session.is_surely_ours(&self.clock),
+            #[cfg(feature = "killpoints")]
+            Kind::Simulated(held) => held.is_alive(),
         }
     }
 }
@@ -228,159 +253,18 @@ impl Drop for Lease {
         if let Kind::File(file) = &mut self.kind {
             self.holder.ended_ms = Some(self.clock.now().unix_ms());
             // For the next holder's first call only; without it, it waits a second.
-            let _ = write_holder(file, &self.holder);
+            let _ = file.write(&self.holder);
         }
         // A session's task says so itself when nobody can ask it any more.
     }
 }
 
-impl Session {
-    fn last_alive(&self) -> Boot {
-        *self.alive.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Alive {
-    fn at(&self, now: Boot) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
-    }
-}
-
-/// The file whose lock is an account's lease.
-fn lock_file(url: &str, scope: &Scope) -> PathBuf {
-    let file = file_of(url).unwrap_or_default();
-    // Two paths to one file are one lease.
-    let mut path = std::fs::canonicalize(&file).unwrap_or(file).into_os_string();
-    path.push(format!(".{:016x}.lease", number_of(scope)));
-    path.into()
-}
-
 /// A number for an account: two of a ledger's accounts never share one in practice, and would only wait for each other.
-fn number_of(scope: &Scope) -> i64 {
+pub(super) fn number_of(scope: &Scope) -> i64 {
     let digest = Sha256::digest(format!("embosser lease {}", scope.as_str()));
     let mut number = [0; 8];
     number.copy_from_slice(&digest[..8]);
     i64::from_be_bytes(number)
-}
-
-fn of_file(path: PathBuf, clock: Clock) -> Result<Leased, LeaseError> {
-    let to_error = |error: std::io::Error| LeaseError::File { path: path.clone(), reason: error.to_string() };
-    let options = File::options().read(true).write(true).create(true).truncate(false).to_owned();
-    let mut file = options.open(&path).map_err(to_error)?;
-    let locked = file.try_lock();
-    let before = read_holder(&mut file);
-    match locked {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            // It has just taken it, and not yet said who it is.
-            let unknown = || Holder::unknown(&clock, "this machine");
-            return Ok(Leased::HeldBy(Box::new(before.unwrap_or_else(unknown))));
-        }
-        Err(std::fs::TryLockError::Error(error)) => return Err(to_error(error)),
-    }
-    let holder = Holder::this_process(&clock);
-    let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.now()));
-    write_holder(&mut file, &holder).map_err(to_error)?;
-    Ok(Leased::Ours(Lease { kind: Kind::File(file), clock, holder, calls_from }))
-}
-
-fn read_holder(file: &mut File) -> Option<Holder> {
-    let mut text = String::new();
-    file.rewind().ok()?;
-    file.read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
-}
-
-fn write_holder(file: &mut File, holder: &Holder) -> std::io::Result<()> {
-    let text = serde_json::to_string(holder).map_err(std::io::Error::other)?;
-    file.rewind()?;
-    file.write_all(text.as_bytes())?;
-    file.set_len(text.len() as u64)
-}
-
-async fn of_session(url: &str, scope: &Scope, clock: &Clock) -> Result<Leased, LeaseError> {
-    let name = crate::config::place::without_password(url);
-    let to_error = |error: sqlx::Error| postgres::meaning(&name, &error);
-    let mut connection = postgres::connect(url).await?;
-    // A session whose client has vanished would keep the lock for as long as the server believes in its connection: there is
-    // a sign of life every second. Servers before version 14 do not know the setting and refuse it.
-    let _ = sqlx::query("SET idle_session_timeout = '15s'").execute(&mut connection).await;
-    let number = number_of(scope);
-    let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-        .bind(number)
-        .fetch_one(&mut connection)
-        .await
-        .map_err(to_error)?;
-    let entry = format!("lease:{}", scope.as_str());
-    let before: Option<String> = sqlx::query_scalar("SELECT value FROM metadata WHERE name = $1")
-        .bind(&entry)
-        .fetch_optional(&mut connection)
-        .await
-        .map_err(to_error)?;
-    let before: Option<Holder> = before.and_then(|before| serde_json::from_str(&before).ok());
-    if !taken {
-        let _ = connection.close().await;
-        let unknown = || Holder::unknown(clock, "another machine");
-        return Ok(Leased::HeldBy(Box::new(before.unwrap_or_else(unknown))));
-    }
-    let holder = Holder::this_process(clock);
-    let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.now()));
-    set_entry(&mut connection, &entry, &holder).await.map_err(to_error)?;
-    let (ask, questions) = mpsc::channel(1);
-    let alive = Arc::new(Alive(Mutex::new(clock.boot())));
-    tokio::spawn(keep(connection, entry, holder.clone(), clock.clone(), alive.clone(), questions));
-    let session = Session { ask, alive };
-    Ok(Leased::Ours(Lease { kind: Kind::Session(session), clock: clock.clone(), holder, calls_from }))
-}
-
-async fn set_entry(
-    connection: &mut sqlx::PgConnection,
-    entry: &str,
-    holder: &Holder,
-) -> Result<(), sqlx::Error> {
-    let text = serde_json::to_string(holder).map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
-    sqlx::query(
-        "INSERT INTO metadata (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(entry)
-    .bind(text)
-    .execute(connection)
-    .await
-    .map(|_| ())
-}
-
-/// Keeps the session that holds the lock until nobody needs it any more, or it is lost: then the channel closes.
-async fn keep(
-    mut connection: sqlx::PgConnection,
-    entry: String,
-    mut holder: Holder,
-    clock: Clock,
-    alive: Arc<Alive>,
-    mut questions: mpsc::Receiver<oneshot::Sender<()>>,
-) {
-    loop {
-        let answer = tokio::select! {
-            question = questions.recv() => match question {
-                Some(answer) => Some(answer),
-                None => break,
-            },
-            () = tokio::time::sleep(ALIVE_EVERY) => None,
-        };
-        // As it was when the question was put: the answer may have been long on its way.
-        let put = clock.boot();
-        let sign = sqlx::query("SELECT 1").execute(&mut connection);
-        if !matches!(tokio::time::timeout(ALIVE_WITHIN, sign).await, Ok(Ok(_))) {
-            tracing::warn!("the database's session that holds the account's lease is lost");
-            return;
-        }
-        alive.at(put);
-        if let Some(answer) = answer {
-            let _ = answer.send(());
-        }
-    }
-    holder.ended_ms = Some(clock.now().unix_ms());
-    let _ = tokio::time::timeout(ALIVE_WITHIN, set_entry(&mut connection, &entry, &holder)).await;
-    let _ = tokio::time::timeout(ALIVE_WITHIN, connection.close()).await;
 }
 
 #[cfg(test)]

@@ -10,19 +10,40 @@
 //! database of a newer embosser is left alone; one that is deleted or replaced while it is in use is noticed. Who
 //! calls for an account holds its [`Lease`].
 
+mod address;
+mod asking;
 mod audit;
+mod availability;
 mod batch;
 mod database;
+mod error;
+mod export;
 mod file;
+mod file_system;
 mod group;
 mod handle;
 mod lease;
+mod lease_file;
+mod migration;
+mod patience;
+mod pooler;
 mod postgres;
+mod prune;
 mod schema;
 mod select;
+mod servers;
 mod shipping;
+#[cfg(feature = "killpoints")]
+pub mod simulated;
 mod sqlite;
+mod sqlstate;
+mod standing;
 mod store;
+mod tables;
+mod timeline;
+mod transfer;
+mod verify;
+mod whole;
 
 use std::sync::Arc;
 
@@ -31,13 +52,19 @@ use crate::job::{Batch, Content, Generation, Job, JobId, PinDigest, Step};
 use crate::outcome::{Ended, Outcome, Output, Refusal};
 
 pub use audit::{AuditEntry, AuditQuery, Order};
+pub use availability::Away;
 pub use batch::Pages;
-pub use handle::Ledger;
+pub use error::LedgerError;
+pub use export::{ExportError, Exported, export};
+pub use handle::{Ledger, PATIENCE};
 pub use lease::{Holder, Lease, LeaseError, Leased};
+pub use prune::{AGE_MIN as PRUNE_AGE_MIN, PRUNED, Prunable, prunable, prune};
+pub use transfer::{MoveError, Moved, Stage, abandon_move, move_ledger};
+pub use verify::{Finding, Verified, Verify, VerifyError, verify};
 
 /// Whose cards: live or test, at which host, for which connected account. A trial with a test key must never
 /// make a live run believe that its rows are done.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scope(Arc<str>);
 
 impl Scope {
@@ -58,6 +85,12 @@ impl Scope {
             Some(account) => place == format!("{host}:{account}"),
             None => place.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')),
         }
+    }
+
+    /// `live` or `test`.
+    #[must_use]
+    pub fn mode(&self) -> &str {
+        self.0.split_once(':').map_or(&*self.0, |(mode, _)| mode)
     }
 
     /// One that was read from the ledger.
@@ -224,10 +257,10 @@ impl Row {
         }
     }
 
-    /// Whether nothing was ever called for it: it only waits for its cardholder's PIN.
+    /// Whether nothing was ever called for it: it only waits for its cardholder's PIN, or was refused before its first call.
     #[must_use]
     pub fn was_never_begun(&self) -> bool {
-        self.state == State::AwaitingPin && self.attempts == 0
+        self.attempts == 0 && matches!(self.state, State::AwaitingPin | State::Refused(_))
     }
 
     /// Whether it stands at the same place of the same batch: then a database's indexes need no change.
@@ -288,6 +321,8 @@ pub struct BatchCounts {
     pub issued: u64,
     /// Jobs without a card.
     pub refused: u64,
+    /// Those of them that somebody cancelled before they had begun.
+    pub cancelled: u64,
     /// Jobs begun whose end is not known.
     pub unresolved: u64,
     /// Jobs whose cardholder has not chosen a PIN yet.
@@ -298,6 +333,8 @@ pub struct BatchCounts {
     pub latest: Option<Time>,
     /// Whether it came as a manifest. Jobs of another, through a queue, may still be on their way.
     pub is_manifests: bool,
+    /// When its manifest, or the first job of one, came first; none where no manifest is known.
+    pub began: Option<Time>,
 }
 
 impl BatchCounts {
@@ -370,96 +407,4 @@ pub struct SameContent {
     pub kind: Kind,
     /// When it was last written.
     pub written: Time,
-}
-
-/// Why the ledger cannot serve. Shared by all the writes of one flush.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LedgerError {
-    /// The address is neither SQLite nor PostgreSQL, or not an address.
-    #[error("ledger address {url:?}: {reason}; use sqlite://FILE or postgres://HOST/DATABASE")]
-    Address {
-        /// What was given, without its password.
-        url: String,
-        /// The reason.
-        reason: String,
-    },
-    /// Another process holds it.
-    #[error("ledger {0} is locked by another process; end that one or wait, then run again")]
-    Locked(String),
-    /// It cannot be written to.
-    #[error("ledger {0} is read-only; nothing can be issued without recording it first")]
-    ReadOnly(String),
-    /// The disk is full.
-    #[error("ledger {0}: the disk is full; make room, then run again")]
-    Full(String),
-    /// There is none.
-    #[error("there is no ledger at {0}")]
-    Missing(String),
-    /// It was written by an earlier embosser, and whoever opened it changes nothing.
-    #[error(
-        "ledger {ledger} is of version {found}, and is read from version {known} on; `embosser issue`, `serve` or `worker` \
-         brings it there when it is next run"
-    )]
-    Older {
-        /// Which ledger.
-        ledger: String,
-        /// Its version.
-        found: i64,
-        /// The version that can be read.
-        known: i64,
-    },
-    /// It was written by a newer embosser.
-    #[error(
-        "ledger {ledger} is of version {found}, this embosser knows up to {known}; use the newer embosser"
-    )]
-    Newer {
-        /// Which ledger.
-        ledger: String,
-        /// Its version.
-        found: i64,
-        /// The newest version known here.
-        known: i64,
-    },
-    /// A row that embosser cannot have written.
-    #[error("ledger {ledger}: the row of job {job:?} cannot be read ({reason})")]
-    Damaged {
-        /// Which ledger.
-        ledger: String,
-        /// Which job.
-        job: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// It is not the database that was opened.
-    #[error("ledger {0} was deleted or replaced while it was in use; put it back and run again")]
-    Replaced(String),
-    /// Any other failure of the database.
-    #[error("ledger {ledger}: {reason}")]
-    Database {
-        /// Which ledger.
-        ledger: String,
-        /// The database's words.
-        reason: String,
-    },
-    /// The ledger was closed while this was waiting.
-    #[error("the ledger is closed")]
-    Closed,
-}
-
-impl LedgerError {
-    /// Whether it may serve another time: then whoever waits for it is to try again, else somebody must look.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Locked(_) | Self::ReadOnly(_) | Self::Full(_) | Self::Database { .. } | Self::Closed => {
-                true
-            }
-            Self::Address { .. }
-            | Self::Missing(_)
-            | Self::Older { .. }
-            | Self::Newer { .. }
-            | Self::Damaged { .. }
-            | Self::Replaced(_) => false,
-        }
-    }
 }

@@ -3,26 +3,28 @@
 //! The same table and the same rules as in SQLite; a group travels as one `json_to_recordset` statement.
 
 use std::collections::{HashMap, HashSet};
-use std::str::FromStr;
+use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{ConnectOptions, Connection, Row as _};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection, Row as _};
 
+use super::address::Needs;
 use super::audit::postgres as audit;
-use super::database::{Opening, in_time};
-use super::schema::{self, VERSION};
-use super::select::{self, INDEXES, Sql};
-use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Written};
+use super::database::{MIGRATION_MAX, Opening, in_time};
+use super::migration::settings;
+use super::schema;
+use super::select::{self, Sql};
+use super::servers::{Backend, Servers, Session, Work, end_lost};
+pub(super) use super::sqlstate::meaning;
+use super::store::{self, COLUMNS, Change, Columns, Commit, Written};
+use super::timeline::Timeline;
 use super::{Batch, BatchCounts, JobId, LedgerError, Only, Row, SameContent, Scope, Step};
-use crate::config::place::without_password;
 use crate::job::Content;
 
-/// Serialises migrations of workers that start together; any number that no other program of the database uses.
-const MIGRATION_LOCK: i64 = 0x656d_626f_7373;
 /// Under which name the database's own identity stands: another one is another ledger.
-const IDENTITY: &str = "identity";
+pub(super) const IDENTITY: &str = "identity";
 
-const SET_METADATA: &str = "INSERT INTO metadata (name, value) VALUES ($1, $2)
+pub(super) const SET_METADATA: &str = "INSERT INTO metadata (name, value) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
 /// Writes rows, each if the one that is there has the version before; answers which were written. A row that says
@@ -52,10 +54,12 @@ const WRITE: &str = "WITH wanted AS (SELECT * FROM json_to_recordset($1::json) A
     SELECT scope, job_id, step FROM changed UNION ALL SELECT scope, job_id, step FROM made";
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
-        b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
-        j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms, b.digest AS digest
+        b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.cancelled AS cancelled,
+        j.unresolved AS unresolved, j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms, b.digest AS digest,
+        b.began_ms AS began_ms
     FROM (SELECT scope, batch, count(*) FILTER (WHERE state = 'done') AS issued,
             count(*) FILTER (WHERE state = 'refused' AND error_code IS DISTINCT FROM 'awaiting_pin') AS refused,
+            count(*) FILTER (WHERE state = 'refused' AND error_code = 'cancelled') AS cancelled,
             count(*) FILTER (WHERE state = 'refused' AND error_code = 'awaiting_pin') AS awaiting,
             count(*) FILTER (WHERE state = 'begun') AS unresolved, count(note) AS noted, max(written_ms) AS latest_ms
           FROM steps WHERE step NOT LIKE 'first:%' GROUP BY scope, batch) j
@@ -65,117 +69,94 @@ const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.bat
 /// A connection to the ledger's database.
 pub(super) struct Postgres {
     connection: PgConnection,
+    backend: Backend,
+    timeline: Timeline,
     name: String,
     identity: String,
+    needs: Needs,
+    work: Work,
 }
 
-/// A connection, before anything is known of the tables.
-pub(super) async fn connect(url: &str) -> Result<PgConnection, LedgerError> {
-    let name = without_password(url);
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|error| LedgerError::Address { url: name.clone(), reason: error.to_string() })?
-        .application_name("embosser")
-        .disable_statement_logging();
-    in_time(&name, async { options.connect().await.map_err(|error| meaning(&name, &error)) }).await
+/// What is known of a connection that was lost.
+pub(super) struct Lost {
+    backend: Backend,
+    identity: String,
+    needs: Needs,
+    work: Work,
 }
 
 impl Postgres {
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The connection, and the ledger's name for errors.
     pub(super) fn parts(&mut self) -> (&mut PgConnection, &str) {
         (&mut self.connection, &self.name)
     }
 
-    /// Connects, making the tables where they are missing.
-    pub(super) async fn open(url: &str, opening: Opening) -> Result<Self, LedgerError> {
-        let connection = connect(url).await?;
-        let mut postgres = Self { connection, name: without_password(url), identity: String::new() };
-        match opening {
-            Opening::Making => postgres.migrate().await?,
-            Opening::Existing => postgres.hold_version().await?,
-        }
-        postgres.identity = postgres.metadata(IDENTITY).await?.unwrap_or_default();
-        Ok(postgres)
+    /// Longest that one of its answers is waited for.
+    pub(super) fn answer_max(&self) -> Duration {
+        self.work.answer_max()
     }
 
-    /// Connects again, to the same database.
-    pub(super) async fn open_again(&self, url: &str) -> Result<Self, LedgerError> {
-        let again = Self::open(url, Opening::Existing).await?;
-        if again.identity != self.identity {
-            return Err(LedgerError::Replaced(self.name.clone()));
+    /// Begins a session, without a look at its tables.
+    pub(super) async fn connect(servers: &Servers, needs: Needs, work: Work) -> Result<Self, LedgerError> {
+        let Session { connection, backend, timeline } = servers.connect(needs, work).await?;
+        let (name, identity) = (servers.name().to_owned(), String::new());
+        Ok(Self { connection, backend, timeline, name, identity, needs, work })
+    }
+
+    /// Makes the tables where they are missing, if that is wanted.
+    pub(super) async fn begin(&mut self, opening: Opening) -> Result<(), LedgerError> {
+        let found = in_time(&self.name.clone(), self.answer_max(), self.found(opening)).await?;
+        if opening.migrates(found.version, found.read_by, &self.name)?
+            || opening == Opening::Making && !found.is_indexed
+        {
+            in_time(&self.name.clone(), MIGRATION_MAX, self.migrate()).await?;
+        }
+        let identity = in_time(&self.name.clone(), self.answer_max(), self.metadata(IDENTITY)).await?;
+        self.identity = identity.unwrap_or_default();
+        Ok(())
+    }
+
+    /// What must be known of a connection that is of no more use.
+    pub(super) fn lose(self) -> Lost {
+        let Self { backend, identity, needs, work, .. } = self;
+        Lost { backend, identity, needs, work }
+    }
+
+    /// Connects again, to the same database, once what the lost session may still execute is ended.
+    pub(super) async fn open_again(servers: &Servers, lost: &Lost) -> Result<Self, LedgerError> {
+        let mut again = Self::connect(servers, lost.needs, lost.work).await?;
+        end_lost(&mut again.connection, &lost.backend, servers.name()).await?;
+        again.begin(Opening::Existing).await?;
+        if again.identity != lost.identity {
+            return Err(LedgerError::Replaced(again.name));
         }
         Ok(again)
     }
 
-    /// Holds it to be of this version, and changes nothing.
-    async fn hold_version(&mut self) -> Result<(), LedgerError> {
+    /// The number by which the server knows this session; none if it does not tell.
+    pub(super) async fn pid(&mut self) -> Result<i32, LedgerError> {
+        let row = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(&mut self.connection).await;
         let to_error = |error: sqlx::Error| meaning(&self.name, &error);
-        let is_there: bool = sqlx::query_scalar("SELECT to_regclass('embosser_ledger') IS NOT NULL")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(to_error)?;
-        let mut found = None;
-        if is_there {
-            let version = sqlx::query_scalar("SELECT max(version) FROM embosser_ledger");
-            found = version.fetch_one(&mut self.connection).await.map_err(to_error)?;
-        }
-        Opening::Existing.migrates(found.unwrap_or(0), &self.name).map(|_| ())
+        row.map_err(to_error)?.try_get(0).map_err(to_error)
     }
 
-    async fn migrate(&mut self) -> Result<(), LedgerError> {
-        let name = self.name.clone();
-        let to_error = |error: sqlx::Error| meaning(&name, &error);
-        let mut transaction = self.connection.begin().await.map_err(to_error)?;
-        sqlx::query("SELECT pg_advisory_xact_lock($1)")
-            .bind(MIGRATION_LOCK)
-            .execute(&mut *transaction)
-            .await
-            .map_err(to_error)?;
-        sqlx::query("CREATE TABLE IF NOT EXISTS embosser_ledger (version BIGINT NOT NULL)")
-            .execute(&mut *transaction)
-            .await
-            .map_err(to_error)?;
-        let found: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM embosser_ledger")
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(to_error)?;
-        let found = found.unwrap_or(0);
-        if Opening::Making.migrates(found, &name)? {
-            for statement in schema::of_postgres(found) {
-                sqlx::query(sqlx::AssertSqlSafe(statement))
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(to_error)?;
+    /// Whether its server is the primary still, as far as any of the ledger's sessions knows.
+    pub(super) fn check_timeline(&self) -> Result<(), LedgerError> {
+        self.timeline.check(&self.name)
+    }
+
+    /// Whether it answers, and still is what is needed of it.
+    pub(super) async fn ping(&mut self) -> Result<(), LedgerError> {
+        let to_error = |error: sqlx::Error| meaning(&self.name, &error);
+        let look = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
+        let found: (bool, bool) =
+            sqlx::query_as(look).fetch_one(&mut self.connection).await.map_err(to_error)?;
+        match (self.needs, found) {
+            (Needs::Primary, (true, _)) | (Needs::Writable, (true, _) | (_, true)) => {
+                Err(LedgerError::ReadOnly(self.name.clone()))
             }
-            sqlx::query("INSERT INTO metadata (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
-                .bind(IDENTITY)
-                .bind(format!("{:032x}", rand::random::<u128>()))
-                .execute(&mut *transaction)
-                .await
-                .map_err(to_error)?;
-            sqlx::query("INSERT INTO embosser_ledger (version) VALUES ($1)")
-                .bind(VERSION)
-                .execute(&mut *transaction)
-                .await
-                .map_err(to_error)?;
+            _ => Ok(()),
         }
-        let there: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(Sql::Postgres.indexes_there()))
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(to_error)?;
-        // To ask for one that is there would wait for whoever writes.
-        if usize::try_from(there).is_ok_and(|there| there < INDEXES.len()) {
-            for statement in Sql::Postgres.indexes() {
-                sqlx::query(sqlx::AssertSqlSafe(statement))
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(to_error)?;
-            }
-        }
-        transaction.commit().await.map_err(to_error)
     }
 
     /// Rows in rounds of one statement, which may not touch a row twice; then what else there is.
@@ -183,7 +164,7 @@ impl Postgres {
         &mut self,
         changes: &[&Change],
         commit: Commit,
-    ) -> Result<Vec<Written>, Failure> {
+    ) -> Result<Vec<Written>, LedgerError> {
         let mut all: Vec<Option<Written>> = vec![None; changes.len()];
         let mut left: Vec<usize> = (0..changes.len()).collect();
         while !left.is_empty() {
@@ -198,16 +179,22 @@ impl Postgres {
                     Change::Step { .. } => later.push(index),
                     Change::Swap { name, known, value } => {
                         let swapped = self.swap(name, known.as_ref(), value.as_ref(), commit).await;
-                        all[index] = Some(swapped.map_err(|error| failure(&self.name, &error))?);
+                        all[index] = Some(swapped.map_err(|error| meaning(&self.name, &error))?);
                     }
                     other => {
-                        self.write_other(other).await.map_err(|error| failure(&self.name, &error))?;
+                        self.write_other(other).await.map_err(|error| meaning(&self.name, &error))?;
                         all[index] = Some(Written::Done);
                     }
                 }
             }
             self.write_round(&round, &mut all, commit).await?;
             left = later;
+        }
+        if commit == Commit::Again {
+            // What is found written may not have reached the standby before its answer was lost. The log is one: what is committed
+            // after it, and was waited for, did.
+            let set = sqlx::query(SET_METADATA).bind("probe").bind("1").execute(&mut self.connection).await;
+            set.map_err(|error| meaning(&self.name, &error))?;
         }
         Ok(all.into_iter().map(|written| written.unwrap_or(Written::Changed(None))).collect())
     }
@@ -217,7 +204,7 @@ impl Postgres {
         round: &[(usize, &Row)],
         all: &mut [Option<Written>],
         commit: Commit,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), LedgerError> {
         if round.is_empty() {
             return Ok(());
         }
@@ -227,7 +214,7 @@ impl Postgres {
             .bind(document)
             .fetch_all(&mut self.connection)
             .await
-            .map_err(|error| failure(&self.name, &error))?;
+            .map_err(|error| meaning(&self.name, &error))?;
         let written: HashSet<(&str, &str, &str)> =
             written.iter().map(|(scope, id, step)| (scope.as_str(), id.as_str(), step.as_str())).collect();
         let is_written =
@@ -240,8 +227,7 @@ impl Postgres {
         }
         if !unwritten.is_empty() {
             let keys: Vec<_> = unwritten.iter().map(|(_, row)| (&row.scope, &row.id, row.step)).collect();
-            let found = self.look_up(&keys).await;
-            let found = found.map_err(|meaning| Failure { meaning, again: Again::No })?;
+            let found = self.look_up(&keys).await?;
             for ((index, row), found) in unwritten.into_iter().zip(found) {
                 all[*index] = Some(Written::of_found(row, found, commit));
             }
@@ -316,6 +302,7 @@ impl Postgres {
             .map(|_| ()),
             Change::RenameScope { from, to } => {
                 let mut transaction = self.connection.begin().await?;
+                sqlx::raw_sql(sqlx::AssertSqlSafe(settings(MIGRATION_MAX))).execute(&mut *transaction).await?;
                 for update in [
                     "UPDATE steps SET scope = $2 WHERE scope = $1 AND NOT EXISTS (SELECT 1 FROM steps AS other
                         WHERE other.scope = $2 AND other.job_id = steps.job_id AND other.step = steps.step)",
@@ -464,28 +451,5 @@ impl Columns for Answer<'_> {
 
     fn number(&mut self) -> Result<Option<i64>, String> {
         self.value()
-    }
-}
-
-fn failure(ledger: &str, error: &sqlx::Error) -> Failure {
-    let meaning = meaning(ledger, error);
-    // Class 57P: the server is shutting down, or was (PostgreSQL's appendix A).
-    let restarts = matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code.starts_with("57P")));
-    let lost = matches!(error, sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_));
-    let again = match &meaning {
-        LedgerError::Locked(_) => Again::Later,
-        _ if restarts || lost => Again::Anew,
-        _ => Again::No,
-    };
-    Failure { meaning, again }
-}
-
-/// Says in the operator's terms what an error means, by its SQLSTATE.
-pub(super) fn meaning(ledger: &str, error: &sqlx::Error) -> LedgerError {
-    match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
-        Some("25006") => LedgerError::ReadOnly(ledger.into()),
-        Some("53100") => LedgerError::Full(ledger.into()),
-        Some("55P03" | "40P01" | "40001") => LedgerError::Locked(ledger.into()),
-        _ => store::database(ledger, error.to_string()),
     }
 }

@@ -11,6 +11,12 @@ use super::select::Sql;
 /// The newest version this embosser knows. Indexes are no part of it ([`super::select::INDEXES`]): what works with them works without.
 pub(super) const VERSION: i64 = 3;
 
+/// Under which name of the metadata it stands from which version on an embosser may use this ledger: one that is a version behind
+/// goes on, as what a version adds stands beside what is there. A later version that changes what is there says so by a later number.
+pub(super) const READ_FROM: &str = "ledger_read_from";
+/// The number itself.
+pub(super) const READ_FROM_VERSION: i64 = 2;
+
 /// What an attempt and its end ask of the database; taken back, so that nobody ever reads it. A database may let somebody
 /// write to one table and not to another.
 pub(super) const PROBE: [&str; 2] = [

@@ -10,10 +10,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction
 
 use super::audit::sqlite as audit;
 use super::database::Opening;
-use super::file::{BUSY_TIMEOUT, Identity, identity_of, patiently, uri_of};
+use super::file::{BUSY_TIMEOUT, Identity, identity_of, is_in_memory, patiently, uri_of};
+use super::file_system::network_kind;
 use super::schema::{self, VERSION};
 use super::select::{self, INDEXES, Sql};
-use super::store::{self, Again, COLUMNS, Change, Columns, Commit, Failure, Touches, Written};
+use super::standing::{self, NO_VERSION, STANDING};
+use super::store::{self, COLUMNS, Change, Columns, Commit, Touches, Written};
 use super::{Batch, BatchCounts, JobId, LedgerError, Only, Row, SameContent, Scope, Step};
 use crate::config::place::file_of;
 use crate::job::Content;
@@ -55,10 +57,12 @@ const SET_BATCH: &str = "INSERT INTO batches (scope, batch, digest, manifest_row
         manifest_rows = excluded.manifest_rows";
 
 const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.batch, j.batch) AS batch,
-        b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.unresolved AS unresolved,
-        j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms, b.digest AS digest
+        b.manifest_rows AS manifest_rows, j.issued AS issued, j.refused AS refused, j.cancelled AS cancelled,
+        j.unresolved AS unresolved, j.awaiting AS awaiting, j.noted AS noted, j.latest_ms AS latest_ms, b.digest AS digest,
+        b.began_ms AS began_ms
     FROM (SELECT scope, batch, sum(state = 'done') AS issued,
-            sum(state = 'refused' AND error_code IS NOT 'awaiting_pin') AS refused, sum(state = 'begun') AS unresolved,
+            sum(state = 'refused' AND error_code IS NOT 'awaiting_pin') AS refused,
+            sum(state = 'refused' AND error_code IS 'cancelled') AS cancelled, sum(state = 'begun') AS unresolved,
             sum(state = 'refused' AND error_code IS 'awaiting_pin') AS awaiting, count(note) AS noted, max(written_ms) AS latest_ms
             FROM steps WHERE step NOT LIKE 'first:%' GROUP BY scope, batch) j
         FULL OUTER JOIN batches b ON b.scope = j.scope AND b.batch = j.batch
@@ -66,8 +70,8 @@ const COUNTS: &str = "SELECT coalesce(b.scope, j.scope) AS scope, coalesce(b.bat
 
 /// A connection to the ledger's file.
 pub(super) struct Sqlite {
-    connection: Connection,
-    name: String,
+    pub(super) connection: Connection,
+    pub(super) name: String,
     look_up: String,
     file: PathBuf,
     /// Which file that was when it was opened.
@@ -78,26 +82,34 @@ impl Sqlite {
     /// Opens the file, making it and its tables where they are missing.
     pub(super) fn open(url: &str, opening: Opening) -> Result<Self, LedgerError> {
         let name = url.to_owned();
+        let file = file_of(url).unwrap_or_default();
+        if let Some(kind) = network_kind(&file) {
+            return Err(LedgerError::NetworkFile { ledger: name, kind });
+        }
         let connect = || {
             let mut flags = OpenFlags::default();
             flags.set(OpenFlags::SQLITE_OPEN_CREATE, opening == Opening::Making);
             let connection = Connection::open_with_flags(uri_of(url), flags)?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_PREPARED);
             connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
+            let wal = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+            let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", wal)?;
             connection.pragma_update(None, "synchronous", "full")?;
             // The table's CHECK guards against other programs. What is written here is one of its three words by its
             // type, and SQLite would build a table of them for every row.
             connection.pragma_update(None, "ignore_check_constraints", true)?;
-            Ok(connection)
+            Ok((connection, mode))
         };
-        let connection = patiently(connect).map_err(|error| meaning(&name, &error))?;
+        let (connection, found) = patiently(connect).map_err(|error| meaning(&name, &error))?;
+        let is_read_only = connection.is_readonly("main").map_err(|error| meaning(&name, &error))?;
+        if found != "wal" && !is_read_only && !is_in_memory(url) {
+            return Err(LedgerError::Journal { ledger: name, found });
+        }
         // The step itself, or the last one that is known of the id, whatever it does.
         let look_up = format!(
             "SELECT {COLUMNS} FROM steps WHERE scope = ?1 AND job_id = ?2
              AND (step = ?3 OR ?3 NOT LIKE 'first:%' AND step NOT LIKE 'first:%') ORDER BY step <> ?3 LIMIT 1"
         );
-        let file = file_of(url).unwrap_or_default();
         let identity = identity_of(&file);
         let mut sqlite = Self { connection, name, look_up, file, identity };
         sqlite.migrate(opening)?;
@@ -108,8 +120,12 @@ impl Sqlite {
         let name = self.name.clone();
         let to_error = |error: rusqlite::Error| meaning(&name, &error);
         let found = version(&self.connection).map_err(to_error)?;
-        let migrates = opening.migrates(found, &name)?;
-        if opening == Opening::Existing || !migrates && has_indexes(&self.connection).map_err(to_error)? {
+        if found == NO_VERSION && opening != Opening::Keeping {
+            return Err(standing::refused(self.metadata(STANDING)?.as_deref(), &name));
+        }
+        let read_from = if found > VERSION { read_from(&self.connection) } else { None };
+        let migrates = opening.migrates(found, read_from, &name)?;
+        if opening != Opening::Making || !migrates && has_indexes(&self.connection).map_err(to_error)? {
             return Ok(());
         }
         // IMMEDIATE, and asked again inside: of two processes that start at once, the second finds the tables made.
@@ -120,6 +136,8 @@ impl Sqlite {
                 for statement in schema::of_sqlite(found) {
                     transaction.execute(&statement, [])?;
                 }
+                let value = schema::READ_FROM_VERSION.to_string();
+                transaction.execute(SET_METADATA, [schema::READ_FROM, &value])?;
                 transaction.pragma_update(None, "user_version", VERSION)?;
             }
             for statement in Sql::Sqlite.indexes() {
@@ -139,8 +157,8 @@ impl Sqlite {
         Ok(())
     }
 
-    pub(super) fn write(&mut self, changes: &[&Change], commit: Commit) -> Result<Vec<Written>, Failure> {
-        self.is_in_place().map_err(|meaning| Failure { meaning, again: Again::No })?;
+    pub(super) fn write(&mut self, changes: &[&Change], commit: Commit) -> Result<Vec<Written>, LedgerError> {
+        self.is_in_place()?;
         let mut all = Vec::with_capacity(changes.len());
         let mut write = || {
             all.clear();
@@ -153,8 +171,8 @@ impl Sqlite {
         };
         let written = write();
         written.map(|()| all).map_err(|error| match error {
-            Unwritten::Database(error) => failure(&self.name, &error),
-            Unwritten::Row(meaning) => Failure { meaning, again: Again::No },
+            Unwritten::Database(error) => meaning(&self.name, &error),
+            Unwritten::Row(meaning) => meaning,
         })
     }
 
@@ -369,6 +387,13 @@ fn has_indexes(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(there as usize == INDEXES.len())
 }
 
+/// From which version on an embosser may use a ledger that is newer than this one.
+fn read_from(connection: &Connection) -> Option<i64> {
+    let select = "SELECT value FROM metadata WHERE name = ?1";
+    let found: rusqlite::Result<String> = connection.query_row(select, [schema::READ_FROM], |row| row.get(0));
+    found.ok()?.parse().ok()
+}
+
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
@@ -427,12 +452,6 @@ impl Columns for Answer<'_, '_> {
     }
 }
 
-fn failure(ledger: &str, error: &rusqlite::Error) -> Failure {
-    let meaning = meaning(ledger, error);
-    let again = if matches!(meaning, LedgerError::Locked(_)) { Again::Later } else { Again::No };
-    Failure { meaning, again }
-}
-
 /// SQLite's primary result code (sqlite.org/rescode.html); extended codes keep it in their low byte.
 fn primary_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|error| error.extended_code & 0xff)
@@ -443,7 +462,13 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 /// Says in the operator's terms what an error means.
-fn meaning(ledger: &str, error: &rusqlite::Error) -> LedgerError {
+pub(super) fn meaning(ledger: &str, error: &rusqlite::Error) -> LedgerError {
+    // Only a trigger raises a sentence of this kind.
+    if let rusqlite::Error::SqliteFailure(_, Some(message)) = error
+        && let Some(elsewhere) = standing::told_by(message, ledger)
+    {
+        return elsewhere;
+    }
     match primary_code(error) {
         _ if is_busy(error) => LedgerError::Locked(ledger.into()),
         Some(ffi::SQLITE_READONLY) => LedgerError::ReadOnly(ledger.into()),

@@ -353,17 +353,19 @@ pub(super) fn counts_from(mut columns: impl Columns) -> Result<BatchCounts, Stri
         rows: whole(columns.number()?),
         issued: whole(columns.number()?).unwrap_or(0),
         refused: whole(columns.number()?).unwrap_or(0),
+        cancelled: whole(columns.number()?).unwrap_or(0),
         unresolved: whole(columns.number()?).unwrap_or(0),
         awaiting_pin: whole(columns.number()?).unwrap_or(0),
         noted: whole(columns.number()?).unwrap_or(0),
         latest: columns.number()?.map(Time::from_unix_ms),
         is_manifests: columns.text()?.is_some(),
+        began: columns.number()?.map(Time::from_unix_ms),
     })
 }
 
 /// What names of the metadata begin with that are a scope's, as they are and as they are to be: the jobs that wait for a PIN,
 /// their links, the events and the looks at Stripe that are owed to them, batches that wait, where cards are on
-/// their way, and the latest change of each card.
+/// their way, which batches come through a queue, and the latest change of each card.
 pub(super) fn renamed_names(from: &Scope, to: &Scope) -> impl Iterator<Item = (String, String)> {
     let kinds = [
         ("awaiting_pin", "|"),
@@ -372,6 +374,8 @@ pub(super) fn renamed_names(from: &Scope, to: &Scope) -> impl Iterator<Item = (S
         ("reconciled", "|"),
         ("held", "|"),
         ("shipping", "|"),
+        ("batch_run", "|"),
+        ("queued", "|"),
         ("change", ":ic_"),
     ];
     let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
@@ -381,24 +385,6 @@ pub(super) fn renamed_names(from: &Scope, to: &Scope) -> impl Iterator<Item = (S
 /// A failure in the database's own words.
 pub(super) fn database(ledger: &str, reason: String) -> LedgerError {
     LedgerError::Database { ledger: ledger.into(), reason }
-}
-
-/// What a database failed at, in the operator's terms, and whether it may go well another time.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) meaning: LedgerError,
-    pub(super) again: Again,
-}
-
-/// Whether what failed may be tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
-    /// It would fail again.
-    No,
-    /// On the same connection, after a moment.
-    Later,
-    /// On a new connection.
-    Anew,
 }
 
 #[cfg(test)]

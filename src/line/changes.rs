@@ -6,9 +6,11 @@
 //! may have begun one while this one waited.
 
 use super::Line;
+use super::decision::SUPERSEDED;
 use crate::job::{Job, JobId};
 use crate::ledger::{LedgerError, Row, State};
 use crate::outcome::Refusal;
+use crate::simulation::{Mutation, is_broken};
 
 /// Under which name a job's card is locked while it is changed; none if it changes none. (The intake takes no card's id that
 /// is longer than a job's may be.)
@@ -16,35 +18,72 @@ pub(crate) fn card_of(job: &Job) -> Option<JobId> {
     job.request.target.as_deref().and_then(|card| JobId::new(card).ok())
 }
 
-/// Makes this the latest change of its card, unless it was begun before and another one was begun after it: then it may not be
-/// sent again, and the refusal says why.
+/// What came of a job's asking to be the latest change of its card.
+pub(super) enum Latest {
+    /// It is.
+    Is,
+    /// Another process has put another one there meanwhile: all is to be decided anew.
+    Changed,
+    /// It was begun before and another one was begun after it: then it may not be sent again, and the refusal says why.
+    Refused(Refusal),
+}
+
+/// Makes this the latest change of its card.
 pub(super) async fn become_latest(
     line: &Line,
     job: &Job,
     known: Option<&Row>,
-) -> Result<Result<(), Refusal>, LedgerError> {
-    let Some(card) = &job.request.target else { return Ok(Ok(())) };
-    let ledger = &line.parts.ledger;
-    let name = format!("change:{}:{card}", line.parts.scope.as_str());
-    let latest = ledger.metadata(&name).await?.filter(|latest| latest != job.id.as_str());
-    if let Some(latest) = latest {
-        let what = if known.is_some_and(|row| row.state == State::Begun) {
-            Some("was begun while the end of this one was unknown")
-        } else if comes_before(line, job, &latest).await? {
-            Some("which comes after it in the same batch, was begun before this one could be")
-        } else {
-            None
-        };
-        if let Some(what) = what {
-            let reason = format!(
-                "a later change of this card ({latest}) {what}, so it was not sent{}; look at the card, and send what is \
-                 still wanted under a new id",
-                if known.is_some() { " again" } else { "" }
-            );
-            return Ok(Err(Refusal::own("superseded", reason)));
+) -> Result<Latest, LedgerError> {
+    let Some(card) = &job.request.target else { return Ok(Latest::Is) };
+    let (ledger, name) = (&line.parts.ledger, name(line, card));
+    let before = ledger.metadata(&name).await?;
+    if before.as_deref() == Some(job.id.as_str()) {
+        return Ok(Latest::Is);
+    }
+    if let Some(latest) = before.as_deref().filter(|_| !is_broken(Mutation::ForgetLaterChange)) {
+        if known.is_some_and(|row| row.state == State::Begun) {
+            return Ok(Latest::Refused(superseded(latest, WHILE_UNKNOWN, known)));
+        }
+        if comes_before(line, job, latest).await? {
+            let what = "which comes after it in the same batch, was begun before this one could be";
+            return Ok(Latest::Refused(superseded(latest, what, known)));
         }
     }
-    Ok(Ok(ledger.set_metadata(name, job.id.to_string()).await?))
+    // A process that slept since it asked must not put itself before what was begun meanwhile.
+    let swapped = ledger.swap_metadata(name, before, Some(job.id.to_string())).await?;
+    Ok(swapped.map_or(Latest::Changed, |()| Latest::Is))
+}
+
+/// Why the end of a change that was begun cannot be told by the card, if another change was begun since: that one has taken the
+/// card's note of it.
+pub(super) async fn overtaken(
+    line: &Line,
+    job: &Job,
+    known: Option<&Row>,
+) -> Result<Option<Refusal>, LedgerError> {
+    let Some(card) = &job.request.target else { return Ok(None) };
+    if !known.is_some_and(|row| row.state == State::Begun) {
+        return Ok(None);
+    }
+    let latest = line.parts.ledger.metadata(&name(line, card)).await?;
+    let latest = latest.filter(|latest| latest != job.id.as_str());
+    Ok(latest.map(|latest| superseded(&latest, WHILE_UNKNOWN, known)))
+}
+
+/// Under which name the ledger has the latest change of a card.
+fn name(line: &Line, card: &str) -> String {
+    format!("change:{}:{card}", line.parts.scope.as_str())
+}
+
+const WHILE_UNKNOWN: &str = "was begun while the end of this one was unknown";
+
+fn superseded(latest: &str, what: &str, known: Option<&Row>) -> Refusal {
+    let reason = format!(
+        "a later change of this card ({latest}) {what}, so it was not sent{}; look at the card, and send what is still wanted under a \
+         new id",
+        if known.is_some() { " again" } else { "" }
+    );
+    Refusal::own(SUPERSEDED, reason)
 }
 
 /// Whether the job stands before that one in their batch.

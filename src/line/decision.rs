@@ -16,9 +16,13 @@ use crate::config::{StripeConfig, seconds};
 use crate::job::Generation;
 use crate::ledger::{Row, State};
 use crate::outcome::{Outcome, Output, Refusal};
+use crate::simulation::{Mutation, is_broken};
 
 /// The code of a refusal because a card of the job's id is not what the job asks for.
 pub const CONFLICT: &str = "job_conflict";
+
+/// The code of a refusal because a later change of the card was begun while the end of this one was not known.
+pub const SUPERSEDED: &str = "superseded";
 
 /// Bounds that the rules need.
 #[derive(Debug, Clone, Copy)]
@@ -225,6 +229,11 @@ impl Decision {
                     Calls::Open { began, ended_by }
                 };
             }
+            // It may have had its effect, the later change took the card's note of that, and Stripe forgets its key: whoever sends it again
+            // is told the same.
+            State::Refused(refusal) if row.attempts > 0 && refusal.code == SUPERSEDED => {
+                decision.finished = Some(Outcome::Refused(refusal.clone()));
+            }
             State::Refused(refusal) => {
                 // A conflict is a card that exists, and no answer of Stripe's.
                 decision.refused_before = row.attempts > 0 && refusal.code != CONFLICT;
@@ -236,6 +245,18 @@ impl Decision {
             State::Done(card) => decision.finished = Some(Outcome::Done(card.clone())),
         }
         decision
+    }
+
+    /// What was learnt of a key before another process wrote the row: the first call under it has run to its end, and Stripe answers
+    /// every later one with that. Else two processes that take turns would each find it out anew, for ever.
+    pub fn keep_end_of(&mut self, before: &Self) {
+        if let (Calls::Over { began, ended_by }, Calls::Open { .. }) = (before.calls, self.calls)
+            && before.generation == self.generation
+            && began.is_some()
+        {
+            self.calls = Calls::Over { began, ended_by };
+            self.refusal = self.refusal.take().or_else(|| before.refusal.clone());
+        }
     }
 
     /// Calls made for the step in all runs.
@@ -294,6 +315,9 @@ impl Decision {
 
     /// Whether Stripe certainly still remembers a key that was first used then.
     fn is_trusted(&self, began: Began, now: Moment) -> bool {
+        if is_broken(Mutation::TrustKeyForEver) {
+            return true;
+        }
         let by_wall = began.wall <= now.wall && now.wall.since(began.wall) <= self.rules.key_trusted;
         let by_boot = now.boot.since(began.boot) + began.age <= self.rules.key_trusted;
         began.is_credible && by_wall && by_boot
@@ -326,6 +350,7 @@ impl Decision {
             Answered::NoEffect => self.calls = self.before,
             Answered::No { refusal, replayed } => self.refused(refusal, replayed, now),
             Answered::InUse => self.still_running(now),
+            Answered::Unknown if is_broken(Mutation::NewKeyTooEarly) => self.next_generation(),
             Answered::Unknown => {}
             Answered::EndedBadly => self.over(now),
             // The ledger knows that the call under this key was refused: then that is the one Stripe remembers, and it
@@ -391,6 +416,7 @@ impl Decision {
     /// earlier call can have made its card.
     pub fn give_up(&mut self, refusal: Refusal) {
         match self.calls {
+            _ if is_broken(Mutation::RefuseWhileOpen) => self.finished = Some(Outcome::Refused(refusal)),
             Calls::None if !self.look_first => self.finished = Some(Outcome::Refused(refusal)),
             Calls::None | Calls::Open { .. } | Calls::Over { .. } => {
                 self.look_first = true;
@@ -399,9 +425,19 @@ impl Decision {
         }
     }
 
-    /// The job is looked for before it is called for.
+    /// A look that finds nothing tells nothing, as another change has taken the place where its effect would be seen: then this is told.
+    pub fn overtaken(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+    }
+
+    /// The job is looked for before it is called for, or refused.
     pub fn settle_first(&mut self) {
         self.look_first = true;
+        if let Some(Outcome::Refused(refusal)) =
+            self.finished.take_if(|outcome| matches!(outcome, Outcome::Refused(_)))
+        {
+            self.refusal = Some(refusal);
+        }
     }
 
     /// A call under this key asked for something else and its end is not known: that end must be found first.
@@ -420,6 +456,7 @@ impl Decision {
     #[must_use]
     pub fn absence_counts_from(&self) -> Option<Boot> {
         match self.calls {
+            _ if is_broken(Mutation::BelieveAbsenceAtOnce) => None,
             Calls::None => None,
             Calls::Open { ended_by, .. } | Calls::Over { ended_by, .. } => {
                 Some(ended_by.plus(self.rules.lists_lag))

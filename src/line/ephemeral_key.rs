@@ -30,6 +30,9 @@ impl Line {
         let Waited::Permit(mut permit) = turn.permit().await else {
             return EphemeralKey::NotNow("Stripe does not answer".into());
         };
+        if !self.lease.is_surely_ours() {
+            return EphemeralKey::NotNow("another process may call for this account".into());
+        }
         permit.departure().left();
         match self.parts.client.ephemeral_key(card, nonce).await {
             EphemeralKeyAnswer::Made(secret) => {

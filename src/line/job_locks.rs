@@ -1,11 +1,12 @@
 //! Which jobs are on the line: one of an id at a time, the others after it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
 use crate::job::JobId;
+use crate::locks::Mutex;
 
 /// The jobs that are locked, each with those that wait for it. Clones share them.
 #[derive(Clone, Default)]

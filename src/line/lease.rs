@@ -3,18 +3,21 @@
 //! Who finds it held by another process waits, and says by whom. Between two jobs that follow closely it is kept, so that
 //! neither pays for it. Whether it still is ours is asked before each attempt is recorded.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Stop;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::ledger::{Holder, Lease, LeaseError, Leased, Ledger, Scope};
+use crate::locks::Mutex;
+use crate::locks::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::metrics;
 use crate::pace::Pace;
+use crate::simulation::{self, Mutation, is_broken};
 
 /// Between two questions whether the other has given it up.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -22,8 +25,6 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 const ASK_EVERY_MAX: Duration = Duration::from_secs(2);
 /// Between two looks whether whoever asks about it has its answer: about as long as that takes.
 const LOCKED_FOR: Duration = Duration::from_millis(5);
-/// Questions in a row that the database may fail to answer, a restart of it for instance: some twelve seconds.
-const FAILURES_MAX: u32 = 8;
 
 /// Whether a lease was held since it was last asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,15 +103,20 @@ impl LineLease {
             return Ok(Held::AllTheTime);
         }
         tokio::select! {
+            biased;
             assured = self.acquire() => assured,
             () = stop.cancelled() => Err(Stop::Closed),
         }
     }
 
-    fn is_surely_ours(&self) -> bool {
+    /// Whether that is known without a question, and so at this moment.
+    pub(super) fn is_surely_ours(&self) -> bool {
         let held = || self.shared.held.load(Ordering::SeqCst);
         if !held() {
             return false;
+        }
+        if is_broken(Mutation::KeepLostLease) {
+            return true;
         }
         // Whoever has the lock gives it up or asks about it, and says that it is not held before.
         let Ok(lease) = self.shared.lease.try_lock() else { return held() };
@@ -132,7 +138,7 @@ impl LineLease {
         *lease = None;
         // Whoever stops waiting is blocked by nobody any more.
         let _blocked = Blocked(shared);
-        let (mut backoff, mut failures) = (Backoff::between(ASK_EVERY, ASK_EVERY_MAX), 0);
+        let (mut backoff, mut failing) = (Backoff::between(ASK_EVERY, ASK_EVERY_MAX), None);
         loop {
             match shared.ledger.lease(&shared.scope, &shared.clock).await {
                 Ok(Leased::Ours(ours)) => {
@@ -140,11 +146,13 @@ impl LineLease {
                     return Ok(Held::Anew);
                 }
                 Ok(Leased::HeldBy(holder)) => {
-                    failures = 0;
+                    failing = None;
                     shared.blocked(Some(*holder));
                 }
-                Err(LeaseError::Ledger(error)) if error.may_pass() && failures < FAILURES_MAX => {
-                    failures += 1;
+                Err(LeaseError::Ledger(error))
+                    if error.may_pass()
+                        && failing.get_or_insert_with(Instant::now).elapsed() < shared.ledger.patience() =>
+                {
                     tracing::warn!(%error, "the account's lease cannot be asked for; trying again");
                 }
                 Err(LeaseError::Ledger(error)) => return Err(Stop::Ledger(error)),
@@ -157,7 +165,9 @@ impl LineLease {
     /// It is ours from now on.
     fn begin(&self, place: &mut Option<Lease>, ours: Lease) {
         let shared = &self.shared;
-        shared.pace.hold(ours.calls_from());
+        if !is_broken(Mutation::CallAtOnceAfterTakeover) {
+            shared.pace.hold(ours.calls_from());
+        }
         *place = Some(ours);
         shared.times.fetch_add(1, Ordering::SeqCst);
         shared.held.store(true, Ordering::SeqCst);
@@ -184,14 +194,18 @@ impl LineLease {
             }
             tokio::time::sleep(LOCKED_FOR).await;
         };
+        // Whoever looks meanwhile must not go on in the belief of before.
+        shared.held.store(false, Ordering::SeqCst);
         if let Some(ours) = lease.as_ref()
             && ours.is_ours().await
         {
+            shared.held.store(true, Ordering::SeqCst);
             return Ok(Ok(used));
         }
-        shared.held.store(false, Ordering::SeqCst);
         *lease = None;
-        match shared.ledger.lease(&shared.scope, &shared.clock).await? {
+        let leased = shared.ledger.lease(&shared.scope, &shared.clock).await;
+        shared.ledger.lease_is_not_wanted();
+        match leased? {
             Leased::Ours(ours) => {
                 self.begin(&mut lease, ours);
                 Ok(Ok(used))
@@ -207,7 +221,7 @@ impl LineLease {
         if idle.is_zero() || self.shared.watched.swap(true, Ordering::SeqCst) {
             return;
         }
-        tokio::spawn(async move {
+        simulation::spawn(async move {
             let mut rested = false;
             loop {
                 tokio::time::sleep(idle / 2).await;
@@ -230,7 +244,7 @@ impl Shared {
         let is_news = *blocked_by != holder;
         blocked_by.clone_from(&holder);
         drop(blocked_by);
-        metrics::account_waits(holder.is_some());
+        metrics::account_waits(holder.is_some(), self.scope.account());
         if let Some(holder) = holder.filter(|_| is_news) {
             tracing::warn!(%holder, "another process calls for this account; waiting until it ends");
         }
@@ -257,6 +271,7 @@ struct Blocked<'s>(&'s Shared);
 impl Drop for Blocked<'_> {
     fn drop(&mut self) {
         self.0.blocked(None);
+        self.0.ledger.lease_is_not_wanted();
     }
 }
 

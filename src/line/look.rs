@@ -5,7 +5,7 @@
 //! enough for him. A page that failed is where the next one goes on. A card counts whatever its status: one that was
 //! cancelled since is still the job's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::clock::{Boot, Time};
 use crate::job::{Job, JobId};
 use crate::operation::{Found, Operation, Place};
 use crate::pace::{Answered as Paced, Closed, Waited};
+use crate::simulation::{Mutation, is_broken};
 use crate::stripe::{ListFailure, Listed};
 
 /// Without a cardholder to filter by, cards made from this long before the first attempt on are looked through: it
@@ -26,7 +27,7 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(25 * 3600);
 /// The call under a key may be older than its record by as long as Stripe remembers keys, if an earlier ledger was lost.
 const RECORDED_LATE: Duration = Duration::from_secs(24 * 3600);
 /// Most pages of one listing: 100,000 cards. A list that never ends is not one.
-const PAGES_MAX: usize = 1000;
+pub(super) const PAGES_MAX: usize = 1000;
 /// How long a listing serves those who may begin theirs at any time.
 const SERVES_FOR: Duration = Duration::from_secs(60);
 /// Without a cardholder, jobs of one hour share a listing.
@@ -49,6 +50,11 @@ impl Of {
         Self { place, since: None }
     }
 
+    /// What is at a place of all of the account's, and was made since about then.
+    pub(super) fn made_since(line: &Line, place: Place, began: Time) -> Self {
+        Self { place, since: since(line, began) }
+    }
+
     /// The operation whose effects are looked for there.
     fn operation(&self) -> Operation {
         match self.place {
@@ -69,7 +75,7 @@ impl Of {
 struct Listing {
     began: Boot,
     /// By their job: the oldest, as lists come newest first, and how many there are.
-    effects: HashMap<String, (Found, usize)>,
+    effects: BTreeMap<String, (Found, usize)>,
     after: Option<String>,
     pages: usize,
     is_whole: bool,
@@ -77,7 +83,7 @@ struct Listing {
 
 impl Listing {
     fn new(began: Boot) -> Self {
-        Self { began, effects: HashMap::new(), after: None, pages: 0, is_whole: false }
+        Self { began, effects: BTreeMap::new(), after: None, pages: 0, is_whole: false }
     }
 
     fn has(&self, job: &Job) -> bool {
@@ -157,6 +163,7 @@ pub(super) async fn look(
     }
     let shared = line.looks.listing(&of);
     let mut listing = tokio::select! {
+        biased;
         listing = shared.lock() => listing,
         () = recalled.cancelled() => return Err(Stop::Closed),
         () = line.stopping.cancelled() => return Err(Stop::Closed),
@@ -212,6 +219,7 @@ pub(super) async fn look_for_batch(
     }
     let shared = line.looks.listing(&of);
     let mut listing = tokio::select! {
+        biased;
         listing = shared.lock() => listing,
         () = recalled.cancelled() => return Err(Stop::Closed),
         () = line.stopping.cancelled() => return Err(Stop::Closed),
@@ -275,7 +283,7 @@ async fn read(
                 if let Some(last) = found.last() {
                     listing.after = Some(last.id.clone());
                 }
-                listing.is_whole = !more;
+                listing.is_whole = !more || is_broken(Mutation::ReadFirstPageOnly);
                 listing.add(of.operation(), found);
             }
             Listed::Failed { reason, failure } => return Ok(Err(Unread { reason, failure })),
@@ -296,10 +304,21 @@ pub(super) async fn page(
             Ok::<_, Closed>(turn.permit().await)
         };
         let waited = tokio::select! {
+            biased;
             waited = waited => waited.map_err(|Closed| Stop::Closed)?,
             () = recalled.cancelled() => return Err(Stop::Closed),
         };
         let Waited::Permit(mut permit) = waited else { continue };
+        if !line.lease.is_surely_ours() {
+            // A process that slept may have lost the lease to one that calls now; whoever lists calls, too.
+            drop(permit);
+            tokio::select! {
+                biased;
+                assured = line.lease.assure(&line.stopping) => { assured?; }
+                () = recalled.cancelled() => return Err(Stop::Closed),
+            }
+            continue;
+        }
         permit.departure().left();
         let listed = line.parts.client.list(&of.place, of.since, after).await;
         match &listed {

@@ -18,6 +18,7 @@ mod look;
 mod options;
 pub mod people;
 mod refusals;
+pub mod settle;
 mod standing;
 mod steps;
 pub mod tracking;
@@ -224,7 +225,7 @@ impl Line {
             looks: Looks::default(),
             people: People::default(),
             batches: Batches::default(),
-            refusals: Refusals::new(parts.same_refusals.0),
+            refusals: Refusals::new(parts.same_refusals.0, parts.scope.account()),
             sightings: Mutex::default(),
             answered: AtomicBool::new(false),
             halted: Mutex::new(None),
@@ -243,6 +244,7 @@ impl Line {
     pub fn stop(&self) {
         self.stopping.cancel();
         self.parts.pace.close();
+        self.parts.ledger.stop_waiting();
     }
 
     /// Whether it stops or has stopped.
@@ -379,7 +381,7 @@ impl Line {
 
     async fn carry_locked(&self, admitted: Admitted, options: Options<'_>) -> Option<Ended> {
         let Admitted { job, found, change } = admitted;
-        let in_flight = metrics::InFlight::begin();
+        let in_flight = metrics::InFlight::begin(self.parts.scope.account());
         let Found { lock, known } = match found {
             Some(found) => found,
             None => Found { lock: self.locks.take(&job.id).await, known: None },

@@ -18,6 +18,8 @@ pub struct Options<'o> {
     /// It will not be called for any more, and this is why: it is answered with its card if it has one, by a look at
     /// Stripe if a call was begun for it, and else with this refusal.
     pub given_up: Option<Refusal>,
+    /// Whether that is because its first step was refused.
+    pub is_first_refused: bool,
     /// Its end is told by an event: if it waits for its cardholder's PIN first, so is the one that comes after that.
     pub event: Option<EventWanted>,
     /// What it must be to be carried, for one that waits for its cardholder's PIN, or comes with it.

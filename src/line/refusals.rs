@@ -4,12 +4,13 @@
 //! worker lets one job try from time to time, and the others wait. A refusal that equals the repeated one is final for
 //! nobody then.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::locks::{Mutex, MutexGuard};
 use crate::metrics;
 
 /// First wait before one job tries; it doubles.
@@ -48,6 +49,8 @@ pub(super) enum Meaning {
 
 /// The refusals in a row.
 pub(super) struct Refusals {
+    /// Whose, if that is known.
+    account: Option<String>,
     same_max: u32,
     wait_min: Duration,
     state: Mutex<State>,
@@ -76,8 +79,9 @@ pub(super) struct Try<'r> {
 }
 
 impl Refusals {
-    pub(super) fn new(same_max: u32) -> Self {
-        Self { same_max, wait_min: WAIT_MIN, state: Mutex::default(), changed: Notify::new() }
+    pub(super) fn new(same_max: u32, account: Option<&str>) -> Self {
+        let account = account.map(str::to_owned);
+        Self { account, same_max, wait_min: WAIT_MIN, state: Mutex::default(), changed: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,7 +102,7 @@ impl Refusals {
         }
         *state = State::default();
         drop(state);
-        metrics::refused_alike(false);
+        metrics::refused_alike(false, self.account.as_deref());
         self.changed.notify_waiters();
     }
 
@@ -125,7 +129,7 @@ impl Refusals {
             Meaning::Final
         };
         drop(state);
-        metrics::refused_alike(meaning == Meaning::FinalAndLast);
+        metrics::refused_alike(meaning == Meaning::FinalAndLast, self.account.as_deref());
         if was_open {
             self.changed.notify_waiters();
         }
@@ -153,6 +157,7 @@ impl Refusals {
             };
             match until {
                 Some(until) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(until) => {}
                     () = changed => {}
                 },
@@ -178,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn equal_refusals_in_a_row_stop_the_spending_and_one_success_lets_all_go() {
         const SHORT: Duration = Duration::from_millis(50);
-        let refusals = Refusals { wait_min: SHORT, ..Refusals::new(3) };
+        let refusals = Refusals { wait_min: SHORT, ..Refusals::new(3, None) };
         assert_eq!(refusals.refused("a", "A 1", Whose::UnderWay), Meaning::Final);
         assert_eq!(refusals.refused("b", "B", Whose::UnderWay), Meaning::Final, "another one");
         assert_eq!(refusals.refused("a", "A 2", Whose::UnderWay), Meaning::Final);

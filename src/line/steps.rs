@@ -7,6 +7,7 @@ use super::{CarriedOnly, Line, LookFirst, Options, await_pin, carry};
 use crate::job::Job;
 use crate::ledger::{Row, State};
 use crate::outcome::{Ended, Outcome, Output};
+use crate::simulation::{Mutation, is_broken};
 
 /// Carries a job's first step, if it has one, and then what it is about; `known` is the ledger's row of that.
 pub(super) async fn carry(
@@ -28,7 +29,10 @@ pub(super) async fn carry(
         return known.map(|row| row.ended());
     }
     match await_pin::looks_first(line, &job, known.as_deref(), &options).await {
-        Ok(looks) => job.looks_first = looks || line.parts.look_first == LookFirst::Yes,
+        Ok(looks) => {
+            let all_look = line.parts.look_first == LookFirst::Yes && !is_broken(Mutation::SkipReconcile);
+            job.looks_first = looks || all_look;
+        }
         Err(error) => {
             line.halt_with((&error).into());
             return None;
@@ -80,7 +84,7 @@ async fn carry_choice(
     if only == CarriedOnly::WhileItIsOpen && !known.as_deref().is_some_and(await_pin::is_open) {
         return known.map(|row| row.ended());
     }
-    until_it_waits(line, &again, known, &Options { gate, recall, given_up: None, event, only }).await
+    until_it_waits(line, &again, known, &Options { gate, recall, event, only, ..Options::default() }).await
 }
 
 async fn until_it_waits(
@@ -130,6 +134,7 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
     let (first, known) = first_of(line, first).await?;
     let of_first = Options {
         given_up: options.given_up.clone(),
+        is_first_refused: false,
         gate: options.gate,
         recall: options.recall,
         event: None,
@@ -144,7 +149,10 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
         // The card that is replaced is cancelled.
         Outcome::Done(_) => {}
         // The job has no effect then, and is recorded as one that has none.
-        Outcome::Refused(refusal) => options.given_up = Some(refusal),
+        Outcome::Refused(refusal) => {
+            options.is_first_refused = options.given_up.is_none();
+            options.given_up = Some(refusal);
+        }
         // The PIN was not sent, whatever became of the cardholder.
         Outcome::Unresolved(_) if options.only == CarriedOnly::WhileItWaits => {
             return Some(Some(Ended { outcome: Outcome::AwaitingPin(None), ..ended }));

@@ -30,14 +30,22 @@ enum Known {
     Elsewhere,
 }
 
+/// What is known of a batch, and how often the account's lease had been taken then: another process that had it since may know more.
+struct Kept {
+    known: Known,
+    lease: u64,
+    /// What the ledger says, in its word.
+    written: Option<String>,
+}
+
 /// What is known of each batch.
 #[derive(Default)]
 pub(super) struct Batches {
-    known: Mutex<HashMap<Batch, Arc<tokio::sync::Mutex<Known>>>>,
+    known: Mutex<HashMap<Batch, Arc<tokio::sync::Mutex<Kept>>>>,
 }
 
 impl Batches {
-    fn of(&self, batch: &Batch) -> Arc<tokio::sync::Mutex<Known>> {
+    fn of(&self, batch: &Batch) -> Arc<tokio::sync::Mutex<Kept>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(batch) {
             return known.clone();
@@ -47,7 +55,9 @@ impl Batches {
         }
         known
             .entry(batch.clone())
-            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Known::Unasked)))
+            .or_insert_with(|| {
+                Arc::new(tokio::sync::Mutex::new(Kept { known: Known::Unasked, lease: 0, written: None }))
+            })
             .clone()
     }
 }
@@ -69,14 +79,18 @@ impl Known {
         }
     }
 
-    /// What the ledger says of a batch.
-    async fn read(line: &Line, batch: &Batch) -> Result<Self, Stop> {
-        let parts = &line.parts;
-        if let Some(known) =
-            parts.ledger.metadata(&name(line, batch)).await?.as_deref().and_then(Self::of_word)
-        {
-            return Ok(known);
+    /// What the ledger says of a batch, and its word.
+    async fn read(line: &Line, batch: &Batch) -> Result<(Self, Option<String>), Stop> {
+        let written = line.parts.ledger.metadata(&name(line, batch)).await?;
+        match written.as_deref().and_then(Self::of_word) {
+            Some(known) => Ok((known, written)),
+            None => Ok((Self::by_rows(line, batch).await?, written)),
         }
+    }
+
+    /// The same where it has no word.
+    async fn by_rows(line: &Line, batch: &Batch) -> Result<Self, Stop> {
+        let parts = &line.parts;
         // Rows without that word are of an embosser that looked for none: they were begun with this ledger.
         for kind in [Kind::Begun, Kind::Done, Kind::Refused] {
             // One that waits for its cardholder's PIN was not begun, and proves nothing.
@@ -88,9 +102,20 @@ impl Known {
         Ok(Self::Absent(0))
     }
 
-    /// Before anything of the batch is recorded, so that whoever goes on with it knows.
-    async fn write(self, line: &Line, batch: &Batch) -> Result<(), Stop> {
-        Ok(line.parts.ledger.set_metadata(name(line, batch), self.word()).await?)
+    /// Before anything of the batch is recorded, so that whoever goes on with it knows. Answers what is known then: what another
+    /// process has found at Stripe meanwhile stays so, whatever was found here. What it recorded since was none of this ledger's making.
+    async fn write(self, line: &Line, batch: &Batch, written: &mut Option<String>) -> Result<Self, Stop> {
+        let (ledger, name) = (&line.parts.ledger, name(line, batch));
+        while written.as_deref().and_then(Self::of_word) != Some(Self::Elsewhere) {
+            match ledger.swap_metadata(&*name, written.clone(), Some(self.word())).await? {
+                Ok(()) => {
+                    *written = Some(self.word());
+                    return Ok(self);
+                }
+                Err(found) => *written = found,
+            }
+        }
+        Ok(Self::Elsewhere)
     }
 }
 
@@ -118,14 +143,18 @@ pub(super) async fn vet(
     recalled: &CancellationToken,
 ) -> Result<Result<bool, String>, Stop> {
     let of_batch = line.batches.of(&job.batch);
-    let mut known = tokio::select! {
-        known = of_batch.lock() => known,
+    let mut kept = tokio::select! {
+        biased;
+        kept = of_batch.lock() => kept,
         () = recalled.cancelled() => return Err(Stop::Closed),
         () = line.stopping.cancelled() => return Err(Stop::Closed),
     };
-    if *known == Known::Unasked {
-        *known = Known::read(line, &job.batch).await?;
+    let lease = line.lease.times();
+    if kept.known == Known::Unasked || kept.lease != lease {
+        let (known, written) = Known::read(line, &job.batch).await?;
+        *kept = Kept { known, lease, written };
     }
+    let Kept { known, written, .. } = &mut *kept;
     let count = match *known {
         Known::Trusted | Known::Unasked => return Ok(Ok(false)),
         Known::Elsewhere => return Ok(Ok(true)),
@@ -140,17 +169,17 @@ pub(super) async fn vet(
         Ok(found) => found,
         Err(reason) => return Ok(Err(reason)),
     };
-    let (now, is_elsewhere) = match found {
-        // What this ledger knows was made with it.
-        OfBatch::Found(jobs) if is_all_known(line, &jobs).await? => (Known::Absent(count), false),
-        OfBatch::Found(_) => (Known::Elsewhere, true),
-        OfBatch::Absent => (Known::Absent(count), false),
+    let now = match found {
+        // What this ledger knows was made with it, unless another process found it as this one did: that is told below.
+        OfBatch::Found(jobs) if is_all_known(line, &jobs).await? => Known::Absent(count),
+        OfBatch::Found(_) => Known::Elsewhere,
+        OfBatch::Absent => Known::Absent(count),
         // It tells nothing of the batch: the next one is looked for instead.
         OfBatch::NoSuchCardholder => return Ok(Ok(false)),
-        OfBatch::Unreadable => (Known::Trusted, false),
+        OfBatch::Unreadable => Known::Trusted,
     };
-    now.write(line, &job.batch).await?;
-    *known = now;
+    *known = now.write(line, &job.batch, written).await?;
+    let is_elsewhere = *known == Known::Elsewhere;
     if is_elsewhere {
         tracing::warn!(
             batch = %job.batch,

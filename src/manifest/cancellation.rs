@@ -17,8 +17,10 @@ use crate::outcome::Output;
 
 /// The manifest's columns, as its first line.
 pub const HEADER: &str = "row_id,card,status\n";
+/// What is added to a batch's name for that of the batch which undoes it.
+pub const UNDO: &str = ".cancel";
 /// The value of `status` that cancels a card.
-const CANCELED: &str = "canceled";
+pub(super) const CANCELED: &str = "canceled";
 /// Jobs that are asked about in one question.
 const LOOKED_UP_AT_ONCE: usize = 500;
 /// Physical cards go to print once a day, at six in the morning UTC (docs.stripe.com/issuing/cards/physical).
@@ -30,7 +32,7 @@ const DAY_MS: i64 = 24 * 3_600_000;
 /// # Errors
 /// If it would be too long.
 pub fn name_of(batch: &Batch) -> Result<Batch, NameError> {
-    Batch::new(format!("{batch}.cancel"))
+    Batch::new(format!("{batch}{UNDO}"))
 }
 
 /// A card that a batch's job made, as a row of the manifest that cancels it.

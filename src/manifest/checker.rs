@@ -212,6 +212,7 @@ impl Checker {
     pub(super) fn add_text(&mut self, manifest: &Manifest) {
         self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().cloned());
         self.report.read_as = manifest.read_as();
+        self.add_warnings(manifest.doubt_of_encoding().as_slice());
         self.report.has_amounts = manifest.has_amounts();
         self.report.headings_line = (manifest.above > 0).then_some(manifest.headings_line);
         self.report.blank_columns = manifest.blank_columns;

@@ -94,13 +94,14 @@ pub(super) fn read<R: Read>(
     reading: &Reading,
 ) -> Result<Header, ManifestError> {
     let map = reading.columns.as_deref();
-    let Headings { cells, line, above } = titles::find(records, path, map)?;
+    let Headings { cells, line, above } = titles::find(records, path, reading)?;
     let headings: Vec<&str> = cells.iter().map(String::as_str).collect();
     let header = Header { above, ..columns(&headings, line, map, &reading.person) };
     let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
     let is_unread = |column: &Column| matches!(column.holds, Holds::Nothing | Holds::Blank | Holds::LeftOut);
     if header.columns.iter().all(is_unread) && !header.problems.iter().any(explains) {
-        let reason = "the first line names no parameter of Stripe's; is the header row missing?".into();
+        let reason =
+            "the first line names no column that is known here; is the row of headings missing?".into();
         return Err(ManifestError::Shape { path: path.into(), reason });
     }
     Ok(header)

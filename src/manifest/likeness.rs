@@ -4,10 +4,10 @@
 //! manifest.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hasher as _};
 
 use super::header::{Column, Holds};
-use super::names::{Positions, Repeat, Short, expected, index, pairs, short};
+use super::names::{FastState, Positions, Repeat, Short, expected, fast_state, index, pairs, short};
 use super::people::{OfPeople, People, Somebody, WrongBeside};
 use super::plan::Good;
 use super::{Problem, ROW_ID, Severity, counted};
@@ -35,7 +35,7 @@ pub(super) struct Likeness {
 /// Which columns tell it.
 #[derive(Debug)]
 pub(super) struct Likes {
-    hasher: RandomState,
+    hasher: FastState,
     /// What each column holds, where that may be spelt in several ways: `EUR` is `eur`.
     kinds: Vec<Option<Kind>>,
     /// All but rows' names and PINs.
@@ -63,7 +63,7 @@ impl Likes {
         let place = |name: &str| columns.iter().position(|column| column.name == name);
         let holds_something = |column: &Column| matches!(column.holds, Holds::Parameter(..) | Holds::Card);
         Self {
-            hasher: RandomState::new(),
+            hasher: fast_state(),
             kinds: columns
                 .iter()
                 .map(|column| match column.holds {

@@ -4,21 +4,29 @@
 //! Read as a stream, row by row, from its file each time; never held whole. Whoever issues it reads what was checked
 //! ([`snapshot`]). Every problem names its line and column. Never: a PIN or a JWE in a problem, or in memory after it was read: buffers are wiped.
 
+pub mod amounts;
 pub mod batch;
 mod blocks;
 pub mod cancellation;
+pub mod cancelled;
 mod check;
 pub mod checked;
 mod checker;
+mod code_page;
 pub mod columns;
 mod contents;
 pub mod edits;
+mod encoding;
+pub mod file_names;
 mod filling;
 mod header;
 mod headings;
+pub mod known;
 mod likeness;
 mod lint;
+mod misread;
 mod names;
+
 pub mod nearby;
 mod people;
 pub mod persons;
@@ -26,6 +34,7 @@ mod plan;
 mod printing;
 mod problem;
 pub mod proposal;
+mod reading;
 pub mod recognise;
 mod records;
 mod report;
@@ -48,9 +57,7 @@ use crate::job::{Batch, JobId, NameError};
 use crate::operation::kind::Kind;
 use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
-use columns::ColumnMap;
 use contents::Contents;
-use edits::Edits;
 use filling::Filling;
 use header::{Column, Header};
 use likeness::{Likeness, Likes};
@@ -63,6 +70,7 @@ use text::{ReadAs, Text};
 
 pub use checker::Checker;
 pub use problem::{Problem, Severity};
+pub use reading::{NO_ENCODING, Reading};
 pub use report::{CheckOptions, CheckReport, counted, waits};
 pub use rows::Rows;
 pub use stream::ManifestStream;
@@ -210,41 +218,6 @@ impl InvalidRow {
     #[must_use]
     pub fn unreadable(&self) -> Option<&str> {
         self.problems.iter().find(|problem| problem.code == UNREADABLE).map(|problem| problem.reason.as_str())
-    }
-}
-
-/// How a file is to be read, where it is not to tell so itself.
-#[derive(Debug, Clone, Default)]
-pub struct Reading {
-    /// What separates its cells: a comma, a semicolon, a tab or a vertical bar.
-    pub delimiter: Option<u8>,
-    /// Which sheet of a spreadsheet; otherwise the first that is shown.
-    pub sheet: Option<String>,
-    /// What its headings are, where they are no names of columns.
-    pub columns: Option<Arc<ColumnMap>>,
-    /// Cells that were mended since the file was made.
-    pub edits: Option<Arc<Edits>>,
-    /// The headings under which a person's name stands, if not those of the columns file: for results.
-    pub person: Vec<String>,
-}
-
-impl Reading {
-    /// The same for a snapshot's text, which is embosser's own if it was a spreadsheet.
-    fn of_text(&self, snapshot: &Snapshot) -> Self {
-        let delimiter = if snapshot.sheet().is_some() { Some(sheet::DELIMITER) } else { self.delimiter };
-        Self { delimiter, ..self.clone() }
-    }
-
-    /// What separates cells, by its name or as it is.
-    #[must_use]
-    pub fn delimiter_named(name: &str) -> Option<u8> {
-        match name.to_ascii_lowercase().as_str() {
-            "comma" | "," => Some(b','),
-            "semicolon" | ";" => Some(b';'),
-            "tab" | "\t" | "\\t" => Some(b'\t'),
-            "pipe" | "|" => Some(b'|'),
-            _ => None,
-        }
     }
 }
 
@@ -430,7 +403,14 @@ impl Manifest {
     /// What its text was saved as, if it was read and is not UTF-8.
     #[must_use]
     pub fn read_as(&self) -> Option<&'static str> {
-        self.read_as.get().copied()
+        self.read_as.get().map(|saved_as| encoding::called(saved_as.encoding))
+    }
+
+    /// What is to be told of how its text was saved, once it was read.
+    fn doubt_of_encoding(&self) -> Option<Problem> {
+        let reason = self.read_as.get()?.doubt()?;
+        let problem = Problem::new(self.headings_line, 0, "", "encoding", reason);
+        Some(Problem { severity: Severity::Warning, ..problem })
     }
 
     /// Its bytes, from the first.
@@ -480,11 +460,11 @@ impl Manifest {
             checker.hand_over(each);
             progress(checker.rows());
         })?;
+        checker.add_text(self);
         checker.end_of_rows(Some(each));
         if checker.wants_example() {
             checker.add_examples(self.rows()?.filter_map(Result::ok));
         }
-        checker.add_text(self);
         checker.finish(&self.path)
     }
 }

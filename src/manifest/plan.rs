@@ -18,6 +18,8 @@ const CANCELED: &str = "canceled";
 
 /// Columns as bits.
 type Columns = u128;
+/// Most columns that there is a plan for.
+pub(super) const COLUMNS_MAX: usize = Columns::BITS as usize;
 
 /// If any of these is given, all of those must be.
 #[derive(Debug)]
@@ -119,7 +121,7 @@ impl Good {
 impl Plan {
     /// The plan for these columns; none if there are more than it has bits for.
     pub(super) fn of(contents: Contents, columns: &[Column]) -> Option<Self> {
-        if columns.len() > Columns::BITS as usize {
+        if columns.len() > COLUMNS_MAX {
             return None;
         }
         let of_last = |path: &str| {

@@ -37,7 +37,7 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
     let snapshot = Snapshot::of(path, reading)?;
     let source = snapshot.reader().map_err(|source| ManifestError::Read { path: path.into(), source })?;
     let (mut records, _) = records_of(path, source, &reading.of_text(&snapshot), ReadAs::default())?;
-    let headings = titles::find(&mut records, path, None)?.cells;
+    let headings = titles::find(&mut records, path, &Reading::default())?.cells;
     // A heading is compared with its blanks as one, and stands in one line.
     let headings: Vec<String> = headings
         .iter()

@@ -13,6 +13,7 @@ use std::hash::BuildHasher as _;
 use tokio::runtime::Handle;
 
 use super::batch::{RowNames, SecondCards};
+use super::known::{Changed, Others};
 use super::nearby::{NamesNearby, Near};
 use super::{InvalidRow, Row};
 use crate::clock::Time;
@@ -66,6 +67,9 @@ pub struct Recognition {
     pub rows: u64,
     /// Rows that the ledger has in the manifest's batch already: under their own ids, or recognised there.
     present: u64,
+    /// Rows that have their card under their own ids.
+    done: u64,
+    changed: Changed,
     /// Rows that the ledger has under no id.
     new: u64,
     /// The ids that they have in the ledger or will have.
@@ -74,39 +78,6 @@ pub struct Recognition {
     /// What the rows ask for that may get a card of their own: a piece of each one's content, in order. Of half a million
     /// rows these are 4 MB.
     wanted: Vec<u64>,
-}
-
-/// Rows that the ledger has, by what it says of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Known {
-    /// With a card.
-    pub issued: u64,
-    /// Without one.
-    pub refused: u64,
-    /// Begun, and their end is not known.
-    pub begun: u64,
-    /// Waiting for their cardholder's PIN.
-    pub awaiting_pin: u64,
-    /// Those of all that have a note.
-    pub noted: u64,
-}
-
-impl Known {
-    /// All of them.
-    #[must_use]
-    pub fn rows(&self) -> u64 {
-        self.issued + self.refused + self.begun + self.awaiting_pin
-    }
-
-    fn add(&mut self, kind: Kind, noted: bool) {
-        self.noted += u64::from(noted);
-        match kind {
-            Kind::Done => self.issued += 1,
-            Kind::Refused => self.refused += 1,
-            Kind::Begun => self.begun += 1,
-            Kind::AwaitingPin => self.awaiting_pin += 1,
-        }
-    }
 }
 
 /// Hashes of the ids of a manifest's rows. Two that are alike, of some 2^64, would be taken for one.
@@ -180,6 +151,18 @@ impl Recognition {
         self.present
     }
 
+    /// Rows that have their card under their own ids: nothing is called for them.
+    #[must_use]
+    pub fn rows_done(&self) -> u64 {
+        self.done
+    }
+
+    /// Rows that ask for something else than what they had before under their own ids.
+    #[must_use]
+    pub fn changed(&self) -> &Changed {
+        &self.changed
+    }
+
     /// Rows that the ledger does not know, and whose names are nearly those of rows that this batch had before.
     #[must_use]
     pub fn near(&self) -> &Near {
@@ -197,9 +180,11 @@ impl Recognition {
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub async fn others(&self, ledger: &Ledger, scope: &Scope, batch: &Batch) -> Result<Known, LedgerError> {
-        let mut others = Known::default();
-        let known = ledger.counts_of(scope, batch).await?.map_or(0, |counts| counts.known());
+    pub async fn others(&self, ledger: &Ledger, scope: &Scope, batch: &Batch) -> Result<Others, LedgerError> {
+        let counts = ledger.counts_of(scope, batch).await?;
+        let mut others =
+            Others { latest: counts.as_ref().and_then(|counts| counts.latest), ..Others::default() };
+        let known = counts.map_or(0, |counts| counts.known());
         // No row is ever taken out: if all that are there were there before, all of them are the manifest's.
         if known == self.present {
             return Ok(others);
@@ -207,7 +192,7 @@ impl Recognition {
         let mut pages = ledger.pages(scope, batch, Only::default());
         while let Some(page) = pages.next().await? {
             for row in page.iter().filter(|row| !self.ids.has(&row.id)) {
-                others.add(row.state.kind(), row.note.is_some());
+                others.rows.add(row);
             }
         }
         Ok(others)
@@ -249,7 +234,8 @@ pub struct Recogniser {
     batch: Batch,
     runtime: Handle,
     names: RowNames,
-    page: Vec<(JobId, Content, Unknown)>,
+    /// With the other contents that the ledger may have a row under: a former version's, and those of a mistaken reading.
+    page: Vec<(JobId, Vec<Content>, Unknown)>,
     ids: Ids,
     unknown: Vec<Unknown>,
     known: HashMap<Content, Vec<SameContent>>,
@@ -297,11 +283,13 @@ impl Recogniser {
         // A row that makes no id is told where its job is made.
         let Ok(id) = self.names.id_of(row, content) else { return Ok(()) };
         self.ids.add(&id);
-        let mut former = [0; 16];
-        former.copy_from_slice(&row.request.fingerprint()[..16]);
+        let mut former = Content([0; 16]);
+        former.0.copy_from_slice(&row.request.fingerprint()[..16]);
+        let mut others = super::misread::contents(row);
+        others.push(former);
         let unknown =
             Unknown { row: row.number, line: row.line, row_id: row.row_id.clone(), content, is_new: true };
-        self.page.push((id, Content(former), unknown));
+        self.page.push((id, others, unknown));
         if self.page.len() >= LOOKED_UP_AT_ONCE {
             self.ask()?;
         }
@@ -317,7 +305,17 @@ impl Recogniser {
             let kind = known.as_ref().map(|known| known.state.kind());
             self.recognition.present += u64::from(kind.is_some());
             match kind {
-                Some(Kind::Done | Kind::Begun | Kind::AwaitingPin) => continue,
+                Some(kind @ (Kind::Done | Kind::Begun | Kind::AwaitingPin)) => {
+                    self.recognition.done += u64::from(kind == Kind::Done);
+                    // The same change may well be wanted again, and be another each time.
+                    let asks_for = |content: Content| row.2.content == content || row.1.contains(&content);
+                    if self.operation != Operation::UpdateCard
+                        && known.is_some_and(|known| !asks_for(known.content))
+                    {
+                        self.recognition.changed.add(row.2.row_id.as_deref(), &row.0);
+                    }
+                    continue;
+                }
                 // It may have been issued under another name since.
                 Some(Kind::Refused) => row.2.is_new = false,
                 None => {
@@ -335,20 +333,24 @@ impl Recogniser {
         if self.second == SecondCards::Wanted {
             return Ok(());
         }
-        let mut of_former = HashMap::new();
+        let mut of_other = HashMap::new();
         let mut contents = Vec::with_capacity(2 * unknown.len());
-        for (_, former, unknown) in &unknown {
-            of_former.insert(*former, unknown.content);
-            // One number for both, as they go together.
-            let pair = piece_of(unknown.content) ^ piece_of(*former).rotate_left(1);
-            if self.looked_up.insert(pair) {
-                contents.extend([unknown.content, *former]);
+        for (_, others, unknown) in &unknown {
+            of_other.extend(others.iter().map(|other| (*other, unknown.content)));
+            // One number for all, as they go together.
+            let start = piece_of(unknown.content);
+            let all = others.iter().fold(start, |all, other| all.rotate_left(1) ^ piece_of(*other));
+            if self.looked_up.insert(all) {
+                contents.push(unknown.content);
+                contents.extend_from_slice(others);
             }
         }
+        // A row's own content is no other row's, though that may be one that was misread.
+        of_other.extend(unknown.iter().map(|(.., unknown)| (unknown.content, unknown.content)));
         contents.sort_unstable();
         contents.dedup();
         for same in self.runtime.block_on(self.ledger.same_content(&self.scope, contents))? {
-            let content = of_former.get(&same.content).copied().unwrap_or(same.content);
+            let content = of_other.get(&same.content).copied().unwrap_or(same.content);
             self.known.entry(content).or_default().push(same);
         }
         let known = &self.known;
@@ -480,6 +482,6 @@ mod tests {
         .unwrap();
         write("b").await;
         let others = recognition.others(&ledger, &scope, &batch).await.unwrap();
-        assert_eq!((others.rows(), others.refused, recognition.rows_of_batch()), (1, 1, 2));
+        assert_eq!((others.rows.rows(), others.rows.refused, recognition.rows_of_batch()), (1, 1, 2));
     }
 }

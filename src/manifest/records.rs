@@ -1,13 +1,14 @@
 //! Records of a manifest, one after the other: the csv crate's parser on blocks of whole records.
 //!
 //! csv-core and not `csv::Reader`: the latter's buffers grow with a record and are not wiped, and it does not tell the line
-//! that a record begins on. Guarantees: the records are those of `csv::Reader` (blank lines are none, a line ends with
-//! LF, CRLF or CR).
+//! that a record begins on. A record without a quote needs no parser, and is cut at its delimiters where it stands.
+//! Guarantees: the records are those of `csv::Reader` (blank lines are none, a line ends with LF, CRLF or CR).
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use csv_core::ReadRecordResult;
+use memchr::{memchr_iter, memchr3};
 use zeroize::Zeroizing;
 
 use super::blocks::{Block, Blocks, Flaw, PIECE_BYTES, RECORD_BYTES_MAX, blank_lines, line_ends};
@@ -25,7 +26,10 @@ pub(super) struct Record<'r> {
     /// What keeps it from being read; it has no cells then.
     pub(super) flaw: Option<Flaw>,
     cells: &'r [u8],
+    /// Where each cell ends.
     ends: &'r [usize],
+    /// How many bytes stand between two cells: a delimiter, or nothing.
+    between: usize,
     /// Of each cell whether it was empty and holds a default; nothing where none can.
     defaults: &'r [bool],
 }
@@ -33,7 +37,7 @@ pub(super) struct Record<'r> {
 impl<'r> Record<'r> {
     /// Of these cells, one after the other, and where each ends.
     pub(super) fn new(line: u64, cells: &'r [u8], ends: &'r [usize]) -> Self {
-        Self { line, flaw: None, cells, ends, defaults: &[] }
+        Self { line, flaw: None, cells, ends, between: 0, defaults: &[] }
     }
 
     /// The same, some of whose cells are defaults.
@@ -48,24 +52,24 @@ impl<'r> Record<'r> {
 
     /// One that cannot be read.
     pub(super) fn flawed(line: u64, flaw: Flaw) -> Self {
-        Self { line, flaw: Some(flaw), cells: &[], ends: &[], defaults: &[] }
+        Self { flaw: Some(flaw), ..Self::new(line, &[], &[]) }
     }
 
     /// The cells as texts, by their place; nothing if the record cannot be read or one is not UTF-8.
     pub(super) fn texts(&self) -> Option<impl Fn(usize) -> &'r str + Copy + use<'r>> {
         let text = std::str::from_utf8(self.cells).ok().filter(|_| self.flaw.is_none())?;
-        let ends = self.ends;
-        let whole = ends.iter().all(|end| text.is_char_boundary(*end));
+        let (ends, between) = (self.ends, self.between);
+        // A delimiter is never within a letter.
+        let whole = between > 0 || ends.iter().all(|end| text.is_char_boundary(*end));
         whole.then_some(move |at: usize| {
-            trimmed(&text[at.checked_sub(1).map_or(0, |before| ends[before])..ends[at]])
+            trimmed(&text[at.checked_sub(1).map_or(0, |before| ends[before] + between)..ends[at]])
         })
     }
 
     /// Whether there is nothing in it but blanks: spreadsheets have many such rows, of which nobody knows.
     pub(super) fn is_blank(&self) -> bool {
-        let first = self.cells.first().is_none_or(|byte| !byte.is_ascii_graphic());
-        let is_blank = || std::str::from_utf8(self.cells).is_ok_and(|text| trimmed(text).is_empty());
-        self.flaw.is_none() && first && is_blank()
+        let is_blank = |cell| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
+        self.flaw.is_none() && self.iter().all(is_blank)
     }
 
     /// How many cells.
@@ -75,11 +79,11 @@ impl<'r> Record<'r> {
 
     /// The cells, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &'r [u8]> + use<'r> {
-        let cells = self.cells;
+        let (cells, between) = (self.cells, self.between);
         let mut start = 0;
         self.ends.iter().map(move |end| {
             let cell = &cells[start..*end];
-            start = *end;
+            start = end + between;
             cell
         })
     }
@@ -105,9 +109,7 @@ pub(super) fn is_blank(letter: char) -> bool {
 
 /// Takes records off whole records' bytes. Its memory, which is wiped on drop, is used again.
 pub(super) struct Parser {
-    core: csv_core::Reader,
-    cells: Zeroizing<Vec<u8>>,
-    ends: Vec<usize>,
+    cutter: Cutter,
     edits: Option<Arc<Edits>>,
     edited: Edited,
     filling: Option<Arc<Filling>>,
@@ -117,11 +119,8 @@ pub(super) struct Parser {
 impl Parser {
     /// For cells that are separated so.
     pub(super) fn new(delimiter: u8) -> Self {
-        let mut core = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
-        // It would take a byte order mark off its first bytes, which are not always the file's first.
-        core.read_record(b"\n", &mut [0], &mut [0]);
-        let (cells, filled, edited) = (Zeroizing::new(Vec::new()), Filled::default(), Edited::default());
-        Self { core, cells, ends: vec![0; 64], edits: None, edited, filling: None, filled }
+        let (filled, edited) = (Filled::default(), Edited::default());
+        Self { cutter: Cutter::new(delimiter), edits: None, edited, filling: None, filled }
     }
 
     /// Edits and fills each record from now on.
@@ -130,7 +129,39 @@ impl Parser {
     }
 
     /// Takes the next record off these bytes, the first of which stands on this line; none if there is no more.
-    pub(super) fn next(&mut self, bytes: &mut &[u8], line: &mut u64) -> Option<Record<'_>> {
+    pub(super) fn next<'r, 'b: 'r>(&'r mut self, bytes: &mut &'b [u8], line: &mut u64) -> Option<Record<'r>> {
+        let record = self.cutter.next(bytes, line)?;
+        let record = match &self.edits {
+            Some(edits) => self.edited.edit(edits, record),
+            None => record,
+        };
+        match &self.filling {
+            Some(filling) if record.flaw.is_none() && !record.is_blank() => {
+                Some(self.filled.fill(filling, record))
+            }
+            _ => Some(record),
+        }
+    }
+}
+
+/// Cuts bytes into records and these into cells, as they are written.
+struct Cutter {
+    core: csv_core::Reader,
+    delimiter: u8,
+    /// The cells of a record with quotes, without these.
+    cells: Zeroizing<Vec<u8>>,
+    ends: Vec<usize>,
+}
+
+impl Cutter {
+    fn new(delimiter: u8) -> Self {
+        let mut core = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
+        // It would take a byte order mark off its first bytes, which are not always the file's first.
+        core.read_record(b"\n", &mut [0], &mut [0]);
+        Self { core, delimiter, cells: Zeroizing::new(Vec::new()), ends: Vec::new() }
+    }
+
+    fn next<'r, 'b: 'r>(&'r mut self, bytes: &mut &'b [u8], line: &mut u64) -> Option<Record<'r>> {
         // Blank lines are skipped here, so that a record's line is its own.
         let blank = blank_lines(bytes);
         *line += line_ends(bytes, blank);
@@ -138,11 +169,35 @@ impl Parser {
         if bytes.is_empty() {
             return None;
         }
+        let end = memchr3(b'"', b'\r', b'\n', bytes).unwrap_or(bytes.len());
+        if bytes.get(end) == Some(&b'"') {
+            return Some(self.parse(bytes, line));
+        }
+        // The line's end is skipped with the blank lines after it.
+        let (record, rest) = bytes.split_at(end);
+        *bytes = rest;
+        Some(self.cut(record, *line))
+    }
+
+    /// A record without quotes: its cells are where they stand.
+    fn cut<'r>(&'r mut self, record: &'r [u8], line: u64) -> Record<'r> {
+        self.ends.clear();
+        self.ends.extend(memchr_iter(self.delimiter, record));
+        self.ends.push(record.len());
+        if record.len() > RECORD_BYTES_MAX || self.ends.len() > CELLS_MAX {
+            return Record::flawed(line, Flaw::TooLong);
+        }
+        Record { between: 1, ..Record::new(line, record, &self.ends) }
+    }
+
+    /// A record with quotes, off these bytes: its cells are copied.
+    fn parse(&mut self, bytes: &mut &[u8], line: &mut u64) -> Record<'_> {
         if self.cells.len() <= bytes.len() {
             // No cell is longer than what it is written as, and the parser wants one byte of room left. Rounded up, so that
             // it is seldom done.
             self.cells = Zeroizing::new(vec![0; (bytes.len() + 1).next_power_of_two()]);
         }
+        self.ends.resize(self.ends.len().clamp(64, CELLS_MAX), 0);
         let begins = *line;
         let (mut read, mut cells, mut ends, mut flaw) = (0, 0, 0, None);
         loop {
@@ -154,7 +209,9 @@ impl Parser {
             (cells, ends) = (cells + written, ends + ended);
             match result {
                 ReadRecordResult::Record => break,
-                ReadRecordResult::OutputEndsFull if ends < CELLS_MAX => self.ends.resize(ends * 2, 0),
+                ReadRecordResult::OutputEndsFull if ends < CELLS_MAX => {
+                    self.ends.resize((ends * 2).min(CELLS_MAX), 0);
+                }
                 ReadRecordResult::OutputEndsFull => {
                     flaw = Some(Flaw::TooLong);
                     (cells, ends) = (0, 0);
@@ -169,18 +226,8 @@ impl Parser {
             flaw = Some(Flaw::TooLong);
         }
         match flaw {
-            Some(flaw) => Some(Record::flawed(begins, flaw)),
-            None => {
-                let record = Record::new(begins, &self.cells[..cells], &self.ends[..ends]);
-                let record = match &self.edits {
-                    Some(edits) => self.edited.edit(edits, record),
-                    None => record,
-                };
-                match &self.filling {
-                    Some(filling) if !record.is_blank() => Some(self.filled.fill(filling, record)),
-                    _ => Some(record),
-                }
-            }
+            Some(flaw) => Record::flawed(begins, flaw),
+            None => Record::new(begins, &self.cells[..cells], &self.ends[..ends]),
         }
     }
 }
@@ -321,6 +368,19 @@ mod tests {
     }
 
     #[test]
+    fn a_record_has_as_many_cells_at_most_with_quotes_as_without() {
+        for quotes in ["", "\"\""] {
+            for (cells, flaw) in [(CELLS_MAX, None), (CELLS_MAX + 1, Some(Flaw::TooLong))] {
+                let text = format!("{quotes}{}\nb", ",".repeat(cells - 1));
+                let mut records = Records::new(text.as_bytes(), b',');
+                let record = records.next().unwrap().unwrap();
+                assert_eq!((record.flaw, record.len()), (flaw, if flaw.is_none() { cells } else { 0 }));
+                assert_eq!(records.next().unwrap().unwrap().line, 2);
+            }
+        }
+    }
+
+    #[test]
     fn after_a_record_that_is_too_long_the_next_is_read() {
         let mut text = b"a,b\n".to_vec();
         text.extend(std::iter::repeat_n(b'x', 10 << 20));
@@ -349,7 +409,7 @@ mod tests {
                 (after + 3, Some(Flaw::QuoteOpen), 0),
             ]
         );
-        assert!(records.parser.cells.len() <= 2 * RECORD_BYTES_MAX);
+        assert!(records.parser.cutter.cells.len() <= 2 * RECORD_BYTES_MAX);
     }
 
     /// A source that gives a few bytes at once.

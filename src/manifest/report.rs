@@ -54,6 +54,9 @@ pub struct CheckReport {
     pub people: Option<String>,
     /// Whether there is a column of amounts.
     pub has_amounts: bool,
+    /// The amounts of the valid rows as money, in words, where they were looked at.
+    #[serde(skip)]
+    pub amounts: Option<String>,
     /// Columns without a heading and anything in them, which were left out.
     pub blank_columns: u64,
     /// Rows without anything in them, which were left out.
@@ -110,6 +113,7 @@ impl CheckReport {
                 "Amounts are in the currency's smallest unit: 50000 is 500.00 EUR, and 50000 JPY.".to_owned(),
             );
         }
+        notes.extend(self.amounts.clone());
         notes.extend(self.people.clone());
         notes.extend(self.printed.clone());
         notes.extend(self.boxes.clone());

@@ -12,7 +12,7 @@ use super::columns::compared;
 use super::header::{Column, Holds, Part};
 use super::headings::column_called;
 use super::likeness::Likeness;
-use super::plan::Good;
+use super::plan::{COLUMNS_MAX, Good};
 use super::records::{Record, Records, trimmed};
 use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, Severity, UNREADABLE};
 
@@ -191,8 +191,13 @@ impl Manifest {
     pub(super) fn judge_by_plan<'r>(&self, record: &Record<'r>) -> Option<(Option<&'r str>, Good, Likeness)> {
         let plan = self.plan.as_ref().filter(|_| self.has_its_cells(record))?;
         let text = record.texts()?;
-        let good = plan.judge(text)?;
-        (!self.lints.is_odd(text)).then(|| (plan.row_id_column().map(text), good, self.likes.of_row(text)))
+        // Each is looked at several times.
+        let mut cells = [""; COLUMNS_MAX];
+        let count = self.columns.len();
+        cells.iter_mut().take(count).enumerate().for_each(|(at, cell)| *cell = text(at));
+        let cell = |at: usize| cells[at];
+        let good = plan.judge(cell)?;
+        (!self.lints.is_odd(cell)).then(|| (plan.row_id_column().map(cell), good, self.likes.of_row(cell)))
     }
 
     /// A row that is right, by the plan; nothing if it may not be.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::{Cursor, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use calamine::{
     CellErrorType, Data, DataRef, Dimensions, ExcelDateTime, Ods, OdsError, Reader, SheetType, SheetVisible,
@@ -72,6 +73,12 @@ struct Looks {
 /// # Errors
 /// A sentence that says what the file is and what to do, or why it could not be written.
 pub fn write_csv(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<Sheet, String> {
+    // The library that reads an XLS computes lengths from what stands in the file, and panics where a damaged one lies.
+    catch_unwind(AssertUnwindSafe(|| of_bytes(bytes, sheet, out)))
+        .unwrap_or_else(|_| Err(damaged(&"what stands in it contradicts itself")))
+}
+
+fn of_bytes(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<Sheet, String> {
     if bytes.starts_with(CONTAINER) {
         return of_container(bytes, sheet, out);
     }

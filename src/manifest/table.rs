@@ -66,7 +66,7 @@ impl Table {
     ) -> Result<Self, ManifestError> {
         let name = Path::new("upload");
         let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
-        let names = titles::find(&mut records, name, reading.columns.as_deref())?.cells;
+        let names = titles::find(&mut records, name, reading)?.cells;
         let headings = headings(&names, reading);
         // What is written, with what was mended in it, and not what defaults and words make of it.
         records.change(reading.edits.clone(), None);
@@ -110,7 +110,7 @@ pub fn write_refused(
     let name = Path::new("upload");
     let shape = |reason: String| ManifestError::Shape { path: name.into(), reason };
     let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
-    let names = titles::find(&mut records, name, reading.columns.as_deref())?.cells;
+    let names = titles::find(&mut records, name, reading)?.cells;
     let headings = headings(&names, reading);
     let is_name = |heading: &Heading| {
         let proposal = heading.proposal.as_deref().filter(|_| !heading.is_guess);
@@ -172,7 +172,7 @@ fn row_of(record: &Record<'_>, headings: &[Heading]) -> TableRow {
 }
 
 /// Whether a cell may be shown: never one that may be a PIN or its ciphertext, and none without a heading that says what it is.
-fn is_open(heading: Option<&Heading>, text: &str, is_shifted: bool) -> bool {
+pub(super) fn is_open(heading: Option<&Heading>, text: &str, is_shifted: bool) -> bool {
     let bare = text.trim_start_matches(['\'', '"', ' ']);
     if heading.is_some_and(|heading| heading.holds_pins) {
         return false;
@@ -184,12 +184,13 @@ fn is_open(heading: Option<&Heading>, text: &str, is_shifted: bool) -> bool {
 }
 
 /// Whether a record has as many cells as there are headings, and nothing but blanks beyond.
-fn has_a_cell_for_each(record: &Record<'_>, headings: &[Heading]) -> bool {
+/// Whether a record has a cell under each heading, and none beside them that holds something.
+pub(super) fn has_a_cell_for_each(record: &Record<'_>, headings: &[Heading]) -> bool {
     let is_blank = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
     record.len() >= headings.len() && record.iter().skip(headings.len()).all(is_blank)
 }
 
-fn headings(names: &[String], reading: &Reading) -> Vec<Heading> {
+pub(super) fn headings(names: &[String], reading: &Reading) -> Vec<Heading> {
     let map = reading.columns.as_deref();
     let mapped = |heading: &str| map.and_then(|map| map.column_of(heading));
     let called: Vec<&str> = names

@@ -25,6 +25,10 @@ pub enum What {
     Pins,
 }
 
+/// By which a template's example row is known, if it was left in: no row of anybody's has these.
+pub(super) const EXAMPLES: [(&str, &str); 3] =
+    [("card", "ic_example"), ("cardholder", "ich_example"), ("cardholder[email]", "ada@example.com")];
+
 /// A column, an example of what stands in it, and what a person should know of it.
 type Column = (&'static str, &'static str, &'static str);
 

@@ -1,17 +1,17 @@
 //! A file's bytes as UTF-8 text, whatever it was saved as, and what its cells are separated by.
 //!
 //! Guarantees: one pass in bounded memory, and the same text each time that the same bytes are read, from a file or as an
-//! upload arrives. What a file is saved as is told by its byte order mark, or by its first letter that is no ASCII and
-//! what follows it; before that letter all that is read here are alike. What was read is wiped on drop.
+//! upload arrives. What a file is saved as is told by its byte order mark, by who reads it, or by its first letter that is no
+//! ASCII and what follows it; before that letter all that is read here are alike. What was read is wiped on drop.
 
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
-use encoding_rs::{CoderResult, Decoder, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
+use encoding_rs::{CoderResult, Decoder, Encoding, UTF_8};
 use zeroize::Zeroizing;
 
+use super::encoding::{self, SavedAs};
 use super::{ManifestError, Reading};
 
 /// So much is looked at to tell what a text is saved as.
@@ -26,7 +26,7 @@ const DECLARATION: &str = "sep=";
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What a file is read as, beside UTF-8: known once its first letter was met that is no ASCII.
-pub(super) type ReadAs = Arc<OnceLock<&'static str>>;
+pub(super) type ReadAs = Arc<OnceLock<SavedAs>>;
 
 /// A source's bytes as UTF-8.
 pub(super) struct Text<R> {
@@ -36,7 +36,9 @@ pub(super) struct Text<R> {
     /// The first of them that is not handed out.
     at: usize,
     at_end: bool,
-    saved_as: SavedAs,
+    decoding: Decoding,
+    /// The byte before those that are ahead.
+    before: u8,
     /// Decoded and not handed out.
     decoded: Zeroizing<Vec<u8>>,
     decoded_at: usize,
@@ -55,14 +57,14 @@ impl<R: Read> Text<R> {
         reading: &Reading,
         read_as: ReadAs,
     ) -> Result<Self, ManifestError> {
-        let begun = Self::begin(source, reading.delimiter, read_as)
+        let begun = Self::begin(source, reading, read_as)
             .map_err(|source| ManifestError::Read { path: path.into(), source })?;
         begun.map_err(|reason| ManifestError::Shape { path: path.into(), reason: reason.into() })
     }
 }
 
 /// How bytes are text.
-enum SavedAs {
+enum Decoding {
     /// Nothing but ASCII so far.
     Ascii,
     Utf8,
@@ -76,7 +78,7 @@ impl<R: Read> Text<R> {
     /// The source's own, or a sentence if it is no text.
     pub(super) fn begin(
         source: R,
-        delimiter: Option<u8>,
+        reading: &Reading,
         read_as: ReadAs,
     ) -> io::Result<Result<Self, &'static str>> {
         let mut text = Self {
@@ -84,7 +86,8 @@ impl<R: Read> Text<R> {
             ahead: Zeroizing::new(Vec::new()),
             at: 0,
             at_end: false,
-            saved_as: SavedAs::Ascii,
+            decoding: Decoding::Ascii,
+            before: b'\n',
             decoded: Zeroizing::new(Vec::new()),
             decoded_at: 0,
             delimiter: DELIMITERS[0],
@@ -94,18 +97,28 @@ impl<R: Read> Text<R> {
         if text.ahead.starts_with(b"PK\x03\x04") {
             return Ok(Err("the file is an archive, and no spreadsheet that can be read"));
         }
+        if text.ahead.starts_with(b"%PDF-") {
+            return Ok(Err(
+                "the file is a PDF and no spreadsheet, whatever its name says; copy its table into a spreadsheet and save that",
+            ));
+        }
         let encoding = match Encoding::for_bom(&text.ahead) {
             Some((encoding, _)) => Some(encoding),
             None if text.ahead[..text.ahead.len().min(START_BYTES)].contains(&0) => {
-                match utf_16_without_mark(&text.ahead) {
-                    None => return Ok(Err("the file is not text")),
+                match encoding::utf_16_without_mark(&text.ahead) {
+                    None => {
+                        return Ok(Err(
+                            "the file is not text, and no spreadsheet that is known (a picture, perhaps?); save the table as .xlsx, .ods or CSV, \
+                             and use that",
+                        ));
+                    }
                     found => found,
                 }
             }
-            None => None,
+            None => reading.encoding,
         };
         if let Some(encoding) = encoding {
-            text.is_saved_as(encoding);
+            text.is_saved_as(SavedAs::surely(encoding));
         }
         let mut start = Zeroizing::new(vec![0; WINDOW_BYTES]);
         let mut filled = 0;
@@ -120,7 +133,7 @@ impl<R: Read> Text<R> {
         let (declared, left_out) = declared_delimiter(&start[..filled]);
         let start = &start[..filled];
         text.delimiter =
-            delimiter.or(declared).unwrap_or_else(|| delimiter_of(&start[left_out.clone().end..]));
+            reading.delimiter.or(declared).unwrap_or_else(|| delimiter_of(&start[left_out.clone().end..]));
         // Its line stays as a blank one, so that the others have the numbers that they have in the file.
         let mut whole = Zeroizing::new(Vec::with_capacity(start.len() + rest.len()));
         whole.extend_from_slice(&start[..left_out.start]);
@@ -140,12 +153,12 @@ impl<R: Read> Text<R> {
         self.decoded.is_empty() && self.ahead.is_empty()
     }
 
-    fn is_saved_as(&mut self, encoding: &'static Encoding) {
-        self.saved_as = if encoding == UTF_8 {
-            SavedAs::Utf8
+    fn is_saved_as(&mut self, saved_as: SavedAs) {
+        self.decoding = if saved_as.encoding == UTF_8 {
+            Decoding::Utf8
         } else {
-            let _ = self.read_as.set(if encoding == WINDOWS_1252 { "Windows-1252" } else { encoding.name() });
-            SavedAs::Other(Box::new(encoding.new_decoder_with_bom_removal()))
+            let _ = self.read_as.set(saved_as);
+            Decoding::Other(Box::new(saved_as.encoding.new_decoder_with_bom_removal()))
         };
     }
 
@@ -192,11 +205,12 @@ impl<R: Read> Text<R> {
         };
         if length > 0 || self.ahead.is_empty() {
             buffer[..length].copy_from_slice(&ahead[..length]);
+            self.before = ahead.get(length.wrapping_sub(1)).copied().unwrap_or(self.before);
             self.at += length;
             return Ok(Some(length));
         }
         self.fill(WINDOW_BYTES)?;
-        self.is_saved_as(encoding_of(&self.ahead, self.at_end));
+        self.is_saved_as(SavedAs::of(self.before, &self.ahead, self.at_end));
         Ok(None)
     }
 
@@ -209,7 +223,7 @@ impl<R: Read> Text<R> {
             if self.at == self.ahead.len() && !self.at_end {
                 self.fill(1)?;
             }
-            let SavedAs::Other(decoder) = &mut self.saved_as else { return Ok(false) };
+            let Decoding::Other(decoder) = &mut self.decoding else { return Ok(false) };
             // Room for the longest that the bytes ahead can become.
             if self.decoded.capacity() < 3 * WINDOW_BYTES + 16 {
                 self.decoded = Zeroizing::new(Vec::with_capacity(3 * WINDOW_BYTES + 16));
@@ -223,7 +237,7 @@ impl<R: Read> Text<R> {
             (self.decoded_at, self.at) = (0, self.at + taken);
             if last && result == CoderResult::InputEmpty {
                 // A decoder must not be called again after its end: what follows an end is nothing.
-                self.saved_as = SavedAs::Utf8;
+                self.decoding = Decoding::Utf8;
                 return Ok(written > 0);
             }
         }
@@ -242,13 +256,13 @@ impl<R: Read> Read for Text<R> {
                 self.decoded_at += length;
                 return Ok(length);
             }
-            match self.saved_as {
-                SavedAs::Ascii => {
+            match self.decoding {
+                Decoding::Ascii => {
                     if let Some(read) = self.read_ascii(buffer)? {
                         return Ok(read);
                     }
                 }
-                SavedAs::Utf8 => {
+                Decoding::Utf8 => {
                     let ahead = &self.ahead[self.at..];
                     if ahead.is_empty() {
                         return if self.at_end { Ok(0) } else { self.source.read(buffer) };
@@ -258,56 +272,13 @@ impl<R: Read> Read for Text<R> {
                     self.at += length;
                     return Ok(length);
                 }
-                SavedAs::Other(_) => {
+                Decoding::Other(_) => {
                     if !self.decode()? {
                         return Ok(0);
                     }
                 }
             }
         }
-    }
-}
-
-/// What bytes are saved as, the first of which is no ASCII.
-fn encoding_of(bytes: &[u8], is_all: bool) -> &'static Encoding {
-    let is_utf_8 = match std::str::from_utf8(bytes) {
-        Ok(_) => true,
-        // A letter that the window cuts in two.
-        Err(error) => error.error_len().is_none() && !is_all,
-    };
-    // One damaged letter among many good ones makes no other encoding of a whole file.
-    if is_utf_8 || well_spelt(bytes) {
-        return UTF_8;
-    }
-    let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
-    detector.feed(bytes, is_all);
-    match detector.guess(None, Utf8Detection::Deny) {
-        encoding if encoding == UTF_8 => WINDOWS_1252,
-        encoding => encoding,
-    }
-}
-
-/// Whether most of what is no ASCII is UTF-8.
-fn well_spelt(bytes: &[u8]) -> bool {
-    let (mut good, mut bad) = (0_usize, 0_usize);
-    for chunk in bytes.utf8_chunks() {
-        good += chunk.valid().chars().filter(|letter| !letter.is_ascii()).count();
-        bad += usize::from(!chunk.invalid().is_empty());
-    }
-    good > 2 * bad
-}
-
-/// UTF-16 by its zeros: every second byte of a header is one.
-fn utf_16_without_mark(start: &[u8]) -> Option<&'static Encoding> {
-    let zeros = |parity: usize| {
-        let looked_at = start.len().min(200) / 2;
-        let zeros = start.iter().skip(parity).step_by(2).take(looked_at).filter(|byte| **byte == 0).count();
-        looked_at > 0 && zeros * 10 >= looked_at * 9
-    };
-    match (zeros(0), zeros(1)) {
-        (true, false) => Some(UTF_16BE),
-        (false, true) => Some(UTF_16LE),
-        _ => None,
     }
 }
 

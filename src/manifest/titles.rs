@@ -10,6 +10,7 @@ use crate::operation::params::speaks_of_pin;
 
 use super::ManifestError;
 use super::ROW_ID;
+use super::Reading;
 use super::columns::ColumnMap;
 use super::contents::{CARD, Contents};
 use super::header::{self, cells_of};
@@ -27,11 +28,25 @@ pub(super) struct Headings {
     pub(super) above: u64,
 }
 
-/// Reads up to the headings; where the first row has them, no further.
+/// Reads up to the headings; where the first row has them, no further. Behind them stand those of columns that were added since.
 ///
 /// # Errors
-/// If there is no row that can be read.
+/// If there is no row that can be read, or columns were added to another file.
 pub(super) fn find<R: Read>(
+    records: &mut Records<R>,
+    path: &Path,
+    reading: &Reading,
+) -> Result<Headings, ManifestError> {
+    let mut headings = find_own(records, path, reading.columns.as_deref())?;
+    if let Some(edits) = &reading.edits {
+        let added = edits.add_to(&mut headings.cells);
+        added.map_err(|reason| ManifestError::Shape { path: path.into(), reason })?;
+    }
+    Ok(headings)
+}
+
+/// The headings that the file has itself.
+fn find_own<R: Read>(
     records: &mut Records<R>,
     path: &Path,
     map: Option<&ColumnMap>,

@@ -11,7 +11,10 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{ACCOUNT_WAITS, BUILD, FROM_START, Kind, METRICS, REFUSED_ALIKE, ROWS_BUCKETS, SECONDS_BUCKETS};
+use super::{
+    ACCOUNT_WAITS, BUILD, FROM_START, Kind, LEDGER_AWAY, METRICS, REFUSED_ALIKE, ROWS_BUCKETS,
+    SECONDS_BUCKETS, WEBHOOK_OLDEST, WEBHOOKS_PENDING,
+};
 
 /// Between two moves of recorded durations into their buckets, so that they take no more memory than that.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -119,6 +122,11 @@ fn describe() {
 fn zero() {
     metrics::gauge!(REFUSED_ALIKE).set(0.0);
     metrics::gauge!(ACCOUNT_WAITS).set(0.0);
+    metrics::gauge!(LEDGER_AWAY).set(0.0);
+    super::broker_blocked(false);
+    super::unsettled(0, std::time::Duration::ZERO, None);
+    metrics::gauge!(WEBHOOKS_PENDING).set(0.0);
+    metrics::gauge!(WEBHOOK_OLDEST).set(0.0);
     for metric in METRICS {
         if metric.kind == Kind::Counter && metric.labels.is_empty() {
             metrics::counter!(metric.name).increment(0);

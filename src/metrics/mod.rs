@@ -4,223 +4,16 @@
 //! metric, and nobody's types are known here. Never: a label whose values are without bound (no job, batch or card id). docs/metrics.md is the table of [`METRICS`], and a
 //! test holds the two together.
 
+mod accounts;
 pub mod exporter;
+mod table;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a metric counts or measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only ever grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Durations, sorted into buckets.
-    Seconds,
-    /// Counts, sorted into buckets.
-    Rows,
-}
-
-/// A metric, as documented.
-#[derive(Debug, Clone, Copy)]
-pub struct Metric {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is.
-    pub kind: Kind,
-    /// Its labels.
-    pub labels: &'static [&'static str],
-    /// What it means.
-    pub help: &'static str,
-}
-
-macro_rules! metrics {
-    ($($constant:ident, $name:literal, $kind:ident, [$($label:literal),*], $help:literal;)*) => {
-        $(const $constant: &str = $name;)*
-        /// Every metric of embosser's own; the process's (`process_*`) come beside them.
-        pub const METRICS: &[Metric] = &[$(
-            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help },
-        )*];
-    };
-}
-
-metrics! {
-    JOBS, "embosser_jobs_total", Counter, ["outcome", "code"],
-        "Jobs that ended: outcome issued, updated, created, refused, unresolved or awaiting_pin; code says why not issued.";
-    JOBS_RECORDED, "embosser_jobs_recorded_before_total", Counter, [],
-        "Duplicates suppressed: jobs that came again and were answered from the ledger.";
-    JOBS_IN_FLIGHT, "embosser_jobs_in_flight", Gauge, [],
-        "Jobs taken that have not ended.";
-    JOB_DURATION, "embosser_job_duration_seconds", Seconds, ["stage"],
-        "Time of a job in a stage; stage total is from taken to ended.";
-    RETRIES, "embosser_retries_total", Counter, ["reason"],
-        "Calls that did not end their job, by why.";
-    RECONCILIATIONS, "embosser_reconciliations_total", Counter, ["verdict"],
-        "Looks for a job's card at Stripe: found, absent or failed.";
-    STRIPE_REQUEST, "embosser_stripe_request_duration_seconds", Seconds, ["operation", "status"],
-        "Requests to Stripe: operation create_card, create_cardholder, update_card, list_cards, list_cardholders, get_card, get_cardholder, get_design, get_account, ephemeral_key or pin_key; status 2xx to 5xx, or none without an answer.";
-    RATE_LIMITED, "embosser_stripe_rate_limited_total", Counter, ["reason"],
-        "429s of Stripe's limiters, by the reason they give.";
-    KEY_FAILURES, "embosser_pin_key_failures_total", Counter, [],
-        "PIN keys that could not be fetched or read.";
-    STALE_KEYS, "embosser_stale_keys_total", Counter, [],
-        "PINs that were encrypted under a key that is not Stripe's current one.";
-    PIN_AGE, "embosser_pin_age_seconds", Seconds, [],
-        "How long a PIN's ciphertext had been in our hands when it was sent to Stripe.";
-    PIN_LINKS, "embosser_pin_links_total", Counter, ["event"],
-        "Cardholders' links: made, looked_at, used, revoked, or unusable where somebody came with one that is not.";
-    PINS_AWAITED, "embosser_pins_awaited", Gauge, ["age"],
-        "Jobs that wait for their cardholder to choose a PIN, by how long: hour, day, week or older.";
-    PERMITS, "embosser_permits_total", Counter, [],
-        "Permits used: calls sent. Its rate is the pace in use.";
-    PERMIT_WAIT, "embosser_permit_wait_seconds", Seconds, [],
-        "Wait of a prepared call for its moment.";
-    PACE_CONFIGURED, "embosser_pace_configured_per_second", Gauge, [],
-        "Calls a second that are configured for an endpoint, and no more than for the account.";
-    PACE_CURRENT, "embosser_pace_current_per_second", Gauge, [],
-        "Calls a second that Stripe was found to accept, of the endpoint where that is least.";
-    CONCURRENCY, "embosser_concurrency", Gauge, [],
-        "Most calls in flight at this moment.";
-    PACE_PAUSED, "embosser_pace_paused", Gauge, [],
-        "1 while everybody waits after a limiter's 429.";
-    STRIPE_DOWN, "embosser_stripe_down", Gauge, [],
-        "1 while Stripe's API does not answer and only a probe calls now and then.";
-    KEY_ENDPOINT_DOWN, "embosser_pin_key_endpoint_down", Gauge, [],
-        "1 while the endpoint of PIN keys does not answer: jobs with a PIN wait, those without go on.";
-    REFUSED_ALIKE, "embosser_refused_alike", Gauge, [],
-        "1 while Stripe refuses every job for the same reason: all wait, and one tries now and then.";
-    ACCOUNT_WAITS, "embosser_account_waits", Gauge, [],
-        "1 while jobs wait for another process that calls for the same account.";
-    LEDGER_COMMIT, "embosser_ledger_commit_duration_seconds", Seconds, [],
-        "One commit of the ledger, its flush included.";
-    LEDGER_ROWS, "embosser_ledger_commit_rows", Rows, [],
-        "Rows that shared one commit.";
-    QUEUE, "embosser_queue_messages", Gauge, ["queue"],
-        "Messages that wait in a queue: jobs, or dead.";
-    PARKED, "embosser_parked_messages", Gauge, [],
-        "Messages that were put aside since nobody could answer them, not even as dead letters; somebody must look at them.";
-    QUEUE_AGE, "embosser_queue_oldest_seconds", Gauge, [],
-        "Age of the job that was taken last, which is the oldest of its queue; 0 when the queue is empty.";
-    SETTLEMENTS, "embosser_settlements_total", Counter, ["settlement"],
-        "Deliveries settled: answered, retried, parked, early, given_up or handed_back.";
-    UNHEARD, "embosser_results_unheard_total", Counter, [],
-        "Result events that no queue was bound for; the ledger has them.";
-    DEAD_LETTERS, "embosser_dead_letters_total", Counter, [],
-        "Jobs that the broker gave up on and embosser answered.";
-    CONSUMING, "embosser_amqp_consuming", Gauge, [],
-        "1 while this worker is subscribed to the jobs queue, standing by included; 0 while it is not.";
-    RECONNECTS, "embosser_amqp_reconnects_total", Counter, [],
-        "Times that consuming had to begin anew: a broker, a connection, a channel or a consumer was gone.";
-    ACKS_LOST, "embosser_amqp_acks_lost_total", Counter, [],
-        "Acknowledgements that came too late; their jobs come again and are recognised.";
-    UNCONFIRMED, "embosser_amqp_publishes_unconfirmed_total", Counter, [],
-        "Publishes without a confirm, which were published again.";
-    LOG_DROPPED, "embosser_log_lines_dropped_total", Counter, [],
-        "Lines of the log that were dropped, as nobody read them as fast as they came.";
-    BUILD, "embosser_build_info", Gauge, ["version"],
-        "1; the label says which embosser this is.";
-}
-
-/// Series of the counters with labels that are there from the start, at 0. What appears at 1 has never increased, as
-/// Prometheus sees it: an alert on any first event would stay silent.
-///
-/// Of refusals only those that say something of embosser or its senders as a whole; the codes of a single card's
-/// parameters are too many.
-const FROM_START: &[(&str, &[Labels])] = &[
-    (
-        PIN_LINKS,
-        &[
-            &[("event", "made")],
-            &[("event", "looked_at")],
-            &[("event", "used")],
-            &[("event", "revoked")],
-            &[("event", "unusable")],
-        ],
-    ),
-    (
-        JOBS,
-        &[
-            &[("outcome", "issued"), ("code", "")],
-            &[("outcome", "updated"), ("code", "")],
-            &[("outcome", "created"), ("code", "")],
-            &[("outcome", "refused"), ("code", "stripe")],
-            &[("outcome", "refused"), ("code", "stale_key")],
-            &[("outcome", "refused"), ("code", "expired")],
-            &[("outcome", "refused"), ("code", "poison")],
-            &[("outcome", "refused"), ("code", "job_conflict")],
-            &[("outcome", "refused"), ("code", "superseded")],
-            &[("outcome", "refused"), ("code", "message_invalid")],
-            &[("outcome", "refused"), ("code", "message_not_json")],
-            &[("outcome", "unresolved"), ("code", "interrupted")],
-            &[("outcome", "unresolved"), ("code", "stripe")],
-            &[("outcome", "unresolved"), ("code", "other_process")],
-            &[("outcome", "unresolved"), ("code", "other_change")],
-            &[("outcome", "unresolved"), ("code", "pin_key_unavailable")],
-            &[("outcome", "unresolved"), ("code", "foreign_card")],
-            &[("outcome", "unresolved"), ("code", "api_key_rejected")],
-            &[("outcome", "unresolved"), ("code", "rate_limited")],
-            &[("outcome", "unresolved"), ("code", "stripe_unreachable")],
-            &[("outcome", "unresolved"), ("code", "held_up")],
-            &[("outcome", "unresolved"), ("code", "still_running")],
-            &[("outcome", "unresolved"), ("code", "stripe_error")],
-            &[("outcome", "unresolved"), ("code", "no_answer")],
-            &[("outcome", "unresolved"), ("code", "not_reconciled")],
-        ],
-    ),
-    (
-        RETRIES,
-        &[
-            &[("reason", "pin_key_unavailable")],
-            &[("reason", "foreign_card")],
-            &[("reason", "rate_limited")],
-            &[("reason", "stripe_unreachable")],
-            &[("reason", "still_running")],
-            &[("reason", "no_answer")],
-        ],
-    ),
-    (
-        RECONCILIATIONS,
-        &[
-            &[("verdict", "found")],
-            &[("verdict", "other")],
-            &[("verdict", "absent")],
-            &[("verdict", "failed")],
-        ],
-    ),
-    (
-        RATE_LIMITED,
-        &[
-            &[("reason", "global-rate")],
-            &[("reason", "global-concurrency")],
-            &[("reason", "endpoint-rate")],
-            &[("reason", "endpoint-concurrency")],
-            &[("reason", "resource-specific")],
-            &[("reason", "other")],
-        ],
-    ),
-    (
-        SETTLEMENTS,
-        &[
-            &[("settlement", "answered")],
-            &[("settlement", "retried")],
-            &[("settlement", "parked")],
-            &[("settlement", "early")],
-            &[("settlement", "given_up")],
-            &[("settlement", "handed_back")],
-        ],
-    ),
-];
-
-/// Labels of one series.
-type Labels = &'static [(&'static str, &'static str)];
-
-/// Bounds of the buckets of durations, in seconds: 5 ms to 60 s.
-pub const SECONDS_BUCKETS: [f64; 13] =
-    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// Bounds of the buckets of rows: up to the ledger's largest group.
-pub const ROWS_BUCKETS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
-
+pub use accounts::{account_is_gone, name_accounts};
+use table::*;
+pub use table::{Kind, METRICS, Metric, ROWS_BUCKETS, SECONDS_BUCKETS};
 /// Whether anybody records: until then a job's many durations cost nothing, not even their labels.
 static RECORDED: AtomicBool = AtomicBool::new(false);
 
@@ -228,22 +21,33 @@ fn recorded() -> bool {
     RECORDED.load(Ordering::Relaxed)
 }
 
+/// A job of an account ended.
+fn count_job(account: Option<&str>, outcome: &'static str, code: &'static str) {
+    let mut labels = vec![metrics::Label::new("outcome", outcome), metrics::Label::new("code", code)];
+    labels.extend(accounts::of_counter(account));
+    metrics::counter!(JOBS, labels).increment(1);
+}
+
 /// A job's time in this process, from taken to ended; dropped without an end, it was left.
-pub(crate) struct InFlight(Instant);
+pub(crate) struct InFlight {
+    began: Instant,
+    /// As `account` is in `accounts`.
+    of: Option<String>,
+}
 
 impl InFlight {
-    pub(crate) fn begin() -> Self {
+    pub(crate) fn begin(account: Option<&str>) -> Self {
         metrics::gauge!(JOBS_IN_FLIGHT).increment(1.0);
-        Self(Instant::now())
+        Self { began: Instant::now(), of: account.map(str::to_owned) }
     }
 
     /// How long it took so far.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.0.elapsed()
+        self.began.elapsed()
     }
 
     pub(crate) fn ended(self, outcome: &'static str, code: &'static str, recorded_before: bool) {
-        metrics::counter!(JOBS, "outcome" => outcome, "code" => code).increment(1);
+        count_job(self.of.as_deref(), outcome, code);
         if recorded_before {
             metrics::counter!(JOBS_RECORDED).increment(1);
         }
@@ -382,25 +186,53 @@ pub(crate) struct Pace {
     pub(crate) is_key_endpoint_down: bool,
 }
 
-/// The pace at this moment.
+/// An account's pace at this moment.
 #[expect(clippy::cast_precision_loss, reason = "a bound on calls in flight")]
-pub(crate) fn pace(pace: &Pace) {
-    metrics::gauge!(PACE_CONFIGURED).set(pace.configured_per_second);
-    metrics::gauge!(PACE_CURRENT).set(pace.current_per_second);
-    metrics::gauge!(CONCURRENCY).set(pace.concurrency as f64);
-    metrics::gauge!(PACE_PAUSED).set(f64::from(u8::from(pace.is_paused)));
-    metrics::gauge!(STRIPE_DOWN).set(f64::from(u8::from(pace.is_stripe_down)));
-    metrics::gauge!(KEY_ENDPOINT_DOWN).set(f64::from(u8::from(pace.is_key_endpoint_down)));
+pub(crate) fn pace(pace: &Pace, account: Option<&str>) {
+    set(PACE_CONFIGURED, account, pace.configured_per_second);
+    set(PACE_CURRENT, account, pace.current_per_second);
+    set(CONCURRENCY, account, pace.concurrency as f64);
+    set(PACE_PAUSED, account, flag(pace.is_paused));
+    set(STRIPE_DOWN, account, flag(pace.is_stripe_down));
+    set(KEY_ENDPOINT_DOWN, account, flag(pace.is_key_endpoint_down));
 }
 
-/// Whether Stripe refuses every job for the same reason.
-pub(crate) fn refused_alike(refused: bool) {
-    metrics::gauge!(REFUSED_ALIKE).set(f64::from(u8::from(refused)));
+/// Sets an account's gauge, if it has any.
+fn set(gauge: &'static str, account: Option<&str>, value: f64) {
+    if let Some(labels) = accounts::of_gauge(account) {
+        metrics::gauge!(gauge, labels).set(value);
+    }
+}
+
+fn flag(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
+
+/// Whether Stripe refuses every job of an account for the same reason.
+pub(crate) fn refused_alike(refused: bool, account: Option<&str>) {
+    set(REFUSED_ALIKE, account, flag(refused));
 }
 
 /// Whether jobs wait for another process that calls for the same account.
-pub(crate) fn account_waits(waits: bool) {
-    metrics::gauge!(ACCOUNT_WAITS).set(f64::from(u8::from(waits)));
+pub(crate) fn account_waits(waits: bool, account: Option<&str>) {
+    set(ACCOUNT_WAITS, account, flag(waits));
+}
+
+/// What a try to tell an endpoint of an event came to.
+pub(crate) fn webhook_delivery(result: &'static str) {
+    metrics::counter!(WEBHOOK_DELIVERIES, "result" => result).increment(1);
+}
+
+/// So many events are still to be delivered, the oldest of them so old.
+pub(crate) fn webhooks_pending(pending: usize, oldest: Duration) {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    metrics::gauge!(WEBHOOKS_PENDING).set(pending as f64);
+    metrics::gauge!(WEBHOOK_OLDEST).set(oldest.as_secs_f64());
+}
+
+/// One more of the ledger's connections waits for its database, or one less.
+pub(crate) fn ledger_away(is_away: bool) {
+    metrics::gauge!(LEDGER_AWAY).increment(if is_away { 1.0 } else { -1.0 });
 }
 
 /// So many lines of the log were dropped, ever.
@@ -408,19 +240,22 @@ pub(crate) fn log_dropped(lines: u64) {
     metrics::counter!(LOG_DROPPED).absolute(lines);
 }
 
-/// So many messages wait in a queue.
-pub(crate) fn queue(queue: &'static str, messages: u32) {
-    metrics::gauge!(QUEUE, "queue" => queue).set(f64::from(messages));
+/// So many messages wait in an account's queue.
+pub(crate) fn queue(queue: &'static str, messages: u32, account: Option<&str>) {
+    if let Some(mut labels) = accounts::of_gauge(account) {
+        labels.insert(0, metrics::Label::new("queue", queue));
+        metrics::gauge!(QUEUE, labels).set(f64::from(messages));
+    }
 }
 
-/// So many messages are parked.
-pub(crate) fn parked(messages: u32) {
-    metrics::gauge!(PARKED).set(f64::from(messages));
+/// So many of an account's messages are parked.
+pub(crate) fn parked(messages: u32, account: Option<&str>) {
+    set(PARKED, account, f64::from(messages));
 }
 
-/// The oldest job of the queue is so old.
-pub(crate) fn queue_age(age: Duration) {
-    metrics::gauge!(QUEUE_AGE).set(age.as_secs_f64());
+/// The oldest job of an account's queue is so old.
+pub(crate) fn queue_age(age: Duration, account: Option<&str>) {
+    set(QUEUE_AGE, account, age.as_secs_f64());
 }
 
 /// A delivery was settled.
@@ -439,8 +274,8 @@ pub(crate) fn dead_letter() {
 }
 
 /// The worker is subscribed to the jobs queue, or is not any more.
-pub(crate) fn consuming(consuming: bool) {
-    metrics::gauge!(CONSUMING).set(f64::from(u8::from(consuming)));
+pub(crate) fn consuming(consuming: bool, account: Option<&str>) {
+    set(CONSUMING, account, flag(consuming));
 }
 
 /// Consuming begins anew.
@@ -453,14 +288,33 @@ pub(crate) fn ack_lost() {
     metrics::counter!(ACKS_LOST).increment(1);
 }
 
+/// RabbitMQ has an alarm and takes no messages, or has none any more.
+pub(crate) fn broker_blocked(blocked: bool) {
+    metrics::gauge!(BLOCKED).set(f64::from(u8::from(blocked)));
+}
+
+/// So many deliveries are to be settled, the oldest of them for so long.
+#[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+pub(crate) fn unsettled(count: usize, oldest: Duration, account: Option<&str>) {
+    set(UNSETTLED, account, count as f64);
+    set(UNSETTLED_OLDEST, account, oldest.as_secs_f64());
+}
+
+/// Whom this process calls for.
+pub(crate) fn account(account: &str, mode: &str) {
+    if accounts::of_gauge(Some(account)).is_some() {
+        metrics::gauge!(ACCOUNT_INFO, "account" => account.to_owned(), "mode" => mode.to_owned()).set(1.0);
+    }
+}
+
 /// A publish was not confirmed.
 pub(crate) fn publish_unconfirmed() {
     metrics::counter!(UNCONFIRMED).increment(1);
 }
 
 /// A message was refused that is no job.
-pub(crate) fn refused_message(code: &'static str) {
-    metrics::counter!(JOBS, "outcome" => "refused", "code" => code).increment(1);
+pub(crate) fn refused_message(code: &'static str, account: Option<&str>) {
+    count_job(account, "refused", code);
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct Found {
     /// A card's cardholder, `ich_…`.
     #[serde(default, deserialize_with = "id_of")]
     pub cardholder: Option<String>,
+    /// When it was made, by Stripe's clock, in Unix seconds.
+    pub created: Option<i64>,
     /// Embosser's entries of its metadata.
     #[serde(default)]
     pub metadata: Metadata,

@@ -11,6 +11,7 @@ mod categories;
 mod countries;
 mod create_card;
 mod create_cardholder;
+pub mod currency;
 mod form;
 mod found;
 mod json;

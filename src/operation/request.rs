@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::form::{self, Form};
 use super::kind::Kind;
@@ -261,29 +261,53 @@ impl Request {
     /// `first` is the cardholder to be created before it.
     #[must_use]
     pub fn content(&self, first: Option<&Self>) -> Content {
+        self.content_by(first, |value, add| add(value))
+    }
+
+    /// The content that it would have if each value had been read otherwise than it was.
+    pub(crate) fn content_misread(
+        &self,
+        first: Option<&Self>,
+        misread: &dyn Fn(&str) -> Zeroizing<String>,
+    ) -> Content {
+        self.content_by(first, |value, add| add(&misread(value)))
+    }
+
+    /// Whether all that is asked for is in ASCII.
+    pub(crate) fn is_ascii(&self) -> bool {
+        self.form.iter().all(|(_, value)| value.is_ascii())
+    }
+
+    fn content_by(&self, first: Option<&Self>, read: impl Fn(&str, &mut dyn FnMut(&str))) -> Content {
         let mut digest = Sha256::new();
-        first.into_iter().chain([self]).for_each(|request| request.digest_content(&mut digest));
+        for request in first.into_iter().chain([self]) {
+            request.digest_content(&mut digest, &read);
+        }
         let digest = digest.finalize();
         let mut content = [0; 16];
         content.copy_from_slice(&digest[..16]);
         Content(content)
     }
 
-    fn digest_content(&self, digest: &mut Sha256) {
+    fn digest_content(&self, digest: &mut Sha256, read: &impl Fn(&str, &mut dyn FnMut(&str))) {
         digest.update(self.operation.word());
         for (path, value) in self.target().into_iter().chain(self.form.iter()) {
             let kind = self.operation.declaration().kind_of(path).ok();
-            let mut value = value.trim();
-            if value.len() > 1 && value.bytes().all(|byte| byte.is_ascii_digit()) {
-                value = value.trim_start_matches('0');
-            }
-            digest.update((path.len() as u64).to_be_bytes());
-            digest.update(path.as_bytes());
-            digest.update((value.len() as u64).to_be_bytes());
-            match kind {
-                Some(Kind::Currency | Kind::Country) => digest.update(value.to_ascii_lowercase().as_bytes()),
-                _ => digest.update(value.as_bytes()),
-            }
+            read(value, &mut |value| {
+                let mut value = value.trim();
+                if value.len() > 1 && value.bytes().all(|byte| byte.is_ascii_digit()) {
+                    value = value.trim_start_matches('0');
+                }
+                digest.update((path.len() as u64).to_be_bytes());
+                digest.update(path.as_bytes());
+                digest.update((value.len() as u64).to_be_bytes());
+                match kind {
+                    Some(Kind::Currency | Kind::Country) => {
+                        digest.update(value.to_ascii_lowercase().as_bytes());
+                    }
+                    _ => digest.update(value.as_bytes()),
+                }
+            });
         }
     }
 

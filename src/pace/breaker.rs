@@ -3,7 +3,7 @@
 //! Duty: to hold up those who need this host, and nobody else. Its rules are the [`circuit`](super::circuit)'s. Whoever
 //! may ask has a [`Pass`], and says with it how the asking ended; a pass that is dropped says nothing.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::CircuitState;
 use super::circuit::{Circuit, Look};
+use crate::locks::{Mutex, MutexGuard};
 
 /// Whether a host is taken to be there. Clones share it.
 #[derive(Clone)]
@@ -71,6 +72,7 @@ impl Breaker {
             let changes = async { drop(changed.changed().await) };
             match until {
                 Some(until) => tokio::select! {
+                    biased;
                     () = changes => {}
                     () = tokio::time::sleep_until(until.into()) => {}
                 },

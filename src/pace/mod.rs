@@ -31,7 +31,7 @@ use crate::config::PaceConfig;
 use crate::metrics;
 pub use breaker::{Breaker, Pass};
 use gate::{Call, Gate, Probe};
-use waiting::{Place, Queueing, Shared};
+use waiting::{Place, Queueing, Shared, Watcher};
 
 /// In-flight calls when none are configured: what the pace takes in this time (Stripe's slowest usual answers).
 const LATENCY_ASSUMED: Duration = Duration::from_secs(4);
@@ -196,6 +196,17 @@ impl Pace {
     /// Starts the pacer. Limits must be positive; the configuration checks that.
     #[must_use]
     pub fn start(config: &PaceConfig) -> Self {
+        Self::start_with(config, Watcher::Thread)
+    }
+
+    /// The same for a simulation: the time is watched by a task, not by a thread.
+    #[cfg(feature = "killpoints")]
+    #[must_use]
+    pub fn simulated(config: &PaceConfig) -> Self {
+        Self::start_with(config, Watcher::Task)
+    }
+
+    fn start_with(config: &PaceConfig, watcher: Watcher) -> Self {
         let limits = Limits { endpoint: config.endpoint_per_second, account: config.account_per_second };
         let concurrency = match config.concurrency {
             0 => whole(limits.strictest() * LATENCY_ASSUMED.as_secs_f64())
@@ -203,7 +214,7 @@ impl Pace {
             configured => configured,
         };
         Self {
-            queueing: Queueing::open(Gate::new(limits, concurrency, Instant::now())),
+            queueing: Queueing::open(Gate::new(limits, concurrency, now()), watcher),
             key_endpoint: Breaker::new("Stripe's PIN key endpoint", "jobs with a PIN wait"),
         }
     }
@@ -214,7 +225,7 @@ impl Pace {
     /// If the line is closing.
     pub async fn turn(&self, endpoint: Endpoint) -> Result<Turn, Closed> {
         let place = self.queueing.place(endpoint).await?;
-        Ok(Turn { queueing: self.queueing.clone(), place, taken: Instant::now() })
+        Ok(Turn { queueing: self.queueing.clone(), place, taken: now() })
     }
 
     /// Names the hosts in what the log says of them: the API's, and the one where PIN keys are fetched.
@@ -238,7 +249,7 @@ impl Pace {
     /// No call before so much time has passed: those of another process may still count in Stripe's second.
     pub fn hold(&self, rest: Duration) {
         if !rest.is_zero() {
-            self.queueing.hold(Instant::now() + rest);
+            self.queueing.hold(now() + rest);
         }
     }
 
@@ -248,17 +259,18 @@ impl Pace {
         Health { key_circuit: self.key_endpoint.state(), ..self.queueing.health() }
     }
 
-    /// Sets the metrics of what the pace is at this moment.
-    pub fn show(&self) {
+    /// Sets the metrics of what the pace is at this moment, of that account where the process calls for several.
+    pub fn show(&self, account: Option<&str>) {
         let health = self.health();
-        metrics::pace(&metrics::Pace {
+        let shown = metrics::Pace {
             configured_per_second: health.configured_per_second,
             current_per_second: health.current_per_second,
             concurrency: health.concurrency,
             is_paused: health.paused_for.is_some(),
             is_stripe_down: health.circuit != CircuitState::Closed,
             is_key_endpoint_down: health.key_circuit != CircuitState::Closed,
-        });
+        };
+        metrics::pace(&shown, account);
     }
 }
 
@@ -266,7 +278,10 @@ impl Turn {
     /// Waits for the moment to send.
     pub async fn permit(self) -> Waited {
         let Self { queueing, place, taken } = self;
-        queueing.permit(place, taken.elapsed()).await.map_or(Waited::TooLong, Waited::Permit)
+        queueing
+            .permit(place, now().saturating_duration_since(taken))
+            .await
+            .map_or(Waited::TooLong, Waited::Permit)
     }
 
     /// The job could not prepare, as the key endpoint failed, which the pace takes for no failure of Stripe's API. Its
@@ -303,7 +318,7 @@ impl Permit {
         // A departure that nobody told of ends first: what is not known to have left has not.
         self.departure = None;
         self.answered = true;
-        let now = Instant::now();
+        let now = now();
         let (call, probe) = (self.call, self.probe);
         self.shared.change(|gate| gate.answered(answered, call, probe, now));
     }
@@ -313,7 +328,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if !self.answered {
             self.departure = None;
-            let (probe, now) = (self.probe, Instant::now());
+            let (probe, now) = (self.probe, now());
             self.shared.change(|gate| gate.abandoned(probe, now));
         }
     }
@@ -323,7 +338,7 @@ impl Departure {
     /// The call leaves now.
     pub fn left(mut self) {
         self.left = true;
-        let (call, now) = (self.call, Instant::now());
+        let (call, now) = (self.call, now());
         self.shared.change(|gate| gate.left(call, now));
     }
 }
@@ -335,6 +350,11 @@ impl Drop for Departure {
             self.shared.change(|gate| gate.never_left(endpoint));
         }
     }
+}
+
+/// The machine's time, or a simulation's.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// A small non-negative number rounded up.

@@ -5,19 +5,25 @@
 //! before it and the gate open is let through at once; so the thread only works for those who must wait. Whoever
 //! stops waiting is passed over and costs nothing.
 
+#[cfg(feature = "killpoints")]
+mod task;
+
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::gate::{Gate, May, Probe};
-use super::{Closed, Endpoint, Health, Permit};
+use super::{Closed, Endpoint, Health, Permit, now};
+use crate::locks::{Condvar, Mutex, MutexGuard, thread};
 
 /// What all turns and permits of a pace share.
 pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    #[cfg(feature = "killpoints")]
+    task: task::Woken,
     /// Who is called, as the log names it.
     host: OnceLock<String>,
 }
@@ -64,17 +70,42 @@ pub(super) struct Queueing {
     _open: Arc<Open>,
 }
 
+/// Who watches the time.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Watcher {
+    /// A thread.
+    Thread,
+    /// A task, in a simulation.
+    #[cfg(feature = "killpoints")]
+    Task,
+}
+
+impl Watcher {
+    fn start(self, shared: Arc<Shared>) {
+        match self {
+            Self::Thread => drop(
+                thread::Builder::new()
+                    .name("pacer".into())
+                    .spawn(move || shared.watch())
+                    .expect("a process that cannot start one thread cannot work"),
+            ),
+            #[cfg(feature = "killpoints")]
+            Self::Task => crate::simulation::spawn(task::watch(shared)),
+        }
+    }
+}
+
 struct Open(Arc<Shared>);
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.state().ended = true;
-        self.0.changed.notify_all();
+        self.0.wake();
     }
 }
 
 impl Queueing {
-    pub(super) fn open(gate: Gate) -> Self {
+    pub(super) fn open(gate: Gate, watcher: Watcher) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 gate,
@@ -84,13 +115,11 @@ impl Queueing {
                 sleeps_until: None,
             }),
             changed: Condvar::new(),
+            #[cfg(feature = "killpoints")]
+            task: task::Woken::default(),
             host: OnceLock::new(),
         });
-        let of_thread = shared.clone();
-        std::thread::Builder::new()
-            .name("pacer".into())
-            .spawn(move || of_thread.watch())
-            .expect("a process that cannot start one thread cannot work");
+        watcher.start(shared.clone());
         Self { _open: Arc::new(Open(shared.clone())), shared }
     }
 
@@ -121,7 +150,7 @@ impl Queueing {
             state.gate.prepared_in(endpoint, took);
             let (permit, granted) = oneshot::channel();
             let permits = &mut state.queues[endpoint.index()].permits;
-            permits.push_back(Prepared { place, ready: Instant::now(), permit });
+            permits.push_back(Prepared { place, ready: now(), permit });
             if permits.len() == 1 {
                 self.shared.serve(&mut state);
             }
@@ -149,7 +178,7 @@ impl Queueing {
         let state = self.shared.state();
         let turns = state.queues.iter().flat_map(|queues| &queues.turns);
         let waiting = turns.filter(|turn| !turn.is_closed()).count();
-        Health { waiting, ..state.gate.health(Instant::now()) }
+        Health { waiting, ..state.gate.health(now()) }
     }
 }
 
@@ -157,7 +186,7 @@ impl Place {
     /// The key endpoint failed.
     pub(super) fn failed(mut self) {
         self.held = false;
-        let (endpoint, probe, now) = (self.endpoint, self.probe, Instant::now());
+        let (endpoint, probe, now) = (self.endpoint, self.probe, now());
         self.shared.change(|gate| gate.turn_failed(endpoint, probe, now));
     }
 }
@@ -165,7 +194,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.held {
-            let (endpoint, probe, now) = (self.endpoint, self.probe, Instant::now());
+            let (endpoint, probe, now) = (self.endpoint, self.probe, now());
             self.shared.change(|gate| gate.turn_back(endpoint, probe, now));
         }
     }
@@ -195,8 +224,15 @@ impl Shared {
     fn serve(self: &Arc<Self>, state: &mut State) {
         let next = self.let_through(state);
         if next.is_some_and(|next| state.sleeps_until.is_none_or(|until| next < until)) {
-            self.changed.notify_one();
+            self.wake();
         }
+    }
+
+    /// Whoever watches the time looks again.
+    fn wake(&self) {
+        self.changed.notify_one();
+        #[cfg(feature = "killpoints")]
+        self.task.wake();
     }
 
     /// Answers when to look again.
@@ -240,7 +276,7 @@ impl Shared {
         let State { gate, queues, .. } = state;
         let queues = &mut queues[endpoint.index()];
         let prepared = queues.permits.front()?;
-        let (now, probe) = (Instant::now(), prepared.place.probe);
+        let (now, probe) = (now(), prepared.place.probe);
         if prepared.permit.is_closed() {
             queues.permits.pop_front()?.place.given_up();
             gate.turn_back(endpoint, probe, now);
@@ -281,7 +317,7 @@ impl Shared {
                     turns.pop_front();
                     continue;
                 }
-                let now = Instant::now();
+                let now = now();
                 match gate.turn(endpoint, now) {
                     May::Go(probe) => {
                         let Some(turn) = turns.pop_front() else { break };
@@ -310,20 +346,24 @@ impl Shared {
             state = match state.sleeps_until {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(until) => {
-                    let rest = until.saturating_duration_since(Instant::now());
+                    let rest = until.saturating_duration_since(now());
                     let (mut state, woken) =
                         self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner);
                     if woken.timed_out() {
-                        let now = Instant::now();
+                        let now = now();
                         state.gate.woke_late(now.saturating_duration_since(until), now);
                     }
                     state
                 }
             };
         }
-        // Who is still in a queue stopped waiting. Their places lock when they are dropped, so not in here.
-        let left_over = std::mem::take(&mut state.queues);
         drop(state);
+        self.clear();
+    }
+
+    /// Who is still in a queue stopped waiting. Their places lock when they are dropped, so not in here.
+    fn clear(&self) {
+        let left_over = std::mem::take(&mut self.state().queues);
         drop(left_over);
     }
 }

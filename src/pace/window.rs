@@ -12,6 +12,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::simulation::{Mutation, is_broken};
+
 /// What the way from here to the server may differ by between two calls, on a machine that is never late: 2.5 ms in a
 /// second. Below the spacing's own slack, so that the spacing decides, and what was late is made up for.
 const MARGIN_MIN: f64 = 0.0025;
@@ -71,7 +73,8 @@ impl Window {
         #[expect(clippy::cast_precision_loss, reason = "a small whole number")]
         let span = Duration::from_secs_f64(calls as f64 / per_second * (1.0 + self.margin(now)));
         self.forget(now, span);
-        let Some(free) = calls.checked_sub(self.under_way).filter(|free| *free > 0) else { return Err(None) };
+        let under_way = if is_broken(Mutation::ForgetUnderWay) { 0 } else { self.under_way };
+        let Some(free) = calls.checked_sub(under_way).filter(|free| *free > 0) else { return Err(None) };
         let Some(index) = self.left.len().checked_sub(free) else { return Ok(()) };
         let from = self.left[index].at + span;
         if from <= now { Ok(()) } else { Err(Some(from)) }

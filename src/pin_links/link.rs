@@ -25,7 +25,8 @@ pub(super) fn new_token() -> (Zeroizing<String>, String) {
 }
 
 /// The digest by which a link's text is known; none if it cannot be one.
-pub(super) fn digest_of(token: &str) -> Option<String> {
+#[must_use]
+pub fn digest_of(token: &str) -> Option<String> {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (token.len() == TOKEN_CHARACTERS && token.bytes().all(fine))
         .then(|| hex(&Sha256::digest(token.as_bytes())))

@@ -24,11 +24,11 @@ use link::{Link, name_of, new_token, under};
 
 pub use awaiting::Waits;
 pub use claim::Claimed;
-pub use link::{Purpose, Show, Standing, TOKEN_CHARACTERS};
+pub use link::{Purpose, Show, Standing, TOKEN_CHARACTERS, digest_of};
 pub use outbox::{EventWanted, Outbox, Owed};
 pub use reconcile::{is_looked_for_first, reconcile_first};
 pub use renewal::Spent;
-pub use waiting::Waiting;
+pub use waiting::{Waiting, is_awaited};
 
 /// The page on which a PIN is chosen.
 const CHOOSE: &str = "/pin";

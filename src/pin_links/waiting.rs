@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::awaiting::Awaiting;
-use super::{PAGE, PinLinks, Standing, Waits};
+use super::{PAGE, PinLinks, Standing, Waits, awaiting_name};
 use crate::clock::Time;
 use crate::job::{Batch, JobId};
-use crate::ledger::LedgerError;
+use crate::ledger::{Ledger, LedgerError, Scope};
 
 /// A job that waits, as its operator sees it.
 #[derive(Debug, Clone, Serialize)]
@@ -37,6 +37,14 @@ impl Waiting {
     pub fn has_usable_link(&self) -> bool {
         self.standing == Some(Standing::Usable)
     }
+}
+
+/// Whether a job waits for its PIN, or a call with the one that its cardholder chose was begun and has not ended.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub async fn is_awaited(ledger: &Ledger, scope: &Scope, job: &JobId) -> Result<bool, LedgerError> {
+    Ok(ledger.metadata(&awaiting_name(scope, job)).await?.is_some())
 }
 
 impl PinLinks {

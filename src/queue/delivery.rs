@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::message::Envelope;
 use super::topology::RUNGS;
 use crate::clock::Time;
+use crate::job::Batch;
 use crate::outcome::Refusal;
 use crate::trace::PARENT_HEADER;
 
@@ -32,6 +33,14 @@ pub(crate) const ROW_ID_HEADER: &str = "embosser-row-id";
 /// How many rows of that manifest are published.
 pub(crate) const ROWS_HEADER: &str = "embosser-rows";
 
+/// The Stripe account that a job is for.
+pub(crate) const ACCOUNT_HEADER: &str = "embosser-account";
+/// Whether it is for live or for test cards.
+pub(crate) const MODE_HEADER: &str = "embosser-mode";
+
+/// The batch of a message whose body cannot be read.
+const BATCH_HEADER: &str = "embosser-batch";
+
 /// A trace's context has 55 bytes in its version 00; a longer header is none.
 const PARENT_BYTES_MAX: usize = 64;
 
@@ -47,7 +56,7 @@ const AHEAD_MAX: Duration = Duration::from_secs(5);
 const EARLY_MAX: Duration = RUNGS[RUNGS.len() - 1].1;
 
 /// A delivery.
-pub(crate) struct Delivery {
+pub struct Delivery {
     /// What it says; wiped when it is dropped.
     pub(crate) body: Zeroizing<Vec<u8>>,
     /// What is told to the broker in the end.
@@ -60,7 +69,7 @@ pub(crate) struct Delivery {
 
 /// Why a job is not called for any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GivenUp {
+pub enum GivenUp {
     /// Whoever took it never came to an end with it.
     Poison,
     /// It has waited too long.
@@ -104,20 +113,24 @@ impl GivenUp {
 }
 
 impl Delivery {
-    /// `published_after`: see `worker::last_empty`.
-    pub(crate) fn open(delivery: lapin::message::Delivery, published_after: Option<Time>) -> Self {
+    /// `published_after`: when its queue was seen empty last, by the broker's answers.
+    #[must_use]
+    pub fn open(delivery: lapin::message::Delivery, published_after: Option<Time>) -> Self {
         let lapin::message::Delivery { data, properties, acker, .. } = delivery;
         let headers = properties.headers().clone().unwrap_or_default();
         Self { body: Zeroizing::new(data), acker, properties, headers, published_after }
     }
 
     /// What the job is judged by besides its body.
-    pub(crate) fn envelope(&self, now: Time) -> Envelope {
+    #[must_use]
+    pub fn envelope(&self, now: Time) -> Envelope {
         Envelope {
             published: self.published(now),
             row: self.number(ROW_HEADER).and_then(|row| u64::try_from(row).ok()),
             row_id: self.text(ROW_ID_HEADER),
             rows: self.number(ROWS_HEADER).and_then(|rows| u64::try_from(rows).ok()),
+            account: self.text(ACCOUNT_HEADER),
+            mode: self.text(MODE_HEADER),
         }
     }
 
@@ -141,19 +154,22 @@ impl Delivery {
     }
 
     /// How often it has waited on the ladder.
-    pub(crate) fn waits(&self) -> usize {
+    #[must_use]
+    pub fn waits(&self) -> usize {
         self.number(WAITS_HEADER).and_then(|waits| usize::try_from(waits).ok()).unwrap_or(0)
     }
 
     /// How long it still has to wait. What a sender asks for is cut short: a job must not be put away for years, its PIN
     /// with it.
-    pub(crate) fn early(&self, now: Time) -> Duration {
+    #[must_use]
+    pub fn early(&self, now: Time) -> Duration {
         self.number(NOT_BEFORE_HEADER)
             .map_or(Duration::ZERO, |not_before| Time::from_unix_ms(not_before).since(now).min(EARLY_MAX))
     }
 
     /// Whether it was given up before.
-    pub(crate) fn given_up(&self) -> Option<GivenUp> {
+    #[must_use]
+    pub fn given_up(&self) -> Option<GivenUp> {
         let word = self.text(GIVEN_UP_HEADER)?;
         [GivenUp::Poison, GivenUp::Expired, GivenUp::AgeUnknown]
             .into_iter()
@@ -161,7 +177,8 @@ impl Delivery {
     }
 
     /// Why the broker gave up on it, by its latest note.
-    pub(crate) fn died_of(&self) -> GivenUp {
+    #[must_use]
+    pub fn died_of(&self) -> GivenUp {
         let latest = match self.headers.inner().get("x-death") {
             Some(AMQPValue::FieldArray(deaths)) => deaths.as_slice().first(),
             _ => None,
@@ -177,6 +194,11 @@ impl Delivery {
     /// What its sender calls it.
     pub(crate) fn message_id(&self) -> Option<String> {
         self.properties.message_id().as_ref().map(ToString::to_string)
+    }
+
+    /// Its batch, as its sender says beside the body.
+    pub(crate) fn batch(&self) -> Option<String> {
+        self.text(BATCH_HEADER).filter(|batch| Batch::new(batch.as_str()).is_ok())
     }
 
     /// What relates it to its answer, if its sender set it.
@@ -211,6 +233,8 @@ impl Delivery {
         let given_up = given_up.or_else(|| self.given_up()).map(|given_up| given_up.word().to_owned());
         for (name, value) in [
             (ROW_ID_HEADER, self.text(ROW_ID_HEADER)),
+            (ACCOUNT_HEADER, self.text(ACCOUNT_HEADER)),
+            (MODE_HEADER, self.text(MODE_HEADER)),
             (PARENT_HEADER, self.text(PARENT_HEADER).filter(|parent| parent.len() <= PARENT_BYTES_MAX)),
             (GIVEN_UP_HEADER, given_up),
         ] {
@@ -345,6 +369,20 @@ mod tests {
                 "{stamp:?} {after:?}"
             );
         }
+    }
+
+    #[test]
+    fn whose_a_job_is_goes_with_it_on_the_ladder() {
+        let mut table = FieldTable::default();
+        for (name, value) in [(ACCOUNT_HEADER, "acct_1"), (MODE_HEADER, "test")] {
+            table.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        let mut first = lapin::message::Delivery::mock(1, "".into(), "jobs".into(), false, Vec::new());
+        first.properties = BasicProperties::default().with_headers(table);
+        let mut second = lapin::message::Delivery::mock(2, "".into(), "jobs".into(), false, Vec::new());
+        second.properties = Delivery::open(first, None).again(1, NOW, NOW, None);
+        let envelope = Delivery::open(second, None).envelope(NOW);
+        assert_eq!((envelope.account.as_deref(), envelope.mode.as_deref()), (Some("acct_1"), Some("test")));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Following results by their events, in a queue of one's own.
 //!
-//! The queue is made before the first job is published, so that no event is missed; it outlives a lost connection, and goes
-//! away an hour after the last who followed it. If it is gone when the connection is back (the broker lost it, or the hour
-//! went by), that is told: events may have been missed.
+//! The queue is made before the first job is published, so that no event is missed; it outlives a lost connection, and goes away an hour
+//! after the last who followed it. If it is gone when the connection is back (the broker lost it, its node is away, or the hour went
+//! by), that is told: events may have been missed. It is on one node and no quorum queue: one of those that was made right before its
+//! broker was killed is never answered for by RabbitMQ 3.10 again.
 
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
@@ -23,6 +24,8 @@ const IN_FLIGHT_MAX: u16 = 256;
 pub struct Follower {
     broker: Broker,
     name: &'static str,
+    /// What its queues are called after.
+    called_after: String,
     queue: String,
     keys: Vec<String>,
     open: Option<(Connection, Subscription)>,
@@ -45,7 +48,7 @@ pub enum Heard {
 }
 
 impl Follower {
-    /// One who hears all events, in a queue that is called after it; `name` is the connection's.
+    /// One who hears all events, in a new queue that is called after it; `name` is the connection's.
     #[must_use]
     pub fn of_all(broker: Broker, name: &'static str, queue: &str) -> Self {
         Self::new(broker, name, queue, vec!["#".into()])
@@ -58,8 +61,9 @@ impl Follower {
     }
 
     fn new(broker: Broker, name: &'static str, queue: &str, keys: Vec<String>) -> Self {
+        let called_after = queue.to_owned();
         let queue = broker.topology.following(queue);
-        Self { broker, name, queue, keys, open: None, backoff: RECONNECT }
+        Self { broker, name, called_after, queue, keys, open: None, backoff: RECONNECT }
     }
 
     /// Makes the queue, and listens.
@@ -99,13 +103,6 @@ impl Follower {
         }
     }
 
-    /// Follows no more.
-    pub async fn close(self) {
-        if let Some((connection, _)) = self.open {
-            let _ = bounded(connection.close(200, "done".into())).await;
-        }
-    }
-
     /// Follows no more, and wants no queue any more.
     pub async fn forget(self) {
         if let Some((connection, _)) = self.open {
@@ -120,10 +117,18 @@ impl Follower {
     }
 
     async fn subscribe(&mut self) -> Result<Queue, String> {
-        let connection = self.broker.connect(self.name).await?;
-        let topology = &self.broker.topology;
-        topology.ensure(&connection).await?;
+        let connection = self.broker.open(self.name).await?;
         let found = self.is_there(&connection).await;
+        let subscribed = self.declare_and_subscribe(&connection).await;
+        if subscribed.is_err() && connection.status().connected() {
+            // A broker that was killed right after it made a queue may have it by name alone, and never answers about it.
+            self.queue = self.broker.topology.following(&self.called_after);
+        }
+        self.open = Some((connection, subscribed?));
+        Ok(if found { Queue::Kept } else { Queue::Made })
+    }
+
+    async fn declare_and_subscribe(&self, connection: &Connection) -> Result<Subscription, String> {
         let channel = bounded(connection.create_channel()).await?;
         let queue = self.queue.as_str();
         let mut arguments = FieldTable::default();
@@ -131,7 +136,7 @@ impl Follower {
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         bounded(channel.queue_declare(queue.into(), options, arguments)).await?;
         for key in &self.keys {
-            let (results, key) = (topology.results.as_str().into(), key.as_str().into());
+            let (results, key) = (self.broker.topology.results.as_str().into(), key.as_str().into());
             let bound = channel.queue_bind(
                 queue.into(),
                 results,
@@ -141,9 +146,7 @@ impl Follower {
             );
             bounded(bound).await?;
         }
-        let events = Subscription::begin(&connection, queue, IN_FLIGHT_MAX).await?;
-        self.open = Some((connection, events));
-        Ok(if found { Queue::Kept } else { Queue::Made })
+        Subscription::begin(connection, queue, IN_FLIGHT_MAX).await
     }
 
     /// On a channel of its own, which does not survive the answer that there is none.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::intake::document::{self, Problem, Rule, Wrong};
+use crate::intake::readable;
 use crate::job::{Job, Place};
 use crate::outcome::Refusal;
 use crate::stripe::error::scrub;
@@ -22,6 +23,10 @@ pub struct Envelope {
     pub row_id: Option<String>,
     /// How many rows of that manifest are published.
     pub rows: Option<u64>,
+    /// The Stripe account that it is for.
+    pub account: Option<String>,
+    /// Whether it is for `live` or for `test` cards.
+    pub mode: Option<String>,
 }
 
 impl Envelope {
@@ -35,8 +40,10 @@ impl Envelope {
 /// Whom the worker acts for, and what it takes.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// The connected account, if it acts for one.
+    /// The Stripe account that it acts for, as far as that is known.
     pub account: Option<String>,
+    /// Whether its cards are `live` or `test`; unknown, none is refused for it.
+    pub mode: Option<String>,
     /// Longest time from publishing to the use of a PIN.
     pub pin_age_max: Duration,
     /// Largest message, in bytes.
@@ -65,7 +72,12 @@ pub fn job_of(body: &[u8], envelope: &Envelope, terms: &Terms) -> Result<Job, Bo
             "message_too_big",
             format!("the message has {length} bytes; at most {max} are taken"),
         );
-        return Err(Box::new(NoJob { id: None, batch: None, refusal }));
+        let (id, batch) = readable::names_at_head(body);
+        return Err(Box::new(NoJob { id, batch, refusal }));
+    }
+    if let Some(refusal) = of_another(envelope, terms) {
+        let (id, batch) = readable::names_at_head(body);
+        return Err(Box::new(NoJob { id, batch, refusal }));
     }
     let mut job = document::decode(body, terms.account.as_deref()).map_err(|no| {
         let document::NoJob { id, batch, wrong } = *no;
@@ -79,6 +91,23 @@ pub fn job_of(body: &[u8], envelope: &Envelope, terms: &Terms) -> Result<Job, Bo
     Ok(job)
 }
 
+/// Why the job is not this worker's, by what its publisher wrote beside it. A worker of another account that takes over would make
+/// cards for the wrong people, and one with the other kind of key real cards where test ones are meant, or none where real ones are.
+fn of_another(envelope: &Envelope, terms: &Terms) -> Option<Refusal> {
+    let differs =
+        |meant: &Option<String>, here: &Option<String>| meant.is_some() && here.is_some() && meant != here;
+    if differs(&envelope.account, &terms.account) {
+        return Some(Refusal::own("wrong_account", "the job is not for the account that embosser acts for"));
+    }
+    differs(&envelope.mode, &terms.mode).then(|| {
+        let mode = terms.mode.as_deref().unwrap_or_default();
+        Refusal::own(
+            "wrong_mode",
+            format!("the job is not for {mode} cards, which is what this worker makes"),
+        )
+    })
+}
+
 /// Every problem, under the first one's code.
 fn refusal(wrong: &Wrong) -> Refusal {
     match wrong {
@@ -86,6 +115,9 @@ fn refusal(wrong: &Wrong) -> Refusal {
             "message_not_json",
             format!("the message is not JSON (line {line}, column {column})"),
         ),
+        Wrong::Encoded(encoding) => {
+            Refusal::own("message_not_json", format!("the message is not JSON: {}", encoding.words()))
+        }
         Wrong::Follows => Refusal::own("message_not_json", "something follows the job"),
         Wrong::Invalid(problems) => {
             let code = problems.first().map_or("message_invalid", |problem| match problem.of {
@@ -116,8 +148,12 @@ mod tests {
     const NOW: Time = Time::from_unix_ms(1_000_000);
 
     fn read(body: &str) -> Result<Job, Box<NoJob>> {
-        let terms =
-            Terms { account: None, pin_age_max: Duration::from_secs(60), message_bytes_max: 128 << 10 };
+        let terms = Terms {
+            account: None,
+            mode: None,
+            pin_age_max: Duration::from_secs(60),
+            message_bytes_max: 128 << 10,
+        };
         let envelope = Envelope { published: Some(NOW), ..Envelope::default() };
         job_of(body.as_bytes(), &envelope, &terms)
     }
@@ -184,8 +220,39 @@ mod tests {
     }
 
     #[test]
+    fn a_job_for_another_account_or_other_cards_is_refused_and_one_that_names_none_is_taken() {
+        let body = format!(r#"{{"id": "a", "batch": "b", {CARD}}}"#);
+        let own = |text: &str| Some(text.to_owned());
+        let terms = Terms {
+            account: own("acct_1"),
+            mode: own("test"),
+            pin_age_max: Duration::MAX,
+            message_bytes_max: 128 << 10,
+        };
+        for (account, mode, code) in [
+            (None, None, None),
+            (own("acct_1"), own("test"), None),
+            (own("acct_4711"), own("test"), Some("wrong_account")),
+            (own("acct_1"), own("live"), Some("wrong_mode")),
+        ] {
+            let envelope = Envelope { account, mode, ..Envelope::default() };
+            let no = job_of(body.as_bytes(), &envelope, &terms).err();
+            assert_eq!(no.as_ref().map(|no| no.refusal.code.as_ref()), code, "{envelope:?}");
+            assert!(no.is_none_or(|no| no.id.as_deref() == Some("a") && !format!("{no:?}").contains("4711")));
+        }
+    }
+
+    #[test]
+    fn a_deadline_at_the_end_of_time_is_one() {
+        let body = format!(r#"{{"id": "a", "deadline": "9999-12-31T23:59:59Z", {CARD}}}"#);
+        assert!(read(&body).unwrap().deadline > Some(NOW));
+        assert!(read(&body.replace("9999-12-31T", "9999-13-31T")).is_err());
+    }
+
+    #[test]
     fn a_pin_of_unknown_age_is_past_any_deadline() {
-        let terms = Terms { account: None, pin_age_max: Duration::MAX, message_bytes_max: 128 << 10 };
+        let terms =
+            Terms { account: None, mode: None, pin_age_max: Duration::MAX, message_bytes_max: 128 << 10 };
         let job = job_of(with_pin().as_bytes(), &Envelope::default(), &terms).unwrap();
         assert!(job.deadline.is_some_and(|deadline| deadline < NOW));
     }

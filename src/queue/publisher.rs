@@ -13,16 +13,20 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Queue};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionStatus, Event, Queue};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio_util::task::AbortOnDropHandle;
 
+use super::obstacle::Obstacle;
 use super::{Broker, RECONNECT, bounded, reason};
 use crate::backoff::Backoff;
 use crate::metrics;
 
-/// Longest wait for one confirm; a broker that is blocked confirms nothing.
+/// Longest wait for one confirm. A broker that says that it takes nothing at present confirms nothing: then it is waited for
+/// however long that lasts, and a connection that dies meanwhile ends the wait.
 const CONFIRM_MAX: Duration = Duration::from_secs(30);
 /// Waits before publishing again what a full queue did not take. Meanwhile nothing more is taken from where it came, which is
 /// what pushes back; a queue's bound is far more than comes out of it in the longest of them.
@@ -61,6 +65,22 @@ struct Open {
     free: Semaphore,
     /// Open, and nothing of a message before is under way on them.
     idle: std::sync::Mutex<Vec<Channel>>,
+    /// Hears of the broker's alarms, as long as the connection is in use.
+    _alarms: AbortOnDropHandle<()>,
+}
+
+/// Until the connection ends: a broker that is short of memory or disk space says so once something is published to it.
+async fn hear_alarms(events: impl futures_util::Stream<Item = Event>, obstacle: Arc<Obstacle>) {
+    let connection = obstacle.connected();
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::ConnectionBlocked(reason) => obstacle.begin_alarm(connection, &reason),
+            Event::ConnectionUnblocked | Event::Error(_) => obstacle.end_alarm(connection),
+            _ => {}
+        }
+    }
+    obstacle.end_alarm(connection);
 }
 
 /// One channel of it, for one message.
@@ -71,9 +91,15 @@ struct Lane<'o> {
 }
 
 impl Open {
-    fn new(connection: Connection, first: Channel) -> Self {
+    fn new(connection: Connection, first: Channel, obstacle: &Arc<Obstacle>) -> Self {
         let channels = connection.configuration().channel_max().min(CHANNELS_MAX);
-        Self { connection, free: Semaphore::new(channels.into()), idle: vec![first].into() }
+        let alarms = tokio::spawn(hear_alarms(connection.events_listener(), obstacle.clone()));
+        Self {
+            connection,
+            free: Semaphore::new(channels.into()),
+            idle: vec![first].into(),
+            _alarms: AbortOnDropHandle::new(alarms),
+        }
     }
 
     async fn lane(&self) -> Result<Lane<'_>, String> {
@@ -95,7 +121,7 @@ impl Lane<'_> {
     /// Publishes on it. Only a channel whose message was answered is used again: without an answer, or if this is
     /// dropped half way, it closes.
     async fn publish(self, message: &Message<'_>) -> Result<Result<(), NotTaken>, String> {
-        let taken = once(&self.channel, message).await?;
+        let taken = once(&self.channel, message, self.open.connection.status()).await?;
         self.open.idle().push(self.channel);
         Ok(taken)
     }
@@ -113,13 +139,20 @@ pub struct Publisher {
     broker: Broker,
     name: String,
     open: Mutex<Option<Arc<Open>>>,
+    obstacle: Arc<Obstacle>,
 }
 
 impl Publisher {
     /// One that connects when it is first needed.
     #[must_use]
     pub fn new(broker: Broker, name: &str) -> Self {
-        Self { broker, name: name.into(), open: Mutex::new(None) }
+        Self { broker, name: name.into(), open: Mutex::new(None), obstacle: Arc::default() }
+    }
+
+    /// What keeps the broker from taking its messages, as far as it knows.
+    #[must_use]
+    pub fn obstacle(&self) -> &Arc<Obstacle> {
+        &self.obstacle
     }
 
     /// What queues and exchanges are called.
@@ -163,9 +196,15 @@ impl Publisher {
         mut while_full: impl FnMut() -> ControlFlow<()>,
     ) -> Result<(), NotTaken> {
         let mut backoff = FULL;
+        let mut waiting = None;
         loop {
-            match self.publish(&message()).await {
-                Err(NotTaken::Full) if while_full().is_continue() => tokio::time::sleep(backoff.wait()).await,
+            let message = message();
+            match self.publish(&message).await {
+                Err(NotTaken::Full) if while_full().is_continue() => {
+                    let place = if message.exchange.is_empty() { message.key } else { message.exchange };
+                    waiting.get_or_insert_with(|| self.obstacle.wait_for_room(place));
+                    tokio::time::sleep(backoff.wait()).await;
+                }
                 taken => return taken,
             }
         }
@@ -209,10 +248,9 @@ impl Publisher {
         {
             return Ok(open.clone());
         }
-        let connection = self.broker.connect(&self.name).await?;
-        self.broker.topology.ensure(&connection).await?;
+        let connection = self.broker.open(&self.name).await?;
         let channel = confirming(&connection).await?;
-        let opened = Arc::new(Open::new(connection, channel));
+        let opened = Arc::new(Open::new(connection, channel, &self.obstacle));
         if let Some(before) = open.replace(opened.clone()) {
             before.free.close();
         }
@@ -247,7 +285,11 @@ impl Publisher {
     }
 }
 
-async fn once(channel: &Channel, message: &Message<'_>) -> Result<Result<(), NotTaken>, String> {
+async fn once(
+    channel: &Channel,
+    message: &Message<'_>,
+    connection: &ConnectionStatus,
+) -> Result<Result<(), NotTaken>, String> {
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     // 2: written to disk.
     let properties = message.properties.clone().with_delivery_mode(2);
@@ -257,10 +299,14 @@ async fn once(channel: &Channel, message: &Message<'_>) -> Result<Result<(), Not
             .await?
             .await
     };
-    let confirmation = tokio::time::timeout(CONFIRM_MAX, confirming)
-        .await
-        .map_err(|_| "no confirm in time".to_owned())?
-        .map_err(|error| reason(&error))?;
+    let mut confirming = std::pin::pin!(confirming);
+    let confirmation = loop {
+        match tokio::time::timeout(CONFIRM_MAX, confirming.as_mut()).await {
+            Ok(confirmation) => break confirmation.map_err(|error| reason(&error))?,
+            Err(_) if connection.blocked() => {}
+            Err(_) => return Err("no confirm in time".to_owned()),
+        }
+    };
     match confirmation {
         Confirmation::Ack(None) => Ok(Ok(())),
         Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Ok(Err(NotTaken::Unroutable)),

@@ -9,7 +9,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
-use super::delivery::{ROW_HEADER, ROW_ID_HEADER, ROWS_HEADER};
+use super::delivery::{ACCOUNT_HEADER, MODE_HEADER, ROW_HEADER, ROW_ID_HEADER, ROWS_HEADER};
 use super::publisher::{Message, NotTaken, Publisher};
 use crate::intake::document::{JobDocument, RequestJson};
 use crate::job::{Job, JobId};
@@ -69,6 +69,18 @@ impl Outgoing {
     pub fn among(mut self, rows: u64) -> Self {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         self.headers.insert(ROWS_HEADER.into(), AMQPValue::LongLongInt(rows));
+        self
+    }
+
+    /// Says which account it is for and whether for `live` or `test` cards, as far as that is known: a worker of another one
+    /// refuses it.
+    #[must_use]
+    pub fn meant_for(mut self, account: Option<&str>, mode: Option<&str>) -> Self {
+        for (name, value) in [(ACCOUNT_HEADER, account), (MODE_HEADER, mode)] {
+            if let Some(value) = value {
+                self.headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+            }
+        }
         self
     }
 

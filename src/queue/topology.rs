@@ -17,12 +17,12 @@ use std::sync::Once;
 use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{Channel, Connection, ExchangeKind};
 
+use super::differs::Differs;
 use super::{ANSWER_MAX, bounded, reason};
-use crate::config::RabbitmqConfig;
+use crate::config::{Declare, RabbitmqConfig};
 
 /// Deliveries of one message after which the broker gives up on it, in the jobs queue and among the dead letters. Not -1: RabbitMQ 3.10 then loses messages.
 const DELIVERIES_MAX: i32 = 20;
@@ -45,13 +45,6 @@ pub const RUNGS: [(&str, Duration); 5] = [
 /// The rung on which jobs wait while Stripe is down.
 pub const RUNG_PARKED: usize = 3;
 
-/// Whether we make what is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Make {
-    Declare,
-    Check,
-}
-
 /// The names and bounds.
 #[derive(Debug, Clone)]
 pub struct Topology {
@@ -64,8 +57,10 @@ pub struct Topology {
     /// The exchange of result events.
     pub results: String,
     prefix: String,
+    /// Says whose they are; nothing is ever sent to it.
+    owner: String,
     length_max: u32,
-    make: Make,
+    declare: Declare,
 }
 
 impl Topology {
@@ -76,9 +71,10 @@ impl Topology {
             dead: format!("{prefix}.dead"),
             parked: format!("{prefix}.parked"),
             results: format!("{prefix}.results"),
+            owner: format!("{prefix}.owner"),
             prefix,
             length_max: config.jobs_max,
-            make: if config.declare { Make::Declare } else { Make::Check },
+            declare: config.declare,
         }
     }
 
@@ -89,11 +85,13 @@ impl Topology {
         (format!("{}.retry.{name}", self.prefix), time)
     }
 
-    /// The queue of a batch's events, for one who follows it; a long batch's name is cut.
+    /// A new queue of events, for one who follows; what it is called after is cut if it is long. Two who follow the same batch
+    /// have one each: from a queue that they shared, each would hear half.
     #[must_use]
-    pub fn following(&self, batch: &str) -> String {
-        const BATCH_BYTES_MAX: usize = 200;
-        format!("{}.following.{}", self.prefix, &batch[..batch.floor_char_boundary(BATCH_BYTES_MAX)])
+    pub fn following(&self, after: &str) -> String {
+        const AFTER_BYTES_MAX: usize = 180;
+        let after = &after[..after.floor_char_boundary(AFTER_BYTES_MAX)];
+        format!("{}.following.{after}-{:016x}", self.prefix, rand::random::<u64>())
     }
 
     /// Every queue, for those who look after them.
@@ -125,7 +123,7 @@ impl Topology {
             ("x-dead-letter-routing-key", text(&self.dead)),
             ("x-dead-letter-strategy", text("at-least-once")),
         ];
-        self.queue(&channel, &self.jobs, table(jobs)).await.map_err(|error| reason(&error))?;
+        self.queue(&channel, &self.jobs, table(jobs)).await.map_err(|error| self.why(&error))?;
         for wait in 0..RUNGS.len() {
             let (name, time) = self.rung(wait);
             let rung = [
@@ -135,7 +133,7 @@ impl Topology {
                 ("x-dead-letter-routing-key", text(&self.jobs)),
                 ("x-dead-letter-strategy", text("at-least-once")),
             ];
-            self.queue(&channel, &name, table(rung)).await.map_err(|error| reason(&error))?;
+            self.queue(&channel, &name, table(rung)).await.map_err(|error| self.why(&error))?;
         }
         bounded(channel.close(200, "declared".into())).await
     }
@@ -148,7 +146,7 @@ impl Topology {
             ("x-max-length", AMQPValue::LongLongInt(PARKED_MAX)),
             ("x-message-ttl", milliseconds(PARKED_FOR)),
         ];
-        self.queue(&channel, &self.parked, table(parked)).await.map_err(|error| reason(&error))?;
+        self.queue(&channel, &self.parked, table(parked)).await.map_err(|error| self.why(&error))?;
         let dead = [
             ("x-delivery-limit", AMQPValue::LongInt(DELIVERIES_MAX)),
             // Nothing bounds its length; at-least-once wants it so.
@@ -159,7 +157,7 @@ impl Topology {
         ];
         match self.queue(&channel, &self.dead, table(dead)).await {
             Ok(()) => bounded(channel.close(200, "declared".into())).await,
-            Err(error) if is_otherwise(&error) => {
+            Err(error) if Differs::of(&error).is_some() => {
                 OF_BEFORE.call_once(|| {
                     tracing::warn!(
                         queue = self.dead,
@@ -169,12 +167,48 @@ impl Topology {
                 });
                 Ok(())
             }
-            Err(error) => Err(reason(&error)),
+            Err(error) => Err(self.why(&error)),
         }
     }
 
     fn passive(&self) -> bool {
-        self.make == Make::Check
+        self.declare == Declare::Passive
+    }
+
+    /// Says that these queues are this owner's, an account's and whether its cards are real, unless they are another one's: a worker
+    /// of another account that took their jobs would make cards for the wrong people.
+    ///
+    /// The broker compares a queue's arguments with those of before when it is declared, so that of two owners who come at once
+    /// one is refused. Where queues are not declared here, nothing is said.
+    ///
+    /// # Errors
+    /// If they are another one's.
+    pub(crate) async fn claim(&self, connection: &Connection, owner: &str) -> Result<(), String> {
+        if self.passive() {
+            return Ok(());
+        }
+        let channel = bounded(connection.create_channel()).await?;
+        // Of its arguments one that holds any text, is compared, and does nothing in a queue that is empty. It needs an exchange
+        // beside it, for which RabbitMQ wants the rights to read the queue and to write to the exchange.
+        let arguments = [("x-dead-letter-exchange", text("")), ("x-dead-letter-routing-key", text(owner))];
+        let claimed = self.queue(&channel, &self.owner, table(arguments)).await;
+        claimed.map_err(|error| match Differs::of(&error) {
+            Some(Differs { current, .. }) => format!(
+                "the queues of rabbitmq.prefix = \"{}\" are those of {current}, and this worker is for {owner}: give it a \
+                 prefix of its own. If they are to be {owner}'s from now on, see RUNBOOK.md (\"The queues are another \
+                 account's\")",
+                self.prefix
+            ),
+            None => reason(&error),
+        })?;
+        bounded(channel.close(200, "claimed".into())).await
+    }
+
+    /// Why a queue could not be declared.
+    fn why(&self, error: &lapin::Error) -> String {
+        let Some(differs) = Differs::of(error) else { return reason(error) };
+        let of_jobs = differs.queue == self.jobs && differs.argument == "x-max-length";
+        differs.sentence(of_jobs.then_some("rabbitmq.jobs_max"))
     }
 
     async fn queue(&self, channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), lapin::Error> {
@@ -190,12 +224,6 @@ impl Topology {
 
 /// So that it is told once, not at each connection.
 static OF_BEFORE: Once = Once::new();
-
-/// Whether a queue is there and has other arguments.
-fn is_otherwise(error: &lapin::Error) -> bool {
-    matches!(error.kind(), lapin::ErrorKind::ProtocolError(error)
-        if matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)))
-}
 
 fn milliseconds(time: Duration) -> AMQPValue {
     AMQPValue::LongLongInt(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))

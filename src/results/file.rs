@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{COLUMNS, Line, NUMBERS, earlier, head, line_into};
+use crate::files::{self, folder_of};
 use crate::outcome::{Outcome, PinLink};
 
 /// How stale the file on disk may be while a run goes on.
@@ -193,7 +194,7 @@ impl Partial {
             let path = folder_of(target).join(own);
             let beside =
                 |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-            let file = File::options().write(true).create_new(true).open(&path).map_err(beside)?;
+            let file = files::create_new(&path).map_err(beside)?;
             let partial = Self { path: path.clone(), target: target.to_owned() };
             match file.try_lock() {
                 Ok(()) if path.exists() => return Ok((partial, file)),
@@ -213,8 +214,7 @@ impl Partial {
     fn put(&self, file: &File) -> io::Result<()> {
         file.sync_all()?;
         std::fs::rename(&self.path, &self.target)?;
-        // So that the name, too, survives a power cut; not every system can flush a folder.
-        let _ = File::open(folder_of(&self.target)).and_then(|folder| folder.sync_all());
+        files::sync_folder_of(&self.target);
         Ok(())
     }
 }
@@ -224,10 +224,6 @@ impl Drop for Partial {
         // Gone already if it was put.
         let _ = std::fs::remove_file(&self.path);
     }
-}
-
-fn folder_of(target: &Path) -> &Path {
-    target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What the names of a place's partial files begin with.
@@ -301,7 +297,16 @@ mod tests {
     }
 
     fn line<'a>(row: u64, ended: &'a Ended, scope: &'a str) -> Line<'a> {
-        Line { row, row_id: None, job_id: "n/1", ended, scope, person: Some("Zoë, \"Z\""), shipping: None }
+        Line {
+            row,
+            row_id: None,
+            job_id: "n/1",
+            ended,
+            scope,
+            person: Some("Zoë, \"Z\""),
+            shipping: None,
+            cancelled_by: None,
+        }
     }
 
     fn hidden_files(folder: &Path) -> Vec<String> {
@@ -325,6 +330,7 @@ mod tests {
             scope: TEST,
             person: Some("=1+1"),
             shipping: None,
+            cancelled_by: None,
         };
         results.append(&odd).unwrap();
         results.append(&line(1, &noted, TEST)).unwrap();
@@ -335,10 +341,10 @@ mod tests {
         assert_eq!(
             lines[1],
             "1,,n/1,issued,ic_1,\"4242\",\"08/2030\",1,,,req_1,'=wanted otherwise,test:api.stripe.com,ich_1,status; metadata[a],,\
-             \"Zoë, \"\"Z\"\"\",,,,"
+             \"Zoë, \"\"Z\"\"\",,,,,"
         );
         assert!(text.starts_with("\u{feff}row,"), "as Excel knows a file by");
-        assert!(lines[2].ends_with(",'=1+1,,,,"), "{}", lines[2]);
+        assert!(lines[2].ends_with(",'=1+1,,,,,"), "{}", lines[2]);
         assert!(lines[2].starts_with("2,'@b,'@n/@b,refused,,,,1,x,\"'=HYPERLINK"), "{}", lines[2]);
         let back: Vec<_> = read_back(&path).unwrap().unwrap().map(Result::unwrap).collect();
         assert_eq!((back[1].job_id.as_str(), back[1].outcome.as_str()), ("@n/@b", "refused"));

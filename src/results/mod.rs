@@ -11,8 +11,9 @@ mod workbook;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use crate::job::JobId;
 use crate::ledger::Row;
-use crate::outcome::{Ended, Outcome};
+use crate::outcome::{Ended, Outcome, Output};
 use crate::shipping::Shipping;
 
 pub use audit::{audit_head, audit_line};
@@ -22,7 +23,7 @@ pub use workbook::ResultsWorkbook;
 pub(crate) use workbook::headings;
 
 /// The columns, in order. Those of earlier versions ended before: see [`FORMER_COLUMNS`].
-pub const COLUMNS: [&str; 21] = [
+pub const COLUMNS: [&str; 22] = [
     "row",
     "row_id",
     "job_id",
@@ -44,10 +45,11 @@ pub const COLUMNS: [&str; 21] = [
     "tracking_number",
     "tracking_url",
     "eta",
+    "cancelled_by",
 ];
 
 /// How many of the columns the files of earlier versions have.
-const FORMER_COLUMNS: [usize; 4] = [11, 13, 15, 16];
+const FORMER_COLUMNS: [usize; 5] = [11, 13, 15, 16, 21];
 /// Columns whose cells are numbers.
 const NUMBERS: [&str; 2] = ["row", "attempts"];
 /// What a file begins with.
@@ -71,6 +73,8 @@ pub struct Line<'a> {
     pub person: Option<&'a str>,
     /// Where its card is on its way, if that is known.
     pub shipping: Option<&'a Shipping>,
+    /// The job that cancelled its card since, if one did.
+    pub cancelled_by: Option<&'a str>,
 }
 
 impl<'a> Line<'a> {
@@ -85,6 +89,7 @@ impl<'a> Line<'a> {
             scope: row.scope.as_str(),
             person: None,
             shipping: None,
+            cancelled_by: None,
         }
     }
 
@@ -93,6 +98,15 @@ impl<'a> Line<'a> {
     pub fn with_shipping(mut self, shipping: &'a HashMap<String, Shipping>) -> Self {
         if let Outcome::Done(output) = &self.ended.outcome {
             self.shipping = output.card().and_then(|card| shipping.get(&card.id));
+        }
+        self
+    }
+
+    /// With the job that cancelled its card, of those that cancelled these.
+    #[must_use]
+    pub fn with_cancelled(mut self, cancelled: &'a HashMap<String, JobId>) -> Self {
+        if let Outcome::Done(Output::Issued(card)) = &self.ended.outcome {
+            self.cancelled_by = cancelled.get(&card.id).map(JobId::as_str);
         }
         self
     }
@@ -146,6 +160,7 @@ impl<'a> Line<'a> {
             text(self.shipping.and_then(|shipping| shipping.tracking_number.as_deref())),
             text(self.shipping.and_then(|shipping| shipping.tracking_url.as_deref())),
             self.shipping.and_then(Shipping::eta_in_utc).unwrap_or_default().into(),
+            text(self.cancelled_by),
         ]
     }
 }

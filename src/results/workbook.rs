@@ -6,7 +6,7 @@ use super::{COLUMNS, Line, NUMBERS};
 use crate::ledger::BatchCounts;
 
 /// How wide columns are, in letters; others have the program's own width.
-const WIDTHS: [(&str, f64); 11] = [
+const WIDTHS: [(&str, f64); 12] = [
     ("row_id", 16.0),
     ("job_id", 28.0),
     ("card_id", 30.0),
@@ -18,6 +18,7 @@ const WIDTHS: [(&str, f64); 11] = [
     ("tracking_number", 24.0),
     ("tracking_url", 40.0),
     ("eta", 22.0),
+    ("cancelled_by", 28.0),
 ];
 
 /// Lines, as they are added.

@@ -15,6 +15,9 @@ pub struct Forced {
     /// Which calls are answered so.
     #[serde(default)]
     pub calls: Calls,
+    /// Of which account only; none: of all.
+    #[serde(default)]
+    pub account: Option<String>,
     /// `error[type]`; none: an answer in JSON without Stripe's error object.
     #[serde(rename = "type", default)]
     pub kind: Option<String>,

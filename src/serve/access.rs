@@ -14,6 +14,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 
 use super::Server;
+use super::door::Place;
 use super::problem::{Kind, Problem};
 use super::tokens::{Token, Tokens};
 use crate::clock::Time;
@@ -252,7 +253,9 @@ macro_rules! allowed {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Problem> {
-                server.allow(&parts.headers, &[$(Role::$role),+]).map(Self)
+                let caller = server.allow(&parts.headers, &[$(Role::$role),+])?;
+                Place::is_known(&parts.extensions);
+                Ok(Self(caller))
             }
         }
     )+};
@@ -280,7 +283,9 @@ impl FromRequestParts<Server> for Anybody {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Problem> {
-        server.caller(&parts.headers).map(Self)
+        let caller = server.caller(&parts.headers)?;
+        Place::is_known(&parts.extensions);
+        Ok(Self(caller))
     }
 }
 

@@ -14,10 +14,11 @@ use crate::clock::Time;
 use crate::job;
 use crate::line::gate::{Gate, Standing};
 use crate::manifest::batch::digest_of;
-use crate::manifest::recognise::Known;
+use crate::manifest::known::Known;
 use crate::manifest::{CheckReport, InvalidRow};
 use crate::outcome::Ended;
 use crate::tally::{Counts, Tally};
+use crate::webhooks::Run;
 
 /// A batch that this process received.
 pub(super) struct Batch {
@@ -37,6 +38,8 @@ pub(super) struct Batch {
     pub(super) gate: Gate,
     tally: Tally,
     progress: Mutex<Progress>,
+    /// What webhooks are still to be told the end of.
+    run: Mutex<Option<Run>>,
     /// Cancelled when its jobs in the queue are not followed any more.
     unfollow: CancellationToken,
     changed: watch::Sender<u64>,
@@ -56,7 +59,13 @@ struct Progress {
 
 impl Batch {
     /// One that was checked and has not begun.
-    pub(super) fn new(name: job::Batch, checked: &Checked, others: Known, received: Time) -> Self {
+    pub(super) fn new(
+        name: job::Batch,
+        checked: &Checked,
+        others: Known,
+        received: Time,
+        run: Option<Run>,
+    ) -> Self {
         let Checked { report, recognition, unusable, .. } = checked;
         let progress = Progress {
             end: None,
@@ -80,6 +89,7 @@ impl Batch {
             gate: Gate::default(),
             tally: Tally::default(),
             progress: Mutex::new(progress),
+            run: Mutex::new(run),
             unfollow: CancellationToken::new(),
             changed: watch::Sender::new(0),
         }
@@ -88,6 +98,16 @@ impl Batch {
     fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
         // Every change is a plain assignment; a panic elsewhere cannot leave it half done.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever takes it tells its end.
+    pub(super) fn take_run(&self) -> Option<Run> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What webhooks are still to be told the end of.
+    pub(super) fn run(&self) -> Option<Run> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether an upload of its name is the same as this one, which is under way.
@@ -126,7 +146,7 @@ impl Batch {
 
     /// All of its jobs are in a queue, but for so many that were called off before.
     pub(super) fn all_queued(&self, called_off: u64) {
-        self.tally.add_refused(called_off);
+        self.tally.add_cancelled(called_off);
         self.progress().all_queued = true;
         self.touch();
     }
@@ -166,7 +186,9 @@ impl Batch {
 
     /// About once a second, for the history and the rate.
     pub(super) fn sample(&self) {
-        let Counts { issued, refused, unresolved, .. } = self.counts();
+        let Counts { issued, refused, cancelled, unresolved, .. } = self.counts();
+        // What somebody cancelled is over at once, and tells nothing of how fast rows end.
+        let refused = refused.saturating_sub(cancelled);
         let elapsed = self.began.elapsed();
         self.progress().meter.sample(elapsed, Point { issued, refused, unresolved });
         self.touch();
@@ -268,7 +290,9 @@ impl Batch {
             rows: Some(self.rows + self.others.rows()),
             pins: Some(self.pins),
             issued: counts.issued + self.others.issued,
+            cancelled_cards: 0,
             refused: counts.refused + self.others.refused,
+            cancelled_rows: counts.cancelled + self.others.cancelled,
             unresolved: counts.unresolved + self.others.begun,
             awaiting_pin: counts.awaiting_pin + self.others.awaiting_pin,
             waiting,
@@ -283,6 +307,7 @@ impl Batch {
             began_ms: Some(self.received.unix_ms()),
             latest_ms: Some(progress.latest.unix_ms()),
             history: Some(progress.meter.history().clone()),
+            replaced: None,
             held: None,
         }
     }

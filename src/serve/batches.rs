@@ -14,6 +14,7 @@ use super::access::Caller;
 use super::audit::{About, Action};
 use super::batch::Batch;
 use super::check::Checked;
+use super::intake::Intake;
 use super::limits::BATCHES_MAX;
 use super::pending::record::Record;
 use super::pending::{Pending, Stage};
@@ -23,9 +24,11 @@ use crate::clock::Time;
 use crate::job;
 use crate::killpoint;
 use crate::ledger::{BatchCounts, BatchRow};
-use crate::manifest::batch::SecondCards;
+use crate::manifest::batch::{SecondCards, digest_of};
+use crate::manifest::cancellation::UNDO;
 use crate::manifest::recognise::Recognition;
 use crate::outcome::Ended;
+use crate::webhooks;
 
 /// Ended batches whose history is kept; the ledger knows the others.
 const ENDED_KEPT: usize = 100;
@@ -183,6 +186,14 @@ impl Registry {
         self.forget_rows();
     }
 
+    /// What this process counted of a batch that has ended is not looked at any more: the ledger knows it.
+    pub(super) fn forget_ended(&self, name: &str) {
+        let mut batches = self.batches();
+        if batches.get(name).is_some_and(|batch| !batch.is_under_way()) {
+            batches.remove(name);
+        }
+    }
+
     /// Of batches whose rows every upload finds in the ledger.
     fn forget_rows(&self) {
         let oldest = self.arriving().values().min().copied().unwrap_or_else(Instant::now);
@@ -242,16 +253,36 @@ impl Registry {
         };
         server.record(by, action, about).await?;
         killpoint::pass("batch_recorded");
-        Record::begins(server, &name).await?;
-        let batch = Arc::new(Batch::new(name, checked, others, received));
+        let run = match &released {
+            Some((pending, _)) => pending.take_run(),
+            None => server.tell_checked(&name, checked, webhooks::State::Checked).await?,
+        };
+        let begins = others.begins(recognition.rows_of_batch());
         let row = BatchRow {
             scope: server.scope().clone(),
-            batch: batch.name.clone(),
-            digest: batch.digest.clone(),
-            rows: others.rows() + recognition.rows_of_batch(),
-            began,
+            batch: name.clone(),
+            digest: digest_of(&checked.report),
+            rows: begins.rows,
+            // After its entry in the audit log: `names` tells by that what came before any upload.
+            began: server.clock().now(),
         };
-        server.parts.views.write_batch(row).await?;
+        let writing = async {
+            server.parts.webhooks.begins(run.as_ref(), begins).await?;
+            Record::begins(server, &name).await?;
+            if !matches!(server.parts.intake, Intake::Line(_)) {
+                server.parts.views.note_queue(server.scope(), &name).await?;
+            }
+            server.parts.views.write_batch(row).await
+        };
+        if let Err(error) = writing.await {
+            match released {
+                // It waits on.
+                Some((pending, _)) => pending.put_run_back(run),
+                None => server.tell_did_not_begin(run, checked.rows(), &error.to_string()).await,
+            }
+            return Err(error.into());
+        }
+        let batch = Arc::new(Batch::new(name, checked, others.rows, received, run));
         killpoint::pass("batch_written");
         self.waits_no_more(server, &batch.name, released, began);
         self.issuing().push((batch.clone(), recognition.clone()));
@@ -303,6 +334,25 @@ impl Registry {
 
     /// One batch as clients see it.
     pub(super) async fn view(&self, server: &Server, name: &str) -> Result<BatchView, Problem> {
+        let view = self.view_alone(server, name).await?;
+        if view.issued == 0 {
+            return Ok(view);
+        }
+        let undone_by = format!("{name}{UNDO}");
+        let cancelled = match self.get(&undone_by) {
+            Some(batch) => batch.counts().issued,
+            None => {
+                let counts = self.counts(server).await?;
+                let scope = server.scope().as_str();
+                let of_undo = counts.iter().find(|counts| counts.batch == undone_by && counts.scope == scope);
+                of_undo.map_or(0, |counts| counts.issued)
+            }
+        };
+        Ok(BatchView { cancelled_cards: cancelled.min(view.issued), ..view })
+    }
+
+    /// The same without what another batch did to its cards since.
+    async fn view_alone(&self, server: &Server, name: &str) -> Result<BatchView, Problem> {
         let (pace, now) = (server.pace_per_second(), server.clock().now());
         let received = self.get(name);
         let of_received = |batch: &Arc<Batch>| batch.view(pace, now);
@@ -353,6 +403,13 @@ impl Registry {
             if !is_under_way && !matches!(pending.stage(), Stage::Begun { .. }) {
                 let issued = views.remove(&name);
                 views.insert(name.clone(), pending.record().view(&name, None, issued, (pace, now)));
+            }
+        }
+        let undone =
+            views.iter().filter_map(|(name, view)| Some((name.strip_suffix(UNDO)?.to_owned(), view.issued)));
+        for (name, cancelled) in undone.collect::<Vec<_>>() {
+            if let Some(view) = views.get_mut(&name) {
+                view.cancelled_cards = cancelled.min(view.issued);
             }
         }
         let mut views: Vec<BatchView> =

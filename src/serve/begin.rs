@@ -13,11 +13,20 @@ pub(super) async fn begin_or_hold(
     arrived: Arrived,
     arrival: Arrival<'_>,
 ) -> Result<BatchView, Problem> {
+    let waited = server.batches.pending(arrived.name.as_str()).filter(|waited| waited.waits());
     if arrived.start.is_some() || server.parts.approval.required {
         drop(arrival);
         let (of_task, name) = (server.clone(), arrived.name.clone());
         decided(server, async move { of_task.batches.hold(&of_task, arrived).await }).await?;
-        return server.batches.view(server, name.as_str()).await;
+        let view = server.batches.view(server, name.as_str()).await?;
+        let replaced = waited.filter(|waited| !waited.waits()).map(|waited| {
+            format!(
+                "an upload of this name, sent by {}, waited for {} and is dropped",
+                waited.upload.submitter,
+                waited.for_what()
+            )
+        });
+        return Ok(BatchView { replaced, ..view });
     }
     let Arrived { name, checked, held, second, by, .. } = arrived;
     let recognition = checked.recognition.clone();
@@ -27,7 +36,14 @@ pub(super) async fn begin_or_hold(
     if begun == Begun::Now {
         server.go(batch.clone(), held, recognition);
     }
-    Ok(batch.view(server.pace_per_second(), server.clock().now()))
+    let replaced = waited.filter(|_| begun == Begun::Now).map(|waited| {
+        format!(
+            "an upload of this name, sent by {}, waited for {}: this one begins in its place, at once",
+            waited.upload.submitter,
+            waited.for_what()
+        )
+    });
+    Ok(BatchView { replaced, ..batch.view(server.pace_per_second(), server.clock().now()) })
 }
 
 /// Takes a decision to its end, on a task of its own: a client that hangs up leaves nothing half done.

@@ -18,6 +18,7 @@ use super::table::{TABLE_BYTES_MAX, TableView, table_of};
 use super::unpacked::Unpacked;
 use crate::job::{Batch, Fingerprint, JobId};
 use crate::ledger::LedgerError;
+use crate::manifest::amounts::Amounts;
 use crate::manifest::batch::SecondCards;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::manifest::{
@@ -306,6 +307,7 @@ fn rows(
     };
     let row_bytes = NAME_BYTES + if recogniser.is_some() { KNOWN_BYTES } else { 0 };
     let mut checker = Checker::new(&CheckOptions { digest: true });
+    let mut amounts = Amounts::default();
     let mut all_rows = stream.rows();
     for row in all_rows.by_ref() {
         let row = row.and_then(|row| match batch {
@@ -313,6 +315,9 @@ fn rows(
             None => Ok(row),
         });
         checker.add(&row);
+        if let Ok(row) = &row {
+            amounts.add(row);
+        }
         if let Some(recogniser) = &mut recogniser {
             recogniser.add(&row)?;
         }
@@ -336,11 +341,12 @@ fn rows(
         return Err(Stopped::NoTable(reason.into()));
     }
     let unusable = checker.invalid_rows();
-    checker.finish(name).map(|report| (report, unusable)).or_else(refused)
+    let with_amounts = |report| CheckReport { amounts: amounts.words(), ..report };
+    checker.finish(name).map(|report| (with_amounts(report), unusable)).or_else(refused)
 }
 
 /// A row whose batch and `row_id` make a job id.
-fn with_job_id(row: Row, batch: &Batch) -> Result<Row, InvalidRow> {
+pub(super) fn with_job_id(row: Row, batch: &Batch) -> Result<Row, InvalidRow> {
     /// As long as any that a row without one is given.
     const UNNAMED: &str = "#0123456789abcdef-1000000";
     match JobId::of_row(batch, row.row_id.as_deref().unwrap_or(UNNAMED)) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::problem::{Kind, Problem};
+use crate::files::Draft;
 use crate::manifest::columns::ColumnMap;
 
 /// What a columns file's name ends in.
@@ -74,15 +75,10 @@ pub(super) async fn keep(
     let map = ColumnMap::parse(&text)
         .map_err(|reason| Problem::new(Kind::BadRequest, format!("the columns file is wrong: {reason}")))?;
     let path = folder.join(format!("{name}{ENDING}"));
-    // Hidden, and of a name of its own: two who keep one at once do not write into each other's.
-    let draft = folder.join(format!(".{name}.{:016x}", rand::random::<u64>()));
     let kept = tokio::task::spawn_blocking(move || {
-        let written = write(&draft, &text).and_then(|()| {
-            // A link is made only where nothing lies yet.
-            if replace { std::fs::rename(&draft, &path) } else { std::fs::hard_link(&draft, &path) }
-        });
-        let _ = std::fs::remove_file(&draft);
-        written
+        let mut draft = Draft::begin(&path)?;
+        draft.write_all(text.as_bytes())?;
+        if replace { draft.put() } else { draft.put_new() }
     });
     match kept.await {
         Ok(Ok(())) => Ok(map),
@@ -97,12 +93,6 @@ pub(super) async fn keep(
         }
         Err(_) => Err(Problem::new(Kind::Internal, "the columns file was not kept")),
     }
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = std::fs::File::create_new(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// Whether it names a file of the folder, and no other.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::door::{Door, Place};
 use super::limits::{CONNECTIONS_MAX, HEADERS_MAX, Limits, READ_BUFFER_BYTES};
 
 /// After a failed accept (no more file descriptors): time for connections to end.
@@ -36,13 +37,17 @@ pub(super) async fn serve(
     stopping: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let door = Arc::new(Door::default());
     let connections = TaskTracker::new();
     loop {
         let accepted = async {
-            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-            (place, listener.accept().await)
+            if places.available_permits() == 0 {
+                door.make_room();
+            }
+            let permit = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            (permit, listener.accept().await)
         };
-        let (place, accepted) = tokio::select! {
+        let (permit, accepted) = tokio::select! {
             accepted = accepted => accepted,
             () = stopping.cancelled() => break,
         };
@@ -54,10 +59,10 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let (router, stopping) = (router.clone(), stopping.clone());
+        let (router, stopping, place) = (router.clone(), stopping.clone(), door.enter(peer.ip()));
         connections.spawn(async move {
-            connection(stream, peer, router, limits, stopping).await;
-            drop(place);
+            connection(stream, (peer, place), router, limits, stopping).await;
+            drop(permit);
         });
     }
     drop(listener);
@@ -67,16 +72,24 @@ pub(super) async fn serve(
 
 async fn connection(
     stream: TcpStream,
-    peer: SocketAddr,
+    (peer, place): (SocketAddr, Place),
     router: Router,
     limits: Limits,
     stopping: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
+    let of_request = place.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
-        router.clone().oneshot(request)
+        request.extensions_mut().insert(of_request.clone());
+        let asking = of_request.ask();
+        let answer = router.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            drop(asking);
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -88,6 +101,7 @@ async fn connection(
     // A client that hangs up or breaks the protocol ends here with an error, which concerns nobody else.
     let cut = tokio::select! {
         _ = connection.as_mut() => return,
+        () = place.closed() => return,
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::time::timeout(STOP_MAX, connection).await.is_err()

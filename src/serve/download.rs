@@ -1,4 +1,4 @@
-//! CSV that is read while it is sent.
+//! Files that are read while they are sent: CSV, and what was made whole before.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -48,6 +48,19 @@ pub(super) fn csv<F>(
 where
     F: Future<Output = Result<Pages, String>> + Send + 'static,
 {
+    file(server, (file_name, HeaderValue::from_static("text/csv; charset=utf-8")), place, write)
+}
+
+/// An answer with a file of this name and type, written while it is sent.
+pub(super) fn file<F>(
+    server: &Server,
+    (file_name, file_type): (&str, HeaderValue),
+    place: OwnedSemaphorePermit,
+    write: impl FnOnce(Server, Pages) -> F,
+) -> Response
+where
+    F: Future<Output = Result<Pages, String>> + Send + 'static,
+{
     let (to, incoming) = mpsc::channel(1);
     let writing = write(server.clone(), Pages { to, idle_max: server.limits.idle_max });
     let name = file_name.to_owned();
@@ -72,7 +85,7 @@ where
     });
     let mut response = Body::from_stream(pages).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, file_type);
     let name = utf8_percent_encode(file_name, ESCAPED);
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename*=UTF-8''{name}")) {
         headers.insert(header::CONTENT_DISPOSITION, value);

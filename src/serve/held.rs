@@ -101,7 +101,7 @@ pub(super) struct Holding {
     open: Zeroizing<Vec<u8>>,
     /// The share of the two buffers above.
     share: Share,
-    blocks: VecDeque<Block>,
+    blocks: VecDeque<Arc<Block>>,
 }
 
 impl Holding {
@@ -145,9 +145,11 @@ impl Holding {
     /// If the budget is used up.
     pub(super) fn finish(mut self, reading: Reading) -> Result<Held, Full> {
         self.close_block()?;
-        let Self { blocks, share, .. } = self;
+        let Self { budget, blocks, share, .. } = self;
         drop(share);
-        Ok(Held { blocks, reading })
+        let mut share = budget.share();
+        share.grow(reading.edits.as_ref().map_or(0, |edits| edits.bytes()))?;
+        Ok(Held { blocks, reading, share: Arc::new(share) })
     }
 
     fn close_block(&mut self) -> Result<(), Full> {
@@ -162,7 +164,7 @@ impl Holding {
         share.grow(length)?;
         // Made with the exact capacity, so that it is never moved.
         let compressed = Zeroizing::new(self.scratch[..length].to_vec());
-        self.blocks.push_back(Block { compressed, bytes: self.open.len(), _share: share });
+        self.blocks.push_back(Arc::new(Block { compressed, bytes: self.open.len(), _share: share }));
         zeroize::Zeroize::zeroize(&mut *self.open);
         Ok(())
     }
@@ -170,15 +172,23 @@ impl Holding {
 
 /// An upload's bytes, held.
 pub(super) struct Held {
-    blocks: VecDeque<Block>,
+    blocks: VecDeque<Arc<Block>>,
     /// How they are read.
     pub(super) reading: Reading,
+    /// What the cells take that were mended since.
+    share: Arc<Share>,
 }
 
 impl Held {
     /// Bytes of memory that they take.
     pub(super) fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.compressed.len()).sum()
+    }
+
+    /// The same bytes once more, without taking memory for them. A block is wiped when the last that has it drops it.
+    #[must_use]
+    pub(super) fn shared(&self) -> Self {
+        Self { blocks: self.blocks.clone(), reading: self.reading.clone(), share: self.share.clone() }
     }
 
     /// Reads them, and keeps them.
@@ -190,7 +200,12 @@ impl Held {
     /// Reads them, giving back each block's memory as it is passed.
     #[must_use]
     pub(super) fn into_reader(self) -> HeldReader {
-        HeldReader { blocks: self.blocks, open: Zeroizing::new(Vec::with_capacity(BLOCK_BYTES)), at: 0 }
+        HeldReader {
+            _share: self.share,
+            blocks: self.blocks,
+            open: Zeroizing::new(Vec::with_capacity(BLOCK_BYTES)),
+            at: 0,
+        }
     }
 }
 
@@ -209,7 +224,7 @@ impl Block {
 
 /// Reads what is held, and keeps it.
 pub(super) struct HeldLook<'h> {
-    blocks: std::collections::vec_deque::Iter<'h, Block>,
+    blocks: std::collections::vec_deque::Iter<'h, Arc<Block>>,
     open: Zeroizing<Vec<u8>>,
     at: usize,
 }
@@ -236,7 +251,8 @@ fn copied(open: &[u8], at: &mut usize, buffer: &mut [u8]) -> usize {
 
 /// Reads what was held, once.
 pub(super) struct HeldReader {
-    blocks: VecDeque<Block>,
+    _share: Arc<Share>,
+    blocks: VecDeque<Arc<Block>>,
     open: Zeroizing<Vec<u8>>,
     at: usize,
 }

@@ -18,7 +18,7 @@ const RATE_SECONDS: usize = 10;
 pub(super) struct Point {
     /// Rows issued in it.
     pub(super) issued: u64,
-    /// Rows refused in it.
+    /// Rows refused in it, without those that somebody cancelled.
     pub(super) refused: u64,
     /// Rows in it whose end is not known.
     pub(super) unresolved: u64,

@@ -62,9 +62,8 @@ impl Queue {
     ) -> Result<Self, String> {
         let publisher = Publisher::new(broker.clone(), "embosser serve");
         publisher.connect().await?;
-        // One for each server: every one of them hears every event.
-        let name = format!("serve-{:016x}", rand::random::<u64>());
-        let mut follower = Follower::of_all(broker.clone(), "embosser serve: following", &name);
+        // A queue for each server: every one of them hears every event.
+        let mut follower = Follower::of_all(broker.clone(), "embosser serve: following", "serve");
         follower.connect().await?;
         Ok(Self {
             publisher,
@@ -151,6 +150,14 @@ impl Intake {
         }
     }
 
+    /// The ledger of the line, if this process issues by itself.
+    pub(super) fn ledger(&self) -> Option<&crate::ledger::Ledger> {
+        match self {
+            Self::Line(line) => Some(&line.parts().ledger),
+            Self::Queue(_) => None,
+        }
+    }
+
     /// The pace of this process, if it issues by itself.
     pub(super) fn pace(&self) -> Option<&crate::pace::Pace> {
         match self {
@@ -180,7 +187,7 @@ impl Intake {
                 in_flight: 0,
                 stripe_down: false,
                 waits_for: None,
-                stopped: queue.following.lost(),
+                stopped: queue.following.lost().or_else(|| queue.publisher.obstacle().alarm()),
                 warning: queue.following.is_elsewhere().then(|| OTHER_LEDGER.to_owned()),
             },
         }

@@ -206,6 +206,9 @@ fn decode(body: &[u8], account: Option<&str>) -> Result<Job, Problem> {
         document::Wrong::NotJson { line, column } => {
             Problem::new(Kind::BadRequest, format!("the job is not JSON (line {line}, column {column})"))
         }
+        document::Wrong::Encoded(encoding) => {
+            Problem::new(Kind::BadRequest, format!("the job is not JSON: {}", encoding.words()))
+        }
         document::Wrong::Follows => Problem::new(Kind::BadRequest, "something follows the job"),
         document::Wrong::Invalid(problems) => {
             Problem::new(Kind::InvalidJob, "the job is invalid; nothing was issued")

@@ -6,6 +6,10 @@ use crate::config::{HttpConfig, seconds};
 
 /// Connections at once: each costs a task and at most [`READ_BUFFER_BYTES`].
 pub(super) const CONNECTIONS_MAX: usize = 1024;
+/// Of those, how many may have shown no token, in all: half of the places are for whoever has one.
+pub(super) const UNKNOWN_MAX: usize = 512;
+/// And from one address. Browsers open six; a proxy's connections that are in use have shown tokens.
+pub(super) const UNKNOWN_OF_ADDRESS_MAX: usize = 256;
 /// A connection's read buffer, and with it the longest head of a request and the longest piece of an upload.
 pub(super) const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Headers of a request; browsers send about 20.
@@ -14,6 +18,8 @@ pub(super) const HEADERS_MAX: usize = 64;
 pub(super) const STREAMS_MAX: usize = 256;
 /// Downloads of results at once: each holds a page of rows.
 pub(super) const DOWNLOADS_MAX: usize = 32;
+/// Spreadsheets of results at once, made or sent: each is held whole.
+pub(super) const WORKBOOKS_MAX: usize = 2;
 /// A job's JSON: Stripe's longest values in all of its fields are less.
 pub(super) const JOB_BYTES_MAX: usize = 256 << 10;
 /// Jobs that were sent one by one and wait for their call.

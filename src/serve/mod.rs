@@ -16,6 +16,7 @@ mod cardholders;
 mod check;
 mod columns;
 mod connection;
+mod door;
 mod download;
 mod events;
 mod extract;
@@ -26,6 +27,7 @@ pub mod intake;
 mod jobs;
 mod key_relay;
 mod limits;
+mod names;
 mod openapi;
 mod page;
 mod patience;
@@ -38,12 +40,16 @@ mod pins;
 mod plan;
 mod problem;
 mod publish;
+mod refusals;
 mod refused;
 mod results;
+mod results_workbook;
 mod run;
+mod settling;
 pub mod stripe_events;
 mod table;
 pub mod tokens;
+mod told;
 mod tracking;
 mod unpacked;
 mod upload;
@@ -71,6 +77,7 @@ use crate::config::{ApprovalConfig, HttpConfig, PinConfig, PinPageConfig};
 use crate::ledger::{Ledger, Scope};
 use crate::manifest::recognise::Recognition;
 use crate::metrics::exporter::Exporter;
+use crate::webhooks::Webhooks;
 use access::{Caller, of_this_page};
 use audit::{About, Action};
 use batch::Batch;
@@ -80,7 +87,7 @@ use held::{Budget, Held};
 use intake::Intake;
 use jobs::Jobs;
 use key_relay::KeyRelay;
-use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX};
+use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX, WORKBOOKS_MAX};
 use pin_limits::PinLimits;
 use pin_waiting::Awaited;
 use problem::{Kind, Problem};
@@ -109,6 +116,8 @@ pub struct Parts {
     pub pin_page: PinPageConfig,
     /// What Stripe signs its events with; without it none is taken.
     pub event_secret: Option<EventSecret>,
+    /// Who is told of batches.
+    pub webhooks: Webhooks,
     /// What is recorded of all this.
     pub exporter: Exporter,
 }
@@ -133,8 +142,11 @@ pub struct Shared {
     uploads: Semaphore,
     streams: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
+    workbooks: Arc<Semaphore>,
     /// Whoever holds it has the cards of a batch looked at: one at a time, as all of it is to stay slow.
     tracking: Arc<Semaphore>,
+    /// The same for rows whose end is found out.
+    settling: Arc<Semaphore>,
     batches: Registry,
     jobs: Jobs,
     pin_limits: PinLimits,
@@ -158,7 +170,9 @@ impl Server {
             uploads: Semaphore::new(limits.uploads_max),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
+            workbooks: Arc::new(Semaphore::new(WORKBOOKS_MAX)),
             tracking: Arc::new(Semaphore::new(1)),
+            settling: Arc::new(Semaphore::new(1)),
             batches: Registry::default(),
             jobs: Jobs::default(),
             pin_limits: PinLimits::default(),
@@ -169,6 +183,12 @@ impl Server {
             tasks: TaskTracker::new(),
             parts,
         }))
+    }
+
+    /// Where its jobs go.
+    #[must_use]
+    pub fn intake(&self) -> &Intake {
+        &self.parts.intake
     }
 
     /// Serves until [`Self::stop`], and then until everything under way has ended.
@@ -186,6 +206,7 @@ impl Server {
     pub fn stop(&self) {
         self.stopping.cancel();
         self.parts.intake.stop();
+        self.parts.views.stop_waiting();
     }
 
     /// Reads the file of tokens anew. If it cannot be used, those that are known stay.
@@ -261,6 +282,11 @@ impl Server {
     fn ready(&self) -> Result<(), Problem> {
         if let Some(reason) = self.parts.intake.health().stopped {
             return Err(Problem::new(Kind::Unavailable, reason));
+        }
+        if let Some(away) =
+            self.parts.intake.ledger().unwrap_or(&self.parts.views).away().or_else(|| self.parts.views.away())
+        {
+            return Err(Problem::new(Kind::Unavailable, away.reason));
         }
         if self.stopping.is_cancelled() {
             return Err(Problem::new(Kind::Unavailable, "the server is stopping"));

@@ -13,7 +13,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Address, type and text of each file.
-const FILES: [(&str, &str, &str); 13] = [
+const FILES: [(&str, &str, &str); 20] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
@@ -21,11 +21,18 @@ const FILES: [(&str, &str, &str); 13] = [
     ("/page/columns.js", SCRIPT, include_str!("page/columns.js")),
     ("/page/csv.js", SCRIPT, include_str!("page/csv.js")),
     ("/page/elements.js", SCRIPT, include_str!("page/elements.js")),
+    ("/page/held.js", SCRIPT, include_str!("page/held.js")),
+    ("/page/history.js", SCRIPT, include_str!("page/history.js")),
     ("/page/http.js", SCRIPT, include_str!("page/http.js")),
     ("/page/log.js", SCRIPT, include_str!("page/log.js")),
     ("/page/mend.js", SCRIPT, include_str!("page/mend.js")),
+    ("/page/mended.js", SCRIPT, include_str!("page/mended.js")),
     ("/page/new.js", SCRIPT, include_str!("page/new.js")),
+    ("/page/plan.js", SCRIPT, include_str!("page/plan.js")),
+    ("/page/refusals.js", SCRIPT, include_str!("page/refusals.js")),
     ("/page/rows.js", SCRIPT, include_str!("page/rows.js")),
+    ("/page/settle.js", SCRIPT, include_str!("page/settle.js")),
+    ("/page/standing.js", SCRIPT, include_str!("page/standing.js")),
     ("/page/states.js", SCRIPT, include_str!("page/states.js")),
 ];
 

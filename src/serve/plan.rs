@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::problem::Wrong;
 use super::view::eta;
 use crate::manifest::CheckReport;
+use crate::manifest::recognise::Recognition;
 
 /// What a check found, where nothing is wrong.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -26,6 +27,12 @@ pub(super) struct PlanView {
     pub(super) cardholders: u64,
     /// Rows that were issued before under another name, if this upload has a name: they would keep those cards.
     pub(super) known_before: u64,
+    /// Rows that have their card in the batch of this name already, if this upload has one: nothing is called for them.
+    pub(super) done_before: u64,
+    /// Rows that have their card there, or whose call was begun, and ask for something else now: that is not applied.
+    pub(super) changed_since: u64,
+    /// The first of them.
+    pub(super) first_changed: Vec<String>,
     /// Seconds that issuing them will take.
     pub(super) eta_seconds: f64,
     /// What whoever sends these rows should know, in sentences: that a replacement inherits no PIN, for instance.
@@ -37,13 +44,15 @@ pub(super) struct PlanView {
 }
 
 impl PlanView {
-    /// Of a report, with its first `warnings_max` warnings.
+    /// Of a report and what the ledger knows of its rows, with its first `warnings_max` warnings.
     pub(super) fn of(
         report: &CheckReport,
-        known_before: u64,
+        recognition: &Recognition,
         pace_per_second: f64,
         warnings_max: usize,
     ) -> Self {
+        let (known_before, done_before) = (recognition.len() as u64, recognition.rows_done());
+        let changed = recognition.changed();
         let warnings = report.warnings.iter().take(warnings_max).cloned();
         Self {
             rows: report.rows,
@@ -54,7 +63,10 @@ impl PlanView {
             cancels: report.cancels,
             cardholders: report.cardholders,
             known_before,
-            eta_seconds: eta(report.calls().saturating_sub(known_before), 0.0, pace_per_second),
+            done_before,
+            changed_since: changed.rows,
+            first_changed: changed.first.clone(),
+            eta_seconds: eta(report.calls().saturating_sub(known_before + done_before), 0.0, pace_per_second),
             notes: report.notes(),
             warning_count: report.warning_count,
             warnings: warnings.map(Wrong::from).collect(),

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::plan::PlanView;
 use super::table::TableView;
 use crate::ledger::LedgerError;
 use crate::manifest::{self, CheckReport, Severity};
@@ -45,6 +46,8 @@ pub(super) enum Kind {
     CancelsUnsaid,
     /// A bound was passed.
     TooLarge,
+    /// More rows than a spreadsheet is made of.
+    TooManyRows,
     /// Neither CSV nor a form.
     UnsupportedMediaType,
     /// The manifest has invalid rows, or is none.
@@ -97,6 +100,9 @@ impl Kind {
             }
             Self::CancelsUnsaid => (Http::CONFLICT, "cancels_unsaid", "Cards would be cancelled"),
             Self::TooLarge => (Http::PAYLOAD_TOO_LARGE, "too_large", "The upload is too large"),
+            Self::TooManyRows => {
+                (Http::UNPROCESSABLE_ENTITY, "too_many_rows", "Too many rows for a spreadsheet")
+            }
             Self::UnsupportedMediaType => {
                 (Http::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "This type is not taken")
             }
@@ -152,12 +158,18 @@ pub(super) struct Problem {
     /// How many problems there are in all; `problems` holds the first 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem_count: Option<u32>,
+    /// How many warnings there are in all; `problems` holds the first 1000 of them, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning_count: Option<u32>,
     /// Each thing that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Wrong>,
     /// Some of the upload as a table, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     table: Option<Box<TableView>>,
+    /// What the rows that are right would do, where the others can be left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<Box<PlanView>>,
     /// Seconds after which it may be tried again.
     #[serde(skip)]
     retry_after: Option<u32>,
@@ -258,8 +270,10 @@ impl Problem {
             rows: None,
             invalid_rows: None,
             problem_count: None,
+            warning_count: None,
             problems: Vec::new(),
             table: None,
+            plan: None,
             retry_after: None,
         }
     }
@@ -306,6 +320,7 @@ impl Problem {
             rows: u32::try_from(report.rows).ok(),
             invalid_rows: u32::try_from(report.invalid_rows).ok(),
             problem_count: u32::try_from(report.problem_count).ok(),
+            warning_count: u32::try_from(report.warning_count).ok(),
             problems: report.problems.into_iter().chain(report.warnings).map(Wrong::from).collect(),
             ..Self::new(Kind::InvalidManifest, detail)
         }
@@ -315,6 +330,13 @@ impl Problem {
     #[must_use]
     pub(super) fn with_table(mut self, table: Option<TableView>) -> Self {
         self.table = table.map(Box::new);
+        self
+    }
+
+    /// With what the rows that are right would do.
+    #[must_use]
+    pub(super) fn with_plan(mut self, plan: Option<PlanView>) -> Self {
+        self.plan = plan.map(Box::new);
         self
     }
 

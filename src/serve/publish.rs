@@ -37,7 +37,14 @@ pub(super) async fn run(server: Server, queue: &Arc<Queue>, batch: Arc<Batch>, h
     if let Some(reason) = &reason {
         tracing::warn!(batch = %batch.name, reason, "a batch is interrupted");
     }
+    // Also one that was let go as there is no worker: one that comes takes it to its end.
+    let goes_on = reason.is_some() && batch.is_all_queued();
     server.batches.ended(&batch, reason);
+    if goes_on {
+        server.leave_to_worker(&batch).await;
+    } else {
+        server.tell_ended(&batch).await;
+    }
 }
 
 /// How far publishing has come.
@@ -81,6 +88,7 @@ async fn publish_and_follow(
         (Standing::Open | Standing::Shut, None) => 0,
     };
     batch.all_queued(unpublished);
+    server.tell_queued(batch).await;
     tokio::select! {
         ended = outstanding.all_ended(server, queue, before) => ended,
         () = batch.unfollowed() => Err(format!(
@@ -140,7 +148,7 @@ impl Publishing {
             Standing::CalledOff => ControlFlow::Break(()),
             Standing::Open | Standing::Shut => ControlFlow::Continue(()),
         };
-        match Outgoing::of(job).publish(&self.queue.publisher, while_full).await {
+        match outgoing(&self.queue, job).publish(&self.queue.publisher, while_full).await {
             Ok(()) => Ok(true),
             Err(NotTaken::Full) => {
                 self.outstanding.remove(&id);
@@ -149,6 +157,12 @@ impl Publishing {
             Err(NotTaken::Unroutable) => Err(no_queue(&self.queue.publisher)),
         }
     }
+}
+
+/// A job for the worker, which says whose it is.
+fn outgoing(queue: &Queue, job: Job) -> Outgoing {
+    let scope = queue.scope.now();
+    Outgoing::of(job).meant_for(scope.account(), Some(scope.mode()))
 }
 
 /// Publishes one job; what becomes of it is told by its event, and what is known of it by the ledger.
@@ -175,14 +189,18 @@ async fn publish_alone(
     let id = job.id.clone();
     let before = server.parts.views.look_up(queue.scope.now(), &id).await?.map(|row| row.written);
     queue.following.job(&id, before, Box::new(under_way));
-    let outgoing = Outgoing::of(job);
+    let outgoing = outgoing(queue, job);
     let published = outgoing.publish(&queue.publisher, || ControlFlow::Break(()));
     let published = tokio::time::timeout(server.limits.idle_max, published).await;
     let problem = match published {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(NotTaken::Full)) => Problem::new(Kind::Busy, "the queue is full"),
         Ok(Err(NotTaken::Unroutable)) => Problem::new(Kind::Unavailable, no_queue(&queue.publisher)),
-        Err(_) => Problem::new(Kind::Unavailable, "the broker does not answer; send the job again"),
+        Err(_) => {
+            let alarm = queue.publisher.obstacle().alarm();
+            let reason = alarm.unwrap_or_else(|| "the broker does not answer".to_owned());
+            Problem::new(Kind::Unavailable, format!("{reason}; send the job again"))
+        }
     };
     queue.following.job_ended(id.as_str());
     Err(problem)

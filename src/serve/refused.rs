@@ -3,7 +3,8 @@
 //! The ledger knows which they are and why, and only the file has what stood in them. It is held in memory meanwhile, as any
 //! upload is; what may be a PIN is left out of what comes back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::Server;
 use super::held::Held;
@@ -16,11 +17,16 @@ use crate::outcome::Outcome;
 /// Most rows of such a file: whoever has more refused mends the whole.
 const ROWS_MAX: usize = 10_000;
 
+/// Most rows whose reasons are held meanwhile.
+const REASONS_MAX: usize = 100_000;
+
 /// Why rows were refused, by their names and, for those without, by their numbers.
 #[derive(Default)]
 struct Reasons {
-    named: HashMap<String, String>,
-    numbered: HashMap<u64, String>,
+    named: HashMap<String, Arc<str>>,
+    numbered: HashMap<u64, Arc<str>>,
+    /// Each reason once: many rows have the same.
+    all: HashSet<Arc<str>>,
 }
 
 impl Reasons {
@@ -31,7 +37,13 @@ impl Reasons {
         while let Some(rows) = pages.next().await? {
             for row in rows {
                 let Outcome::Refused(refusal) = row.ended().outcome else { continue };
-                let reason = said(&refusal.message, &refusal.code);
+                if reasons.named.len() + reasons.numbered.len() == REASONS_MAX {
+                    let detail = format!(
+                        "more than {REASONS_MAX} rows of this batch were refused: mend the file itself"
+                    );
+                    return Err(Problem::new(Kind::Conflict, detail));
+                }
+                let reason = reasons.one(said(&refusal.message, &refusal.code));
                 match (row.row_id, row.row) {
                     (Some(name), _) => reasons.named.insert(name, reason),
                     (None, Some(number)) => reasons.numbered.insert(number, reason),
@@ -44,7 +56,16 @@ impl Reasons {
 
     fn get(&self, name: Option<&str>, number: u64) -> Option<String> {
         let of_name = name.and_then(|name| self.named.get(name));
-        of_name.or_else(|| self.numbered.get(&number)).cloned()
+        of_name.or_else(|| self.numbered.get(&number)).map(ToString::to_string)
+    }
+
+    fn one(&mut self, reason: String) -> Arc<str> {
+        if let Some(known) = self.all.get(reason.as_str()) {
+            return known.clone();
+        }
+        let reason: Arc<str> = reason.into();
+        self.all.insert(reason.clone());
+        reason
     }
 }
 

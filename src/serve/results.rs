@@ -14,6 +14,7 @@ use super::download::{self, Pages};
 use super::problem::{Kind as Wrong, Problem};
 use crate::job::{self, JobId};
 use crate::ledger::{Kind, Only, Row};
+use crate::manifest::cancelled::cancelled;
 use crate::outcome::{Ended, Outcome, Output};
 use crate::results::{self, Line};
 use crate::shipping::Shipping;
@@ -54,6 +55,19 @@ pub(super) enum Ends {
     Unresolved,
     /// What waits for its cardholder's PIN.
     AwaitingPin,
+}
+
+impl Ends {
+    /// What a file of these, or of all, is called after its batch.
+    pub(super) fn file_word(ends: Option<Self>) -> &'static str {
+        match ends {
+            None => "results",
+            Some(Self::Issued) => "issued",
+            Some(Self::Refused) => "refused",
+            Some(Self::Unresolved) => "unresolved",
+            Some(Self::AwaitingPin) => "awaiting-pin",
+        }
+    }
 }
 
 impl From<Ends> for Kind {
@@ -141,6 +155,9 @@ pub(super) struct RowView {
     /// Where its card is.
     #[serde(flatten)]
     shipping: ShippingView,
+    /// The job that cancelled its card since; absent while none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancelled_by: Option<String>,
 }
 
 /// Where a physical card is, as far as that is known: what is not is absent.
@@ -176,6 +193,12 @@ impl RowView {
     fn with_shipping(mut self, shipping: &HashMap<String, Shipping>) -> Self {
         let of_card = self.end.card_id.as_ref().and_then(|card| shipping.get(card));
         self.shipping = of_card.map(ShippingView::from).unwrap_or_default();
+        self
+    }
+
+    fn with_cancelled(mut self, cancelled: &HashMap<String, JobId>) -> Self {
+        let of_card = self.end.card_id.as_ref().filter(|_| self.outcome == OutcomeWord::Issued);
+        self.cancelled_by = of_card.and_then(|card| cancelled.get(card)).map(ToString::to_string);
         self
     }
 
@@ -219,6 +242,7 @@ impl RowView {
             outcome: word,
             end,
             shipping: ShippingView::default(),
+            cancelled_by: None,
         }
     }
 }
@@ -276,7 +300,9 @@ pub(super) async fn page(server: &Server, batch: &job::Batch, query: RowsQuery) 
     found.truncate(limit as usize);
     let next = found.last().filter(|_| more).map(cursor);
     let shipping = server.parts.views.shipping_of_rows(server.scope(), &found).await?;
-    let rows = found.iter().map(|row| RowView::of_row(row).with_shipping(&shipping)).collect();
+    let cancelled = cancelled(&server.parts.views, server.scope(), &found).await?;
+    let view = |row| RowView::of_row(row).with_shipping(&shipping).with_cancelled(&cancelled);
+    let rows = found.iter().map(view).collect();
     Ok(RowsView { rows, next })
 }
 
@@ -287,15 +313,8 @@ pub(super) fn csv(
     outcome: Option<Ends>,
     place: OwnedSemaphorePermit,
 ) -> Response {
-    let ending = match outcome {
-        None => "results.csv",
-        Some(Ends::Issued) => "issued.csv",
-        Some(Ends::Refused) => "refused.csv",
-        Some(Ends::Unresolved) => "unresolved.csv",
-        Some(Ends::AwaitingPin) => "awaiting-pin.csv",
-    };
     let batch = batch.clone();
-    let name = format!("{batch}.{ending}");
+    let name = format!("{batch}.{}.csv", Ends::file_word(outcome));
     download::csv(server, &name, place, async move |server, pages| {
         send_pages(&server, &batch, outcome, &pages).await.map(|()| pages)
     })
@@ -313,10 +332,13 @@ async fn send_pages(
     while let Some(rows) = pages.next().await.map_err(|error| error.to_string())? {
         let shipping = server.parts.views.shipping_of_rows(server.scope(), &rows).await;
         let shipping = shipping.map_err(|error| error.to_string())?;
+        let cancelled = cancelled(&server.parts.views, server.scope(), &rows).await;
+        let cancelled = cancelled.map_err(|error| error.to_string())?;
         let mut lines = Vec::new();
         for row in &rows {
             let ended = row.ended();
-            lines.extend(Line::of_row(row, &ended).with_shipping(&shipping).csv());
+            let line = Line::of_row(row, &ended).with_shipping(&shipping).with_cancelled(&cancelled);
+            lines.extend(line.csv());
         }
         to.send(lines).await?;
     }

@@ -30,6 +30,7 @@ pub(super) async fn run(server: Server, line: &Arc<Line>, batch: Arc<Batch>, hel
         tracing::warn!(batch = %batch.name, left, reason, "a batch is interrupted");
     }
     server.batches.ended(&batch, reason);
+    server.tell_ended(&batch).await;
 }
 
 /// Does it with the batch's counts sampled meanwhile.

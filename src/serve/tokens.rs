@@ -4,7 +4,6 @@
 //! every stored hash in constant time; which one matched, or how far, shows in no timing. The file is read anew when it
 //! changes; one that cannot be used changes nothing.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -18,6 +17,7 @@ use zeroize::Zeroizing;
 use super::access::Role;
 use crate::clock::Time;
 use crate::config::range::is_account_id;
+use crate::files::Stamp;
 
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
@@ -60,28 +60,6 @@ pub(super) struct Token {
     /// The accounts that it is for; none: whichever it is.
     pub(super) accounts: Vec<String>,
     hash: [u8; 32],
-}
-
-/// Which file was read, and in which state: another one is read anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// None if there is no such file.
-    fn of(path: &Path) -> Option<Self> {
-        let file = std::fs::metadata(path).ok()?;
-        Some(Self {
-            file: (file.dev(), file.ino()),
-            bytes: file.size(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        })
-    }
 }
 
 /// What reading the file anew changed.

@@ -44,7 +44,7 @@ impl<R: Read> Unpacked<R> {
         if text.full {
             return Err(Stopped::Full);
         }
-        reading.delimiter = Some(sheet::DELIMITER);
+        *reading = std::mem::take(reading).of_sheet();
         Ok((Self::Sheet(Cursor::new(text.bytes)), Some(named.map_err(Stopped::NoTable)?)))
     }
 }

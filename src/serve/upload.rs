@@ -13,11 +13,13 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
+use zeroize::Zeroizing;
 
 use super::Server;
 use super::check::{Checked, Piece, Purpose, Stopped, check};
 use super::columns;
 use super::limits::{LINGER, PIECES_WAITING};
+use super::plan::PlanView;
 use super::problem::{Kind, Problem, Wrong};
 use crate::clock::Time;
 use crate::intake::start::start_of;
@@ -26,7 +28,7 @@ use crate::manifest::batch::SecondCards;
 use crate::manifest::columns::ColumnMap;
 use crate::manifest::edits::Edits;
 use crate::manifest::recognise::Recogniser;
-use crate::manifest::{CheckReport, Reading, waits};
+use crate::manifest::{CheckReport, NO_ENCODING, Reading, waits};
 use crate::operation::PIN_CHOICE;
 
 /// What an upload may be sent as; what it is, is told by its bytes.
@@ -54,6 +56,9 @@ pub(super) struct UploadQuery {
     pub(super) second_cards: Option<bool>,
     /// What separates its cells: `comma`, `semicolon`, `tab` or `pipe`; without it, what its header shows.
     pub(super) delimiter: Option<String>,
+    /// What its text was saved as: `windows-1252`, `macintosh` (Mac Roman) or another name that the web has for an encoding;
+    /// without it, what its bytes show.
+    pub(super) encoding: Option<String>,
     /// The sheet to read of a spreadsheet; without it, the first.
     pub(super) sheet: Option<String>,
     /// The name of a columns file of this server's: which of the upload's headings is which column.
@@ -79,19 +84,20 @@ pub(super) struct UploadQuery {
 struct Fields {
     /// The text of a columns file.
     columns: Option<String>,
-    /// Cells that were mended since the file was made.
-    edits: Option<String>,
+    /// Cells that were mended since the file was made: one may hold a PIN's ciphertext.
+    edits: Option<Zeroizing<String>>,
 }
 
 impl Fields {
     /// Reads a field that is no file; what is not known is left out.
     async fn read(&mut self, mut field: Field<'_>, idle_max: Duration) -> Result<(), Problem> {
-        let place = match field.name() {
-            Some("columns") => &mut self.columns,
-            Some("edits") => &mut self.edits,
+        let is_edits = match field.name() {
+            Some("columns") => false,
+            Some("edits") => true,
             _ => return Ok(()),
         };
-        let mut bytes = Vec::new();
+        // With its whole room from the beginning, so that no unwiped copy is left behind by growing.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(FIELD_BYTES_MAX));
         loop {
             let chunk = tokio::time::timeout(idle_max, field.chunk()).await.map_err(|_| slow())?;
             let Some(more) = chunk.map_err(malformed)? else { break };
@@ -102,9 +108,14 @@ impl Fields {
             }
             bytes.extend_from_slice(&more);
         }
-        let text = String::from_utf8(bytes)
+        let text = std::str::from_utf8(&bytes)
             .map_err(|_| Problem::new(Kind::BadRequest, "a field beside the form's file is not UTF-8"))?;
-        if place.replace(text).is_some() {
+        let is_second = if is_edits {
+            self.edits.replace(Zeroizing::new(text.to_owned())).is_some()
+        } else {
+            self.columns.replace(text.to_owned()).is_some()
+        };
+        if is_second {
             return Err(Problem::new(Kind::BadRequest, "a field beside the form's file stands there twice"));
         }
         Ok(())
@@ -118,6 +129,10 @@ impl UploadQuery {
             Reading::delimiter_named(name).ok_or_else(|| {
                 Problem::new(Kind::BadRequest, "delimiter is none of comma, semicolon, tab and pipe")
             })
+        });
+        let encoding = self.encoding.as_deref().map(|name| {
+            Reading::encoding_named(name)
+                .ok_or_else(|| Problem::new(Kind::BadRequest, format!("encoding {NO_ENCODING}")))
         });
         let folder = server.parts.config.columns_directory.as_deref();
         let bad = |reason: String| Problem::new(Kind::BadRequest, reason);
@@ -135,9 +150,11 @@ impl UploadQuery {
             }
             (None, None) => None,
         };
-        let edits = fields.edits.as_deref().map(Edits::parse).transpose().map_err(bad)?.map(Arc::new);
+        let edits =
+            fields.edits.as_ref().map(|edits| Edits::parse(edits)).transpose().map_err(bad)?.map(Arc::new);
         Ok(Reading {
             delimiter: delimiter.transpose()?,
+            encoding: encoding.transpose()?,
             sheet: self.sheet.clone(),
             columns,
             edits,
@@ -448,7 +465,11 @@ fn all_or_nothing(
     }
     let strict = query.strict == Some(true);
     if !checked.can_be_issued(skips_invalid) || (strict && report.warning_count > 0) {
-        Err(Problem::of_report(checked.report).with_table(checked.table))
+        let plan = (checked.can_be_issued(true) && report.problem_count > 0).then(|| PlanView {
+            rows: checked.rows(),
+            ..PlanView::of(report, &checked.recognition, server.pace_per_second(), 0)
+        });
+        Err(Problem::of_report(checked.report).with_table(checked.table).with_plan(plan))
     } else {
         Ok(checked)
     }

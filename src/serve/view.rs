@@ -58,8 +58,12 @@ pub(super) struct BatchView {
     pub(super) pins: Option<u64>,
     /// Rows with a card.
     pub(super) issued: u64,
+    /// Cards of it that the batch which undoes it, `BATCH.cancel`, has cancelled since. They count as issued, too.
+    pub(super) cancelled_cards: u64,
     /// Rows without one.
     pub(super) refused: u64,
+    /// Those of them that somebody cancelled before they had begun: neither Stripe nor embosser refused them.
+    pub(super) cancelled_rows: u64,
     /// Rows whose end is not known yet.
     pub(super) unresolved: u64,
     /// Rows whose cardholders have not chosen their PINs yet.
@@ -89,6 +93,10 @@ pub(super) struct BatchView {
     pub(super) latest_ms: Option<i64>,
     /// How it went over time; null if this server did not receive it.
     pub(super) history: Option<History>,
+    /// What an upload took the place of, in words, in the answer to it alone: the same batch that waited for its start, for
+    /// instance, and begins now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replaced: Option<String>,
     /// What waits for its approval or start; null if nothing does, and in a list.
     pub(super) held: Option<Box<HeldView>>,
 }
@@ -104,8 +112,18 @@ pub(super) fn eta(rows: u64, rate_per_second: f64, pace_per_second: f64) -> f64 
 /// A batch of the ledger's.
 pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
     let rows = counts.rows_at_least();
-    let BatchCounts { batch, issued, refused, unresolved, awaiting_pin, noted, latest, is_manifests, .. } =
-        counts;
+    let BatchCounts {
+        batch,
+        issued,
+        refused,
+        cancelled,
+        unresolved,
+        awaiting_pin,
+        noted,
+        latest,
+        is_manifests,
+        ..
+    } = counts;
     let state = match rows {
         None => State::Open,
         Some(rows) if issued + refused + awaiting_pin >= rows => State::Finished,
@@ -116,6 +134,7 @@ pub(super) fn view_of(counts: BatchCounts, pace_per_second: f64) -> BatchView {
         rows,
         issued,
         refused,
+        cancelled_rows: cancelled,
         unresolved,
         awaiting_pin,
         waiting: rows.unwrap_or(0).saturating_sub(issued + refused + unresolved + awaiting_pin),
@@ -135,7 +154,9 @@ impl BatchView {
             rows: None,
             pins: None,
             issued: 0,
+            cancelled_cards: 0,
             refused: 0,
+            cancelled_rows: 0,
             unresolved: 0,
             awaiting_pin: 0,
             waiting: 0,
@@ -150,6 +171,7 @@ impl BatchView {
             began_ms: None,
             latest_ms: None,
             history: None,
+            replaced: None,
             held: None,
         }
     }

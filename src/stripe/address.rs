@@ -35,16 +35,6 @@ pub(super) fn is_stripes(url: &url::Url) -> bool {
     url.scheme() == "https" && (host == "stripe.com" || host.ends_with(".stripe.com"))
 }
 
-/// Whether it is this machine.
-pub(super) fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use super::error::{ErrorObject, LimitReason, header, limit_reason, sentence_of};
 use crate::operation::{Found, Operation};
 use crate::outcome::Refusal;
+use crate::simulation::{Mutation, is_broken};
 
 /// What such a call's answer means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,56 +68,65 @@ pub enum Answer {
     },
 }
 
-/// The meaning of the answer to an operation's call.
-pub(super) fn of_change(
-    operation: Operation,
-    status: StatusCode,
-    headers: &HeaderMap,
-    body: Result<Bytes, String>,
-) -> Answer {
-    let id_prefix = operation.declaration().id_prefix;
-    let request_id = header(headers, "request-id").map(str::to_owned);
-    let replayed =
-        header(headers, "idempotent-replayed").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    if status.is_success() {
-        return match body {
-            Err(reason) => Answer::Unknown {
-                reason: format!("the answer broke off: {reason}"),
-                trouble: false,
-                heard: true,
-            },
-            Ok(body) => match serde_json::from_slice::<Found>(&body) {
-                Ok(found) if found.id.starts_with(id_prefix) => {
-                    Answer::Done { found: Box::new(found), request_id, replayed }
-                }
-                _ => Answer::Unknown {
-                    reason: format!("{status}, but no id of the form {id_prefix}… in the answer"),
-                    trouble: true,
+impl Answer {
+    /// The meaning of the answer to an operation's call; of a body that broke off there is the reason.
+    #[must_use]
+    pub fn of_change(
+        operation: Operation,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Result<Bytes, String>,
+    ) -> Self {
+        let id_prefix = operation.declaration().id_prefix;
+        let request_id = header(headers, "request-id").map(str::to_owned);
+        let replayed =
+            header(headers, "idempotent-replayed").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        if status.is_success() {
+            return match body {
+                Err(reason) => Self::Unknown {
+                    reason: format!("the answer broke off: {reason}"),
+                    trouble: false,
                     heard: true,
                 },
-            },
-        };
-    }
-    let error = body.ok().and_then(|body| ErrorObject::read(&body));
-    let sentence = sentence_of(status, error.as_ref());
-    match status {
-        StatusCode::UNAUTHORIZED => Answer::KeyRejected(sentence),
-        // One that is no limiter's says that Stripe is too busy with something: fewer calls help there, too.
-        StatusCode::TOO_MANY_REQUESTS => limit_reason(headers, error.as_ref())
-            .map_or(Answer::Unknown { reason: sentence, trouble: true, heard: true }, Answer::Limited),
-        StatusCode::CONFLICT => Answer::InUse(sentence),
-        status if status.is_server_error() || status == StatusCode::FAILED_DEPENDENCY => {
-            // 424: something that Stripe itself depends on failed.
-            if replayed {
-                Answer::EndedBadly(sentence)
-            } else {
-                Answer::Unknown { reason: sentence, trouble: true, heard: true }
+                Ok(body) => match serde_json::from_slice::<Found>(&body) {
+                    Ok(found) if found.id.starts_with(id_prefix) => {
+                        Self::Done { found: Box::new(found), request_id, replayed }
+                    }
+                    _ => Self::Unknown {
+                        reason: format!("{status}, but no id of the form {id_prefix}… in the answer"),
+                        trouble: true,
+                        heard: true,
+                    },
+                },
+            };
+        }
+        let error = body.ok().and_then(|body| ErrorObject::read(&body));
+        let sentence = sentence_of(status, error.as_ref());
+        match status {
+            StatusCode::UNAUTHORIZED => Self::KeyRejected(sentence),
+            // One that is no limiter's says that Stripe is too busy with something: fewer calls help there, too.
+            StatusCode::TOO_MANY_REQUESTS => limit_reason(headers, error.as_ref())
+                .map_or(Self::Unknown { reason: sentence, trouble: true, heard: true }, Self::Limited),
+            StatusCode::CONFLICT => Self::InUse(sentence),
+            status if status.is_server_error() || status == StatusCode::FAILED_DEPENDENCY => {
+                if is_broken(Mutation::BelieveError)
+                    && let Some(error) = &error
+                {
+                    let (refusal, same) = (error.refusal(status), error.same(status));
+                    return Self::Refused { refusal, same, request_id, replayed: false };
+                }
+                // 424: something that Stripe itself depends on failed.
+                if replayed {
+                    Self::EndedBadly(sentence)
+                } else {
+                    Self::Unknown { reason: sentence, trouble: true, heard: true }
+                }
             }
+            status if status.is_client_error() => {
+                of_client_error(status, headers, error, sentence, request_id, replayed)
+            }
+            _ => Self::Unknown { reason: sentence, trouble: error.is_none(), heard: true },
         }
-        status if status.is_client_error() => {
-            of_client_error(status, headers, error, sentence, request_id, replayed)
-        }
-        _ => Answer::Unknown { reason: sentence, trouble: error.is_none(), heard: true },
     }
 }
 
@@ -163,7 +173,12 @@ mod tests {
 
     fn create(status: u16, pairs: &[(&'static str, &'static str)], body: &'static str) -> Answer {
         let status = StatusCode::from_u16(status).unwrap();
-        of_change(Operation::CreateCard, status, &headers(pairs), Ok(Bytes::from_static(body.as_bytes())))
+        Answer::of_change(
+            Operation::CreateCard,
+            status,
+            &headers(pairs),
+            Ok(Bytes::from_static(body.as_bytes())),
+        )
     }
 
     #[test]
@@ -202,7 +217,7 @@ mod tests {
                 r#"{{"error":{{"type":"invalid_request_error","code":"not_enabled",
                 "message":"Cardholder {cardholder} cannot have cards, as your account may not issue yet."}}}}"#
             );
-            of_change(
+            Answer::of_change(
                 Operation::CreateCard,
                 StatusCode::from_u16(status).unwrap(),
                 &headers(&[]),

@@ -8,10 +8,13 @@ mod answer;
 pub(crate) mod error;
 mod outgoing;
 mod read;
+#[cfg(feature = "killpoints")]
+pub mod simulated;
 mod standing;
+mod timed;
 mod transport;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -22,8 +25,10 @@ use zeroize::Zeroizing;
 
 use crate::config::{StripeConfig, seconds};
 use crate::operation::{Operation, Place, Request as Wanted};
+use crate::simulation::{Mutation, is_broken};
 use address::{address, host_and_port, is_stripes};
 use outgoing::{Departed, Outgoing};
+use timed::Timed;
 use transport::Reply;
 
 pub use address::host_of;
@@ -90,6 +95,8 @@ pub enum ClientError {
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    #[cfg(feature = "killpoints")]
+    simulated: Option<std::sync::Arc<dyn simulated::Transport>>,
     api_url: url::Url,
     key_url: url::Url,
     /// What a call may take, its connection included.
@@ -132,6 +139,8 @@ impl Client {
         }
         Ok(Self {
             http: transport::client(config, &api_url, &key_url)?,
+            #[cfg(feature = "killpoints")]
+            simulated: None,
             api_url,
             key_url,
             total: seconds(config.total_timeout_seconds),
@@ -196,9 +205,12 @@ impl Client {
     ) -> Answer {
         let operation = wanted.operation();
         match self.post(operation.word(), &wanted.path(), idempotency_key, body, leaves).await {
-            Ok(Reply { status, headers, body }) => answer::of_change(operation, status, &headers, body),
+            Ok(Reply { status, headers, body }) => Answer::of_change(operation, status, &headers, body),
             Err(Silence::HeldBack) => Answer::HeldBack,
             Err(Silence::NotSent(reason)) => Answer::NotSent(reason),
+            Err(Silence::NoAnswer(reason)) if is_broken(Mutation::TakeSilenceForNothing) => {
+                Answer::NotSent(reason)
+            }
             Err(Silence::NoAnswer(reason)) => Answer::Unknown { reason, trouble: true, heard: false },
         }
     }
@@ -238,7 +250,7 @@ impl Client {
         }
         match self.get(operation, url).await {
             Err(reason) => Listed::Failed { reason, failure: ListFailure::Passing },
-            Ok(Reply { status, headers, body }) => read::of_list(status, &headers, body),
+            Ok(Reply { status, headers, body }) => Listed::of_answer(status, &headers, body),
         }
     }
 
@@ -377,31 +389,15 @@ impl Client {
 
     async fn send(&self, operation: &'static str, request: Request) -> Result<Reply, String> {
         let mut timed = Timed::begin(operation, request.method(), request.url());
+        #[cfg(feature = "killpoints")]
+        let reply = match &self.simulated {
+            Some(transport) => transport.send(request).await,
+            None => transport::send(&self.http, request).await,
+        };
+        #[cfg(not(feature = "killpoints"))]
         let reply = transport::send(&self.http, request).await;
         timed.status = reply.as_ref().ok().map(|reply| reply.status.as_u16());
         reply
-    }
-}
-
-/// A request under way; its duration is told when it ends, however it ends.
-struct Timed {
-    operation: &'static str,
-    began: Instant,
-    status: Option<u16>,
-    span: tracing::Span,
-}
-
-impl Timed {
-    fn begin(operation: &'static str, method: &Method, url: &url::Url) -> Self {
-        let span = crate::trace::requesting(method.as_str(), url);
-        Self { operation, began: Instant::now(), status: None, span }
-    }
-}
-
-impl Drop for Timed {
-    fn drop(&mut self) {
-        crate::trace::answered(&self.span, self.status);
-        crate::metrics::stripe_request(self.operation, self.status, self.began.elapsed());
     }
 }
 

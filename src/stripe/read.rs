@@ -186,36 +186,42 @@ pub(super) fn of_standing<T: Standing>(
     }
 }
 
-/// The meaning of a list call's answer.
-pub(super) fn of_list(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> Listed {
-    let failed = |reason: String, failure| Listed::Failed { reason, failure };
-    let body = match body {
-        Ok(body) => body,
-        Err(reason) => return failed(format!("the list broke off: {reason}"), ListFailure::Passing),
-    };
-    if status.is_success() {
-        return match serde_json::from_slice::<ListBody>(&body) {
-            // Where more are promised and none are there, how to go on is not known, and that was not the end.
-            Ok(list) if list.has_more && list.data.is_empty() => {
-                failed("a page of the list is empty, though more are to follow".into(), ListFailure::Passing)
-            }
-            Ok(list) => Listed::Page { found: list.data, more: list.has_more },
-            // JSON that is no list will be none the next time; anything else may be a proxy's page.
-            Err(_) => {
-                let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
-                let failure = if is_json { ListFailure::Forbidden } else { ListFailure::Passing };
-                failed(format!("{status}, but no list in the answer"), failure)
-            }
+impl Listed {
+    /// The meaning of the answer to a question for a list; of a body that broke off there is the reason.
+    #[must_use]
+    pub fn of_answer(status: StatusCode, headers: &HeaderMap, body: Result<Bytes, String>) -> Self {
+        let failed = |reason: String, failure| Self::Failed { reason, failure };
+        let body = match body {
+            Ok(body) => body,
+            Err(reason) => return failed(format!("the list broke off: {reason}"), ListFailure::Passing),
         };
-    }
-    match of_error(status, headers, &body) {
-        Not::KeyRejected(reason) => failed(reason, ListFailure::KeyRejected),
-        Not::Limited(limit) => {
-            failed(format!("Stripe limits: {}", limit.word()), ListFailure::Limited(limit))
+        if status.is_success() {
+            return match serde_json::from_slice::<ListBody>(&body) {
+                // Where more are promised and none are there, how to go on is not known, and that was not the end.
+                Ok(list) if list.has_more && list.data.is_empty() => failed(
+                    "a page of the list is empty, though more are to follow".into(),
+                    ListFailure::Passing,
+                ),
+                Ok(list) => Self::Page { found: list.data, more: list.has_more },
+                // JSON that is no list will be none the next time; anything else may be a proxy's page.
+                Err(_) => {
+                    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+                    let failure = if is_json { ListFailure::Forbidden } else { ListFailure::Passing };
+                    failed(format!("{status}, but no list in the answer"), failure)
+                }
+            };
         }
-        Not::Forbidden(reason) if status == StatusCode::FORBIDDEN => failed(reason, ListFailure::Forbidden),
-        Not::Missing(reason) | Not::Forbidden(reason) => failed(reason, ListFailure::Refused),
-        Not::Failed(reason) => failed(reason, ListFailure::Passing),
+        match of_error(status, headers, &body) {
+            Not::KeyRejected(reason) => failed(reason, ListFailure::KeyRejected),
+            Not::Limited(limit) => {
+                failed(format!("Stripe limits: {}", limit.word()), ListFailure::Limited(limit))
+            }
+            Not::Forbidden(reason) if status == StatusCode::FORBIDDEN => {
+                failed(reason, ListFailure::Forbidden)
+            }
+            Not::Missing(reason) | Not::Forbidden(reason) => failed(reason, ListFailure::Refused),
+            Not::Failed(reason) => failed(reason, ListFailure::Passing),
+        }
     }
 }
 
@@ -306,7 +312,7 @@ mod tests {
     }
 
     fn list(code: u16, body: &str) -> Listed {
-        of_list(status(code), &HeaderMap::new(), Ok(Bytes::from(body.to_owned())))
+        Listed::of_answer(status(code), &HeaderMap::new(), Ok(Bytes::from(body.to_owned())))
     }
 
     fn card(code: u16, body: &str) -> FoundAnswer {

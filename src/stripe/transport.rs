@@ -10,8 +10,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Request, Response, redirect, retry};
 
 use super::ClientError;
-use super::address::is_loopback;
+use crate::config::place::is_loopback;
 use crate::config::{StripeConfig, seconds};
+use crate::http_failure::{last_cause, sentence_of};
 
 /// Who calls.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("embosser/", env!("CARGO_PKG_VERSION")));
@@ -27,10 +28,15 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// What a server answered; its body may have broken off.
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Result<Bytes, String>,
+#[derive(Debug)]
+#[cfg_attr(not(feature = "killpoints"), expect(unreachable_pub, reason = "a simulation answers it"))]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, or why that broke off.
+    pub body: Result<Bytes, String>,
 }
 
 /// reqwest's client for these addresses. No connection is opened yet.
@@ -83,25 +89,6 @@ async fn read(mut response: Response) -> Result<Bytes, String> {
         whole.extend_from_slice(&piece);
     }
     Ok(whole.freeze())
-}
-
-/// What went wrong in one line, without the address (which may carry a query).
-fn sentence_of(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    match (error.is_connect(), error.is_timeout()) {
-        (true, true) => "connecting timed out".into(),
-        (true, false) => format!("cannot connect: {}", last_cause(&error)),
-        (false, true) => "no answer in time".into(),
-        (false, false) => format!("connection failed: {}", last_cause(&error)),
-    }
-}
-
-fn last_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! How many rows the manifests had whose jobs come through the queue: their publisher says so with each job, and the ledger
-//! keeps it once, so that `status` and the page can tell what is still to come.
+//! keeps it once, so that `status` and the page can tell what is still to come; and that they come through the queue.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -32,7 +32,11 @@ impl Batches {
             rows,
             began: parts.clock.now(),
         };
-        if let Err(error) = parts.ledger.write_batch(row).await {
+        let writing = async {
+            parts.ledger.note_queue(&parts.scope, &job.batch).await?;
+            parts.ledger.write_batch(row).await
+        };
+        if let Err(error) = writing.await {
             // It is for people to look at: no job waits for it, and the next one tries again.
             tracing::warn!(%error, batch = %job.batch, "how many rows it has could not be recorded");
             self.known().remove(&key);

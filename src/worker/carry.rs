@@ -44,7 +44,7 @@ pub(super) async fn job(
     let now = worker.line.parts().clock.now();
     let admitted = match job {
         Ok(admitted) => admitted,
-        Err(no) => return refused(&no, delivery, &envelope),
+        Err(no) => return refused(worker, &no, delivery, &envelope),
     };
     let job = admitted.job();
     let given_up = delivery.given_up().or_else(|| expired(job, &envelope, now));
@@ -53,7 +53,7 @@ pub(super) async fn job(
         return Settlement::Early(early);
     }
     worker.batches.came(&worker.line, job, &envelope).await;
-    in_flight.handed_over().await;
+    in_flight.activate();
     let named = Named::of(job);
     if let Some(ended) = refused_before(worker, job, &envelope).await {
         return settlement(named, Some(&ended), None);
@@ -73,7 +73,7 @@ pub(super) async fn dead(worker: &Worker, in_flight: &InFlight, delivery: &Deliv
     let envelope = delivery.envelope(now);
     let job = match read(worker, delivery, &envelope, now) {
         Ok(job) => job,
-        Err(no) => return refused(&no, delivery, &envelope),
+        Err(no) => return refused(worker, &no, delivery, &envelope),
     };
     let given_up = delivery.died_of();
     tracing::warn!(job = %job.id, code = %given_up.refusal().code, "the broker gave up on a job");
@@ -113,7 +113,7 @@ fn recallable<'f>(in_flight: &'f InFlight, delivery: &Delivery, given_up: Option
 
 fn read(worker: &Worker, delivery: &Delivery, envelope: &Envelope, now: Time) -> Result<Job, Box<NoJob>> {
     if let Some(published) = delivery.stamped(now) {
-        metrics::queue_age(now.since(published));
+        metrics::queue_age(now.since(published), worker.account());
     }
     message::job_of(&delivery.body, envelope, &worker.terms)
 }
@@ -143,12 +143,13 @@ async fn refused_before(worker: &Worker, job: &Job, envelope: &Envelope) -> Opti
 }
 
 /// A message that is no job is refused on its first delivery.
-fn refused(no: &NoJob, delivery: &Delivery, envelope: &Envelope) -> Settlement {
+fn refused(worker: &Worker, no: &NoJob, delivery: &Delivery, envelope: &Envelope) -> Settlement {
     tracing::warn!(job = no.id.as_deref().unwrap_or(""), code = %no.refusal.code, reason = no.refusal.message,
         "a message is no job");
-    metrics::refused_message(no.refusal.label());
+    metrics::refused_message(no.refusal.label(), worker.account());
     // What its sender wrote beside the body names it where the body does not.
     let id = no.id.clone().or_else(|| delivery.message_id());
-    let named = Named { id, batch: no.batch.clone(), place: envelope.place() };
+    let batch = no.batch.clone().or_else(|| delivery.batch());
+    let named = Named { id, batch, place: envelope.place() };
     settlement(named, Some(&Ended::refused(no.refusal.clone())), None)
 }

@@ -2,13 +2,14 @@
 //! the connection must not touch the jobs. One at a time, so that none costs another one a delivery.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lapin::Connection;
 use tokio_util::sync::CancellationToken;
 
 use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
+use super::looks::{LOOK_EVERY, Looks};
 use super::{Restarts, Worker};
 use crate::metrics;
 use crate::queue::bounded;
@@ -16,8 +17,6 @@ use crate::queue::subscription::{Lost, Subscription};
 
 /// Dead letters in flight.
 const IN_FLIGHT_MAX: u16 = 1;
-/// Between two looks at how many wait, and are parked.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Drains the dead letters until the worker is told to stop, or the line halts.
 pub(super) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
@@ -56,9 +55,8 @@ async fn session(worker: &Arc<Worker>, stop: &CancellationToken) -> Result<(), L
 }
 
 async fn open(worker: &Worker) -> Result<(Connection, Subscription), String> {
-    let connection = worker.broker.connect("embosser worker: dead letters").await?;
+    let connection = worker.connect("embosser worker: dead letters").await?;
     let topology = &worker.broker.topology;
-    topology.ensure(&connection).await?;
     worker.can_record().await?;
     let dead_letters = Subscription::begin(&connection, &topology.dead, IN_FLIGHT_MAX).await?;
     Ok((connection, dead_letters))
@@ -72,16 +70,22 @@ async fn take(
 ) -> Result<(), Lost> {
     let topology = &worker.broker.topology;
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let (mut looks, mut latest) = (Looks::default(), Instant::now());
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
             () = worker.line.stopped() => return Ok(()),
             () = in_flight.failed.cancelled() => return Err(Lost::Other("a dead letter was not settled".into())),
-            delivery = dead_letters.next() => deliveries::take(worker, in_flight, delivery?, Of::Dead, None),
-            _ = look.tick() => {
-                metrics::queue("dead", dead_letters.look(&topology.dead).await?.message_count());
-                metrics::parked(dead_letters.look(&topology.parked).await?.message_count());
+            delivery = dead_letters.next() => {
+                latest = Instant::now();
+                deliveries::take(worker, in_flight, delivery?, Of::Dead, None);
+            }
+            _ = look.tick() => if looks.is_due(latest.elapsed(), Instant::now()) {
+                let (dead, parked) = (dead_letters.look(&topology.dead).await?, dead_letters.look(&topology.parked).await?);
+                looks.found(dead.message_count() + parked.message_count(), Instant::now());
+                metrics::queue("dead", dead.message_count(), worker.account());
+                metrics::parked(parked.message_count(), worker.account());
             }
         }
     }

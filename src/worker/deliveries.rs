@@ -59,5 +59,5 @@ pub(super) fn take(
             }
         }
     };
-    worker.tasks.spawn(in_flight.tasks.track_future(task.instrument(span)));
+    worker.tasks.spawn(in_flight.tasks.track_future(task.instrument(span).in_current_span()));
 }

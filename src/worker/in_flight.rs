@@ -1,16 +1,11 @@
 //! What the deliveries of one subscription have in common: whether they may begin, and what becomes of those that
 //! may not.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// After becoming the active consumer: the worker before us may have used up the pace of the second before, and its
-/// last calls are still on their way.
-const HAND_OVER: Duration = Duration::from_millis(1250);
 
 /// Where recalled jobs go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +28,7 @@ pub(super) struct InFlight {
     /// The tasks of the jobs in flight.
     pub(super) tasks: TaskTracker,
     back: Arc<OnceLock<Back>>,
-    begin: Arc<OnceLock<Instant>>,
+    active: Arc<AtomicBool>,
 }
 
 impl InFlight {
@@ -45,7 +40,7 @@ impl InFlight {
             failed: CancellationToken::new(),
             tasks: TaskTracker::new(),
             back: Arc::default(),
-            begin: Arc::default(),
+            active: Arc::default(),
         }
     }
 
@@ -60,20 +55,16 @@ impl InFlight {
         self.back.get().copied()
     }
 
-    /// Waits until calls may be made. Who comes first begins the wait.
-    pub(super) async fn handed_over(&self) {
-        let begin = *self.begin.get_or_init(|| {
+    /// Something was given to it: this worker is the active one. It waits for nothing here: who held the account's lease before is
+    /// known with the lease, and whether that one's calls may still count.
+    pub(super) fn activate(&self) {
+        if !self.active.swap(true, Ordering::Relaxed) {
             tracing::info!("this worker is the active one");
-            Instant::now() + HAND_OVER
-        });
-        tokio::select! {
-            () = tokio::time::sleep_until(begin) => {}
-            () = self.recalled.cancelled() => {}
         }
     }
 
     /// Whether anything was ever given to it: then this worker is the active one.
     pub(super) fn is_active(&self) -> bool {
-        self.begin.get().is_some()
+        self.active.load(Ordering::Relaxed)
     }
 }

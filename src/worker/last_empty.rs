@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::RECORD_MAX;
 use super::watchdog::Look;
 use crate::clock::Time;
 use crate::ledger::{Ledger, Scope};
@@ -84,7 +85,8 @@ impl LastEmpty {
         self.known().get(&moment).map(|known| known.at)
     }
 
-    /// What was seen before holds now: nothing that came before it waits to be taken any more.
+    /// What was seen before holds now: nothing that came before it waits to be taken any more. A ledger that is away is not waited for
+    /// for long: deliveries are taken between two of these, and it is kept by one of the next.
     pub(super) async fn hold(&self, pending: Pending) -> Result<(), String> {
         for (moment, at) in pending.0 {
             let due = {
@@ -94,7 +96,12 @@ impl LastEmpty {
                 kept.is_none_or(|kept| kept.elapsed() >= KEPT_EVERY)
             };
             if due {
-                let kept = self.ledger.mark(&self.scope, &moment.name(&self.queue), at).await;
+                let name = moment.name(&self.queue);
+                let keeping = self.ledger.mark(&self.scope, &name, at);
+                let Ok(kept) = tokio::time::timeout(RECORD_MAX, keeping).await else {
+                    tracing::warn!("the ledger does not answer; when the queue was empty is kept later");
+                    continue;
+                };
                 kept.map_err(|error| error.to_string())?;
                 self.known().insert(moment, Known { at, kept: Some(Instant::now()) });
             }
@@ -108,8 +115,8 @@ pub(super) fn found(look: Look) -> Pending {
     if look.messages > 0 || look.consumers == 0 {
         return Pending::default();
     }
-    let ours = look.active || look.consumers == 1;
-    let settled = ours && look.in_flight == 0 && look.consuming >= ALONE_AFTER;
+    // Not by the count of consumers: RabbitMQ 3.10 counts the active one alone, which may be another worker and hold deliveries.
+    let settled = look.active && look.in_flight == 0 && look.consuming >= ALONE_AFTER;
     let settled = settled.then_some((Moment::Settled, look.asked));
     Pending(std::iter::once((Moment::Empty, look.asked)).chain(settled).collect())
 }
@@ -124,7 +131,7 @@ mod tests {
         messages: 0,
         consumers: 1,
         room: true,
-        active: false,
+        active: true,
         in_flight: 0,
         consuming: ALONE_AFTER,
         silent: Duration::ZERO,
@@ -141,12 +148,12 @@ mod tests {
     #[test]
     fn nothing_is_settled_while_another_worker_may_hold_something() {
         for look in [
-            Look { consumers: 2, ..QUIET },
+            Look { active: false, ..QUIET },
             Look { in_flight: 1, ..QUIET },
             Look { consuming: Duration::from_secs(1), ..QUIET },
         ] {
             assert_eq!(found(look).0, [(Moment::Empty, AT)], "{look:?}");
         }
-        assert_eq!(found(Look { consumers: 2, active: true, ..QUIET }).0.len(), 2);
+        assert_eq!(found(Look { consumers: 2, ..QUIET }).0.len(), 2);
     }
 }

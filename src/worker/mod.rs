@@ -12,31 +12,37 @@ mod deliveries;
 pub mod health;
 mod in_flight;
 mod last_empty;
+mod looks;
 mod new_links;
 mod outage;
 mod outbox;
 mod session;
 mod settle;
+mod unsettled;
 mod watchdog;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lapin::Connection;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::backoff::Backoff;
 use crate::config::{WorkerConfig, seconds};
 use crate::line::{Halt, Line};
 use crate::metrics;
 use crate::queue::message::Terms;
+use crate::queue::obstacle::Obstacle;
 use crate::queue::publisher::Publisher;
 use crate::queue::subscription::Lost;
-use crate::queue::{Broker, RECONNECT};
+use crate::queue::{Broker, RECONNECT, bounded};
 use batches::Batches;
 use last_empty::LastEmpty;
 use session::Window;
+use unsettled::Unsettled;
 
 /// A session that lived so long was a good one: the next is begun without much waiting.
 const SESSION_GOOD: Duration = Duration::from_secs(60);
@@ -49,14 +55,40 @@ const UNREADABLE_MAX: u32 = 60;
 const RECORD_MAX: Duration = Duration::from_secs(10);
 
 /// Whether the worker can work, for its readiness.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ready {
     connected: AtomicBool,
     consuming: AtomicBool,
     reason: Mutex<Option<String>>,
+    obstacle: Arc<Obstacle>,
+    unsettled: Unsettled,
+    /// Whose jobs it is about.
+    account: Option<String>,
 }
 
 impl Ready {
+    fn new(obstacle: Arc<Obstacle>, account: Option<&str>) -> Self {
+        Self {
+            connected: AtomicBool::new(false),
+            consuming: AtomicBool::new(false),
+            reason: Mutex::default(),
+            obstacle,
+            unsettled: Unsettled::default(),
+            account: account.map(str::to_owned),
+        }
+    }
+
+    /// What keeps the worker from answering jobs though it is connected, in a sentence.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        self.obstacle.reason()
+    }
+
+    /// Sets the gauges that are read at the moment of asking.
+    pub fn show(&self) {
+        self.unsettled.show(self.account.as_deref());
+    }
+
     fn because(&self, reason: Option<String>) {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
@@ -73,7 +105,7 @@ impl Ready {
 
     fn consuming(&self, consuming: bool) {
         self.consuming.store(consuming, Ordering::Relaxed);
-        metrics::consuming(consuming);
+        metrics::consuming(consuming, self.account.as_deref());
     }
 
     /// Whether there is a broker.
@@ -116,6 +148,7 @@ impl Worker {
     pub fn new(line: Arc<Line>, broker: Broker, terms: Terms, config: &WorkerConfig) -> Self {
         let publisher = Publisher::new(broker.clone(), "embosser worker: publishing");
         let parts = line.parts();
+        let ready = Arc::new(Ready::new(publisher.obstacle().clone(), parts.scope.account()));
         let last_empty = LastEmpty::new(&broker.topology.jobs, parts.ledger.clone(), parts.scope.clone());
         Self {
             line,
@@ -126,10 +159,15 @@ impl Worker {
             held_max: seconds(config.held_seconds_max),
             silent_max: seconds(config.watchdog_seconds),
             tasks: TaskTracker::new(),
-            ready: Arc::default(),
+            ready,
             last_empty,
             batches: Batches::default(),
         }
+    }
+
+    /// Whose jobs it carries, if that is known.
+    fn account(&self) -> Option<&str> {
+        self.line.parts().scope.account()
     }
 
     /// Whether outcomes can be recorded. A worker that cannot would take jobs and hand them back, until the broker gave up
@@ -139,6 +177,20 @@ impl Worker {
             .await
             .map_err(|_| "the ledger does not answer; no job is taken until it can be written to".to_owned())?
             .map_err(|error| format!("{error}; no job is taken until it can be written to"))
+    }
+
+    /// A connection to a broker whose queues are there, and are those of this worker's account.
+    async fn connect(&self, name: &str) -> Result<Connection, String> {
+        let connection = self.broker.open(name).await?;
+        let scope = &self.line.parts().scope;
+        // A key that may not ask whose it is was told of at start.
+        let Some(account) = scope.account() else { return Ok(connection) };
+        let owner = format!("{account} ({})", scope.mode());
+        if let Err(reason) = self.broker.topology.claim(&connection, &owner).await {
+            let _ = bounded(connection.close(200, "another account's".into())).await;
+            return Err(reason);
+        }
+        Ok(connection)
     }
 
     /// Its readiness.
@@ -154,9 +206,10 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Halt> {
         let worker = Arc::new(self);
         worker.ready.consuming(false);
-        let dead_letters = tokio::spawn(dead::run(worker.clone(), stop.clone()));
-        let owed = tokio::spawn(outbox::run(worker.clone(), stop.clone()));
-        let new_links = tokio::spawn(new_links::run(worker.clone(), stop.clone()));
+        // What is logged says whose jobs it is about, where that is the span's to say.
+        let dead_letters = tokio::spawn(dead::run(worker.clone(), stop.clone()).in_current_span());
+        let owed = tokio::spawn(outbox::run(worker.clone(), stop.clone()).in_current_span());
+        let new_links = tokio::spawn(new_links::run(worker.clone(), stop.clone()).in_current_span());
         let mut restarts = Restarts::default();
         loop {
             let began = std::time::Instant::now();
@@ -190,11 +243,13 @@ struct Restarts {
     unreadable: u32,
     /// How many messages the next session takes at once.
     window: Window,
+    /// Why the latest one was lost: what goes on for hours is told once.
+    told: Option<String>,
 }
 
 impl Default for Restarts {
     fn default() -> Self {
-        Self { backoff: RECONNECT, unreadable: 0, window: Window::Wide }
+        Self { backoff: RECONNECT, unreadable: 0, window: Window::Wide, told: None }
     }
 }
 
@@ -223,7 +278,11 @@ impl Restarts {
                 self.backoff.wait()
             }
         };
-        tracing::warn!(queue, reason = %lost, wait_seconds = wait.as_secs_f64(), "not consuming; beginning anew");
+        let reason = lost.to_string();
+        if lived > SESSION_GOOD || self.told.as_ref() != Some(&reason) {
+            tracing::warn!(queue, reason, "not consuming; trying again until it works");
+            self.told = Some(reason);
+        }
         tokio::select! {
             () = tokio::time::sleep(wait) => true,
             () = stop.cancelled() => false,

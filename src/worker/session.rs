@@ -14,8 +14,9 @@ use super::Worker;
 use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
 use super::last_empty::{self, Pending};
+use super::looks::{LOOK_EVERY, Looks};
 use super::outage::{Change, Outage};
-use super::watchdog::{self, Look};
+use super::watchdog::{self, Look, Verdict};
 use crate::config::seconds;
 use crate::metrics;
 use crate::queue::subscription::{Lost, Subscription};
@@ -25,8 +26,6 @@ use crate::queue::{IN_FLIGHT_MAX, bounded};
 const IN_FLIGHT: Duration = Duration::from_secs(4);
 /// Fewest and most of them.
 const IN_FLIGHT_COUNT: std::ops::RangeInclusive<u16> = 16..=IN_FLIGHT_MAX;
-/// Between two looks at the queue and at Stripe's state.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Beyond what a job and its last call may take, until nothing is in flight, before the prefetch is used in another way.
 const EMPTIED_MORE: Duration = Duration::from_secs(15);
 
@@ -48,6 +47,7 @@ struct Session {
     lost: CancellationToken,
     outage: Outage,
     window: Window,
+    looks: Looks,
     /// What the latest look found of the queue, until it holds.
     pending: Pending,
     /// When consuming began.
@@ -68,7 +68,7 @@ pub(super) async fn session(
     };
     worker.ready.consuming(true);
     worker.ready.because(None);
-    tracing::info!(broker = worker.broker.shown(), "consuming");
+    tracing::info!(broker = worker.broker.shown_latest(), "consuming");
     let ended = session.consume(stop).await;
     match &ended {
         Ok(()) => session.drain().await,
@@ -78,10 +78,9 @@ pub(super) async fn session(
 }
 
 async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
-    let connection = worker.broker.connect("embosser worker: consuming").await?;
+    let connection = worker.connect("embosser worker: consuming").await?;
     worker.ready.connected(true);
     let topology = &worker.broker.topology;
-    topology.ensure(&connection).await?;
     worker.publisher.connect().await?;
     worker.can_record().await?;
     worker.last_empty.read().await?;
@@ -97,6 +96,7 @@ async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
         lost,
         outage,
         window,
+        looks: Looks::default(),
         pending: Pending::default(),
         began: Instant::now(),
         latest: Instant::now(),
@@ -141,7 +141,9 @@ impl Session {
                 }
                 _ = look.tick() => {
                     self.worker.last_empty.hold(std::mem::take(&mut self.pending)).await?;
-                    self.look().await?;
+                    if self.looks.is_due(self.latest.elapsed(), Instant::now()) {
+                        self.look().await?;
+                    }
                     let why = worker.line.all_wait_for();
                     match self.outage.look(why.is_none(), Instant::now()) {
                         Change::Stay => {}
@@ -164,9 +166,10 @@ impl Session {
     async fn look(&mut self) -> Result<(), String> {
         let asked = self.worker.line.parts().clock.now();
         let jobs = self.jobs.look(&self.worker.broker.topology.jobs).await?;
-        metrics::queue("jobs", jobs.message_count());
+        self.looks.found(jobs.message_count(), Instant::now());
+        metrics::queue("jobs", jobs.message_count(), self.worker.account());
         if jobs.message_count() == 0 {
-            metrics::queue_age(Duration::ZERO);
+            metrics::queue_age(Duration::ZERO, self.worker.account());
         }
         let look = Look {
             asked,
@@ -179,7 +182,16 @@ impl Session {
             silent: self.latest.elapsed(),
         };
         self.pending = last_empty::found(look);
-        watchdog::must_rebuild(look, self.worker.silent_max).map_or(Ok(()), |why| Err(why.into()))
+        match watchdog::verdict(look, self.worker.silent_max) {
+            Verdict::Stay => Ok(()),
+            Verdict::Subscribe => {
+                self.jobs.cancel().await?;
+                self.latest = Instant::now();
+                self.pending = Pending::default();
+                self.jobs.renew(self.prefetch()).await
+            }
+            Verdict::Rebuild(why) => Err(why.into()),
+        }
     }
 
     fn prefetch(&self) -> u16 {

@@ -54,6 +54,7 @@ pub(super) fn settlement(named: Named, ended: Option<&Ended>, back: Option<Back>
 impl Worker {
     /// Does it, unless the connection is lost meanwhile: then the message comes again, and its job is known.
     pub(super) async fn settle(&self, in_flight: &InFlight, settlement: Settlement, delivery: Delivery) {
+        let _settling = self.ready.unsettled.begin();
         tokio::select! {
             biased;
             () = in_flight.lost.cancelled() => metrics::ack_lost(),
@@ -154,11 +155,7 @@ impl Worker {
 
     /// Meanwhile the delivery stays unacknowledged, which is what pushes back on the jobs queue.
     async fn publish(&self, message: &Message<'_>) -> Result<(), NotTaken> {
-        let while_full = || {
-            tracing::warn!(exchange = message.exchange, key = message.key, "a queue is full; trying again");
-            ControlFlow::Continue(())
-        };
-        self.publisher.publish_until_taken(|| message.clone(), while_full).await
+        self.publisher.publish_until_taken(|| message.clone(), || ControlFlow::Continue(())).await
     }
 }
 

@@ -26,15 +26,32 @@ pub(super) struct Look {
     pub(super) silent: Duration,
 }
 
-/// Why everything must be built anew, if it must.
-pub(super) fn must_rebuild(look: Look, silent_max: Duration) -> Option<&'static str> {
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing.
+    Stay,
+    /// Subscribe again, on the same connection. It is not known whether we stand by or our consumer is gone: RabbitMQ 3.10 counts
+    /// the active consumer alone. For one that stands by this changes nothing, and costs three questions.
+    Subscribe,
+    /// Build everything anew, and why.
+    Rebuild(&'static str),
+}
+
+/// Decides it.
+pub(super) fn verdict(look: Look, silent_max: Duration) -> Verdict {
     if look.consumers == 0 {
-        return Some("the broker knows of no consumer of the jobs queue");
+        return Verdict::Rebuild("the broker knows of no consumer of the jobs queue");
     }
-    // One that stands by is given nothing, and rightly so.
-    let ours = look.active || look.consumers == 1;
-    (look.messages > 0 && look.room && ours && look.silent > silent_max)
-        .then_some("messages wait, and none is delivered")
+    if look.messages == 0 || !look.room || look.silent <= silent_max {
+        return Verdict::Stay;
+    }
+    match (look.active, look.consumers) {
+        (true, _) => Verdict::Rebuild("messages wait, and none is delivered"),
+        (false, 1) => Verdict::Subscribe,
+        // One that stands by is given nothing, and rightly so.
+        (false, _) => Verdict::Stay,
+    }
 }
 
 #[cfg(test)]
@@ -62,14 +79,16 @@ mod tests {
             Look { room: false, silent: LONG, ..WELL },
             Look { active: false, silent: LONG, ..WELL },
         ] {
-            assert_eq!(must_rebuild(look, SILENT_MAX), None, "{look:?}");
+            assert_eq!(verdict(look, SILENT_MAX), Verdict::Stay, "{look:?}");
         }
-        for look in [
-            Look { consumers: 0, messages: 0, ..WELL },
-            Look { silent: LONG, ..WELL },
-            Look { active: false, consumers: 1, silent: LONG, ..WELL },
-        ] {
-            assert!(must_rebuild(look, SILENT_MAX).is_some(), "{look:?}");
+        for look in [Look { consumers: 0, messages: 0, ..WELL }, Look { silent: LONG, ..WELL }] {
+            assert!(matches!(verdict(look, SILENT_MAX), Verdict::Rebuild(_)), "{look:?}");
         }
+    }
+
+    #[test]
+    fn one_that_may_stand_by_keeps_its_connection() {
+        let look = Look { active: false, consumers: 1, silent: LONG, ..WELL };
+        assert_eq!(verdict(look, SILENT_MAX), Verdict::Subscribe);
     }
 }

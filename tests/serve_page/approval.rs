@@ -10,7 +10,7 @@ use super::support::serve::Served;
 use super::support::tokens::{People, people};
 use super::support::{Program, write_manifest};
 
-async fn sign_in(browser: &Browser, people: &People, who: &str) {
+pub(crate) async fn sign_in(browser: &Browser, people: &People, who: &str) {
     browser.run("sessionStorage.clear(); location.reload()").await;
     browser.until_text("#sign-in", "Access token").await;
     browser.keys("#token", &people.tokens[who]).await;

@@ -84,6 +84,11 @@ async fn from_a_staff_list_to_cards() {
     browser.run(&format!("{word}.click()")).await;
     browser.until_text("#check-title", "Nothing is wrong").await;
     browser.until_text("#edits-count", "2 cells mended here").await;
+    // A letter that turns a name round is seen where it is mended.
+    browser.click("#filters button:nth-child(2)").await;
+    browser
+        .until("return document.querySelector(\"[data-place='8:1']\")?.value === 'Müller \\ufffdgro.live'")
+        .await;
     browser.click("#edits-download").await;
     let mended = downloaded(&downloads, "staff.mended.csv").await;
     assert!(mended.contains("E004,Person 4 Muster,p4@example.com,Weg 4,01067,"), "{mended}");
@@ -108,7 +113,7 @@ async fn from_a_staff_list_to_cards() {
     browser.until_text("#plan-figures", "New cardholders").await;
     assert_eq!(browser.text("#issue").await, "Issue 30 cards");
     is_sound(&browser, "plan").await;
-    browser.click("#issue").await;
+    super::confirm(&browser).await;
     browser.until_text("#batch-state", "Every row has ended").await;
     browser.until_text("#rows-table", "E001").await;
     is_sound(&browser, "batch").await;
@@ -133,6 +138,7 @@ async fn from_a_staff_list_to_cards() {
     browser.until_text("#rows-table", "E001").await;
     browser.run("location.hash = '#/batches/%E0'").await;
     browser.until_text("#nowhere", "There is no such page").await;
+    is_sound(&browser, "nowhere").await;
     browser.page.back().await.unwrap();
     browser.until_text("#batch-title", "staff").await;
     browser.click(".back a").await;
@@ -190,7 +196,7 @@ async fn what_was_refused_is_mended_and_sent_again() {
     }
     browser.until_text("#plan-figures", "12").await;
     assert_eq!(browser.element("#name").await.prop("value").await.unwrap().as_deref(), Some("rollout"));
-    browser.click("#issue").await;
+    super::confirm(&browser).await;
     browser.until_text("#batch-title", "rollout").await;
     browser.until_text("#batch-state", "Every row has ended").await;
     browser.until_text("#figures", "Rows40").await;

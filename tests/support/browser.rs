@@ -155,6 +155,7 @@ impl Browser {
 
     /// Types into it, or presses keys while it has the focus.
     pub async fn keys(&self, css: &str, keys: &str) {
+        self.until(&format!("return Boolean(document.querySelector({css:?})?.checkVisibility())")).await;
         self.element(css).await.send_keys(keys).await.unwrap_or_else(|error| panic!("{css}: {error}"));
     }
 
@@ -198,10 +199,15 @@ impl Drop for Browser {
 
 /// Waits for a download and reads it.
 pub async fn downloaded(folder: &Path, name: &str) -> String {
+    String::from_utf8(downloaded_bytes(folder, name).await).unwrap()
+}
+
+/// The same, of a file that is no text.
+pub async fn downloaded_bytes(folder: &Path, name: &str) -> Vec<u8> {
     let began = Instant::now();
     loop {
-        if let Ok(text) = std::fs::read_to_string(folder.join(name)) {
-            return text;
+        if let Ok(bytes) = std::fs::read(folder.join(name)) {
+            return bytes;
         }
         let there: Vec<_> =
             std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name()).collect();

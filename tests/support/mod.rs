@@ -9,10 +9,12 @@ pub mod issuing;
 pub mod line;
 pub mod office;
 pub mod people;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
 pub mod rabbit;
 pub mod raw_amqp;
+pub mod receiver;
 pub mod scene;
 pub mod secrets;
 pub mod serve;
@@ -25,6 +27,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use embosser::config::StripeConfig;
@@ -154,14 +157,33 @@ impl Program {
 }
 
 /// What a run prints, read as it comes: a full pipe would stop the run.
-type Printed = std::thread::JoinHandle<Vec<u8>>;
+struct Printed {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: std::thread::JoinHandle<()>,
+}
 
-fn read_all(mut pipe: impl std::io::Read + Send + 'static) -> Printed {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = pipe.read_to_end(&mut bytes);
-        bytes
-    })
+impl Printed {
+    fn by(mut pipe: impl std::io::Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let into = bytes.clone();
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                into.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        });
+        Self { bytes, reader }
+    }
+
+    fn until_now(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap().clone()
+    }
+
+    /// All of it, once nothing can write to it any more.
+    fn whole(self) -> Vec<u8> {
+        self.reader.join().unwrap();
+        std::mem::take(&mut self.bytes.lock().unwrap())
+    }
 }
 
 /// A run under way; it is killed when this is dropped.
@@ -172,7 +194,8 @@ pub struct Running {
 
 impl Running {
     fn of(mut child: std::process::Child) -> Self {
-        let printed = Some((read_all(child.stdout.take().unwrap()), read_all(child.stderr.take().unwrap())));
+        let printed =
+            Some((Printed::by(child.stdout.take().unwrap()), Printed::by(child.stderr.take().unwrap())));
         Self { child, printed }
     }
 
@@ -184,6 +207,20 @@ impl Running {
     /// Sends it a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it has said this on stderr.
+    pub async fn until_it_says(&self, text: &str) {
+        let began = std::time::Instant::now();
+        loop {
+            let (_, stderr) = self.printed.as_ref().expect("it has not ended");
+            let said = String::from_utf8_lossy(&stderr.until_now()).into_owned();
+            if said.contains(text) {
+                return;
+            }
+            assert!(began.elapsed() < RUN_MAX, "it never says {text:?}: {said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Ends it as a power cut would.
@@ -213,9 +250,9 @@ impl Running {
 
     async fn output(&mut self, status: std::process::ExitStatus) -> Output {
         let (stdout, stderr) = self.printed.take().expect("read once");
-        let joined = tokio::task::spawn_blocking(move || (stdout.join(), stderr.join()));
+        let joined = tokio::task::spawn_blocking(move || (stdout.whole(), stderr.whole()));
         let (stdout, stderr) = joined.await.unwrap();
-        Output { status, stdout: stdout.unwrap(), stderr: stderr.unwrap() }
+        Output { status, stdout, stderr }
     }
 }
 

@@ -1,30 +1,132 @@
-//! A private RabbitMQ node on free ports, from the system's packages; whatever listens on 5672 is left alone.
+//! Private RabbitMQ nodes on free ports, from the system's packages; whatever listens on 5672 is left alone.
+//!
+//! A node takes some 8 s of a processor to start. So the tests of a binary share one, each with a virtual host of its own,
+//! unless they kill it or need settings of their own; and where tests/in_parallel.py runs several binaries, all of them do.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use super::free_port;
 
 /// Longest that a node may take to start on a busy machine.
-const START_MAX: Duration = Duration::from_secs(90);
+const START_MAX: Duration = Duration::from_secs(180);
+
+/// Nodes start one after the other: several at once all take as long as the last.
+static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// What lets a client in: nothing that could be anywhere by chance.
 pub const PASSWORD: &str = "TellingBrokerPasswordThatNobodyMayRead0815";
 
-/// A node that ends with the test.
+/// Virtual hosts that a run's node has, and a process's. They are there from its start, as making one later takes a tool of
+/// Erlang's, which starts for seconds. More than there are tests with a broker; one more would start another node.
+const OF_A_RUN: usize = 96;
+const OF_A_PROCESS: usize = 24;
+
+/// Names the folder in which the processes of a run find the node that they share; tests/in_parallel.py ends it with the run.
+const RUN: &str = "EMBOSSER_TESTS_RUN";
+
+/// The node that the tests of this process share, if there is no such folder; it ends with the last of them that is under way.
+static SHARED: tokio::sync::Mutex<Weak<Node>> = tokio::sync::Mutex::const_new(Weak::new());
+
+/// A broker for one test: a node, or a virtual host of one.
 pub struct Rabbit {
-    directory: tempfile::TempDir,
+    node: Arc<Node>,
+    virtual_host: String,
+}
+
+/// A node that ends with the last that uses it, unless it is the run's.
+struct Node {
+    directory: PathBuf,
+    /// Removes that directory.
+    _temporary: Option<tempfile::TempDir>,
     port: u16,
     distribution_port: u16,
     epmd_port: u16,
     tls_port: u16,
-    server: Child,
+    /// None of the run's node.
+    server: Mutex<Option<Child>>,
+    /// Virtual hosts that were given to tests.
+    given: AtomicUsize,
 }
 
 impl Rabbit {
-    /// Starts a node and waits until it answers.
+    /// A virtual host of a shared node: nobody else sees its queues, and nobody may end it.
+    pub async fn shared() -> Self {
+        if let Some(run) = std::env::var_os(RUN) {
+            let of_the_run = move || Self::of_the_run(Path::new(&run));
+            if let Some(rabbit) = tokio::task::spawn_blocking(of_the_run).await.unwrap() {
+                return rabbit;
+            }
+        }
+        let mut shared = SHARED.lock().await;
+        if let Some(node) = shared.upgrade() {
+            let number = node.given.fetch_add(1, Ordering::Relaxed);
+            if number < OF_A_PROCESS {
+                return Self { node, virtual_host: virtual_host(number) };
+            }
+        }
+        let node = Node::start(OF_A_PROCESS, |_, _| String::new()).await;
+        *shared = Arc::downgrade(&node);
+        let number = node.given.fetch_add(1, Ordering::Relaxed);
+        Self { node, virtual_host: virtual_host(number) }
+    }
+
+    /// A virtual host of the run's node, which whoever is first starts; none if all were given away.
+    fn of_the_run(folder: &Path) -> Option<Self> {
+        let lock = std::fs::File::create(folder.join("lock")).unwrap();
+        lock.lock().unwrap();
+        let (kept, directory) = (folder.join("broker.json"), folder.join("broker"));
+        let keep = |node: &RunsNode| std::fs::write(&kept, serde_json::to_vec(node).unwrap()).unwrap();
+        let found = std::fs::read(&kept).ok().map(|text| serde_json::from_slice(&text).unwrap());
+        let mut kept_node = match found {
+            Some(node @ RunsNode { is_up: true, .. }) => node,
+            not_up => {
+                if let Some(RunsNode { process_group, .. }) = not_up {
+                    // Whoever started it ended before it was up.
+                    let group = rustix::process::Pid::from_raw(process_group).unwrap();
+                    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                    std::fs::remove_dir_all(&directory).unwrap();
+                }
+                std::fs::create_dir(&directory).unwrap();
+                let node = Node::begin_in(directory, None, OF_A_RUN, |_, _| String::new());
+                let process_group = node.server().as_ref().unwrap().id().cast_signed();
+                let of_run = RunsNode {
+                    process_group,
+                    port: node.port,
+                    epmd_port: node.epmd_port,
+                    given: 0,
+                    is_up: false,
+                };
+                // Before it is up, so that tests/in_parallel.py ends it whatever becomes of this process.
+                keep(&of_run);
+                node.wait();
+                node.server().take();
+                RunsNode { is_up: true, ..of_run }
+            }
+        };
+        let number = kept_node.given;
+        kept_node.given += 1;
+        keep(&kept_node);
+        let node = Node {
+            directory: folder.join("broker"),
+            _temporary: None,
+            port: kept_node.port,
+            distribution_port: 0,
+            epmd_port: kept_node.epmd_port,
+            tls_port: 0,
+            server: Mutex::new(None),
+            given: AtomicUsize::new(0),
+        };
+        (number < OF_A_RUN).then(|| Self { node: Arc::new(node), virtual_host: virtual_host(number) })
+    }
+
+    /// Starts a node of the test's own and waits until it answers.
     pub async fn start() -> Self {
         Self::start_with(|_, _| String::new()).await
     }
@@ -40,7 +142,7 @@ impl Rabbit {
 
     /// One that speaks TLS, too, with a certificate of an authority that nobody else knows.
     pub async fn start_with_tls() -> Self {
-        Self::start_with(|directory, port| {
+        let rabbit = Self::start_with(|directory, port| {
             super::certificates::write(directory);
             let file = |name: &str| directory.join(name).display().to_string();
             format!(
@@ -51,116 +153,206 @@ impl Rabbit {
                 file("server.key")
             )
         })
-        .await
+        .await;
+        // It listens there a while after it answers at its other port.
+        let (began, port) = (Instant::now(), rabbit.tls_port());
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            assert!(began.elapsed() < START_MAX, "RabbitMQ does not listen for TLS");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        rabbit
     }
 
     async fn start_with(more: fn(&Path, u16) -> String) -> Self {
-        tokio::task::spawn_blocking(move || {
-            let directory = tempfile::tempdir().unwrap();
-            let (port, distribution_port, epmd_port, tls_port) =
-                (free_port(), free_port(), free_port(), free_port());
-            let more = more(directory.path(), tls_port);
-            std::fs::write(
-                directory.path().join("rabbitmq.conf"),
-                format!(
-                    "loopback_users = none\ndefault_pass = {PASSWORD}\nlog.console = false\ncollect_statistics_interval = 5000\n{more}"
-                ),
-            )
-            .unwrap();
-            std::fs::write(directory.path().join("plugins"), "[].").unwrap();
-            let server = run(&directory, port, distribution_port, epmd_port);
-            let mut rabbit = Self { directory, port, distribution_port, epmd_port, tls_port, server };
-            rabbit.wait();
-            rabbit
-        })
-        .await
-        .unwrap()
+        Self { node: Node::start(0, more).await, virtual_host: "/".to_owned() }
     }
 
     pub fn url(&self) -> String {
-        self.url_by(self.port)
+        self.url_by(self.node.port)
     }
 
     /// The same by way of another port of this machine.
     pub fn url_by(&self, port: u16) -> String {
-        format!("amqp://guest:{PASSWORD}@127.0.0.1:{port}/%2f")
+        let virtual_host = self.virtual_host.replace('/', "%2f");
+        format!("amqp://guest:{PASSWORD}@127.0.0.1:{port}/{virtual_host}")
     }
 
     /// As [`Self::url`], over TLS.
     pub fn tls_url(&self) -> String {
-        format!("amqps://guest:{PASSWORD}@localhost:{}/%2f", self.tls_port)
+        format!("amqps://guest:{PASSWORD}@localhost:{}/%2f", self.node.tls_port)
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.node.port
     }
 
     pub fn tls_port(&self) -> u16 {
-        self.tls_port
+        self.node.tls_port
+    }
+
+    pub fn virtual_host(&self) -> &str {
+        &self.virtual_host
     }
 
     /// The authority that vouches for its certificate.
     pub fn ca_file(&self) -> PathBuf {
-        self.directory.path().join("ca.pem")
+        self.node.directory.join("ca.pem")
     }
 
     /// Where it keeps its messages.
     pub fn data(&self) -> PathBuf {
-        self.directory.path().join("mnesia")
+        self.node.directory.join("mnesia")
     }
 
     /// What it logs.
     pub fn log(&self) -> PathBuf {
-        self.directory.path().join("log")
+        self.node.directory.join("log")
     }
 
     /// The names of its queues.
     pub async fn queues(&self) -> Vec<String> {
-        let mut control = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl");
-        control
-            .env("HOME", self.directory.path())
-            .env("RABBITMQ_NODENAME", node(self.port))
-            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
-            .args(["--quiet", "list_queues", "name", "--no-table-headers"])
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null());
-        let output = tokio::task::spawn_blocking(move || control.output()).await.unwrap().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+        let listed =
+            self.node.control(&["list_queues", "-p", &self.virtual_host, "name", "--no-table-headers"]).await;
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    /// What `rabbitmqctl` does to the whole node, and prints.
+    pub async fn control(&self, arguments: &[&str]) -> String {
+        self.own().control(arguments).await
     }
 
     /// Ends it as a service manager would, and waits until it has.
     pub fn stop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.server);
+        let mut server = self.own().server();
+        let server = server.as_mut().unwrap();
+        let pid = rustix::process::Pid::from_child(server);
         rustix::process::kill_process_group(pid, rustix::process::Signal::TERM).unwrap();
         let began = Instant::now();
-        while self.server.try_wait().unwrap().is_none() {
+        while server.try_wait().unwrap().is_none() {
             assert!(began.elapsed() < START_MAX, "RabbitMQ did not stop");
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// Ends it as a power cut would.
     pub fn kill(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.server);
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        let _ = self.server.wait();
+        self.own().kill();
     }
 
     /// Starts it again, on the same data and port.
     pub async fn start_again(&mut self) {
-        self.server = run(&self.directory, self.port, self.distribution_port, self.epmd_port);
-        tokio::task::block_in_place(|| self.wait());
+        let node = self.own();
+        *node.server() = Some(run(&node.directory, node.port, node.distribution_port, node.epmd_port));
+        tokio::task::block_in_place(|| node.wait());
     }
 
-    fn wait(&mut self) {
+    /// What is done to a node is done to all who use it.
+    fn own(&self) -> &Node {
+        assert_eq!(self.virtual_host, "/", "the node is shared: a test that does this needs one of its own");
+        &self.node
+    }
+}
+
+impl Node {
+    async fn start(virtual_hosts: usize, more: fn(&Path, u16) -> String) -> Arc<Self> {
+        let _starting = STARTING.lock().await;
+        tokio::task::spawn_blocking(move || {
+            let temporary = tempfile::tempdir().unwrap();
+            let node = Self::begin_in(temporary.path().to_owned(), Some(temporary), virtual_hosts, more);
+            node.wait();
+            Arc::new(node)
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Starts one that does not answer yet.
+    fn begin_in(
+        directory: PathBuf,
+        temporary: Option<tempfile::TempDir>,
+        virtual_hosts: usize,
+        more: fn(&Path, u16) -> String,
+    ) -> Self {
+        let (port, distribution_port, epmd_port, tls_port) =
+            (free_port(), free_port(), free_port(), free_port());
+        let more = more(&directory, tls_port);
+        let definitions = directory.join("definitions.json");
+        let settings = format!(
+            "loopback_users = none\nload_definitions = {}\nlog.console = false\ncollect_statistics_interval = 5000\n{more}",
+            definitions.display()
+        );
+        std::fs::write(directory.join("rabbitmq.conf"), settings).unwrap();
+        std::fs::write(definitions, who_may_come_in(virtual_hosts)).unwrap();
+        std::fs::write(directory.join("plugins"), "[].").unwrap();
+        let server = Mutex::new(Some(run(&directory, port, distribution_port, epmd_port)));
+        let (_temporary, given) = (temporary, AtomicUsize::new(0));
+        Self { directory, _temporary, port, distribution_port, epmd_port, tls_port, server, given }
+    }
+
+    fn server(&self) -> MutexGuard<'_, Option<Child>> {
+        self.server.lock().unwrap()
+    }
+
+    async fn control(&self, arguments: &[&str]) -> String {
+        let mut control = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl");
+        control
+            .env("HOME", &self.directory)
+            .env("RABBITMQ_NODENAME", node(self.port))
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .arg("--quiet")
+            .args(arguments)
+            .current_dir(&self.directory)
+            .stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || control.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn kill(&self) {
+        let mut server = self.server();
+        let Some(server) = server.as_mut() else { return };
+        let pid = rustix::process::Pid::from_child(server);
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        let _ = server.wait();
+    }
+
+    fn wait(&self) {
         let began = Instant::now();
         while !answers(self.port) {
             assert!(began.elapsed() < START_MAX, "RabbitMQ did not start");
-            assert_eq!(self.server.try_wait().unwrap(), None, "RabbitMQ ended; see its log");
+            let ended = self.server().as_mut().unwrap().try_wait().unwrap();
+            assert_eq!(ended, None, "RabbitMQ ended; see its log");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// What the processes of a run know of the node that they share.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct RunsNode {
+    process_group: i32,
+    port: u16,
+    epmd_port: u16,
+    /// Virtual hosts that were given to tests.
+    given: usize,
+    /// Whether it has answered.
+    is_up: bool,
+}
+
+fn virtual_host(number: usize) -> String {
+    format!("test{number}")
+}
+
+/// The node's one user, and its virtual hosts.
+fn who_may_come_in(virtual_hosts: usize) -> String {
+    let names = || (0..virtual_hosts).map(virtual_host).chain(["/".to_owned()]);
+    let of = |name| json!({"user": "guest", "vhost": name, "configure": ".*", "write": ".*", "read": ".*"});
+    json!({
+        "users": [{"name": "guest", "password": PASSWORD, "tags": "administrator"}],
+        "vhosts": names().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
+        "permissions": names().map(of).collect::<Vec<_>>(),
+    })
+    .to_string()
 }
 
 fn node(port: u16) -> String {
@@ -176,24 +368,26 @@ fn answers(port: u16) -> bool {
     stream.write_all(b"AMQP\x00\x00\x00\x00").is_ok() && stream.read_exact(&mut greeting).is_ok()
 }
 
-fn run(directory: &tempfile::TempDir, port: u16, distribution_port: u16, epmd_port: u16) -> Child {
-    let path = |name: &str| directory.path().join(name);
+fn run(directory: &Path, port: u16, distribution_port: u16, epmd_port: u16) -> Child {
+    let path = |name: &str| directory.join(name);
     // The package's own script, past the wrapper that insists on the package's user.
     let mut server = Command::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
     server
-        .env("HOME", directory.path())
+        .env("HOME", directory)
         .env("RABBITMQ_NODENAME", node(port))
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_NODE_PORT", port.to_string())
         .env("RABBITMQ_DIST_PORT", distribution_port.to_string())
         .env("ERL_EPMD_PORT", epmd_port.to_string())
+        // Else it could not be ended before it has noticed that its node is gone.
+        .env("ERL_EPMD_RELAXED_COMMAND_CHECK", "1")
         .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
         .env("RABBITMQ_LOG_BASE", path("log"))
         .env("RABBITMQ_CONFIG_FILE", path("rabbitmq"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
         .env("RABBITMQ_PID_FILE", path("pid"))
         .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 +sbwt none")
-        .current_dir(directory.path())
+        .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -201,8 +395,11 @@ fn run(directory: &tempfile::TempDir, port: u16, distribution_port: u16, epmd_po
     server.spawn().expect("RabbitMQ is installed (tests/run does it)")
 }
 
-impl Drop for Rabbit {
+impl Drop for Node {
     fn drop(&mut self) {
+        if self.server().is_none() {
+            return;
+        }
         self.kill();
         let _ = Command::new("epmd")
             .args(["-port", &self.epmd_port.to_string(), "-kill"])

@@ -3,15 +3,15 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::rabbit::PASSWORD;
+use super::rabbit::{PASSWORD, Rabbit};
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
 
 /// Publishes a durable message whose correlation id is these bytes, and waits until the broker has it.
-pub async fn publish(port: u16, queue: &str, correlation_id: &[u8], body: &[u8]) {
-    let mut broker = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+pub async fn publish(rabbit: &Rabbit, queue: &str, correlation_id: &[u8], body: &[u8]) {
+    let mut broker = TcpStream::connect(("127.0.0.1", rabbit.port())).await.unwrap();
     broker.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
     until(&mut broker, (10, 10)).await;
     // connection.start-ok: no client properties, PLAIN, user and password, a locale.
@@ -19,9 +19,9 @@ pub async fn publish(port: u16, queue: &str, correlation_id: &[u8], body: &[u8])
     let start_ok = [&[0, 0, 0, 0][..], &short(b"PLAIN"), &long(login.as_bytes()), &short(b"en_US")].concat();
     method(&mut broker, 0, (10, 11), &start_ok).await;
     until(&mut broker, (10, 30)).await;
-    // connection.tune-ok: a few channels, 128 KiB frames, no heartbeat; connection.open: the default virtual host.
+    // connection.tune-ok: a few channels, 128 KiB frames, no heartbeat; connection.open.
     method(&mut broker, 0, (10, 31), &[0, 8, 0, 2, 0, 0, 0, 0]).await;
-    method(&mut broker, 0, (10, 40), &[&short(b"/")[..], &[0, 0]].concat()).await;
+    method(&mut broker, 0, (10, 40), &[&short(rabbit.virtual_host().as_bytes())[..], &[0, 0]].concat()).await;
     until(&mut broker, (10, 41)).await;
     method(&mut broker, 1, (20, 10), &[0]).await;
     until(&mut broker, (20, 11)).await;

@@ -16,7 +16,7 @@ use lapin::{BasicProperties, Connection, Consumer};
 use super::rabbit::Rabbit;
 use super::{Expected, Program, Running, write_manifest};
 
-/// A broker node is a heavy thing: one at a time.
+/// For tests that judge times, or are heavy: one at a time.
 pub static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A sandbox, a broker, and a directory for a ledger and manifests.
@@ -27,7 +27,13 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// On the node that the tests of this process share.
     pub async fn with(options: Options) -> Self {
+        Self::on(Rabbit::shared().await, options).await
+    }
+
+    /// On a node of its own, which may be killed and set otherwise.
+    pub async fn with_own_node(options: Options) -> Self {
         Self::on(Rabbit::start().await, options).await
     }
 

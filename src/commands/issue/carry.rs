@@ -183,7 +183,16 @@ fn write_results(
             let job_id = job_id.as_ref().map_or("", JobId::as_str);
             let (row_id, scope) = (row_id.as_deref(), scope.as_str());
             let person = persons.of_job(job_id);
-            let line = results::Line { row, row_id, job_id, ended: &ended, scope, person, shipping: None };
+            let line = results::Line {
+                row,
+                row_id,
+                job_id,
+                ended: &ended,
+                scope,
+                person,
+                shipping: None,
+                cancelled_by: None,
+            };
             results.append(&line)?;
         }
         // At a high rate a row ends every few microseconds, and to wake this thread for each would cost as much.

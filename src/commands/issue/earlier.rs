@@ -17,6 +17,7 @@ use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::operation::Operation;
 use crate::results::read_back;
 use crate::stripe::host_of;
+use crate::webhooks::Begins;
 
 /// Rows that are told one by one; the others are counted.
 const LISTED_MAX: usize = 10;
@@ -123,18 +124,18 @@ pub(crate) fn print_recognised(recognition: &Recognition, say: fn(&str)) {
     say("  (--second-cards issues them all again)");
 }
 
-/// How many rows a batch has: the manifest's, and those of earlier ones under its name.
+/// What a run begins with: its batch's rows are the manifest's, and those of earlier ones under its name.
 ///
 /// # Errors
 /// If the ledger cannot be read.
-pub(super) async fn rows_of_batch(
+pub(super) async fn begins(
     ledger: &Ledger,
     scope: &Scope,
     batch: &Batch,
     recognition: &Recognition,
-) -> Result<u64, String> {
+) -> Result<Begins, String> {
     let others = recognition.others(ledger, scope, batch).await.map_err(|error| error.to_string())?;
-    Ok(others.rows() + recognition.rows_of_batch())
+    Ok(others.begins(recognition.rows_of_batch()))
 }
 
 /// Holds an earlier run's results file against the ledger: cards that only the file knows were issued with another ledger.

@@ -16,16 +16,18 @@ use super::confirm::{WithoutTerminal, confirmed};
 use super::connect::connect;
 use super::manifest::{Leniency, ReadingArgs, Verb};
 use super::signals::say;
+use super::telling::Telling;
 use crate::account::Access;
-use crate::config::{Config, place};
+use crate::config::{Config, place, seconds};
 use crate::job::Batch;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Scope};
 use crate::manifest::batch::Jobs;
-use crate::manifest::batch::SecondCards;
+use crate::manifest::batch::{SecondCards, digest_of};
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::persons::Persons;
 use crate::manifest::{CheckOptions, CheckReport};
 use crate::stripe::Mode;
+use crate::webhooks::{About, Receivers, Webhooks};
 use run::{Opening, Run, What};
 use start::Start;
 
@@ -37,6 +39,9 @@ pub struct Args {
     /// How it is read.
     #[command(flatten)]
     pub reading: ReadingArgs,
+    /// Which account it is for.
+    #[command(flatten)]
+    pub account: super::accounts::AccountArgs,
     /// Issue against a built-in stand-in for Stripe; no account needed, no card is real.
     #[arg(long)]
     pub sandbox: bool,
@@ -82,6 +87,9 @@ pub struct Args {
     /// End at once if another process calls for this account, instead of waiting until it ends.
     #[arg(long)]
     pub no_wait: bool,
+    /// Run this by `sh -c` when it has ended, however it did: what is told of it comes on standard input, as JSON.
+    #[arg(long, value_name = "COMMAND")]
+    pub notify_command: Option<String>,
 }
 
 /// Issues the manifest.
@@ -93,6 +101,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
         config.pace.concurrency = concurrency;
     }
     let mut config = super::arguments::with_options(config, args.rate, args.ledger.as_deref())?;
+    let receivers = Receivers::read(&config.webhooks)?.with_command(args.notify_command.clone());
     let start = args.start.as_deref().map(Start::of).transpose()?;
     say(&format!("ledger: {}", place::shown(&config.ledger.url)));
     let batch = super::manifest::batch_of(&args.manifest, args.batch.as_deref())?;
@@ -121,13 +130,33 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
             say("stopped before its start; nothing was issued");
             return Ok(Exit::Unfinished);
         }
-        // Days may have gone by: what was well may be so no more.
-        report = super::manifest::check(&manifest, options, leniency, verb).await?;
     }
-    let ledger = Ledger::open(&config.ledger.url).await.map_err(|error| error.to_string())?;
-    // However it ends, the ledger's file is left whole.
-    let manifest = CheckedManifest::new(manifest, &report);
-    let ended = issue((&args, stopped), &config, access, &ledger, batch, manifest, &report).await;
+    let patience = seconds(config.ledger.patience_seconds);
+    let ledger =
+        Ledger::open_patient(&config.ledger.url, patience).await.map_err(|error| error.to_string())?;
+    let telling = Telling::begin(receivers, &ledger)?;
+    let mode = if access.mode() == Mode::Live { "live" } else { "test" };
+    // As far as it is known before Stripe was asked.
+    let scope = Scope::new(mode, access.host(), config.stripe.account.as_deref());
+    // However it ends, that is told, and the ledger's file is left whole.
+    let issuing = async {
+        if start.is_some() {
+            // Days may have gone by: what was well may be so no more.
+            report = super::manifest::check(&manifest, options, leniency, verb).await?;
+        }
+        let manifest = CheckedManifest::new(manifest, &report);
+        let of_ledger = (&ledger, telling.webhooks());
+        issue((&args, stopped), &config, access, of_ledger, batch.clone(), manifest, &report).await
+    };
+    let ended = issuing.await;
+    if !telling.webhooks().has_ended() {
+        let reason = match &ended {
+            Err(reason) => reason,
+            Ok(_) => "it was stopped before anything was issued, or Stripe could not be reached",
+        };
+        telling.webhooks().never_began(&scope, about(&batch, &report), reason).await;
+    }
+    telling.end().await;
     ledger.close().await;
     if let Some(sandbox) = sandbox {
         sandbox.stop().await;
@@ -140,7 +169,7 @@ async fn issue(
     (args, was_stopped): (&Args, CancellationToken),
     config: &Config,
     access: Access,
-    ledger: &Ledger,
+    (ledger, webhooks): (&Ledger, &Webhooks),
     batch: Batch,
     manifest: CheckedManifest,
     report: &CheckReport,
@@ -158,7 +187,13 @@ async fn issue(
         earlier::hold_results_against(ledger, run.scope(), &results).await?;
     }
     let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };
-    run.carry(ledger, lease, What { batch, manifest, report, second, strict: args.strict, results }).await
+    let what = What { batch, manifest, report, second, strict: args.strict, results };
+    run.carry((ledger, webhooks), lease, what).await
+}
+
+/// What is told of a file.
+fn about(batch: &Batch, report: &CheckReport) -> About {
+    About { batch: batch.to_string(), digest: digest_of(report), rows: report.rows, pins: report.pins }
 }
 
 /// Whose the rows are, where the manifest's columns say so.

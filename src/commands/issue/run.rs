@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::carry::{Carried, ResultsOfRun, carry_all};
-use super::{earlier, persons_of};
+use super::{about, earlier, persons_of};
 use crate::account::{Access, Account, Patience, Purpose, Runs, ScopeError};
 use crate::commands::Exit;
 use crate::commands::connect::FIRST_CONTACT_MAX;
@@ -16,7 +16,7 @@ use crate::commands::progress::progress;
 use crate::commands::signals::{HangUp, StopSignals, print, say};
 use crate::config::{Config, seconds};
 use crate::job::Batch;
-use crate::ledger::{BatchRow, Ledger, Scope};
+use crate::ledger::{BatchRow, Ledger, LedgerError, Scope};
 use crate::line::{Halt, LeaseUse, Line};
 use crate::manifest::CheckReport;
 use crate::manifest::batch::{Jobs, SecondCards, digest_of};
@@ -27,6 +27,7 @@ use crate::pace::CircuitState;
 use crate::pin_links::LinksWhen;
 use crate::results::Results;
 use crate::tally::{Counts, Tally};
+use crate::webhooks::{self, Carrier, End, State, Webhooks};
 
 /// Between two looks whether Stripe was ever reached, once it should have been.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -74,7 +75,7 @@ impl Run {
         let pace = access.pace(&config.pace);
         if let (Some(exporter), Some(listen)) = (&exporter, metrics) {
             let shown = pace.clone();
-            let serving = exporter.serve(listen, move || shown.show());
+            let serving = exporter.serve(listen, move || shown.show(None));
             serving.await.map_err(|error| format!("--metrics {listen}: {error}"))?;
         }
         let patience_max = FIRST_CONTACT_MAX.min(seconds(config.retry.elapsed_seconds_max));
@@ -143,7 +144,7 @@ impl Run {
     /// A sentence for the operator; nothing was done then.
     pub(in crate::commands) async fn carry(
         &self,
-        ledger: &Ledger,
+        (ledger, webhooks): (&Ledger, &Webhooks),
         lease: LeaseUse,
         what: What<'_>,
     ) -> Result<Exit, String> {
@@ -155,15 +156,26 @@ impl Run {
         let results = Results::create(&path, scope.as_str())
             .map_err(|error| format!("results file {}: {error}", path.display()))?;
         let persons = persons_of(&manifest, Jobs::new(batch.clone(), recognition.clone())).await?;
-        let rows = earlier::rows_of_batch(ledger, scope, &batch, &recognition).await?;
+        let begins = earlier::begins(ledger, scope, &batch, &recognition).await?;
         let row = BatchRow {
             scope: scope.clone(),
             batch: batch.clone(),
             digest: digest_of(report),
-            rows,
+            rows: begins.rows,
             began: line.parts().clock.now(),
         };
-        ledger.write_batch(row).await.map_err(|error| error.to_string())?;
+        let text = |error: LedgerError| error.to_string();
+        webhooks.end_those_of_commands(scope).await.map_err(text)?;
+        let run = webhooks.checked(scope, about(&batch, report), Carrier::Command, State::Checked).await;
+        let run = run.map_err(text)?;
+        let beginning = async {
+            webhooks.begins(run.as_ref(), begins).await?;
+            ledger.write_batch(row).await
+        };
+        if let Err(error) = beginning.await {
+            webhooks.ended_if(run, || end_of(line, report, Counts::default(), &Err(error.to_string()))).await;
+            return Err(error.to_string());
+        }
         let host = self.account.access().host().to_owned();
         tokio::spawn(end_if_never_answered(line.clone(), host, self.patience_max));
         let tally = Arc::new(Tally::default());
@@ -173,12 +185,38 @@ impl Run {
         let jobs = Jobs::new(batch, recognition);
         let results = ResultsOfRun { results, persons };
         let carrying = carry_all(line.clone(), manifest, jobs, results, tally.clone(), bar.clone());
-        let carried = tokio::spawn(carrying).await.map_err(|error| error.to_string())??;
+        let carried = tokio::spawn(carrying).await.map_err(|error| error.to_string()).flatten();
         bar.finish_and_clear();
+        webhooks.ended_if(run, || end_of(line, report, tally.counts(), &carried)).await;
+        let carried = carried?;
         let exit = summary(line, report, operation, &tally, &carried, &path);
         drop(lease);
         Ok(exit)
     }
+}
+
+/// How a run has ended, for whoever is told.
+fn end_of(line: &Line, report: &CheckReport, counts: Counts, carried: &Result<Carried, String>) -> End {
+    let counts = webhooks::Counts {
+        rows: report.rows,
+        issued: counts.issued,
+        refused: counts.refused,
+        unresolved: counts.unresolved,
+        awaiting_pin: counts.awaiting_pin,
+        waiting: report.rows.saturating_sub(counts.ended()),
+    };
+    let reason = match (carried, line.halt()) {
+        (Err(reason), _) | (Ok(Carried { cut: Some(reason), .. }), None) => Some(reason.clone()),
+        (Ok(_), Some(halt)) if counts.waiting + counts.unresolved > 0 => Some(halt.to_string()),
+        (Ok(Carried { cut: Some(reason), .. }), Some(_)) => Some(reason.clone()),
+        (Ok(_), _) if counts.waiting > 0 => Some("it was stopped".to_owned()),
+        (Ok(_), _) if counts.unresolved > 0 => {
+            Some(format!("the end of {} rows is not known yet", counts.unresolved))
+        }
+        (Ok(_), _) => None,
+    };
+    let state = if reason.is_some() { State::Interrupted } else { State::Finished };
+    End { state, reason, counts, at_ms: line.parts().clock.now().unix_ms() }
 }
 
 /// Whoever cannot be reached at all is not waited for without end.

@@ -8,6 +8,7 @@ pub(super) mod postgres;
 pub(super) mod sqlite;
 
 use super::database::either;
+use super::servers::Work;
 use super::store::{Change, Columns, database};
 use super::{Ledger, LedgerError, Scope};
 use crate::clock::Time;
@@ -64,6 +65,8 @@ pub struct AuditQuery {
     pub batch: Option<String>,
     /// Those of this person or service.
     pub who: Option<String>,
+    /// Those with this in their batch, job, action or detail, or in who did it, in any case of its letters.
+    pub with: Option<String>,
     /// Those since then.
     pub since: Option<Time>,
     /// Those that come after this one, in the order that is asked for.
@@ -88,7 +91,8 @@ impl Ledger {
     /// # Errors
     /// If the ledger cannot be read.
     pub async fn audit_entries(&self, query: AuditQuery, limit: u32) -> Result<Vec<AuditEntry>, LedgerError> {
-        self.ask(move |store| {
+        self.ask(Work::Views, move |store| {
+            let query = query.clone();
             Box::pin(async move { either!(store, store => store.audit_entries(&query, i64::from(limit))) })
         })
         .await
@@ -104,6 +108,10 @@ impl Ledger {
         Ok(page)
     }
 }
+
+/// What is searched, in an SQL expression of both databases.
+const SEARCHED: &str = "lower(coalesce(batch, '') || chr(10) || coalesce(job, '') || chr(10) || who || chr(10) || action || chr(10)
+    || coalesce(detail, ''))";
 
 /// A number as the databases store it.
 fn stored(number: u64) -> i64 {

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use sqlx::postgres::Postgres as Database;
 
-use super::{AuditEntry, AuditQuery, COLUMNS, Order, entry_from, stored};
+use super::{AuditEntry, AuditQuery, COLUMNS, Order, SEARCHED, entry_from, stored};
 use crate::ledger::LedgerError;
 use crate::ledger::postgres::{Answer, Postgres, meaning};
 
@@ -51,6 +51,9 @@ impl Postgres {
             if let Some(value) = value {
                 select.push(condition).push_bind(value.clone());
             }
+        }
+        if let Some(with) = &query.with {
+            select.push(format!(" AND strpos({SEARCHED}, ")).push_bind(with.to_lowercase()).push(") > 0");
         }
         if let Some(since) = query.since {
             select.push(" AND time_ms >= ").push_bind(since.unix_ms());

@@ -2,7 +2,7 @@
 
 use rusqlite::{ToSql, Transaction};
 
-use super::{AuditEntry, AuditQuery, COLUMNS, Order, entry_from, stored};
+use super::{AuditEntry, AuditQuery, COLUMNS, Order, SEARCHED, entry_from, stored};
 use crate::ledger::LedgerError;
 use crate::ledger::sqlite::Sqlite;
 
@@ -48,13 +48,16 @@ impl Sqlite {
             Order::Newest => ("id < ?", "DESC"),
             Order::Oldest => ("id > ?", "ASC"),
         };
-        let conditions: [(&str, Option<&dyn ToSql>); 5] = [
+        let with = query.with.as_ref().map(|with| with.to_lowercase());
+        let searched = format!("instr({}, ?) > 0", SEARCHED.replace("chr(", "char("));
+        let conditions: [(&str, Option<&dyn ToSql>); 6] = [
             (
                 "scope IN (SELECT value FROM json_each(?))",
                 (!query.scopes.is_empty()).then_some(&scopes as &dyn ToSql),
             ),
             ("batch = ?", query.batch.as_ref().map(|batch| batch as &dyn ToSql)),
             ("who = ?", query.who.as_ref().map(|who| who as &dyn ToSql)),
+            (&searched, with.as_ref().map(|with| with as &dyn ToSql)),
             ("time_ms >= ?", since.as_ref().map(|since| since as &dyn ToSql)),
             (ahead, after.as_ref().map(|after| after as &dyn ToSql)),
         ];

@@ -3,6 +3,7 @@
 mod postgres;
 mod sqlite;
 
+use super::servers::Work;
 use std::collections::HashMap;
 
 use super::database::either;
@@ -36,12 +37,15 @@ impl Ledger {
         cards: impl IntoIterator<Item = &str>,
     ) -> Result<HashMap<String, KnownShipping>, LedgerError> {
         let prefix = name_of(scope, "");
-        let names: Vec<String> = cards.into_iter().map(|card| name_of(scope, card)).collect();
+        let names: std::sync::Arc<[String]> = cards.into_iter().map(|card| name_of(scope, card)).collect();
         if names.is_empty() {
             return Ok(HashMap::new());
         }
         let found = self
-            .ask(move |store| Box::pin(async move { either!(store, store => store.metadata_of(&names)) }))
+            .ask(Work::Views, move |store| {
+                let names = names.clone();
+                Box::pin(async move { either!(store, store => store.metadata_of(&names)) })
+            })
             .await?;
         let known = found.into_iter().filter_map(|(name, value)| {
             let card = name.strip_prefix(&prefix)?.to_owned();

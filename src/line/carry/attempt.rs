@@ -1,18 +1,21 @@
 //! One attempt: a turn, the PIN made ready, the record, the departure and the call.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use super::Carried;
 use crate::clock::{Moment, Time};
 use crate::jwe;
 use crate::ledger::{Begin, Recorded, State};
+use crate::line::changes::{self, Latest};
 use crate::line::decision::Next;
 use crate::line::gate::Standing;
 use crate::line::lease::Held;
-use crate::line::{Stop, changes, endpoint_of, people};
+use crate::line::people::{self, Decided};
+use crate::line::{Stop, endpoint_of};
 use crate::metrics;
 use crate::outcome::Refusal;
 use crate::pace::{Pass, Permit, Turn, Waited};
+use crate::simulation::{Mutation, is_broken};
 use crate::stripe::{Answer, Leave};
 use zeroize::Zeroizing;
 
@@ -27,6 +30,8 @@ pub(super) struct Attempt {
     decided: Moment,
     /// Whether a call was begun in this run before.
     had_begun: bool,
+    /// How often the account's lease had been taken when it was decided.
+    lease: u64,
 }
 
 /// An attempt that may be sent now.
@@ -50,6 +55,7 @@ impl Carried<'_> {
         let began = Instant::now();
         let endpoint = endpoint_of(self.job.request.operation());
         let turn = tokio::select! {
+            biased;
             turn = self.line.parts.pace.turn(endpoint) => turn.map_err(|_| Stop::Closed),
             () = self.recall.cancelled() => Err(Stop::Closed),
         };
@@ -123,22 +129,36 @@ impl Carried<'_> {
     /// Records the attempt, if it still is what is to be done now: the key's age, the deadline, and the ledger's row are
     /// looked at here, after the last wait, and what follows leaves at once or not at all.
     pub(super) async fn record(&mut self, Ready(()): Ready) -> Result<Option<Attempt>, Stop> {
-        // If it had to be waited for, the key and the PIN's verdict are of before.
-        if self.hold_lease().await? != Some(Held::AllTheTime) || !self.is_searched() {
-            return Ok(None);
-        }
-        let latest = changes::become_latest(self.line, &self.job, self.known.as_deref()).await?;
-        if let Err(refusal) = latest {
-            self.decision.give_up(refusal);
-            return Ok(None);
-        }
-        people::begins(self.line, &self.job).await?;
+        let lease = self.line.lease.times();
+        // From here on time counts: a process that sleeps before its call has left may lose the lease meanwhile.
         let decided = self.now();
-        if !matches!(self.decision.next(decided), Next::Call(_)) || self.is_stopped() {
+        // If it had to be waited for, the key and the PIN's verdict are of before.
+        let is_vetted = self.vetted.is_none_or(|vetted| vetted == lease);
+        if self.hold_lease().await? != Some(Held::AllTheTime) || !self.is_searched() || !is_vetted {
+            return Ok(None);
+        }
+        // A change that is not called must not become its card's latest: the one before it could never be sent again.
+        if !matches!(self.decision.next(decided), Next::Call(_)) {
             return Ok(None);
         }
         if self.is_past_deadline(decided) {
             self.expired();
+            return Ok(None);
+        }
+        match changes::become_latest(self.line, &self.job, self.known.as_deref()).await? {
+            Latest::Is => {}
+            Latest::Changed => return Ok(None),
+            Latest::Refused(refusal) => {
+                self.decision.give_up(refusal);
+                return Ok(None);
+            }
+        }
+        let may_have_effect = self.decision.may_have_effect();
+        if people::begins(self.line, &self.job, may_have_effect).await? == Decided::Anew {
+            self.searched = None;
+            return Ok(None);
+        }
+        if self.is_stopped() {
             return Ok(None);
         }
         self.decision.begin(decided);
@@ -153,7 +173,7 @@ impl Carried<'_> {
         match begun? {
             Begin::Recorded(recorded) => {
                 let had_begun = std::mem::replace(&mut self.has_begun, true);
-                Ok(Some(Attempt { recorded, decided, had_begun }))
+                Ok(Some(Attempt { recorded, decided, had_begun, lease }))
             }
             Begin::Changed(found) => {
                 tracing::info!("another process has changed what is known of this job; deciding anew");
@@ -169,6 +189,12 @@ impl Carried<'_> {
         let waited = turn.permit().await;
         self.waited += began.elapsed();
         match waited {
+            // The record may have waited for its database, and the lease's session is lost meanwhile: somebody else may have had the
+            // lease, though it is ours again.
+            Waited::Permit(_) if !self.recall.is_cancelled() && !self.is_leased_since(&attempt) => {
+                self.take_back(attempt);
+                Ok(None)
+            }
             // What is recorded is called for, though the line stops; a recalled job's call is somebody else's.
             Waited::Permit(permit) if !self.recall.is_cancelled() => {
                 metrics::permit(began.elapsed());
@@ -183,6 +209,10 @@ impl Carried<'_> {
                 Ok(None)
             }
         }
+    }
+
+    fn is_leased_since(&self, attempt: &Attempt) -> bool {
+        self.line.lease.times() == attempt.lease && self.line.lease.is_surely_ours()
     }
 
     pub(super) fn take_back(&mut self, attempt: Attempt) {
@@ -205,7 +235,8 @@ impl Carried<'_> {
         let (deadline, came) = (self.job.deadline, self.came);
         let leaves = move || {
             let now = clock.moment();
-            if now.since(decided) > within || is_past(deadline, came, now) {
+            let is_late = now.since(decided) > within && !is_broken(Mutation::DepartLate);
+            if is_late || is_past(deadline, came, now) {
                 return Leave::Stay;
             }
             departure.left();
@@ -229,6 +260,9 @@ impl Carried<'_> {
 /// Whether a deadline has passed for a job that came on the line then: by the time of day, or by the time that passed since,
 /// as a clock that is set back makes no PIN younger.
 fn is_past(deadline: Option<Time>, came: Moment, now: Moment) -> bool {
+    if is_broken(Mutation::ForgetDeadline) {
+        return false;
+    }
     deadline
         .is_some_and(|deadline| now.wall > deadline || now.boot.since(came.boot) > deadline.since(came.wall))
 }

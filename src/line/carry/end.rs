@@ -11,6 +11,7 @@ use crate::line::{CarriedOnly, Halt, Line, Stop};
 use crate::metrics;
 use crate::operation::Operation;
 use crate::outcome::{Ended, Outcome, Output, Refusal};
+use crate::simulation::{Mutation, is_broken};
 
 impl Carried<'_> {
     /// The row as it is to be.
@@ -66,6 +67,10 @@ impl Carried<'_> {
             let kept = both(self.job.of_cardholder.clone(), without_differences(&self.job, note));
             note = both(both(kept, needs), note_of(&self.job, &row, begun));
             row.note.clone_from(&note);
+        }
+        if is_broken(Mutation::TellBeforeRecord) {
+            let (attempts, request_id) = (self.decision.attempts(), self.request_id.take());
+            return Ok(Some(Ended { outcome, attempts, request_id, recorded_before: false, note }));
         }
         let stage = metrics::Stage::begin("record");
         let concluded = self.line.parts.ledger.conclude(row, self.known.as_deref()).await?;

@@ -10,8 +10,9 @@ mod end;
 mod person;
 mod wait;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -20,7 +21,7 @@ use super::decision::{Among, Decision, Next, Verdict};
 use super::gate::Gate;
 use super::job_locks::{JobLock, Queued};
 use super::look::{Looked, look};
-use super::{CarriedOnly, LeaseUse, Line, Options, Stop, Vet, vet};
+use super::{CarriedOnly, LeaseUse, Line, Options, Stop, Vet, changes, vet};
 use crate::clock::Moment;
 use crate::config::seconds;
 use crate::job::Job;
@@ -28,6 +29,7 @@ use crate::killpoint;
 use crate::ledger::{LedgerError, Row, State};
 use crate::metrics;
 use crate::outcome::{Ended, Outcome, Refusal};
+use crate::simulation::{Mutation, is_broken};
 use end::known_end;
 
 pub(super) use end::{conflict, note_of_done};
@@ -43,6 +45,8 @@ struct Carried<'l> {
     is_handed_back: bool,
     /// It will not be called for any more, and this is why.
     given_up: Option<Refusal>,
+    /// Its first step was refused, and so is it: before any call of its own.
+    is_first_refused: bool,
     only: CarriedOnly,
     /// Its row as it was when it came, if it is carried only while it waits for its PIN.
     came_as: Option<Box<Row>>,
@@ -56,8 +60,9 @@ struct Carried<'l> {
     change: Option<Queued>,
     /// Holds back other changes of the same card, or other cardholders of the same person, from the first attempt to the end.
     alone: Vec<JobLock>,
-    /// Whether its batch was asked about.
-    is_vetted: bool,
+    /// When its batch was asked about, by how often the account's lease had been taken: another process that had it since may have
+    /// found what this one did not.
+    vetted: Option<u64>,
     /// When it was looked whether its person has a cardholder, by how often the account's lease had been taken: what was found
     /// then counts as long as nobody else can have created one.
     searched: Option<u64>,
@@ -123,6 +128,18 @@ impl Carried<'_> {
             if let Some(ended) = self.ended_elsewhere.clone() {
                 return Ok(ended);
             }
+            if self.is_first_refused && self.vetted.is_none() {
+                if self.is_stopped() {
+                    return Err(Stop::Closed);
+                }
+                if self.is_spent() {
+                    return Ok(self.unresolved());
+                }
+                if self.hold_lease().await?.is_none() || !self.is_vetted().await? {
+                    continue;
+                }
+                self.vetted.get_or_insert(self.line.lease.times());
+            }
             // An end needs no lease: it is recorded if its row still is as it is known, whoever calls meanwhile.
             if let Next::Finish(outcome) = self.decision.next(self.now()) {
                 match self.conclude(outcome).await? {
@@ -178,7 +195,7 @@ impl Carried<'_> {
 
 impl<'l> Carried<'l> {
     fn begin(line: &'l Line, job: Box<Job>, known: Option<Box<Row>>, options: Options<'l>) -> Self {
-        let Options { gate, recall, given_up, event: _, only } = options;
+        let Options { gate, recall, given_up, is_first_refused, event: _, only } = options;
         let came_as = known.clone().filter(|_| only == CarriedOnly::WhileItWaits);
         let decision = decide(line, &job, known.as_deref(), given_up.clone());
         Self {
@@ -187,6 +204,7 @@ impl<'l> Carried<'l> {
             recall: recall.cloned().unwrap_or_default(),
             is_handed_back: recall.is_some(),
             given_up,
+            is_first_refused,
             only,
             came_as,
             ended_elsewhere: None,
@@ -194,7 +212,7 @@ impl<'l> Carried<'l> {
             lease: None,
             change: None,
             alone: Vec::new(),
-            is_vetted: false,
+            vetted: None,
             searched: None,
             has_begun: false,
             is_trial: false,
@@ -240,7 +258,9 @@ impl<'l> Carried<'l> {
         if self.only == CarriedOnly::WhileItWaits {
             self.waits_still(found.as_deref());
         }
-        self.decision = decide(self.line, &self.job, found.as_deref(), self.given_up.clone());
+        let decision = decide(self.line, &self.job, found.as_deref(), self.given_up.clone());
+        let before = std::mem::replace(&mut self.decision, decision);
+        self.decision.keep_end_of(&before);
         self.known = found;
         if let Some(row) = self.known.as_deref().filter(|row| matches!(row.state, State::Done(_))) {
             self.note = note_of_done(&self.job, row);
@@ -260,21 +280,24 @@ impl<'l> Carried<'l> {
         }
     }
 
-    /// Whether the job may be called for without a look, as far as its batch is known.
+    /// Whether the job may be called for, or refused, without a look, as far as its batch is known.
     async fn is_vetted(&mut self) -> Result<bool, Stop> {
         let parts = &self.line.parts;
-        if self.is_vetted
+        let lease = self.line.lease.times();
+        if self.vetted == Some(lease)
             || self.known.as_deref().is_some_and(|row| !row.was_never_begun())
             || parts.vet == Vet::No
+            || is_broken(Mutation::SkipVetting)
             || self.job.looks_first
         {
+            self.vetted = Some(lease);
             return Ok(true);
         }
         match vet::vet(self.line, &self.job, &self.recall).await? {
             Ok(is_elsewhere) => {
-                self.is_vetted = true;
+                self.vetted = Some(lease);
                 if is_elsewhere {
-                    // It is looked for once; if it is not there, it is called for.
+                    // It is looked for once; if it is not there, it is called for, or refused as it was to be.
                     self.decision.settle_first();
                 }
                 Ok(!is_elsewhere)
@@ -298,6 +321,11 @@ impl<'l> Carried<'l> {
         let mut looked = look(Among::Cardholder).await?;
         if matches!(looked, Looked::Verdict(Verdict::Absent, _)) && self.decision.among() == Among::All {
             looked = look(Among::All).await?;
+        }
+        if matches!(looked, Looked::Verdict(Verdict::Absent, _))
+            && let Some(refusal) = changes::overtaken(self.line, &self.job, self.known.as_deref()).await?
+        {
+            self.decision.overtaken(refusal);
         }
         match looked {
             Looked::Verdict(verdict, began) => {

@@ -1,6 +1,8 @@
 //! What a job waits for: the account's lease, what holds up all jobs alike, and the next try.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Carried;
 use crate::backoff::jittered;
@@ -47,6 +49,7 @@ impl<'l> Carried<'l> {
         }
         let began = Instant::now();
         let passed = tokio::select! {
+            biased;
             passed = gate.passed() => passed,
             () = self.line.stopping.cancelled() => return Err(Stop::Closed),
             () = self.recall.cancelled() => return Err(Stop::Closed),
@@ -142,6 +145,7 @@ impl<'l> Carried<'l> {
             tokio::time::sleep(left + Duration::from_millis(1)).await;
         };
         let waited = tokio::select! {
+            biased;
             ready = ready => Some(ready),
             () = left => None,
             () = self.line.stopping.cancelled() => return Err(Stop::Closed),
@@ -185,6 +189,7 @@ impl<'l> Carried<'l> {
 
     pub(super) async fn wait(&self, wait: Duration) {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             () = self.line.stopping.cancelled() => {}
             () = self.recall.cancelled() => {}

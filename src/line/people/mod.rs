@@ -131,12 +131,32 @@ fn name(line: &Line, sign: &JobId) -> String {
     format!("person:{}:{}", line.parts.scope.as_str(), sign.as_str())
 }
 
-/// A call for this person is about to be recorded: whoever shares a sign with it sees that its end is not known.
-pub(super) async fn begins(line: &Line, job: &Job) -> Result<(), LedgerError> {
+/// Whether what is to be done about a person still is what was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decided {
+    /// It is.
+    Still,
+    /// Another process has begun a call for the person meanwhile: all is to be decided anew.
+    Anew,
+}
+
+/// A call for this person is about to be recorded: whoever shares a sign with it sees that its end is not known. The write may
+/// wait for its database for minutes, so it takes effect only if what stands there still is what was read; and what was read is
+/// looked at again, unless a call of this job's own may have had its effect.
+pub(super) async fn begins(line: &Line, job: &Job, may_have_effect: bool) -> Result<Decided, LedgerError> {
+    let ledger = &line.parts.ledger;
     for sign in job.signs_of_person() {
-        line.parts.ledger.set_metadata(name(line, &sign), job.id.to_string()).await?;
+        let name = name(line, &sign);
+        let read = ledger.metadata(&name).await?;
+        let is_settled = !job.request.reuses() || may_have_effect;
+        if !is_settled && of_another(line, job, read.as_deref()).await?.is_some() {
+            return Ok(Decided::Anew);
+        }
+        if ledger.swap_metadata(name, read, Some(job.id.to_string())).await?.is_err() {
+            return Ok(Decided::Anew);
+        }
     }
-    Ok(())
+    Ok(Decided::Still)
 }
 
 /// What the ledger knows of somebody with one of a person's signs, under another id.
@@ -147,24 +167,43 @@ pub(super) enum Other {
     Created(Cardholder, By),
 }
 
+/// How the call of another job for a person stands.
+enum Call {
+    Open,
+    Created(Cardholder),
+}
+
 /// Whether a cardholder was created, or may have been, under another id for somebody with one of the person's signs.
 pub(super) async fn other(line: &Line, job: &Job) -> Result<Option<Other>, LedgerError> {
-    let ledger = &line.parts.ledger;
-    let create = Operation::CreateCardholder;
     let mut created = None;
     for (by, key) in job.request.person().keys() {
         let Some(sign) = Job::sign(key) else { continue };
-        let other = ledger.metadata(&name(line, &sign)).await?.filter(|other| other != job.id.as_str());
-        let Some(other) = other.and_then(|other| JobId::new(other).ok()) else { continue };
-        let steps = [Step::First(create), Step::Last(create)].map(|step| (other.clone(), step));
-        for row in ledger.look_up_all(&line.parts.scope, steps.into()).await?.into_iter().flatten() {
-            match row.state {
-                State::Begun => return Ok(Some(Other::Open)),
-                State::Done(Output::Created(cardholder)) if created.is_none() => {
-                    created = Some(Other::Created(cardholder, *by));
-                }
-                State::Done(_) | State::Refused(_) | State::AwaitingPin => {}
+        let read = line.parts.ledger.metadata(&name(line, &sign)).await?;
+        match of_another(line, job, read.as_deref()).await? {
+            Some(Call::Open) => return Ok(Some(Other::Open)),
+            Some(Call::Created(cardholder)) if created.is_none() => {
+                created = Some(Other::Created(cardholder, *by));
             }
+            Some(Call::Created(_)) | None => {}
+        }
+    }
+    Ok(created)
+}
+
+/// How the call stands of the job that stands under a sign, if that is another one and has or may have had an effect.
+async fn of_another(line: &Line, job: &Job, read: Option<&str>) -> Result<Option<Call>, LedgerError> {
+    let create = Operation::CreateCardholder;
+    let other = read.filter(|other| *other != job.id.as_str());
+    let Some(other) = other.and_then(|other| JobId::new(other).ok()) else { return Ok(None) };
+    let steps = [Step::First(create), Step::Last(create)].map(|step| (other.clone(), step));
+    let mut created = None;
+    for row in line.parts.ledger.look_up_all(&line.parts.scope, steps.into()).await?.into_iter().flatten() {
+        match row.state {
+            State::Begun => return Ok(Some(Call::Open)),
+            State::Done(Output::Created(cardholder)) if created.is_none() => {
+                created = Some(Call::Created(cardholder));
+            }
+            State::Done(_) | State::Refused(_) | State::AwaitingPin => {}
         }
     }
     Ok(created)
@@ -204,6 +243,7 @@ pub(super) async fn find(
     recalled: &CancellationToken,
 ) -> Result<Result<Match, String>, Stop> {
     let mut listed = tokio::select! {
+        biased;
         listed = line.people.listed.lock() => listed,
         () = recalled.cancelled() => return Err(Stop::Closed),
         () = line.stopping.cancelled() => return Err(Stop::Closed),

@@ -2,6 +2,7 @@
 
 use super::super::records::is_blank;
 use super::{Role, places};
+use crate::operation::currency::is_currency;
 
 /// What is odd about one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub(super) enum Odd {
     PostalCodeBlank,
     /// A telephone number without its country.
     Phone,
+    /// A telephone number with words in it.
+    PhoneWords,
+    /// What is no e-mail address.
+    Email,
+    /// Three letters that are no currency.
+    NoCurrency,
     /// Two letters that are no country.
     NoCountry,
     /// A country that Stripe ships no cards to.
@@ -62,7 +69,7 @@ pub(super) fn odd<'c>(role: Role, text: &str, cell: impl Fn(usize) -> &'c str) -
         if is_mixed_up(text) {
             return Some(Odd::Encoding);
         }
-        if role == Role::Id {
+        if matches!(role, Role::Id | Role::Email) {
             if text.chars().any(|letter| !letter.is_ascii() && is_blank(letter)) {
                 return Some(Odd::UnseenInside);
             }
@@ -76,6 +83,11 @@ pub(super) fn odd<'c>(role: Role, text: &str, cell: impl Fn(usize) -> &'c str) -
     }
     match role {
         Role::Words | Role::Id if is_date(bytes) => Some(Odd::Date),
+        Role::Email if !is_email(text) => Some(Odd::Email),
+        Role::Currency if !is_currency(text) && bytes.len() == 3 => Some(Odd::NoCurrency),
+        Role::Phone if bytes.iter().filter(|byte| byte.is_ascii_alphabetic()).count() > 1 => {
+            Some(Odd::PhoneWords)
+        }
         Role::PostalCode { country } => places::postal_code(text, country.map(cell).unwrap_or_default()),
         Role::Phone if !is_international(bytes) => Some(Odd::Phone),
         Role::Country { shipped_to } => places::country(text, shipped_to),
@@ -99,6 +111,9 @@ fn formula_failed(text: &str) -> bool {
 
 /// A number that is written with an exponent: `4.91E+11`, `1,2E+15`, `5E+05`.
 fn has_exponent(bytes: &[u8]) -> bool {
+    if !matches!(bytes[0], b'-' | b'0'..=b'9') {
+        return false;
+    }
     let Some(at) = bytes.iter().position(|byte| matches!(byte, b'E' | b'e')) else { return false };
     let (number, exponent) = (&bytes[..at], &bytes[at + 1..]);
     let digits = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
@@ -176,6 +191,16 @@ fn is_date(bytes: &[u8]) -> bool {
         }
         _ => false,
     }
+}
+
+/// An e-mail address, as far as anybody can tell: something, one `@`, and the name of a host.
+fn is_email(text: &str) -> bool {
+    let Some((local, host)) = text.rsplit_once('@') else { return false };
+    let is_host = host.split('.').all(|label| !label.is_empty()) && host.contains('.');
+    !local.is_empty()
+        && !local.contains('@')
+        && is_host
+        && !text.contains(|letter: char| letter.is_whitespace() || letter == ',')
 }
 
 /// A telephone number with its country: `+49 30 1234`.
@@ -278,9 +303,29 @@ mod tests {
     #[test]
     fn phones_and_ids_have_their_own_ways_to_be_odd() {
         assert_eq!(found(Role::Phone, "+49 (30) 123-4567"), None);
-        for text in ["0301234567", "491711234567", "+49", "+49 30 1234567 ext. 5"] {
+        for text in ["0301234567", "491711234567", "+49", "+49 30 1234567 x5"] {
             assert_eq!(found(Role::Phone, text), Some(Odd::Phone), "{text}");
         }
+        for text in ["+49 30 1234567 ext. 5", "none yet", "call HR"] {
+            assert_eq!(found(Role::Phone, text), Some(Odd::PhoneWords), "{text}");
+        }
+        for text in [
+            "ada",
+            "ada@",
+            "@example.com",
+            "ada@example",
+            "ada@@example.com",
+            "ada@example..com",
+            "a b@example.com",
+            "ada@example.com, bob@example.com",
+        ] {
+            assert_eq!(found(Role::Email, text), Some(Odd::Email), "{text}");
+        }
+        assert_eq!(found(Role::Email, "Ada.Lovelace+card@mail.example.co.uk"), None);
+        assert_eq!(
+            (found(Role::Currency, "eru"), found(Role::Currency, "EUR")),
+            (Some(Odd::NoCurrency), None)
+        );
         assert_eq!(found(Role::Id, "E\u{200b}1"), Some(Odd::UnseenInside));
         assert_eq!(found(Role::Id, "“E1”"), Some(Odd::CurlyQuote));
         assert_eq!(found(Role::Words, "Ana\u{a0}López"), None);

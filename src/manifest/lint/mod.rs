@@ -30,6 +30,10 @@ enum Role {
     PostalCode { country: Option<usize> },
     /// A telephone number.
     Phone,
+    /// An e-mail address.
+    Email,
+    /// A currency.
+    Currency,
     /// A country, and whether something is sent to it.
     Country { shipped_to: bool },
     /// Metadata: whatever its writer likes.
@@ -101,6 +105,8 @@ fn role_of(name: &str, kind: Kind, place: &impl Fn(&str) -> Option<usize>) -> Ro
             Role::PostalCode { country: place(&name.replace("[postal_code]", "[country]")) }
         }
         (Kind::Text(_), "phone_number") => Role::Phone,
+        (Kind::Text(_), "email") => Role::Email,
+        (Kind::Currency, _) => Role::Currency,
         (
             Kind::Text(_),
             "cardholder"
@@ -108,7 +114,6 @@ fn role_of(name: &str, kind: Kind, place: &impl Fn(&str) -> Option<usize>) -> Ro
             | "personalization_design"
             | "replacement_for"
             | "eori_number"
-            | "email"
             | "tax_id",
         ) => Role::Id,
         (Kind::Text(_), _) => Role::Words,

@@ -15,7 +15,7 @@ const UNION: [&str; 27] = [
     "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT",
     "LU", "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK",
 ];
-/// How a country writes its postal codes: `0` a digit, `A` a letter, `?` a blank or nothing, and anything else itself.
+/// How a country, in their order, writes its postal codes: `0` a digit, `A` a letter, `?` a blank or nothing, and anything else itself.
 const SHAPES: &[(&str, &[&str])] = &[
     ("AT", &["0000"]),
     ("AU", &["0000"]),
@@ -60,11 +60,12 @@ const SHAPES: &[(&str, &[&str])] = &[
 pub(super) fn country(code: &str, shipped_to: bool) -> Option<Odd> {
     // What has not two letters is refused for itself.
     let code = upper(code)?;
-    let code = std::str::from_utf8(&code).ok()?;
-    if !COUNTRIES.as_bytes().chunks(2).any(|known| known == code.as_bytes()) {
+    let (countries, _) = COUNTRIES.as_bytes().as_chunks();
+    if countries.binary_search(&code).is_err() {
         return Some(Odd::NoCountry);
     }
-    (shipped_to && NOT_SHIPPED_TO.contains(&code)).then_some(Odd::NotShippedTo)
+    let is_it = |country: &&str| country.as_bytes() == code;
+    (shipped_to && NOT_SHIPPED_TO.iter().any(is_it)).then_some(Odd::NotShippedTo)
 }
 
 /// Whether customs there want an EORI number of boxes of cards: the United Kingdom and the Union do.
@@ -83,7 +84,8 @@ fn upper(code: &str) -> Option<[u8; 2]> {
 /// What is odd about a postal code of a country.
 pub(super) fn postal_code(code: &str, country: &str) -> Option<Odd> {
     let country = upper(country)?;
-    let (_, shapes) = SHAPES.iter().find(|(known, _)| known.as_bytes() == country)?;
+    let at = SHAPES.binary_search_by(|(known, _)| known.as_bytes().cmp(&country)).ok()?;
+    let (_, shapes) = SHAPES[at];
     if shapes.iter().any(|shape| has_shape(code.as_bytes(), shape.as_bytes())) {
         return None;
     }
@@ -156,6 +158,7 @@ mod tests {
     fn two_letters_are_a_country_or_not() {
         assert_eq!(COUNTRIES.len(), 250 * 2);
         assert!(COUNTRIES.as_bytes().chunks(2).is_sorted());
+        assert!(SHAPES.iter().map(|(country, _)| country).is_sorted());
         assert_eq!((country("DE", true), country("gb", true), country("Germany", true)), (None, None, None));
         assert_eq!(
             (country("ZZ", false), country("UK", false)),

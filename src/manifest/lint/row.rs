@@ -1,6 +1,7 @@
 //! A row as a whole: cells that are right each and do not go together.
 
 use super::super::header::{Column, Holds};
+use super::super::template::EXAMPLES;
 use super::{Finding, Month, places, words};
 
 /// Columns that are looked at together.
@@ -22,6 +23,10 @@ pub(super) struct Whole {
     business_name: Option<usize>,
     /// The name of a person who is to be created.
     person: Option<usize>,
+    /// The day, month and year of that person's birth.
+    born: [Option<usize>; 3],
+    /// Columns in which a template's example row is known, and what stands there.
+    examples: Vec<(usize, &'static str)>,
 }
 
 /// Longest line on a card, and most letters of a name on it.
@@ -72,6 +77,8 @@ impl Whole {
             design: place("personalization_design"),
             business_name: place("shipping[business_name]"),
             person: place("cardholder[name]"),
+            born: ["day", "month", "year"].map(|part| place(&format!("cardholder[individual][dob][{part}]"))),
+            examples: EXAMPLES.iter().filter_map(|(column, text)| Some((place(column)?, *text))).collect(),
         }
     }
 
@@ -82,6 +89,9 @@ impl Whole {
         today: Month,
         findings: &mut impl Collect,
     ) -> Option<()> {
+        for (at, _) in self.examples.iter().filter(|(at, text)| cell(*at) == *text) {
+            findings.add(|| words::example(Some(*at)))?;
+        }
         let value = |at: Option<usize>| at.map(cell).unwrap_or_default();
         let is_given = |at: Option<usize>| !value(at).is_empty();
         let (is_physical, is_virtual) = (value(self.kind) == "physical", value(self.kind) == "virtual");
@@ -119,6 +129,16 @@ impl Whole {
         let person = value(self.person);
         if person.chars().count() > PRINTED_MAX || !person.chars().all(is_printed_of_a_person) {
             findings.add(|| words::person(self.person, person))?;
+        }
+        if let [Some(day), Some(month), Some(year)] = self.born.map(|at| value(at).parse::<i16>().ok())
+            && let (Ok(month), Ok(day)) = (i8::try_from(month), i8::try_from(day))
+        {
+            let [at, .., of_year] = self.born;
+            if jiff::civil::Date::new(year, month, day).is_err() {
+                findings.add(|| words::no_such_day(at))?;
+            } else if (i64::from(year), i64::from(month)) > today {
+                findings.add(|| words::not_born_yet(of_year))?;
+            }
         }
         let service = value(self.service);
         if matches!(service, "express" | "priority") {

@@ -68,6 +68,22 @@ impl Odd {
                 "phone_number",
                 "is no telephone number with its country: + and 7 to 15 digits, as in +49301234567".into(),
             ),
+            Self::PhoneWords => (
+                Problem,
+                "phone_number",
+                "has words in it; a telephone number has + and 7 to 15 digits, as in +49301234567. Leave it empty if there is none"
+                    .into(),
+            ),
+            Self::Email => (
+                Problem,
+                "email",
+                "is no e-mail address: it has one @ and a name after it, as in ada@example.com".into(),
+            ),
+            Self::NoCurrency => (
+                Problem,
+                "currency",
+                "is the code of no currency (ISO 4217: three letters, such as eur)".into(),
+            ),
             Self::NoCountry => {
                 let suggestion = text.eq_ignore_ascii_case("uk").then(|| "GB".to_owned());
                 let reason = "is the code of no country (ISO 3166: two letters, such as DE)".into();
@@ -96,11 +112,7 @@ fn shown(text: &str) -> String {
 }
 
 pub(super) fn not_shipped(at: Option<usize>) -> Finding {
-    warning(
-        at,
-        "no_shipping",
-        "is physical, and the row says nowhere where the card is sent: fill in shipping[…]",
-    )
+    warning(at, "no_shipping", "needs an address: the row does not say where its card is sent (shipping[…])")
 }
 
 pub(super) fn shipped_nowhere(at: Option<usize>) -> Finding {
@@ -151,6 +163,22 @@ pub(super) fn person(at: Option<usize>, name: &str) -> Finding {
         shown(&of_person(name))
     );
     warning(at, "printed_name", reason)
+}
+
+pub(super) fn example(at: Option<usize>) -> Finding {
+    problem(
+        at,
+        "example",
+        "is the template's example: the row is nobody's, and is not to be issued. Delete it, or write somebody's data into it",
+    )
+}
+
+pub(super) fn no_such_day(at: Option<usize>) -> Finding {
+    problem(at, "no_such_day", "is part of a date of birth that no calendar has")
+}
+
+pub(super) fn not_born_yet(at: Option<usize>) -> Finding {
+    problem(at, "not_born_yet", "is part of a date of birth that is still to come")
 }
 
 pub(super) fn po_box(at: Option<usize>, service: &str) -> Finding {

@@ -38,11 +38,20 @@ impl Archive {
     /// need not be true.
     pub(super) fn inspect(bytes: &[u8]) -> Result<Self, String> {
         let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
+        let is_writing = is_writing(&mut archive);
         let has = |name: &str| archive.index_for_name(name).is_some();
         let kind = match (has("xl/workbook.xml"), has("xl/workbook.bin"), has("content.xml")) {
             (true, ..) => Kind::Xlsx,
             (_, true, _) => return Err("an .xlsb workbook is not read; save it as .xlsx".to_owned()),
+            (.., true) if is_writing => return Err(no_spreadsheet("a text document")),
             (.., true) => Kind::Ods,
+            _ if has("word/document.xml") => return Err(no_spreadsheet("a Word document")),
+            _ if has("ppt/presentation.xml") => return Err(no_spreadsheet("a presentation")),
+            _ if has("Index/Document.iwa") => {
+                return Err(
+                    "the file is of Apple's Numbers or Pages; in Numbers: File, Export To, Excel".to_owned()
+                );
+            }
             _ => return Err("the file is an archive and no spreadsheet; unpack it first".to_owned()),
         };
         let has_macros = archive.file_names().flatten().any(|name| {
@@ -91,6 +100,21 @@ impl Archive {
         }
         Ok(Self { kind, has_formulas, has_merged, has_macros })
     }
+}
+
+/// What is said of a file that is something else, whatever it is called.
+fn no_spreadsheet(what: &str) -> String {
+    format!(
+        "the file is {what} and no spreadsheet, whatever its name says; copy its table into a spreadsheet and save that"
+    )
+}
+
+/// Whether an archive of OpenDocument's is a text, as it says itself.
+fn is_writing(archive: &mut zip::ZipArchive<Cursor<&[u8]>>) -> bool {
+    const KIND: &[u8] = b"application/vnd.oasis.opendocument.text";
+    let mut kind = Vec::new();
+    let part = archive.by_name("mimetype").ok();
+    part.is_some_and(|part| part.take(100).read_to_end(&mut kind).is_ok()) && kind.starts_with(KIND)
 }
 
 /// How many cells an ODS file's largest table has at most, up to its last row and column with something in it.

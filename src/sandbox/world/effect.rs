@@ -55,7 +55,7 @@ impl World {
                 }
             }
         }
-        if let Some(forced) = self.forced(Calls::Changes) {
+        if let Some(forced) = self.forced(Calls::Changes, request) {
             return Ok(Begun::Answered(self.forced_response(request, seen, &forced)));
         }
         let (effect, jwe) = of(self, request)?;

@@ -160,7 +160,7 @@ impl World {
             return Ok(Begun::Answered(self.respond(request, seen, answer)));
         }
         self.authenticate(request)?;
-        if let Some(forced) = self.forced(Calls::All) {
+        if let Some(forced) = self.forced(Calls::All, request) {
             return Ok(Begun::Answered(self.forced_response(request, seen, &forced)));
         }
         let pairs = || -> Vec<(String, String)> {
@@ -245,8 +245,11 @@ impl World {
         })
     }
 
-    fn forced(&self, calls: Calls) -> Option<Forced> {
-        self.options.answer_all.clone().filter(|forced| forced.calls == calls)
+    fn forced(&self, calls: Calls, request: &ApiRequest) -> Option<Forced> {
+        let is_its = |forced: &Forced| {
+            forced.calls == calls && forced.account.as_ref().is_none_or(|account| *account == request.account)
+        };
+        self.options.answer_all.clone().filter(is_its)
     }
 
     fn forced_response(&mut self, request: &ApiRequest, seen: usize, forced: &Forced) -> Option<ApiResponse> {

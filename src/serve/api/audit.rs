@@ -18,6 +18,8 @@ use crate::serve::{Server, download};
 /// Entries of one answer, and how many if nothing is said.
 const ENTRIES_MAX: u32 = 1000;
 const ENTRIES_USUAL: u32 = 100;
+/// Longest text that entries are searched for.
+const SEARCHED_BYTES_MAX: usize = 255;
 
 /// Which entries.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
@@ -28,6 +30,9 @@ pub(super) struct AuditFilter {
     batch: Option<String>,
     /// Only what this token's holder did.
     who: Option<String>,
+    /// Only those with this in their batch, job, action or detail, or in who did it.
+    #[param(max_length = 255)]
+    q: Option<String>,
     /// Only those since then: a day, as 2026-12-01, or a time, as 2026-12-01T05:00Z.
     #[param(example = "2026-12-01")]
     since: Option<String>,
@@ -42,6 +47,9 @@ pub(super) struct AuditPage {
     batch: Option<String>,
     /// Only what this token's holder did.
     who: Option<String>,
+    /// Only those with this in their batch, job, action or detail, or in who did it.
+    #[param(max_length = 255)]
+    q: Option<String>,
     /// Only those since then: a day, as 2026-12-01, or a time, as 2026-12-01T05:00Z.
     #[param(example = "2026-12-01")]
     since: Option<String>,
@@ -103,10 +111,14 @@ fn query_of(server: &Server, filter: AuditFilter, order: Order) -> Result<AuditQ
     // PostgreSQL's texts hold no NUL, so no entry is about such a batch.
     let text = |text: Option<String>| text.map(|text| text.replace('\0', "\u{fffd}"));
     let scope = server.scope();
+    if filter.q.as_ref().is_some_and(|q| q.len() > SEARCHED_BYTES_MAX) {
+        return Err(Problem::new(Kind::BadRequest, format!("`q` has at most {SEARCHED_BYTES_MAX} bytes")));
+    }
     Ok(AuditQuery {
         scopes: vec![scope.clone(), scope.without_account()],
         batch: text(filter.batch),
         who: text(filter.who),
+        with: text(filter.q).map(|q| q.trim().to_owned()).filter(|q| !q.is_empty()),
         since: since.transpose()?,
         after: None,
         order,
@@ -123,8 +135,8 @@ pub(super) async fn list_audit(
     State(server): State<Server>,
     Query(page): Query<AuditPage>,
 ) -> Result<Json<AuditView>, Problem> {
-    let AuditPage { batch, who, since, after, limit } = page;
-    let mut query = query_of(&server, AuditFilter { batch, who, since }, Order::Newest)?;
+    let AuditPage { batch, who, q, since, after, limit } = page;
+    let mut query = query_of(&server, AuditFilter { batch, who, q, since }, Order::Newest)?;
     let after = after.map(|after| {
         let wrong = "`after` is not the `next` of an earlier answer";
         after.parse().map_err(|_| Problem::new(Kind::BadRequest, wrong))

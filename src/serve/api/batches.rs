@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -28,7 +28,7 @@ use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView};
 use crate::serve::table::{TABLE_ROWS_MAX, TableView};
 use crate::serve::upload::{Upload, UploadQuery, receive};
 use crate::serve::view::{BatchView, State as Stands};
-use crate::serve::{Server, events, refused};
+use crate::serve::{Server, events};
 
 /// Batches of one answer, and how many if nothing is said.
 const LIST_MAX: usize = 1000;
@@ -41,7 +41,8 @@ pub(super) struct UploadForm {
     /// The text of a columns file, if it comes with the upload. It stands before the file.
     columns: Option<String>,
     /// Cells that were mended since the file was made, as a JSON list of `{"line": 7, "column": 2, "value": "02138"}`, both
-    /// counted from 1. It stands before the file.
+    /// counted from 1; or, for a column that is added behind those of the file, `{"column": 9, "heading": "shipping[name]"}`. It
+    /// stands before the file.
     edits: Option<String>,
     /// The CSV or spreadsheet.
     #[schema(format = Binary, content_media_type = "text/csv")]
@@ -164,8 +165,7 @@ pub(super) async fn check_manifest(
     let received = receive(&server, &query, request, Purpose::Check { table }).await;
     server.record(&caller, Action::ManifestChecked, checked_as(&query, &received)).await?;
     let Checked { report, recognition, table, .. } = received?.checked;
-    let known_before = recognition.len() as u64;
-    let plan = PlanView::of(&report, known_before, server.pace_per_second(), usize::MAX);
+    let plan = PlanView::of(&report, &recognition, server.pace_per_second(), usize::MAX);
     Ok(Json(CheckView { plan, table }))
 }
 
@@ -234,35 +234,6 @@ pub(super) async fn batch_results(
     let place = place(&server.downloads, "as many downloads as are allowed are under way")?;
     let batch = existing(&server, batch).await?;
     Ok(results::csv(&server, &batch, query.outcome, place))
-}
-
-/// Send the file that a batch came from, and get those of its rows that were refused, each with its reason and without its PIN:
-/// to be mended, and uploaded into the same batch.
-///
-/// A row is known by its `row_id`, or by its number where it has none.
-#[utoipa::path(
-    post, path = "/v1/batches/{batch}/refused-rows.csv", tag = "batches",
-    params(("batch" = String, Path, min_length = 1, example = "example"), UploadQuery), security(("token" = ["submit"])),
-    request_body(content((String = "text/csv", example = "row_id,type,currency\n1,virtual,eur\n"),
-        (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
-        (UploadForm = "multipart/form-data")), description = "The manifest: CSV or spreadsheet"),
-    responses((status = 200, body = String, content_type = "text/csv; charset=utf-8"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "No row was refused"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "None of the batch's refused rows is in the file"))
-)]
-pub(super) async fn refused_rows(
-    _: Submit,
-    State(server): State<Server>,
-    Path(batch): Path<String>,
-    Query(query): Query<UploadQuery>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let batch = existing(&server, batch).await?;
-    let held = receive(&server, &query, request, Purpose::Look).await?.checked.held;
-    let held = held.ok_or_else(|| Problem::new(Kind::Internal, "the upload was read but not held"))?;
-    let csv = refused::rows(&server, &batch, held).await?;
-    Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv).into_response())
 }
 
 /// List a batch's rows, page by page.

@@ -1,22 +1,28 @@
-//! The endpoints of what helps to make a manifest: templates, and columns files under their names.
+//! The endpoints of files that people open: templates, columns files under their names, and results as a spreadsheet.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::BODY_WITHIN;
 use crate::manifest::columns::{ColumnMap, Words};
 use crate::manifest::template::{What, csv, workbook};
-use crate::serve::access::Submit;
+use crate::serve::access::{Read, Submit};
 use crate::serve::audit::{About, Action};
 use crate::serve::extract::{Path, Query};
 use crate::serve::problem::{Kind, Problem};
-use crate::serve::{Server, columns};
+use crate::serve::results::ResultsQuery;
+use crate::serve::{Server, columns, results_workbook};
+
+use super::batches::existing;
+use super::place;
 
 /// Longest columns file.
 const COLUMNS_BYTES_MAX: usize = 512 << 10;
@@ -129,6 +135,24 @@ pub(super) async fn show_columns(
     Ok(Json(ColumnsView::of(name, &map)))
 }
 
+/// The text of a columns file: within its bounds, and soon there.
+async fn columns_body(body: Body) -> Result<Vec<u8>, Problem> {
+    let read = async {
+        let (mut bytes, mut pieces) = (Vec::new(), body.into_data_stream());
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| Problem::new(Kind::BadRequest, "the columns file ended early"))?;
+            if bytes.len() + piece.len() > COLUMNS_BYTES_MAX {
+                let reason = format!("a columns file has at most {} KiB", COLUMNS_BYTES_MAX >> 10);
+                return Err(Problem::new(Kind::TooLarge, reason));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    };
+    let read = tokio::time::timeout(BODY_WITHIN, read).await;
+    read.map_err(|_| Problem::new(Kind::TooSlow, "the columns file took too long to come"))?
+}
+
 /// Keep a columns file under a name, for uploads to come.
 #[utoipa::path(
     put, path = "/v1/columns/{name}", tag = "batches",
@@ -137,6 +161,7 @@ pub(super) async fn show_columns(
     request_body(content = String, content_type = "application/toml", description = "The columns file"),
     responses((status = 200, body = ColumnsView),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "It is wrong; the answer says where"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "It took too long to come"),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "There is one of that name, or this server keeps none"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "It is too long"))
@@ -148,10 +173,8 @@ pub(super) async fn keep_columns(
     Query(query): Query<KeepQuery>,
     request: axum::extract::Request,
 ) -> Result<Json<ColumnsView>, Problem> {
-    let body: Bytes = axum::body::to_bytes(request.into_body(), COLUMNS_BYTES_MAX).await.map_err(|_| {
-        Problem::new(Kind::TooLarge, format!("a columns file has at most {} KiB", COLUMNS_BYTES_MAX >> 10))
-    })?;
-    let text = String::from_utf8(body.to_vec())
+    let body = columns_body(request.into_body()).await?;
+    let text = String::from_utf8(body)
         .map_err(|_| Problem::new(Kind::BadRequest, "the columns file is no UTF-8 text"))?;
     let folder = server.parts.config.columns_directory.as_deref();
     let about = About { detail: Some(name.clone()), ..About::default() };
@@ -159,4 +182,28 @@ pub(super) async fn keep_columns(
     let map = columns::keep(folder, &name, text, query.replace == Some(true)).await?;
     tracing::info!(name, "a columns file was kept");
     Ok(Json(ColumnsView::of(name, &map)))
+}
+
+/// Download a batch's results as a spreadsheet: a row for each that has begun, every cell what it is (`0042` stays), and a second
+/// sheet that sums them up.
+///
+/// Of 50,000 rows at most: more come as CSV.
+#[utoipa::path(
+    get, path = "/v1/batches/{batch}/results.xlsx", tag = "batches",
+    params(("batch" = String, Path, min_length = 1, example = "example"), ResultsQuery), security(("token" = ["read"])),
+    responses((status = 200, body = Vec<u8>,
+            content_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "It has too many rows"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Others are being made"))
+)]
+pub(super) async fn results_workbook(
+    _: Read,
+    State(server): State<Server>,
+    Path(batch): Path<String>,
+    Query(query): Query<ResultsQuery>,
+) -> Result<Response, Problem> {
+    let place = place(&server.workbooks, "other spreadsheets are being made; the CSV can be had at once")?;
+    let batch = existing(&server, batch).await?;
+    results_workbook::xlsx(&server, &batch, query.outcome, place).await
 }

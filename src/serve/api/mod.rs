@@ -4,10 +4,13 @@ mod audit;
 mod batches;
 mod cancellation;
 mod files;
+mod held;
 mod jobs;
 mod me;
 mod pins;
+mod refused;
 mod server;
+mod settling;
 mod stripe_events;
 mod tracking;
 
@@ -34,7 +37,10 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(files::show_columns, files::keep_columns))
         .routes(routes!(batches::show_batch))
         .routes(routes!(batches::batch_results))
-        .routes(routes!(batches::refused_rows))
+        .routes(routes!(files::results_workbook))
+        .routes(routes!(refused::refused_rows))
+        .routes(routes!(refused::refusals))
+        .routes(routes!(refused::names))
         .routes(routes!(batches::batch_rows))
         .routes(routes!(batches::batch_events))
         .routes(routes!(batches::pause_batch))
@@ -42,6 +48,8 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(batches::cancel_batch))
         .routes(routes!(cancellation::cancel_plan, cancellation::cancel_cards))
         .routes(routes!(tracking::track_batch))
+        .routes(routes!(settling::settle_batch))
+        .routes(routes!(held::held_rows))
         .routes(routes!(batches::approve_batch))
         .routes(routes!(batches::reject_batch))
         .routes(routes!(jobs::send_job))

@@ -93,7 +93,7 @@ pub(super) async fn show_server(_: Anybody, State(server): State<Server>) -> Jso
 )]
 pub(super) async fn show_metrics(_: Read, State(server): State<Server>) -> impl IntoResponse {
     if let Some(pace) = server.parts.intake.pace() {
-        pace.show();
+        pace.show(None);
     }
     server.parts.exporter.answer()
 }

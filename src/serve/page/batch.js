@@ -1,10 +1,14 @@
 // One batch: its progress as it comes, what can be done with it, and its rows.
 
 import { listed as csvOf, records } from "/page/csv.js";
-import { ask, byId, count, counted, duration, make, save, say, show, sure, time, visible } from "/page/elements.js";
-import { columnsOf } from "/page/columns.js";
+import { byId, count, counted, duration, inLocalTime, make, save, say, show, sure, time, visible } from "/page/elements.js";
+import { formOf } from "/page/columns.js";
 import { download, follow, get, post, postJson, sendForm, trouble } from "/page/http.js";
+import { closeHeld, openHeld, setHeldRoles, showHeld, startHeld } from "/page/held.js";
+import { closeHistory, openHistory, setHistoryRoles, showHistory } from "/page/history.js";
+import { showRefusals } from "/page/refusals.js";
 import { closeRows, openRows, refreshRows, showCounts, startRows } from "/page/rows.js";
+import { closeSettling, openSettling, showSettling, startSettling } from "/page/settle.js";
 import { advice, batchChip, leftOf, underWay } from "/page/states.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -13,11 +17,14 @@ const OUTCOMES = ["issued", "refused", "unresolved"];
 // The batch that is shown; null if none is.
 let shown = null;
 let attempt = null;
+// What takes a file that was chosen for this batch once more.
+let again = null;
 let may = () => true;
-let me = "";
 
 export function setRoles(can, name) {
-  [may, me] = [can, name];
+  may = can;
+  setHeldRoles(can, name);
+  setHistoryRoles(can);
   if (shown?.view) showView(shown.view);
 }
 
@@ -25,6 +32,9 @@ export function closeBatch() {
   shown?.stop.abort();
   shown = null;
   closeRows();
+  closeHeld();
+  closeHistory();
+  closeSettling();
   byId("icon").href = "data:,";
 }
 
@@ -39,11 +49,14 @@ export function openBatch(name) {
   byId("batch-chip").replaceChildren();
   byId("times").replaceChildren();
   byId("batch-state").textContent = "";
-  for (const id of ["held", "may-not-operate", "undo", "track", "track-said", "chart-figure", "awaiting", "mend-refused", "pause", "resume", "cancel", "refused-said"]) show(id, false);
+  for (const id of ["held", "again-panel", "history", "may-not-operate", "undo", "track", "track-said", "chart-figure", "awaiting", "mend-refused", "pause", "resume", "cancel", "refused-said"]) show(id, false);
   // What there is to see of it is shown once it is known that there is such a batch.
-  for (const id of ["who", "results", "batch-progress"]) show(id, false);
+  for (const id of ["who", "results", "results-workbook", "batch-progress"]) show(id, false);
   if (!may("read")) return say("batch-state", "It was taken. To see how it goes takes a token with the role “read”.");
-  openRows(batch.path);
+  openRows(batch);
+  openHeld(batch);
+  openHistory(batch);
+  openSettling(batch);
   watch(batch);
 }
 
@@ -69,9 +82,9 @@ function showView(view) {
   if (byId("batch-chip").textContent !== chip.textContent) byId("batch-chip").replaceChildren(chip);
   say("batch-state", advice(view));
   const bar = byId("batch-progress");
-  const done = view.rows ? (view.rows - view.waiting - view.unresolved) / view.rows : 0;
+  const done = view.rows ? (view.rows - leftOf(view)) / view.rows : 0;
   bar.hidden = view.rows === null || Boolean(view.held);
-  show("results", !view.held && may("read"));
+  for (const id of ["results", "results-workbook"]) show(id, !view.held && may("read"));
   bar.value = done;
   outside(view, done);
   figures(view);
@@ -83,55 +96,16 @@ function showView(view) {
   show("track", view.issued > 0 && !underWay(view) && !view.held && (may("submit") || may("operate")));
   show("undo", view.issued > 0 && !underWay(view) && !view.held && may("operate") && !shown.name.endsWith(".cancel"));
   show("may-not-operate", underWay(view) && !may("operate"));
-  held(view);
+  showHeld(view);
+  showHistory(view);
   show("awaiting", view.awaiting_pin > 0 && may("operate"));
-  show("mend-refused", view.refused > 0 && !underWay(view));
+  show("mend-refused", view.refused > 0 && !underWay(view) && !view.held);
+  showSettling(view.unresolved > 0 && !underWay(view) && !view.held && (may("submit") || may("operate")));
+  show("settle-file-choice", may("submit"));
+  // Jobs that were sent one by one or through a queue come again by themselves.
+  show("settle", view.state !== "open");
+  showRefusals(view, shown, attempt);
   showCounts(view);
-}
-
-// What waits for its approval or its start: what it would do, and what is different from before.
-function held({ held: waits, state }) {
-  show("held", Boolean(waits));
-  show("figures", !waits);
-  show("who", !waits && may("read"));
-  if (!waits) return;
-  const { plan, diff, submitter, start_ms: start, approve_until_ms: until, approved_by: by } = waits;
-  const pairs = [["Rows", plan.rows], ["Physical cards", plan.physical], ["Virtual cards", plan.virtual], ["New cardholders", plan.cardholders],
-    ["Changes of cards", plan.changes], ["Cards cancelled", plan.cancels], ["With a PIN", plan.pins]];
-  byId("held-figures").replaceChildren(...pairs.filter(([, number]) => number > 0).map(([name, number]) =>
-    make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))));
-  byId("held-said").replaceChildren(`Sent by ${submitter}.`, ...(by ? [` Approved by ${by}.`] : []),
-    ...(until === null ? [] : [" It can be approved until ", time(until), "; then its rows are wiped."]),
-    ...(start === null ? [] : [" It starts ", time(start), "."]));
-  const notes = [...plan.notes, ...compared(diff)];
-  if (plan.known_before) notes.push(`${counted(plan.known_before, "row")} had a card from another batch when it came: no second one is made${waits.second_cards ? ", but this file asks for second cards: one for every row" : ""}.`);
-  else if (waits.second_cards) notes.push("It asks for second cards: one for every row, whoever has one.");
-  if (waits.changes.length) notes.push(`Otherwise than the file has it: ${waits.changes.join(", ")}.`);
-  notes.push(`The file’s SHA-256, as it came, is ${waits.file_sha256}.`);
-  byId("held-notes").replaceChildren(...notes.map((note) => make("li", {}, note)));
-  const warnings = byId("held-warnings");
-  warnings.hidden = plan.warning_count === 0;
-  warnings.firstElementChild.textContent = `${counted(plan.warning_count, "thing")} that may be wrong`;
-  warnings.lastElementChild.replaceChildren(...plan.warnings.map(({ line, row_id: name, column, found, reason }) =>
-    make("li", { className: "warning" }, `Line ${line}${name ? ` (${name})` : ""}${column ? `, ${column}` : ""}: ${found ? `“${found}” ` : ""}${reason}`)));
-  const waitsForMe = state === "awaiting_approval" && may("approve") && submitter !== me;
-  show("approve", waitsForMe);
-  show("reject", state === "awaiting_approval" && may("approve"));
-  byId("approve").textContent = `Approve: ${counted(plan.rows, "row")}`;
-  say("held-why", state !== "awaiting_approval" || waitsForMe ? ""
-    : submitter === me ? "You sent it: somebody else must approve it." : "To approve it takes a token with the role “approve”.");
-}
-
-// What is different from the batch of this name that was issued before.
-function compared(diff) {
-  if (!diff) return ["No batch of this name was issued before."];
-  const first = (names, number) => (names.length ? `: ${names.join(", ")}${number > names.length ? ", …" : ""}` : "");
-  return [
-    `${counted(diff.same, "row")} as before${diff.same_done ? `, of which ${count(diff.same_done)} ${diff.same_done === 1 ? "is" : "are"} done already` : ""}.`,
-    ...(diff.new ? [`${counted(diff.new, "row")} that ${diff.new === 1 ? "was" : "were"} not there before${first(diff.first_new, diff.new)}.`] : []),
-    ...(diff.changed ? [`${counted(diff.changed, "row")} ${diff.changed === 1 ? "asks" : "ask"} for something else than before${first(diff.first_changed, diff.changed)}.`] : []),
-    ...(diff.gone ? [`${counted(diff.gone, "row")} ${diff.gone === 1 ? "is" : "are"} no more in the file${first(diff.first_gone, diff.gone)}. What was made for ${diff.gone === 1 ? "it" : "them"} stays.`] : []),
-  ];
 }
 
 // Where its physical cards are is asked of Stripe, slowly; what is known by then is in the rows.
@@ -153,19 +127,12 @@ function undo() {
     const path = `${batch.path}/cancel-cards`;
     const plan = await get(path);
     if (plan.cards === 0) throw new Error("None of its cards is left to be cancelled.");
-    const words = [`Cancel ${counted(plan.cards, "card")} of “${batch.name}”, for ever?`, ...plan.notes].join("\n\n");
+    const words = [`Cancel ${counted(plan.cards, "card")} of “${batch.name}”, for ever?`,
+      // The question says that already.
+      ...plan.notes.filter((note) => !note.endsWith("will be cancelled, for ever.")).map(inLocalTime)].join("\n\n");
     if (!(await sure(words, `Cancel ${counted(plan.cards, "card")}`))) return;
     const view = await post(`${path}?yes_cancel=${plan.cards}`);
     location.hash = `#/batches/${encodeURIComponent(view.batch)}`;
-  });
-}
-
-function decide(batch, action, body) {
-  return attempt(async () => {
-    const view = await postJson(`${batch.path}/${action}`, body);
-    if (shown !== batch) return;
-    showView(view);
-    if (batch.ended) watch(batch);
   });
 }
 
@@ -182,11 +149,15 @@ function figures(view) {
   const all = [
     ["Rows", view.rows === null ? "–" : count(view.rows)],
     ["Done", count(view.issued)],
-    ["Refused", count(view.refused)],
+    ...(view.cancelled_cards ? [["Of these cancelled since", count(view.cancelled_cards)]] : []),
+    // Rows that somebody cancelled are none that Stripe or embosser refused.
+    ["Refused", count(view.refused - view.cancelled_rows)],
+    ...(view.cancelled_rows ? [["Cancelled before they began", count(view.cancelled_rows)]] : []),
     ...(view.unresolved ? [["Not known yet", count(view.unresolved)]] : []),
     ...(view.awaiting_pin ? [["Waiting for a PIN", count(view.awaiting_pin)]] : []),
-    ["Left", count(leftOf(view))],
-    ...(underWay(view) ? [["Rows a second", count(view.rate_per_second)]] : []),
+    // What has neither ended nor stands beside it here: all of these together are the rows.
+    ["Left", count(view.waiting)],
+    ...(view.state === "running" ? [["Rows a second", count(view.rate_per_second)]] : []),
     ...(view.eta_seconds === null ? [] : [["Time left", duration(view.eta_seconds)]]),
     ...(view.oldest_pin_age_seconds === null ? [] : [["Oldest PIN here for", duration(view.oldest_pin_age_seconds)]]),
     ...(view.known_before ? [["Card from another batch", count(view.known_before)]] : []),
@@ -224,8 +195,8 @@ function chart(history) {
     }
   });
   byId("chart").replaceChildren(...bars);
-  const most = count(highest / seconds);
-  say("chart-words", `Rows that ended over time; a bar is ${duration(seconds)}, and the highest is ${most} a second:`);
+  // No number: rows end in bunches, and a bar may have more of them than calls are made in its time.
+  say("chart-words", `Rows that ended over time; a bar is ${duration(seconds)}:`);
 }
 
 function steer(action, batch = shown) {
@@ -235,9 +206,9 @@ function steer(action, batch = shown) {
   });
 }
 
-function fetchResults(query, ending) {
+function fetchResults(query, word, type = "csv") {
   const { name, path } = shown;
-  return attempt(async () => save(await download(`${path}/results.csv${query}`), `${name}.${ending}.csv`));
+  return attempt(async () => save(await download(`${path}/results.${type}${query}`), `${name}.${word}.${type}`));
 }
 
 // The rows that were refused, out of the file that they came from: the server finds them, and leaves the PINs out.
@@ -246,12 +217,7 @@ function fetchRefused(file) {
   return attempt(async () => {
     show("refused-said", true);
     say("refused-said", "Looking for the rows…");
-    const data = new FormData();
-    // What its headings are was said when it was uploaded here.
-    const columns = sessionStorage.getItem(columnsOf(name));
-    if (columns) data.append("columns", columns);
-    data.append("manifest", file, file.name);
-    const answer = await sendForm(`${path}/refused-rows.csv`, data, new AbortController().signal, () => {});
+    const answer = await sendForm(`${path}/refused-rows.csv`, formOf(name, file), new AbortController().signal, () => {});
     if (answer.status >= 300) {
       show("refused-said", false);
       throw trouble(answer.status, answer.text);
@@ -296,26 +262,21 @@ function cancelWaiting() {
   });
 }
 
-export function startBatch(attempted) {
-  attempt = attempted;
+export function startBatch(attempted, onAgain) {
+  [attempt, again] = [attempted, onAgain];
   startRows(attempted);
+  startSettling(attempted, (batch, view) => shown === batch && showView(view));
+  startHeld(attempted, (batch, view) => {
+    if (shown?.name !== batch.name) return;
+    showView(view);
+    if (shown.ended) watch(shown);
+  });
   byId("links-download").addEventListener("click", fetchLinks);
   byId("awaiting-cancel").addEventListener("click", cancelWaiting);
   byId("pause").addEventListener("click", () => steer("pause"));
   byId("resume").addEventListener("click", () => steer("resume"));
   byId("track").addEventListener("click", track);
   byId("undo").addEventListener("click", undo);
-  byId("approve").addEventListener("click", async () => {
-    const batch = shown;
-    const { digest, plan } = batch.view.held;
-    const words = `Approve “${shown.name}”: ${counted(plan.rows, "row")}? It is issued at once, or at its time.`;
-    if (await sure(words, "Approve it")) decide(batch, "approve", { digest });
-  });
-  byId("reject").addEventListener("click", async () => {
-    const batch = shown;
-    const reason = await ask(`Reject “${shown.name}”? Nothing of it is issued.`, "Reject it", "Why, for whoever sent it");
-    if (reason) decide(batch, "reject", { reason });
-  });
   byId("cancel").addEventListener("click", async () => {
     const batch = shown;
     const left = batch.view?.waiting ?? 0;
@@ -323,7 +284,15 @@ export function startBatch(attempted) {
     if (await sure(words, "Cancel these rows")) steer("cancel", batch);
   });
   byId("results").addEventListener("click", () => fetchResults("", "results"));
+  byId("results-workbook").addEventListener("click", () => fetchResults("", "results", "xlsx"));
   byId("refused-download").addEventListener("click", () => fetchResults("?outcome=refused", "refused"));
+  for (const id of ["retry-file", "settle-file"]) {
+    byId(id).addEventListener("change", ({ target }) => {
+      const [file] = target.files;
+      target.value = "";
+      if (file && shown) again(shown.name, file);
+    });
+  }
   byId("refused-file").addEventListener("change", ({ target }) => {
     const [file] = target.files;
     target.value = "";

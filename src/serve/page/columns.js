@@ -1,6 +1,6 @@
 // What the columns of a file are: each heading beside what it is taken for, and what all rows have in common.
 
-import { byId, make, show } from "/page/elements.js";
+import { byId, make } from "/page/elements.js";
 
 // What a column can be, in people's words, by what it belongs to. Others of Stripe's parameters are written by their names.
 export const COLUMNS = [
@@ -48,6 +48,7 @@ export const COLUMNS = [
     ["shipping[address][country]", "Parcel: country"],
     ["shipping[service]", "Parcel: standard, express or priority"],
     ["shipping[type]", "Parcel: individual or bulk"],
+    ["shipping[customs][eori_number]", "Parcel: EORI number for customs"],
   ]],
 ];
 
@@ -60,6 +61,21 @@ export function inWords(column) {
   return WORDS.get(column) ?? column;
 }
 
+// Names that columns have at Stripe, among words that are a sentence.
+const NAMES = /\b[a-z]+(?:_[a-z]+)*(?:\[\w*\])+|\b[a-z]+(?:_[a-z]+)+\b/g;
+
+// Words of the API that a sentence has by the way.
+const PLAIN = { row_id: "staff number", update_card: "a file of changes" };
+// What Stripe still needs of a cardholder, as it writes that: individual.dob.day.
+const NEEDED = /\b[a-z_]+(?:\.[a-z_0-9]+)+\b/g;
+
+// A sentence about a row, with columns in people's words.
+export function sentenceInWords(text) {
+  const inQuotes = (column, name) => (WORDS.has(column) ? `“${WORDS.get(column)}”` : name);
+  return text.replace(NEEDED, (name) => inQuotes(`cardholder[${name.split(".").join("][")}]`, name))
+    .replace(NAMES, (name) => PLAIN[name] ?? inQuotes(name, name));
+}
+
 // The key of metadata under which a heading's cells are kept with the card.
 function keyOf(heading) {
   return [...heading].filter((letter) => /[\p{L}\p{N} \-_.]/u.test(letter)).slice(0, 40).join("").trim();
@@ -68,6 +84,15 @@ function keyOf(heading) {
 // Where this tab remembers what the columns of a batch's file are.
 export function columnsOf(batch) {
   return `embosser-columns:${batch}`;
+}
+
+// A form with a file that a batch came from: what its headings are was said when it was uploaded in this tab.
+export function formOf(batch, file) {
+  const data = new FormData();
+  const columns = sessionStorage.getItem(columnsOf(batch));
+  if (columns) data.append("columns", columns);
+  data.append("manifest", file, file.name);
+  return data;
 }
 
 // A text as TOML has it.
@@ -79,13 +104,16 @@ function quoted(text) {
 export function toml({ columns, defaults, values }) {
   const lines = (pairs) => pairs.map(([name, value]) => `${quoted(name)} = ${quoted(value)}\n`).join("");
   const words = Object.entries(values).filter(([, pairs]) => Object.keys(pairs).length > 0);
-  return `[columns]\n${lines(Object.entries(columns))}\n[defaults]\n${lines(Object.entries(defaults))}${
+  return `[columns]\n${lines(Object.entries(columns))}\n[defaults]\n${lines(Object.entries(defaults).filter(([, value]) => value))}${
     words.map(([column, pairs]) => `\n[values.${quoted(column)}]\n${lines(Object.entries(pairs))}`).join("")}`;
 }
 
-// What a heading is taken for before anybody said so: an empty text leaves it out.
-export function taken({ heading, column, proposal, left_out: leftOut }) {
-  return heading === "" || leftOut ? "" : column ?? proposal ?? "";
+// What a heading is taken for before anybody said so, beside the columns that the file surely has: an empty text leaves it out.
+export function taken({ heading, column, proposal, left_out: leftOut }, given) {
+  if (heading === "" || leftOut) return "";
+  // Beside the id of a cardholder who exists, or of a card, a name says who it is: nobody is to be created by it.
+  const isOfSomebody = (given.has("cardholder") || given.has("card")) && proposal?.startsWith("cardholder[");
+  return column ?? (isOfSomebody ? "" : proposal) ?? "";
 }
 
 // Shows the headings of `table`; `chosen` has what each is, and changes as its reader chooses.
@@ -104,7 +132,34 @@ export function showColumns(table, chosen, changed) {
     const isColumn = [...chosen.values()].includes(name);
     byId("defaults").querySelector(`[data-default=${name}]`).hidden = isColumn;
   }
-  show("defaults", DEFAULTS.some((name) => ![...chosen.values()].includes(name)));
+}
+
+// What else all rows have in common, where the file has no column for it: an office to which every card is sent, for instance.
+export function showMoreDefaults(draft, changed) {
+  const isOpen = (column) => !DEFAULTS.includes(column) && column !== "row_id" && ![...draft.chosen.values()].includes(column);
+  const fields = Object.keys(draft.defaults).filter(isOpen).map((column) => {
+    const input = make("input", { value: draft.defaults[column], autocomplete: "off", spellcheck: false, on: { input: () => {
+      draft.defaults[column] = input.value.trim();
+      changed();
+    } } });
+    const away = make("button", { type: "button", className: "quiet", on: { click: () => {
+      delete draft.defaults[column];
+      showMoreDefaults(draft, changed);
+      changed();
+    } } }, "Take it out");
+    return make("p", {}, make("label", {}, inWords(column), " ", input), away);
+  });
+  byId("more-defaults").replaceChildren(...fields);
+  const select = byId("add-default");
+  const groups = COLUMNS.map(([group, columns]) => make("optgroup", { label: group },
+    ...columns.filter(([column]) => isOpen(column) && !(column in draft.defaults)).map(([column, words]) => new Option(words, column))));
+  select.replaceChildren(new Option("Choose what to add…", ""), ...groups);
+  select.onchange = () => {
+    if (!select.value) return;
+    draft.defaults[select.value] = "";
+    showMoreDefaults(draft, changed);
+    byId("more-defaults").querySelector("p:last-child input").focus();
+  };
 }
 
 function choice(heading, chosen, changed) {
@@ -118,10 +173,10 @@ function choice(heading, chosen, changed) {
   for (const [group, columns] of COLUMNS) {
     select.append(make("optgroup", { label: group }, ...columns.map(([value, words]) => option(value, words))));
   }
-  select.append(new Option("Another of Stripe’s parameters…", "?"));
+  select.append(new Option("Another, by its name at Stripe…", "?"));
   const other = make("input", {
     hidden: true, placeholder: "spending_controls[…]", autocomplete: "off", spellcheck: false,
-    aria: { label: `Stripe’s parameter that ${heading.heading} is` },
+    aria: { label: `What ${heading.heading} is called at Stripe` },
     on: { change: () => set(other.value.trim()) },
   });
   const set = (value) => {

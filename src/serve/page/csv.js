@@ -3,7 +3,7 @@
 // What a file's text is saved as, by the name that the server tells.
 function decoded(bytes, readAs) {
   try {
-    return new TextDecoder(readAs ?? "utf-8").decode(bytes);
+    return new TextDecoder(readAs === "Mac Roman" ? "macintosh" : readAs ?? "utf-8").decode(bytes);
   } catch {
     return null;
   }
@@ -57,4 +57,9 @@ export function listed(rows) {
     return `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
   };
   return new Blob(["\ufeff", ...rows.map((row) => `${row.map(safe).join(",")}\r\n`)], { type: "text/csv" });
+}
+
+// As the server compares headings.
+export function compared(text) {
+  return text.trim().split(/\s+/).join(" ").toLowerCase();
 }

@@ -73,10 +73,16 @@ export function counted(number, word) {
 }
 
 // A time as its reader writes times.
-export function time(ms) {
+export function time(ms, precise = "short") {
   const at = new Date(ms);
   return make("time", { dateTime: at.toISOString(), title: at.toISOString() },
-    at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }));
+    at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: precise }));
+}
+
+// A sentence of the server's with its times as its reader writes times.
+export function inLocalTime(text) {
+  return text.replace(/\b(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:Z| UTC)/g,
+    (_, day, at) => new Date(`${day}T${at}Z`).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }));
 }
 
 export function size(bytes) {
@@ -89,13 +95,16 @@ export function duration(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-// Asks in the page's own dialog; answers whether it was a yes.
-export async function sure(words, yes) {
-  return (await ask(words, yes)) !== null;
+// Asks in the page's own dialog; answers whether it was a yes. `tone` is how the yes looks: `danger` where something is lost by it.
+export async function sure(words, yes, tone = "danger") {
+  return (await ask(words, yes, "", tone)) !== null;
 }
 
+// How many questions were asked: one that comes while another is open takes its place.
+let questions = 0;
+
 // Asks, with a line to write where `label` says what is to be written; answers that, or nothing if it was a no.
-export function ask(words, yes, label = "") {
+export function ask(words, yes, label = "", tone = "danger") {
   const dialog = byId("sure");
   if (dialog.open) dialog.close("no");
   show("sure-asks", Boolean(label));
@@ -104,10 +113,17 @@ export function ask(words, yes, label = "") {
   byId("sure-input").required = Boolean(label);
   byId("sure-words").textContent = visible(words);
   byId("sure-yes").textContent = yes;
+  byId("sure-yes").className = tone;
   dialog.returnValue = "no";
   dialog.showModal();
+  const own = (questions += 1);
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes" ? byId("sure-input").value.trim() : null), { once: true });
+    dialog.addEventListener("close", function closed() {
+      // The close of the question before is told only now.
+      if (own === questions && dialog.open) return;
+      dialog.removeEventListener("close", closed);
+      resolve(own === questions && dialog.returnValue === "yes" ? byId("sure-input").value.trim() : null);
+    });
   });
 }
 

@@ -2,6 +2,9 @@
 
 const TOKEN = "embosser-token";
 const RETRY_MS_MAX = 10_000;
+// The server says something every 15 s: a stream that is silent for longer is one of a connection that is no more, as after a
+// night's sleep.
+const SILENT_MS_MAX = 40_000;
 
 export class NeedsToken extends Error {}
 
@@ -19,6 +22,15 @@ export function setToken(token) {
 
 export function forgetToken() {
   sessionStorage.removeItem(TOKEN);
+}
+
+// What is kept in this tab beside the token: it is whose work it was.
+export function forgetWork() {
+  for (const key of Object.keys(sessionStorage)) if (key !== TOKEN) sessionStorage.removeItem(key);
+}
+
+export function forgetAll() {
+  sessionStorage.clear();
 }
 
 export function authorization() {
@@ -73,16 +85,31 @@ export async function putText(path, text) {
   return (await ask(path, { method: "PUT", body: text, headers: { "Content-Type": "application/toml" } })).json();
 }
 
+// All of it was sent and no answer came: the server may have taken it.
+const UNKNOWN = "It is not known whether the file arrived. Look at the list of batches, or send the same file again: rows that have their cards get no second ones.";
+
+// Browsers do not send a file that was changed since it was chosen, and say no more than that it was not sent.
+async function whyCutOff(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+    return "The upload was cut off; nothing was issued. Try again.";
+  } catch {
+    return `${file.name} was changed or moved since you chose it; nothing was issued. Choose it again.`;
+  }
+}
+
 // Sends a form and tells how much of it was sent, which fetch does not; answers the status and what the server said, or nothing
 // if `signal` aborted it.
 export function sendForm(path, form, signal, progress) {
   const request = new XMLHttpRequest();
+  let isSent = false;
   return new Promise((resolve, reject) => {
     request.open("POST", path);
     for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
     request.upload.onprogress = ({ loaded, total }) => progress(loaded, total);
+    request.upload.onload = () => (isSent = true);
     request.onload = () => resolve({ status: request.status, text: request.responseText });
-    request.onerror = () => reject(new Error("The upload was cut off; nothing was issued. Try again."));
+    request.onerror = async () => reject(new Error(isSent && path.startsWith("/v1/batches") ? UNKNOWN : await whyCutOff(form.get("manifest"))));
     request.onabort = () => resolve(null);
     signal.addEventListener("abort", () => request.abort());
     request.send(form);
@@ -112,12 +139,21 @@ export async function follow(path, signal, told, lost) {
   }
 }
 
+// What comes next, if something comes in time.
+function heard(reader) {
+  let timer;
+  const silence = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error("Nothing is heard any more.")), SILENT_MS_MAX);
+  });
+  return Promise.race([reader.read(), silence]).finally(() => clearTimeout(timer));
+}
+
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await heard(reader);
       if (done) return;
       const blocks = (rest + value).split("\n\n");
       rest = blocks.pop();

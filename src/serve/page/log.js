@@ -1,6 +1,6 @@
 // Who did what: the audit log, the latest first.
 
-import { byId, cell, count, make, save, show, time } from "/page/elements.js";
+import { byId, cell, count, inLocalTime, make, save, say, show, time } from "/page/elements.js";
 import { download, get } from "/page/http.js";
 
 const ENTRIES_AT_ONCE = 50;
@@ -18,6 +18,7 @@ const WORDS = {
   batch_cancelled: "cancelled a batch",
   batch_tracked: "asked where a batch’s cards are",
   cards_cancelled: "cancelled a batch’s cards",
+  rows_settled: "looked at Stripe for rows that were cut off",
   manifest_checked: "checked a file",
   columns_kept: "kept columns for later files",
   job_sent: "sent a job",
@@ -32,15 +33,34 @@ const WORDS = {
 
 let attempt = null;
 let next = null;
+// The batch that the log was opened for; what is searched for takes its place.
+let about = "";
 
-export function openLog() {
+// What was done, in words.
+export function inWords(action) {
+  return WORDS[action] ?? action;
+}
+
+// What is told of it beside that, in words and in the reader's time.
+export function detailInWords(detail) {
+  return inLocalTime((detail ?? "").replace(/^refused: (\w+)$/, (_, code) => (code === "invalid_manifest" ? "something in it was to be mended" : `it was not taken: ${code.replaceAll("_", " ")}`)));
+}
+
+export function openLog(batch = "") {
+  about = batch;
+  byId("log-batch").value = batch;
+  again();
+}
+
+function again() {
   attempt(() => fetchEntries(false));
 }
 
 function query(more) {
   const all = new URLSearchParams(more);
-  const batch = byId("log-batch").value.trim();
-  if (batch) all.set("batch", batch);
+  const wanted = byId("log-batch").value.trim();
+  if (about && wanted === about) all.set("batch", about);
+  else if (wanted) all.set("q", wanted);
   return all;
 }
 
@@ -48,16 +68,18 @@ async function fetchEntries(more) {
   const { entries, next: after } = await get(`/v1/audit?${query({ limit: ENTRIES_AT_ONCE, ...(more && next ? { after: next } : {}) })}`);
   next = after;
   const lines = entries.map((entry) => make("tr", {},
-    cell(time(Date.parse(entry.time)), "When"),
+    cell(time(Date.parse(entry.time), "medium"), "When"),
     make("th", { scope: "row", data: { label: "Who" } }, entry.who),
-    cell(WORDS[entry.action] ?? entry.action, "What"),
+    cell(inWords(entry.action), "What"),
     cell(entry.batch ?? entry.job ?? "", "Batch or job"),
     cell(entry.rows === null || entry.rows === undefined ? "" : count(entry.rows), "Rows", "number"),
-    cell(entry.detail ?? "", "More")));
+    cell(detailInWords(entry.detail), "More")));
   const body = byId("log-table").tBodies[0];
   if (more) body.append(...lines);
   else body.replaceChildren(...lines);
   show("log-table", body.rows.length > 0);
+  const wanted = byId("log-batch").value.trim();
+  say("log-none", wanted ? `Nothing that was done has “${wanted}” in it.` : "Nothing was done yet.");
   show("log-none", body.rows.length === 0);
   show("log-more", Boolean(next));
 }
@@ -67,7 +89,7 @@ export function startLog(attempted) {
   let timer;
   byId("log-batch").addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(openLog, SEARCH_AFTER_MS);
+    timer = setTimeout(again, SEARCH_AFTER_MS);
   });
   byId("log-more").addEventListener("click", () => attempt(() => fetchEntries(true)));
   byId("log-download").addEventListener("click", () => attempt(async () => save(await download(`/v1/audit.csv?${query({})}`), "who-did-what.csv")));

@@ -1,8 +1,17 @@
 // The rows of a file in which something was found, as a table in which they are mended.
 
-import { byId, count, counted, make, say, show, tabs } from "/page/elements.js";
+import { inWords, sentenceInWords } from "/page/columns.js";
+import { byId, count, counted, make, say, show, tabs, visible } from "/page/elements.js";
 
 const ROWS_AT_ONCE = 50;
+// What a parcel's address has at least.
+const ADDRESS = ["shipping[name]", "shipping[address][line1]", "shipping[address][postal_code]", "shipping[address][city]", "shipping[address][country]"];
+
+// Columns whose words are a sentence.
+const SHORT = { row_id: "Staff number", cardholder: "Cardholder", card: "Card" };
+
+// While the table is made anew, a cell that is left is not left by its reader.
+let isMadeAnew = false;
 
 // Shows what was found. `draft` has the table, the rows seen so far, the edits and the report; `act` changes it.
 export function showMending(draft, act) {
@@ -23,23 +32,44 @@ export function showMending(draft, act) {
     ["warnings", `To look at (${count(groups.warnings.length)})`],
     ["all", "First rows"],
   ], draft.filter, (filter) => act.filter(filter));
-  const shown = groups[draft.filter].filter((line) => draft.rows.has(line)).sort((one, other) => one - other);
-  const visible = shown.slice(0, draft.visible);
-  show("mend-more", shown.length > visible.length);
+  // A row that somebody writes in stays where it is, whatever becomes of it meanwhile.
+  const shown = [...new Set([...groups[draft.filter], ...draft.open])].filter((line) => draft.rows.has(line) || found.has(line)).sort((one, other) => one - other);
+  const inView = shown.slice(0, draft.visible);
+  show("mend-more", shown.length > inView.length);
   byId("mend-more").onclick = () => act.more(ROWS_AT_ONCE);
-  const columns = columnsShown(draft, found, visible);
+  const columns = columnsShown(draft, found, inView);
   const active = document.activeElement;
   const wasInside = byId("mend-table").contains(active);
   const focused = wasInside ? active.dataset.place ?? active.closest("td")?.querySelector("[data-place]")?.dataset.place : null;
+  // What somebody is about to type stays, though the answer to what they typed before has come meanwhile.
+  const typed = focused && active.matches("input") ? { value: active.value, at: active.selectionStart } : null;
   const table = byId("mend-table");
+  isMadeAnew = true;
   table.tHead.replaceChildren(make("tr", {}, make("th", { scope: "col" }, "Line"),
-    ...columns.map((at) => make("th", { scope: "col" }, draft.table.headings[at]?.heading || `Column ${at + 1}`))));
-  table.tBodies[0].replaceChildren(...visible.map((line) => rowOf(draft, act, line, found.get(line), columns)));
+    ...columns.map((at) => make("th", { scope: "col", title: headingOf(draft, at) }, shortly(headingOf(draft, at))))));
+  table.tBodies[0].replaceChildren(...inView.map((line) => (draft.rows.has(line) ? rowOf(draft, act, line, found.get(line), columns) : unreadable(line, found.get(line), columns))));
+  isMadeAnew = false;
   // Who mends by keyboard goes on where they were, or at the next that is to be mended.
-  if (wasInside) (table.querySelector(`[data-place="${focused}"]`) ?? table.querySelector("[aria-invalid]") ?? byId("check-title")).focus();
+  const same = focused && table.querySelector(`input[data-place="${focused}"]`);
+  if (same && typed) {
+    same.value = typed.value;
+    same.setSelectionRange(typed.at, typed.at);
+  }
+  if (wasInside) (same ?? table.querySelector("[aria-invalid]") ?? byId("check-title")).focus();
   const words = Object.values(draft.values).flatMap((pairs) => Object.entries(pairs));
   show("edits-tools", draft.edits.size > 0 || words.length > 0);
   say("edits-count", [`${counted(draft.edits.size, "cell")} mended here.`, ...words.map(([word, value]) => `“${word}” is ${value}.`)].join(" "));
+}
+
+// A heading as the file has it; one that was added here, in words.
+function headingOf(draft, at) {
+  const { heading } = draft.table.headings[at] ?? {};
+  return draft.added.includes(heading) ? inWords(heading) : heading || `Column ${at + 1}`;
+}
+
+// A heading in a few words: those of Stripe's names are long.
+function shortly(heading) {
+  return SHORT[heading] ?? inWords(heading);
 }
 
 // What was found, by lines: of each the whole row's, and each column's.
@@ -66,10 +96,18 @@ function columnsShown(draft, found, lines) {
   if (draft.allColumns) return headings.map((_, at) => at);
   const wanted = new Set();
   headings.forEach(({ column }, at) => ["row_id", "card", "cardholder", "cardholder[name]", "shipping[name]"].includes(column) && wanted.add(at));
-  for (const line of lines) found.get(line)?.cells.forEach((_, at) => wanted.add(at));
+  for (const line of lines) if (draft.rows.has(line)) found.get(line)?.cells.forEach((_, at) => wanted.add(at));
   for (const { column } of draft.edits.values()) wanted.add(column - 1);
+  headings.forEach(({ column }, at) => draft.asked.has(column) && wanted.add(at));
   if (wanted.size === 0) headings.slice(0, 8).forEach((_, at) => wanted.add(at));
   return [...wanted].sort((one, other) => one - other);
+}
+
+// A row whose cells cannot be told from each other: it is mended in the file.
+function unreadable(line, { all }, columns) {
+  const said = all.map((problem) => make("p", { className: "said" }, sentence(problem)));
+  return make("tr", {}, make("th", { scope: "row", data: { label: "Line" } }, String(line)),
+    make("td", { className: "bad", colSpan: Math.max(columns.length, 1), data: { label: "The row" } }, make("div", {}, ...said, make("p", { className: "said" }, "Mend it in your spreadsheet, and choose the file again."))));
 }
 
 function rowOf(draft, act, line, found, columns) {
@@ -77,25 +115,31 @@ function rowOf(draft, act, line, found, columns) {
   const isOpen = draft.open.has(line);
   const edit = make("button", { type: "button", className: "quiet", aria: { label: `Edit line ${line}` }, on: { click: () => act.open(line) } }, "Edit");
   const first = make("th", { scope: "row", data: { label: "Line" } }, make("div", {}, String(line),
-    ...(found?.row ?? []).map((problem) => make("p", { className: "said" }, sentence(problem))),
+    ...(found?.row ?? []).map((problem) => make("p", { className: "said" }, about(problem), sentence(problem), adding(draft, act, line, problem))),
     isOpen || draft.tooLarge ? null : make("div", { className: "row-tools" }, edit)));
   return make("tr", {}, first, ...columns.map((at) => cellOf(draft, act, { line, at, text: cells[at] }, found?.cells.get(at) ?? [], isOpen)));
 }
 
 function cellOf(draft, act, place, problems, isOpen) {
   const { line, at, text } = place;
-  const heading = draft.table.headings[at];
-  const data = { label: heading?.heading || `Column ${at + 1}` };
-  if (text === null) return make("td", { className: "hint", data }, "not shown");
+  const heading = headingOf(draft, at);
+  const data = { label: shortly(heading) };
+  if (text === null) {
+    const said = problems.map((problem) => make("p", { className: "said" }, sentence(problem)));
+    return make("td", { className: problems.length ? "bad" : "", data }, make("div", {}, make("span", { className: "hint" }, "not shown"), ...said));
+  }
   const edit = draft.edits.get(`${line}:${at + 1}`);
   const isBad = problems.some(({ severity }) => severity === "problem");
   const name = isBad ? "bad" : problems.length ? "warn" : "";
   if (problems.length === 0 && !edit && !isOpen) return make("td", { data }, text ?? "");
+  // Letters that turn the others round are seen here, too; who changes nothing changes none of them.
+  const isNews = () => !isMadeAnew && input.value !== visible(draft.rows.get(line)?.[at] ?? "");
+  const commit = () => isNews() && act.edit(line, at, input.value);
   const input = make("input", {
-    value: text ?? "", className: edit ? "changed" : "", autocomplete: "off", spellcheck: false,
+    value: visible(text ?? ""), className: edit ? "changed" : "", autocomplete: "off", spellcheck: false,
     data: { place: `${line}:${at}` },
-    aria: { label: `${heading?.heading || `Column ${at + 1}`} of line ${line}`, ...(isBad ? { invalid: "true" } : {}) },
-    on: { change: () => act.edit(line, at, input.value) },
+    aria: { label: `${shortly(heading)} of line ${line}`, ...(isBad ? { invalid: "true" } : {}) },
+    on: { change: commit, blur: commit, keydown: ({ key }) => key === "Enter" && commit() },
   });
   if (problems.length) input.setAttribute("aria-describedby", `said-${line}-${at}`);
   const said = make("div", { id: `said-${line}-${at}` }, ...problems.map((problem) => make("p", { className: "said" }, sentence(problem),
@@ -104,10 +148,23 @@ function cellOf(draft, act, place, problems, isOpen) {
   return make("td", { className: name, data }, make("div", {}, input, problems.length ? said : null, mended));
 }
 
+// Of which column a problem of the row as a whole is.
+function about({ column }) {
+  const words = column ? inWords(column) : "";
+  return words && words !== column ? `${words}: ` : "";
+}
+
+// What the file has no column for is typed in here, for this row.
+function adding(draft, act, line, { column }) {
+  const isThere = draft.table.headings.some(({ column: other }) => other === column);
+  if (draft.tooLarge || isThere || !column || inWords(column) === column) return null;
+  return make("button", { type: "button", on: { click: () => act.add(line, [column]) } }, `Type in “${inWords(column)}”`);
+}
+
 function sentence({ severity, found, reason: whole }) {
   // What can be said in a columns file is said here with a click.
-  const reason = whole.replace(/; what a word in this column stands for can be said in the columns file.*$/, "");
-  return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${reason} `;
+  const reason = whole.replace(/; what a word in this column stands for can be said in the columns file.*$/, "").replace(" (shipping[…])", "");
+  return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${sentenceInWords(reason)} `;
 }
 
 // Codes of words that stand for none of a few values.
@@ -130,6 +187,14 @@ function ways(draft, act, { line, at, text }, { suggestion, code, reason, column
   if (WORDS[code] && column && text && !suggestion) {
     const all = alike.length > 1 ? ` in all ${count(alike.length)} rows` : "";
     return choicesOf(code, reason).map((value) => make("button", { type: "button", on: { click: () => act.word(column, text, value) } }, `“${text}” is ${value}${all}`));
+  }
+  if (code === "no_shipping" && !draft.tooLarge) {
+    return [make("button", { type: "button", on: { click: () => act.add(line, ADDRESS) } }, "Type in its address")];
+  }
+  // What is to be filled in may be a column that the file has not.
+  const [, wanted] = /fill in (\S+)$/.exec(reason) ?? [];
+  if (wanted && !draft.tooLarge && inWords(wanted) !== wanted) {
+    return [make("button", { type: "button", on: { click: () => act.add(line, [wanted]) } }, `Type in “${inWords(wanted)}”`)];
   }
   if (!suggestion || draft.tooLarge) return [];
   const use = make("button", { type: "button", on: { click: () => act.edit(line, at, suggestion) } }, `Use “${suggestion}”`);

@@ -1,22 +1,24 @@
 // A new batch: from a file, over what its columns are and what is to be mended, to a plan, and from that to cards.
 
-import { columnsOf, DEFAULTS, inWords, showColumns, taken, toml } from "/page/columns.js";
-import { listed, records, written } from "/page/csv.js";
-import { byId, count, counted, duration, make, save, say, show, size, sure } from "/page/elements.js";
+import { columnsOf, DEFAULTS, inWords, sentenceInWords, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
+import { compared, listed } from "/page/csv.js";
+import { byId, cell, count, counted, make, save, say, show, size, sure } from "/page/elements.js";
 import { download, get, putText, sendForm, trouble } from "/page/http.js";
 import { showMending } from "/page/mend.js";
+import { addColumns, canBeWritten, editsOf, mendedFile, ownTable, withAdded } from "/page/mended.js";
+import { lastQuestion, showIssueWords, showPlan } from "/page/plan.js";
+import { isWantedAtOnce, standing } from "/page/standing.js";
 
 const TABLE_ROWS = 500;
 const STEPS = ["file", "columns", "check", "plan"];
-const DELIMITERS = { semicolons: ";", tabs: "\t", "vertical bars": "|" };
-// Kinds of file whose text the browser can write again.
-const TEXTS = /\.(csv|tsv|txt)$/i;
 
 let server = { mode: "test", upload_bytes_max: Infinity, columns: [], keeps_columns: false };
 let may = () => true;
 let begun = null;
 let attempt = null;
 let draft = null;
+// Whether somebody is being asked whether the draft is to be issued.
+let isAsking = false;
 // The batch that the next file belongs to, if it is one that exists.
 let wantedName = "";
 
@@ -37,6 +39,18 @@ export function setServer(view, can) {
   byId("templates").querySelectorAll("button").forEach((button) => (button.disabled = !may("submit")));
 }
 
+// Whether something was mended here that is not issued yet.
+export function isUnderWork() {
+  return Boolean(draft) && (draft.edits.size > 0 || Object.keys(draft.values).length > 0);
+}
+
+// Whoever signs in next is somebody else: what was chosen here is not theirs.
+export function forgetDraft() {
+  draft?.stop?.abort();
+  draft = null;
+  byId("file").value = "";
+}
+
 // Shows the step that a draft is at; without one, or where the next file belongs into another batch, the choice of a file.
 export function openNew(into = "") {
   if (into && into !== draft?.into) {
@@ -49,12 +63,20 @@ export function openNew(into = "") {
   step(draft?.step ?? "file");
 }
 
+// The file of a batch that exists, chosen on that batch's own page.
+export function takeAgain(name, file) {
+  wantedName = name;
+  choose(file, sessionStorage.getItem(columnsOf(name)));
+}
+
 function newDraft(file) {
   return {
     file, step: "file", into: wantedName, name: wantedName || file.name.replace(/\.[^.]*$/, ""),
     // What each heading is, once somebody looked; nothing before.
     chosen: null, defaults: {}, values: {},
     edits: new Map(), rows: new Map(), open: new Set(), table: { headings: [], rows: [] }, found: [],
+    // Columns that the file has not, behind its own, and those that are shown though nothing is wrong in them.
+    own: null, added: [], asked: new Set(),
     report: null, filter: null, visible: 50, allColumns: false, sequence: 0, skip: false, tooLarge: false,
   };
 }
@@ -100,14 +122,12 @@ function form() {
     draft.toml = toml({ columns, defaults: draft.defaults, values: draft.values });
     data.append("columns", draft.toml);
   }
-  if (draft.edits.size > 0) data.append("edits", JSON.stringify([...draft.edits.values()]));
+  else if (draft.kept) data.append("columns", draft.kept);
+  if (draft.edits.size > 0) data.append("edits", JSON.stringify(editsOf(draft)));
   data.append("manifest", draft.file, draft.file.name);
   return data;
 }
 
-function query(more) {
-  return new URLSearchParams({ name: byId("name").value || draft.name, ...more });
-}
 
 // Sends the draft; answers what came of it: `ok`, and what the server said. Nothing if it was stopped, or another was sent since.
 async function send(path, more) {
@@ -115,9 +135,14 @@ async function send(path, more) {
   const [now, stop] = [draft, new AbortController()];
   draft.stop = stop;
   const number = (draft.sequence += 1);
+  const name = more.name || byId("name").value || draft.name;
   busy(true);
   try {
-    const answer = await sendForm(`${path}?${query(more)}`, form(), stop.signal, (loaded, total) => {
+    // Before the check: what it says of a batch is of this or later.
+    const stood = await standing(name, may);
+    if (stop.signal.aborted || now !== draft || number !== draft.sequence) return null;
+    [draft.sentAs, draft.stood] = [name, stood];
+    const answer = await sendForm(`${path}?${new URLSearchParams({ ...more, name })}`, form(), stop.signal, (loaded, total) => {
       byId("sent").value = loaded / total;
       say("sent-words", loaded < total ? `${size(loaded)} of ${size(total)}` : "Checking the rows…");
     });
@@ -159,7 +184,7 @@ async function check(stay = false) {
   draft.found = report.ok ? report.warnings : report.problems ?? [];
   draft.tooLarge = !report.table;
   if (report.table) {
-    draft.table = report.table;
+    draft.table = withAdded(draft, report.table);
     for (const { line, cells } of report.table.rows) draft.rows.set(line, cells);
   } else if (draft.found.length === 0 && !report.ok) {
     show("file-error", true);
@@ -182,17 +207,17 @@ async function check(stay = false) {
 
 function columns() {
   if (!draft.chosen) {
-    const given = new Set(draft.table.headings.map(({ column }) => column).filter(Boolean));
+    const given = new Set(draft.table.headings.flatMap(({ column, proposal }) => [column, proposal]).filter(Boolean));
     draft.chosen = new Map(draft.table.headings.filter(({ heading }) => heading).map((heading) => {
-      const is = taken(heading);
-      return [heading.heading, is];
+      return [heading.heading, taken(heading, given)];
     }));
     for (const name of DEFAULTS) if (given.has(name)) delete draft.defaults[name];
   }
   document.querySelectorAll(".file-name").forEach((element) => (element.textContent = draft.file.name));
   columnsProblems();
-  showColumns(draft.table, draft.chosen, columns);
+  showColumns(ownTable(draft), draft.chosen, columns);
   for (const name of DEFAULTS) byId(`default-${name}`).value = draft.defaults[name] ?? "";
+  showMoreDefaults(draft, columnsProblems);
 }
 
 function columnsProblems() {
@@ -203,8 +228,9 @@ function columnsProblems() {
 // What is wrong with a column, in words of who made the file.
 function inSentence({ code, column, reason }) {
   if (code === "missing_column" && column) return `No column is “${inWords(column)}” yet, and every row needs it: choose which one it is${DEFAULTS.includes(column) ? ", or say it for every row below" : ""}.`;
+  if (code === "pin_in_clear") return `“${column}” speaks of PINs. Encrypted ones are taken: choose “${inWords("pin[encrypted_number]")}”, and check the rows. PINs that anybody can read are not: take the column out of the file, choose it again, and treat these PINs as known to others. If it holds something else, give it another heading.`;
   const words = inWords(column);
-  return `${words}${column && words !== column ? ` (${column})` : ""}${column ? ": " : ""}${reason}`;
+  return `${words}${column && words !== column ? ` (${column})` : ""}${column ? ": " : ""}${sentenceInWords(reason)}`;
 }
 
 // Problems that the table of columns asks about anyway, or that what was chosen in it has answered.
@@ -218,21 +244,27 @@ function mending() {
   const problems = found.filter(({ severity }) => severity === "problem");
   const invalid = report.invalid_rows ?? 0;
   say("check-title", report.ok ? (found.length ? "Nothing is wrong; some rows are to be looked at" : `Nothing is wrong with the ${counted(report.rows, "row")}`) : `${counted(invalid, "row")} of ${count(report.rows ?? 0)} cannot be issued as ${invalid === 1 ? "it is" : "they are"}`);
-  const warned = report.ok ? report.warning_count : found.length - problems.length;
+  const warned = report.warning_count ?? found.length - problems.length;
   const total = report.ok ? found.length : Math.max(report.problem_count ?? 0, problems.length);
-  say("check-said", report.ok && !found.length ? "Look through them if you like, and go on." : report.ok ? `${counted(warned, "thing")} may be wrong. Look at them, mend what is, and go on.`
-    : `${counted(total, "problem")}${warned ? `, and ${counted(warned, "thing")} that may be wrong` : ""}. What you mend here is checked at once.${total > problems.length ? ` The first ${count(problems.length)} are shown.` : ""}`);
+  say("check-said", report.ok && !found.length ? "Look through them if you like, and go on." : report.ok ? `${counted(warned, "thing")} may be wrong. Look at ${warned === 1 ? "it" : "them"}, mend what is, and go on.${firstOf(found.length, warned)}`
+    : `${counted(total, "problem")}${warned ? `, and ${counted(warned, "thing")} that may be wrong` : ""}.${draft.tooLarge ? "" : " "}${draft.tooLarge ? "" : "What you mend here is checked at once."}${firstOf(found.length, total + warned)}`);
   byId("file-problems").replaceChildren(...found.filter(({ row }) => row === 0).map(({ reason, column, severity }) =>
     make("li", { className: severity }, `${column ? `${column}: ` : ""}${reason}`)));
   show("no-table", draft.tooLarge);
+  show("all-columns-choice", !draft.tooLarge);
   show("problems-download", found.length > 0);
   if (draft.tooLarge) lines();
   else showMending(draft, ACTS);
-  show("edits-download", canBeWritten());
+  show("edits-download", canBeWritten(draft));
   show("check-go", report.ok);
   const right = (report.rows ?? 0) - invalid;
   show("check-skip", !report.ok && right > 0);
   byId("check-skip").textContent = `Leave out ${counted(invalid, "row")}, go on with ${count(right)}`;
+}
+
+// How many are shown, where that is not all.
+function firstOf(shown, total) {
+  return total > shown ? ` The first ${count(shown)} of ${count(total)} are shown.` : "";
 }
 
 // Of a file that is too large for a table: what was found, line by line.
@@ -242,12 +274,12 @@ function lines() {
   byId("filters").replaceChildren();
   const table = byId("mend-table");
   table.tHead.replaceChildren(make("tr", {}, ...["Line", "Row", "Column", "What is wrong"].map((words) => make("th", { scope: "col" }, words))));
-  table.tBodies[0].replaceChildren(...draft.found.slice(0, 200).map((one) => make("tr", {}, make("th", { scope: "row" }, String(one.line ?? "")),
-    make("td", {}, one.row_id ?? ""), make("td", {}, one.column), make("td", {}, words(one)))));
+  table.tBodies[0].replaceChildren(...draft.found.slice(0, 200).map((one) => make("tr", {}, make("th", { scope: "row", data: { label: "Line" } }, String(one.line ?? "")),
+    cell(one.row_id ?? "", "Row"), cell(inWords(one.column), "Column"), cell(words(one), "What is wrong"))));
 }
 
 function words({ severity, found, reason, suggestion }) {
-  return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${reason}${suggestion ? ` (did you mean ${suggestion}?)` : ""}`;
+  return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${sentenceInWords(reason)}${suggestion ? ` (did you mean ${suggestion}?)` : ""}`;
 }
 
 const ACTS = {
@@ -263,6 +295,14 @@ const ACTS = {
     draft.rows.get(line)[at] = value;
     attempt(() => check(true));
   },
+  // Columns that are typed in for one row: behind the file's own, where it has none for them.
+  add: (line, wanted) => {
+    addColumns(draft, wanted);
+    draft.open.add(line);
+    mending();
+    const at = draft.table.headings.findIndex(({ column }) => column === wanted[0]);
+    byId("mend-table").querySelector(`[data-place="${line}:${at}"]`)?.focus();
+  },
   word: (column, word, value) => {
     (draft.values[column] ??= {})[word] = value;
     attempt(() => check(true));
@@ -274,85 +314,33 @@ function redraw(change) {
   mending();
 }
 
-// Whether the mended file can be written here: from the text that it is, or from its cells where all of them are shown.
-function canBeWritten() {
-  if (draft.edits.size === 0) return false;
-  if (TEXTS.test(draft.file.name)) return true;
-  return draft.table.headings.every(({ holds_pins: pins }) => !pins) && (draft.report.rows ?? Infinity) <= draft.table.rows.length
-    && [...draft.rows.values()].every((cells) => cells.every((cell) => cell !== null));
-}
-
-async function mendedFile() {
-  const rows = [];
-  // Words that were said to stand for something are written as that.
-  const words = draft.table.headings.map(({ column }) => new Map(Object.entries(draft.values[column] ?? {}).map(([word, value]) => [compared(word), value])));
-  const meant = (cell, at) => words[at]?.get(compared(cell ?? "")) ?? cell;
-  if (TEXTS.test(draft.file.name)) {
-    const notes = (draft.report.notes ?? []).join(" ");
-    const readAs = draft.report.read_as ?? /read as ([\w-]+)/.exec(notes)?.[1];
-    const delimiter = DELIMITERS[draft.report.separated_by] ?? Object.entries(DELIMITERS).find(([name]) => notes.includes(name))?.[1] ?? ",";
-    const all = records(await draft.file.arrayBuffer(), readAs, delimiter) ?? [];
-    for (const { line, cells } of all) {
-      rows.push(cells.map((cell, at) => meant(draft.edits.get(`${line}:${at + 1}`)?.value ?? cell, at)));
-    }
-  } else {
-    rows.push(draft.table.headings.map(({ heading }) => heading));
-    for (const line of [...draft.rows.keys()].sort((one, other) => one - other)) rows.push(draft.rows.get(line).map(meant));
-  }
-  save(written(rows), `${draft.file.name.replace(/\.[^.]*$/, "")}.mended.csv`);
-}
-
 function plan() {
-  const { report, skip } = draft;
-  const invalid = skip ? report.invalid_rows ?? 0 : 0;
-  const rows = (report.rows ?? 0) - invalid;
-  const { pins, physical, virtual, changes, cancels, cardholders, known_before: known, eta_seconds: eta } = report;
-  const figures = report.ok ? [
-    ["Rows", rows],
-    physical + virtual > 0 && ["Cards", physical + virtual],
-    physical > 0 && ["Physical", physical],
-    virtual > 0 && ["Virtual", virtual],
-    cardholders > 0 && ["New cardholders", cardholders],
-    changes > 0 && ["Changes of cards", changes],
-    cancels > 0 && ["Cards cancelled", cancels],
-    pins > 0 && ["With a PIN", pins],
-  ] : [["Rows to issue", rows], ["Rows left out", invalid]];
-  byId("plan-figures").replaceChildren(...figures.filter(Boolean).map(([name, number]) =>
-    make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))),
-  ...(eta === undefined ? [] : [make("div", {}, make("dt", {}, "Takes about"), make("dd", {}, duration(eta)))]));
-  const notes = [...(report.notes ?? [])];
-  if (known) notes.unshift(`${counted(known, "row")} ${known === 1 ? "has its card" : "have their cards"} from another batch already: ${known === 1 ? "it keeps that" : "they keep those"} and get no second ${known === 1 ? "one" : "ones"}.`);
-  if (pins > 0) notes.push("PINs are encrypted; their ciphertext is held in memory only, and each is used as soon as its turn comes.");
-  if (draft.edits.size > 0) notes.push(`${counted(draft.edits.size, "cell")} mended here.`);
-  const warned = report.ok ? report.warning_count : 0;
-  if (warned > 0) notes.push(`${counted(warned, "thing")} may be wrong: they stand under Check.`);
-  if (invalid > 0) notes.push(`${counted(invalid, "row")} with problems ${invalid === 1 ? "is" : "are"} left out. Mend and upload the file again under the same name: it goes on with what is missing.`);
-  byId("plan-notes").replaceChildren(...notes.map((note) => make("li", {}, note)));
-  if (!byId("name").value || byId("name").dataset.of !== draft.file.name) {
-    byId("name").value = draft.name;
-    byId("name").dataset.of = draft.file.name;
+  showPlan(draft, server, may);
+}
+
+// Makes the plan once more, for the name that is written there now; false if that cannot be issued any more.
+async function planAnew(second) {
+  const report = await send("/v1/checks", { table: TABLE_ROWS });
+  if (!report) return false;
+  Object.assign(draft, { report, found: report.ok ? report.warnings : report.problems ?? [] });
+  if (!isIssuable()) {
+    mending();
+    step("check");
+    return false;
   }
-  show("again", Boolean(known));
-  byId("second").checked = false;
-  byId("issue").textContent = server.approval_required ? `Send for approval: ${issueWords(rows).toLowerCase()}` : issueWords(rows);
-  show("may-not-issue", !may("submit"));
-  show("plan-error", false);
+  plan();
+  byId("second").checked = second;
+  showIssueWords(draft, server);
+  return true;
 }
 
-function issueWords(rows) {
-  const { changes = 0, ok, physical = 0, virtual = 0, cardholders = 0 } = draft.report;
-  const live = server.mode === "live" ? "live " : "";
-  if (changes > 0) return `Change ${count(changes)} ${live}cards`;
-  if (ok && physical + virtual === 0 && cardholders > 0) return `Create ${counted(cardholders, `${live}cardholder`)}`;
-  return `Issue ${counted(rows, `${live}card`)}`;
-}
-
-async function issue() {
-  const name = byId("name").value;
+// As it was agreed to: what is changed in the form meanwhile is asked about the next time.
+async function issue({ name, second, start }) {
   const more = {
-    ...(byId("second").checked ? { second_cards: "true" } : {}),
+    name,
+    ...(second ? { second_cards: "true" } : {}),
     ...(draft.skip ? { skip_invalid: "true" } : {}),
-    ...(byId("start").value ? { start: new Date(byId("start").value).toISOString() } : {}),
+    ...(start ? { start: new Date(start).toISOString() } : {}),
   };
   let batch = await send("/v1/batches", more);
   // Only the server knows how many cards the file cancels: it says so, and is told again once somebody agreed.
@@ -379,10 +367,11 @@ async function issue() {
   }
 }
 
-function choose(file) {
+// `kept`: what its columns are, if that was said before.
+function choose(file, kept = null) {
   if (!file) return;
   draft?.stop?.abort();
-  draft = newDraft(file);
+  draft = { ...newDraft(file), kept };
   byId("name").value = "";
   byId("saved").value = byId("start").value = "";
   byId("keep-said").textContent = "";
@@ -399,7 +388,7 @@ function choose(file) {
 
 // What was mended is lost with the page: the browser asks first.
 window.addEventListener("beforeunload", (event) => {
-  if (draft && (draft.edits.size > 0 || Object.keys(draft.values).length > 0)) event.preventDefault();
+  if (isUnderWork()) event.preventDefault();
 });
 
 export function startNew(attempted, onBegun) {
@@ -408,7 +397,12 @@ export function startNew(attempted, onBegun) {
   // The browser drops the file into the input, which covers the area; this only shows that it would.
   for (const type of ["dragenter", "dragover"]) drop.addEventListener(type, () => drop.classList.add("over"));
   for (const type of ["dragleave", "drop"]) drop.addEventListener(type, () => drop.classList.remove("over"));
-  byId("file").addEventListener("change", () => choose(byId("file").files[0]));
+  byId("file").addEventListener("change", ({ target }) => {
+    const [file] = target.files;
+    // The same one may be chosen again, once it was mended: a browser tells only of another.
+    target.value = "";
+    choose(file);
+  });
   byId("abort").addEventListener("click", () => draft?.stop?.abort());
   byId("steps").addEventListener("click", ({ target }) => {
     const name = target.closest("li")?.dataset.step;
@@ -459,32 +453,35 @@ export function startNew(attempted, onBegun) {
   byId("all-columns").addEventListener("change", ({ target }) => redraw({ allColumns: target.checked }));
   byId("edits-undo").addEventListener("click", () => {
     draft.edits.clear();
-    draft.values = {};
+    draft.open.clear();
+    draft.asked.clear();
+    Object.assign(draft, { values: {}, added: [], own: null });
     draft.rows.clear();
     attempt(() => check(true));
   });
-  byId("edits-download").addEventListener("click", () => attempt(mendedFile));
+  byId("edits-download").addEventListener("click", () => attempt(() => mendedFile(draft)));
   byId("problems-download").addEventListener("click", () => {
     const rows = draft.found.map((one) => [one.line, one.row_id, one.column, one.severity, words(one)]);
     save(listed([["Line", "Row", "Column", "How bad", "What is wrong"], ...rows]), `${draft.name}.problems.csv`);
   });
   byId("keep").addEventListener("click", () => attempt(keep));
+  byId("second").addEventListener("change", () => showIssueWords(draft, server));
   byId("step-plan").addEventListener("submit", (event) => {
     event.preventDefault();
+    if (isAsking) return;
+    isAsking = true;
     attempt(async () => {
-      const second = byId("second").checked;
-      const what = `${byId("issue").textContent}${second ? ", second ones too," : ""}`;
-      const live = server.mode === "live" && !server.approval_required;
-      const words = live ? `${what} as “${byId("name").value}”? They are real and cannot be taken back.` : `${what} as “${byId("name").value}”?`;
-      if ((live || second) && !(await sure(words, byId("issue").textContent))) return;
-      await issue();
-    });
+      const [name, second, start] = [byId("name").value || draft.name, byId("second").checked, byId("start").value];
+      // What the plan says of a batch is so of its name and of how it stood: somebody else may have sent the same file meanwhile.
+      const stands = await standing(name, may);
+      const isOther = draft.sentAs !== name || stands === null || draft.stood !== stands;
+      if (isOther && !(await planAnew(second))) return;
+      const words = lastQuestion(draft, server, { name, second, start });
+      if (words && !(await sure(words, byId("issue").textContent, server.mode === "live" ? "danger" : "main"))) return;
+      if (!(await isWantedAtOnce(name, start, server, may))) return;
+      await issue({ name, second, start });
+    }).finally(() => (isAsking = false));
   });
-}
-
-// As the server compares headings.
-function compared(text) {
-  return text.trim().split(/\s+/).join(" ").toLowerCase();
 }
 
 async function keep() {

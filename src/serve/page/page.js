@@ -3,8 +3,8 @@
 import { closeBatch, listed, openBatch, setRoles, startBatch } from "/page/batch.js";
 import { byId, cell, count, fill, make, say, show, time } from "/page/elements.js";
 import { openLog, startLog } from "/page/log.js";
-import { forgetToken, get, isSignedIn, NeedsToken, setToken } from "/page/http.js";
-import { openNew, setServer, startNew } from "/page/new.js";
+import { forgetAll, forgetToken, forgetWork, get, isSignedIn, NeedsToken, setToken } from "/page/http.js";
+import { forgetDraft, isUnderWork, openNew, setServer, startNew, takeAgain } from "/page/new.js";
 import { batchChip, leftOf } from "/page/states.js";
 
 const LIST_EVERY_MS = 3000;
@@ -35,13 +35,33 @@ async function attempt(action, by = "user") {
 // The first time nothing was wrong: a token is simply needed.
 function askForToken(error) {
   const wasSignedIn = isSignedIn();
+  // Of two questions that were under way at once the second must not take away what the first one's answer said.
+  if (!wasSignedIn && !byId("sign-in").hidden) return;
   forgetToken();
+  // What a dialog asks cannot be answered any more; and whoever signs in may be somebody else.
+  if (byId("sure").open) byId("sure").close("no");
   show("sign-in", true);
   show("sign-out", false);
+  show("who-am-i", false);
   for (const page of PAGES) show(page, false);
   closeBatch();
-  notice(wasSignedIn ? `${error.message}. Sign in again.` : "", "sign-in");
+  const why = `${error.message[0].toUpperCase()}${error.message.slice(1)}`;
+  notice(wasSignedIn ? `${why}. Sign in again${isUnderWork() ? ", and go on: what you mended here is still there" : ""}.` : "", "sign-in");
+  byId("token").value = "";
   byId("token").focus();
+}
+
+// Whether somebody else is signed in than whose work and lists stand on this page.
+function isSomebodyElse(view) {
+  return caller !== null && caller.name !== view.name;
+}
+
+// Nothing of theirs is shown, kept or sent by whoever came after them. Never resolves: the page begins anew.
+function beginAnew() {
+  forgetDraft();
+  forgetWork();
+  location.reload();
+  return new Promise(() => {});
 }
 
 function showCaller(view) {
@@ -89,12 +109,17 @@ function showList({ batches, total }) {
     }
     const left = batch.rows === null ? "–" : count(leftOf(batch));
     const rows = batch.rows === null ? "–" : count(batch.rows);
-    const shown = [batchChip(batch), rows, count(batch.issued), count(batch.refused), left, batch.latest_ms === null ? "" : time(batch.latest_ms)];
+    const shown = [batchChip(batch), rows, count(batch.issued), refusedOf(batch), left, batch.latest_ms === null ? "" : time(batch.latest_ms)];
     shown.forEach((content, index) => {
       const words = content.textContent ?? content;
       if (row.cells[index + 1].textContent !== words) row.cells[index + 1].replaceChildren(content);
     });
   });
+}
+
+// Rows that somebody cancelled are none that were refused: they stand beside them.
+function refusedOf({ refused, cancelled_rows: cancelled }) {
+  return cancelled > 0 ? `${refused > cancelled ? `${count(refused - cancelled)}, and ` : ""}${count(cancelled)} cancelled` : count(refused);
 }
 
 function address(batch) {
@@ -106,7 +131,8 @@ function meant(hash) {
   if (["", "#", "#/"].includes(hash)) return ["home"];
   const [isNew, into] = /^#\/new(?:\?into=(.*))?$/.exec(hash) ?? [];
   if (isNew) return ["new", decoded(into ?? "")];
-  if (hash === "#/log") return ["log"];
+  const [isLog, about] = /^#\/log(?:\?batch=(.*))?$/.exec(hash) ?? [];
+  if (isLog) return ["log", decoded(about ?? "")];
   const [, batch] = /^#\/batches\/(.+)$/.exec(hash) ?? [];
   const name = batch && decoded(batch);
   return name ? ["batch", name] : ["nowhere"];
@@ -131,7 +157,7 @@ function route() {
   });
   closeBatch();
   document.title = { home: "Batches · embosser", new: "New batch · embosser", log: "Who did what · embosser" }[page] ?? "embosser";
-  if (page === "log") openLog();
+  if (page === "log") openLog(batch);
   if (page === "new") openNew(batch);
   if (page === "batch") openBatch(batch);
 }
@@ -140,7 +166,9 @@ function route() {
 async function refresh() {
   if (byId("sign-in").hidden && !document.hidden) {
     await attempt(async () => {
-      showCaller(await get("/v1/me"));
+      const view = await get("/v1/me");
+      if (isSomebodyElse(view)) return beginAnew();
+      showCaller(view);
       showServer(await get("/v1/server"));
       if (!may("read")) return;
       const list = await get("/v1/batches");
@@ -158,14 +186,21 @@ async function refreshEver() {
 byId("sign-in-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   setToken(byId("token").value.trim());
-  byId("token").value = "";
-  show("sign-in", false);
   notice("");
+  // Nothing is shown before it is known to whom.
+  await attempt(async () => {
+    const view = await get("/v1/me");
+    if (isSomebodyElse(view)) return beginAnew();
+    byId("token").value = "";
+    show("sign-in", false);
+    showCaller(view);
+  });
+  if (!byId("sign-in").hidden) return;
   await refresh();
   route();
 });
 byId("sign-out").addEventListener("click", () => {
-  forgetToken();
+  forgetAll();
   location.reload();
 });
 // To the content without another address: that is a page's.
@@ -179,8 +214,13 @@ window.addEventListener("hashchange", () => {
   notice("");
   route();
   byId(`${meant(location.hash)[0]}-title`)?.focus();
+  // What was just done on a batch's page is seen in the list at once.
+  if (meant(location.hash)[0] === "home") refresh();
 });
-startBatch(attempt);
+startBatch(attempt, (name, file) => {
+  takeAgain(name, file);
+  location.hash = `#/new?into=${encodeURIComponent(name)}`;
+});
 startLog(attempt);
 startNew(attempt, ({ batch }) => {
   location.hash = address(batch);

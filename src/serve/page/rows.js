@@ -1,11 +1,16 @@
 // Who has what: a batch's rows, page by page, by how they ended and by what is looked for.
 
-import { byId, cell, count, make, show, tabs } from "/page/elements.js";
-import { get } from "/page/http.js";
+import { byId, cell, count, counted, make, say, show, tabs } from "/page/elements.js";
+import { formOf, sentenceInWords } from "/page/columns.js";
+import { get, sendForm, trouble } from "/page/http.js";
 import { rowChip, underWay } from "/page/states.js";
 
 const ROWS_AT_ONCE = 50;
 const SEARCH_AFTER_MS = 250;
+// People of one search: of more it is told that they are more.
+const FOUND_MAX = 20;
+// What the server gives at once.
+const ROWS_OF_A_PAGE_MAX = 1000;
 
 let shown = null;
 let attempt = null;
@@ -17,12 +22,18 @@ export function startRows(attempted) {
     clearTimeout(timer);
     timer = setTimeout(() => choose({ search: byId("search").value }), SEARCH_AFTER_MS);
   });
+  byId("names-file").addEventListener("change", ({ target }) => {
+    const [file] = target.files;
+    target.value = "";
+    if (file) fetchNames(file);
+  });
   byId("rows-more").addEventListener("click", () => attempt(() => fetchRows(true)));
 }
 
-export function openRows(path) {
-  shown = { path, group: "all", search: "", view: null, next: null, pages: 0, seen: "" };
+export function openRows({ name, path }) {
+  shown = { name, path, names: null, places: new Map(), group: "all", search: "", view: null, next: null, pages: 0, seen: "" };
   byId("search").value = "";
+  say("names-said", "");
   byId("rows-table").tBodies[0].replaceChildren();
   show("rows-more", false);
   show("rows-none", false);
@@ -37,16 +48,17 @@ export function showCounts(view) {
   if (!shown) return;
   shown.view = view;
   const groups = [
-    ["all", "All", view.issued + view.refused + view.unresolved + view.awaiting_pin],
+    ["all", view.waiting > 0 ? "All so far" : "All", view.issued + view.refused + view.unresolved + view.awaiting_pin],
     ["issued", "Done", view.issued],
-    ["refused", "Refused", view.refused],
+    ["refused", view.cancelled_rows > 0 ? "Refused or cancelled" : "Refused", view.refused],
     ["unresolved", "Not known yet", view.unresolved],
     ["awaiting_pin", "Waiting for a PIN", view.awaiting_pin],
     ["noted", "With a note", view.noted],
   ];
   tabs("row-filters", groups.filter(([name, , number]) => number > 0 || ["all", shown.group].includes(name))
     .map(([name, words, number]) => [name, `${words} (${count(number)})`]), shown.group, (group) => choose({ group }));
-  const seen = groups.filter(([name]) => shown.group === "all" || name === shown.group).map(([, , number]) => number).join();
+  const numbers = groups.filter(([name]) => shown.group === "all" || name === shown.group).map(([, , number]) => number);
+  const seen = [...numbers, view.cancelled_cards].join();
   if (seen === shown.seen) return;
   // A list that its reader went on in is not taken away from under it.
   if (shown.pages > 1) return;
@@ -57,6 +69,30 @@ export function showCounts(view) {
 // Something was learnt of the rows that no count tells.
 export function refreshRows() {
   if (shown) attempt(() => fetchRows(false), "refresh");
+}
+
+// Names stand in the file alone: the server reads them and keeps none, and this page has them until it is left.
+function fetchNames(file) {
+  const list = shown;
+  return attempt(async () => {
+    const answer = await sendForm(`${list.path}/names`, formOf(list.name, file), new AbortController().signal, () => {});
+    if (answer.status >= 300) throw trouble(answer.status, answer.text);
+    if (shown !== list) return;
+    const { names, is_the_file: isTheFile } = JSON.parse(answer.text);
+    list.names = new Map(names.filter(({ row_id: id }) => id).map(({ row_id: id, person }) => [id, person]));
+    // A row's number tells something in the very file alone: in another, or one that was sorted since, somebody else stands there.
+    list.places = new Map(isTheFile ? names.filter(({ row_id: id }) => !id).map(({ row, person }) => [row, person]) : []);
+    const shownNames = list.names.size + list.places.size;
+    say("names-said", shownNames > 0 || names.length === 0
+      ? `${counted(shownNames, "name")} from ${file.name}, on this page only. Search by name, too.`
+      : `It is not certain that ${file.name} is the very file that this batch was made from, and it has no staff numbers: whose card is whose cannot be told from it for sure, so no names are shown.`);
+    list.pages = 0;
+    await fetchRows(false);
+  });
+}
+
+function nameOf(row) {
+  return row.row_id ? shown.names?.get(row.row_id) : shown.places?.get(row.row);
 }
 
 function choose(change) {
@@ -73,7 +109,7 @@ async function fetchRows(more) {
   if (list.search.trim()) query.set("q", list.search.trim());
   if (more && list.next) query.set("after", list.next);
   const number = (list.number = (list.number ?? 0) + 1);
-  const { rows, next } = await get(`${list.path}/rows?${query}`);
+  const { rows, next } = await (byName(list, query) ?? get(`${list.path}/rows?${query}`));
   if (shown !== list || number !== list.number) return;
   list.next = next;
   list.pages = more ? list.pages + 1 : 1;
@@ -88,24 +124,72 @@ async function fetchRows(more) {
   byId("rows-none").textContent = list.search.trim() ? `Nothing has “${list.search.trim()}” in its name, card, cardholder or last digits.` : "No row has ended yet.";
 }
 
+// The rows of people whose names have what is searched for; nothing if nobody's has.
+function byName(list, query) {
+  const wanted = list.search.trim().toLowerCase();
+  say("rows-found", "");
+  if (!wanted || !list.names) return null;
+  const isMeant = ([, person]) => person.toLowerCase().includes(wanted);
+  const [ids, places] = [[...list.names].filter(isMeant), [...list.places].filter(isMeant)];
+  const all = ids.length + places.length;
+  if (all === 0) return null;
+  say("rows-found", all > FOUND_MAX ? `The first ${FOUND_MAX} of ${count(all)} people with “${list.search.trim()}” in their names.` : "");
+  const numbers = places.map(([number]) => number).slice(0, Math.max(FOUND_MAX - ids.length, 0));
+  return Promise.all([...ids.slice(0, FOUND_MAX).map(([id]) => withId(list, query, id)), withNumbers(list, query, numbers)])
+    .then((rows) => ({ rows: rows.flat(), next: null }));
+}
+
+async function withId(list, query, id) {
+  const of = new URLSearchParams(query);
+  of.delete("after");
+  of.set("q", id);
+  const { rows } = await get(`${list.path}/rows?${of}`);
+  return rows.filter((row) => row.row_id === id);
+}
+
+// Rows without a name are found by their numbers, page by page.
+async function withNumbers(list, query, numbers) {
+  const wanted = numbers.sort((one, other) => one - other);
+  const of = new URLSearchParams(query);
+  of.delete("q");
+  of.set("limit", ROWS_OF_A_PAGE_MAX);
+  const found = [];
+  for (let after = ""; after !== null && found.length < wanted.length && shown === list;) {
+    if (after) of.set("after", after);
+    else of.delete("after");
+    const { rows, next } = await get(`${list.path}/rows?${of}`);
+    found.push(...rows.filter((row) => !row.row_id && wanted.includes(row.row)));
+    after = (rows.at(-1)?.row ?? 0) < wanted.at(-1) ? next : null;
+  }
+  return found;
+}
+
+// Stripe's words for how far a parcel has come.
+const PARCELS = {
+  pending: "not sent yet", submitted: "being printed", shipped: "on its way", delivered: "arrived", returned: "came back",
+  failure: "could not be delivered", canceled: "cancelled",
+};
+
 // Where a card is on its way. A link is followed only where the server says that it is one.
 function shippingOf({ shipping_status: status, tracking_number: number, tracking_url: url, eta }) {
   const parcel = url && number ? make("a", { href: url, rel: "noreferrer", target: "_blank" }, number) : number ?? "";
   const day = eta ? new Date(eta).toLocaleDateString() : "";
-  return make("span", { className: "hint" }, `${status.replaceAll("_", " ")}${day ? `, about ${day}` : ""} `, parcel);
+  return make("span", { className: "hint" }, `${PARCELS[status] ?? status.replaceAll("_", " ")}${day ? `, about ${day}` : ""} `, parcel);
 }
 
 function lineOf(row, isUnderWay) {
   // While its batch goes on, what has begun is simply not done yet.
   const isBegun = isUnderWay && row.outcome === "unresolved";
+  const person = nameOf(row);
   const card = row.card_id ?? row.cardholder_id;
   const facts = card ? make("span", {}, make("span", { title: card }, row.last4 ? `•••• ${row.last4}` : card),
     row.expiry ? ` until ${row.expiry}` : "", row.last4 ? make("span", { className: "hint" }, ` ${card}`) : "") : "";
   if (facts && row.shipping_status) facts.append(make("br"), shippingOf(row));
-  const known = isBegun ? "" : [row.message, row.note].filter(Boolean).join(" — ");
+  const cancelled = row.cancelled_by && `cancelled by ${row.cancelled_by}`;
+  const known = isBegun ? "" : sentenceInWords([row.message, row.note, cancelled].filter(Boolean).join(" — "));
   const code = row.code && !isBegun && !["cancelled", "awaiting_pin"].includes(row.code) ? make("span", { className: "hint" }, ` ${row.code}`) : "";
   return make("tr", {},
     cell(String(row.row ?? ""), "Row", "number"),
-    make("th", { scope: "row", data: { label: "Name of the row" } }, row.row_id ?? row.job),
+    make("th", { scope: "row", data: { label: "Who" } }, make("span", {}, person ?? row.row_id ?? row.job, person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
     cell(rowChip(row, isBegun), "State"), cell(facts, "Card"), cell(known || code ? make("span", {}, known, code) : "", "What to know"));
 }

@@ -8,7 +8,7 @@ const BATCHES = {
   rejected: ["✕", "rejected", "bad"],
   expired: ["!", "waited too long", "bad"],
   running: ["▶", "being issued", "busy"],
-  paused: ["⏸", "paused", "look"],
+  paused: ["‖", "paused", "look"],
   cancelling: ["…", "being cancelled", "look"],
   cancelled: ["⊘", "cancelled", "look"],
   finished: ["✓", "finished", "good"],
@@ -25,6 +25,20 @@ const ROWS = {
   awaiting_pin: ["…", "waits for its PIN", "look"],
 };
 
+const MAKES = {
+  virtual_card: ["▭", "virtual card", ""],
+  physical_card: ["▬", "physical card", ""],
+  cardholder: ["+", "cardholder", ""],
+  change: ["↻", "card changed", "look"],
+  cancel: ["⊘", "card cancelled, for ever", "bad"],
+  left_out: ["–", "left out", "bad"],
+};
+
+// What a row that waits would do.
+export function makesChip(makes) {
+  return chip(MAKES[makes] ?? ["○", makes, ""]);
+}
+
 function chip([sign, words, tone]) {
   return make("span", { className: `state ${tone}` }, make("i", { aria: { hidden: "true" } }, sign), words);
 }
@@ -34,14 +48,17 @@ export function leftOf({ waiting, unresolved, awaiting_pin: awaiting }) {
   return waiting + unresolved + awaiting;
 }
 
-export function batchChip({ state, refused, awaiting_pin: awaiting }) {
+export function batchChip({ state, refused, issued, cancelled_cards: cancelled, cancelled_rows: rows, awaiting_pin: awaiting }) {
+  if (state === "finished" && cancelled > 0) return chip(["⊘", cancelled === issued ? "its cards were cancelled" : `finished, ${cancelled} cards cancelled since`, "look"]);
   if (state === "finished" && awaiting > 0) return chip(["…", `waits for ${awaiting === 1 ? "a PIN" : `${awaiting} PINs`}`, "look"]);
+  if (state === "finished" && rows > 0 && refused === rows) return chip(["⊘", issued === 0 ? "cancelled" : `finished, ${rows} ${rows === 1 ? "row" : "rows"} cancelled`, "look"]);
   if (state === "finished" && refused > 0) return chip(["✓", "finished, some refused", "look"]);
   return chip(BATCHES[state] ?? ["○", state, ""]);
 }
 
-export function rowChip({ outcome, code }, isBegun) {
+export function rowChip({ outcome, code, cancelled_by: cancelledBy }, isBegun) {
   if (isBegun) return chip(["▶", "under way", "busy"]);
+  if (cancelledBy) return chip(["⊘", "issued, cancelled since", "look"]);
   if (outcome === "refused" && code === "cancelled") return chip(["⊘", "cancelled", "look"]);
   return chip(ROWS[outcome] ?? ["○", outcome, ""]);
 }

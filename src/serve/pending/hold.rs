@@ -1,6 +1,6 @@
 //! A batch is held: kept as it was checked, until it is approved or its start comes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
@@ -21,8 +21,9 @@ use crate::serve::batches::Registry;
 use crate::serve::check::Checked;
 use crate::serve::held::Held;
 use crate::serve::plan::PlanView;
-use crate::serve::problem::{Kind, Problem};
+use crate::serve::problem::{Kind, Problem, Wrong};
 use crate::serve::view::State;
+use crate::webhooks;
 
 /// Warnings that are kept of a batch that waits; a check tells them all.
 const WARNINGS_MAX: usize = 20;
@@ -110,25 +111,35 @@ impl Registry {
             true => Stage::AwaitingApproval,
             false => Stage::Scheduled { approved_by: None },
         };
-        let known_before = checked.recognition.len() as u64;
+        let state = match required {
+            true => webhooks::State::AwaitingApproval,
+            false => webhooks::State::Scheduled,
+        };
+        let run = server.tell_checked(&name, &checked, state).await?;
         let pending = Arc::new(Pending {
             rows: checked.rows(),
             pins: checked.report.pins,
             plan: PlanView {
                 rows: checked.rows(),
-                ..PlanView::of(&checked.report, known_before, server.pace_per_second(), WARNINGS_MAX)
+                ..PlanView::of(&checked.report, &checked.recognition, server.pace_per_second(), WARNINGS_MAX)
             },
             diff,
+            left_out: checked.unusable,
+            warnings: checked.report.warnings.iter().cloned().map(Wrong::from).collect(),
             received,
             approval_max: std::time::Duration::from_secs_f64(server.parts.approval.hours * 3600.0),
             start_max: (checked.report.pins > 0).then(|| seconds(server.parts.pin.max_age_seconds)),
             now: Now { stage, held: Some(held), latest: received.wall }.into(),
+            run: Mutex::new(run),
             deciding: tokio::sync::Mutex::default(),
             changed: tokio::sync::watch::Sender::new(0),
             name,
             upload,
         });
-        pending.remember(server).await?;
+        if let Err(problem) = pending.remember(server).await {
+            server.tell_did_not_begin(pending.take_run(), pending.rows, problem.detail()).await;
+            return Err(problem);
+        }
         if let Some(earlier) = earlier {
             earlier.ended(State::Cancelled, "another file took its place".to_owned(), received.wall);
         }

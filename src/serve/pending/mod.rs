@@ -9,6 +9,7 @@ mod diff;
 pub(super) mod hold;
 pub(super) mod record;
 pub(super) mod release;
+pub(super) mod rows;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,11 +20,12 @@ use utoipa::ToSchema;
 
 use super::held::Held;
 use super::plan::PlanView;
-use super::problem::{Kind, Problem};
+use super::problem::{Kind, Problem, Wrong};
 use super::view::State;
 use crate::clock::{Moment, Time};
 use crate::job;
 use crate::manifest::batch::SecondCards;
+use crate::webhooks::Run;
 use diff::DiffView;
 use record::Record;
 
@@ -36,12 +38,18 @@ pub(super) struct Pending {
     pins: u64,
     plan: PlanView,
     diff: Option<DiffView>,
+    /// Rows with problems, which are left out.
+    left_out: u64,
+    /// What may be wrong with rows, the first of it: that what is only seen beside other rows is told with each.
+    warnings: Vec<Wrong>,
     received: Moment,
     /// How long it may wait for its approval.
     approval_max: Duration,
     /// How long its rows may be held for its start.
     start_max: Option<Duration>,
     now: Mutex<Now>,
+    /// What webhooks are still to be told the end of.
+    run: Mutex<Option<Run>>,
     /// Held by whoever decides about it, so that two who approve it at once are one after the other.
     pub(super) deciding: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
@@ -118,6 +126,29 @@ impl Pending {
     /// Whether it may still begin.
     pub(super) fn waits(&self) -> bool {
         matches!(self.now().stage, Stage::AwaitingApproval | Stage::Scheduled { .. })
+    }
+
+    /// Whoever takes it tells its end.
+    pub(super) fn take_run(&self) -> Option<Run> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// It could not begin, and waits on.
+    pub(super) fn put_run_back(&self, run: Option<Run>) {
+        *self.run.lock().unwrap_or_else(PoisonError::into_inner) = run;
+    }
+
+    /// Rows of its file.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// What it was sent to wait for, in words.
+    pub(super) fn for_what(&self) -> String {
+        match self.upload.start {
+            Some(start) => format!("its start at {}", start.in_utc()),
+            None => "its approval".to_owned(),
+        }
     }
 
     /// When it came.
@@ -262,6 +293,7 @@ impl Pending {
             changes: self.upload.changes.clone(),
             plan: self.plan.clone(),
             diff: self.diff.clone(),
+            left_out: self.left_out,
         })
     }
 }
@@ -289,6 +321,8 @@ pub(super) struct HeldView {
     plan: PlanView,
     /// What is different from the batch of this name that was issued before; null if there is none.
     diff: Option<DiffView>,
+    /// Rows with problems, which are left out.
+    left_out: u64,
 }
 
 #[cfg(test)]
@@ -296,6 +330,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::manifest::CheckReport;
+    use crate::manifest::recognise::Recognition;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -314,12 +349,15 @@ mod tests {
             },
             rows: 1,
             pins: 1,
-            plan: PlanView::of(&CheckReport::default(), 0, 25.0, 0),
+            plan: PlanView::of(&CheckReport::default(), &Recognition::default(), 25.0, 0),
             diff: None,
+            left_out: 0,
+            warnings: Vec::new(),
             received,
             approval_max: 8 * HOUR,
             start_max: Some(HOUR),
             now: Now { stage, held: None, latest: received.wall }.into(),
+            run: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(0),
         }

@@ -235,6 +235,11 @@ async fn expire(server: &Server, pending: &Pending, reason: String) {
 
 /// Sees to a batch as long as it waits: to its start, and to its end if nobody decides about it.
 pub(super) async fn keep(server: Server, pending: Arc<Pending>) {
+    while_it_waits(&server, &pending).await;
+    server.tell_waits_no_more(&pending).await;
+}
+
+async fn while_it_waits(server: &Server, pending: &Arc<Pending>) {
     let mut changed = pending.watch();
     loop {
         changed.borrow_and_update();
@@ -242,7 +247,7 @@ pub(super) async fn keep(server: Server, pending: Arc<Pending>) {
             Due::Nothing => return,
             Due::Wait(left) => left.clamp(LOOK_AFTER_MIN, LOOK_EVERY),
             Due::Start | Due::TooLate(_) => {
-                see_to(&server, &pending).await;
+                see_to(server, pending).await;
                 TRY_EVERY
             }
         };

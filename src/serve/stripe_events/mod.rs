@@ -18,7 +18,7 @@ use crate::ledger::Row;
 use crate::operation::Operation;
 use crate::shipping::{KnownShipping, Shipping};
 
-pub use signature::EventSecret;
+pub use signature::{EventSecret, Unsigned};
 
 /// The one kind of event that is looked at.
 const CARD_UPDATED: &str = "issuing_card.updated";

@@ -3,12 +3,9 @@
 //! The header has the time of signing and signatures, of which one must be right: while a secret is being replaced there are
 //! two. Never: the secret, or a signature that would have been right, in an error.
 
-use std::fmt;
-
-use openssl::hash::MessageDigest;
-use openssl::pkey::{PKey, Private};
-use openssl::sign::Signer;
 use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::signature::SigningKey;
 
 /// How far the time of signing may lie in the past or in the future, in seconds: Stripe's libraries have the same bound.
 const TOLERANCE_SECONDS: u64 = 300;
@@ -16,14 +13,8 @@ const TOLERANCE_SECONDS: u64 = 300;
 const SIGNATURES_MAX: usize = 8;
 
 /// What an endpoint's events are signed with.
-pub struct EventSecret(PKey<Private>);
-
-impl fmt::Debug for EventSecret {
-    /// Without what it holds.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("EventSecret(…)")
-    }
-}
+#[derive(Debug)]
+pub struct EventSecret(SigningKey);
 
 impl EventSecret {
     /// As Stripe shows it: `whsec_…`.
@@ -36,33 +27,20 @@ impl EventSecret {
         if !is_secret || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("holds no signing secret of a webhook endpoint: one begins with whsec_".into());
         }
-        PKey::hmac(text.as_bytes()).map(Self).map_err(|error| error.to_string())
-    }
-
-    /// The signature of a body at that time, as the header has it.
-    fn signature(&self, time: &str, body: &[u8]) -> Result<String, Unsigned> {
-        let sign = || {
-            let mut signer = Signer::new(MessageDigest::sha256(), &self.0)?;
-            signer.update(time.as_bytes())?;
-            signer.update(b".")?;
-            signer.update(body)?;
-            signer.sign_to_vec()
-        };
-        let signature = sign().map_err(|_| Unsigned::NotSigned)?;
-        Ok(signature.iter().map(|byte| format!("{byte:02x}")).collect())
+        SigningKey::of(&text.to_owned().into()).map(Self).map_err(|error| error.to_string())
     }
 
     /// Whether the body is signed so.
     ///
     /// # Errors
     /// Why it is not taken for Stripe's.
-    pub(super) fn verify(&self, header: &str, body: &[u8], now_seconds: i64) -> Result<(), Unsigned> {
+    pub fn verify(&self, header: &str, body: &[u8], now_seconds: i64) -> Result<(), Unsigned> {
         let parts = || header.split(',').filter_map(|part| part.trim().split_once('='));
         let time = parts().find_map(|(name, value)| (name == "t").then_some(value));
         let time = time.filter(|time| !time.is_empty() && time.bytes().all(|byte| byte.is_ascii_digit()));
         let signed: (&str, i64) =
             time.and_then(|text| Some((text, text.parse().ok()?))).ok_or(Unsigned::Malformed)?;
-        let wanted = self.signature(signed.0, body)?;
+        let wanted = self.0.signature(signed.0, body).map_err(|_| Unsigned::NotSigned)?;
         let given = parts().filter(|(name, _)| *name == "v1").map(|(_, value)| value).take(SIGNATURES_MAX);
         let is_right = |given: &str| {
             given.len() == wanted.len() && openssl::memcmp::eq(given.as_bytes(), wanted.as_bytes())
@@ -79,11 +57,14 @@ impl EventSecret {
 
 /// Why an event is not taken for Stripe's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unsigned {
+pub enum Unsigned {
+    /// There is no signature that could be looked at.
     #[error("the header Stripe-Signature is missing, or has no time")]
     Malformed,
+    /// It is somebody else's, or of another body.
     #[error("no signature in the header Stripe-Signature is that of this body under this endpoint's secret")]
     NotSigned,
+    /// It may be an event that was sent before, sent again by somebody else.
     #[error(
         "it was signed more than {TOLERANCE_SECONDS} seconds ago, or ahead: look at this machine's clock"
     )]

@@ -2,20 +2,18 @@
 //! ours is left alone. The same for SQLite and PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod files;
+#[path = "../support/mod.rs"]
 mod support;
-
-use std::path::Path;
+mod waiting;
 
 use embosser::clock::{Clock, Time};
-use embosser::config::PinPageConfig;
 use embosser::job::{Batch, Generation, Job, JobId, Step};
 use embosser::ledger::{
-    BatchCounts, BatchRow, Begin, Conclude, Kind, Leased, Ledger, LedgerError, Only, Row, Scope, State,
-    Version,
+    BatchCounts, BatchRow, Begin, Conclude, Kind, Leased, Ledger, Only, Row, Scope, State, Version,
 };
 use embosser::operation::{Operation, Request};
 use embosser::outcome::{Card, Output, Refusal};
-use embosser::pin_links::{LinksWhen, Made, PinLinks, Standing};
 use embosser::sandbox::{Options, Sandbox};
 use support::postgres::Postgres;
 use support::{Program, expect_exit, sqlite, write_manifest};
@@ -227,153 +225,6 @@ async fn equal_content_is_found(url: &str) {
     ledger.close().await;
 }
 
-/// A value changes hands once, whoever tries at the same moment, and is found by the beginning of its name.
-async fn a_names_value_is_swapped_once(url: &str) {
-    let (ledger, other) = (Ledger::open(url).await.unwrap(), Ledger::open(url).await.unwrap());
-    let text = |text: &str| Some(text.to_owned());
-    assert_eq!(ledger.swap_metadata("swap:%_a", text("x"), text("y")).await.unwrap(), Err(None));
-    assert_eq!(ledger.swap_metadata("swap:%_a", None, text("0")).await.unwrap(), Ok(()));
-    assert_eq!(ledger.swap_metadata("swap:%_a", None, text("1")).await.unwrap(), Err(text("0")));
-    for round in 0..20 {
-        let (from, one, two) = (format!("{round}"), format!("{}", round + 1), "other".to_owned());
-        let (one, two) = tokio::join!(
-            ledger.swap_metadata("swap:%_a", text(&from), Some(one)),
-            other.swap_metadata("swap:%_a", text(&from), Some(two)),
-        );
-        let (one, two) = (one.unwrap(), two.unwrap());
-        assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
-        if two.is_ok() {
-            let next = format!("{}", round + 1);
-            ledger.swap_metadata("swap:%_a", text("other"), Some(next)).await.unwrap().unwrap();
-        }
-    }
-    for name in ["swap:%_b", "swap:%_c", "swap:xxa"] {
-        ledger.set_metadata(name, "v").await.unwrap();
-    }
-    let names = |page: Vec<(String, String)>| page.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-    let page = ledger.metadata_page("swap:%_", "", 2).await.unwrap();
-    assert_eq!(names(page), ["swap:%_a", "swap:%_b"]);
-    assert_eq!(names(ledger.metadata_page("swap:%_", "swap:%_b", 2).await.unwrap()), ["swap:%_c"]);
-    assert_eq!(ledger.swap_metadata("swap:%_a", text("20"), None).await.unwrap(), Ok(()));
-    assert_eq!(ledger.metadata("swap:%_a").await.unwrap(), None);
-    other.close().await;
-    ledger.close().await;
-}
-
-/// A row that waits for its cardholder's PIN is neither refused nor forgotten.
-async fn a_row_that_waits_is_told_from_a_refused_one(url: &str) {
-    let ledger = Ledger::open(url).await.unwrap();
-    let batch = Batch::new("waits").unwrap();
-    for (id, state) in [("waits/1", State::AwaitingPin), ("waits/2", refused()), ("waits/3", issued())] {
-        write(&ledger, Row { batch: batch.clone(), ..row(id, state) }).await;
-    }
-    assert_eq!(found(&ledger, "waits/1").await.unwrap().state, State::AwaitingPin);
-    let counts = ledger.counts_of(&scope(), &batch).await.unwrap().unwrap();
-    assert_eq!((counts.issued, counts.refused, counts.unresolved, counts.awaiting_pin), (1, 1, 0, 1));
-    for (kind, id) in [(Kind::AwaitingPin, "waits/1"), (Kind::Refused, "waits/2"), (Kind::Done, "waits/3")] {
-        let page = ledger.batch_page(&scope(), &batch, None, Only::of(kind), 9).await.unwrap();
-        assert_eq!(page.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), [id]);
-    }
-    // They are found by what names them and by their card, and a text means itself.
-    for (text, ids) in
-        [("AITS/3", vec!["waits/3"]), ("ic_", vec!["waits/3"]), ("%", vec![]), ("waits_3", vec![])]
-    {
-        let only = Only { with: Some(text.into()), ..Only::default() };
-        let page = ledger.batch_page(&scope(), &batch, None, only, 9).await.unwrap();
-        assert_eq!(page.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ids, "{text}");
-    }
-    let content = row("any", State::Begun).content;
-    let same = ledger.same_content(&scope(), vec![content]).await.unwrap();
-    assert!(same.iter().any(|same| same.id.as_str() == "waits/1"), "it may come to have a card");
-    assert!(!same.iter().any(|same| same.id.as_str() == "waits/2"));
-    // When the PIN has come it begins like any other.
-    let known = found(&ledger, "waits/1").await;
-    let begun = Row { batch, ..row("waits/1", State::Begun) };
-    assert!(matches!(ledger.begin(begun, known.as_ref()).await.unwrap(), Begin::Recorded(_)));
-    ledger.close().await;
-}
-
-/// A link is used once, by whichever of two processes comes first, until it expires; a clock that was set back does not
-/// make it younger.
-async fn a_link_is_used_once_and_not_for_ever(url: &str) {
-    let (ledger, other) = (Ledger::open(url).await.unwrap(), Ledger::open(url).await.unwrap());
-    let config = PinPageConfig { url: Some("https://pins.example.com".into()), ..PinPageConfig::default() };
-    let clock = Clock::system();
-    let links =
-        |ledger: &Ledger| PinLinks::of(&config, LinksWhen::AtOnce, (ledger, &scope(), &clock)).unwrap();
-    let (here, there) = (links(&ledger), links(&other));
-    let job = |id: &str| {
-        let pairs = [("type", "virtual"), ("currency", "eur"), ("pin[choose]", "true")];
-        let pairs = pairs.map(|(path, value)| (path.into(), value.into()));
-        let card = Request::from_pairs(Operation::CreateCard, pairs.into()).unwrap();
-        Job::new(JobId::new(id).unwrap(), Batch::new("links").unwrap(), None, card, None)
-    };
-    let token = |made: &Made| made.link.expose().split_once('#').unwrap().1.to_owned();
-    let made = here.await_pin(&job("links/1"), None).await.unwrap().unwrap();
-    let second = there.await_pin(&job("links/1"), None).await.unwrap().unwrap();
-    assert_eq!(
-        here.find(&token(&made)).await.unwrap().err().map(|link| link.standing),
-        Some(Some(Standing::Revoked))
-    );
-    let made = second;
-    here.mark_delivered(&JobId::new("links/1").unwrap()).await.unwrap();
-    assert!(there.await_pin(&job("links/1"), None).await.unwrap().is_none(), "it has one that was told");
-    let usable = here.find(&token(&made)).await.unwrap().unwrap();
-    let (one, two) = tokio::join!(here.claim(&usable, None), there.claim(&usable, None));
-    let (one, two) = (one.unwrap(), two.unwrap());
-    assert!(one.is_some() != two.is_some(), "{one:?} {two:?}");
-    assert_eq!(
-        here.find(&token(&made)).await.unwrap().err().map(|link| link.standing),
-        Some(Some(Standing::Used))
-    );
-    here.give_back(one.or(two).unwrap()).await.unwrap();
-    assert!(here.find(&token(&made)).await.unwrap().is_ok());
-    let waits = there.waits(&JobId::new("links/1").unwrap(), &usable).await.unwrap().unwrap();
-    assert_eq!(waits.into_job(None).content(), job("links/1").content());
-    clock.set(-3_600_000);
-    assert_eq!(
-        here.find(&token(&made)).await.unwrap().err().map(|link| link.standing),
-        Some(Some(Standing::Expired)),
-        "set back"
-    );
-    clock.set(3_600_000);
-    clock.advance(std::time::Duration::from_secs(7 * 24 * 3600));
-    assert_eq!(
-        here.find(&token(&made)).await.unwrap().err().map(|link| link.standing),
-        Some(Some(Standing::Expired))
-    );
-    assert_eq!(here.waiting_by_age().await.unwrap(), [0, 0, 0, 1]);
-    let again = there.await_pin(&job("links/1"), None).await.unwrap().unwrap();
-    assert!(here.find(&token(&again)).await.unwrap().is_ok(), "who waits for longer gets another");
-    // The account becomes known: what waits is found under its new name, and one whose name begins like it is another's.
-    let renamed = Scope::new("test", "ledger.test", Some("acct_1"));
-    assert_eq!(
-        PinLinks::of(&config, LinksWhen::Asked, (&ledger, &renamed, &clock))
-            .unwrap()
-            .waiting_by_age()
-            .await
-            .unwrap(),
-        [0; 4]
-    );
-    ledger.rename_scope(&scope(), &renamed).await.unwrap();
-    let moved = PinLinks::of(&config, LinksWhen::Asked, (&ledger, &renamed, &clock)).unwrap();
-    assert!(moved.find(&token(&again)).await.unwrap().is_ok());
-    ledger.rename_scope(&renamed, &scope()).await.unwrap();
-    clock.advance(std::time::Duration::from_secs(60 * 24 * 3600));
-    assert!(here.forget_old().await.unwrap() >= 2, "links that were of no use for a month");
-    assert_eq!(here.find(&token(&again)).await.unwrap().err().map(|link| link.standing), Some(None));
-    let again = there.await_pin(&job("links/1"), None).await.unwrap().unwrap();
-    here.ended(&JobId::new("links/1").unwrap(), None).await.unwrap();
-    assert_eq!(
-        here.find(&token(&again)).await.unwrap().err().map(|link| link.standing),
-        Some(Some(Standing::Revoked))
-    );
-    assert_eq!(here.waiting_by_age().await.unwrap(), [0; 4]);
-    assert_eq!(here.find("x").await.unwrap().err().map(|link| link.standing), Some(None));
-    other.close().await;
-    ledger.close().await;
-}
-
 /// One process calls for an account at a time, and who waits is told by whom.
 async fn one_holds_an_accounts_lease(url: &str) {
     let (ledger, other) = (Ledger::open(url).await.unwrap(), Ledger::open(url).await.unwrap());
@@ -429,14 +280,22 @@ async fn remembers_a_batchs_manifest(url: &str) {
     let of = |name: &str| {
         let is_it = |counts: &&BatchCounts| counts.batch == name && counts.scope.contains("manifests");
         let counts = counts.iter().find(is_it).unwrap();
+        assert_eq!(counts.began, Some(Time::from_unix_ms(1)));
         (counts.is_manifests, counts.rows_at_least())
     };
     assert_eq!([of("one"), of("two"), of("three")], [(true, Some(7)), (true, Some(3)), (false, Some(7))]);
+    let is_queues = async |scope: &Scope| {
+        let [one, three] = ["one", "three"].map(|name| Batch::new(name).unwrap());
+        [ledger.came_by_queue(scope, &one).await.unwrap(), ledger.came_by_queue(scope, &three).await.unwrap()]
+    };
     let expected = [("one".to_owned(), Some(7)), ("three".to_owned(), Some(7)), ("two".to_owned(), Some(3))];
     let (former, scope) = (batch("one", 1).scope, Scope::new("test", "manifests", Some("acct_1")));
     assert_eq!(rows_of(&former).await, expected);
+    ledger.note_queue(&former, &batch("three", 7).batch).await.unwrap();
+    assert_eq!((is_queues(&former).await, is_queues(&scope).await), ([false, true], [false, false]));
     ledger.rename_scope(&former, &scope).await.unwrap();
     assert_eq!((rows_of(&former).await, rows_of(&scope).await), (vec![], expected.to_vec()));
+    assert_eq!((is_queues(&former).await, is_queues(&scope).await), ([false, false], [false, true]));
     ledger.close().await;
 }
 
@@ -469,9 +328,9 @@ async fn all_of_it(url: &str) {
     one_of_many_who_know_the_same_is_heard(url).await;
     equal_content_is_found(url).await;
     an_id_has_one_last_step(url).await;
-    a_names_value_is_swapped_once(url).await;
-    a_row_that_waits_is_told_from_a_refused_one(url).await;
-    a_link_is_used_once_and_not_for_ever(url).await;
+    waiting::a_names_value_is_swapped_once(url).await;
+    waiting::a_row_that_waits_is_told_from_a_refused_one(url).await;
+    waiting::a_link_is_used_once_and_not_for_ever(url).await;
     one_holds_an_accounts_lease(url).await;
     remembers_a_batchs_manifest(url).await;
     to_try_a_write_changes_nothing(url).await;
@@ -511,106 +370,4 @@ async fn a_postgresql_that_restarts_costs_no_row() {
     let output = running.ended().await;
     expect_exit(&output, 0);
     support::one_card_each(&sandbox.account(), &expected);
-}
-
-/// What a ledger of the first version says after it was opened by this one.
-async fn says_what_it_said(ledger: &Ledger, id: &str, refused_id: &str, begun_id: &str) {
-    let scope = Scope::new("test", "127.0.0.1:18099", None);
-    let row = async |id: &str| {
-        ledger.look_up(&scope, &JobId::new(id).unwrap()).await.unwrap().expect("it is there")
-    };
-    let State::Done(Output::Issued(card)) = row(id).await.state else { panic!("issued") };
-    assert!(card.id.starts_with("ic_sandbox") && card.last4.len() == 4 && card.exp_year == 2030, "{card:?}");
-    let refused = row(refused_id).await;
-    assert!(matches!(&refused.state, State::Refused(refusal) if refusal.code == "stale_key"), "{refused:?}");
-    let begun = row(begun_id).await;
-    assert_eq!((begun.state.clone(), begun.attempts, begun.version), (State::Begun, 1, Version(1)));
-    assert!(begun.key_began.is_some() && begun.attempted.is_some());
-    // An attempt goes on from it.
-    let again = ledger.begin(Row { attempts: 2, ..begun.clone() }, Some(&begun)).await.unwrap();
-    assert!(matches!(again, Begin::Recorded(receipt) if receipt.row().version == Version(2)));
-    let same = ledger.same_content(&scope, vec![begun.content]).await.unwrap();
-    assert!(same.iter().any(|same| same.id == begun.id), "{same:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_of_the_first_version_says_what_it_said() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("ledger.db");
-    std::fs::copy(fixtures.join("ledger-v1.db"), &file).unwrap();
-    let url = sqlite(&file);
-    let (one, other) = tokio::join!(Ledger::open(&url), Ledger::open(&url));
-    let (ledger, other) = (one.unwrap(), other.unwrap());
-    says_what_it_said(&ledger, "staff/E00001", "more/F00001", "third/E00016").await;
-    let counts = ledger.counts().await.unwrap();
-    let total = counts.iter().fold((0, 0, 0), |(issued, refused, unresolved), batch| {
-        (issued + batch.issued, refused + batch.refused, unresolved + batch.unresolved)
-    });
-    assert_eq!(total, (11, 9, 1));
-    ledger.close().await;
-    other.close().await;
-
-    let server = Postgres::start();
-    let sql = std::fs::read_to_string(fixtures.join("ledger-v1.sql")).unwrap();
-    let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&server.url()).await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-    sqlx::Connection::close(connection).await.unwrap();
-    let ledger = Ledger::open(&server.url()).await.unwrap();
-    says_what_it_said(&ledger, "staff/P00004", "staff/P00001", "third/Q00016").await;
-    ledger.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_clean_end_the_file_alone_is_the_ledger() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("ledger.db");
-    for round in 0..10 {
-        let ledger = Ledger::open(&sqlite(&file)).await.unwrap();
-        write(&ledger, row(&format!("row {round}"), issued())).await;
-        ledger.close().await;
-        assert!(!directory.path().join("ledger.db-wal").exists(), "round {round}");
-        let copy = directory.path().join("copy.db");
-        std::fs::copy(&file, &copy).unwrap();
-        let connection = rusqlite::Connection::open(&copy).unwrap();
-        let rows: u32 = connection.query_row("SELECT count(*) FROM steps", [], |row| row.get(0)).unwrap();
-        assert_eq!(rows, round + 1);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_that_is_taken_away_while_it_is_used_is_noticed() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("ledger.db");
-    for replaced in [false, true] {
-        let ledger = Ledger::open(&sqlite(&file)).await.unwrap();
-        write(&ledger, row("one", State::Begun)).await;
-        std::fs::rename(&file, directory.path().join("elsewhere.db")).unwrap();
-        if replaced {
-            std::fs::write(&file, b"").unwrap();
-        }
-        let written = ledger.begin(row("two", State::Begun), None).await;
-        assert!(matches!(written, Err(LedgerError::Replaced(_))), "{written:?}");
-        let asked = ledger.look_up(&scope(), &JobId::new("one").unwrap()).await;
-        assert!(matches!(asked, Err(LedgerError::Replaced(_))), "{asked:?}");
-        ledger.close().await;
-        let _ = std::fs::remove_file(&file);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_newer_or_foreign_ledger_is_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = sqlite(&directory.path().join("ledger.db"));
-    Ledger::open(&url).await.unwrap().close().await;
-    let connection = rusqlite::Connection::open(directory.path().join("ledger.db")).unwrap();
-    connection.pragma_update(None, "user_version", 99).unwrap();
-    connection.close().unwrap();
-    let newer = Ledger::open(&url).await.err().unwrap();
-    assert!(matches!(newer, LedgerError::Newer { found: 99, .. }), "{newer}");
-    let foreign = directory.path().join("notes.txt");
-    std::fs::write(&foreign, "my notes, which no program should overwrite ".repeat(100)).unwrap();
-    let error = Ledger::open(&sqlite(&foreign)).await.err().unwrap().to_string();
-    assert!(error.contains("not a database"), "{error}");
-    assert!(std::fs::read_to_string(foreign).unwrap().starts_with("my notes"));
 }

@@ -1,0 +1,274 @@
+//! What a file's text was saved as: told by its bytes, and never by a guess where two readings make sense.
+//!
+//! Mac Roman, in which Excel for Mac saves "CSV (Macintosh)", is not among what chardetng tells. Its letters with marks are other
+//! signs elsewhere: `Müller` saved so is `MŸller` in Windows-1252. So a file is Mac Roman if in its words stands what is a letter
+//! there and makes no sense anywhere else, and nothing that makes sense elsewhere alone.
+//!
+//! The code pages 850 and 437, in which Excel saves "CSV (MS-DOS)", have letters where Mac Roman has others: `Köln` saved so is
+//! `Kîln` there. A file whose letters are small ones in both may be either, which is told.
+
+use super::code_page;
+use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
+use encoding_rs::{Encoding, MACINTOSH, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1250, WINDOWS_1252};
+
+/// What a text is saved as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SavedAs {
+    pub(super) encoding: &'static Encoding,
+    /// What it may as well be, if nothing in it tells.
+    may_be: Option<Other>,
+}
+
+/// What a text may be saved as that is read as something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Other {
+    MacRoman,
+    /// Code page 850 or 437.
+    CodePage,
+}
+
+impl SavedAs {
+    pub(super) fn surely(encoding: &'static Encoding) -> Self {
+        Self { encoding, may_be: None }
+    }
+
+    /// What is to be told of it, if it may be wrong.
+    pub(super) fn doubt(self) -> Option<String> {
+        let (read_as, name) = (called(self.encoding), self.encoding.name().to_ascii_lowercase());
+        Some(match self.may_be? {
+            Other::MacRoman => format!(
+                "letters beyond the English alphabet are read as {read_as}, but may be Mac Roman, as \"CSV (Macintosh)\" of Excel is: \
+                 then names and addresses come out wrong. Save the file as \"CSV UTF-8\", or say which it is with --encoding \
+                 macintosh or --encoding {name} (over HTTP ?encoding=)"
+            ),
+            Other::CodePage => format!(
+                "letters beyond the English alphabet are read as {read_as}, but may be of the code page 850 or 437, as \"CSV (MS-DOS)\" \
+                 of Excel is: then names and addresses come out wrong. Open the file where its names look right and save it as \"CSV \
+                 UTF-8\"; or, if it certainly is {read_as}, say so with --encoding {name} (over HTTP ?encoding=)"
+            ),
+        })
+    }
+
+    /// By its bytes, the first of which is no ASCII, and the one before them.
+    pub(super) fn of(before: u8, bytes: &[u8], is_all: bool) -> Self {
+        let is_utf_8 = match std::str::from_utf8(bytes) {
+            Ok(_) => true,
+            // A letter that the window cuts in two.
+            Err(error) => error.error_len().is_none() && !is_all,
+        };
+        // One damaged letter among many good ones makes no other encoding of a whole file.
+        if is_utf_8 || well_spelt(bytes) {
+            return Self::surely(UTF_8);
+        }
+        let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
+        detector.feed(bytes, is_all);
+        let encoding = match detector.guess(None, Utf8Detection::Deny) {
+            encoding if encoding == UTF_8 => WINDOWS_1252,
+            encoding => encoding,
+        };
+        // Where two bytes are one letter, what stands between two ASCII letters is half of one.
+        if !encoding.is_single_byte() {
+            return Self::surely(encoding);
+        }
+        match Words::of(before, bytes) {
+            Words { others: 1.., .. } => Self::surely(encoding),
+            Words { code_page: 1.., no_code_page: 0, .. } => Self { encoding, may_be: Some(Other::CodePage) },
+            Words { mac: 1.., no_code_page: 0, .. } => {
+                Self { encoding: MACINTOSH, may_be: Some(Other::CodePage) }
+            }
+            Words { mac: 1.., .. } => Self::surely(MACINTOSH),
+            Words { either: 1.., .. } => Self { encoding, may_be: Some(Other::MacRoman) },
+            _ => Self::surely(encoding),
+        }
+    }
+}
+
+/// An encoding by any name that the web or people have for it.
+pub(super) fn named(name: &str) -> Option<&'static Encoding> {
+    let plain: String = name.to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    match plain.as_str() {
+        "macroman" => Some(MACINTOSH),
+        "ansi" => Some(WINDOWS_1252),
+        _ => Encoding::for_label_no_replacement(name.as_bytes()),
+    }
+}
+
+/// What people call an encoding.
+pub(super) fn called(encoding: &'static Encoding) -> &'static str {
+    match encoding {
+        encoding if encoding == WINDOWS_1252 => "Windows-1252",
+        encoding if encoding == MACINTOSH => "Mac Roman",
+        encoding => encoding.name(),
+    }
+}
+
+/// How many bytes that are no ASCII, each after an ASCII letter and within a word, are a small letter in one reading.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Words {
+    /// In Mac Roman alone.
+    mac: usize,
+    /// In what is usual elsewhere, and not in Mac Roman.
+    others: usize,
+    /// In both.
+    either: usize,
+    /// In the code pages 850 and 437, and not elsewhere.
+    code_page: usize,
+    /// Of those in Mac Roman: none in the code pages, but a capital or no letter at all.
+    no_code_page: usize,
+}
+
+impl Words {
+    fn of(mut before: u8, bytes: &[u8]) -> Self {
+        let mut words = Self::default();
+        for (at, byte) in bytes.iter().copied().enumerate() {
+            let after = bytes.get(at + 1).copied().unwrap_or(b'\n');
+            let is_within = before.is_ascii_alphabetic() && (after.is_ascii_lowercase() || !after.is_ascii());
+            // At a word's end stand other signs as well: only what is a letter either way tells something there.
+            let ends_it = before.is_ascii_lowercase() && !after.is_ascii_alphanumeric();
+            let is_letter = || {
+                let is_it = |encoding| letter(encoding, byte).is_some_and(char::is_alphabetic);
+                is_it(WINDOWS_1252) || is_it(WINDOWS_1250)
+            };
+            if !byte.is_ascii() && (is_within || ends_it && is_letter()) {
+                words.count(byte);
+            }
+            before = byte;
+        }
+        words
+    }
+
+    fn count(&mut self, byte: u8) {
+        let is_small = |encoding: &'static Encoding| letter(encoding, byte).is_some_and(char::is_lowercase);
+        let (is_mac, elsewhere) = (is_small(MACINTOSH), letter(WINDOWS_1252, byte));
+        let counted = match (is_mac, is_small(WINDOWS_1252) || is_small(WINDOWS_1250)) {
+            // As in `O’Brien`.
+            (true, false) if matches!(elsewhere, Some('’' | '‘')) => return,
+            (true, false) if !matches!(elsewhere, Some('–' | '—')) => &mut self.mac,
+            (true, _) => &mut self.either,
+            (false, true) => &mut self.others,
+            // ü, é, â, ä and å, which are Å, Ç, É, Ñ and Ü in Mac Roman, and nothing that stands in a word elsewhere.
+            (false, false) if matches!(byte, 0x81..=0x84 | 0x86) => &mut self.code_page,
+            (false, false) => return,
+        };
+        *counted += 1;
+        // Not what Unicode counts as small letters, too, and no word has.
+        let is_of_word = |letter: char| letter.is_lowercase() && !['ª', 'º', 'µ', 'ƒ'].contains(&letter);
+        let is_small_in_code_page = code_page::letter(byte).is_some_and(is_of_word);
+        self.no_code_page += usize::from(is_mac && !is_small_in_code_page);
+    }
+}
+
+/// The letter that a byte is.
+fn letter(encoding: &'static Encoding, byte: u8) -> Option<char> {
+    let byte = [byte];
+    let text = encoding.decode_without_bom_handling_and_without_replacement(&byte)?;
+    text.chars().next().filter(|letter| !letter.is_control())
+}
+
+/// Whether most of what is no ASCII is UTF-8.
+fn well_spelt(bytes: &[u8]) -> bool {
+    let (mut good, mut bad) = (0_usize, 0_usize);
+    for chunk in bytes.utf8_chunks() {
+        good += chunk.valid().chars().filter(|letter| !letter.is_ascii()).count();
+        bad += usize::from(!chunk.invalid().is_empty());
+    }
+    good > 2 * bad
+}
+
+/// UTF-16 by its zeros: every second byte of a header is one.
+pub(super) fn utf_16_without_mark(start: &[u8]) -> Option<&'static Encoding> {
+    let zeros = |parity: usize| {
+        let looked_at = start.len().min(200) / 2;
+        let zeros = start.iter().skip(parity).step_by(2).take(looked_at).filter(|byte| **byte == 0).count();
+        looked_at > 0 && zeros * 10 >= looked_at * 9
+    };
+    match (zeros(0), zeros(1)) {
+        (true, false) => Some(UTF_16BE),
+        (false, true) => Some(UTF_16LE),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a text is read as, whole and within a longer one.
+    fn read(text: &[u8]) -> (&'static str, Option<Other>) {
+        let longer = [b"row_id;name\nx;Ada\nx;", text, b"\n"].concat();
+        let [of_whole, of_longer] = [text, &longer].map(|text| {
+            let at = text.iter().position(|byte| !byte.is_ascii()).unwrap();
+            let SavedAs { encoding, may_be } = SavedAs::of(text[at - 1], &text[at..], true);
+            (called(encoding), may_be)
+        });
+        assert_eq!(of_whole, of_longer);
+        of_whole
+    }
+
+    #[test]
+    fn mac_roman_is_told_where_nothing_else_makes_sense() {
+        for text in [
+            &b"Andr\x8e"[..],
+            b"Gro\xa7mann",
+            b"J\x8ager;Berlin\rM\x9fller;K\x9aln\rWei\xa7;M\x9fnchen\r",
+            b"Jos\x8e Mu\x96oz;M\x87laga\rGarc\x92a\r",
+        ] {
+            assert_eq!(read(text), ("Mac Roman", None), "{}", text.escape_ascii());
+        }
+    }
+
+    /// Each is a name in Mac Roman, or one in the code pages that "CSV (MS-DOS)" is saved in, or could be either.
+    #[test]
+    fn what_may_be_of_a_code_page_is_told_as_a_doubt() {
+        for text in [
+            &b"J\x8ager"[..],
+            b"Fran\x8dois",
+            b"M\x8cns",
+            b"Jo\x8bo;S\x8bo Paulo\rConcei\x8d\x8bo\r",
+            b"K\x94ln",
+            b"S\x94der;G\x94ttingen",
+            b"Fran\x87ois, K\x94ln",
+        ] {
+            assert_eq!(read(text), ("Mac Roman", Some(Other::CodePage)), "{}", text.escape_ascii());
+        }
+        for text in [&b"Th\x82r\x8ase"[..], b"M\x81ller;J\x84ger;K\x94ln", b"Andr\x82s;P\x82rez;M\xa0laga"] {
+            let (encoding, may_be) = read(text);
+            assert_eq!(may_be, Some(Other::CodePage), "{} {encoding}", text.escape_ascii());
+            assert_ne!(encoding, "Mac Roman", "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_makes_sense_elsewhere_is_read_as_before() {
+        for (text, encoding) in [
+            (&b"M\xfcller, J\xe4ger"[..], "Windows-1252"),
+            (b"O\x92Brien, d\x92alba", "Windows-1252"),
+            (b"the \x93big\x94 one \x96 more\x85 Firma\x99 \xa7 5", "Windows-1252"),
+            (b"Ka\x9fmierczak;\xa3\xf3d\x9f;Wi\x9cniewski;Pawe\xb3", "windows-1250"),
+            (b"N\x8akoda;Ji\xf8\xed;Bo\x9eena", "windows-1250"),
+            (b"Tom\x9ai\xe6", "windows-1250"),
+            (b"A \xc8\xe2\xe0\xed \xcf\xe5\xf2\xf0\xee\xe2\xe8\xf7", "windows-1251"),
+            (b"A\x8e\x52\x93\x63\x91\xbe\x98\x59,\x93\x8c\x8b\x9e", "Shift_JIS"),
+        ] {
+            assert_eq!(read(text), (encoding, None), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn where_both_make_sense_there_is_a_doubt() {
+        for text in [&b"M\x9fller"[..], b"K\x9anig", b"S\xbfren", b"Ko\x9air;Bo\x9eo"] {
+            let (encoding, may_be) = read(text);
+            assert_eq!(may_be, Some(Other::MacRoman), "{} {encoding}", text.escape_ascii());
+            assert_ne!(encoding, "Mac Roman", "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn an_encoding_has_many_names() {
+        for name in ["macintosh", "Mac Roman", "MacRoman", "x-mac-roman"] {
+            assert_eq!(named(name), Some(MACINTOSH), "{name}");
+        }
+        assert_eq!(named("Windows-1252"), Some(WINDOWS_1252));
+        assert_eq!(named("windows"), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! Whose each row of a file is, by the column of names that its headings tell: for a page that shows names which nobody keeps.
+//!
+//! Never: a cell that may hold a PIN or its ciphertext.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::headings::column_called;
+use super::records::trimmed;
+use super::stream::records_of;
+use super::table::{Heading, has_a_cell_for_each, headings, is_open};
+use super::text::ReadAs;
+use super::{ManifestError, ROW_ID, Reading, titles};
+
+/// Columns that tell a name, the best first; of several parts all are taken.
+const NAMES: [&[&str]; 3] = [
+    &["cardholder[name]"],
+    &["cardholder[individual][first_name]", "cardholder[individual][last_name]"],
+    &["shipping[name]"],
+];
+/// Longest name that is shown, in characters.
+const NAME_MAX: usize = 200;
+
+/// Whose a row is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedRow {
+    /// The data row's number, from 1.
+    pub number: u64,
+    /// Its name, where the file has them.
+    pub row_id: Option<String>,
+    /// Whose it is.
+    pub person: String,
+}
+
+/// The rows of a file's text that say whose they are.
+///
+/// # Errors
+/// If it cannot be read, has no header, or no column of names.
+pub fn named_rows(source: impl Read, reading: &Reading) -> Result<Vec<NamedRow>, ManifestError> {
+    let name = Path::new("upload");
+    let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
+    let names = titles::find(&mut records, name, reading)?.cells;
+    let headings = headings(&names, reading);
+    let place = |column: &str| headings.iter().position(|heading| means(heading) == Some(column));
+    let row_id = place(ROW_ID);
+    let of_persons = NAMES.iter().find_map(|columns| columns.iter().map(|column| place(column)).collect());
+    let Some(of_persons): Option<Vec<usize>> = of_persons else {
+        let reason = "none of its columns is one of names".to_owned();
+        return Err(ManifestError::Shape { path: name.into(), reason });
+    };
+    records.change(reading.edits.clone(), None);
+    let (mut number, mut rows) = (0, Vec::new());
+    while let Some(record) =
+        records.next().map_err(|source| ManifestError::Read { path: name.into(), source })?
+    {
+        if record.is_blank() {
+            continue;
+        }
+        number += 1;
+        // Where cells may stand in wrong columns, nobody's name is told.
+        if record.flaw.is_some() || !has_a_cell_for_each(&record, &headings) {
+            continue;
+        }
+        let text = |at: usize| {
+            let text = trimmed(std::str::from_utf8(record.iter().nth(at)?).ok()?);
+            (!text.is_empty() && is_open(headings.get(at), text, false)).then(|| text.to_owned())
+        };
+        let parts: Vec<String> = of_persons.iter().filter_map(|at| text(*at)).collect();
+        let person: String = parts.join(" ").chars().take(NAME_MAX).collect();
+        if !person.is_empty() {
+            rows.push(NamedRow { number, row_id: row_id.and_then(text), person });
+        }
+    }
+    Ok(rows)
+}
+
+/// The column that a heading is, or surely may be. A column of names that is left out of cards still tells names.
+fn means(heading: &Heading) -> Option<&str> {
+    let proposal = heading.proposal.as_deref().filter(|_| !heading.is_guess);
+    heading.column.as_deref().or(proposal).or_else(|| column_called(&heading.heading))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::manifest::columns::ColumnMap;
+
+    #[test]
+    fn names_are_told_by_their_rows_and_no_pin_is() {
+        let named = |text: &str| named_rows(text.as_bytes(), &Reading::default());
+        let rows =
+            named("Personal-Nr.;Name;PIN\nE1;Ada Lovelace;4821\n;;\nE2;;1\nE3;eyJhbGci.x;2\nE4;Zoë;3\n")
+                .unwrap();
+        let rows: Vec<_> =
+            rows.iter().map(|row| (row.number, row.row_id.as_deref(), row.person.as_str())).collect();
+        assert_eq!(rows, [(1, Some("E1"), "Ada Lovelace"), (4, Some("E4"), "Zoë")]);
+        let parts =
+            "row_id,cardholder[individual][first_name],cardholder[individual][last_name]\na,Ada,Lovelace\n";
+        assert_eq!(named(parts).unwrap()[0].person, "Ada Lovelace");
+        let map = ColumnMap::parse("[columns]\n\"Full name\" = ''\n").unwrap();
+        let left_out = Reading { columns: Some(Arc::new(map)), ..Reading::default() };
+        let rows = named_rows("row_id,type,Full name\na,virtual,Ada\n".as_bytes(), &left_out).unwrap();
+        assert_eq!((rows[0].row_id.as_deref(), rows[0].person.as_str()), (Some("a"), "Ada"));
+        let none = named("row_id,type\n1,virtual\n").unwrap_err().to_string();
+        assert!(none.contains("none of its columns is one of names"), "{none}");
+    }
+}

@@ -1,0 +1,153 @@
+// A batch that waits for its approval or its start: what it would do, row by row, and the decision about it.
+
+import { inWords, sentenceInWords } from "/page/columns.js";
+import { ask, byId, cell, count, counted, inLocalTime, make, say, show, sure, tabs, time } from "/page/elements.js";
+import { get, postJson } from "/page/http.js";
+import { makesChip } from "/page/states.js";
+
+const ROWS_AT_ONCE = 50;
+const SEARCH_AFTER_MS = 250;
+
+let shown = null;
+let attempt = null;
+let decided = null;
+let may = () => true;
+let me = "";
+
+export function setHeldRoles(can, name) {
+  [may, me] = [can, name];
+}
+
+export function openHeld(batch) {
+  shown = { name: batch.name, path: batch.path, waits: null, only: "all", search: "", next: null, number: 0 };
+  byId("held-search").value = "";
+  byId("held-table").tBodies[0].replaceChildren();
+}
+
+export function closeHeld() {
+  shown = null;
+}
+
+// What waits for its approval or its start: what it would do, and what is different from before.
+export function showHeld({ held: waits, state }) {
+  show("held", Boolean(waits));
+  show("figures", !waits);
+  show("who", !waits && may("read"));
+  if (!waits || !shown) return;
+  const isOther = shown.waits?.digest !== waits.digest;
+  shown.waits = waits;
+  const { plan, diff, submitter, start_ms: start, approve_until_ms: until, approved_by: by } = waits;
+  const pairs = [["Rows", plan.rows], ["Physical cards", plan.physical], ["Virtual cards", plan.virtual], ["New cardholders", plan.cardholders],
+    ["Changes of cards", plan.changes], ["Cards cancelled", plan.cancels], ["With a PIN", plan.pins], ["Rows left out", waits.left_out]];
+  byId("held-figures").replaceChildren(...pairs.filter(([, number]) => number > 0).map(([name, number]) =>
+    make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))));
+  byId("held-said").replaceChildren(`Sent by ${submitter}.`, ...(by ? [` Approved by ${by}.`] : []),
+    ...(until === null ? [] : [" It can be approved until ", time(until), "; then its rows are wiped."]),
+    ...(start === null ? [] : [" It starts ", time(start), "."]));
+  const notes = [...plan.notes, ...compared(diff)];
+  if (plan.known_before) notes.push(`${counted(plan.known_before, "row")} had a card from another batch when it came: no second one is made${waits.second_cards ? ", but this file asks for second cards: one for every row" : ""}.`);
+  else if (waits.second_cards) notes.push("It asks for second cards: one for every row, whoever has one.");
+  if (waits.changes.length) notes.push(`Otherwise than the file has it: ${waits.changes.join(", ")}.`);
+  byId("held-notes").replaceChildren(...notes.map((note) => make("li", {}, inLocalTime(note))),
+    make("li", {}, "The file’s SHA-256, as it came:", make("span", { className: "hint digest" }, waits.file_sha256)));
+  const warnings = byId("held-warnings");
+  warnings.hidden = plan.warning_count === 0;
+  const told = plan.warnings.length < plan.warning_count ? `, the first ${count(plan.warnings.length)} of them` : "";
+  warnings.firstElementChild.textContent = `${counted(plan.warning_count, "thing")} that may be wrong${told}`;
+  warnings.lastElementChild.replaceChildren(...plan.warnings.map((wrong) => make("li", { className: "warning" },
+    `Line ${wrong.line}${wrong.row_id ? ` (${wrong.row_id})` : ""}: ${inSentence(wrong)}`)));
+  const waitsForMe = state === "awaiting_approval" && may("approve") && submitter !== me;
+  show("approve", waitsForMe);
+  show("reject", state === "awaiting_approval" && may("approve"));
+  byId("approve").textContent = `Approve: ${counted(plan.rows, "row")}`;
+  say("held-why", state !== "awaiting_approval" || waitsForMe ? ""
+    : submitter === me ? "You sent it: somebody else must approve it." : "To approve it takes a token with the role “approve”.");
+  show("held-rows", may("approve"));
+  if (isOther && may("approve")) choose({ only: "all" });
+}
+
+// What is different from the batch of this name that was issued before.
+function compared(diff) {
+  if (!diff) return ["No batch of this name was issued before."];
+  const first = (names, number) => (names.length ? `: ${names.join(", ")}${number > names.length ? ", …" : ""}` : "");
+  return [
+    `${counted(diff.same, "row")} as before${diff.same_done ? `, of which ${count(diff.same_done)} ${diff.same_done === 1 ? "is" : "are"} done already` : ""}.`,
+    ...(diff.new ? [`${counted(diff.new, "row")} that ${diff.new === 1 ? "was" : "were"} not there before${first(diff.first_new, diff.new)}.`] : []),
+    ...(diff.changed ? [`${counted(diff.changed, "row")} ${diff.changed === 1 ? "asks" : "ask"} for something else than before${first(diff.first_changed, diff.changed)}.`] : []),
+    ...(diff.gone ? [`${counted(diff.gone, "row")} ${diff.gone === 1 ? "is" : "are"} no more in the file${first(diff.first_gone, diff.gone)}. What was made for ${diff.gone === 1 ? "it" : "them"} stays.`] : []),
+  ];
+}
+
+function choose(change) {
+  Object.assign(shown, change, { next: null });
+  const { plan, left_out: leftOut } = shown.waits;
+  const groups = [["all", `All rows (${count(plan.rows + leftOut)})`], ["warned", "May be wrong", plan.warning_count], ["left_out", `Left out (${count(leftOut)})`, leftOut]];
+  tabs("held-filters", groups.filter(([, , number]) => number === undefined || number > 0).map(([only, words]) => [only, words]), shown.only, (only) => choose({ only }));
+  attempt(() => fetchRows(false), "held");
+}
+
+async function fetchRows(more) {
+  const list = shown;
+  if (!list) return;
+  const query = new URLSearchParams({ limit: ROWS_AT_ONCE });
+  if (list.only !== "all") query.set("only", list.only);
+  if (list.search.trim()) query.set("q", list.search.trim());
+  if (more && list.next) query.set("after", list.next);
+  const number = (list.number += 1);
+  const { rows, next, digest } = await get(`${list.path}/held-rows?${query}`);
+  // Rows of another file than the one that is looked at are not shown beside it.
+  if (shown !== list || number !== list.number || digest !== list.waits.digest) return;
+  list.next = next;
+  const body = byId("held-table").tBodies[0];
+  const lines = rows.map(lineOf);
+  if (more) body.append(...lines);
+  else body.replaceChildren(...lines);
+  show("held-table", body.rows.length > 0);
+  show("held-more", next !== null);
+  show("held-none", body.rows.length === 0);
+}
+
+const PINS = { file: "with a PIN", cardholder: "PIN chosen by the cardholder" };
+const INTERVALS = { all_time: "in all", daily: "a day", monthly: "a month", per_authorization: "a payment", weekly: "a week", yearly: "a year" };
+
+function lineOf(row) {
+  const hint = (words) => make("span", { className: "hint" }, words);
+  const made = row.left_out ? makesChip("left_out") : make("span", {}, makesChip(row.makes), ...(row.pin ? [make("br"), hint(PINS[row.pin])] : []));
+  const amounts = row.amounts.map(({ amount, interval }) => make("div", {}, `${amount}${interval ? ` ${INTERVALS[interval] ?? interval}` : ""}`));
+  const goes = [row.destination, row.card && `card ${row.card}`, row.changes.length ? `changes ${row.changes.join(", ")}` : null].filter(Boolean).join("; ");
+  const said = [...row.problems, ...row.warnings].map((wrong) => make("p", { className: "said" }, inSentence(wrong)));
+  return make("tr", {},
+    cell(String(row.line), "Line", "number"),
+    make("th", { scope: "row", data: { label: "Who" } }, make("span", {}, row.person ?? row.row_id ?? "–", row.person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
+    cell(made, "What"), cell(goes, "Where it goes"),
+    cell(amounts.length ? make("div", {}, ...amounts) : "", "Limits"), cell(said.length ? make("div", {}, ...said) : "", "What to look at"));
+}
+
+function inSentence({ severity, column, found, reason }) {
+  return `${severity === "warning" ? "May be wrong: " : ""}${column ? `${inWords(column)}: ` : ""}${found ? `“${found}” ` : ""}${sentenceInWords(reason)}`;
+}
+
+function decide(batch, action, body) {
+  return attempt(async () => decided(batch, await postJson(`${batch.path}/${action}`, body)));
+}
+
+export function startHeld(attempted, onDecided) {
+  [attempt, decided] = [attempted, onDecided];
+  let timer;
+  byId("held-search").addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => shown?.waits && choose({ search: byId("held-search").value }), SEARCH_AFTER_MS);
+  });
+  byId("held-more").addEventListener("click", () => attempt(() => fetchRows(true)));
+  byId("approve").addEventListener("click", async () => {
+    const batch = shown;
+    const { digest, plan } = batch.waits;
+    const words = `Approve “${batch.name}”: ${counted(plan.rows, "row")}? It is issued at once, or at its time.`;
+    if (await sure(words, "Approve it", "main")) decide(batch, "approve", { digest });
+  });
+  byId("reject").addEventListener("click", async () => {
+    const batch = shown;
+    const reason = await ask(`Reject “${batch.name}”? Nothing of it is issued.`, "Reject it", "Why, for whoever sent it");
+    if (reason) decide(batch, "reject", { reason });
+  });
+}
