@@ -77,6 +77,12 @@ impl Boot {
         Self(start)
     }
 
+    /// So long after the machine started.
+    #[must_use]
+    pub const fn since_start(self) -> Duration {
+        self.0
+    }
+
     /// This moment and a duration later; saturating.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {

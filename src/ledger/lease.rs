@@ -24,7 +24,7 @@ use super::lease_file::{LockedFile, Taken};
 use super::servers::Work;
 use super::standing::{self, STANDING};
 use super::{Ledger, LedgerError, Scope};
-use crate::clock::{Clock, Time};
+use crate::clock::{Boot, Clock, Moment};
 use crate::config::place::file_of;
 use session::Session;
 pub(super) use session::{ENTRY, LostSessions};
@@ -62,6 +62,9 @@ pub struct Holder {
     /// When it gave it up, if it did.
     #[serde(default)]
     pub ended_ms: Option<i64>,
+    /// When that was since the machine's start, in milliseconds: nobody sets that clock.
+    #[serde(default)]
+    pub ended_boot_ms: Option<u64>,
 }
 
 impl Holder {
@@ -78,6 +81,7 @@ impl Holder {
             command,
             since_ms: clock.now().unix_ms(),
             ended_ms: None,
+            ended_boot_ms: None,
         }
     }
 
@@ -90,19 +94,28 @@ impl Holder {
             command: String::new(),
             since_ms: clock.now().unix_ms(),
             ended_ms: None,
+            ended_boot_ms: None,
         }
     }
 
+    /// It gives the lease up now.
+    pub(super) fn end(&mut self, clock: &Clock) {
+        let Moment { wall, boot } = clock.moment();
+        self.ended_ms = Some(wall.unix_ms());
+        self.ended_boot_ms = u64::try_from(boot.since_start().as_millis()).ok();
+    }
+
     /// How long `next` is to wait before a call, so that this holder's last ones count no more.
-    pub(super) fn calls_count_for(&self, next: &Self, now: Time) -> Duration {
+    pub(super) fn calls_count_for(&self, next: &Self, now: Boot) -> Duration {
         // One's own calls are known to one's own pace.
         if (&self.host, self.process, self.instance) == (&next.host, next.process, next.instance) {
             return Duration::ZERO;
         }
-        // Without an end it was killed, perhaps just now; an end in the future, or by another machine's clock, tells nothing.
-        let ended =
-            self.ended_ms.map(Time::from_unix_ms).filter(|ended| *ended <= now && self.host == next.host);
-        match ended {
+        // Without an end it was killed, perhaps just now; by another start's clock its end tells nothing. The time of day may have been
+        // set forward since, and is not asked.
+        let is_same_start = !self.boot.is_empty() && self.boot == next.boot;
+        let ended = self.ended_boot_ms.map(|ms| Boot::after(Duration::from_millis(ms)));
+        match ended.filter(|ended| is_same_start && *ended <= now) {
             Some(ended) => CALLS_COUNT.saturating_sub(now.since(ended)),
             None => CALLS_COUNT,
         }
@@ -251,7 +264,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Kind::File(file) = &mut self.kind {
-            self.holder.ended_ms = Some(self.clock.now().unix_ms());
+            self.holder.end(&self.clock);
             // For the next holder's first call only; without it, it waits a second.
             let _ = file.write(&self.holder);
         }
@@ -274,25 +287,30 @@ mod tests {
     #[test]
     fn the_calls_of_another_process_count_for_a_while_after_its_end() {
         let clock = Clock::system();
-        let now = clock.now();
-        let ours = Holder::this_process(&clock);
+        let now = Boot::after(Duration::from_secs(1000));
+        let ours = Holder { boot: "this start".into(), ..Holder::this_process(&clock) };
         let ended = |ms_ago: i64| Holder {
             process: ours.process + 1,
-            ended_ms: Some(now.unix_ms() - ms_ago),
+            ended_ms: Some(0),
+            ended_boot_ms: Some(1_000_000_u64.saturating_add_signed(-ms_ago)),
             ..ours.clone()
         };
         assert_eq!(ended(0).calls_count_for(&ours, now), CALLS_COUNT);
         assert_eq!(ended(1000).calls_count_for(&ours, now), Duration::from_millis(250));
         assert_eq!(ended(5000).calls_count_for(&ours, now), Duration::ZERO);
-        assert_eq!(ended(-5000).calls_count_for(&ours, now), CALLS_COUNT, "a clock was set back");
-        let killed = Holder { ended_ms: None, ..ended(0) };
+        assert_eq!(ended(-5000).calls_count_for(&ours, now), CALLS_COUNT, "it lies ahead");
+        let killed = Holder { ended_ms: None, ended_boot_ms: None, ..ended(0) };
         assert_eq!(killed.calls_count_for(&ours, now), CALLS_COUNT);
         let own = Holder { process: ours.process, ..killed };
         assert_eq!(own.calls_count_for(&ours, now), Duration::ZERO);
         let of_a_container = Holder { instance: ours.instance ^ 1, ..own };
         assert_eq!(of_a_container.calls_count_for(&ours, now), CALLS_COUNT, "another process of one number");
-        let elsewhere = Holder { host: "another".into(), ..ended(5000) };
+        let elsewhere = Holder { boot: "another".into(), ..ended(5000) };
         assert_eq!(elsewhere.calls_count_for(&ours, now), CALLS_COUNT, "by another machine's clock");
+        let nowhere = Holder { boot: String::new(), ..ended(5000) };
+        assert_eq!(nowhere.calls_count_for(&nowhere.clone(), now), Duration::ZERO, "its own");
+        let unknown = Holder { boot: String::new(), ..ours.clone() };
+        assert_eq!(nowhere.calls_count_for(&unknown, now), CALLS_COUNT, "which start it was is not known");
         assert!(ours.to_string().contains(&format!("process {}", ours.process)), "{ours}");
     }
 }

@@ -82,7 +82,8 @@ impl LockedFile {
             );
             return Ok(Taken::HeldBy(Box::new(before.clone())));
         }
-        let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.now()));
+        let calls_from =
+            before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.boot()));
         // Opened anew: the lock is that of all copies of one file.
         let touched = File::options().write(true).open(&path).map_err(to_error)?;
         let touching = tokio::spawn(touch(touched)).abort_handle();

@@ -87,13 +87,19 @@ impl Database {
         connection.prepare_cached(select).unwrap().query_row([scope.as_str(), job], |row| row.get(0)).unwrap()
     }
 
-    /// Whether an attempt of a step is recorded, under that generation's key.
-    pub(crate) fn is_begun(&self, scope: &Scope, job: &str, is_first: bool, generation: u32) -> bool {
+    /// Whether a step is recorded in that state, under that generation's key.
+    pub(crate) fn is(
+        &self,
+        scope: &Scope,
+        job: &str,
+        (is_first, generation): (bool, u32),
+        state: &str,
+    ) -> bool {
         let connection = self.connection();
         let select =
             "SELECT count(*) FROM steps WHERE scope = ?1 AND job_id = ?2 AND (step LIKE 'first:%') = ?3
-            AND state = 'begun' AND generation = ?4";
-        let values = (scope.as_str(), job, is_first, generation);
+            AND state = ?5 AND generation = ?4";
+        let values = (scope.as_str(), job, is_first, generation, state);
         let count: u32 =
             connection.prepare_cached(select).unwrap().query_row(values, |row| row.get(0)).unwrap();
         count == 1

@@ -12,6 +12,8 @@ use super::world::World;
 
 /// What a limit counts by, in milliseconds.
 const SECOND_MS: u64 = 1000;
+/// How long an attempt may take from its record to its call: what was prepared for longer is prepared again.
+const JUST_MS: u64 = 5000;
 /// Codes of refusals that say themselves that there may be an effect: the id has another one already, or a later change of the card came
 /// before the end of this one was known, and nothing at Stripe tells of it any more.
 const MAY_HAVE_EFFECT: [&str; 2] = ["job_conflict", "superseded"];
@@ -28,6 +30,8 @@ pub(crate) struct Oracle {
     under_way: BTreeMap<Life, BTreeMap<(usize, usize), u32>>,
     /// When a refusal was told that the ledger said, too.
     refused: BTreeMap<(usize, String), u64>,
+    /// Who told first that a job is done, and when, in milliseconds.
+    done: BTreeMap<(usize, String), (Life, u64)>,
     /// How often things came about, to see that the simulation meets them.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
@@ -100,6 +104,17 @@ impl Oracle {
             return Err(format!("{job} was told to be refused, and a call of it had left before"));
         }
         Ok(())
+    }
+
+    /// A process tells that a job is done.
+    pub(crate) fn is_done(&mut self, life: Life, account: usize, job: &str, now_ms: u64) {
+        self.done.entry((account, job.to_owned())).or_insert((life, now_ms));
+    }
+
+    /// Whether another process told just now that a job is done.
+    pub(crate) fn is_just_done(&self, life: Life, account: usize, job: &str, now_ms: u64) -> bool {
+        let done = self.done.get(&(account, job.to_owned()));
+        done.is_some_and(|(by, at)| *by != life && now_ms < at + JUST_MS)
     }
 
     /// A process takes a row up.

@@ -267,7 +267,11 @@ async fn carry(
         ended.outcome.word(),
         code_of(&ended.outcome)
     ));
+    let now = world.now_ms();
     world.judge(|state| {
+        if matches!(ended.outcome, embosser::outcome::Outcome::Done(_)) {
+            state.oracle.is_done(life, upload.account, &row.id, now);
+        }
         state.oracle.told(&state.accounts, &world.database, life, (upload.account, number, at), row, &ended)
     });
 }

@@ -270,6 +270,14 @@ impl Account {
         Came { answer, lasts_ms: execution.lasts_ms, made, is_of_forgotten_key }
     }
 
+    /// Whether a call under this key has had its effect, and another one has none: it is told once more what was answered, or that it
+    /// asks for something else.
+    pub(crate) fn is_done_under(&self, key: &str, now_ms: u64) -> bool {
+        self.keys.get(key).is_some_and(|entry| {
+            entry.answer.status == 200 && (entry.ended_ms..entry.began_ms + REMEMBERED_MS).contains(&now_ms)
+        })
+    }
+
     /// What is refused before it is executed, and not saved.
     fn invalid(&self, call: &Call<'_>, form: &BTreeMap<String, String>) -> Option<Answer> {
         let refused = |message: &str| Some(Answer::error(400, "invalid_request_error", "invalid", message));

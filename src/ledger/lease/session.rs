@@ -139,7 +139,7 @@ pub(super) async fn take(
         return Ok(Leased::HeldBy(Box::new(before.unwrap_or_else(unknown))));
     }
     let holder = Holder::this_process(clock);
-    let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.now()));
+    let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.boot()));
     set_entry(&mut connection, &entry, &holder).await.map_err(to_error)?;
     // Who moves a ledger marks it, and then holds the lock of each entry: of a mark that came after the entry it finds the entry, and
     // one that came before is found here.
@@ -221,7 +221,7 @@ async fn keep(
             let _ = answer.send(());
         }
     }
-    kept.holder.ended_ms = Some(clock.now().unix_ms());
+    kept.holder.end(&clock);
     let writing = set_entry(&mut kept.connection, &kept.entry, &kept.holder);
     let _ = tokio::time::timeout(ALIVE_WITHIN, writing).await;
     let _ = tokio::time::timeout(ALIVE_WITHIN, kept.connection.close()).await;

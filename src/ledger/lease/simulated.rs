@@ -73,13 +73,15 @@ impl Leases {
 impl Given {
     pub(super) async fn lease(self: &Arc<Self>, scope: &Scope, clock: &Clock) -> Result<Leased, LeaseError> {
         let fate = self.begin().await?;
-        let holder = Holder { process: self.process, ..Holder::unknown(clock, &self.host) };
+        // A machine that is named so has one start.
+        let unknown = Holder::unknown(clock, &self.host);
+        let holder = Holder { process: self.process, boot: self.host.clone(), ..unknown };
         let taken = self.take(scope, &holder, clock);
         // What was taken is given back with the connection whose answer is lost.
         fate.ends::<_, LeaseError>(Ok(())).await?;
         let (held, calls_from) = match taken {
             Ok(taken) => taken,
-            Err(other) => return Ok(Leased::HeldBy(Box::new(other))),
+            Err(other) => return Ok(Leased::HeldBy(other)),
         };
         let kind = match self.leases.kind {
             LeaseKind::File => Kind::Simulated(Box::new(held)),
@@ -99,14 +101,14 @@ impl Given {
         scope: &Scope,
         holder: &Holder,
         clock: &Clock,
-    ) -> Result<(Held, Duration), Holder> {
+    ) -> Result<(Held, Duration), Box<Holder>> {
         let mut table = self.leases.table();
         let before = table.entries.get(scope);
         if let Some(other) = before.filter(|entry| self.leases.is_held(entry)) {
-            return Err(other.holder.clone());
+            return Err(Box::new(other.holder.clone()));
         }
         let calls_from =
-            before.map_or(Duration::ZERO, |before| before.holder.calls_count_for(holder, clock.now()));
+            before.map_or(Duration::ZERO, |before| before.holder.calls_count_for(holder, clock.boot()));
         table.latest += 1;
         let number = table.latest;
         let entry = Entry { number, holder: holder.clone(), is_held: true, alive: Instant::now() };
@@ -152,7 +154,7 @@ impl Drop for Held {
         if let Some(entry) = table.entries.get_mut(&self.scope).filter(|entry| entry.number == self.number) {
             entry.is_held = false;
             if !self.given.fates.is_killed() {
-                entry.holder.ended_ms = Some(self.clock.now().unix_ms());
+                entry.holder.end(&self.clock);
             }
         }
     }
