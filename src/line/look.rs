@@ -132,7 +132,7 @@ pub(super) enum OfBatch {
     Absent,
     /// Stripe does not know the job's cardholder.
     NoSuchCardholder,
-    /// Cards cannot be listed with this key.
+    /// The cards cannot be listed: the key may not, or Stripe refuses the question.
     Unreadable,
 }
 
@@ -237,13 +237,13 @@ struct Unread {
 }
 
 impl Unread {
-    /// What it means for a batch that the ledger does not know. A key that may not list cards cannot be helped by trying
-    /// again.
+    /// What it means for a batch that the ledger does not know. A key that may not list cards is not helped by trying
+    /// again at once.
     fn for_batch(self, job: &Job) -> Result<OfBatch, String> {
         match self.failure {
             ListFailure::Passing | ListFailure::Limited(_) | ListFailure::KeyRejected => Err(self.reason),
-            ListFailure::Refused if job.request.cardholder.is_some() => Ok(OfBatch::NoSuchCardholder),
-            ListFailure::Refused | ListFailure::Forbidden => {
+            ListFailure::Missing if job.request.cardholder.is_some() => Ok(OfBatch::NoSuchCardholder),
+            ListFailure::Missing | ListFailure::Refused | ListFailure::Forbidden => {
                 tracing::warn!(
                     reason = self.reason,
                     "the cards cannot be listed, so whether this batch was issued from another ledger is not known"
@@ -336,7 +336,10 @@ pub(super) async fn page(
                 line.halt_with(Halt::Key(reason.clone()));
                 return Err(Stop::Halted);
             }
-            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {
+            Listed::Failed {
+                failure: ListFailure::Forbidden | ListFailure::Refused | ListFailure::Missing,
+                ..
+            } => {
                 permit.answered(Paced::Accepted);
             }
             Listed::Failed { failure: ListFailure::Passing, reason } => {

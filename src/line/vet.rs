@@ -176,7 +176,8 @@ pub(super) async fn vet(
         OfBatch::Absent => Known::Absent(count),
         // It tells nothing of the batch: the next one is looked for instead.
         OfBatch::NoSuchCardholder => return Ok(Ok(false)),
-        OfBatch::Unreadable => Known::Trusted,
+        // As long as it cannot be read it is issued as if nothing were there, and looked for again further on.
+        OfBatch::Unreadable => Known::Absent(count),
     };
     *known = now.write(line, &job.batch, written).await?;
     let is_elsewhere = *known == Known::Elsewhere;

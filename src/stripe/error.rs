@@ -77,6 +77,11 @@ impl ErrorObject {
         serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error)
     }
 
+    /// Whether Stripe has no object of the id that was asked for.
+    pub(super) fn is_missing(&self) -> bool {
+        self.code.as_deref() == Some("resource_missing")
+    }
+
     pub(super) fn refusal(&self, status: StatusCode) -> Refusal {
         let code = self.decline_code.clone().or_else(|| self.code.clone()).unwrap_or_else(|| {
             if self.kind.is_empty() { format!("http_{}", status.as_u16()) } else { self.kind.clone() }

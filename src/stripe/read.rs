@@ -41,7 +41,9 @@ pub enum ListFailure {
     KeyRejected,
     /// The key may not list cards, or there is no such list.
     Forbidden,
-    /// Stripe says no to this question: it does not know the cardholder, for instance.
+    /// Stripe does not know what the list is narrowed by, or goes on from: a cardholder, for instance.
+    Missing,
+    /// Stripe says no to this question otherwise.
     Refused,
 }
 
@@ -110,6 +112,10 @@ fn of_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Not {
         StatusCode::CONFLICT | StatusCode::FAILED_DEPENDENCY => Not::Failed(sentence),
         _ if error.is_none() => Not::Failed(sentence),
         StatusCode::NOT_FOUND => Not::Missing(sentence),
+        // What a list is narrowed by is a parameter, and is missing with a 400.
+        StatusCode::BAD_REQUEST if error.as_ref().is_some_and(ErrorObject::is_missing) => {
+            Not::Missing(sentence)
+        }
         status if status.is_client_error() => Not::Forbidden(sentence),
         _ => Not::Failed(sentence),
     }
@@ -219,7 +225,8 @@ impl Listed {
             Not::Forbidden(reason) if status == StatusCode::FORBIDDEN => {
                 failed(reason, ListFailure::Forbidden)
             }
-            Not::Missing(reason) | Not::Forbidden(reason) => failed(reason, ListFailure::Refused),
+            Not::Missing(reason) => failed(reason, ListFailure::Missing),
+            Not::Forbidden(reason) => failed(reason, ListFailure::Refused),
             Not::Failed(reason) => failed(reason, ListFailure::Passing),
         }
     }
@@ -332,6 +339,24 @@ mod tests {
         for body in ["", "{}", "<html>", r#"{"data":{}}"#] {
             assert!(matches!(list(200, body), Listed::Failed { .. }), "{body}");
         }
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_is_refused() {
+        let failure = |code, of: &str| {
+            let body =
+                format!(r#"{{"error":{{"type":"invalid_request_error","code":"{of}","message":"no"}}}}"#);
+            match list(code, &body) {
+                Listed::Failed { failure, .. } => failure,
+                page @ Listed::Page { .. } => panic!("{page:?}"),
+            }
+        };
+        assert_eq!(failure(400, "resource_missing"), ListFailure::Missing);
+        assert_eq!(failure(404, "resource_missing"), ListFailure::Missing);
+        assert_eq!(failure(400, "parameter_invalid_integer"), ListFailure::Refused);
+        assert_eq!(failure(403, "more_permissions_required"), ListFailure::Forbidden);
+        let missing = r#"{"error":{"type":"invalid_request_error","code":"resource_missing"}}"#;
+        assert_eq!([400, 404].map(|code| card(code, missing)), [FoundAnswer::Missing, FoundAnswer::Missing]);
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Cardholders {
                     looked.has_more = !is_whole;
                     directory = Some(listed);
                 }
-                Err((ListFailure::Forbidden | ListFailure::Refused, reason)) => {
+                Err((ListFailure::Forbidden | ListFailure::Refused | ListFailure::Missing, reason)) => {
                     looked.unreadable = Some(reason);
                     return Ok(looked);
                 }

@@ -258,12 +258,17 @@ pub(super) async fn find(
     while listing.reach == Reach::Partly {
         match page(line, &Of::all(Place::Cardholders), listing.after.as_deref(), recalled).await? {
             Listed::Page { found, more } => listing.add(&found, more),
-            Listed::Failed { reason, failure: ListFailure::Refused } if listing.after.is_some() => {
+            Listed::Failed { reason, failure: ListFailure::Refused | ListFailure::Missing }
+                if listing.after.is_some() =>
+            {
                 // The cardholder after whom it was to go on is gone, for instance: from the beginning, then.
                 *listing = Listing::default();
                 return Ok(Err(reason));
             }
-            Listed::Failed { reason, failure: ListFailure::Forbidden | ListFailure::Refused } => {
+            Listed::Failed {
+                reason,
+                failure: ListFailure::Forbidden | ListFailure::Refused | ListFailure::Missing,
+            } => {
                 tracing::warn!(
                     reason,
                     "cardholders cannot be listed, so people who have one already are not found"
@@ -306,7 +311,10 @@ async fn ask(
                     found => return Ok(Ok(found)),
                 }
             }
-            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {}
+            Listed::Failed {
+                failure: ListFailure::Forbidden | ListFailure::Refused | ListFailure::Missing,
+                ..
+            } => {}
             Listed::Failed { reason, .. } => return Ok(Err(reason)),
         }
     }
