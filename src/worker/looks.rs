@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks, while something comes.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The same until it is known that the queue was empty: till then a PIN whose sender gives no time counts as too old.
+pub(super) const FIRST_LOOKS_EVERY: Duration = Duration::from_millis(200);
 /// Between two looks at a queue in which nothing waits and of which nothing has come for a while.
 const IDLE_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long that while is.

@@ -14,7 +14,7 @@ use super::Worker;
 use super::deliveries::{self, Of};
 use super::in_flight::{Back, InFlight};
 use super::last_empty::{self, Pending};
-use super::looks::{LOOK_EVERY, Looks};
+use super::looks::{FIRST_LOOKS_EVERY, LOOK_EVERY, Looks};
 use super::outage::{Change, Outage};
 use super::watchdog::{self, Look, Verdict};
 use crate::config::seconds;
@@ -141,6 +141,9 @@ impl Session {
                 }
                 _ = look.tick() => {
                     self.worker.last_empty.hold(std::mem::take(&mut self.pending)).await?;
+                    if self.worker.last_empty.published_after(false).is_none() {
+                        look.reset_after(FIRST_LOOKS_EVERY);
+                    }
                     if self.looks.is_due(self.latest.elapsed(), Instant::now()) {
                         self.look().await?;
                     }
