@@ -42,6 +42,8 @@ struct BatchStatus<'a> {
     rows: Option<u64>,
     issued: u64,
     refused: u64,
+    /// Those of them that somebody cancelled before they had begun.
+    cancelled_rows: u64,
     unresolved: u64,
     awaiting_pin: u64,
 }
@@ -77,9 +79,13 @@ fn write_text<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl 
             0 => String::new(),
             awaiting => format!(", {awaiting} waiting for a PIN"),
         };
+        let cancelled = match counts.cancelled {
+            0 => String::new(),
+            cancelled => format!(" ({cancelled} of them cancelled)"),
+        };
         writeln!(
             out,
-            "{} ({}): {rows} rows, {} issued, {} refused, {} unresolved{awaiting}",
+            "{} ({}): {rows} rows, {} issued, {} refused{cancelled}, {} unresolved{awaiting}",
             counts.batch, counts.scope, counts.issued, counts.refused, counts.unresolved
         )?;
     }
@@ -94,6 +100,7 @@ fn write_json<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl 
             rows: counts.rows_at_least(),
             issued: counts.issued,
             refused: counts.refused,
+            cancelled_rows: counts.cancelled,
             unresolved: counts.unresolved,
             awaiting_pin: counts.awaiting_pin,
         })

@@ -2,7 +2,8 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize as _, Deserializer};
 
 use super::problem::{Kind, Problem};
 
@@ -21,6 +22,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             )),
         }
     }
+}
+
+/// A whole number of a query, as far as an `int64` goes, which its document says that it is.
+pub(super) fn int64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let number = Option::<i64>::deserialize(deserializer)?;
+    number.map(|number| u64::try_from(number).map_err(D::Error::custom)).transpose()
 }
 
 /// Parameters of the path.

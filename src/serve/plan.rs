@@ -11,6 +11,9 @@ use crate::manifest::recognise::Recognition;
 /// What a check found, where nothing is wrong.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct PlanView {
+    /// Of a check: the SHA-256 of the file as it came, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) file_sha256: Option<String>,
     /// Data rows.
     pub(super) rows: u64,
     /// Those with a PIN.
@@ -55,6 +58,7 @@ impl PlanView {
         let changed = recognition.changed();
         let warnings = report.warnings.iter().take(warnings_max).cloned();
         Self {
+            file_sha256: None,
             rows: report.rows,
             pins: report.pins,
             physical: report.physical,

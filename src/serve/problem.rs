@@ -40,6 +40,8 @@ pub(super) enum Kind {
     TooSlow,
     /// It contradicts what is known.
     Conflict,
+    /// It is not the file that was checked.
+    FileChanged,
     /// These rows were issued under another name.
     IssuedBefore,
     /// Cards would be cancelled, and it was not said how many.
@@ -95,6 +97,7 @@ impl Kind {
             }
             Self::TooSlow => (Http::REQUEST_TIMEOUT, "too_slow", "The upload paused for too long"),
             Self::Conflict => (Http::CONFLICT, "conflict", "It contradicts what is known"),
+            Self::FileChanged => (Http::CONFLICT, "file_changed", "It is not the file that was checked"),
             Self::IssuedBefore => {
                 (Http::CONFLICT, "issued_before", "These rows were issued under another name")
             }

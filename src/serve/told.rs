@@ -107,6 +107,7 @@ fn counts_of(view: &BatchView) -> Counts {
         rows: view.rows.unwrap_or(0),
         issued: view.issued,
         refused: view.refused,
+        cancelled_rows: view.cancelled_rows,
         unresolved: view.unresolved,
         awaiting_pin: view.awaiting_pin,
         waiting: view.waiting,

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::Server;
 use super::check::{Checked, Piece, Purpose, Stopped, check};
 use super::columns;
+use super::extract::int64;
 use super::limits::{LINGER, PIECES_WAITING};
 use super::plan::PlanView;
 use super::problem::{Kind, Problem, Wrong};
@@ -68,7 +69,12 @@ pub(super) struct UploadQuery {
     /// `true` if rows with problems are to be left out, and the others issued. Rows that contradict each other are never left
     /// out by themselves.
     pub(super) skip_invalid: Option<bool>,
+    /// It is issued only if the file, as it comes, has this SHA-256, in hexadecimal: what a check of it answered. So nothing is
+    /// issued that was not looked at, whatever was saved in its place meanwhile.
+    #[param(min_length = 64, max_length = 64)]
+    pub(super) file_sha256: Option<String>,
     /// How many cards the manifest cancels, if it does: that cannot be undone.
+    #[serde(default, deserialize_with = "int64")]
     pub(super) yes_cancel: Option<u64>,
     /// Of a check alone: so many rows of the upload are answered as a table, those with problems and warnings first, if it is
     /// small. For the page on which it is mended; no cell that may hold a PIN is in it.
@@ -466,6 +472,7 @@ fn all_or_nothing(
     let strict = query.strict == Some(true);
     if !checked.can_be_issued(skips_invalid) || (strict && report.warning_count > 0) {
         let plan = (checked.can_be_issued(true) && report.problem_count > 0).then(|| PlanView {
+            file_sha256: Some(checked.file.clone()),
             rows: checked.rows(),
             ..PlanView::of(report, &checked.recognition, server.pace_per_second(), 0)
         });

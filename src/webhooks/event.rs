@@ -80,8 +80,11 @@ pub struct Counts {
     pub rows: u64,
     /// Rows with what they asked for: a card, a cardholder, a change.
     pub issued: u64,
-    /// Rows that were refused.
+    /// Rows that were refused, or cancelled before they had begun.
     pub refused: u64,
+    /// Those of them that somebody cancelled.
+    #[serde(default)]
+    pub cancelled_rows: u64,
     /// Rows whose end is not known yet.
     pub unresolved: u64,
     /// Rows whose cardholders have not chosen their PINs yet.
@@ -98,14 +101,16 @@ impl Counts {
     }
 
     /// As the ledger counts a batch of so many rows. `refused_before` of those that it has as refused were so before this run, and
-    /// wait to be tried again.
+    /// wait to be tried again. Of those that stay refused as many are told as cancelled as the ledger has of these.
     pub(super) fn of_ledger(counts: &BatchCounts, rows: u64, refused_before: u64) -> Self {
         let rows = rows.max(counts.known());
         let refused_before = refused_before.min(counts.refused);
+        let refused = counts.refused - refused_before;
         Self {
             rows,
             issued: counts.issued,
-            refused: counts.refused - refused_before,
+            refused,
+            cancelled_rows: counts.cancelled.min(refused),
             unresolved: counts.unresolved,
             awaiting_pin: counts.awaiting_pin,
             waiting: rows - counts.known() + refused_before,

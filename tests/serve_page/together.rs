@@ -141,7 +141,16 @@ async fn a_token_that_is_revoked_while_the_page_is_open_loses_no_work() {
     // Somebody else in the same tab begins with a file of their own.
     std::fs::write(&tokens, &of_boss).unwrap();
     browser.until_text("#notice", "Sign in again").await;
+    browser.command("Network.enable", json!({})).await;
+    // While it is not known who signs in, nothing of anybody is shown.
+    browser.command("Network.setBlockedURLs", json!({"urls": ["*/v1/me"]})).await;
     enter("boss").await;
+    browser.until_text("#notice", "The server cannot be reached").await;
+    let is_hidden = "return !document.querySelector('#sign-in').hidden && document.querySelector('#new').hidden \
+         && document.querySelector('#home').hidden && document.querySelector('#who-am-i').hidden";
+    assert_eq!(browser.run(is_hidden).await, true);
+    browser.command("Network.setBlockedURLs", json!({"urls": []})).await;
+    browser.keys("#token", &fantoccini::key::Key::Enter.to_string()).await;
     browser.until_text("#drop", "Choose a spreadsheet").await;
     browser.until("return document.querySelector('#steps li:last-child button').disabled").await;
 }

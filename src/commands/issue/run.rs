@@ -201,6 +201,7 @@ fn end_of(line: &Line, report: &CheckReport, counts: Counts, carried: &Result<Ca
         rows: report.rows,
         issued: counts.issued,
         refused: counts.refused,
+        cancelled_rows: counts.cancelled,
         unresolved: counts.unresolved,
         awaiting_pin: counts.awaiting_pin,
         waiting: report.rows.saturating_sub(counts.ended()),

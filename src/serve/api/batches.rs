@@ -92,7 +92,7 @@ pub(super) struct ListQuery {
             headers(("Location" = String, description = "The batch's address"))),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "It paused for too long"),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "A batch of this name is under way with other rows, or the rows were issued under another name"),
+            description = "A batch of this name is under way with other rows, the rows were issued under another name, or it is not the file of `file_sha256`"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
         (status = 415, body = Problem, content_type = "application/problem+json", description = "Neither CSV nor spreadsheet nor a form"),
         (status = 422, body = Problem, content_type = "application/problem+json",
@@ -116,6 +116,10 @@ pub(super) async fn begin_batch(
         return Err(Problem::new(Kind::Internal, "the upload was checked but not held"));
     };
     server.ready()?;
+    if query.file_sha256.as_ref().is_some_and(|wanted| !wanted.eq_ignore_ascii_case(&checked.file)) {
+        let detail = "the file was changed since it was checked; nothing was issued. Check it again, and look at what it does now";
+        return Err(Problem::new(Kind::FileChanged, detail));
+    }
     checked.report.cancels_are_wanted(query.yes_cancel).map_err(|reason| {
         let cancels = checked.report.cancels;
         let detail =
@@ -164,8 +168,9 @@ pub(super) async fn check_manifest(
     }
     let received = receive(&server, &query, request, Purpose::Check { table }).await;
     server.record(&caller, Action::ManifestChecked, checked_as(&query, &received)).await?;
-    let Checked { report, recognition, table, .. } = received?.checked;
+    let Checked { report, recognition, table, file, .. } = received?.checked;
     let plan = PlanView::of(&report, &recognition, server.pace_per_second(), usize::MAX);
+    let plan = PlanView { file_sha256: Some(file), ..plan };
     Ok(Json(CheckView { plan, table }))
 }
 

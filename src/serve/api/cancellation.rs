@@ -14,7 +14,7 @@ use crate::manifest::cancellation::CancelPlan;
 use crate::serve::Server;
 use crate::serve::access::{Operate, Read};
 use crate::serve::cancellation;
-use crate::serve::extract::{Path, Query};
+use crate::serve::extract::{Path, Query, int64};
 use crate::serve::problem::Problem;
 use crate::serve::view::BatchView;
 
@@ -61,6 +61,7 @@ impl CancelPlanView {
 #[into_params(parameter_in = Query)]
 pub(super) struct CancelQuery {
     /// How many cards the batch has: that they are cancelled cannot be undone.
+    #[serde(default, deserialize_with = "int64")]
     yes_cancel: Option<u64>,
 }
 

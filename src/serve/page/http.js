@@ -88,13 +88,18 @@ export async function putText(path, text) {
 // All of it was sent and no answer came: the server may have taken it.
 const UNKNOWN = "It is not known whether the file arrived. Look at the list of batches, or send the same file again: rows that have their cards get no second ones.";
 
-// Browsers do not send a file that was changed since it was chosen, and say no more than that it was not sent.
+// What is said of a file that is not the one that was looked at.
+export function wasChanged(file) {
+  return `${file.name} was changed or moved since you chose it; nothing was issued. Choose it again.`;
+}
+
+// Some browsers do not send a file that was changed since it was chosen, and say no more than that it was not sent.
 async function whyCutOff(file) {
   try {
     await file.slice(0, 1).arrayBuffer();
     return "The upload was cut off; nothing was issued. Try again.";
   } catch {
-    return `${file.name} was changed or moved since you chose it; nothing was issued. Choose it again.`;
+    return wasChanged(file);
   }
 }
 

@@ -3,7 +3,7 @@
 import { columnsOf, DEFAULTS, inWords, sentenceInWords, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
 import { compared, listed } from "/page/csv.js";
 import { byId, cell, count, counted, make, save, say, show, size, sure } from "/page/elements.js";
-import { download, get, putText, sendForm, trouble } from "/page/http.js";
+import { download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
 import { showMending } from "/page/mend.js";
 import { addColumns, canBeWritten, editsOf, mendedFile, ownTable, withAdded } from "/page/mended.js";
 import { lastQuestion, showIssueWords, showPlan } from "/page/plan.js";
@@ -150,6 +150,7 @@ async function send(path, more) {
     const { status, text } = answer;
     if (status < 300) return { ok: true, ...JSON.parse(text) };
     const error = trouble(status, text);
+    if (error.problem?.code === "file_changed") throw new Error(wasChanged(draft.file));
     if (!error.problem?.problems && error.problem?.cancels === undefined) throw error;
     return { ok: false, ...error.problem };
   } finally {
@@ -341,6 +342,8 @@ async function issue({ name, second, start }) {
     ...(second ? { second_cards: "true" } : {}),
     ...(draft.skip ? { skip_invalid: "true" } : {}),
     ...(start ? { start: new Date(start).toISOString() } : {}),
+    // Nothing but what was looked at.
+    file_sha256: draft.report.file_sha256 ?? draft.report.plan?.file_sha256,
   };
   let batch = await send("/v1/batches", more);
   // Only the server knows how many cards the file cancels: it says so, and is told again once somebody agreed.
