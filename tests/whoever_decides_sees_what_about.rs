@@ -215,6 +215,25 @@ async fn what_took_the_place_of_another_is_told_and_how_it_differs_from_its_file
     assert_eq!(told["detail"], "1 cell mended on the way, with second cards");
 }
 
+/// A column of names that no card gets still tells whoever approves whose each card is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_no_card_gets_are_told_to_whoever_approves() {
+    let office = Office::new(&APPROVAL).await;
+    let served = Served::start(&office.people.program, &["--rate", "200"]);
+    let columns = "[columns]\n\"Staff no\" = \"row_id\"\nName = \"\"\nHolder = \"cardholder\"\n[defaults]\ntype = \"virtual\"\ncurrency = \"eur\"\n";
+    let file = "Staff no,Name,Holder\n7,Ada Lovelace,ich_1\n8,,ich_2\n9,eyJhbGci.x,ich_3\n";
+    let (body, kind) = form(&[("columns", columns)], file);
+    let bearer = format!("Bearer {}", office.people.tokens["clerk"]);
+    let headers = [("authorization", bearer.as_str()), ("content-type", kind)];
+    served.ask(Method::POST, "/v1/batches?name=staff", &headers, body).await.expect(202);
+    let rows = office.get(&served, "/v1/batches/staff/held-rows").await["rows"].clone();
+    let persons: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["person"].clone()).collect();
+    // Without a name it is the cardholder; what may be a PIN is never told.
+    assert_eq!(persons, ["Ada Lovelace", "ich_2", "ich_3"], "{rows}");
+    let found = office.get(&served, "/v1/batches/staff/held-rows?q=lovelace").await;
+    assert_eq!(found["rows"].as_array().unwrap().len(), 1, "{found}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_begins_before_its_time_says_that_it_waited() {
     let office = Office::new(&[]).await;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction, TransactionBehavior, ffi};
 
@@ -92,6 +93,8 @@ impl Sqlite {
             let connection = Connection::open_with_flags(uri_of(url), flags)?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_PREPARED);
             connection.busy_timeout(BUSY_TIMEOUT)?;
+            // Else a statement that might use a partial index for some values is planned anew for each value.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             let wal = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
             let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", wal)?;
             connection.pragma_update(None, "synchronous", "full")?;

@@ -195,6 +195,11 @@ impl ColumnMap {
         self.defaults.iter().map(|(column, value)| (column.as_str(), value.as_str()))
     }
 
+    /// Whether it says which headings are the person's name.
+    pub fn tells_persons(&self) -> bool {
+        !self.person.is_empty()
+    }
+
     /// The headings under which a person's name stands.
     pub(super) fn person(&self) -> &[String] {
         &self.person

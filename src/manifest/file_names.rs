@@ -41,10 +41,8 @@ pub fn named_rows(source: impl Read, reading: &Reading) -> Result<Vec<NamedRow>,
     let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
     let names = titles::find(&mut records, name, reading)?.cells;
     let headings = headings(&names, reading);
-    let place = |column: &str| headings.iter().position(|heading| means(heading) == Some(column));
-    let row_id = place(ROW_ID);
-    let of_persons = NAMES.iter().find_map(|columns| columns.iter().map(|column| place(column)).collect());
-    let Some(of_persons): Option<Vec<usize>> = of_persons else {
+    let row_id = place(&headings, ROW_ID);
+    let Some(of_persons) = name_places(&headings) else {
         let reason = "none of its columns is one of names".to_owned();
         return Err(ManifestError::Shape { path: name.into(), reason });
     };
@@ -72,6 +70,26 @@ pub fn named_rows(source: impl Read, reading: &Reading) -> Result<Vec<NamedRow>,
         }
     }
     Ok(rows)
+}
+
+/// The headings of the columns that say whose a file's rows are; none if there are none, or if it cannot be read.
+pub fn name_headings(source: impl Read, reading: &Reading) -> Vec<String> {
+    let name = Path::new("upload");
+    let Ok((mut records, _)) = records_of(name, source, reading, ReadAs::default()) else {
+        return Vec::new();
+    };
+    let Ok(found) = titles::find(&mut records, name, reading) else { return Vec::new() };
+    let headings = headings(&found.cells, reading);
+    let places = name_places(&headings).unwrap_or_default();
+    places.into_iter().filter_map(|at| Some(headings.get(at)?.heading.clone())).collect()
+}
+
+fn name_places(headings: &[Heading]) -> Option<Vec<usize>> {
+    NAMES.iter().find_map(|columns| columns.iter().map(|column| place(headings, column)).collect())
+}
+
+fn place(headings: &[Heading], column: &str) -> Option<usize> {
+    headings.iter().position(|heading| means(heading) == Some(column))
 }
 
 /// The column that a heading is, or surely may be. A column of names that is left out of cards still tells names.

@@ -8,6 +8,20 @@ function planned({ report, skip }) {
   return report.ok || !skip ? { ...whole, ...report } : { ...whole, notes: report.notes, rows: whole.rows - (report.invalid_rows ?? 0), ...report.plan };
 }
 
+// Rows that are done, in the words for what they ask: a card, a cardholder or a change.
+function haveWhatTheyAskFor(rows, draft) {
+  const { physical, virtual, cardholders } = planned(draft);
+  if (physical + virtual > 0) return `${counted(rows, "row")} ${rows === 1 ? "has its card" : "have their cards"}`;
+  if (cardholders > 0) return `${counted(rows, "row")} ${rows === 1 ? "has its cardholder" : "have their cardholders"}`;
+  return `${counted(rows, "row")} ${rows === 1 ? "was" : "were"} done`;
+}
+
+function nothingTwice(rows, draft) {
+  const { physical, virtual, cardholders } = planned(draft);
+  if (physical + virtual + cardholders === 0) return rows === 1 ? "is not done again" : "are not done again";
+  return rows === 1 ? "gets no second one" : "get no second ones";
+}
+
 // Shows what the draft comes to.
 export function showPlan(draft, server, may) {
   const { report, skip } = draft;
@@ -30,8 +44,8 @@ export function showPlan(draft, server, may) {
     make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))),
   ...(eta ? [make("div", {}, make("dt", {}, "Takes about"), make("dd", {}, duration(eta)))] : []));
   const notes = [...(said ?? [])];
-  if (known) notes.unshift(`${counted(known, "row")} ${known === 1 ? "has its card" : "have their cards"} from another batch already: ${known === 1 ? "it keeps that" : "they keep those"} and ${known === 1 ? "gets no second one" : "get no second ones"}.`);
-  if (done) notes.unshift(`${counted(done, "row")} ${done === 1 ? "has its card" : "have their cards"} in the batch “${byId("name").value || draft.name}” already: ${done === 1 ? "it keeps that" : "they keep those"} and ${done === 1 ? "gets no second one" : "get no second ones"}.`);
+  if (known) notes.unshift(`${haveWhatTheyAskFor(known, draft)} from another batch already and ${nothingTwice(known, draft)}.`);
+  if (done) notes.unshift(`${haveWhatTheyAskFor(done, draft)} in the batch “${byId("name").value || draft.name}” already and ${nothingTwice(done, draft)}.`);
   if (changed) notes.unshift(`${counted(changed, "row")} ${changed === 1 ? "asks" : "ask"} for something else than when ${changed === 1 ? "it was" : "they were"} issued: ${names.join(", ")}${changed > names.length ? ", …" : ""}. That changes no card; a card is changed by a file of changes.`);
   if (pins > 0) notes.push("PINs are encrypted; their ciphertext is held in memory only, and each is used as soon as its turn comes.");
   if (draft.edits.size > 0) notes.push(`${counted(draft.edits.size, "cell")} mended here.`);
@@ -78,7 +92,7 @@ export function lastQuestion(draft, server, { name, second, start }) {
   const parts = [
     toDo > 0 && physical > 0 && `${most}${counted(physical, "physical card")} will be printed and sent.`,
     toDo > 0 && cardholders > 0 && `${most}${counted(cardholders, "new cardholder")} will be created.`,
-    done > 0 && `${counted(done, "row")} ${done === 1 ? "has its card" : "have their cards"} already and ${done === 1 ? "gets no second one" : "get no second ones"}.`,
+    done > 0 && `${haveWhatTheyAskFor(done, draft)} already and ${nothingTwice(done, draft)}.`,
     left > 0 && `${counted(left, "row")} with problems ${left === 1 ? "is" : "are"} left out.`,
     toDo > 0 && (start ? `It starts ${new Date(start).toLocaleString()}.` : "It begins at once."),
     toDo > 0 && (server.mode === "live" ? "They are real and cannot be taken back." : "No card is real: this server makes test cards."),

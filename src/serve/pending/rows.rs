@@ -10,10 +10,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Pending;
 use crate::job;
-use crate::manifest::{InvalidRow, Manifest, Row};
+use crate::manifest::file_names::name_headings;
+use crate::manifest::{InvalidRow, Manifest, Reading, Row};
 use crate::operation::currency::money;
 use crate::operation::{Operation, PIN_CHOICE, Request};
 use crate::serve::check::{Stopped, with_job_id};
+use crate::serve::extract::int64;
 use crate::serve::held::Held;
 use crate::serve::problem::{Kind, Problem, Wrong};
 
@@ -50,6 +52,7 @@ pub(in crate::serve) struct HeldRowsQuery {
     #[param(minimum = 1, maximum = 500)]
     pub(in crate::serve) limit: Option<usize>,
     /// The `next` of the answer before this one.
+    #[serde(default, deserialize_with = "int64")]
     pub(in crate::serve) after: Option<u64>,
 }
 
@@ -161,7 +164,7 @@ fn read(
     (query, q): (&HeldRowsQuery, &str),
     limit: usize,
 ) -> Result<(Vec<HeldRowView>, Option<u64>), Stopped> {
-    let manifest = Manifest::read(Path::new("upload"), held.look(), &held.reading);
+    let manifest = Manifest::read(Path::new("upload"), held.look(), &with_names(held));
     let after = query.after.unwrap_or(0);
     let mut rows: Vec<HeldRowView> = Vec::new();
     for row in manifest.map_err(Stopped::NoManifest)?.rows() {
@@ -269,6 +272,15 @@ impl HeldRowView {
         let texts = [&self.row_id, &self.person, &self.destination, &self.card];
         q.is_empty() || texts.into_iter().flatten().any(|text| text.to_lowercase().contains(q))
     }
+}
+
+/// How the file is read, with whose its rows are from a column of names too that no card gets.
+fn with_names(held: &Held) -> Reading {
+    let is_told = held.reading.columns.as_ref().is_some_and(|columns| columns.tells_persons());
+    if is_told || !held.reading.person.is_empty() {
+        return held.reading.clone();
+    }
+    Reading { person: name_headings(held.look(), &held.reading), ..held.reading.clone() }
 }
 
 /// A text as it is shown.
