@@ -284,11 +284,14 @@ impl Registry {
         }
         let batch = Arc::new(Batch::new(name, checked, others.rows, received, run));
         killpoint::pass("batch_written");
-        self.waits_no_more(server, &batch.name, released, began);
         self.issuing().push((batch.clone(), recognition.clone()));
-        let mut batches = self.batches();
-        batches.insert(batch.name.to_string(), batch.clone());
-        forget_oldest(&mut batches);
+        {
+            let mut batches = self.batches();
+            batches.insert(batch.name.to_string(), batch.clone());
+            forget_oldest(&mut batches);
+        }
+        // Only then: whoever is told that it waits no more finds it under way, and not cut off.
+        self.waits_no_more(server, &batch.name, released, began);
         Ok((batch, Begun::Now))
     }
 
