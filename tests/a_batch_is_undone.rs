@@ -233,7 +233,12 @@ async fn over_http_it_is_planned_said_begun_and_recorded() {
         let refused = people.post(&served, "ops", &wrong, Value::Null).await.expect(409).json();
         assert_eq!((&refused["code"], &refused["cancels"]), (&json!("cancels_unsaid"), &json!(40)));
     }
-    let right = format!("{CANCEL}?yes_cancel=40");
+    // A print run that began while somebody thought about it saves less than they were told.
+    let print_run = plan["until_ms"].as_i64().unwrap();
+    let former = format!("{CANCEL}?yes_cancel=40&until_ms={}", print_run - 86_400_000);
+    let refused = people.post(&served, "ops", &former, Value::Null).await.expect(409).text;
+    assert!(refused.contains("a print run has begun since"), "{refused}");
+    let right = format!("{CANCEL}?yes_cancel=40&until_ms={print_run}");
     people.post(&served, "clerk", &right, Value::Null).await.expect(403);
     people
         .post(&served, "ops", "/v1/batches/nobody/cancel-cards?yes_cancel=1", Value::Null)

@@ -31,15 +31,21 @@ pub(super) async fn cancel(
     server: &Server,
     caller: Caller,
     batch: &Batch,
-    wanted: Option<u64>,
+    (wanted, until_ms): (Option<u64>, Option<u64>),
 ) -> Result<BatchView, Problem> {
     server.ready()?;
     rests(server, batch).await?;
     let received = server.clock().moment();
     let name = name_of(batch).map_err(without_name)?;
     let arrival = server.batches.arrival();
-    if plan(server, batch).await?.cards == 0 {
+    let plan = plan(server, batch).await?;
+    if plan.cards == 0 {
         let detail = format!("batch {:?} has no cards; nothing was done", batch.as_str());
+        return Err(Problem::new(Kind::Conflict, detail));
+    }
+    if until_ms.is_some_and(|seen| i64::try_from(seen) != Ok(plan.until.unix_ms())) {
+        let detail = "a print run has begun since this was looked at, so what it saves is not the same any more; nothing was done. \
+                      Ask for it again";
         return Err(Problem::new(Kind::Conflict, detail));
     }
     let mut checked = receive_own(server, &name, pieces(server, batch)?).await?;

@@ -63,6 +63,9 @@ pub(super) struct CancelQuery {
     /// How many cards the batch has: that they are cancelled cannot be undone.
     #[serde(default, deserialize_with = "int64")]
     yes_cancel: Option<u64>,
+    /// The plan's `until_ms`, as it was looked at: if a print run has begun since, nothing is done.
+    #[serde(default, deserialize_with = "int64")]
+    until_ms: Option<u64>,
 }
 
 /// Show what cancelling a batch's cards would do, save and not save. Nothing is done.
@@ -94,7 +97,7 @@ pub(super) async fn cancel_plan(
             headers(("Location" = String, description = "The address of the batch that cancels the cards"))),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "cancels_unsaid: another number of cards would be cancelled; or the batch is under way, or has no cards"),
+            description = "cancels_unsaid: another number of cards would be cancelled; or the batch is under way, or has no cards; or a print run has begun since `until_ms` was looked at"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "A bound was passed"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "Its rows make no manifest"))
 )]
@@ -105,7 +108,7 @@ pub(super) async fn cancel_cards(
     Query(query): Query<CancelQuery>,
 ) -> Result<Response, Problem> {
     let batch = existing(&server, batch).await?;
-    let view = cancellation::cancel(&server, caller, &batch, query.yes_cancel).await?;
+    let view = cancellation::cancel(&server, caller, &batch, (query.yes_cancel, query.until_ms)).await?;
     let name = view.batch.clone();
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
     locate(&mut response, "/v1/batches/", &name);

@@ -61,7 +61,7 @@ pub(super) async fn refused_rows(
 /// Send the file that a batch came from, and get whose each row is, by its column of names. Nothing of it is kept.
 #[utoipa::path(
     post, path = "/v1/batches/{batch}/names", tag = "batches",
-    params(("batch" = String, Path, min_length = 1, example = "example"), UploadQuery), security(("token" = ["submit"])),
+    params(("batch" = String, Path, min_length = 1, example = "example"), UploadQuery), security(("token" = ["read"])),
     request_body(content((String = "text/csv", example = "row_id,type,currency\n1,virtual,eur\n"),
         (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
         (UploadForm = "multipart/form-data")), description = "The manifest: CSV or spreadsheet"),
@@ -73,7 +73,7 @@ pub(super) async fn refused_rows(
         (status = 422, body = Problem, content_type = "application/problem+json", description = "None of its columns is one of names"))
 )]
 pub(super) async fn names(
-    _: Submit,
+    _: Read,
     State(server): State<Server>,
     Path(batch): Path<String>,
     Query(query): Query<UploadQuery>,
