@@ -226,9 +226,12 @@ impl Alike {
         let cards: u64 = self.boxes.values().sum();
         let note = (boxes > 0).then(|| {
             let (least, most) = (boxes * BOX_DOLLARS.0, boxes * BOX_DOLLARS.1);
+            let are = if cards == 1 { "is" } else { "are" };
+            let in_boxes = if boxes == 1 { "1 box".to_owned() } else { format!("{boxes} boxes") };
             format!(
-                "{cards} cards are sent in {boxes} boxes (one for each address and recipient's name, {BOX_CARDS_MAX} cards at most), \
-                 for about {least} to {most} USD."
+                "{} {are} sent in {in_boxes} (one for each address and recipient's name, {BOX_CARDS_MAX} cards at most), for about \
+                 {least} to {most} USD.",
+                counted(cards, "card")
             )
         });
         if let Some(row) = self.first_in_box.filter(|_| boxes > at_least) {

@@ -13,7 +13,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Address, type and text of each file.
-const FILES: [(&str, &str, &str); 20] = [
+const FILES: [(&str, &str, &str); 21] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
@@ -31,6 +31,7 @@ const FILES: [(&str, &str, &str); 20] = [
     ("/page/plan.js", SCRIPT, include_str!("page/plan.js")),
     ("/page/refusals.js", SCRIPT, include_str!("page/refusals.js")),
     ("/page/rows.js", SCRIPT, include_str!("page/rows.js")),
+    ("/page/chosen.js", SCRIPT, include_str!("page/chosen.js")),
     ("/page/settle.js", SCRIPT, include_str!("page/settle.js")),
     ("/page/standing.js", SCRIPT, include_str!("page/standing.js")),
     ("/page/states.js", SCRIPT, include_str!("page/states.js")),

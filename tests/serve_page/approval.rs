@@ -55,6 +55,10 @@ async fn a_colleague_looks_twice_before_cards_are_issued() {
     browser.click("#sure-yes").await;
     browser.until_text("#batch-state", "Every row has ended").await;
     assert_eq!(sandbox.account().cards.len(), 40);
+    // What this token may not do is not offered, and it is said which may.
+    browser.until_text("#may-not-operate", "takes a token with the role “operate”").await;
+    assert_eq!(browser.run("return document.querySelector('#undo').hidden").await, json!(true));
+    browser.until("return document.title.startsWith('✓ rollout')").await;
 
     // Who approved it is there to be shown.
     browser.click("#nav-log").await;

@@ -4,6 +4,7 @@ import { listed as csvOf, records } from "/page/csv.js";
 import { byId, count, counted, duration, inLocalTime, make, save, say, show, sure, time, visible } from "/page/elements.js";
 import { formOf } from "/page/columns.js";
 import { download, follow, get, post, postJson, sendForm, trouble } from "/page/http.js";
+import { setChosenRoles, startChosen } from "/page/chosen.js";
 import { closeHeld, openHeld, setHeldRoles, showHeld, startHeld } from "/page/held.js";
 import { closeHistory, openHistory, setHistoryRoles, showHistory } from "/page/history.js";
 import { showRefusals } from "/page/refusals.js";
@@ -12,6 +13,8 @@ import { closeSettling, openSettling, showSettling, startSettling } from "/page/
 import { advice, batchChip, leftOf, underWay } from "/page/states.js";
 
 const SVG = "http://www.w3.org/2000/svg";
+// Between two looks at rows of which something is being found out.
+const LOOK_EVERY_MS = 5000;
 const OUTCOMES = ["issued", "refused", "unresolved"];
 
 // The batch that is shown; null if none is.
@@ -25,6 +28,7 @@ export function setRoles(can, name) {
   may = can;
   setHeldRoles(can, name);
   setHistoryRoles(can);
+  setChosenRoles(can);
   if (shown?.view) showView(shown.view);
 }
 
@@ -60,9 +64,9 @@ export function openBatch(name) {
   watch(batch);
 }
 
-// What the list says of the batch that is shown: uploaded again, it is followed again.
+// What the list says of the batch that is shown: uploaded again, or ended otherwise since, it is followed again.
 export function listed(batches) {
-  if (shown?.ended && batches.some((batch) => batch.batch === shown.name && underWay(batch))) watch(shown);
+  if (shown?.ended && batches.some((batch) => batch.batch === shown.name && (underWay(batch) || batch.state !== shown.view?.state))) watch(shown);
 }
 
 function watch(batch) {
@@ -95,7 +99,9 @@ function showView(view) {
   show("cancel", ["running", "paused", "awaiting_approval", "scheduled"].includes(view.state) && may("operate"));
   show("track", view.issued > 0 && !underWay(view) && !view.held && (may("submit") || may("operate")));
   show("undo", view.issued > 0 && !underWay(view) && !view.held && may("operate") && !shown.name.endsWith(".cancel"));
-  show("may-not-operate", underWay(view) && !may("operate"));
+  show("may-not-operate", (underWay(view) || Boolean(view.held) || view.issued > 0) && !may("operate"));
+  for (const id of ["mend-hint", "refused-file-choice", "refused-again"]) show(id, may("submit"));
+  show("may-not-mend", !may("submit"));
   showHeld(view);
   showHistory(view);
   show("awaiting", view.awaiting_pin > 0 && may("operate"));
@@ -104,7 +110,7 @@ function showView(view) {
   show("settle-file-choice", may("submit"));
   // Jobs that were sent one by one or through a queue come again by themselves.
   show("settle", view.state !== "open");
-  showRefusals(view, shown, attempt);
+  showRefusals(view, shown, attempt, may);
   showCounts(view);
 }
 
@@ -116,7 +122,14 @@ function track() {
     if (shown !== batch) return;
     show("track-said", true);
     say("track-said", `Stripe is asked about ${counted(reads, "card")}, which takes about ${duration(seconds)}. The rows below say then where each is.`);
-    setTimeout(() => shown === batch && refreshRows(), 1000 * (seconds + 2));
+    const until = Date.now() + 1000 * (seconds + 2);
+    const look = () => {
+      if (shown !== batch) return;
+      refreshRows();
+      if (Date.now() < until) setTimeout(look, LOOK_EVERY_MS);
+      else say("track-said", `Stripe was asked about ${counted(reads, "card")}. The rows below say where each is.`);
+    };
+    setTimeout(look, Math.min(LOOK_EVERY_MS, until - Date.now()));
   });
 }
 
@@ -126,19 +139,21 @@ function undo() {
   return attempt(async () => {
     const path = `${batch.path}/cancel-cards`;
     const plan = await get(path);
-    if (plan.cards === 0) throw new Error("None of its cards is left to be cancelled.");
-    const words = [`Cancel ${counted(plan.cards, "card")} of “${batch.name}”, for ever?`,
+    const left = plan.cards - plan.cancelled;
+    if (left === 0) throw new Error("None of its cards is left to be cancelled.");
+    const words = [`Cancel ${counted(left, "card")} of “${batch.name}”, for ever?`,
       // The question says that already.
       ...plan.notes.filter((note) => !note.endsWith("will be cancelled, for ever.")).map(inLocalTime)].join("\n\n");
-    if (!(await sure(words, `Cancel ${counted(plan.cards, "card")}`))) return;
-    const view = await post(`${path}?yes_cancel=${plan.cards}`);
+    if (!(await sure(words, `Cancel ${counted(left, "card")}`))) return;
+    const view = await post(`${path}?yes_cancel=${plan.cards}&until_ms=${plan.until_ms}`);
     location.hash = `#/batches/${encodeURIComponent(view.batch)}`;
   });
 }
 
 // The window's title and its icon say how far it is, for who looks at another tab.
 function outside(view, done) {
-  const title = `${underWay(view) ? `${Math.floor(100 * done)} % · ` : ""}${visible(shown.name)} · embosser`;
+  const ended = { finished: "✓ ", interrupted: "! " }[view.state] ?? "";
+  const title = `${underWay(view) ? `${Math.floor(100 * done)} % · ` : ended}${visible(shown.name)} · embosser`;
   if (document.title !== title) document.title = title;
   const part = 100 * (underWay(view) ? done : 1);
   const colour = view.state === "interrupted" ? "%23b3261e" : "%233b43c4";
@@ -265,6 +280,7 @@ function cancelWaiting() {
 export function startBatch(attempted, onAgain) {
   [attempt, again] = [attempted, onAgain];
   startRows(attempted);
+  startChosen((file) => onAgain("", file));
   startSettling(attempted, (batch, view) => shown === batch && showView(view));
   startHeld(attempted, (batch, view) => {
     if (shown?.name !== batch.name) return;

@@ -361,7 +361,7 @@ async function issue({ name, second, start }) {
     begun(batch);
   } else if (batch.code === "issued_before") {
     show("plan-error", true);
-    byId("plan-error").textContent = batch.detail;
+    byId("plan-error").textContent = `${batch.detail.split(". ")[0]}. Send them under that name; or, if each is to get another card, tick “Issue second cards to them”.`;
     show("again", true);
   } else {
     // What was right at the check is not any more.

@@ -219,7 +219,7 @@ window.addEventListener("hashchange", () => {
 });
 startBatch(attempt, (name, file) => {
   takeAgain(name, file);
-  location.hash = `#/new?into=${encodeURIComponent(name)}`;
+  location.hash = name ? `#/new?into=${encodeURIComponent(name)}` : "#/new";
 });
 startLog(attempt);
 startNew(attempt, ({ batch }) => {

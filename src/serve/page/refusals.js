@@ -10,7 +10,7 @@ const TAKES = {
 };
 
 // Asks for the reasons whenever there are others than were seen.
-export function showRefusals(view, batch, attempt) {
+export function showRefusals(view, batch, attempt, may) {
   if (view.refused === 0 || byId("mend-refused").hidden) return;
   const { refused, cancelled_rows: cancelled } = view;
   say("mend-refused-title", `Rows that were ${cancelled === refused ? "cancelled" : cancelled > 0 ? "refused or cancelled" : "refused"}`);
@@ -34,7 +34,7 @@ export function showRefusals(view, batch, attempt) {
     const others = view.refused - reasons.reduce((sum, { rows }) => sum + rows, 0);
     if (others > 0) box.append(make("li", {}, make("strong", {}, counted(others, "row")), " for other reasons: the results have them all"));
     const asTheyAre = reasons.filter(({ takes }) => takes === "nothing").reduce((sum, { rows }) => sum + rows, 0);
-    show("retry", asTheyAre > 0);
+    show("retry", asTheyAre > 0 && may("submit"));
     say("retry-words", `Try ${asTheyAre === 1 ? "it" : `these ${count(asTheyAre)}`} again: choose the same file`);
   }, "refusals");
 }

@@ -1,5 +1,6 @@
 // Who has what: a batch's rows, page by page, by how they ended and by what is looked for.
 
+import { boxOf, openChosen } from "/page/chosen.js";
 import { byId, cell, count, counted, make, say, show, tabs } from "/page/elements.js";
 import { formOf, sentenceInWords } from "/page/columns.js";
 import { get, sendForm, trouble } from "/page/http.js";
@@ -33,6 +34,7 @@ export function startRows(attempted) {
 export function openRows({ name, path }) {
   shown = { name, path, names: null, places: new Map(), group: "all", search: "", view: null, next: null, pages: 0, seen: "" };
   byId("search").value = "";
+  openChosen(name);
   say("names-said", "");
   byId("rows-table").tBodies[0].replaceChildren();
   show("rows-more", false);
@@ -190,6 +192,6 @@ function lineOf(row, isUnderWay) {
   const code = row.code && !isBegun && !["cancelled", "awaiting_pin"].includes(row.code) ? make("span", { className: "hint" }, ` ${row.code}`) : "";
   return make("tr", {},
     cell(String(row.row ?? ""), "Row", "number"),
-    make("th", { scope: "row", data: { label: "Who" } }, make("span", {}, person ?? row.row_id ?? row.job, person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
+    make("th", { scope: "row", data: { label: "Who" } }, boxOf(row, person ?? row.row_id ?? row.job), make("span", {}, person ?? row.row_id ?? row.job, person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
     cell(rowChip(row, isBegun), "State"), cell(facts, "Card"), cell(known || code ? make("span", {}, known, code) : "", "What to know"));
 }
