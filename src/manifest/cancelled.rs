@@ -28,10 +28,10 @@ pub async fn cancelled(
     rows: &[Row],
 ) -> Result<HashMap<String, JobId>, LedgerError> {
     let made = rows.iter().filter_map(made_by);
-    let asked: Vec<(Content, &str)> =
+    let contents: Vec<(Content, &str)> =
         made.flat_map(|card| contents_of(card).into_iter().map(move |content| (content, card))).collect();
     let mut cancelled = HashMap::new();
-    for asked in asked.chunks(ASKED_AT_ONCE) {
+    for asked in contents.chunks(ASKED_AT_ONCE) {
         let cards: HashMap<Content, &str> = asked.iter().copied().collect();
         let found = ledger.same_content(scope, asked.iter().map(|(content, _)| *content).collect()).await?;
         for job in found.into_iter().filter(|job| job.kind == Kind::Done) {

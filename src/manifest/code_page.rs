@@ -16,7 +16,7 @@ const LETTERS: [char; 128] = [
 ];
 
 /// What a byte from 0x80 is.
-pub(super) fn letter(byte: u8) -> Option<char> {
+pub(super) fn char_of(byte: u8) -> Option<char> {
     LETTERS.get(usize::from(byte).checked_sub(128)?).copied()
 }
 

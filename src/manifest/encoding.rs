@@ -126,7 +126,7 @@ impl Words {
             // At a word's end stand other signs as well: only what is a letter either way tells something there.
             let ends_it = before.is_ascii_lowercase() && !after.is_ascii_alphanumeric();
             let is_letter = || {
-                let is_it = |encoding| letter(encoding, byte).is_some_and(char::is_alphabetic);
+                let is_it = |encoding| char_of(encoding, byte).is_some_and(char::is_alphabetic);
                 is_it(WINDOWS_1252) || is_it(WINDOWS_1250)
             };
             if !byte.is_ascii() && (is_within || ends_it && is_letter()) {
@@ -138,8 +138,8 @@ impl Words {
     }
 
     fn count(&mut self, byte: u8) {
-        let is_small = |encoding: &'static Encoding| letter(encoding, byte).is_some_and(char::is_lowercase);
-        let (is_mac, elsewhere) = (is_small(MACINTOSH), letter(WINDOWS_1252, byte));
+        let is_small = |encoding: &'static Encoding| char_of(encoding, byte).is_some_and(char::is_lowercase);
+        let (is_mac, elsewhere) = (is_small(MACINTOSH), char_of(WINDOWS_1252, byte));
         let counted = match (is_mac, is_small(WINDOWS_1252) || is_small(WINDOWS_1250)) {
             // As in `O’Brien`.
             (true, false) if matches!(elsewhere, Some('’' | '‘')) => return,
@@ -153,13 +153,13 @@ impl Words {
         *counted += 1;
         // Not what Unicode counts as small letters, too, and no word has.
         let is_of_word = |letter: char| letter.is_lowercase() && !['ª', 'º', 'µ', 'ƒ'].contains(&letter);
-        let is_small_in_code_page = code_page::letter(byte).is_some_and(is_of_word);
+        let is_small_in_code_page = code_page::char_of(byte).is_some_and(is_of_word);
         self.no_code_page += usize::from(is_mac && !is_small_in_code_page);
     }
 }
 
 /// The letter that a byte is.
-fn letter(encoding: &'static Encoding, byte: u8) -> Option<char> {
+fn char_of(encoding: &'static Encoding, byte: u8) -> Option<char> {
     let byte = [byte];
     let text = encoding.decode_without_bom_handling_and_without_replacement(&byte)?;
     text.chars().next().filter(|letter| !letter.is_control())

@@ -1,4 +1,4 @@
-//! Who may stay connected: a crowd that has shown no token must not keep everybody else out.
+//! Who may stay connected: a connections that has shown no token must not keep everybody else out.
 //!
 //! A connection is *known* once a request on it was let through by its token. Of the others only so many may be open at once,
 //! from one address and in all. Whoever comes beyond that is let in all the same, and another one goes: of the address that has
@@ -200,16 +200,16 @@ mod tests {
     fn in_all_the_address_with_most_of_them_loses_one() {
         let door = Arc::new(Door::default());
         let few = [door.enter(address(9)), door.enter(address(8))];
-        let crowd: Vec<_> =
+        let connections: Vec<_> =
             (0..UNKNOWN_MAX).map(|number| door.enter(address(u8::from(number % 3 == 0)))).collect();
         assert!(!few.iter().any(is_closed));
         assert_eq!(
-            crowd.iter().filter(|place| is_closed(place)).count(),
-            crowd.len() + few.len() - door.unknown().count
+            connections.iter().filter(|place| is_closed(place)).count(),
+            connections.len() + few.len() - door.unknown().count
         );
         assert!(door.unknown().count <= UNKNOWN_MAX);
         assert!(door.make_room());
-        drop((few, crowd));
+        drop((few, connections));
         assert!(door.unknown().of.is_empty());
         assert_eq!(door.unknown().count, 0);
         assert!(!door.make_room());
