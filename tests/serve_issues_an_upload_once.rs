@@ -198,32 +198,6 @@ async fn a_form_is_taken_and_its_file_names_the_batch() {
     served.ask(reqwest::Method::POST, "/v1/batches?name=b", &html, b"<p>".to_vec()).await.expect(415);
 }
 
-/// Nothing is issued that was not looked at, whatever was saved in the file's place since it was checked.
-#[tokio::test]
-async fn a_file_that_was_changed_since_its_check_is_not_issued() {
-    let stage = stage(Options::default()).await;
-    let served = Served::start(&stage.program, &["--rate", "100"]);
-    let header = "row_id,cardholder,type,currency\n";
-    let (good, more) = (format!("{header}a,ich_a,virtual,eur\n"), "b,ich_b,virtual,eur\n");
-    let answer = served.upload("/v1/checks", good.clone().into()).await.expect(200).json();
-    let seen = answer["file_sha256"].as_str().unwrap().to_owned();
-    let path = format!("/v1/batches?name=staff&file_sha256={seen}");
-    let refused = served.upload(&path, format!("{good}{more}").into()).await.expect(409).json();
-    assert_eq!(refused["code"], "file_changed", "{refused}");
-    served.get("/v1/batches/staff").await.expect(404);
-    served.upload(&path.replace(&seen, &seen.to_uppercase()), good.clone().into()).await.expect(202);
-    served.until_ended("staff").await;
-    // Where rows are left out it is known, too.
-    let half = format!("{good}b,ich_b,plastic,eur\n");
-    let answer = served.upload("/v1/checks", half.clone().into()).await.expect(422).json();
-    let seen = answer["plan"]["file_sha256"].as_str().unwrap();
-    let path = format!("/v1/batches?name=half&skip_invalid=true&second_cards=true&file_sha256={seen}");
-    served.upload(&path, half.replace("ich_a", "ich_c").into()).await.expect(409);
-    served.upload(&path, half.into()).await.expect(202);
-    served.until_ended("half").await;
-    assert_eq!(stage.sandbox.account().creates, 2);
-}
-
 #[tokio::test]
 async fn a_paused_batch_begins_nothing_and_a_resumed_one_ends() {
     let stage = stage(Options::default()).await;

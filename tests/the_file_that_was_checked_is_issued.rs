@@ -1,5 +1,5 @@
 //! Promise: a manifest that changes while it is being issued gives nobody another's PIN: rows that were read before are
-//! finished and told, nothing after them is issued. What comes from standard input is issued as any file.
+//! finished and told, nothing after them is issued; and none that changed since its check. What comes from standard input is issued as any file.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use embosser::sandbox::{Options, Sandbox};
 use support::scene::Scene;
+use support::serve::Served;
 use support::{Expected, Program, expect_exit, one_card_each, write_manifest};
 
 /// Several pieces of 64 KiB, and more rows than are read ahead.
@@ -120,4 +121,31 @@ async fn a_file_that_is_saved_over_while_it_is_published_gives_nobody_anothers_p
     every_card_has_its_own_pin(&scene.sandbox, &expected);
     let mut results = csv::Reader::from_path(scene.directory.path().join("cards.results.csv")).unwrap();
     assert_eq!(results.records().count(), made, "what was published is followed to its end");
+}
+
+/// Nothing is issued that was not looked at, whatever was saved in the file's place since it was checked.
+#[tokio::test]
+async fn a_file_that_was_changed_since_its_check_is_not_issued() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let header = "row_id,cardholder,type,currency\n";
+    let (good, more) = (format!("{header}a,ich_a,virtual,eur\n"), "b,ich_b,virtual,eur\n");
+    let answer = served.upload("/v1/checks", good.clone().into()).await.expect(200).json();
+    let seen = answer["file_sha256"].as_str().unwrap().to_owned();
+    let path = format!("/v1/batches?name=staff&file_sha256={seen}");
+    let refused = served.upload(&path, format!("{good}{more}").into()).await.expect(409).json();
+    assert_eq!(refused["code"], "file_changed", "{refused}");
+    served.get("/v1/batches/staff").await.expect(404);
+    served.upload(&path.replace(&seen, &seen.to_uppercase()), good.clone().into()).await.expect(202);
+    served.until_ended("staff").await;
+    // Where rows are left out it is known, too.
+    let half = format!("{good}b,ich_b,plastic,eur\n");
+    let answer = served.upload("/v1/checks", half.clone().into()).await.expect(422).json();
+    let seen = answer["plan"]["file_sha256"].as_str().unwrap();
+    let path = format!("/v1/batches?name=half&skip_invalid=true&second_cards=true&file_sha256={seen}");
+    served.upload(&path, half.replace("ich_a", "ich_c").into()).await.expect(409);
+    served.upload(&path, half.into()).await.expect(202);
+    served.until_ended("half").await;
+    assert_eq!(sandbox.account().creates, 2);
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::support::receiver::{Receiver, configuration};
 use super::support::scene::Scene;
 use super::support::serve::Served;
-use super::support::{Program, expect_exit, sqlite};
+use super::support::{Program, expect_exit, sqlite, write_manifest};
 use super::{WAIT_MAX, kinds, stderr};
 
 const CARDS: &str =
@@ -157,4 +157,27 @@ async fn a_batch_that_was_let_go_is_told_as_finished_once_it_is() {
     assert_eq!(code, Some(0), "{log}");
     worker.signal(rustix::process::Signal::TERM);
     expect_exit(&worker.ended().await, 0);
+}
+
+/// What had not begun of a batch that is cancelled was refused by nobody, and is told apart.
+#[tokio::test]
+async fn a_batch_that_is_cancelled_is_told_with_how_many_rows_that_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let receiver = Receiver::start().await;
+    let config = configuration(directory.path(), &[(&receiver, &["batch.finished"])], "");
+    let file = directory.path().join("staff.csv");
+    write_manifest(&file, &sandbox, 100).await;
+    let served =
+        Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "20", "--config", &config]);
+    served.upload_file(&file).await.expect(202);
+    served.until("staff", |view| view["issued"].as_u64() > Some(3)).await;
+    served.post("/v1/batches/staff/cancel").await.expect(200);
+    let view = served.until_ended("staff").await;
+    let told = receiver.has("batch.finished").await.batch();
+    assert_eq!((&told["state"], &told["rows"]), (&json!("cancelled"), &json!(100)), "{told}");
+    assert!(told["cancelled_rows"].as_u64() > Some(0), "{told}");
+    for count in ["issued", "refused", "cancelled_rows", "waiting"] {
+        assert_eq!(told[count], view[count], "{count}: {told} {view}");
+    }
 }
