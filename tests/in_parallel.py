@@ -1,9 +1,11 @@
-"""Runs the test binaries that `cargo test --no-run --message-format=json` names on standard input, several at a time.
+"""Runs the tests of the binaries that `cargo test --no-run --message-format=json` names on standard input, several files at a time.
 
+Each file of tests/ gets a process of its own, although a folder's files are built into one binary: what one of them does to
+its process (its memory, its log, its environment) is nobody else's.
 Most of them wait (for a pace, a broker, a clock) rather than work. So there are as many at a time as there are processors,
 and more while processors stand idle: on a machine that has other guests there are fewer. Those that judge time or memory to
 a few percent run alone, first. They share a RabbitMQ node (tests/support/rabbit.rs), which ends with the run.
-What a binary prints is shown as a whole once it has ended, so that it can be read; a failure ends nothing, but the exit code
+What a file prints is shown as a whole once it has ended, so that it can be read; a failure ends nothing, but the exit code
 is 1.
 """
 
@@ -25,7 +27,7 @@ FREE_MIB_MIN = 2048
 # One more is begun if this share of the processors was idle for a while, one fewer if this one was.
 IDLE_ENOUGH, IDLE_TOO_LITTLE = 0.3, 0.05
 LOOKED_AT_SECONDS = 3
-# No binary takes a third of this: one that does is stuck.
+# No file takes a third of this: one that does is stuck.
 LONGEST_SECONDS = 15 * 60
 ALONE = {
     "accounts_are_apart",
@@ -59,23 +61,37 @@ LONG = [
 ]
 
 
-def binaries():
-    """Name and path of each test binary, as cargo lists them."""
+def files():
+    """Each file of tests: its name, and the command that runs it alone."""
     for line in sys.stdin:
         message = json.loads(line)
-        if message.get("reason") == "compiler-artifact" and message["profile"]["test"] and message["executable"]:
-            yield message["target"]["name"], message["executable"]
+        if message.get("reason") != "compiler-artifact" or not message["profile"]["test"] or not message["executable"]:
+            continue
+        target, path = message["target"], message["executable"]
+        folder = pathlib.Path(target["src_path"]).parent
+        tests = {}
+        if target["kind"] == ["test"]:
+            listed = subprocess.run([path, "--list", "--format=terse"], capture_output=True, text=True, check=True).stdout
+            for test in (line.removesuffix(": test") for line in listed.splitlines() if line.endswith(": test")):
+                tests.setdefault(test.split("::")[0], []).append(test)
+        # A binary of several files consists of modules that are such files; else it is one file with whatever is below it.
+        if len(tests) > 1 and all((folder / f"{name}.rs").is_file() for name in tests):
+            if left_out := {file.stem for file in folder.glob("*.rs")} - {"main", *tests}:
+                sys.exit(f"{target['src_path']} does not name {', '.join(sorted(left_out))}, whose tests would not run")
+            for name, its in tests.items():
+                yield name, [path, "--quiet", "--exact", *its]
+        else:
+            yield target["name"], [path, "--quiet"]
 
 
 class Running:
-    """One binary under way."""
+    """One file under way."""
 
-    def __init__(self, folder, name, path):
+    def __init__(self, folder, name, command):
         self.name = name
         self.began = time.monotonic()
         self.said = tempfile.TemporaryFile()
         environment = {**os.environ, "CARGO_MANIFEST_DIR": os.getcwd(), "EMBOSSER_TESTS_RUN": folder}
-        command = [path, "--quiet"]
         self.process = subprocess.Popen(command, stdout=self.said, stderr=subprocess.STDOUT, env=environment)
 
     def ended(self):
@@ -167,7 +183,7 @@ def order(named):
 
 def main():
     began = time.monotonic()
-    found = sorted(binaries(), key=order)
+    found = sorted(files(), key=order)
     if not found:
         sys.exit("no test binary was built")
     # Whoever stops this with a signal stops the node as well.
@@ -179,7 +195,7 @@ def main():
         finally:
             end_broker(folder)
     took = time.monotonic() - began
-    print(f"{passed.count(True)} of {len(passed)} test binaries passed in {took:.0f} s", flush=True)
+    print(f"{passed.count(True)} of {len(passed)} files of tests passed in {took:.0f} s", flush=True)
     sys.exit(0 if all(passed) else 1)
 
 

@@ -1,7 +1,7 @@
 //! The checks, on the text itself: lengths, alphabet and the comparison with the modulus need no decoding.
 //!
 //! The header alone is decoded and parsed, and not even that if it was accepted before. That the verdict is the one of
-//! decoded segments is tested in `tests/jwe_agreement.rs`.
+//! decoded segments is tested in `tests/pins/jwe_agreement.rs`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

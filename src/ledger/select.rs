@@ -1,6 +1,6 @@
 //! What a page of the ledger is asked for with. Each of these is answered from an index, in its order, from where the page
 //! before ended: so a page costs what stands on it, however much else the ledger holds. `select`'s tests and
-//! tests/pages_are_read_from_an_index.rs ask both databases how they answer them.
+//! tests/ledger/pages_are_read_from_an_index.rs ask both databases how they answer them.
 
 use super::store::COLUMNS;
 use super::{Kind, Only};

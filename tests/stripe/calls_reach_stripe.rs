@@ -1,0 +1,277 @@
+//! Promise: calls reach Stripe over TLS that its authority vouches for, over HTTP/2 where that is offered, and through a
+//! proxy where the environment names one, which sees none of them; where none of it can be, the reason is said and nothing
+//! is issued.
+
+use crate::support;
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use embosser::sandbox::{Options, Sandbox};
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use support::{Program, certificates, expect_exit, one_card_each, write_manifest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// What the server before the sandbox saw.
+#[derive(Default)]
+struct Seen {
+    connections: AtomicUsize,
+    versions: Mutex<Vec<Version>>,
+}
+
+/// Hands a request on to the sandbox, as it came.
+async fn hand_on(request: Request<Incoming>, sandbox: &str, seen: &Seen) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    seen.versions.lock().unwrap().push(head.version);
+    let body = body.collect().await.unwrap().to_bytes();
+    let url = format!("{sandbox}{}", head.uri.path_and_query().unwrap());
+    let mut headers = head.headers;
+    headers.remove("host");
+    let answer =
+        support::http_client().request(head.method, url).headers(headers).body(body).send().await.unwrap();
+    let mut response = Response::builder().status(answer.status());
+    for name in ["content-type", "request-id", "idempotent-replayed", "stripe-rate-limited-reason"] {
+        if let Some(value) = answer.headers().get(name) {
+            response = response.header(name, value);
+        }
+    }
+    response.body(Full::new(answer.bytes().await.unwrap())).unwrap()
+}
+
+/// A server with TLS and HTTP/2 before the sandbox; its address.
+async fn with_tls(directory: &Path, sandbox: &Sandbox) -> (String, Arc<Seen>) {
+    certificates::write(directory);
+    let chain = vec![CertificateDer::from_pem_file(directory.join("server.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let seen = Arc::new(Seen::default());
+    let (sandbox, of_server) = (sandbox.api_url(), seen.clone());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            of_server.connections.fetch_add(1, Ordering::Relaxed);
+            let (tls, sandbox, seen) = (tls.clone(), sandbox.clone(), of_server.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = tls.accept(stream).await else { return };
+                let service = service_fn(|request| {
+                    let (sandbox, seen) = (sandbox.clone(), seen.clone());
+                    async move { Ok::<_, Infallible>(hand_on(request, &sandbox, &seen).await) }
+                });
+                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    (url, seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_every_call_is_http2_on_a_few_warm_connections() {
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, 40).await;
+    let (url, seen) = with_tls(directory.path(), &sandbox).await;
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__STRIPE__API_URL", &url)
+        .with("EMBOSSER__STRIPE__KEY_URL", &format!("{url}/v1/keys"))
+        .with("SSL_CERT_FILE", directory.path().join("ca.pem").to_str().unwrap());
+    let output = program.run(&["issue", "cards.csv", "--rate", "100"]).await;
+    expect_exit(&output, 0);
+    one_card_each(&sandbox.account(), &expected);
+    let versions = seen.versions.lock().unwrap().clone();
+    let pins = expected.values().flatten().count();
+    assert!(versions.len() >= expected.len() + pins, "a call for each card, and a key for each PIN");
+    assert!(versions.iter().all(|version| *version == Version::HTTP_2), "{versions:?}");
+    // Several may be opened before the first one is known to speak HTTP/2.
+    let connections = seen.connections.load(Ordering::Relaxed);
+    assert!(connections <= 8, "{connections} connections for {} requests", versions.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_nobody_vouches_for_gets_no_call() {
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    write_manifest(&directory.path().join("cards.csv"), &sandbox, 2).await;
+    let (url, seen) = with_tls(directory.path(), &sandbox).await;
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__STRIPE__API_URL", &url)
+        .with("EMBOSSER__STRIPE__KEY_URL", &format!("{url}/v1/keys"))
+        .with("EMBOSSER__RETRY__ATTEMPTS_MAX", "2");
+    let output = program.run(&["issue", "cards.csv"]).await;
+    expect_exit(&output, 3);
+    assert!(seen.versions.lock().unwrap().is_empty(), "no request");
+    assert_eq!(sandbox.account().creates, 0);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("never answered") && said.contains("certificate"), "{said}");
+}
+
+/// A kind of proxy.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// HTTP, with a tunnel for each connection.
+    Http,
+    /// SOCKS 5, which looks names up itself (RFC 1928).
+    Socks,
+}
+
+/// What a proxy was asked for, and whatever went through it on its way to the server.
+#[derive(Default)]
+struct Overheard {
+    asked: Mutex<Vec<String>>,
+    through: Mutex<Vec<u8>>,
+}
+
+/// A proxy that leads to one server, whatever name is asked for.
+async fn proxy(kind: Kind, to: &str) -> (u16, Arc<Overheard>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let to = to.split_once("://").unwrap().1.to_owned();
+    let overheard = Arc::new(Overheard::default());
+    let of_proxy = overheard.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (to, overheard) = (to.clone(), of_proxy.clone());
+            tokio::spawn(async move {
+                let asked = match kind {
+                    Kind::Http => asked_for_a_tunnel(&mut client).await,
+                    Kind::Socks => asked_over_socks(&mut client).await,
+                };
+                overheard.asked.lock().unwrap().push(asked);
+                let server = TcpStream::connect(to).await.unwrap();
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+                let mut piece = vec![0; 64 << 10];
+                while let Ok(read @ 1..) = from_client.read(&mut piece).await {
+                    overheard.through.lock().unwrap().extend_from_slice(&piece[..read]);
+                    to_server.write_all(&piece[..read]).await.unwrap();
+                }
+            });
+        }
+    });
+    (port, overheard)
+}
+
+async fn asked_for_a_tunnel(client: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.unwrap());
+    }
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    String::from_utf8(head).unwrap()
+}
+
+async fn asked_over_socks(client: &mut TcpStream) -> String {
+    // Version and ways to log in; none is needed.
+    let mut greeting = [0; 2];
+    client.read_exact(&mut greeting).await.unwrap();
+    let mut ways = vec![0; greeting[1].into()];
+    client.read_exact(&mut ways).await.unwrap();
+    client.write_all(&[5, 0]).await.unwrap();
+    // Version, connect, reserved, a name of so many bytes, and its port.
+    let mut request = [0; 5];
+    client.read_exact(&mut request).await.unwrap();
+    assert_eq!(request[..4], [5, 1, 0, 3]);
+    let mut name = vec![0; request[4].into()];
+    client.read_exact(&mut name).await.unwrap();
+    let port = client.read_u16().await.unwrap();
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+    format!("{}:{port}", String::from_utf8(name).unwrap())
+}
+
+/// Against a name that only a proxy can know.
+fn far_away(directory: &Path, sandbox: &Sandbox, proxy: &str) -> Program {
+    Program::new(directory, sandbox)
+        .with("EMBOSSER__STRIPE__API_URL", "https://stripe.test")
+        .with("EMBOSSER__STRIPE__KEY_URL", "https://stripe.test/v1/keys")
+        .with("EMBOSSER__RETRY__ATTEMPTS_MAX", "2")
+        .with("SSL_CERT_FILE", directory.join("ca.pem").to_str().unwrap())
+        .with("HTTPS_PROXY", proxy)
+        .with("NO_PROXY", "")
+}
+
+/// Issues through a proxy; what it was asked for.
+async fn issued_through(kind: Kind, address: impl Fn(u16) -> String) -> Vec<String> {
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, 20).await;
+    let (url, _) = with_tls(directory.path(), &sandbox).await;
+    let (port, overheard) = proxy(kind, &url).await;
+    let program = far_away(directory.path(), &sandbox, &address(port));
+    expect_exit(&program.run(&["issue", "cards.csv", "--rate", "100"]).await, 0);
+    one_card_each(&sandbox.account(), &expected);
+    let through = overheard.through.lock().unwrap();
+    assert!(!through.is_empty());
+    for secret in ["sk_test", "encrypted_number", "/v1/issuing/cards"] {
+        assert!(memchr::memmem::find(&through, secret.as_bytes()).is_none(), "the proxy saw {secret}");
+    }
+    let asked = overheard.asked.lock().unwrap().clone();
+    assert!(!asked.is_empty());
+    asked
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_a_proxy_every_connection_is_a_tunnel_with_its_password() {
+    for head in issued_through(Kind::Http, |port| format!("http://who:secret@127.0.0.1:{port}")).await {
+        assert!(head.starts_with("CONNECT stripe.test:443 HTTP/1.1\r\n"), "{head}");
+        // "who:secret"
+        assert!(head.to_lowercase().contains("proxy-authorization: basic d2hvonnly3jlda=="), "{head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socks_proxy_serves_as_well() {
+    for name in issued_through(Kind::Socks, |port| format!("socks5h://127.0.0.1:{port}")).await {
+        assert_eq!(name, "stripe.test:443");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_not_there_is_told_and_nothing_is_issued() {
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    write_manifest(&directory.path().join("cards.csv"), &sandbox, 1).await;
+    certificates::write(directory.path());
+    for kind in ["http", "socks5"] {
+        let program = far_away(directory.path(), &sandbox, &format!("{kind}://who:secret@127.0.0.1:1"));
+        let output = program.run(&["issue", "cards.csv"]).await;
+        expect_exit(&output, 3);
+        assert_eq!(sandbox.account().creates, 0);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("never answered (cannot connect: "), "{kind}: {said}");
+        assert!(!said.contains("secret"), "{kind}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn this_machine_is_called_without_a_proxy() {
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let expected = write_manifest(&directory.path().join("cards.csv"), &sandbox, 2).await;
+    let program = Program::new(directory.path(), &sandbox)
+        .with("HTTP_PROXY", "http://127.0.0.1:1")
+        .with("ALL_PROXY", "http://127.0.0.1:1")
+        .with("NO_PROXY", "");
+    expect_exit(&program.run(&["issue", "cards.csv"]).await, 0);
+    one_card_each(&sandbox.account(), &expected);
+}
