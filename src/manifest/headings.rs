@@ -40,6 +40,7 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "employee",
             "employeename",
             "person",
+            "cardholder",
             "cardholdername",
             "holder",
             "mitarbeiter",
@@ -185,8 +186,26 @@ const HEADINGS: [(&str, &[&str]); 15] = [
     ("status", &["cardstatus", "kartenstatus"]),
 ];
 
+/// Headings of what Stripe takes in no one column: a month with its year.
+const IN_NO_COLUMN: [&str; 7] =
+    ["expiry", "expirydate", "expires", "expiration", "expirationdate", "validuntil", "gültigbis"];
+
+/// Whether no column of Stripe's holds what stands under such a heading, however alike their letters are.
+pub(super) fn is_in_no_column(heading: &str) -> bool {
+    IN_NO_COLUMN.contains(&letters_of(heading).as_str())
+}
+
+/// Whether a heading says cardholder: some have their names under it, others Stripe's ids.
+pub(super) fn says_cardholder(heading: &str) -> bool {
+    letters_of(heading) == "cardholder"
+}
+
 /// The column that a heading mostly is.
 pub(super) fn column_called(heading: &str) -> Option<&'static str> {
+    // Spelt as Stripe does it is Stripe's: the id.
+    if heading == "cardholder" {
+        return None;
+    }
     let letters = letters_of(heading);
     HEADINGS.iter().find(|(_, names)| names.contains(&letters.as_str())).map(|(column, _)| *column)
 }
@@ -209,6 +228,9 @@ mod tests {
             ("Personal-Nr.", Some("row_id")),
             ("PLZ", Some("cardholder[billing][address][postal_code]")),
             ("Straße", Some("cardholder[billing][address][line1]")),
+            ("Card holder", Some("cardholder[name]")),
+            ("cardholder", None),
+            ("Expiry", None),
             ("Gehalt", None),
             ("", None),
         ] {

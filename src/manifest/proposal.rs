@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::columns::compared;
 use super::contents::{CARD, Contents};
-use super::headings::column_called;
+use super::headings::{column_called, is_in_no_column};
 use super::snapshot::Snapshot;
 use super::stream::records_of;
 use super::text::ReadAs;
@@ -92,6 +92,7 @@ pub(super) fn column_of(contents: Contents, heading: &str) -> Option<(String, &'
         Ok(_) => Some((heading.to_owned(), "")),
         Err(problem) => match column_called(heading) {
             Some(column) => Some((column.to_owned(), "")),
+            None if is_in_no_column(heading) => None,
             None => problem.suggestion.map(|column| (column, GUESS)),
         },
     }

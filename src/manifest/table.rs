@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::contents::Contents;
+use super::headings::says_cardholder;
 use super::proposal::{self, GUESS};
 use super::records::{Record, trimmed};
 use super::stream::records_of;
@@ -67,7 +68,7 @@ impl Table {
         let name = Path::new("upload");
         let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
         let names = titles::find(&mut records, name, reading)?.cells;
-        let headings = headings(&names, reading);
+        let mut headings = headings(&names, reading);
         // What is written, with what was mended in it, and not what defaults and words make of it.
         records.change(reading.edits.clone(), None);
         let mut others_max = rows_max.saturating_sub(lines.len());
@@ -86,6 +87,14 @@ impl Table {
                 others_max -= 1;
             }
             rows.push(row_of(&record, &headings));
+        }
+        for (at, heading) in headings.iter_mut().enumerate() {
+            let first =
+                rows.iter().filter_map(|row| row.cells.get(at)?.as_deref()).find(|cell| !cell.is_empty());
+            let is_id = first.is_some_and(|cell| cell.starts_with("ich_"));
+            if heading.proposal.is_some() && says_cardholder(&heading.heading) && is_id {
+                heading.proposal = Some("cardholder".to_owned());
+            }
         }
         Ok(Self { headings, rows })
     }
@@ -183,7 +192,6 @@ pub(super) fn is_open(heading: Option<&Heading>, text: &str, is_shifted: bool) -
             && !(is_shifted && bare.bytes().all(|byte| byte.is_ascii_digit())))
 }
 
-/// Whether a record has as many cells as there are headings, and nothing but blanks beyond.
 /// Whether a record has a cell under each heading, and none beside them that holds something.
 pub(super) fn has_a_cell_for_each(record: &Record<'_>, headings: &[Heading]) -> bool {
     let is_blank = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
@@ -310,5 +318,16 @@ mod tests {
         let table = Table::read(text.as_bytes(), &Reading::default(), &lines, 4).unwrap();
         let lines: Vec<u64> = table.rows.iter().map(|row| row.line).collect();
         assert_eq!(lines, [2, 3, 50, 101]);
+    }
+
+    #[test]
+    fn whether_a_cardholder_is_a_name_or_an_id_is_told_by_what_stands_there() {
+        let meant = |cell: &str| {
+            let text = format!("Card holder,type\n{cell},virtual\n");
+            let table = Table::read(text.as_bytes(), &Reading::default(), &BTreeSet::new(), 10).unwrap();
+            table.headings[0].proposal.clone()
+        };
+        assert_eq!(meant("Ada Lovelace").as_deref(), Some("cardholder[name]"));
+        assert_eq!(meant("ich_1MzFMzK8F4fqH0lBmFq8CjbU").as_deref(), Some("cardholder"));
     }
 }
