@@ -1,4 +1,8 @@
-//! Whose the rows of a batch are, out of the file that they came from: told to the page, and kept nowhere.
+//! Whose the rows of a batch are, out of the file that they came from, and what became of them: told to the page, and kept nowhere.
+//!
+//! So people are found of whom the batch knows nothing, since their rows were left out of it.
+
+use std::collections::HashMap;
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -7,8 +11,9 @@ use super::Server;
 use super::audit::Action;
 use super::held::Held;
 use super::problem::{Kind, Problem};
+use super::results::{OutcomeWord, RowView};
 use crate::job::Batch;
-use crate::ledger::{AuditQuery, Order};
+use crate::ledger::{AuditQuery, Only, Order};
 use crate::manifest::file_names::{NamedRow, named_rows};
 
 /// Whose a row is.
@@ -20,6 +25,55 @@ pub(super) struct NamedRowView {
     row_id: Option<String>,
     /// Whose it is.
     person: String,
+    #[serde(flatten)]
+    end: EndOfRow,
+}
+
+/// What became of a row.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+struct EndOfRow {
+    /// How it ended; null if the batch knows nothing of it: it has not begun, was left out, or came into the file later.
+    outcome: Option<OutcomeWord>,
+    /// Why it has no effect: a code to switch on.
+    code: Option<String>,
+    /// The same in a sentence.
+    message: Option<String>,
+}
+
+/// What became of a batch's rows, by their names and, for those without, by their numbers.
+#[derive(Default)]
+struct Ends {
+    named: HashMap<String, EndOfRow>,
+    numbered: HashMap<u64, EndOfRow>,
+}
+
+impl Ends {
+    async fn of(server: &Server, batch: &Batch) -> Result<Self, Problem> {
+        let mut ends = Self::default();
+        let mut pages = server.parts.views.pages(server.scope(), batch, Only::default());
+        while let Some(rows) = pages.next().await? {
+            for row in &rows {
+                let RowView { row, row_id, outcome, end, .. } = RowView::of_row(row);
+                let end = EndOfRow { outcome: Some(outcome), code: end.code, message: end.message };
+                match (row_id, row) {
+                    (Some(name), _) => ends.named.insert(name, end),
+                    (None, Some(number)) => ends.numbered.insert(number, end),
+                    (None, None) => None,
+                };
+            }
+        }
+        Ok(ends)
+    }
+
+    /// That of a file's row. Numbers tell something in the very file alone.
+    fn take(&mut self, row: &NamedRow, is_the_file: bool) -> EndOfRow {
+        let end = match &row.row_id {
+            Some(name) => self.named.remove(name),
+            None if is_the_file => self.numbered.remove(&row.number),
+            None => None,
+        };
+        end.unwrap_or_default()
+    }
 }
 
 /// The names of a file's rows.
@@ -28,8 +82,8 @@ pub(super) struct NamesView {
     /// The rows that have one, in the file's order.
     names: Vec<NamedRowView>,
     /// Whether it is, letter for letter, the file that was uploaded here as the batch, the only one, and nothing is known of the batch
-    /// from before that upload: then a row's number tells whose it is where it has no `row_id`. In any other file somebody else may
-    /// stand there. (What commands issued under the batch's name after the upload is not noticed.)
+    /// from before that upload: then a row's number tells whose it is, and what became of it, where it has no `row_id`. In any other
+    /// file somebody else may stand there. (What commands issued under the batch's name after the upload is not noticed.)
     is_the_file: bool,
 }
 
@@ -44,7 +98,11 @@ pub(super) async fn of(
     let read = tokio::task::spawn_blocking(move || named_rows(held.into_reader(), &reading));
     match read.await {
         Ok(Ok(rows)) => {
-            let view = |NamedRow { number, row_id, person }| NamedRowView { row: number, row_id, person };
+            let mut ends = Ends::of(server, batch).await?;
+            let view = |row: NamedRow| {
+                let end = ends.take(&row, is_the_file);
+                NamedRowView { row: row.number, row_id: row.row_id, person: row.person, end }
+            };
             Ok(NamesView { names: rows.into_iter().map(view).collect(), is_the_file })
         }
         Ok(Err(error)) => {

@@ -23,7 +23,7 @@ use crate::shipping::Shipping;
 const ROWS_MAX: u32 = 1000;
 const ROWS_USUAL: u32 = 100;
 /// Longest text that rows are searched for.
-const SEARCHED_BYTES_MAX: usize = 255;
+pub(super) const SEARCHED_BYTES_MAX: usize = 255;
 
 /// How a row ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]

@@ -9,8 +9,10 @@ use crate::support;
 
 mod approval;
 mod looks;
+mod odd;
 mod tasks;
 mod together;
+mod way;
 mod whole;
 
 use std::io::Cursor;

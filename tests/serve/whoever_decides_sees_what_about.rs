@@ -309,11 +309,26 @@ async fn why_rows_were_refused_and_whose_they_are_is_told() {
         office.people.upload(&served, "clerk", "/v1/batches/staff/names", file.as_bytes()).await.expect(200);
     assert!(!names.text.contains("eyJ"), "{}", names.text);
     let names = names.json();
-    assert_eq!(names["names"][1], json!({"row": 2, "row_id": "E2", "person": "Bob Stale"}), "{names}");
+    let mut bob = names["names"][1].clone();
+    assert!(
+        bob["message"].take().as_str().is_some_and(|message| message.contains("encrypt again")),
+        "{names}"
+    );
+    let refused = json!({"row": 2, "row_id": "E2", "person": "Bob Stale", "outcome": "refused", "code": "stale_key", "message": null});
+    assert_eq!((&bob, &names["names"][0]["outcome"]), (&refused, &json!("issued")), "{names}");
     assert_eq!(names["is_the_file"], true, "{names}");
     // Whoever may look at the batch may know it by names; of the file nothing is kept.
     let seen = office.people.upload(&served, "boss", "/v1/batches/staff/names", file.as_bytes()).await;
     assert_eq!(seen.expect(200).json()["names"], names["names"]);
+    // Somebody of whom the batch knows nothing, as of a row that was left out of it.
+    let more = format!("{file}{}", person(3, "Cyd New", false, ""));
+    let seen = office.people.upload(&served, "boss", "/v1/batches/staff/names", more.as_bytes()).await;
+    let seen = seen.expect(200).json();
+    assert_eq!(
+        (&seen["names"][2]["person"], &seen["names"][2]["outcome"]),
+        (&json!("Cyd New"), &json!(null))
+    );
+    assert_eq!((&seen["names"][1]["outcome"], &seen["is_the_file"]), (&json!("refused"), &json!(false)));
     office.people.upload(&served, "clerk", "/v1/batches/staff/names", CARDS.as_bytes()).await.expect(422);
     office.people.upload(&served, "clerk", "/v1/batches/nobody/names", file.as_bytes()).await.expect(404);
     // A batch that a command began, which the log does not have: from which file its rows came is not known, whatever came since.

@@ -24,7 +24,7 @@ use crate::serve::pending::hold::Arrived;
 use crate::serve::pending::release;
 use crate::serve::plan::PlanView;
 use crate::serve::problem::{Kind, Problem};
-use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView};
+use crate::serve::results::{self, ResultsQuery, RowsQuery, RowsView, SEARCHED_BYTES_MAX};
 use crate::serve::table::{TABLE_ROWS_MAX, TableView};
 use crate::serve::upload::{Upload, UploadQuery, receive};
 use crate::serve::view::{BatchView, State as Stands};
@@ -64,7 +64,7 @@ pub(super) struct CheckView {
 pub(super) struct BatchesView {
     /// The batches, without their histories.
     pub(super) batches: Vec<BatchView>,
-    /// How many there are in all.
+    /// How many there are in all; of those that are searched for, if some are.
     pub(super) total: usize,
 }
 
@@ -76,6 +76,9 @@ pub(super) struct ListQuery {
     /// Most batches of this answer.
     #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
+    /// Only batches with this in their name, whatever the case of letters.
+    #[param(max_length = 255)]
+    pub(super) q: Option<String>,
 }
 
 /// Upload a manifest and issue its rows.
@@ -203,6 +206,13 @@ pub(super) async fn list_batches(
         return Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {LIST_MAX}")));
     }
     let mut batches = server.batches.list(&server).await?;
+    if let Some(searched) = query.q.map(|text| text.trim().to_lowercase()).filter(|text| !text.is_empty()) {
+        if searched.len() > SEARCHED_BYTES_MAX {
+            let detail = format!("`q` has at most {SEARCHED_BYTES_MAX} bytes");
+            return Err(Problem::new(Kind::BadRequest, detail));
+        }
+        batches.retain(|batch| batch.batch.to_lowercase().contains(&searched));
+    }
     let total = batches.len();
     batches.truncate(limit);
     Ok(Json(BatchesView { batches, total }))

@@ -35,6 +35,8 @@ pub(super) struct ServerView {
     pub(super) warning: Option<String>,
     /// How many jobs wait for their cardholders to choose a PIN; null if none can.
     pub(super) pins_awaited: Option<AwaitedView>,
+    /// Seconds for which a PIN in an upload may wait for its turn, from when the upload came; its row is refused then.
+    pub(super) pin_max_age_seconds: f64,
     /// Largest upload, in bytes.
     pub(super) upload_bytes_max: u64,
     /// Most rows of one upload.
@@ -82,6 +84,7 @@ pub(super) async fn show_server(_: Anybody, State(server): State<Server>) -> Jso
         rows_max: limits.rows_max,
         columns,
         keeps_columns: server.parts.config.columns_directory.is_some(),
+        pin_max_age_seconds: server.parts.pin.max_age_seconds,
         approval_required: server.parts.approval.required,
     })
 }

@@ -264,7 +264,7 @@ function fetchLinks() {
     }
     links.sort((one, other) => (one.row ?? 0) - (other.row ?? 0));
     const lines = links.map((link) => [link.row, link.row_id, link.job, link.pin_link, new Date(link.expires_ms).toISOString()]);
-    save(csvOf([["row", "row_id", "job_id", "pin_link", "expires"], ...lines]), `${name}.pin-links.csv`);
+    save(csvOf([["Row", "Staff number", "Job", "Link", "Can be used until"], ...lines]), `${name}.pin-links.csv`);
   });
 }
 

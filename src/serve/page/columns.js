@@ -72,7 +72,9 @@ const NEEDED = /\b[a-z_]+(?:\.[a-z_0-9]+)+\b/g;
 // A sentence about a row, with columns in people's words.
 export function sentenceInWords(text) {
   const inQuotes = (column, name) => (WORDS.has(column) ? `“${WORDS.get(column)}”` : name);
-  return text.replace(NEEDED, (name) => inQuotes(`cardholder[${name.split(".").join("][")}]`, name))
+  // What engineers call a file with columns of Stripe's names, and one that says what is which.
+  const plain = text.replace(/\bthe columns file\b/g, "what you said of the columns").replace(/\bmanifest\b/g, "file");
+  return plain.replace(NEEDED, (name) => inQuotes(`cardholder[${name.split(".").join("][")}]`, name))
     .replace(NAMES, (name) => PLAIN[name] ?? inQuotes(name, name));
 }
 

@@ -1,7 +1,7 @@
 // A batch that waits for its approval or its start: what it would do, row by row, and the decision about it.
 
 import { inWords, sentenceInWords } from "/page/columns.js";
-import { ask, byId, cell, count, counted, inLocalTime, make, say, show, sure, tabs, time } from "/page/elements.js";
+import { ask, byId, cell, count, counted, duration, inLocalTime, make, say, show, sure, tabs, time } from "/page/elements.js";
 import { get, postJson } from "/page/http.js";
 import { makesChip } from "/page/states.js";
 
@@ -29,7 +29,7 @@ export function closeHeld() {
 }
 
 // What waits for its approval or its start: what it would do, and what is different from before.
-export function showHeld({ held: waits, state }) {
+export function showHeld({ held: waits, state, oldest_pin_age_seconds: pinAge }) {
   show("held", Boolean(waits));
   show("figures", !waits);
   show("who", !waits && may("read"));
@@ -40,7 +40,8 @@ export function showHeld({ held: waits, state }) {
   const pairs = [["Rows", plan.rows], ["Physical cards", plan.physical], ["Virtual cards", plan.virtual], ["New cardholders", plan.cardholders],
     ["Changes of cards", plan.changes], ["Cards cancelled", plan.cancels], ["With a PIN", plan.pins], ["Rows left out", waits.left_out]];
   byId("held-figures").replaceChildren(...pairs.filter(([, number]) => number > 0).map(([name, number]) =>
-    make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))));
+    make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))),
+  ...(pinAge === null ? [] : [make("div", {}, make("dt", {}, "PINs here for"), make("dd", {}, duration(pinAge)))]));
   byId("held-said").replaceChildren(`Sent by ${submitter}.`, ...(by ? [` Approved by ${by}.`] : []),
     ...(until === null ? [] : [" It can be approved until ", time(until), "; then its rows are wiped."]),
     ...(start === null ? [] : [" It starts ", time(start), "."]));
@@ -49,7 +50,7 @@ export function showHeld({ held: waits, state }) {
   else if (waits.second_cards) notes.push("It asks for second cards: one for every row, whoever has one.");
   if (waits.changes.length) notes.push(`Otherwise than the file has it: ${waits.changes.join(", ")}.`);
   byId("held-notes").replaceChildren(...notes.map((note) => make("li", {}, inLocalTime(note))),
-    make("li", {}, "The file’s SHA-256, as it came:", make("span", { className: "hint digest" }, waits.file_sha256)));
+    make("li", {}, "The fingerprint (SHA-256) of the file as it came:", make("span", { className: "hint digest" }, waits.file_sha256)));
   const warnings = byId("held-warnings");
   warnings.hidden = plan.warning_count === 0;
   const told = plan.warnings.length < plan.warning_count ? `, the first ${count(plan.warnings.length)} of them` : "";

@@ -8,10 +8,16 @@ const SILENT_MS_MAX = 40_000;
 
 export class NeedsToken extends Error {}
 
+// What the server says without what is for those who set it up or send it requests: options and parameters.
+export function plainly(text) {
+  return text.replace(/ \([a-z_]+\.[a-z_]+\)/g, "").replace(/(?:; nothing was done)?\. (?:Upload|Send) it with yes_cancel=\d+ if that is meant/g, "")
+    .replace(/, or with second_cards=true if that is wanted/g, "");
+}
+
 // An error that the server explained.
 export class Told extends Error {
   constructor(problem) {
-    super(problem.detail ?? problem.title ?? "The server refused it");
+    super(plainly(problem.detail ?? problem.title ?? "The server refused it"));
     this.problem = problem;
   }
 }

@@ -250,7 +250,7 @@ function mending() {
   say("check-said", report.ok && !found.length ? "Look through them if you like, and go on." : report.ok ? `${counted(warned, "thing")} may be wrong. Look at ${warned === 1 ? "it" : "them"}, mend what is, and go on.${firstOf(found.length, warned)}`
     : `${counted(total, "problem")}${warned ? `, and ${counted(warned, "thing")} that may be wrong` : ""}.${draft.tooLarge ? "" : " "}${draft.tooLarge ? "" : "What you mend here is checked at once."}${firstOf(found.length, total + warned)}`);
   byId("file-problems").replaceChildren(...found.filter(({ row }) => row === 0).map(({ reason, column, severity }) =>
-    make("li", { className: severity }, `${column ? `${column}: ` : ""}${reason}`)));
+    make("li", { className: severity }, `${column ? `${inWords(column)}: ` : ""}${sentenceInWords(reason)}`)));
   show("no-table", draft.tooLarge);
   show("all-columns-choice", !draft.tooLarge);
   show("problems-download", found.length > 0);

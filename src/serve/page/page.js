@@ -1,11 +1,11 @@
 // The page: which of its parts shows, who is signed in, and the list of batches. The rest is in the modules beside it.
 
 import { closeBatch, listed, openBatch, setRoles, startBatch } from "/page/batch.js";
-import { byId, cell, count, fill, make, say, show, time } from "/page/elements.js";
+import { byId, count, say, show } from "/page/elements.js";
+import { address, listAddress, showList, startList } from "/page/list.js";
 import { openLog, startLog } from "/page/log.js";
 import { forgetAll, forgetToken, forgetWork, get, isSignedIn, NeedsToken, setToken } from "/page/http.js";
 import { forgetDraft, isUnderWork, openNew, setServer, startNew, takeAgain } from "/page/new.js";
-import { batchChip, leftOf } from "/page/states.js";
 
 const LIST_EVERY_MS = 3000;
 const PAGES = ["home", "new", "batch", "log", "nowhere"];
@@ -96,36 +96,6 @@ function showAwaited({ hour, day, week, older }) {
   show("awaited", waiting.length > 0);
 }
 
-function showList({ batches, total }) {
-  show("list-none", batches.length === 0);
-  show("list-some", batches.length > 0);
-  show("list-more", total > batches.length);
-  byId("list-more").textContent = `The ${count(batches.length)} batches last heard of, of ${count(total)}.`;
-  // Rows are changed in place, so that a focused link stays focused.
-  fill(byId("list-table").tBodies[0], batches, (batch) => batch.batch, (row, batch) => {
-    if (row.cells.length === 0) {
-      row.append(make("th", { scope: "row", data: { label: "Batch" } }, make("a", { href: address(batch.batch) }, batch.batch)),
-        cell("", "State"), ...["Rows", "Done", "Refused", "Left"].map((label) => cell("", label, "number")), cell("", "Last heard of"));
-    }
-    const left = batch.rows === null ? "–" : count(leftOf(batch));
-    const rows = batch.rows === null ? "–" : count(batch.rows);
-    const shown = [batchChip(batch), rows, count(batch.issued), refusedOf(batch), left, batch.latest_ms === null ? "" : time(batch.latest_ms)];
-    shown.forEach((content, index) => {
-      const words = content.textContent ?? content;
-      if (row.cells[index + 1].textContent !== words) row.cells[index + 1].replaceChildren(content);
-    });
-  });
-}
-
-// Rows that somebody cancelled are none that were refused: they stand beside them.
-function refusedOf({ refused, cancelled_rows: cancelled }) {
-  return cancelled > 0 ? `${refused > cancelled ? `${count(refused - cancelled)}, and ` : ""}${count(cancelled)} cancelled` : count(refused);
-}
-
-function address(batch) {
-  return `#/batches/${encodeURIComponent(batch)}`;
-}
-
 // The page that an address means, and the batch in it.
 function meant(hash) {
   if (["", "#", "#/"].includes(hash)) return ["home"];
@@ -171,8 +141,11 @@ async function refresh() {
       showCaller(view);
       showServer(await get("/v1/server"));
       if (!may("read")) return;
-      const list = await get("/v1/batches");
-      showList(list);
+      const isSeen = meant(location.hash)[0] === "home";
+      const asked = listAddress(isSeen);
+      const list = await get(asked);
+      // Somebody may look for others by now, or elsewhere.
+      if (isSeen && asked === listAddress(isSeen)) showList(list);
       listed(list.batches);
     }, "refresh");
   }
@@ -221,6 +194,7 @@ startBatch(attempt, (name, file) => {
   takeAgain(name, file);
   location.hash = name ? `#/new?into=${encodeURIComponent(name)}` : "#/new";
 });
+startList(refresh);
 startLog(attempt);
 startNew(attempt, ({ batch }) => {
   location.hash = address(batch);

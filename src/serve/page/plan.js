@@ -47,7 +47,7 @@ export function showPlan(draft, server, may) {
   if (known) notes.unshift(`${haveWhatTheyAskFor(known, draft)} from another batch already and ${nothingTwice(known, draft)}.`);
   if (done) notes.unshift(`${haveWhatTheyAskFor(done, draft)} in the batch “${byId("name").value || draft.name}” already and ${nothingTwice(done, draft)}.`);
   if (changed) notes.unshift(`${counted(changed, "row")} ${changed === 1 ? "asks" : "ask"} for something else than when ${changed === 1 ? "it was" : "they were"} issued: ${names.join(", ")}${changed > names.length ? ", …" : ""}. That changes no card; a card is changed by a file of changes.`);
-  if (pins > 0) notes.push("PINs are encrypted; their ciphertext is held in memory only, and each is used as soon as its turn comes.");
+  if (pins > 0) notes.push(`PINs are encrypted, held in memory only, and each is used as soon as its turn comes.`, ...howLongPinsLast(eta, server));
   if (draft.edits.size > 0) notes.push(`${counted(draft.edits.size, "cell")} mended here.`);
   const warned = report.ok ? report.warning_count : 0;
   if (warned > 0) notes.push(`${counted(warned, "thing")} may be wrong: they stand under Check.`);
@@ -62,6 +62,13 @@ export function showPlan(draft, server, may) {
   showIssueWords(draft, server);
   show("may-not-issue", !may("submit"));
   show("plan-error", false);
+}
+
+// By when PINs must be used, and whether they are.
+function howLongPinsLast(eta, { pin_max_age_seconds: most, approval_required: isHeld }) {
+  const by = isHeld ? "from when you send it, the colleague’s look included" : "from when you send it";
+  if (eta > most) return [`PINs may wait for ${duration(most)} ${by}, and this file takes about ${duration(eta)}: rows whose turn comes later are refused, and need a new PIN. Send it in smaller files.`];
+  return [`PINs may wait for ${duration(most)} ${by}.`];
 }
 
 // What the button does, with second cards or without.

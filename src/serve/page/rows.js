@@ -10,6 +10,8 @@ const ROWS_AT_ONCE = 50;
 const SEARCH_AFTER_MS = 250;
 // People of one search: of more it is told that they are more.
 const FOUND_MAX = 20;
+// How rows end that have what they ask for.
+const HAVE_IT = ["issued", "updated", "created"];
 // What the server gives at once.
 const ROWS_OF_A_PAGE_MAX = 1000;
 
@@ -32,7 +34,7 @@ export function startRows(attempted) {
 }
 
 export function openRows({ name, path }) {
-  shown = { name, path, names: null, places: new Map(), group: "all", search: "", view: null, next: null, pages: 0, seen: "" };
+  shown = { name, path, names: null, places: new Map(), without: [], file: null, namedAt: "", group: "all", search: "", view: null, next: null, pages: 0, seen: "" };
   byId("search").value = "";
   openChosen(name);
   say("names-said", "");
@@ -56,6 +58,8 @@ export function showCounts(view) {
     ["unresolved", "Not known yet", view.unresolved],
     ["awaiting_pin", "Waiting for a PIN", view.awaiting_pin],
     ["noted", "With a note", view.noted],
+    // Known by the file alone: also people whose rows were left out.
+    ["without", "Have nothing yet", shown.without.length],
   ];
   tabs("row-filters", groups.filter(([name, , number]) => number > 0 || ["all", shown.group].includes(name))
     .map(([name, words, number]) => [name, `${words} (${count(number)})`]), shown.group, (group) => choose({ group }));
@@ -66,6 +70,12 @@ export function showCounts(view) {
   if (shown.pages > 1) return;
   shown.seen = seen;
   attempt(() => fetchRows(false), "refresh");
+  // Who has nothing is asked anew once more rows have ended.
+  if (shown.file && !underWay(view) && shown.namedAt !== endsOf(view)) fetchNames(shown.file);
+}
+
+function endsOf({ issued, refused, unresolved, awaiting_pin: awaiting }) {
+  return [issued, refused, unresolved, awaiting].join();
 }
 
 // Something was learnt of the rows that no count tells.
@@ -76,6 +86,7 @@ export function refreshRows() {
 // Names stand in the file alone: the server reads them and keeps none, and this page has them until it is left.
 function fetchNames(file) {
   const list = shown;
+  [list.file, list.namedAt] = [file, endsOf(list.view)];
   return attempt(async () => {
     const answer = await sendForm(`${list.path}/names`, formOf(list.name, file), new AbortController().signal, () => {});
     if (answer.status >= 300) throw trouble(answer.status, answer.text);
@@ -84,12 +95,14 @@ function fetchNames(file) {
     list.names = new Map(names.filter(({ row_id: id }) => id).map(({ row_id: id, person }) => [id, person]));
     // A row's number tells something in the very file alone: in another, or one that was sorted since, somebody else stands there.
     list.places = new Map(isTheFile ? names.filter(({ row_id: id }) => !id).map(({ row, person }) => [row, person]) : []);
+    // A row without a name of its own has ended in this batch or not only if this is its file.
+    const isTold = ({ row_id: id }) => id || isTheFile;
+    list.without = names.filter((row) => isTold(row) && !HAVE_IT.includes(row.outcome));
     const shownNames = list.names.size + list.places.size;
     say("names-said", shownNames > 0 || names.length === 0
       ? `${counted(shownNames, "name")} from ${file.name}, on this page only. Search by name, too.`
       : `It is not certain that ${file.name} is the very file that this batch was made from, and it has no staff numbers: whose card is whose cannot be told from it for sure, so no names are shown.`);
-    list.pages = 0;
-    await fetchRows(false);
+    choose({ group: list.group === "without" && list.without.length === 0 ? "all" : list.group });
   });
 }
 
@@ -106,6 +119,7 @@ async function fetchRows(more) {
   const list = shown;
   if (!list) return;
   const query = new URLSearchParams({ limit: ROWS_AT_ONCE });
+  if (list.group === "without") return showWithout(list, more);
   if (list.group === "noted") query.set("noted", "true");
   else if (list.group !== "all") query.set("outcome", list.group);
   if (list.search.trim()) query.set("q", list.search.trim());
@@ -113,6 +127,21 @@ async function fetchRows(more) {
   const number = (list.number = (list.number ?? 0) + 1);
   const { rows, next } = await (byName(list, query) ?? get(`${list.path}/rows?${query}`));
   if (shown !== list || number !== list.number) return;
+  showRows(list, rows, next, more);
+}
+
+// Who has nothing yet, by the file: as it was when the file was read.
+function showWithout(list, more) {
+  list.number = (list.number ?? 0) + 1;
+  say("rows-found", "");
+  const wanted = list.search.trim().toLowerCase();
+  const found = list.without.filter(({ person, row_id: id }) => [person, id ?? ""].some((text) => text.toLowerCase().includes(wanted)));
+  const begin = more ? list.next : 0;
+  const end = begin + ROWS_AT_ONCE;
+  showRows(list, found.slice(begin, end), end < found.length ? end : null, more);
+}
+
+function showRows(list, rows, next, more) {
   list.next = next;
   list.pages = more ? list.pages + 1 : 1;
   const isUnderWay = underWay(list.view);
@@ -188,10 +217,10 @@ function lineOf(row, isUnderWay) {
     row.expiry ? ` until ${row.expiry}` : "", row.last4 ? make("span", { className: "hint" }, ` ${card}`) : "") : "";
   if (facts && row.shipping_status) facts.append(make("br"), shippingOf(row));
   const cancelled = row.cancelled_by && `cancelled by ${row.cancelled_by}`;
-  const known = isBegun ? "" : sentenceInWords([row.message, row.note, cancelled].filter(Boolean).join(" — "));
-  const code = row.code && !isBegun && !["cancelled", "awaiting_pin"].includes(row.code) ? make("span", { className: "hint" }, ` ${row.code}`) : "";
+  const unknown = row.outcome === null && (isUnderWay ? "It has not begun." : "It was left out when the file was sent, or came into it later.");
+  const known = isBegun ? "" : sentenceInWords([row.message, row.note, cancelled, unknown].filter(Boolean).join(" — "));
   return make("tr", {},
     cell(String(row.row ?? ""), "Row", "number"),
     make("th", { scope: "row", data: { label: "Who" } }, boxOf(row, person ?? row.row_id ?? row.job), make("span", {}, person ?? row.row_id ?? row.job, person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
-    cell(rowChip(row, isBegun), "State"), cell(facts, "Card"), cell(known || code ? make("span", {}, known, code) : "", "What to know"));
+    cell(rowChip(row, isBegun), "State"), cell(facts, "Card"), cell(known ? make("span", { title: row.code ?? "" }, known) : "", "What to know"));
 }

@@ -1,6 +1,7 @@
 // How things stand, in a sign, a word and a tone: never by colour alone.
 
 import { make } from "/page/elements.js";
+import { plainly } from "/page/http.js";
 
 const BATCHES = {
   awaiting_approval: ["…", "waits for approval", "look"],
@@ -60,12 +61,13 @@ export function rowChip({ outcome, code, cancelled_by: cancelledBy }, isBegun) {
   if (isBegun) return chip(["▶", "under way", "busy"]);
   if (cancelledBy) return chip(["⊘", "issued, cancelled since", "look"]);
   if (outcome === "refused" && code === "cancelled") return chip(["⊘", "cancelled", "look"]);
+  if (outcome === null) return chip(["○", "nothing yet", ""]);
   return chip(ROWS[outcome] ?? ["○", outcome, ""]);
 }
 
 // What a batch's state asks of its reader.
 export function advice({ state, reason, unresolved, awaiting_pin: awaiting }) {
-  const because = reason ? ` ${reason[0].toUpperCase()}${reason.slice(1)}.` : "";
+  const because = reason ? ` ${reason[0].toUpperCase()}${plainly(reason).slice(1)}.` : "";
   switch (state) {
     case "running": return "Its rows are being issued. You can close this page: it goes on.";
     case "paused": return "No further row begins until it is resumed.";

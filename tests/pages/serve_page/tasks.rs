@@ -20,7 +20,7 @@ const PRESSABLE: &str = "const seen = (one) => one.checkVisibility() && !one.dis
     const found = all.find((one) => one.textContent.trim() === words) ?? all.find((one) => one.textContent.includes(words));";
 
 /// Somebody before the page.
-struct Newcomer<'b>(&'b Browser);
+pub(super) struct Newcomer<'b>(pub(super) &'b Browser);
 
 impl Newcomer<'_> {
     async fn run(&self, script: &str, words: &str, within: &str) -> serde_json::Value {
@@ -39,11 +39,11 @@ impl Newcomer<'_> {
         panic!("nothing says {words:?}: {}", self.0.text("body").await);
     }
 
-    async fn presses(&self, words: &str) {
+    pub(super) async fn presses(&self, words: &str) {
         self.presses_in(words, "").await;
     }
 
-    async fn presses_in(&self, words: &str, within: &str) {
+    pub(super) async fn presses_in(&self, words: &str, within: &str) {
         self.finds(words, within).await;
         let mark = "document.querySelector('[data-press]')?.removeAttribute('data-press'); found.dataset.press = 'this';";
         self.run(mark, words, within).await;
@@ -52,7 +52,7 @@ impl Newcomer<'_> {
     }
 
     /// Gives a file to what asks for one with these words.
-    async fn gives(&self, words: &str, file: &std::path::Path) {
+    pub(super) async fn gives(&self, words: &str, file: &std::path::Path) {
         self.finds(words, "").await;
         let mark = "document.querySelector('[data-task]')?.removeAttribute('data-task');
             const input = found.control ?? found.querySelector('input'); input.dataset.task = 'here';";
@@ -61,14 +61,14 @@ impl Newcomer<'_> {
     }
 
     /// Writes into the field that is called so.
-    async fn writes(&self, label: &str, text: &str) {
+    pub(super) async fn writes(&self, label: &str, text: &str) {
         let script = "const field = [...document.querySelectorAll('label')].find((one) => one.textContent.includes(words) && one.control?.checkVisibility()).control;
             field.value = arguments[1]; field.dispatchEvent(new Event('input', { bubbles: true }));";
         self.run(script, label, text).await;
     }
 
     /// Waits until these words stand there, where somebody sees them.
-    async fn sees(&self, words: &str) {
+    pub(super) async fn sees(&self, words: &str) {
         self.0.until(&format!("return document.body.innerText.includes({words:?})")).await;
     }
 }

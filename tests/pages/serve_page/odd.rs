@@ -1,0 +1,84 @@
+//! Names and files that are odd: they are shown as what they are, do nothing to the page, and can be issued.
+
+use embosser::sandbox::{Options, Sandbox};
+use serde_json::json;
+
+use super::support::Program;
+use super::support::browser::{Browser, Look};
+use super::support::serve::Served;
+use super::tasks::Newcomer;
+
+/// Letters that turn text round, markup, an emoji, and names that are written from right to left.
+const NAMES: [&str; 4] =
+    ["staff \u{202e}gpj.exe", "<img src=x onerror=document.title='hacked'>", "🎉 2026 %E0", "עובדים"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_names_of_batches_are_shown_and_do_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    for (number, name) in NAMES.iter().enumerate() {
+        let name: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let row = format!("row_id,cardholder,type,currency\n<b>{number}</b>,ich_{number},virtual,eur\n");
+        served.upload(&format!("/v1/batches?name={name}"), row.into_bytes()).await.expect(202);
+    }
+    // Scripts may make no markup of any text: the browser itself forbids it.
+    let page = served.get("/").await;
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(
+        policy.contains("require-trusted-types-for 'script'") && policy.contains("trusted-types 'none'"),
+        "{policy}"
+    );
+    let browser = Browser::start(Look::PhoneInTheDark, directory.path()).await;
+    browser.open(&served.url).await;
+    for name in NAMES {
+        browser.run("location.hash = '#/'").await;
+        let seen = name.replace('\u{202e}', "\u{fffd}");
+        Newcomer(&browser).presses(&seen).await;
+        browser.until_text("#batch-title", &seen).await;
+        browser.until_text("#batch-state", "Every row has ended").await;
+        browser.until_text("#rows-table", "<b>").await;
+        browser.until(&format!("return document.title.includes({})", json!(seen))).await;
+        // An address with it outlives a reload.
+        browser.page.refresh().await.unwrap();
+        browser.until_text("#batch-title", &seen).await;
+    }
+    let made = browser.run("return document.querySelectorAll('img, #rows-table b').length").await;
+    assert_eq!(made, json!(0));
+}
+
+/// From a German Excel: Windows-1252, semicolons, and an amount with a comma.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_a_german_excel_is_mended_with_a_button() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let file = directory.path().join("karten.csv");
+    let limit = "spending_controls[spending_limits][0]";
+    let text = format!(
+        "row_id;cardholder;type;currency;metadata[team];{limit}[amount];{limit}[interval]\n\
+         a;ich_a;virtual;eur;Gr\u{f6}\u{df}e;500,00;monthly\nb;ich_b;virtual;eur;M\u{fc}ller;75000;monthly\n"
+    );
+    // In Windows-1252 these letters are their numbers in Unicode.
+    std::fs::write(
+        &file,
+        text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect::<Vec<u8>>(),
+    )
+    .unwrap();
+    let browser = Browser::start(Look::Desk, directory.path()).await;
+    browser.open(&served.url).await;
+    let newcomer = Newcomer(&browser);
+    newcomer.presses("Choose a spreadsheet").await;
+    newcomer.gives("Choose a spreadsheet", &file).await;
+    browser.until_text("#check-title", "1 row of 2 cannot be issued").await;
+    newcomer.presses("Use “50000”").await;
+    browser.until_text("#check-title", "Nothing is wrong").await;
+    newcomer.presses("Plan").await;
+    // What it is in money is told before.
+    newcomer.sees("500.00 EUR").await;
+    newcomer.presses("Issue 2 cards").await;
+    newcomer.presses_in("Issue 2 cards", "No card is real").await;
+    newcomer.sees("Every row has ended").await;
+    let bodies = sandbox.account().cards;
+    assert_eq!(bodies.len(), 2);
+}
