@@ -4,6 +4,7 @@
 use crate::support;
 
 mod ends;
+mod outage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

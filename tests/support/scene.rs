@@ -105,6 +105,11 @@ impl Scene {
 
     /// Listens to every result from now on.
     pub async fn listen(&self) -> Listener {
+        self.listen_to("#").await
+    }
+
+    /// Listens to the results under these routing keys from now on.
+    pub async fn listen_to(&self, keys: &str) -> Listener {
         let broker = self.broker();
         let publisher = Publisher::new(broker.clone(), "test");
         publisher.connect().await.unwrap();
@@ -116,7 +121,7 @@ impl Scene {
         let results = broker.topology.results.as_str().into();
         let bound = QueueBindOptions::default();
         channel
-            .queue_bind("listener".into(), results, "#".into(), bound, FieldTable::default())
+            .queue_bind("listener".into(), results, keys.into(), bound, FieldTable::default())
             .await
             .unwrap();
         let options = BasicConsumeOptions::default();

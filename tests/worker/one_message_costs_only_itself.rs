@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use embosser::sandbox::Options;
+use futures_util::StreamExt as _;
 use lapin::BasicProperties;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, LongString};
@@ -113,4 +114,36 @@ async fn with_the_dead_letters_of_an_earlier_version_jobs_go_on_all_the_same() {
     expect_exit(&output, 0);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("no delivery limit"), "what to do is told: {said}");
+}
+
+/// Whoever listens to one batch alone hears of a body that cannot be read, if its headers name the batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_cannot_be_read_is_answered_where_its_header_says() {
+    let scene = Scene::with(Options::default()).await;
+    let mut listener = scene.listen_to("*.rollout").await;
+    let worker = scene.worker("50");
+    let with_batch = |batch: &str| {
+        let mut headers = FieldTable::default();
+        headers.insert("embosser-batch".into(), AMQPValue::LongString(LongString::from(batch)));
+        BasicProperties::default()
+            .with_headers(headers)
+            .with_correlation_id(format!("sent as {batch}").into())
+    };
+    // Of one without a header, and of one whose header can be no batch's name, only `refused.unknown` is told.
+    scene.publish(b"not json", BasicProperties::default()).await;
+    scene.publish(b"not json", with_batch("a/b\n")).await;
+    scene.publish(b"not json", with_batch("rollout")).await;
+    let told = tokio::time::timeout(Duration::from_secs(60), listener.consumer.next()).await;
+    let told = told.expect("it is answered").unwrap().unwrap();
+    assert_eq!(told.routing_key.as_str(), "refused.rollout");
+    let correlation = told.properties.correlation_id().as_ref().map(ToString::to_string);
+    assert_eq!(correlation.as_deref(), Some("sent as rollout"));
+    let event: serde_json::Value = serde_json::from_slice(&told.data).unwrap();
+    assert_eq!(
+        (&event["batch"], &event["error"]["code"]),
+        (&json!("rollout"), &json!("message_not_json")),
+        "{event}"
+    );
+    worker.signal(rustix::process::Signal::TERM);
+    expect_exit(&worker.ended().await, 0);
 }
