@@ -13,7 +13,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Address, type and text of each file.
-const FILES: [(&str, &str, &str); 22] = [
+const FILES: [(&str, &str, &str); 23] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
@@ -21,6 +21,7 @@ const FILES: [(&str, &str, &str); 22] = [
     ("/page/columns.js", SCRIPT, include_str!("page/columns.js")),
     ("/page/csv.js", SCRIPT, include_str!("page/csv.js")),
     ("/page/elements.js", SCRIPT, include_str!("page/elements.js")),
+    ("/page/found.js", SCRIPT, include_str!("page/found.js")),
     ("/page/held.js", SCRIPT, include_str!("page/held.js")),
     ("/page/history.js", SCRIPT, include_str!("page/history.js")),
     ("/page/http.js", SCRIPT, include_str!("page/http.js")),

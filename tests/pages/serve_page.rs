@@ -200,7 +200,7 @@ async fn from_the_token_to_the_downloads() {
     browser.until_text("#refused-reasons", "6 rows need a new PIN").await;
     browser.click("#row-filters button:nth-child(3)").await;
     browser.until("return document.querySelectorAll('#rows-table tbody tr').length === 6").await;
-    browser.until_text("#rows-table", "stale_key").await;
+    browser.until_text("#rows-table", "encrypted under a key that is not the current one").await;
     browser.click("#row-filters button:first-child").await;
     browser.keys("#search", "R17").await;
     browser.until("return document.querySelectorAll('#rows-table tbody tr').length < 12").await;

@@ -83,16 +83,23 @@ function keyOf(heading) {
   return [...heading].filter((letter) => /[\p{L}\p{N} \-_.]/u.test(letter)).slice(0, 40).join("").trim();
 }
 
-// Where this tab remembers what the columns of a batch's file are.
-export function columnsOf(batch) {
-  return `embosser-columns:${batch}`;
+const REMEMBERED = "embosser-columns-of:";
+
+// This tab remembers what the columns of a batch's file are: `{ columns, defaults, values }`.
+export function rememberColumns(batch, said) {
+  sessionStorage.setItem(REMEMBERED + batch, JSON.stringify(said));
+}
+
+// Nothing if nothing was said of them in this tab.
+export function rememberedColumns(batch) {
+  return JSON.parse(sessionStorage.getItem(REMEMBERED + batch));
 }
 
 // A form with a file that a batch came from: what its headings are was said when it was uploaded in this tab.
 export function formOf(batch, file) {
   const data = new FormData();
-  const columns = sessionStorage.getItem(columnsOf(batch));
-  if (columns) data.append("columns", columns);
+  const said = rememberedColumns(batch);
+  if (said) data.append("columns", toml(said));
   data.append("manifest", file, file.name);
   return data;
 }

@@ -1,9 +1,10 @@
 // A new batch: from a file, over what its columns are and what is to be mended, to a plan, and from that to cards.
 
-import { columnsOf, DEFAULTS, inWords, sentenceInWords, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
+import { DEFAULTS, inWords, rememberColumns, rememberedColumns, sentenceInWords, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
 import { compared, listed } from "/page/csv.js";
-import { byId, cell, count, counted, make, save, say, show, size, sure } from "/page/elements.js";
+import { byId, count, counted, make, save, say, show, size, sure } from "/page/elements.js";
 import { download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
+import { firstOf, showLines, words } from "/page/found.js";
 import { showMending } from "/page/mend.js";
 import { addColumns, canBeWritten, editsOf, mendedFile, ownTable, withAdded } from "/page/mended.js";
 import { lastQuestion, showIssueWords, showPlan } from "/page/plan.js";
@@ -66,7 +67,7 @@ export function openNew(into = "") {
 // The file of a batch that exists, chosen on that batch's own page.
 export function takeAgain(name, file) {
   wantedName = name;
-  choose(file, sessionStorage.getItem(columnsOf(name)));
+  choose(file);
 }
 
 function newDraft(file) {
@@ -112,22 +113,22 @@ function isIssuable() {
 // The form that says all of the draft: its columns and edits, and then the file.
 function form() {
   const data = new FormData();
-  if (draft.chosen || Object.keys(draft.values).length > 0) {
+  if (draft.kept) {
+    draft.said = draft.kept;
+  } else if (draft.chosen || Object.keys(draft.values).length > 0) {
     const columns = {};
     for (const { heading, column } of draft.table.headings) {
       const is = draft.chosen?.get(heading);
       if (heading && is !== undefined && is !== heading) columns[heading] = is;
       else if (heading && is === undefined && column && column !== heading) columns[heading] = column;
     }
-    draft.toml = toml({ columns, defaults: draft.defaults, values: draft.values });
-    data.append("columns", draft.toml);
+    draft.said = { columns, defaults: draft.defaults, values: draft.values };
   }
-  else if (draft.kept) data.append("columns", draft.kept);
+  if (draft.said) data.append("columns", toml(draft.said));
   if (draft.edits.size > 0) data.append("edits", JSON.stringify(editsOf(draft)));
   data.append("manifest", draft.file, draft.file.name);
   return data;
 }
-
 
 // Sends the draft; answers what came of it: `ok`, and what the server said. Nothing if it was stopped, or another was sent since.
 async function send(path, more) {
@@ -193,6 +194,12 @@ async function check(stay = false) {
     step("file");
     return;
   }
+  if (draft.kept && !headerIsRight()) {
+    // The file has other columns than the one before.
+    draft.kept = draft.said = null;
+    return check(stay);
+  }
+  if (draft.kept && report.table) takeKept();
   if (!headerIsRight()) {
     columns();
     step("columns");
@@ -204,6 +211,14 @@ async function check(stay = false) {
     step("check");
   }
   if (!stay) byId(`${draft.step}-title`)?.focus();
+}
+
+// What was said of another file's columns is this one's from now on, and can be changed.
+function takeKept() {
+  const { columns, defaults, values } = draft.kept;
+  draft.chosen = new Map(draft.table.headings.filter(({ heading }) => heading)
+    .map(({ heading, column }) => [heading, columns[heading] ?? column ?? ""]));
+  Object.assign(draft, { defaults: { ...defaults }, values: structuredClone(values), kept: null });
 }
 
 function columns() {
@@ -254,33 +269,13 @@ function mending() {
   show("no-table", draft.tooLarge);
   show("all-columns-choice", !draft.tooLarge);
   show("problems-download", found.length > 0);
-  if (draft.tooLarge) lines();
+  if (draft.tooLarge) showLines(draft.found);
   else showMending(draft, ACTS);
   show("edits-download", canBeWritten(draft));
   show("check-go", report.ok);
   const right = (report.rows ?? 0) - invalid;
   show("check-skip", !report.ok && right > 0);
   byId("check-skip").textContent = `Leave out ${counted(invalid, "row")}, go on with ${count(right)}`;
-}
-
-// How many are shown, where that is not all.
-function firstOf(shown, total) {
-  return total > shown ? ` The first ${count(shown)} of ${count(total)} are shown.` : "";
-}
-
-// Of a file that is too large for a table: what was found, line by line.
-function lines() {
-  show("edits-tools", false);
-  show("mend-more", false);
-  byId("filters").replaceChildren();
-  const table = byId("mend-table");
-  table.tHead.replaceChildren(make("tr", {}, ...["Line", "Row", "Column", "What is wrong"].map((words) => make("th", { scope: "col" }, words))));
-  table.tBodies[0].replaceChildren(...draft.found.slice(0, 200).map((one) => make("tr", {}, make("th", { scope: "row", data: { label: "Line" } }, String(one.line ?? "")),
-    cell(one.row_id ?? "", "Row"), cell(inWords(one.column), "Column"), cell(words(one), "What is wrong"))));
-}
-
-function words({ severity, found, reason, suggestion }) {
-  return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${sentenceInWords(reason)}${suggestion ? ` (did you mean ${suggestion}?)` : ""}`;
 }
 
 const ACTS = {
@@ -354,7 +349,7 @@ async function issue({ name, second, start }) {
   }
   if (!batch) return;
   if (batch.batch) {
-    if (draft.toml) sessionStorage.setItem(columnsOf(batch.batch), draft.toml);
+    if (draft.said) rememberColumns(batch.batch, draft.said);
     draft = null;
     wantedName = byId("start").value = "";
     byId("file").value = "";
@@ -370,11 +365,11 @@ async function issue({ name, second, start }) {
   }
 }
 
-// `kept`: what its columns are, if that was said before.
-function choose(file, kept = null) {
+function choose(file) {
   if (!file) return;
   draft?.stop?.abort();
-  draft = { ...newDraft(file), kept };
+  // A file for a batch that exists mostly has the columns of the one that the batch came from.
+  draft = { ...newDraft(file), kept: wantedName ? rememberedColumns(wantedName) : null };
   byId("name").value = "";
   byId("saved").value = byId("start").value = "";
   byId("keep-said").textContent = "";
