@@ -30,6 +30,7 @@ LOOKED_AT_SECONDS = 3
 # No file takes a third of this: one that does is stuck.
 LONGEST_SECONDS = 15 * 60
 ALONE = {
+    "a_cluster_loses_its_parts",
     "accounts_are_apart",
     "check_keeps_memory_flat",
     "log_holds_nothing_up",

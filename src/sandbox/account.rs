@@ -109,6 +109,8 @@ pub struct Counts {
 pub struct Seen {
     /// Milliseconds since the start.
     pub ms: f64,
+    /// The account that it was for.
+    pub account: String,
     /// Its method.
     pub method: String,
     /// Its path.

@@ -163,6 +163,20 @@ impl Rabbit {
         rabbit
     }
 
+    /// Three nodes of one cluster, each with every queue.
+    pub async fn cluster() -> [Self; 3] {
+        let _starting = STARTING.lock().await;
+        let nodes = tokio::task::spawn_blocking(|| {
+            let first = Node::begin_member(free_port(), free_port(), None);
+            first.wait();
+            let members = [0, 1].map(|_| Node::begin_member(free_port(), first.epmd_port, Some(first.port)));
+            members.iter().for_each(Node::wait);
+            let [second, third] = members;
+            [first, second, third]
+        });
+        nodes.await.unwrap().map(|node| Self { node: Arc::new(node), virtual_host: "/".to_owned() })
+    }
+
     async fn start_with(more: fn(&Path, u16) -> String) -> Self {
         Self { node: Node::start(0, more).await, virtual_host: "/".to_owned() }
     }
@@ -273,9 +287,41 @@ impl Node {
         virtual_hosts: usize,
         more: fn(&Path, u16) -> String,
     ) -> Self {
-        let (port, distribution_port, epmd_port, tls_port) =
-            (free_port(), free_port(), free_port(), free_port());
+        let tls_port = free_port();
         let more = more(&directory, tls_port);
+        Self::begin_at((free_port(), free_port(), tls_port), directory, temporary, virtual_hosts, &more)
+    }
+
+    /// Starts a cluster's node, which joins the one at `first`. All of them share a cookie and where their names are known.
+    fn begin_member(port: u16, epmd_port: u16, first: Option<u16>) -> Self {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = temporary.path().to_owned();
+        let mut cookie = std::fs::OpenOptions::new();
+        let cookie = cookie.write(true).create_new(true).mode(0o400).open(directory.join(".erlang.cookie"));
+        cookie.unwrap().write_all(b"CLUSTEROFTHETESTS").unwrap();
+        let members = first.map(|first| {
+            format!(
+                "cluster_formation.peer_discovery_backend = classic_config\n\
+                 cluster_formation.classic_config.nodes.1 = {}\ncluster_formation.classic_config.nodes.2 = {}\n",
+                node(first),
+                node(port)
+            )
+        });
+        // A node that is alone among three takes nothing.
+        let more = format!("cluster_partition_handling = pause_minority\n{}", members.unwrap_or_default());
+        Self::begin_at((port, epmd_port, free_port()), directory, Some(temporary), 0, &more)
+    }
+
+    fn begin_at(
+        (port, epmd_port, tls_port): (u16, u16, u16),
+        directory: PathBuf,
+        temporary: Option<tempfile::TempDir>,
+        virtual_hosts: usize,
+        more: &str,
+    ) -> Self {
+        let distribution_port = free_port();
         let definitions = directory.join("definitions.json");
         let settings = format!(
             "loopback_users = none\nload_definitions = {}\nlog.console = false\ncollect_statistics_interval = 5000\n{more}",

@@ -315,6 +315,7 @@ impl World {
         }
         self.seen.push_back(Seen {
             ms: self.began.elapsed().as_secs_f64() * 1000.0,
+            account: request.account.clone(),
             method: request.method.clone(),
             path: request.path.clone(),
             status: None,
