@@ -31,6 +31,7 @@ LOOKED_AT_SECONDS = 3
 LONGEST_SECONDS = 15 * 60
 ALONE = {
     "a_cluster_loses_its_parts",
+    "a_rolling_restart_is_not_felt",
     "accounts_are_apart",
     "check_keeps_memory_flat",
     "log_holds_nothing_up",

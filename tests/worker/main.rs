@@ -8,6 +8,7 @@ mod support;
 
 mod a_broker_in_trouble_is_told_of;
 mod a_cluster_loses_its_parts;
+mod a_rolling_restart_is_not_felt;
 mod accounts_are_apart;
 mod one_message_costs_only_itself;
 mod what_is_confirmed_is_in_the_queue;

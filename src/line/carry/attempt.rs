@@ -191,18 +191,15 @@ impl Carried<'_> {
         match waited {
             // The record may have waited for its database, and the lease's session is lost meanwhile: somebody else may have had the
             // lease, though it is ours again.
-            Waited::Permit(_) if !self.recall.is_cancelled() && !self.is_leased_since(&attempt) => {
+            Waited::Permit(_) if !self.is_leased_since(&attempt) => {
                 self.take_back(attempt);
-                Ok(None)
+                if self.recall.is_cancelled() { Err(Stop::Closed) } else { Ok(None) }
             }
-            // What is recorded is called for, though the line stops; a recalled job's call is somebody else's.
-            Waited::Permit(permit) if !self.recall.is_cancelled() => {
+            // What is recorded is called for, though the line stops or the job was recalled: whoever has it next would have to wait until
+            // it is certain that this call is not made any more. Nobody else calls while the lease is ours.
+            Waited::Permit(permit) => {
                 metrics::permit(began.elapsed());
                 Ok(Some(Departing { attempt, permit }))
-            }
-            Waited::Permit(_) => {
-                self.take_back(attempt);
-                Err(Stop::Closed)
             }
             Waited::TooLong => {
                 self.take_back(attempt);
