@@ -73,7 +73,7 @@ def files():
         folder = pathlib.Path(target["src_path"]).parent
         tests = {}
         if target["kind"] == ["test"]:
-            listed = subprocess.run([path, "--list", "--format=terse"], capture_output=True, text=True, check=True).stdout
+            listed = subprocess.run([path, "--list", "--format=terse"], stdout=subprocess.PIPE, text=True, check=False).stdout
             for test in (line.removesuffix(": test") for line in listed.splitlines() if line.endswith(": test")):
                 tests.setdefault(test.split("::")[0], []).append(test)
         # A binary of several files consists of modules that are such files; else it is one file with whatever is below it.

@@ -5,7 +5,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::headings::column_called;
+use super::headings::{column_called, says_cardholder};
 use super::records::trimmed;
 use super::stream::records_of;
 use super::table::{Heading, has_a_cell_for_each, headings, is_open};
@@ -35,8 +35,12 @@ pub struct NamedRow {
 /// The rows of a file's text that say whose they are.
 ///
 /// # Errors
-/// If it cannot be read, has no header, or no column of names.
-pub fn named_rows(source: impl Read, reading: &Reading) -> Result<Vec<NamedRow>, ManifestError> {
+/// If it cannot be read, has no header, no column of names, or more than `rows_max` rows with a name.
+pub fn named_rows(
+    source: impl Read,
+    reading: &Reading,
+    rows_max: usize,
+) -> Result<Vec<NamedRow>, ManifestError> {
     let name = Path::new("upload");
     let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
     let names = titles::find(&mut records, name, reading)?.cells;
@@ -63,9 +67,15 @@ pub fn named_rows(source: impl Read, reading: &Reading) -> Result<Vec<NamedRow>,
             let text = trimmed(std::str::from_utf8(record.iter().nth(at)?).ok()?);
             (!text.is_empty() && is_open(headings.get(at), text, false)).then(|| text.to_owned())
         };
-        let parts: Vec<String> = of_persons.iter().filter_map(|at| text(*at)).collect();
+        // Some have Stripe's ids below "Cardholder".
+        let is_name = |text: &String| !text.starts_with("ich_");
+        let parts: Vec<String> = of_persons.iter().filter_map(|at| text(*at).filter(is_name)).collect();
         let person: String = parts.join(" ").chars().take(NAME_MAX).collect();
         if !person.is_empty() {
+            if rows.len() == rows_max {
+                let reason = format!("it has more than {rows_max} names: give it in parts");
+                return Err(ManifestError::Shape { path: name.into(), reason });
+            }
             rows.push(NamedRow { number, row_id: row_id.and_then(text), person });
         }
     }
@@ -89,7 +99,10 @@ fn name_places(headings: &[Heading]) -> Option<Vec<usize>> {
 }
 
 fn place(headings: &[Heading], column: &str) -> Option<usize> {
-    headings.iter().position(|heading| means(heading) == Some(column))
+    // One that is surely a name comes before one that may be an id.
+    let is_it = |heading: &&Heading| means(heading) == Some(column);
+    let sure = headings.iter().position(|heading| is_it(&heading) && !says_cardholder(&heading.heading));
+    sure.or_else(|| headings.iter().position(|heading| is_it(&heading)))
 }
 
 /// The column that a heading is, or surely may be. A column of names that is left out of cards still tells names.
@@ -107,7 +120,7 @@ mod tests {
 
     #[test]
     fn names_are_told_by_their_rows_and_no_pin_is() {
-        let named = |text: &str| named_rows(text.as_bytes(), &Reading::default());
+        let named = |text: &str| named_rows(text.as_bytes(), &Reading::default(), 3);
         let rows =
             named("Personal-Nr.;Name;PIN\nE1;Ada Lovelace;4821\n;;\nE2;;1\nE3;eyJhbGci.x;2\nE4;Zoë;3\n")
                 .unwrap();
@@ -119,8 +132,12 @@ mod tests {
         assert_eq!(named(parts).unwrap()[0].person, "Ada Lovelace");
         let map = ColumnMap::parse("[columns]\n\"Full name\" = ''\n").unwrap();
         let left_out = Reading { columns: Some(Arc::new(map)), ..Reading::default() };
-        let rows = named_rows("row_id,type,Full name\na,virtual,Ada\n".as_bytes(), &left_out).unwrap();
+        let rows = named_rows("row_id,type,Full name\na,virtual,Ada\n".as_bytes(), &left_out, 3).unwrap();
         assert_eq!((rows[0].row_id.as_deref(), rows[0].person.as_str()), (Some("a"), "Ada"));
+        let both = named("row_id,Cardholder,Name\na,ich_1,Ada\nb,ich_2,\n").unwrap();
+        assert_eq!(both.iter().map(|row| row.person.as_str()).collect::<Vec<_>>(), ["Ada"]);
+        let many = named("row_id,Name\na,A\nb,B\nc,C\nd,D\n").unwrap_err().to_string();
+        assert!(many.contains("more than 3 names"), "{many}");
         let none = named("row_id,type\n1,virtual\n").unwrap_err().to_string();
         assert!(none.contains("none of its columns is one of names"), "{none}");
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::columns::compared;
 use super::contents::{CARD, Contents};
-use super::headings::{column_called, is_in_no_column};
+use super::headings::{column_called, is_in_no_column, says_cardholder};
 use super::snapshot::Snapshot;
 use super::stream::records_of;
 use super::text::ReadAs;
@@ -15,6 +15,9 @@ use crate::operation::params::speaks_of_pin;
 
 /// What is noted of a column that is like a heading in nothing but its letters.
 pub(super) const GUESS: &str = " # a guess by its letters";
+
+/// What is noted of a heading below which names or Stripe's ids may stand.
+const NAME_OR_ID: &str = " # \"cardholder\" if ids (ich_…) stand below it";
 
 /// What comes after the columns.
 const REST: &str = r#"
@@ -91,6 +94,8 @@ pub(super) fn column_of(contents: Contents, heading: &str) -> Option<(String, &'
         _ if heading == ROW_ID || heading == CARD => Some((heading.to_owned(), "")),
         Ok(_) => Some((heading.to_owned(), "")),
         Err(problem) => match column_called(heading) {
+            // It may be an id as well: what stands below it tells.
+            Some(column) if says_cardholder(heading) => Some((column.to_owned(), NAME_OR_ID)),
             Some(column) => Some((column.to_owned(), "")),
             None if is_in_no_column(heading) => None,
             None => problem.suggestion.map(|column| (column, GUESS)),

@@ -16,6 +16,9 @@ use crate::job::Batch;
 use crate::ledger::{AuditQuery, Only, Order};
 use crate::manifest::file_names::{NamedRow, named_rows};
 
+/// Most names of one answer: they are held in memory, outside what is set aside for uploads.
+const ROWS_MAX: usize = 100_000;
+
 /// Whose a row is.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct NamedRowView {
@@ -32,7 +35,8 @@ pub(super) struct NamedRowView {
 /// What became of a row.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 struct EndOfRow {
-    /// How it ended; null if the batch knows nothing of it: it has not begun, was left out, or came into the file later.
+    /// How it ended; null if the batch knows nothing of it: it has not begun, was left out, came into the file later, or has its card
+    /// from another batch.
     outcome: Option<OutcomeWord>,
     /// Why it has no effect: a code to switch on.
     code: Option<String>,
@@ -40,40 +44,34 @@ struct EndOfRow {
     message: Option<String>,
 }
 
-/// What became of a batch's rows, by their names and, for those without, by their numbers.
-#[derive(Default)]
-struct Ends {
-    named: HashMap<String, EndOfRow>,
-    numbered: HashMap<u64, EndOfRow>,
-}
-
-impl Ends {
-    async fn of(server: &Server, batch: &Batch) -> Result<Self, Problem> {
-        let mut ends = Self::default();
-        let mut pages = server.parts.views.pages(server.scope(), batch, Only::default());
-        while let Some(rows) = pages.next().await? {
-            for row in &rows {
-                let RowView { row, row_id, outcome, end, .. } = RowView::of_row(row);
-                let end = EndOfRow { outcome: Some(outcome), code: end.code, message: end.message };
-                match (row_id, row) {
-                    (Some(name), _) => ends.named.insert(name, end),
-                    (None, Some(number)) => ends.numbered.insert(number, end),
-                    (None, None) => None,
-                };
-            }
+/// What became of a file's rows, in their order, as far as the batch knows; and whether it knows any of them.
+async fn ends_of(
+    server: &Server,
+    batch: &Batch,
+    rows: &[NamedRow],
+    is_the_file: bool,
+) -> Result<(Vec<EndOfRow>, bool), Problem> {
+    // In the very file a row's number tells which it is, under whatever name the batch has it.
+    let (mut named, mut numbered) = (HashMap::new(), HashMap::new());
+    for (at, row) in rows.iter().enumerate() {
+        match &row.row_id {
+            _ if is_the_file => drop(numbered.insert(row.number, at)),
+            Some(name) => drop(named.insert(name.as_str(), at)),
+            None => {}
         }
-        Ok(ends)
     }
-
-    /// That of a file's row. Numbers tell something in the very file alone.
-    fn take(&mut self, row: &NamedRow, is_the_file: bool) -> EndOfRow {
-        let end = match &row.row_id {
-            Some(name) => self.named.remove(name),
-            None if is_the_file => self.numbered.remove(&row.number),
-            None => None,
-        };
-        end.unwrap_or_default()
+    let (mut ends, mut is_known) = (vec![EndOfRow::default(); rows.len()], false);
+    let mut pages = server.parts.views.pages(server.scope(), batch, Only::default());
+    while let Some(known) = pages.next().await? {
+        for row in &known {
+            let RowView { row, row_id, outcome, end, .. } = RowView::of_row(row);
+            let by_name = row_id.as_deref().and_then(|name| named.get(name));
+            let Some(at) = row.and_then(|number| numbered.get(&number)).or(by_name) else { continue };
+            ends[*at] = EndOfRow { outcome: Some(outcome), code: end.code, message: end.message };
+            is_known = true;
+        }
     }
+    Ok((ends, is_known))
 }
 
 /// The names of a file's rows.
@@ -85,6 +83,8 @@ pub(super) struct NamesView {
     /// from before that upload: then a row's number tells whose it is, and what became of it, where it has no `row_id`. In any other
     /// file somebody else may stand there. (What commands issued under the batch's name after the upload is not noticed.)
     is_the_file: bool,
+    /// Whether what became of its rows is told at all: the batch knows some of them, or it is the file.
+    is_known: bool,
 }
 
 /// The names that stand in the upload; its rows are wiped.
@@ -95,15 +95,18 @@ pub(super) async fn of(
 ) -> Result<NamesView, Problem> {
     let is_the_file = is_the_file(server, batch, &file).await?;
     let reading = held.reading.clone();
-    let read = tokio::task::spawn_blocking(move || named_rows(held.into_reader(), &reading));
+    let read = tokio::task::spawn_blocking(move || named_rows(held.into_reader(), &reading, ROWS_MAX));
     match read.await {
         Ok(Ok(rows)) => {
-            let mut ends = Ends::of(server, batch).await?;
-            let view = |row: NamedRow| {
-                let end = ends.take(&row, is_the_file);
-                NamedRowView { row: row.number, row_id: row.row_id, person: row.person, end }
+            let (ends, is_known) = ends_of(server, batch, &rows, is_the_file).await?;
+            let view = |(row, end): (NamedRow, EndOfRow)| NamedRowView {
+                row: row.number,
+                row_id: row.row_id,
+                person: row.person,
+                end,
             };
-            Ok(NamesView { names: rows.into_iter().map(view).collect(), is_the_file })
+            let names = rows.into_iter().zip(ends).map(view).collect();
+            Ok(NamesView { names, is_the_file, is_known: is_known || is_the_file })
         }
         Ok(Err(error)) => {
             let error = error.to_string();

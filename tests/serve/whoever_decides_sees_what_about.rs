@@ -329,6 +329,30 @@ async fn why_rows_were_refused_and_whose_they_are_is_told() {
         (&json!("Cyd New"), &json!(null))
     );
     assert_eq!((&seen["names"][1]["outcome"], &seen["is_the_file"]), (&json!("refused"), &json!(false)));
+    // The very file, of which only whoever uploaded it knows which column has the staff numbers: its rows are known all the same.
+    let short =
+        "Kürzel,Full name,cardholder,type,currency\nK1,Ada,ich_1,virtual,eur\nK2,Bob,ich_2,virtual,eur\n";
+    let boundary = "----of-the-test";
+    let columns = "[columns]\n\"Kürzel\" = \"row_id\"\n\"Full name\" = \"\"\n";
+    let form = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"columns\"\r\n\r\n{columns}\r\n--{boundary}\r\n\
+         Content-Disposition: form-data; name=\"manifest\"; filename=\"short.csv\"\r\nContent-Type: text/csv\r\n\r\n{short}\r\n--{boundary}--\r\n"
+    );
+    let bearer = format!("Bearer {}", office.people.tokens["clerk"]);
+    let kind = format!("multipart/form-data; boundary={boundary}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", kind.as_str())];
+    served.ask(Method::POST, "/v1/batches?name=short", &headers, form.into_bytes()).await.expect(202);
+    office.until_finished(&served, "short").await;
+    let seen = office.people.upload(&served, "clerk", "/v1/batches/short/names", short.as_bytes()).await;
+    let seen = seen.expect(200).json();
+    let told = |row: &Value| (row["row_id"].clone(), row["person"].clone(), row["outcome"].clone());
+    let told: Vec<_> = seen["names"].as_array().unwrap().iter().map(told).collect();
+    let issued = |person: &str| (json!(null), json!(person), json!("issued"));
+    assert_eq!(told, [issued("Ada"), issued("Bob")], "{seen}");
+    // Of a file that has nothing to do with the batch nothing is told.
+    let other = format!("{HEADER}\n{}", person(77, "Dan Other", false, ""));
+    let seen = office.people.upload(&served, "boss", "/v1/batches/staff/names", other.as_bytes()).await;
+    assert_eq!(seen.expect(200).json()["is_known"], false);
     office.people.upload(&served, "clerk", "/v1/batches/staff/names", CARDS.as_bytes()).await.expect(422);
     office.people.upload(&served, "clerk", "/v1/batches/nobody/names", file.as_bytes()).await.expect(404);
     // A batch that a command began, which the log does not have: from which file its rows came is not known, whatever came since.

@@ -58,7 +58,7 @@ pub(super) async fn refused_rows(
     Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv).into_response())
 }
 
-/// Send the file that a batch came from, and get whose each row is, by its column of names. Nothing of it is kept.
+/// Send the file that a batch came from, and get whose each row is, by its column of names, and what became of it. Nothing of it is kept.
 #[utoipa::path(
     post, path = "/v1/batches/{batch}/names", tag = "batches",
     params(("batch" = String, Path, min_length = 1, example = "example"), UploadQuery), security(("token" = ["read"])),

@@ -1,7 +1,7 @@
 // A batch that waits for its approval or its start: what it would do, row by row, and the decision about it.
 
 import { inWords, sentenceInWords } from "/page/columns.js";
-import { ask, byId, cell, count, counted, duration, inLocalTime, make, say, show, sure, tabs, time } from "/page/elements.js";
+import { ask, byId, cell, count, counted, inLocalTime, make, say, show, sure, tabs, time } from "/page/elements.js";
 import { get, postJson } from "/page/http.js";
 import { makesChip } from "/page/states.js";
 
@@ -29,21 +29,21 @@ export function closeHeld() {
 }
 
 // What waits for its approval or its start: what it would do, and what is different from before.
-export function showHeld({ held: waits, state, oldest_pin_age_seconds: pinAge }) {
+export function showHeld({ held: waits, state }) {
   show("held", Boolean(waits));
   show("figures", !waits);
   show("who", !waits && may("read"));
   if (!waits || !shown) return;
   const isOther = shown.waits?.digest !== waits.digest;
   shown.waits = waits;
-  const { plan, diff, submitter, start_ms: start, approve_until_ms: until, approved_by: by } = waits;
+  const { plan, diff, submitter, start_ms: start, approve_until_ms: until, pins_until_ms: pins, approved_by: by } = waits;
   const pairs = [["Rows", plan.rows], ["Physical cards", plan.physical], ["Virtual cards", plan.virtual], ["New cardholders", plan.cardholders],
     ["Changes of cards", plan.changes], ["Cards cancelled", plan.cancels], ["With a PIN", plan.pins], ["Rows left out", waits.left_out]];
   byId("held-figures").replaceChildren(...pairs.filter(([, number]) => number > 0).map(([name, number]) =>
-    make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))),
-  ...(pinAge === null ? [] : [make("div", {}, make("dt", {}, "PINs here for"), make("dd", {}, duration(pinAge)))]));
+    make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))));
   byId("held-said").replaceChildren(`Sent by ${submitter}.`, ...(by ? [` Approved by ${by}.`] : []),
     ...(until === null ? [] : [" It can be approved until ", time(until), "; then its rows are wiped."]),
+    ...(pins === null ? [] : [" Its PINs can be used until ", time(pins), ": rows whose turn comes later are refused."]),
     ...(start === null ? [] : [" It starts ", time(start), "."]));
   const notes = [...plan.notes, ...compared(diff)];
   if (plan.known_before) notes.push(`${counted(plan.known_before, "row")} had a card from another batch when it came: no second one is made${waits.second_cards ? ", but this file asks for second cards: one for every row" : ""}.`);

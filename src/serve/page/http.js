@@ -10,7 +10,7 @@ export class NeedsToken extends Error {}
 
 // What the server says without what is for those who set it up or send it requests: options and parameters.
 export function plainly(text) {
-  return text.replace(/ \([a-z_]+\.[a-z_]+\)/g, "").replace(/(?:; nothing was done)?\. (?:Upload|Send) it with yes_cancel=\d+ if that is meant/g, "")
+  return text.replace(/ \([a-z_]+\.[a-z_]+\)/g, "").replace(/\. (?:Upload|Send) it with yes_cancel=\d+ if that is meant/g, "")
     .replace(/, or with second_cards=true if that is wanted/g, "");
 }
 

@@ -123,6 +123,8 @@ function form() {
       else if (heading && is === undefined && column && column !== heading) columns[heading] = column;
     }
     draft.said = { columns, defaults: draft.defaults, values: draft.values };
+  } else {
+    draft.said = null;
   }
   if (draft.said) data.append("columns", toml(draft.said));
   if (draft.edits.size > 0) data.append("edits", JSON.stringify(editsOf(draft)));

@@ -59,19 +59,19 @@ export function showCounts(view) {
     ["awaiting_pin", "Waiting for a PIN", view.awaiting_pin],
     ["noted", "With a note", view.noted],
     // Known by the file alone: also people whose rows were left out.
-    ["without", "Have nothing yet", shown.without.length],
+    ["without", "Not done here", shown.without.length],
   ];
   tabs("row-filters", groups.filter(([name, , number]) => number > 0 || ["all", shown.group].includes(name))
     .map(([name, words, number]) => [name, `${words} (${count(number)})`]), shown.group, (group) => choose({ group }));
   const numbers = groups.filter(([name]) => shown.group === "all" || name === shown.group).map(([, , number]) => number);
   const seen = [...numbers, view.cancelled_cards].join();
+  // What became of the file's rows is asked anew once more of them have ended.
+  if (shown.file && !underWay(view) && view.state !== "open" && shown.namedAt !== endsOf(view)) fetchNames(shown.file, true);
   if (seen === shown.seen) return;
   // A list that its reader went on in is not taken away from under it.
   if (shown.pages > 1) return;
   shown.seen = seen;
   attempt(() => fetchRows(false), "refresh");
-  // Who has nothing is asked anew once more rows have ended.
-  if (shown.file && !underWay(view) && shown.namedAt !== endsOf(view)) fetchNames(shown.file);
 }
 
 function endsOf({ issued, refused, unresolved, awaiting_pin: awaiting }) {
@@ -83,27 +83,38 @@ export function refreshRows() {
   if (shown) attempt(() => fetchRows(false), "refresh");
 }
 
-// Names stand in the file alone: the server reads them and keeps none, and this page has them until it is left.
-function fetchNames(file) {
+// Names stand in the file alone: the server reads them and keeps none, and this page has them until it is left. `again`: nobody asked.
+function fetchNames(file, again = false) {
   const list = shown;
   [list.file, list.namedAt] = [file, endsOf(list.view)];
+  const asked = (list.asked = (list.asked ?? 0) + 1);
   return attempt(async () => {
-    const answer = await sendForm(`${list.path}/names`, formOf(list.name, file), new AbortController().signal, () => {});
+    const answer = await sendForm(`${list.path}/names`, formOf(list.name, file), new AbortController().signal, () => {}).catch((error) => {
+      if (!again) throw error;
+      return { status: 0 };
+    });
+    if (shown !== list || asked !== list.asked) return;
+    if (again && answer.status !== 200 && answer.status !== 401) {
+      list.file = null;
+      return say("names-said", `Choose ${file.name} again to see what became of its rows since.`);
+    }
     if (answer.status >= 300) throw trouble(answer.status, answer.text);
-    if (shown !== list) return;
-    const { names, is_the_file: isTheFile } = JSON.parse(answer.text);
-    list.names = new Map(names.filter(({ row_id: id }) => id).map(({ row_id: id, person }) => [id, person]));
-    // A row's number tells something in the very file alone: in another, or one that was sorted since, somebody else stands there.
-    list.places = new Map(isTheFile ? names.filter(({ row_id: id }) => !id).map(({ row, person }) => [row, person]) : []);
-    // A row without a name of its own has ended in this batch or not only if this is its file.
-    const isTold = ({ row_id: id }) => id || isTheFile;
-    list.without = names.filter((row) => isTold(row) && !HAVE_IT.includes(row.outcome));
-    const shownNames = list.names.size + list.places.size;
-    say("names-said", shownNames > 0 || names.length === 0
-      ? `${counted(shownNames, "name")} from ${file.name}, on this page only. Search by name, too.`
-      : `It is not certain that ${file.name} is the very file that this batch was made from, and it has no staff numbers: whose card is whose cannot be told from it for sure, so no names are shown.`);
+    takeNames(list, file, JSON.parse(answer.text));
     choose({ group: list.group === "without" && list.without.length === 0 ? "all" : list.group });
   });
+}
+
+function takeNames(list, file, { names, is_the_file: isTheFile, is_known: isKnown }) {
+  list.names = new Map(names.filter(({ row_id: id }) => id).map(({ row_id: id, person }) => [id, person]));
+  // A row's number tells something in the very file alone: in another, or one that was sorted since, somebody else stands there.
+  list.places = new Map(isTheFile ? names.filter(({ row_id: id }) => !id).map(({ row, person }) => [row, person]) : []);
+  // A row without a name of its own has ended in this batch or not only if this is its file.
+  const isTold = ({ row_id: id }) => isKnown && (id || isTheFile);
+  list.without = names.filter((row) => isTold(row) && !HAVE_IT.includes(row.outcome));
+  const shownNames = list.names.size + list.places.size;
+  say("names-said", shownNames > 0 || names.length === 0
+    ? `${counted(shownNames, "name")} from ${file.name}, on this page only. Search by name, too.`
+    : `It is not certain that ${file.name} is the very file that this batch was made from, and it has no staff numbers: whose card is whose cannot be told from it for sure, so no names are shown.`);
 }
 
 function nameOf(row) {
@@ -166,8 +177,10 @@ function byName(list, query) {
   if (all === 0) return null;
   say("rows-found", all > FOUND_MAX ? `The first ${FOUND_MAX} of ${count(all)} people with “${list.search.trim()}” in their names.` : "");
   const numbers = places.map(([number]) => number).slice(0, Math.max(FOUND_MAX - ids.length, 0));
+  // Of whom the batch knows nothing, there is nothing to be asked.
+  const unknown = list.group === "all" ? list.without.filter(({ outcome, person }) => outcome === null && isMeant([null, person])) : [];
   return Promise.all([...ids.slice(0, FOUND_MAX).map(([id]) => withId(list, query, id)), withNumbers(list, query, numbers)])
-    .then((rows) => ({ rows: rows.flat(), next: null }));
+    .then((rows) => ({ rows: [...rows.flat(), ...unknown.slice(0, FOUND_MAX)], next: null }));
 }
 
 async function withId(list, query, id) {
@@ -208,6 +221,15 @@ function shippingOf({ shipping_status: status, tracking_number: number, tracking
   return make("span", { className: "hint" }, `${PARCELS[status] ?? status.replaceAll("_", " ")}${day ? `, about ${day}` : ""} `, parcel);
 }
 
+// Why a batch may know nothing of a row of its file.
+function whyUnknown() {
+  const { state, waiting, known_before: known } = shown.view;
+  if (underWay(shown.view)) return "It has not begun.";
+  const reasons = [waiting > 0 || state !== "finished" ? "it has not begun" : "", "it was left out when the file was sent", "it came into the file later",
+    known === 0 ? "" : "it has its card from another batch"].filter(Boolean);
+  return `This batch knows nothing of it: ${reasons.slice(0, -1).join(", ")} or ${reasons.at(-1)}.`;
+}
+
 function lineOf(row, isUnderWay) {
   // While its batch goes on, what has begun is simply not done yet.
   const isBegun = isUnderWay && row.outcome === "unresolved";
@@ -217,7 +239,7 @@ function lineOf(row, isUnderWay) {
     row.expiry ? ` until ${row.expiry}` : "", row.last4 ? make("span", { className: "hint" }, ` ${card}`) : "") : "";
   if (facts && row.shipping_status) facts.append(make("br"), shippingOf(row));
   const cancelled = row.cancelled_by && `cancelled by ${row.cancelled_by}`;
-  const unknown = row.outcome === null && (isUnderWay ? "It has not begun." : "It was left out when the file was sent, or came into it later.");
+  const unknown = row.outcome === null && whyUnknown();
   const known = isBegun ? "" : sentenceInWords([row.message, row.note, cancelled, unknown].filter(Boolean).join(" — "));
   return make("tr", {},
     cell(String(row.row ?? ""), "Row", "number"),

@@ -61,7 +61,7 @@ export function rowChip({ outcome, code, cancelled_by: cancelledBy }, isBegun) {
   if (isBegun) return chip(["▶", "under way", "busy"]);
   if (cancelledBy) return chip(["⊘", "issued, cancelled since", "look"]);
   if (outcome === "refused" && code === "cancelled") return chip(["⊘", "cancelled", "look"]);
-  if (outcome === null) return chip(["○", "nothing yet", ""]);
+  if (outcome === null) return chip(["○", "not in this batch", ""]);
   return chip(ROWS[outcome] ?? ["○", outcome, ""]);
 }
 

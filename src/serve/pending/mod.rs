@@ -287,6 +287,7 @@ impl Pending {
             file_sha256: self.upload.file.clone(),
             submitter: self.upload.submitter.clone(),
             approve_until_ms: (stage == Stage::AwaitingApproval).then(|| waits_until.unix_ms()),
+            pins_until_ms: self.start_max.map(|most| self.received.wall.plus(most).unix_ms()),
             approved_by,
             start_ms: self.upload.start.map(Time::unix_ms),
             second_cards: self.upload.second == SecondCards::Wanted,
@@ -309,6 +310,9 @@ pub(super) struct HeldView {
     submitter: String,
     /// Until when it waits for its approval, in milliseconds since 1970; then its rows are wiped. Null if it needs none any more.
     approve_until_ms: Option<i64>,
+    /// Until when its PINs can be used, in milliseconds since 1970; rows with a PIN whose turn comes later are refused. Null if it has
+    /// none.
+    pins_until_ms: Option<i64>,
     /// Who has approved it.
     approved_by: Option<String>,
     /// When it starts, in milliseconds since 1970; null: once it is approved.

@@ -1,5 +1,5 @@
 // Encrypts a PIN under Stripe's key, with nothing but the browser's own WebCrypto. The functions are those of the client that
-// docs/pins.md shows (tests/clients/webcrypto/encrypt.mjs), which runs against many keys and header shapes; tests/pin_pages.rs
+// docs/pins.md shows (tests/clients/webcrypto/encrypt.mjs), which runs against many keys and header shapes; tests/pages/pin_pages.rs
 // holds the two equal.
 
 export function encryptPin(pin, { kid, jwk }) {

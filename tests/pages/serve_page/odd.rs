@@ -82,3 +82,24 @@ async fn a_file_of_a_german_excel_is_mended_with_a_button() {
     let bodies = sandbox.account().cards;
     assert_eq!(bodies.len(), 2);
 }
+
+/// With Stripe's headings nobody says what the columns are; what was said of a word is taken back all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_word_means_can_be_taken_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let file = directory.path().join("words.csv");
+    std::fs::write(&file, "row_id,cardholder,type,currency\na,ich_a,Plastik,eur\nb,ich_b,Plastik,eur\n")
+        .unwrap();
+    let browser = Browser::start(Look::Desk, directory.path()).await;
+    browser.open(&served.url).await;
+    let newcomer = Newcomer(&browser);
+    newcomer.presses("Choose a spreadsheet").await;
+    newcomer.gives("Choose a spreadsheet", &file).await;
+    browser.until_text("#check-title", "2 rows of 2 cannot be issued").await;
+    newcomer.presses("“Plastik” is virtual in all 2 rows").await;
+    browser.until_text("#check-title", "Nothing is wrong").await;
+    newcomer.presses("Undo all").await;
+    browser.until_text("#check-title", "2 rows of 2 cannot be issued").await;
+}

@@ -83,18 +83,27 @@ async fn the_whole_way(look: Look) {
     sandbox.set_faults(Faults { delay: 0.5, ..Faults::default() });
     approves("29 rows").await;
     newcomer.sees("Its rows are being issued.").await;
+    newcomer.gives("Show names from your file", &file).await;
+    newcomer.presses("Not done here").await;
     sandbox.set_faults(Faults::default());
     newcomer.sees("Every row has ended").await;
+    // What was looked at meanwhile is as it is at the end.
+    newcomer.sees("Not done here (13)").await;
+    browser.until("return document.querySelectorAll('#rows-table tbody tr').length === 13").await;
     newcomer.sees("boss approved a batch").await;
     newcomer.sees("12 rows need a new PIN").await;
 
     // Who still has no card: those that were refused, and the one that was left out, of whom the batch knows nothing.
     sign_in(&browser, &people, "clerk").await;
     newcomer.gives("Show names from your file", &file).await;
-    newcomer.presses("Have nothing yet (13)").await;
+    newcomer.presses("Not done here (13)").await;
     newcomer.sees("Person 25 Muster").await;
-    newcomer.sees("It was left out when the file was sent").await;
+    newcomer.sees("it was left out when the file was sent").await;
     is_sound(&browser, "without").await;
+    newcomer.presses("All (29)").await;
+    newcomer.writes("Search by staff number", "person 25").await;
+    newcomer.sees("not in this batch").await;
+    newcomer.presses("Not done here (13)").await;
     newcomer.writes("Search by staff number", "e025").await;
     browser.until("return document.querySelectorAll('#rows-table tbody tr').length === 1").await;
     newcomer.sees("Person 25 Muster").await;
