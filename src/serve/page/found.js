@@ -1,6 +1,6 @@
 // What was found in a file, where it is not shown in the file's own table.
 
-import { inWords, sentenceInWords } from "/page/columns.js";
+import { DEFAULTS, inWords, sentenceInWords } from "/page/columns.js";
 import { byId, cell, count, make, show } from "/page/elements.js";
 
 // How many are shown, where that is not all.
@@ -21,4 +21,12 @@ export function showLines(found) {
 
 export function words({ severity, found, reason, suggestion }) {
   return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${sentenceInWords(reason)}${suggestion ? ` (did you mean ${suggestion}?)` : ""}`;
+}
+
+// What is wrong with a column, in words of who made the file.
+export function ofColumn({ code, column, reason }) {
+  if (code === "missing_column" && column) return `No column is “${inWords(column)}” yet, and every row needs it: choose which one it is${DEFAULTS.includes(column) ? ", or say it for every row below" : ""}.`;
+  if (code === "pin_in_clear") return `“${column}” speaks of PINs. Encrypted ones are taken: choose “${inWords("pin[encrypted_number]")}”, and check the rows. PINs that anybody can read are not: take the column out of the file, choose it again, and treat these PINs as known to others. If it holds something else, give it another heading.`;
+  const words = inWords(column);
+  return `${words}${column && words !== column ? ` (${column})` : ""}${column ? ": " : ""}${sentenceInWords(reason)}`;
 }

@@ -4,7 +4,7 @@ import { DEFAULTS, inWords, rememberColumns, rememberedColumns, sentenceInWords,
 import { compared, listed } from "/page/csv.js";
 import { byId, count, counted, make, save, say, show, size, sure } from "/page/elements.js";
 import { download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
-import { firstOf, showLines, words } from "/page/found.js";
+import { firstOf, ofColumn, showLines, words } from "/page/found.js";
 import { showMending } from "/page/mend.js";
 import { addColumns, canBeWritten, editsOf, mendedFile, ownTable, withAdded } from "/page/mended.js";
 import { lastQuestion, showIssueWords, showPlan } from "/page/plan.js";
@@ -240,15 +240,7 @@ function columns() {
 
 function columnsProblems() {
   const problems = draft.found.filter(({ row }) => row === 0);
-  byId("columns-problems").replaceChildren(...problems.filter((problem) => !isAnswered(problem)).map((problem) => make("li", {}, inSentence(problem))));
-}
-
-// What is wrong with a column, in words of who made the file.
-function inSentence({ code, column, reason }) {
-  if (code === "missing_column" && column) return `No column is “${inWords(column)}” yet, and every row needs it: choose which one it is${DEFAULTS.includes(column) ? ", or say it for every row below" : ""}.`;
-  if (code === "pin_in_clear") return `“${column}” speaks of PINs. Encrypted ones are taken: choose “${inWords("pin[encrypted_number]")}”, and check the rows. PINs that anybody can read are not: take the column out of the file, choose it again, and treat these PINs as known to others. If it holds something else, give it another heading.`;
-  const words = inWords(column);
-  return `${words}${column && words !== column ? ` (${column})` : ""}${column ? ": " : ""}${sentenceInWords(reason)}`;
+  byId("columns-problems").replaceChildren(...problems.filter((problem) => !isAnswered(problem)).map((problem) => make("li", {}, ofColumn(problem))));
 }
 
 // Problems that the table of columns asks about anyway, or that what was chosen in it has answered.
