@@ -34,16 +34,21 @@ export function show(id, is) {
   byId(id).hidden = !is;
 }
 
-// Buttons of which one is pressed: `[value, words]` each.
+// Buttons of which one is pressed: `[value, words]` each. A button stays what it is while others come and go beside it: whoever is about
+// to press one presses that.
 export function tabs(id, choices, chosen, choose) {
   const box = byId(id);
-  choices.forEach(([value, words], index) => {
-    const button = box.children[index] ?? box.appendChild(make("button", { type: "button" }));
+  const before = new Map([...box.children].map((button) => [button.dataset.value, button]));
+  const buttons = choices.map(([value, words]) => {
+    const button = before.get(value) ?? make("button", { type: "button", data: { value } });
     if (button.textContent !== words) button.textContent = words;
     button.onclick = () => choose(value);
     button.setAttribute("aria-pressed", String(value === chosen));
+    return button;
   });
-  while (box.children.length > choices.length) box.lastChild.remove();
+  for (const button of before.values()) if (!buttons.includes(button)) button.remove();
+  // What stands in its place is not moved, so that it keeps the focus.
+  buttons.forEach((button, index) => box.children[index] !== button && box.insertBefore(button, box.children[index] ?? null));
 }
 
 // Makes a table body hold one row for each item, keeping rows whose item stays.
