@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use embosser::config::{RabbitmqConfig, WorkerConfig};
 use embosser::job::Job;
+use embosser::pin_links::Owing;
 use embosser::queue::Broker;
 use embosser::queue::message::Terms;
 use embosser::queue::publisher::Publisher;
@@ -39,7 +40,8 @@ pub(crate) async fn cost(server: &Server, jobs: usize, jwe: &str, reference: Opt
         pin_age_max: Duration::from_secs(3600),
         message_bytes_max: 64 << 10,
     };
-    let worker = Worker::new(line, broker, terms, &WorkerConfig::default());
+    let owing = Owing::by(&line.parts().ledger);
+    let worker = Worker::new(line, broker, terms, &WorkerConfig::default(), owing);
     let before = server.creates.load(Ordering::Relaxed);
     let created = || server.creates.load(Ordering::Relaxed) - before;
     let stop = CancellationToken::new();

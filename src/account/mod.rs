@@ -16,7 +16,7 @@ use crate::ledger::{Ledger, Scope};
 use crate::line::decision::Rules;
 use crate::line::{LEASE_IDLE, Line, LookFirst, OnSameRefusals, Parts, Vet};
 use crate::metrics;
-use crate::pace::Pace;
+use crate::pace::{Pace, Pacer};
 use crate::pin_links::{LinksWhen, PinLinks, reconcile_first};
 use crate::stripe::{Client, ClientError, Mode};
 
@@ -120,10 +120,10 @@ impl Access {
         if self.mode() == Mode::Live { "live" } else { "test" }
     }
 
-    /// The account's pace, which knows the hosts by name from its first call on.
+    /// The account's pace, which knows the hosts by name from its first call on. The pacer may be that of others, too.
     #[must_use]
-    pub fn pace(&self, config: &PaceConfig) -> Pace {
-        let pace = Pace::start(config);
+    pub fn pace(&self, config: &PaceConfig, pacer: &Pacer) -> Pace {
+        let pace = Pace::with(config, pacer);
         pace.name_hosts(&self.client.host(), &self.client.key_host());
         pace
     }

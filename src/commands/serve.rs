@@ -17,6 +17,7 @@ use crate::config::{Config, JobsTo, place, seconds};
 use crate::ledger::{Ledger, Scope};
 use crate::line::{Halt, Line};
 use crate::metrics::exporter::Exporter;
+use crate::pace::Pacer;
 use crate::pin_links::LinksWhen;
 use crate::queue::Broker;
 use crate::serve::access::Role;
@@ -121,7 +122,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
                 page.stripe_js = format!("{}/v3/", sandbox.elements_url());
             }
             let ledger = open(&config.ledger.url, patience).await?;
-            let pace = access.pace(&config.pace);
+            let pace = access.pace(&config.pace, &Pacer::start());
             let (runs, patience) = (Runs::Forever, Patience::Unbounded);
             let links = LinksWhen::Asked;
             let purpose = Purpose { runs, patience, reconcile_first: args.reconcile_first, links };

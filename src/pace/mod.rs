@@ -17,6 +17,7 @@ mod concurrency;
 mod gate;
 mod lane;
 mod level;
+mod pacer;
 mod preparation;
 #[cfg(test)]
 mod simulation;
@@ -31,6 +32,7 @@ use crate::config::PaceConfig;
 use crate::metrics;
 pub use breaker::{Breaker, Pass};
 use gate::{Call, Gate, Probe};
+pub use pacer::Pacer;
 use waiting::{Place, Queueing, Shared, Watcher};
 
 /// In-flight calls when none are configured: what the pace takes in this time (Stripe's slowest usual answers).
@@ -193,20 +195,26 @@ pub enum Waited {
 }
 
 impl Pace {
-    /// Starts the pacer. Limits must be positive; the configuration checks that.
+    /// One alone, with a pacer of its own. Limits must be positive; the configuration checks that.
     #[must_use]
     pub fn start(config: &PaceConfig) -> Self {
-        Self::start_with(config, Watcher::Thread)
+        Self::with(config, &Pacer::start())
     }
 
-    /// The same for a simulation: the time is watched by a task, not by a thread.
+    /// One of several, whose times one pacer watches.
+    #[must_use]
+    pub fn with(config: &PaceConfig, pacer: &Pacer) -> Self {
+        Self::start_with(config, &Watcher::Pacer(pacer))
+    }
+
+    /// The same for a simulation: its time is watched by a task, not by a thread.
     #[cfg(feature = "killpoints")]
     #[must_use]
     pub fn simulated(config: &PaceConfig) -> Self {
-        Self::start_with(config, Watcher::Task)
+        Self::start_with(config, &Watcher::Task)
     }
 
-    fn start_with(config: &PaceConfig, watcher: Watcher) -> Self {
+    fn start_with(config: &PaceConfig, watcher: &Watcher<'_>) -> Self {
         let limits = Limits { endpoint: config.endpoint_per_second, account: config.account_per_second };
         let concurrency = match config.concurrency {
             0 => whole(limits.strictest() * LATENCY_ASSUMED.as_secs_f64())

@@ -1,9 +1,7 @@
-//! Who waits for the pace: two queues for each endpoint, first come first served, and the thread that watches the time for
-//! them.
+//! Who waits for the pace: two queues for each endpoint, first come first served.
 //!
-//! A thread of its own, since its sleeps must be exact: an async timer is up to a millisecond late. Who finds nobody
-//! before it and the gate open is let through at once; so the thread only works for those who must wait. Whoever
-//! stops waiting is passed over and costs nothing.
+//! Who finds nobody before it and the gate open is let through at once; for those who must wait the [`super::pacer`] watches the
+//! time. Whoever stops waiting is passed over and costs nothing.
 
 #[cfg(feature = "killpoints")]
 mod task;
@@ -15,15 +13,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::gate::{Gate, May, Probe};
+use super::pacer::{Pacer, Times};
 use super::{Closed, Endpoint, Health, Permit, now};
-use crate::locks::{Condvar, Mutex, MutexGuard, thread};
+use crate::locks::{Mutex, MutexGuard};
 
 /// What all turns and permits of a pace share.
 pub(super) struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
-    #[cfg(feature = "killpoints")]
-    task: task::Woken,
+    watched: Watched,
     /// Who is called, as the log names it.
     host: OnceLock<String>,
 }
@@ -36,8 +33,8 @@ struct State {
     closed: bool,
     /// Nobody is left who could ask.
     ended: bool,
-    /// Until when the thread sleeps; none: until it is woken.
-    sleeps_until: Option<Instant>,
+    /// When whoever watches the time looks next; none: not before it is told to.
+    looked_at: Option<Instant>,
 }
 
 /// An endpoint's.
@@ -63,7 +60,7 @@ pub(super) struct Place {
     held: bool,
 }
 
-/// The queues, as those see them who may ask; the thread ends with the last of them.
+/// The queues, as those see them who may ask.
 #[derive(Clone)]
 pub(super) struct Queueing {
     shared: Arc<Shared>,
@@ -71,56 +68,55 @@ pub(super) struct Queueing {
 }
 
 /// Who watches the time.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Watcher {
-    /// A thread.
-    Thread,
+pub(super) enum Watcher<'p> {
+    /// The thread of all paces.
+    Pacer(&'p Pacer),
     /// A task, in a simulation.
     #[cfg(feature = "killpoints")]
     Task,
 }
 
-impl Watcher {
-    fn start(self, shared: Arc<Shared>) {
-        match self {
-            Self::Thread => drop(
-                thread::Builder::new()
-                    .name("pacer".into())
-                    .spawn(move || shared.watch())
-                    .expect("a process that cannot start one thread cannot work"),
-            ),
-            #[cfg(feature = "killpoints")]
-            Self::Task => crate::simulation::spawn(task::watch(shared)),
-        }
-    }
+/// How whoever watches the time is told when to look.
+enum Watched {
+    Pacer {
+        times: Arc<Times>,
+        number: u64,
+    },
+    #[cfg(feature = "killpoints")]
+    Task(task::Woken),
 }
 
-struct Open(Arc<Shared>);
+/// With the last of these nobody is left who could ask.
+struct Open {
+    shared: Arc<Shared>,
+    /// Its thread runs for as long.
+    _pacer: Option<Pacer>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.state().ended = true;
-        self.0.wake();
+        self.shared.end();
     }
 }
 
 impl Queueing {
-    pub(super) fn open(gate: Gate, watcher: Watcher) -> Self {
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                gate,
-                queues: Default::default(),
-                closed: false,
-                ended: false,
-                sleeps_until: None,
-            }),
-            changed: Condvar::new(),
+    pub(super) fn open(gate: Gate, watcher: &Watcher<'_>) -> Self {
+        let (watched, _pacer) = match watcher {
+            Watcher::Pacer(pacer) => {
+                let times = pacer.times().clone();
+                (Watched::Pacer { number: times.number(), times }, Some((*pacer).clone()))
+            }
             #[cfg(feature = "killpoints")]
-            task: task::Woken::default(),
-            host: OnceLock::new(),
-        });
-        watcher.start(shared.clone());
-        Self { _open: Arc::new(Open(shared.clone())), shared }
+            Watcher::Task => (Watched::Task(task::Woken::default()), None),
+        };
+        let queues = Default::default();
+        let state = State { gate, queues, closed: false, ended: false, looked_at: None };
+        let shared = Arc::new(Shared { state: Mutex::new(state), watched, host: OnceLock::new() });
+        #[cfg(feature = "killpoints")]
+        if let Watcher::Task = watcher {
+            crate::simulation::spawn(task::watch(shared.clone()));
+        }
+        Self { _open: Arc::new(Open { shared: shared.clone(), _pacer }), shared }
     }
 
     /// Waits for a turn.
@@ -220,19 +216,53 @@ impl Shared {
         }
     }
 
-    /// Lets through whoever may go now, and wakes the thread if it would sleep too long.
+    /// Lets through whoever may go now, and tells whoever watches the time if it would look too late.
     fn serve(self: &Arc<Self>, state: &mut State) {
-        let next = self.let_through(state);
-        if next.is_some_and(|next| state.sleeps_until.is_none_or(|until| next < until)) {
-            self.wake();
+        let Some(next) = self.let_through(state) else { return };
+        if state.looked_at.is_some_and(|at| at <= next) {
+            return;
+        }
+        match &self.watched {
+            Watched::Pacer { times, number } => {
+                times.look_at(*number, state.looked_at.replace(next), next, self.clone());
+            }
+            #[cfg(feature = "killpoints")]
+            Watched::Task(woken) => woken.wake(),
         }
     }
 
-    /// Whoever watches the time looks again.
-    fn wake(&self) {
-        self.changed.notify_one();
-        #[cfg(feature = "killpoints")]
-        self.task.wake();
+    /// The time has come for which the pacer was told to look.
+    pub(super) fn is_due(self: &Arc<Self>, at: Instant) {
+        let mut state = self.state();
+        if state.looked_at != Some(at) {
+            // It was told of another time meanwhile, or that nobody is left.
+            return;
+        }
+        state.looked_at = None;
+        let now = now();
+        state.gate.woke_late(now.saturating_duration_since(at), now);
+        self.serve(&mut state);
+    }
+
+    /// Nobody is left who could ask.
+    fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        match &self.watched {
+            Watched::Pacer { times, number } => {
+                let looked_at = state.looked_at.take();
+                drop(state);
+                if let Some(at) = looked_at {
+                    times.forget(*number, at);
+                }
+                self.clear();
+            }
+            #[cfg(feature = "killpoints")]
+            Watched::Task(woken) => {
+                drop(state);
+                woken.wake();
+            }
+        }
     }
 
     /// Answers when to look again.
@@ -336,29 +366,6 @@ impl Shared {
             }
         }
         next
-    }
-
-    /// The thread: sleeps until somebody may go.
-    fn watch(self: Arc<Self>) {
-        let mut state = self.state();
-        while !state.ended {
-            state.sleeps_until = self.let_through(&mut state);
-            state = match state.sleeps_until {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let rest = until.saturating_duration_since(now());
-                    let (mut state, woken) =
-                        self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner);
-                    if woken.timed_out() {
-                        let now = now();
-                        state.gate.woke_late(now.saturating_duration_since(until), now);
-                    }
-                    state
-                }
-            };
-        }
-        drop(state);
-        self.clear();
     }
 
     /// Who is still in a queue stopped waiting. Their places lock when they are dropped, so not in here.

@@ -10,6 +10,8 @@ use super::link::under;
 use crate::job::JobId;
 use crate::ledger::{Ledger, LedgerError, Scope};
 
+/// The ledger's entries of them.
+pub(super) const KIND: &str = "pin_event";
 /// Events that are read at once.
 const PAGE: u32 = 100;
 
@@ -117,7 +119,7 @@ impl Outbox {
     }
 
     fn prefix(&self) -> String {
-        under("pin_event", &self.scope)
+        under(KIND, &self.scope)
     }
 }
 

@@ -34,6 +34,7 @@ use crate::backoff::Backoff;
 use crate::config::{WorkerConfig, seconds};
 use crate::line::{Halt, Line};
 use crate::metrics;
+use crate::pin_links::Owing;
 use crate::queue::message::Terms;
 use crate::queue::obstacle::Obstacle;
 use crate::queue::publisher::Publisher;
@@ -140,12 +141,14 @@ pub struct Worker {
     last_empty: LastEmpty,
     /// How many rows the batches have whose jobs come.
     batches: Batches,
+    /// Tells when the ledger owes events.
+    owing: Owing,
 }
 
 impl Worker {
-    /// A worker of this line on that broker.
+    /// A worker of this line on that broker. `owing` is the ledger's, and may be that of other workers, too.
     #[must_use]
-    pub fn new(line: Arc<Line>, broker: Broker, terms: Terms, config: &WorkerConfig) -> Self {
+    pub fn new(line: Arc<Line>, broker: Broker, terms: Terms, config: &WorkerConfig, owing: Owing) -> Self {
         let publisher = Publisher::new(broker.clone(), "embosser worker: publishing");
         let parts = line.parts();
         let ready = Arc::new(Ready::new(publisher.obstacle().clone(), parts.scope.account()));
@@ -162,6 +165,7 @@ impl Worker {
             ready,
             last_empty,
             batches: Batches::default(),
+            owing,
         }
     }
 

@@ -15,8 +15,6 @@ use crate::ledger::{LedgerError, Row, State};
 use crate::pin_links::{Outbox, Owed};
 use crate::queue::event::Named;
 
-/// Between two looks: whoever sent the job waits for its cardholder anyway.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long this process sees the same claim of another before it takes that one for dead. It is many times what a broker takes
 /// to confirm an event; if it is too short after all, the event comes twice.
 const CLAIM_LASTS: Duration = Duration::from_secs(15);
@@ -46,15 +44,15 @@ impl Seen {
 pub(super) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let parts = worker.line.parts();
     let outbox = Outbox::of(&parts.ledger, &parts.scope);
-    let mut seen = Seen::default();
+    let (mut seen, mut owing) = (Seen::default(), worker.owing.clone());
     loop {
         let publishing = async {
+            owing.to(&parts.scope).await;
             if worker.ready.is_connected()
                 && let Err(error) = publish_all(&worker, &outbox, &mut seen).await
             {
                 tracing::warn!(%error, "events that are owed cannot be read");
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         };
         tokio::select! {
             () = publishing => {}

@@ -9,6 +9,7 @@ use embosser::account::{Access, Account, Patience, Purpose, Runs};
 use embosser::config::{Config, StripeConfig};
 use embosser::ledger::Ledger;
 use embosser::line::Options as CarryOptions;
+use embosser::pace::Pacer;
 use embosser::pin_links::LinksWhen;
 use embosser::sandbox::Options;
 use support::issuing::{Issuing, ended, issue, said};
@@ -212,7 +213,7 @@ async fn account(issuing: &Issuing, ledger: &Ledger, name: &str) -> Account {
     let config =
         Config { stripe: StripeConfig { api_url, key_url, ..StripeConfig::default() }, ..Config::default() };
     let access = Access::with_key(&config.stripe, &format!("sk_test_{name}_1").into()).unwrap();
-    let pace = access.pace(&config.pace);
+    let pace = access.pace(&config.pace, &Pacer::start());
     let links = LinksWhen::Asked;
     let purpose =
         Purpose { runs: Runs::Forever, patience: Patience::Unbounded, reconcile_first: false, links };

@@ -21,6 +21,7 @@ use super::connect::connect;
 use crate::config::Config;
 use crate::line::tracking::READS_PER_SECOND_MAX;
 use crate::manifest::{Manifest, Reading, counted};
+use crate::pace::Pacer;
 
 /// What is looked at at once.
 const AT_ONCE: usize = 16;
@@ -46,7 +47,7 @@ pub async fn run(
     // Beside whoever calls for the account at its full rate: few enough that the two together stay within it.
     config.pace.endpoint_per_second = config.pace.endpoint_per_second.min(READS_PER_SECOND_MAX);
     config.pace.account_per_second = config.pace.endpoint_per_second;
-    let (pace, client) = (access.pace(&config.pace), access.client());
+    let (pace, client) = (access.pace(&config.pace, &Pacer::start()), access.client());
     let reads = cards.count() + cardholders.reads() + designs.reads();
     announce(reads, cardholders.lists(), config.pace.endpoint_per_second);
     let mut problems = Problems::new();

@@ -23,7 +23,7 @@ use crate::manifest::batch::{Jobs, SecondCards, digest_of};
 use crate::manifest::checked::CheckedManifest;
 use crate::metrics::exporter::Exporter;
 use crate::operation::Operation;
-use crate::pace::CircuitState;
+use crate::pace::{CircuitState, Pacer};
 use crate::pin_links::LinksWhen;
 use crate::results::Results;
 use crate::tally::{Counts, Tally};
@@ -72,7 +72,7 @@ impl Run {
     ) -> Result<Option<Self>, String> {
         let Opening { metrics, reconcile_first } = opening;
         let exporter = metrics.map(|_| Exporter::install(crate::logging::dropped)).transpose()?;
-        let pace = access.pace(&config.pace);
+        let pace = access.pace(&config.pace, &Pacer::start());
         if let (Some(exporter), Some(listen)) = (&exporter, metrics) {
             let shown = pace.clone();
             let serving = exporter.serve(listen, move || shown.show(None));

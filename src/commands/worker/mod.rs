@@ -19,7 +19,8 @@ use crate::config::{Config, WorkerConfig, place, seconds};
 use crate::ledger::Ledger;
 use crate::line::{Halt, Line};
 use crate::metrics::exporter::Exporter;
-use crate::pin_links::LinksWhen;
+use crate::pace::Pacer;
+use crate::pin_links::{LinksWhen, Owing};
 use crate::queue::Broker;
 use crate::queue::message::Terms;
 use crate::worker::{Worker, health};
@@ -98,7 +99,7 @@ async fn for_one(args: Args, config: Config, api_key: Option<SecretString>) -> R
         Err(error) => return Err(error.to_string()),
     };
     ladder_takes_over(&mut config);
-    let pace = access.pace(&config.pace);
+    let pace = access.pace(&config.pace, &Pacer::start());
     let account = match Account::open(access, &config, &ledger, pace, args.purpose()).await {
         Ok(account) => account,
         Err(ScopeError::Unreachable(reason)) => return Ok(again(&reason)),
@@ -107,7 +108,7 @@ async fn for_one(args: Args, config: Config, api_key: Option<SecretString>) -> R
     let exporter = Exporter::install(crate::logging::dropped)?;
     exporter.upkeep();
     let line = account.line().clone();
-    let worker = Worker::new(line.clone(), broker, terms(&line, &config), &config.worker);
+    let worker = Worker::new(line.clone(), broker, terms(&line, &config), &config.worker, Owing::by(&ledger));
     let router = health::router(line, worker.ready(), &exporter);
     let http = serve(router, &config.worker).await?;
     let stop = stop_signal(&ledger)?;

@@ -11,19 +11,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::several::{Ended, OneOf, Shared};
+use super::several::{Common, Ended, OneOf, Shared};
 use super::watched::Watched;
 use crate::account::Access;
 use crate::config::Config;
-use crate::ledger::Ledger;
 use crate::metrics;
-use crate::worker::health::Standings;
 
 /// The accounts that are worked for.
 pub(super) struct Accounts {
     shared: Shared,
-    ledger: Ledger,
-    standings: Standings,
+    common: Common,
     stop: CancellationToken,
     working: JoinSet<(String, Ended)>,
     running: HashMap<String, Running>,
@@ -52,9 +49,9 @@ enum Then {
 
 impl Accounts {
     /// None yet.
-    pub(super) fn new(shared: Shared, ledger: Ledger, standings: Standings, stop: CancellationToken) -> Self {
+    pub(super) fn new(shared: Shared, common: Common, stop: CancellationToken) -> Self {
         let (working, running) = (JoinSet::new(), HashMap::new());
-        Self { shared, ledger, standings, stop, working, running, with_all: None }
+        Self { shared, common, stop, working, running, with_all: None }
     }
 
     /// Begins to work for all of these.
@@ -65,13 +62,13 @@ impl Accounts {
     }
 
     fn begin(&mut self, one: OneOf) {
-        self.standings.opening(&one.id);
+        self.common.standings.opening(&one.id);
         let stop = self.stop.child_token();
         let (config, access) = (one.config.clone(), one.access.clone());
         let running = Running { config, access, stop: stop.clone(), then: Then::Nothing };
         self.running.insert(one.id.clone(), running);
         let (id, span) = (one.id.clone(), tracing::info_span!("account", id = %one.id));
-        let working = one.work(self.shared.args.purpose(), self.ledger.clone(), self.standings.clone(), stop);
+        let working = one.work(self.shared.args.purpose(), self.common.clone(), stop);
         self.working.spawn(async move { (id, working.await) }.instrument(span));
     }
 
@@ -100,7 +97,7 @@ impl Accounts {
         match running.then {
             Then::Anew(one) if !self.stop.is_cancelled() => self.begin(one.again()),
             Then::Gone => {
-                self.standings.gone(&id);
+                self.common.standings.gone(&id);
                 metrics::account_is_gone(&id);
             }
             Then::Anew(_) | Then::Nothing => {}
@@ -161,7 +158,7 @@ impl Accounts {
                 }
                 // One that has halted lets its calls end yet: what halted it may be mended.
                 Some(running) if running.is_as(&one) => {
-                    if matches!(running.then, Then::Nothing) && self.standings.has_halted(&one.id) {
+                    if matches!(running.then, Then::Nothing) && self.common.standings.has_halted(&one.id) {
                         running.then = Then::Anew(Box::new(one));
                         changed += 1;
                     }
@@ -181,9 +178,9 @@ impl Accounts {
             }
         }
         // One that had stopped by itself is not running, and yet shown.
-        for (id, _) in self.standings.all_stopped() {
+        for (id, _) in self.common.standings.all_stopped() {
             if !configured.contains(&id) {
-                self.standings.gone(&id);
+                self.common.standings.gone(&id);
                 metrics::account_is_gone(&id);
                 gone += 1;
             }

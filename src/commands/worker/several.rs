@@ -24,6 +24,8 @@ use crate::config::{AccountConfig, Config, place, seconds};
 use crate::ledger::Ledger;
 use crate::line::Halt;
 use crate::metrics::exporter::Exporter;
+use crate::pace::Pacer;
+use crate::pin_links::Owing;
 use crate::queue::Broker;
 use crate::sandbox::{self, Sandbox};
 use crate::worker::health::{self, Standings};
@@ -73,11 +75,20 @@ pub(super) struct Anew {
     pub(super) hang_ups: mpsc::Receiver<()>,
 }
 
-/// What all of them share.
+/// What all of them are made from.
 pub(super) struct Shared {
     pub(super) args: Args,
     pub(super) config: Config,
     broker: Broker,
+}
+
+/// What all of them use. Clones share it.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) ledger: Ledger,
+    pub(super) standings: Standings,
+    owing: Owing,
+    pacer: Pacer,
 }
 
 /// Works for all accounts until it is told to stop.
@@ -156,7 +167,9 @@ async fn work(
     let router = health::router_of_several(&standings, ledger.clone(), &exporter);
     let http = serve(router, &shared.config.worker).await?;
     let stop = stop_signal(&ledger)?;
-    let mut running = Accounts::new(shared, ledger.clone(), standings.clone(), stop.clone());
+    let (owing, pacer) = (Owing::by(&ledger), Pacer::start());
+    let common = Common { ledger: ledger.clone(), standings: standings.clone(), owing, pacer };
+    let mut running = Accounts::new(shared, common, stop.clone());
     running.begin_all(all);
     while !running.is_empty() {
         tokio::select! {
@@ -187,15 +200,9 @@ impl OneOf {
     }
 
     /// Works for it until it is told to stop.
-    pub(super) async fn work(
-        self,
-        purpose: Purpose,
-        ledger: Ledger,
-        standings: Standings,
-        stop: CancellationToken,
-    ) -> Ended {
-        let id = self.id.clone();
-        let ended = self.until_stopped(purpose, ledger, &standings, &stop).await;
+    pub(super) async fn work(self, purpose: Purpose, common: Common, stop: CancellationToken) -> Ended {
+        let (id, standings) = (self.id.clone(), common.standings.clone());
+        let ended = self.until_stopped(purpose, common, &stop).await;
         if let Ended::Alone(reason) = &ended {
             tracing::error!(
                 reason,
@@ -206,15 +213,10 @@ impl OneOf {
         ended
     }
 
-    async fn until_stopped(
-        self,
-        purpose: Purpose,
-        ledger: Ledger,
-        standings: &Standings,
-        stop: &CancellationToken,
-    ) -> Ended {
+    async fn until_stopped(self, purpose: Purpose, common: Common, stop: &CancellationToken) -> Ended {
         let Self { id, config, access, broker, was_here } = self;
-        let pace = access.pace(&config.pace);
+        let Common { ledger, standings, owing, pacer } = common;
+        let pace = access.pace(&config.pace, &pacer);
         if was_here {
             // Another pace knows of the latest calls.
             let per_second = config.pace.endpoint_per_second.min(config.pace.account_per_second);
@@ -232,7 +234,7 @@ impl OneOf {
             () = stop.cancelled() => return Ended::Told,
         };
         let line = account.line().clone();
-        let worker = Worker::new(line.clone(), broker, terms(&line, &config), &config.worker);
+        let worker = Worker::new(line.clone(), broker, terms(&line, &config), &config.worker, owing);
         let ready: Arc<Ready> = worker.ready();
         standings.working(&id, &line, &ready);
         worker.run(stop.clone()).await.map_or_else(Ended::from, |()| Ended::Told)

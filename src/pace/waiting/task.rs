@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Shared, now};
+use super::{Shared, Watched, now};
 
 /// The least sleep. Simulated time stands still while anything runs: who may go exactly now, by a rule that wants it to be past, is
 /// looked at again when it is.
@@ -34,22 +34,23 @@ impl Drop for Clears {
 pub(super) async fn watch(shared: Arc<Shared>) {
     let clears = Clears(shared);
     let shared = &clears.0;
+    let Watched::Task(woken) = &shared.watched else { unreachable!("a simulation has no pacer") };
     loop {
         let until = {
             let mut state = shared.state();
             if state.ended {
                 return;
             }
-            state.sleeps_until = shared.let_through(&mut state);
-            state.sleeps_until
+            state.looked_at = shared.let_through(&mut state);
+            state.looked_at
         };
         let Some(until) = until else {
-            shared.task.0.notified().await;
+            woken.0.notified().await;
             continue;
         };
         tokio::select! {
             biased;
-            () = shared.task.0.notified() => {}
+            () = woken.0.notified() => {}
             () = tokio::time::sleep_until(until.max(now() + TICK).into()) => {
                 let now = now();
                 shared.state().gate.woke_late(now.saturating_duration_since(until), now);
