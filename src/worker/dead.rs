@@ -78,14 +78,18 @@ async fn take(
             () = worker.line.stopped() => return Ok(()),
             () = in_flight.failed.cancelled() => return Err(Lost::Other("a dead letter was not settled".into())),
             delivery = dead_letters.next() => {
+                if looks.rest(latest.elapsed(), Instant::now()) > LOOK_EVERY {
+                    look.reset_after(LOOK_EVERY);
+                }
                 latest = Instant::now();
                 deliveries::take(worker, in_flight, delivery?, Of::Dead, None);
             }
-            _ = look.tick() => if looks.is_due(latest.elapsed(), Instant::now()) {
+            _ = look.tick() => {
                 let (dead, parked) = (dead_letters.look(&topology.dead).await?, dead_letters.look(&topology.parked).await?);
                 looks.found(dead.message_count() + parked.message_count(), Instant::now());
                 metrics::queue("dead", dead.message_count(), worker.account());
                 metrics::parked(parked.message_count(), worker.account());
+                look.reset_after(looks.rest(latest.elapsed(), Instant::now()));
             }
         }
     }

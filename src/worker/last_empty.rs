@@ -12,12 +12,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::RECORD_MAX;
+use super::looks::IDLE_AFTER;
 use super::watchdog::Look;
 use crate::clock::Time;
 use crate::ledger::{Ledger, Scope};
 
 /// Between two writes of the same moment: a restarted worker then takes a job for so much older.
 const KEPT_EVERY: Duration = Duration::from_secs(20);
+/// The same where nothing has come for a while: a thousand accounts without jobs write little.
+const KEPT_EVERY_IDLE: Duration = Duration::from_secs(60);
 /// How long a worker must have consumed before nobody else can hold deliveries: one that was told to stop gives its own back
 /// within `worker.drain_seconds`, and the broker notices a dead one by its heartbeats.
 const ALONE_AFTER: Duration = Duration::from_secs(90);
@@ -86,14 +89,16 @@ impl LastEmpty {
     }
 
     /// What was seen before holds now: nothing that came before it waits to be taken any more. A ledger that is away is not waited for
-    /// for long: deliveries are taken between two of these, and it is kept by one of the next.
-    pub(super) async fn hold(&self, pending: Pending) -> Result<(), String> {
+    /// for long: deliveries are taken between two of these, and it is kept by one of the next. `silent` is for how long nothing has
+    /// come.
+    pub(super) async fn hold(&self, pending: Pending, silent: Duration) -> Result<(), String> {
+        let kept_every = if silent >= IDLE_AFTER { KEPT_EVERY_IDLE } else { KEPT_EVERY };
         for (moment, at) in pending.0 {
             let due = {
                 let mut known = self.known();
                 let kept = known.get(&moment).and_then(|known| known.kept);
                 known.insert(moment, Known { at, kept });
-                kept.is_none_or(|kept| kept.elapsed() >= KEPT_EVERY)
+                kept.is_none_or(|kept| kept.elapsed() >= kept_every)
             };
             if due {
                 let name = moment.name(&self.queue);

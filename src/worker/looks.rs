@@ -10,7 +10,7 @@ pub(super) const FIRST_LOOKS_EVERY: Duration = Duration::from_millis(200);
 /// Between two looks at a queue in which nothing waits and of which nothing has come for a while.
 const IDLE_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long that while is.
-const IDLE_AFTER: Duration = Duration::from_secs(60);
+pub(super) const IDLE_AFTER: Duration = Duration::from_secs(60);
 
 /// The looks at one subscription's queues.
 #[derive(Debug, Default)]
@@ -32,6 +32,16 @@ impl Looks {
     pub(super) fn found(&mut self, messages: u32, now: Instant) {
         self.latest = Some((now, messages == 0));
     }
+
+    /// For how long nothing needs to be seen to: nobody wakes up for an account that rests. `silent` is for how long nothing has come.
+    pub(super) fn rest(&self, silent: Duration, now: Instant) -> Duration {
+        match self.latest {
+            Some((at, true)) if silent >= IDLE_AFTER => {
+                (at + IDLE_LOOK_EVERY).saturating_duration_since(now).max(LOOK_EVERY)
+            }
+            _ => LOOK_EVERY,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -46,7 +56,10 @@ mod tests {
         let soon = began + LOOK_EVERY;
         assert!(looks.is_due(IDLE_AFTER / 2, soon) && !looks.is_due(IDLE_AFTER, soon));
         assert!(looks.is_due(IDLE_AFTER, began + IDLE_LOOK_EVERY));
+        assert_eq!(looks.rest(IDLE_AFTER, soon), IDLE_LOOK_EVERY - LOOK_EVERY);
+        assert_eq!((looks.rest(IDLE_AFTER / 2, soon)), LOOK_EVERY);
         looks.found(1, began);
         assert!(looks.is_due(IDLE_AFTER, soon));
+        assert_eq!(looks.rest(IDLE_AFTER, soon), LOOK_EVERY);
     }
 }

@@ -130,6 +130,9 @@ impl Session {
                 () = failed.cancelled() => return Err(Lost::Other("a delivery was not settled".into())),
                 delivery = self.jobs.next() => {
                     let delivery = delivery?;
+                    if self.looks.rest(self.latest.elapsed(), Instant::now()) > LOOK_EVERY {
+                        look.reset_after(LOOK_EVERY);
+                    }
                     self.latest = Instant::now();
                     let widen = self.window == Window::One && !delivery.redelivered;
                     self.take(delivery);
@@ -140,12 +143,16 @@ impl Session {
                     }
                 }
                 _ = look.tick() => {
-                    self.worker.last_empty.hold(std::mem::take(&mut self.pending)).await?;
+                    self.worker.last_empty.hold(std::mem::take(&mut self.pending), self.latest.elapsed()).await?;
+                    let looks = self.looks.is_due(self.latest.elapsed(), Instant::now());
+                    if looks {
+                        self.look().await?;
+                    }
                     if self.worker.last_empty.published_after(false).is_none() {
                         look.reset_after(FIRST_LOOKS_EVERY);
-                    }
-                    if self.looks.is_due(self.latest.elapsed(), Instant::now()) {
-                        self.look().await?;
+                    } else if !looks {
+                        // What a look found is held before the rest.
+                        look.reset_after(self.looks.rest(self.latest.elapsed(), Instant::now()));
                     }
                     let why = worker.line.all_wait_for();
                     match self.outage.look(why.is_none(), Instant::now()) {
