@@ -12,7 +12,7 @@ use super::misplaced::{NO_FILE, is_secret};
 use super::range::{PER_SECOND_MAX, above_zero_up_to, is_account_id};
 use super::{Config, ConfigError, place_of};
 
-/// Most accounts of one embosser. Each has nine queues, and three connections of a worker's, at the broker.
+/// Most accounts of one embosser. Each has nine queues, and a connection of a worker's, at the broker.
 const ACCOUNTS_MAX: usize = 1000;
 /// Longest prefix of queues' names: 255 bytes of AMQP, less what the longest queue's name adds.
 const PREFIX_BYTES_MAX: usize = 64;
@@ -25,6 +25,8 @@ pub struct AccountsConfig {
     pub list: Vec<AccountConfig>,
     /// Folder of files, `*.toml`, with an account each, beside the list.
     pub directory: Option<PathBuf>,
+    /// Calls per second of all of them together, in one process; none: each has its own limits alone.
+    pub platform_per_second: Option<f64>,
 }
 
 /// One of several accounts.
@@ -228,6 +230,9 @@ impl Config {
         let pace = &mut config.pace;
         pace.endpoint_per_second = account.endpoint_per_second.unwrap_or(pace.endpoint_per_second);
         pace.account_per_second = account.account_per_second.unwrap_or(pace.account_per_second);
+        if let Some(together) = self.accounts.platform_per_second {
+            pace.account_per_second = pace.account_per_second.min(together);
+        }
         config.rabbitmq.prefix = account.prefix(self);
         config.accounts = AccountsConfig::default();
         config
@@ -343,7 +348,7 @@ mod tests {
     fn one_of_several_is_as_if_it_were_the_only_one() {
         let config: Config = toml::from_str(
             "[stripe]\napi_key_file = \"platform\"\n[pace]\nendpoint_per_second = 20.0\n\
-             [[accounts.list]]\nid = \"acct_1\"\naccount_per_second = 7.0\n\
+             [accounts]\nplatform_per_second = 10.0\n[[accounts.list]]\nid = \"acct_1\"\naccount_per_second = 7.0\n\
              [[accounts.list]]\nid = \"acct_2\"\napi_key_file = \"own\"\nprefix = \"two\"\n",
         )
         .unwrap();
@@ -352,6 +357,7 @@ mod tests {
         assert_eq!(one.stripe.account.as_deref(), Some("acct_1"));
         assert_eq!((one.stripe.account_id, one.stripe.api_key_file), (None, Some("platform".into())));
         assert_eq!((one.pace.endpoint_per_second, one.pace.account_per_second), (20.0, 7.0));
+        assert_eq!(two.pace.account_per_second, 10.0, "no more alone than all may together");
         assert_eq!((one.rabbitmq.prefix.as_str(), two.rabbitmq.prefix.as_str()), ("embosser.acct_1", "two"));
         assert_eq!((two.stripe.account, two.stripe.account_id.as_deref()), (None, Some("acct_2")));
         assert_eq!(two.stripe.api_key_file, Some("own".into()));

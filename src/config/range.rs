@@ -16,6 +16,11 @@ impl Config {
         let positive = [
             ("pace.endpoint_per_second", self.pace.endpoint_per_second, PER_SECOND_MAX),
             ("pace.account_per_second", self.pace.account_per_second, PER_SECOND_MAX),
+            (
+                "accounts.platform_per_second",
+                self.accounts.platform_per_second.unwrap_or(PER_SECOND_MAX),
+                PER_SECOND_MAX,
+            ),
             ("stripe.connect_timeout_seconds", self.stripe.connect_timeout_seconds, 3600.0),
             ("stripe.total_timeout_seconds", self.stripe.total_timeout_seconds, 3600.0),
             ("retry.elapsed_seconds_max", self.retry.elapsed_seconds_max, 82_800.0),

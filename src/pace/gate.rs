@@ -1,7 +1,7 @@
 //! The gate: every decision of the pace, as a pure function of what happened and of the time.
 //!
 //! It lets jobs prepare (turns) and send (permits), and is told what became of them. A call needs room in its endpoint's
-//! limit and in the account's; calls in flight, and whether Stripe answers, are the account's. It neither waits nor keeps a
+//! limit and in the account's, and in the one above all accounts if there is one; calls in flight, and whether Stripe answers, are the account's. It neither waits nor keeps a
 //! queue, which is the [`super::Pace`]'s part; so whole hours of it are tried in a test within a moment.
 
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use super::circuit::{Circuit, Look};
 use super::concurrency::ConcurrencyLimit;
 use super::lane::Lane;
 use super::level::Level;
+use super::platform::Above;
 use super::{Answered, CircuitState, Endpoint, Health, Limiter, Limits};
 
 /// Longest that what was prepared is kept: a fetched key grows old.
@@ -26,6 +27,13 @@ pub(super) enum May<T> {
     At(Instant),
     /// Not before something else has happened.
     Blocked,
+}
+
+/// Whether a turn that ended without a permit is another job's at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    Yes,
+    No,
 }
 
 /// Whether a turn or a permit decides about an open circuit.
@@ -85,6 +93,7 @@ pub(super) struct Gate {
     /// Permits out: calls that will be sent or have no answer yet.
     in_flight: usize,
     number: u64,
+    above: Option<Above>,
 }
 
 impl Gate {
@@ -98,7 +107,13 @@ impl Gate {
             circuit: Circuit::default(),
             in_flight: 0,
             number: 0,
+            above: None,
         }
+    }
+
+    /// A limit is above the account's.
+    pub(super) fn put_below(&mut self, above: Above) {
+        self.above = Some(above);
     }
 
     /// Whether the next job of an endpoint may prepare.
@@ -118,11 +133,13 @@ impl Gate {
             Look::Wait(until) => return May::At(until),
             Look::Probing => return May::Blocked,
         };
-        if lane.turns_back > 0 {
-            lane.turns_back -= 1;
-        } else if let Err(from) = lane.turns.check(now) {
+        if let Err(from) = lane.turn_is_here(now) {
             return May::At(from);
         }
+        if self.above.as_ref().is_some_and(|above| !above.turn(now)) {
+            return May::Blocked;
+        }
+        lane.has_turn = false;
         if probe == Probe::Yes {
             self.circuit.probe();
         }
@@ -154,20 +171,22 @@ impl Gate {
             return later(stale_from);
         }
         let per_second = self.per_second(endpoint);
-        let Self { account, lanes, .. } = self;
+        let Self { account, lanes, above, .. } = self;
         let lane = &mut lanes[endpoint.index()];
         for level in [&mut lane.level, &mut *account] {
             if let Err(from) = level.room(now) {
                 return later(from.unwrap_or(stale_from));
             }
         }
-        if let Err(from) = lane.take_time(account, now) {
+        if let Err(from) = lane.time_is_here(account, now) {
             return later(from);
         }
-        if behind && !lane.led {
-            lane.led = true;
-            let lead = lane.preparation.lead(per_second) + Duration::from_secs_f64(1.0 / per_second);
-            lane.permits_from = Some(now + lead);
+        if above.as_ref().is_some_and(|above| !above.permit(now)) {
+            return later(stale_from);
+        }
+        lane.time_is_used();
+        if behind {
+            lane.lead(per_second, now);
         }
         lane.prepared = lane.prepared.saturating_sub(1);
         lane.level.granted();
@@ -181,6 +200,9 @@ impl Gate {
     /// A preparation took so long.
     pub(super) fn prepared_in(&mut self, endpoint: Endpoint, took: Duration) {
         self.lanes[endpoint.index()].preparation.took(took);
+        if let Some(above) = &self.above {
+            above.prepared_in(took);
+        }
     }
 
     /// A turn ended without a permit, and is handed on.
@@ -188,22 +210,25 @@ impl Gate {
         let places = self.places(endpoint);
         let lane = &mut self.lanes[endpoint.index()];
         lane.hand_turn_on(places);
-        self.turn_ended(endpoint, probe, now);
+        self.turn_ended(endpoint, probe, Again::Yes, now);
     }
 
     /// What was prepared had grown old. Its job prepares again, in its turn: not at once with all the others.
     pub(super) fn turn_stale(&mut self, endpoint: Endpoint, probe: Probe, now: Instant) {
         self.lanes[endpoint.index()].led = false;
-        self.turn_ended(endpoint, probe, now);
+        self.turn_ended(endpoint, probe, Again::No, now);
     }
 
     /// The preparation failed: the key could not be had, which says nothing of whether Stripe answers. The next turn
     /// comes at its time, not at once, so that no key endpoint that is down is asked faster than one that is up.
     pub(super) fn turn_failed(&mut self, endpoint: Endpoint, probe: Probe, now: Instant) {
-        self.turn_ended(endpoint, probe, now);
+        self.turn_ended(endpoint, probe, Again::No, now);
     }
 
-    fn turn_ended(&mut self, endpoint: Endpoint, probe: Probe, now: Instant) {
+    fn turn_ended(&mut self, endpoint: Endpoint, probe: Probe, again: Again, now: Instant) {
+        if let Some(above) = &self.above {
+            above.turn_ended(again, now);
+        }
         let lane = &mut self.lanes[endpoint.index()];
         lane.prepared = lane.prepared.saturating_sub(1);
         if probe == Probe::Yes {
@@ -221,6 +246,9 @@ impl Gate {
     pub(super) fn left(&mut self, call: Call, now: Instant) {
         let late = now.saturating_duration_since(call.granted);
         self.account.left(call.number, late, now);
+        if let Some(above) = &self.above {
+            above.left(late, now);
+        }
         self.lanes[call.endpoint.index()].level.left(call.number, late, now);
     }
 
@@ -228,6 +256,9 @@ impl Gate {
     pub(super) fn never_left(&mut self, endpoint: Endpoint) {
         let places = self.places(endpoint);
         self.account.never_left();
+        if let Some(above) = &self.above {
+            above.never_left();
+        }
         let lane = &mut self.lanes[endpoint.index()];
         lane.level.never_left();
         // One, however many: what follows stays even. Who takes it needs a turn as well.

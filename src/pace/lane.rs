@@ -16,14 +16,25 @@ pub(super) struct Lane {
     pub(super) preparation: Preparation,
     /// Turns out: jobs that prepare or wait for their permit.
     pub(super) prepared: usize,
-    /// The first permits wait a moment, once, so that turns run ahead of them.
+    /// No permit before then: see [`Self::lead`].
     pub(super) permits_from: Option<Instant>,
     pub(super) led: bool,
     /// Turns and permits that came back unused: handed on, whatever the spacing says.
     pub(super) turns_back: u32,
     pub(super) permits_back: u32,
-    /// The endpoint's time for the next call was taken, and the account's has not come yet.
-    pub(super) has_time: bool,
+    /// A turn's time was taken, and what is above the account has none yet.
+    pub(super) has_turn: bool,
+    time: Time,
+}
+
+/// Whose time for the next call has come and was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Time {
+    Nobodys,
+    /// The endpoint's, and the account's has not come yet.
+    Endpoints,
+    /// The account's, too; what is above it may have none yet.
+    Accounts,
 }
 
 impl Lane {
@@ -37,23 +48,64 @@ impl Lane {
             led: false,
             turns_back: 0,
             permits_back: 0,
-            has_time: false,
+            has_turn: false,
+            time: Time::Nobodys,
         }
     }
 
-    /// Whether the next call's time has come, at the endpoint and in the account, and is taken; if not, when to ask again.
-    pub(super) fn take_time(&mut self, account: &mut Level, now: Instant) -> Result<(), Instant> {
-        if self.permits_back > 0 {
-            self.permits_back -= 1;
+    /// Whether the next turn's time has come; if not, when to ask again. It is kept until it is used.
+    pub(super) fn turn_is_here(&mut self, now: Instant) -> Result<(), Instant> {
+        if self.has_turn {
             return Ok(());
         }
-        if !self.has_time {
-            self.level.take_time(now)?;
-            self.has_time = true;
+        if self.turns_back > 0 {
+            self.turns_back -= 1;
+        } else {
+            self.turns.check(now)?;
         }
-        account.take_time(now)?;
-        self.has_time = false;
+        self.has_turn = true;
         Ok(())
+    }
+
+    /// Whether the next call's time has come, at the endpoint and in the account; if not, when to ask again. It is kept until it is
+    /// used.
+    pub(super) fn time_is_here(&mut self, account: &mut Level, now: Instant) -> Result<(), Instant> {
+        if self.time == Time::Nobodys {
+            self.own_time_is_here(now)?;
+        }
+        if self.time == Time::Endpoints {
+            account.take_time(now)?;
+            self.time = Time::Accounts;
+        }
+        Ok(())
+    }
+
+    /// The same where nothing is above it.
+    pub(super) fn own_time_is_here(&mut self, now: Instant) -> Result<(), Instant> {
+        if self.time != Time::Nobodys {
+            return Ok(());
+        }
+        if self.permits_back > 0 {
+            self.permits_back -= 1;
+            self.time = Time::Accounts;
+        } else {
+            self.level.take_time(now)?;
+            self.time = Time::Endpoints;
+        }
+        Ok(())
+    }
+
+    pub(super) fn time_is_used(&mut self) {
+        self.time = Time::Nobodys;
+    }
+
+    /// The first permits wait a moment, once, so that turns run ahead of them.
+    pub(super) fn lead(&mut self, per_second: f64, now: Instant) {
+        if !self.led {
+            self.led = true;
+            let lead = self.preparation.lead(per_second) + Duration::from_secs_f64(1.0 / per_second);
+            self.permits_from = Some(now + lead);
+        }
     }
 
     /// One more turn is handed on. A pause sends all that was prepared back; then no more come at once than have places.

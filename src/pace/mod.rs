@@ -18,6 +18,7 @@ mod gate;
 mod lane;
 mod level;
 mod pacer;
+mod platform;
 mod preparation;
 #[cfg(test)]
 mod simulation;

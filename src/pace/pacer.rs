@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::now;
+use super::platform::Platform;
 use super::waiting::Shared;
 use crate::locks::{Condvar, Mutex, MutexGuard, thread};
 
@@ -17,7 +18,20 @@ use crate::locks::{Condvar, Mutex, MutexGuard, thread};
 pub struct Pacer(Arc<Running>);
 
 /// The thread runs as long as there is one of these.
-struct Running(Arc<Times>);
+struct Running {
+    times: Arc<Times>,
+    platform: Option<Platform>,
+}
+
+/// What is to be looked at.
+pub(super) enum Due {
+    Pace(Arc<Shared>),
+    /// The limit above all of them.
+    Platform(Platform),
+}
+
+/// In place of a pace's number: that of the limit above them. It comes first where both are due.
+pub(super) const PLATFORM: u64 = 0;
 
 /// When each pace is to be looked at.
 #[derive(Default)]
@@ -29,7 +43,7 @@ pub(super) struct Times {
 #[derive(Default)]
 struct State {
     /// By time and by the pace's number: each stands here once, or not at all.
-    due: BTreeMap<(Instant, u64), Arc<Shared>>,
+    due: BTreeMap<(Instant, u64), Due>,
     /// Numbers given to paces.
     numbers: u64,
     thread: Thread,
@@ -55,24 +69,38 @@ impl Pacer {
     /// If the system has no thread left: a process that cannot start one cannot work.
     #[must_use]
     pub fn start() -> Self {
+        Self::below(None)
+    }
+
+    /// The same for paces that may together make so many calls a second, whatever each may.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn below(platform_per_second: Option<f64>) -> Self {
         let times = Arc::<Times>::default();
         let watched = times.clone();
         thread::Builder::new()
             .name("pacer".into())
             .spawn(move || watched.watch())
             .expect("a process that cannot start one thread cannot work");
-        Self(Arc::new(Running(times)))
+        let platform = platform_per_second.map(|rate| Platform::new(rate, times.clone(), now()));
+        Self(Arc::new(Running { times, platform }))
     }
 
     pub(super) fn times(&self) -> &Arc<Times> {
-        &self.0.0
+        &self.0.times
+    }
+
+    pub(super) fn platform(&self) -> Option<Platform> {
+        self.0.platform.clone()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.state().thread = Thread::Ends;
-        self.0.changed.notify_one();
+        self.times.state().thread = Thread::Ends;
+        self.times.changed.notify_one();
     }
 }
 
@@ -90,10 +118,10 @@ impl Times {
     }
 
     /// That pace is to be looked at then, and not at the time that was `before`.
-    pub(super) fn look_at(&self, number: u64, before: Option<Instant>, at: Instant, shared: Arc<Shared>) {
+    pub(super) fn look_at(&self, number: u64, before: Option<Instant>, at: Instant, due: Due) {
         let mut state = self.state();
         let moved = before.and_then(|before| state.due.remove(&(before, number)));
-        state.due.insert((at, number), shared);
+        state.due.insert((at, number), due);
         let is_first = match state.thread {
             Thread::SleepsUntil(until) => at < until,
             Thread::SleepsUntilWoken => true,
@@ -127,10 +155,12 @@ impl Times {
             let until = first.key().0;
             let rest = until.saturating_duration_since(now());
             if rest.is_zero() {
-                let shared = first.remove();
+                let due = first.remove();
                 drop(state);
-                shared.is_due(until);
-                drop(shared);
+                match due {
+                    Due::Pace(shared) => shared.is_due(until),
+                    Due::Platform(platform) => platform.is_due(until, now()),
+                }
                 state = self.state();
                 continue;
             }
@@ -138,6 +168,10 @@ impl Times {
             (state, _) = self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner);
             state.looks();
         }
+        // The limit above them stands here, and holds this.
+        let left_over = std::mem::take(&mut state.due);
+        drop(state);
+        drop(left_over);
     }
 }
 

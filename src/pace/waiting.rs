@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::gate::{Gate, May, Probe};
-use super::pacer::{Pacer, Times};
+use super::pacer::{Due, Pacer, Times};
+use super::platform::Platform;
 use super::{Closed, Endpoint, Health, Permit, now};
 use crate::locks::{Mutex, MutexGuard};
 
@@ -81,6 +82,8 @@ enum Watched {
     Pacer {
         times: Arc<Times>,
         number: u64,
+        /// What is above it.
+        platform: Option<Platform>,
     },
     #[cfg(feature = "killpoints")]
     Task(task::Woken),
@@ -100,11 +103,15 @@ impl Drop for Open {
 }
 
 impl Queueing {
-    pub(super) fn open(gate: Gate, watcher: &Watcher<'_>) -> Self {
+    pub(super) fn open(mut gate: Gate, watcher: &Watcher<'_>) -> Self {
         let (watched, _pacer) = match watcher {
             Watcher::Pacer(pacer) => {
-                let times = pacer.times().clone();
-                (Watched::Pacer { number: times.number(), times }, Some((*pacer).clone()))
+                let (times, platform) = (pacer.times().clone(), pacer.platform());
+                let number = times.number();
+                if let Some(platform) = &platform {
+                    gate.put_below(platform.above(number));
+                }
+                (Watched::Pacer { number, times, platform }, Some((*pacer).clone()))
             }
             #[cfg(feature = "killpoints")]
             Watcher::Task => (Watched::Task(task::Woken::default()), None),
@@ -112,9 +119,11 @@ impl Queueing {
         let queues = Default::default();
         let state = State { gate, queues, closed: false, ended: false, looked_at: None };
         let shared = Arc::new(Shared { state: Mutex::new(state), watched, host: OnceLock::new() });
-        #[cfg(feature = "killpoints")]
-        if let Watcher::Task = watcher {
-            crate::simulation::spawn(task::watch(shared.clone()));
+        match &shared.watched {
+            Watched::Pacer { number, platform: Some(platform), .. } => platform.know(*number, &shared),
+            Watched::Pacer { platform: None, .. } => {}
+            #[cfg(feature = "killpoints")]
+            Watched::Task(_) => crate::simulation::spawn(task::watch(shared.clone())),
         }
         Self { _open: Arc::new(Open { shared: shared.clone(), _pacer }), shared }
     }
@@ -223,12 +232,18 @@ impl Shared {
             return;
         }
         match &self.watched {
-            Watched::Pacer { times, number } => {
-                times.look_at(*number, state.looked_at.replace(next), next, self.clone());
+            Watched::Pacer { times, number, .. } => {
+                let (before, due) = (state.looked_at.replace(next), Due::Pace(self.clone()));
+                times.look_at(*number, before, next, due);
             }
             #[cfg(feature = "killpoints")]
             Watched::Task(woken) => woken.wake(),
         }
+    }
+
+    /// The platform's limit may have room for it.
+    pub(super) fn look(self: &Arc<Self>) {
+        self.serve(&mut self.state());
     }
 
     /// The time has come for which the pacer was told to look.
@@ -249,11 +264,14 @@ impl Shared {
         let mut state = self.state();
         state.ended = true;
         match &self.watched {
-            Watched::Pacer { times, number } => {
+            Watched::Pacer { times, number, platform } => {
                 let looked_at = state.looked_at.take();
                 drop(state);
                 if let Some(at) = looked_at {
                     times.forget(*number, at);
+                }
+                if let Some(platform) = platform {
+                    platform.forget(*number);
                 }
                 self.clear();
             }

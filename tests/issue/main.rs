@@ -12,6 +12,7 @@ mod a_lost_card_is_cancelled_before_it_is_replaced;
 mod a_person_has_one_cardholder;
 mod a_run_outlives_its_ledger;
 mod a_signal_ends_no_call;
+mod all_accounts_share_a_limit_fairly;
 mod cards_belong_to_an_account_not_to_a_ledger;
 mod changes_of_a_card_keep_their_order;
 mod clocks_that_are_set_make_no_second_card;

@@ -12,6 +12,8 @@ use super::time;
 const ORDERS: usize = 1000;
 /// Steps of its threads that no model needs.
 const STEPS_MAX: usize = 50_000;
+/// Bytes of each thread's stack: unoptimised, the pace's frames are large.
+const STACK: usize = 256 << 10;
 /// The model is thread 0, and the first that it starts lets the time go on.
 const TIME: usize = 1;
 
@@ -66,6 +68,7 @@ fn failure_of(run: fn(), weakness: Option<Weakness>) -> Option<String> {
     WEAKNESS.set(weakness);
     let scheduler = TimeLast(RandomScheduler::new_from_seed(0x00e5_b055, ORDERS));
     let mut config = Config::new();
+    config.stack_size = STACK;
     config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
     let runner = Runner::new(scheduler, config);
     let ended = catch_unwind(AssertUnwindSafe(|| {

@@ -67,6 +67,7 @@ fn main() {
         refusals_wake::MODEL,
         pace_wakes::BREAKER,
         pace_wakes::PACE,
+        pace_wakes::PLATFORM,
         lease_is_given_up::AT_ONCE,
         lease_is_given_up::WHEN_IDLE,
     ] {

@@ -9,12 +9,17 @@ use shuttle::thread;
 
 use super::checker::{Model, Weakness};
 use super::config::PaceConfig;
-use super::pace::{Answered, Breaker, Endpoint, Pace, Waited};
+use super::pace::{Answered, Breaker, Endpoint, Pace, Pacer, Waited};
 use super::time::Instant;
 
 pub(crate) const PACE: Model = Model {
     claim: "turns and permits come to whoever waits for them, at their time",
     run: permits_come,
+    weakness: Weakness::WaitsLate,
+};
+pub(crate) const PLATFORM: Model = Model {
+    claim: "a limit above several accounts keeps none of them waiting for longer than it must",
+    run: accounts_take_turns,
     weakness: Weakness::WaitsLate,
 };
 pub(crate) const BREAKER: Model = Model {
@@ -73,6 +78,52 @@ fn permits_come() {
     }
     let took = left[CALLS - 1] - Instant::default();
     assert!(took <= ALL_LEFT_MAX, "somebody was woken late: {took:?}");
+}
+
+const ACCOUNTS: usize = 2;
+/// The limit is half of what each account may; the first permits wait a moment, once.
+const TURNS_MAX: Duration = Duration::from_millis(3000);
+
+fn accounts_take_turns() {
+    let config = PaceConfig {
+        endpoint_per_second: 2.0 * PER_SECOND,
+        account_per_second: 2.0 * PER_SECOND,
+        ..PaceConfig::default()
+    };
+    let pacer = Pacer::below(Some(PER_SECOND));
+    let left = Arc::new(Mutex::new(Vec::new()));
+    let calls = || {
+        let (pace, left) = (Pace::with(&config, &pacer), left.clone());
+        let call = move |departs: bool| {
+            loop {
+                let turn = block_on(pace.turn(Endpoint::CreateCard)).expect("the pace is open");
+                thread::yield_now();
+                let Waited::Permit(mut permit) = block_on(turn.permit()) else { continue };
+                if departs {
+                    permit.departure().left();
+                    left.lock().unwrap().push(Instant::now());
+                    permit.answered(Answered::Accepted);
+                }
+                return;
+            }
+        };
+        move || {
+            call(true);
+            // It has its permit, and does not send.
+            call(false);
+            call(true);
+        }
+    };
+    let threads: Vec<_> = (0..ACCOUNTS).map(|_| thread::spawn(calls())).collect();
+    drop(pacer);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let mut left = left.lock().unwrap().clone();
+    left.sort();
+    for (first, after) in left.iter().zip(left.iter().skip(PER_SECOND as usize)) {
+        assert!(*after - *first >= SECOND, "more left in one second than may: {left:?}");
+    }
+    let took = left[left.len() - 1] - Instant::default();
+    assert!(took <= TURNS_MAX, "somebody was asked late: {took:?}");
 }
 
 /// More failures in a row than a host is believed in for.

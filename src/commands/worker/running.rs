@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 use super::several::{Common, Ended, OneOf, Shared};
 use super::watched::Watched;
 use crate::account::Access;
-use crate::config::Config;
+use crate::config::{AccountsConfig, Config};
 use crate::metrics;
 
 /// The accounts that are worked for.
@@ -129,7 +129,11 @@ impl Accounts {
         // Also if it cannot be taken: what it names is what has to be mended.
         watched.named_by(file, &fresh);
         let mut config = self.shared.config.clone();
-        config.accounts = fresh.accounts;
+        let together = config.accounts.platform_per_second;
+        if fresh.accounts.platform_per_second != together {
+            tracing::warn!("accounts.platform_per_second stays as it was until the worker is started again");
+        }
+        config.accounts = AccountsConfig { platform_per_second: together, ..fresh.accounts };
         config.pace = fresh.pace;
         config.stripe.api_key_file = fresh.stripe.api_key_file;
         if !config.accounts.are_configured() {

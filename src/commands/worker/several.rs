@@ -167,7 +167,8 @@ async fn work(
     let router = health::router_of_several(&standings, ledger.clone(), &exporter);
     let http = serve(router, &shared.config.worker).await?;
     let stop = stop_signal(&ledger)?;
-    let (owing, pacer) = (Owing::by(&ledger), Pacer::start());
+    let owing = Owing::by(&ledger);
+    let pacer = Pacer::below(shared.config.accounts.platform_per_second);
     let common = Common { ledger: ledger.clone(), standings: standings.clone(), owing, pacer };
     let mut running = Accounts::new(shared, common, stop.clone());
     running.begin_all(all);

@@ -1,0 +1,118 @@
+//! Promise: a limit above the accounts' is never exceeded in any second, is used in full, and goes to the accounts in turn, so
+//! that none with many jobs keeps one with few waiting.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use embosser::config::PaceConfig;
+use embosser::pace::{Answered, Endpoint, Pace, Pacer, Waited};
+use tokio::task::JoinSet;
+
+/// Each account's own limit.
+const EACH: f64 = 100.0;
+/// Waited beyond it, somebody was forgotten.
+const HANGS: Duration = Duration::from_secs(60);
+
+/// When calls left, and of which account.
+type Left = Arc<Mutex<Vec<(Instant, usize)>>>;
+
+fn paces(accounts: usize, together: f64) -> Vec<Pace> {
+    let pacer = Pacer::below(Some(together));
+    let config = PaceConfig { endpoint_per_second: EACH, account_per_second: EACH, concurrency: 0 };
+    (0..accounts).map(|_| Pace::with(&config, &pacer)).collect()
+}
+
+/// One call, prepared in some milliseconds as with a key that is fetched.
+async fn call(pace: &Pace, account: usize, left: &Left) {
+    loop {
+        let turn = pace.turn(Endpoint::CreateCard).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let Waited::Permit(mut permit) = turn.permit().await else { continue };
+        permit.departure().left();
+        left.lock().unwrap().push((Instant::now(), account));
+        permit.answered(Answered::Accepted);
+        return;
+    }
+}
+
+/// Makes so many calls of each account, all of them wanted at once; answers them in order.
+async fn calls_of(paces: &[Pace], calls: &[usize]) -> Vec<(Instant, usize)> {
+    let left = Left::default();
+    let mut jobs = JoinSet::new();
+    for (account, (pace, calls)) in paces.iter().zip(calls).enumerate() {
+        for _ in 0..*calls {
+            let (pace, left) = (pace.clone(), left.clone());
+            jobs.spawn(async move { call(&pace, account, &left).await });
+        }
+    }
+    tokio::time::timeout(HANGS, jobs.join_all()).await.expect("somebody waits for ever");
+    let mut left = std::mem::take(&mut *left.lock().unwrap());
+    left.sort();
+    left
+}
+
+fn of(left: &[(Instant, usize)], account: usize) -> usize {
+    left.iter().filter(|(_, of)| *of == account).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_kept_and_used_in_full_whoever_has_jobs() {
+    const TOGETHER: usize = 60;
+    // Ten with jobs for as long as this takes, and one alone: no more than its own limit is the limit then.
+    for (accounts, each) in [(10, 40), (1, 300)] {
+        let left = calls_of(&paces(accounts, TOGETHER as f64), &vec![each; accounts]).await;
+        for (first, after) in left.iter().zip(&left[TOGETHER..]) {
+            assert!(after.0 - first.0 >= Duration::from_secs(1), "{:?}", after.0 - first.0);
+        }
+        let took = left[left.len() - 1].0 - left[0].0;
+        #[expect(clippy::cast_precision_loss, reason = "few")]
+        let used = (left.len() - 1) as f64 / took.as_secs_f64() / TOGETHER as f64;
+        // The first wait a moment so that preparing runs ahead; a busy machine loses some.
+        assert!(used > 0.93, "{accounts} accounts: {used} of it in {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_with_many_jobs_keeps_none_with_few_waiting() {
+    const ACCOUNTS: usize = 8;
+    // One has as many jobs as would fill the limit for 10 s.
+    let mut calls = [20; ACCOUNTS];
+    calls[0] = 500;
+    let left = calls_of(&paces(ACCOUNTS, 50.0), &calls).await;
+    // While all have jobs, each has its share.
+    let all_have = &left[..ACCOUNTS * 15];
+    for account in 0..ACCOUNTS {
+        let of = of(all_have, account);
+        assert!((13..=17).contains(&of), "account {account}: {of} of {}", all_have.len());
+    }
+    let last_of_few = left.iter().rposition(|(_, account)| *account != 0).unwrap();
+    assert!(last_of_few < ACCOUNTS * 20 + 20, "the last of the few went as number {last_of_few}");
+}
+
+/// Jobs that stop waiting half-way, hold nobody up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_stops_waiting_costs_the_others_nothing() {
+    let paces = paces(20, 400.0);
+    let left = Left::default();
+    let mut jobs = JoinSet::new();
+    for number in 0..1000_usize {
+        let (pace, left, account) = (paces[number % 20].clone(), left.clone(), number % 20);
+        jobs.spawn(async move {
+            let patience = Duration::from_millis(number as u64 % 50);
+            match number % 5 {
+                0 => drop(tokio::time::timeout(patience, call(&pace, account, &left)).await),
+                1 => drop(pace.turn(Endpoint::CreateCard).await),
+                2 => pace.turn(Endpoint::CreateCard).await.unwrap().failed(),
+                3 => drop(pace.turn(Endpoint::CreateCard).await.unwrap().permit().await),
+                _ => call(&pace, account, &left).await,
+            }
+        });
+    }
+    tokio::time::timeout(HANGS, jobs.join_all()).await.expect("somebody waits for ever");
+    let left = calls_of(&paces, &[3; 20]).await;
+    assert_eq!(left.len(), 60);
+    for pace in &paces {
+        let health = pace.health();
+        assert_eq!((health.in_flight, health.preparing, health.waiting), (0, 0, 0), "{health:?}");
+    }
+}
