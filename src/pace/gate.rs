@@ -123,10 +123,15 @@ impl Gate {
         }
         self.adapted(endpoint, now);
         let places = self.places(endpoint);
-        let lane = &mut self.lanes[endpoint.index()];
-        if lane.prepared >= places {
+        if self.lanes[endpoint.index()].prepared >= places {
             return May::Blocked;
         }
+        // What is above the account is not taken for jobs that could not be sent: an account whose calls hang would keep it from others.
+        let prepared: usize = self.lanes.iter().map(|lane| lane.prepared).sum();
+        if self.above.is_some() && self.in_flight + prepared >= self.concurrency.limit() {
+            return May::Blocked;
+        }
+        let lane = &mut self.lanes[endpoint.index()];
         let probe = match self.circuit.look(now) {
             Look::Go => Probe::No,
             Look::Probe => Probe::Yes,

@@ -30,6 +30,8 @@ struct State {
     gate: Gate,
     /// By endpoint.
     queues: [Queues; Endpoint::COUNT],
+    /// The endpoint that is asked first for its next turn: the one after that which had the last.
+    first: usize,
     /// No more turns.
     closed: bool,
     /// Nobody is left who could ask.
@@ -117,7 +119,7 @@ impl Queueing {
             Watcher::Task => (Watched::Task(task::Woken::default()), None),
         };
         let queues = Default::default();
-        let state = State { gate, queues, closed: false, ended: false, looked_at: None };
+        let state = State { gate, queues, first: 0, closed: false, ended: false, looked_at: None };
         let shared = Arc::new(Shared { state: Mutex::new(state), watched, host: OnceLock::new() });
         match &shared.watched {
             Watched::Pacer { number, platform: Some(platform), .. } => platform.know(*number, &shared),
@@ -355,35 +357,45 @@ impl Shared {
         Some(may)
     }
 
+    /// Turns go to the endpoints one after the other: where a limit above the account lets in one job at a time, none of them is always
+    /// the first.
     fn let_prepare(self: &Arc<Self>, state: &mut State) -> Option<Instant> {
-        let State { gate, queues, .. } = state;
-        let mut next: Option<Instant> = None;
-        for endpoint in Endpoint::ALL {
-            let turns = &mut queues[endpoint.index()].turns;
-            while let Some(turn) = turns.front() {
-                if turn.is_closed() {
-                    turns.pop_front();
-                    continue;
+        let (mut next, mut refused) = (None::<Instant>, 0);
+        while refused < Endpoint::COUNT {
+            let endpoint = Endpoint::ALL[state.first];
+            state.first = (state.first + 1) % Endpoint::COUNT;
+            match self.let_one_prepare(state, endpoint) {
+                Some(May::Go(())) => refused = 0,
+                Some(May::At(from)) => {
+                    next = Some(next.map_or(from, |next| next.min(from)));
+                    refused += 1;
                 }
-                let now = now();
-                match gate.turn(endpoint, now) {
-                    May::Go(probe) => {
-                        let Some(turn) = turns.pop_front() else { break };
-                        let place = Place { shared: self.clone(), endpoint, probe, held: true };
-                        if let Err(place) = turn.send(place) {
-                            place.given_up();
-                            gate.turn_back(endpoint, probe, now);
-                        }
-                    }
-                    May::At(from) => {
-                        next = Some(next.map_or(from, |next| next.min(from)));
-                        break;
-                    }
-                    May::Blocked | May::Stale => break,
-                }
+                Some(May::Blocked | May::Stale) | None => refused += 1,
             }
         }
         next
+    }
+
+    /// None if nobody waits.
+    fn let_one_prepare(self: &Arc<Self>, state: &mut State, endpoint: Endpoint) -> Option<May<()>> {
+        let State { gate, queues, .. } = state;
+        let turns = &mut queues[endpoint.index()].turns;
+        while turns.front()?.is_closed() {
+            turns.pop_front();
+        }
+        let now = now();
+        Some(match gate.turn(endpoint, now) {
+            May::Go(probe) => {
+                let place = Place { shared: self.clone(), endpoint, probe, held: true };
+                if let Err(place) = turns.pop_front()?.send(place) {
+                    place.given_up();
+                    gate.turn_back(endpoint, probe, now);
+                }
+                May::Go(())
+            }
+            May::At(from) => May::At(from),
+            May::Blocked | May::Stale => May::Blocked,
+        })
     }
 
     /// Who is still in a queue stopped waiting. Their places lock when they are dropped, so not in here.

@@ -150,7 +150,7 @@ impl Session {
                     }
                     if self.worker.last_empty.published_after(false).is_none() {
                         look.reset_after(FIRST_LOOKS_EVERY);
-                    } else if !looks {
+                    } else if !looks && self.in_flight.tasks.is_empty() {
                         // What a look found is held before the rest.
                         look.reset_after(self.looks.rest(self.latest.elapsed(), Instant::now()));
                     }
