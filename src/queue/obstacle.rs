@@ -13,6 +13,8 @@ const FULL_TOLD_AFTER: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Obstacle {
     state: Mutex<State>,
+    /// That of the connection which it shares with others: its alarms are everybody's.
+    above: Option<Arc<Obstacle>>,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +34,11 @@ struct State {
 pub(super) struct Waiting(Arc<Obstacle>);
 
 impl Obstacle {
+    /// That of one who shares a connection with others.
+    pub(super) fn below(above: &Arc<Self>) -> Self {
+        Self { state: Mutex::default(), above: Some(above.clone()) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is a plain assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -79,9 +86,12 @@ impl Obstacle {
     /// The broker's alarm in a sentence, while it has one.
     #[must_use]
     pub fn alarm(&self) -> Option<String> {
-        let state = self.state();
-        let (_, reason) = state.alarm.as_ref()?;
-        Some(format!("RabbitMQ takes no messages ({reason}): they wait until it does"))
+        let own = self
+            .state()
+            .alarm
+            .as_ref()
+            .map(|(_, reason)| format!("RabbitMQ takes no messages ({reason}): they wait until it does"));
+        own.or_else(|| self.above.as_ref()?.alarm())
     }
 
     /// Whatever keeps messages from being taken, in a sentence.

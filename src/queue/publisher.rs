@@ -8,9 +8,13 @@
 //! told each other's ends: the client numbers a message and writes it out in two steps, so that two threads may write
 //! theirs in the other order, and it gives a returned message to whichever confirm comes next. A message that was
 //! rejected would then count as published, and be lost.
+//!
+//! A process for many accounts has one such connection for all of them ([`Shared`]). Each may have few messages on their way on it,
+//! and one whose messages get no answer there goes on with a connection of its own: its queues may be ill, and hold up no other's.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -33,6 +37,11 @@ const CONFIRM_MAX: Duration = Duration::from_secs(30);
 const FULL: Backoff = Backoff::between(Duration::from_millis(250), Duration::from_secs(2));
 /// Messages on their way at once, if the broker allows as many channels: brokers are often set to 100 and more.
 const CHANNELS_MAX: u16 = 64;
+/// Messages of one account on their way at once on a connection that accounts share: a confirm takes some milliseconds, so that this is
+/// hundreds a second.
+const OF_ONE_MAX: usize = 4;
+/// Connections in a row that an account's message may lose before it goes on alone.
+const LOST_MAX: u32 = 2;
 
 /// Why the broker does not take a message, though it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -136,17 +145,63 @@ async fn confirming(connection: &Connection) -> Result<Channel, String> {
 
 /// Publishes; shared.
 pub struct Publisher {
+    line: Connecting,
+    obstacle: Arc<Obstacle>,
+    /// The connection that it shares, as long as that serves it.
+    shared: Option<(Shared, Semaphore)>,
+    alone: AtomicBool,
+}
+
+/// A connection for the messages of several accounts. Clones are the same.
+#[derive(Clone)]
+pub struct Shared(Arc<Connecting>, Arc<Obstacle>);
+
+/// A connection that is opened when it is needed.
+struct Connecting {
     broker: Broker,
     name: String,
+    declares: Declares,
     open: Mutex<Option<Arc<Open>>>,
-    obstacle: Arc<Obstacle>,
+}
+
+/// Whether queues are declared when it is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Declares {
+    Yes,
+    /// They are each account's own to declare.
+    No,
+}
+
+impl Shared {
+    /// One to that broker.
+    #[must_use]
+    pub fn new(broker: Broker, name: &str) -> Self {
+        Self(Arc::new(Connecting::new(broker, name, Declares::No)), Arc::default())
+    }
+
+    /// Closes it.
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
 }
 
 impl Publisher {
     /// One that connects when it is first needed.
     #[must_use]
     pub fn new(broker: Broker, name: &str) -> Self {
-        Self { broker, name: name.into(), open: Mutex::new(None), obstacle: Arc::default() }
+        let line = Connecting::new(broker, name, Declares::Yes);
+        Self { line, obstacle: Arc::default(), shared: None, alone: AtomicBool::new(false) }
+    }
+
+    /// The same on a connection that others use as well, for as long as that serves it.
+    #[must_use]
+    pub fn on(shared: &Shared, broker: Broker, name: &str) -> Self {
+        let obstacle = Arc::new(Obstacle::below(&shared.1));
+        Self {
+            obstacle,
+            shared: Some((shared.clone(), Semaphore::new(OF_ONE_MAX))),
+            ..Self::new(broker, name)
+        }
     }
 
     /// What keeps the broker from taking its messages, as far as it knows.
@@ -158,12 +213,12 @@ impl Publisher {
     /// What queues and exchanges are called.
     #[must_use]
     pub fn topology(&self) -> &super::topology::Topology {
-        &self.broker.topology
+        &self.line.broker.topology
     }
 
     /// Where it publishes.
     pub(crate) fn broker(&self) -> &Broker {
-        &self.broker
+        &self.line.broker
     }
 
     /// Publishes, trying again for as long as the broker is away.
@@ -172,12 +227,19 @@ impl Publisher {
     /// If the broker is there and does not take it.
     pub async fn publish(&self, message: &Message<'_>) -> Result<(), NotTaken> {
         let mut backoff = RECONNECT;
+        let mut lost = 0;
         loop {
-            let reason = match self.open().await {
-                Err(reason) => reason,
-                Ok(open) => match self.publish_on(&open, message).await {
+            let reason = match self.shared() {
+                Some((shared, few)) => match self.publish_shared(shared, few, message, &mut lost).await {
                     Ok(taken) => return taken,
                     Err(reason) => reason,
+                },
+                None => match self.line.open(&self.obstacle).await {
+                    Err(reason) => reason,
+                    Ok(open) => match self.line.publish_on(&open, message).await {
+                        Ok(taken) => return taken,
+                        Err(reason) => reason,
+                    },
                 },
             };
             tracing::warn!(reason, "publishing failed; trying again");
@@ -218,6 +280,50 @@ impl Publisher {
         self.open().await.map(|_| ())
     }
 
+    /// The connection that is used now.
+    async fn open(&self) -> Result<Arc<Open>, String> {
+        match self.shared() {
+            Some((Shared(line, obstacle), _)) => line.open(obstacle).await,
+            None => self.line.open(&self.obstacle).await,
+        }
+    }
+
+    fn shared(&self) -> Option<&(Shared, Semaphore)> {
+        self.shared.as_ref().filter(|_| !self.alone.load(Ordering::Relaxed))
+    }
+
+    /// On the connection that others use as well. Without an answer to one message it is left to them, unless all of it was lost.
+    async fn publish_shared(
+        &self,
+        Shared(line, obstacle): &Shared,
+        few: &Semaphore,
+        message: &Message<'_>,
+        lost: &mut u32,
+    ) -> Result<Result<(), NotTaken>, String> {
+        let _one = few.acquire().await.map_err(|error| error.to_string())?;
+        let open = line.open(obstacle).await?;
+        let taken = match open.lane().await {
+            Ok(lane) => lane.publish(message).await,
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = &taken {
+            metrics::publish_unconfirmed();
+            let is_up = open.connection.status().connected();
+            if !is_up {
+                line.give_up(&open).await;
+                *lost += 1;
+            }
+            if is_up || *lost >= LOST_MAX {
+                tracing::warn!(
+                    reason,
+                    "no answer on the connection that accounts share; going on with one of its own"
+                );
+                self.alone.store(true, Ordering::Relaxed);
+            }
+        }
+        taken
+    }
+
     /// How a queue stands.
     ///
     /// # Errors
@@ -232,8 +338,18 @@ impl Publisher {
         Ok(queue)
     }
 
-    /// Closes its connection.
+    /// Closes its connection; one that it shares is left to the others.
     pub async fn close(&self) {
+        self.line.close().await;
+    }
+}
+
+impl Connecting {
+    fn new(broker: Broker, name: &str, declares: Declares) -> Self {
+        Self { broker, name: name.into(), declares, open: Mutex::new(None) }
+    }
+
+    async fn close(&self) {
         let open = self.open.lock().await.take();
         if let Some(open) = open {
             open.free.close();
@@ -241,16 +357,19 @@ impl Publisher {
         }
     }
 
-    async fn open(&self) -> Result<Arc<Open>, String> {
+    async fn open(&self, obstacle: &Arc<Obstacle>) -> Result<Arc<Open>, String> {
         let mut open = self.open.lock().await;
         if let Some(open) = &*open
             && open.connection.status().connected()
         {
             return Ok(open.clone());
         }
-        let connection = self.broker.open(&self.name).await?;
+        let connection = match self.declares {
+            Declares::Yes => self.broker.open(&self.name).await?,
+            Declares::No => self.broker.connect(&self.name).await?,
+        };
         let channel = confirming(&connection).await?;
-        let opened = Arc::new(Open::new(connection, channel, &self.obstacle));
+        let opened = Arc::new(Open::new(connection, channel, obstacle));
         if let Some(before) = open.replace(opened.clone()) {
             before.free.close();
         }

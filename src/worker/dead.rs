@@ -1,8 +1,11 @@
 //! What the broker gave up on, taken by every worker, active or not, on a connection of its own: one that kills
 //! the connection must not touch the jobs. One at a time, so that none costs another one a delivery.
+//!
+//! There is that connection only while there are dead letters, and a while longer: the session of the jobs looks for them beside its
+//! queue, so that an account without any has no connection, thread and heartbeats for them.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lapin::Connection;
 use tokio_util::sync::CancellationToken;
@@ -17,17 +20,25 @@ use crate::queue::subscription::{Lost, Subscription};
 
 /// Dead letters in flight.
 const IN_FLIGHT_MAX: u16 = 1;
+/// How long the connection is kept without any.
+const KEPT: Duration = Duration::from_secs(30);
 
 /// Drains the dead letters until the worker is told to stop, or the line halts.
 pub(super) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
-    let mut restarts = Restarts::default();
+    let (mut restarts, mut waiting) = (Restarts::default(), worker.dead_letters.subscribe());
     loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = worker.line.stopped() => return,
+            found = waiting.wait_for(|messages| *messages > 0) => if found.is_err() { return },
+        }
         let began = Instant::now();
         let ended = tokio::select! {
             ended = session(&worker, &stop) => ended,
             () = worker.line.stopped() => return,
         };
-        let Err(lost) = ended else { return };
+        let Err(lost) = ended else { continue };
         if !restarts.wait(&worker, "dead letters", &lost, began.elapsed(), &stop).await {
             return;
         }
@@ -89,6 +100,10 @@ async fn take(
                 looks.found(dead.message_count() + parked.message_count(), Instant::now());
                 metrics::queue("dead", dead.message_count(), worker.account());
                 metrics::parked(parked.message_count(), worker.account());
+                if dead.message_count() == 0 && in_flight.tasks.is_empty() && latest.elapsed() >= KEPT {
+                    worker.dead_letters.send_replace(0);
+                    return Ok(());
+                }
                 look.reset_after(looks.rest(latest.elapsed(), Instant::now()));
             }
         }

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lapin::Connection;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -37,7 +38,7 @@ use crate::metrics;
 use crate::pin_links::Owing;
 use crate::queue::message::Terms;
 use crate::queue::obstacle::Obstacle;
-use crate::queue::publisher::Publisher;
+use crate::queue::publisher::{Publisher, Shared};
 use crate::queue::subscription::Lost;
 use crate::queue::{Broker, RECONNECT, bounded};
 use batches::Batches;
@@ -45,6 +46,8 @@ use last_empty::LastEmpty;
 use session::Window;
 use unsettled::Unsettled;
 
+/// What its connection for that is called at the broker.
+const PUBLISHING: &str = "embosser worker: publishing";
 /// A session that lived so long was a good one: the next is begun without much waiting.
 const SESSION_GOOD: Duration = Duration::from_secs(60);
 /// Wait after a message that kills the connection was delivered: short, because only so many deliveries make the broker move
@@ -143,13 +146,39 @@ pub struct Worker {
     batches: Batches,
     /// Tells when the ledger owes events.
     owing: Owing,
+    /// How many dead letters were found; none once all were taken.
+    dead_letters: watch::Sender<u32>,
 }
 
 impl Worker {
     /// A worker of this line on that broker. `owing` is the ledger's, and may be that of other workers, too.
     #[must_use]
     pub fn new(line: Arc<Line>, broker: Broker, terms: Terms, config: &WorkerConfig, owing: Owing) -> Self {
-        let publisher = Publisher::new(broker.clone(), "embosser worker: publishing");
+        let publisher = Publisher::new(broker.clone(), PUBLISHING);
+        Self::publishing(line, publisher, terms, config, owing)
+    }
+
+    /// The same for one of several accounts, which publish on one connection.
+    #[must_use]
+    pub fn for_one_of_several(
+        line: Arc<Line>,
+        (broker, shared): (Broker, &Shared),
+        terms: Terms,
+        config: &WorkerConfig,
+        owing: Owing,
+    ) -> Self {
+        let publisher = Publisher::on(shared, broker, PUBLISHING);
+        Self::publishing(line, publisher, terms, config, owing)
+    }
+
+    fn publishing(
+        line: Arc<Line>,
+        publisher: Publisher,
+        terms: Terms,
+        config: &WorkerConfig,
+        owing: Owing,
+    ) -> Self {
+        let broker = publisher.broker().clone();
         let parts = line.parts();
         let ready = Arc::new(Ready::new(publisher.obstacle().clone(), parts.scope.account()));
         let last_empty = LastEmpty::new(&broker.topology.jobs, parts.ledger.clone(), parts.scope.clone());
@@ -166,6 +195,7 @@ impl Worker {
             last_empty,
             batches: Batches::default(),
             owing,
+            dead_letters: watch::Sender::new(0),
         }
     }
 

@@ -50,6 +50,10 @@ struct Session {
     looks: Looks,
     /// What the latest look found of the queue, until it holds.
     pending: Pending,
+    /// Whether the queue has so few messages that it may be empty before the next usual look.
+    may_soon_be_empty: bool,
+    /// When dead letters were looked for last.
+    dead_letters_looked: Option<Instant>,
     /// When consuming began.
     began: Instant,
     /// When something was delivered last.
@@ -98,6 +102,8 @@ async fn open(worker: &Arc<Worker>, window: Window) -> Result<Session, String> {
         window,
         looks: Looks::default(),
         pending: Pending::default(),
+        may_soon_be_empty: true,
+        dead_letters_looked: None,
         began: Instant::now(),
         latest: Instant::now(),
     })
@@ -148,7 +154,7 @@ impl Session {
                     if looks {
                         self.look().await?;
                     }
-                    if self.worker.last_empty.published_after(false).is_none() {
+                    if self.worker.last_empty.published_after(false).is_none() && self.may_soon_be_empty {
                         look.reset_after(FIRST_LOOKS_EVERY);
                     } else if !looks && self.in_flight.tasks.is_empty() {
                         // What a look found is held before the rest.
@@ -176,11 +182,17 @@ impl Session {
     async fn look(&mut self) -> Result<(), String> {
         let asked = self.worker.line.parts().clock.now();
         let jobs = self.jobs.look(&self.worker.broker.topology.jobs).await?;
-        self.looks.found(jobs.message_count(), Instant::now());
         metrics::queue("jobs", jobs.message_count(), self.worker.account());
         if jobs.message_count() == 0 {
             metrics::queue_age(Duration::ZERO, self.worker.account());
         }
+        self.may_soon_be_empty = jobs.message_count() <= self.prefetch().into();
+        let mut waiting = jobs.message_count();
+        if self.dead_letters_looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY / 2) {
+            self.dead_letters_looked = Some(Instant::now());
+            waiting += self.dead_letters().await?;
+        }
+        self.looks.found(waiting, Instant::now());
         let look = Look {
             asked,
             messages: jobs.message_count(),
@@ -202,6 +214,19 @@ impl Session {
             }
             Verdict::Rebuild(why) => Err(why.into()),
         }
+    }
+
+    /// How many dead letters wait, which [`super::dead`] takes.
+    async fn dead_letters(&self) -> Result<u32, String> {
+        let topology = &self.worker.broker.topology;
+        let (dead, parked) = (self.jobs.look(&topology.dead).await?, self.jobs.look(&topology.parked).await?);
+        metrics::queue("dead", dead.message_count(), self.worker.account());
+        metrics::parked(parked.message_count(), self.worker.account());
+        self.worker.dead_letters.send_if_modified(|waiting| {
+            *waiting = (*waiting).max(dead.message_count());
+            *waiting > 0
+        });
+        Ok(dead.message_count())
     }
 
     fn prefetch(&self) -> u16 {

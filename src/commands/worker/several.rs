@@ -1,8 +1,8 @@
-//! A worker for several accounts: each has a line, a pace, a circuit, a lease and queues of its own, and shares the runtime and the
-//! ledger with the others.
+//! A worker for several accounts: each has a line, a pace, a circuit, a lease and queues of its own, and shares the runtime, the
+//! ledger, the pacer and the connection for publishing with the others.
 //!
 //! Guarantees: what befalls one account (Stripe does not answer for it, its key is refused, its queues are another's, a message
-//! kills its connection to the broker) holds up no other. That is why each has connections of its own to the broker: what kills
+//! kills its connection to the broker) holds up no other. That is why each has a connection of its own on which the broker delivers: what kills
 //! one counts as a delivery of all that is in flight on it; and to Stripe: over HTTP/2 all calls share a connection, which takes
 //! no further one while as many wait for their answers as the server allows. What befalls the ledger befalls all, and ends the
 //! process as that of a worker for one account.
@@ -26,7 +26,7 @@ use crate::line::Halt;
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pacer;
 use crate::pin_links::Owing;
-use crate::queue::Broker;
+use crate::queue::{Broker, publisher};
 use crate::sandbox::{self, Sandbox};
 use crate::worker::health::{self, Standings};
 use crate::worker::{Ready, Worker};
@@ -89,6 +89,7 @@ pub(super) struct Common {
     pub(super) standings: Standings,
     owing: Owing,
     pacer: Pacer,
+    publishing: publisher::Shared,
 }
 
 /// Works for all accounts until it is told to stop.
@@ -169,7 +170,15 @@ async fn work(
     let stop = stop_signal(&ledger)?;
     let owing = Owing::by(&ledger);
     let pacer = Pacer::below(shared.config.accounts.platform_per_second);
-    let common = Common { ledger: ledger.clone(), standings: standings.clone(), owing, pacer };
+    let publishing =
+        publisher::Shared::new(shared.broker.clone(), "embosser worker: publishing for all accounts");
+    let common = Common {
+        ledger: ledger.clone(),
+        standings: standings.clone(),
+        owing,
+        pacer,
+        publishing: publishing.clone(),
+    };
     let mut running = Accounts::new(shared, common, stop.clone());
     running.begin_all(all);
     while !running.is_empty() {
@@ -180,6 +189,7 @@ async fn work(
         }
     }
     http.abort();
+    publishing.close().await;
     ledger.close().await;
     match running.ended_with_all() {
         Some((reason, true)) => Ok(again(&reason)),
@@ -216,7 +226,7 @@ impl OneOf {
 
     async fn until_stopped(self, purpose: Purpose, common: Common, stop: &CancellationToken) -> Ended {
         let Self { id, config, access, broker, was_here } = self;
-        let Common { ledger, standings, owing, pacer } = common;
+        let Common { ledger, standings, owing, pacer, publishing } = common;
         let pace = access.pace(&config.pace, &pacer);
         if was_here {
             // Another pace knows of the latest calls.
@@ -235,7 +245,8 @@ impl OneOf {
             () = stop.cancelled() => return Ended::Told,
         };
         let line = account.line().clone();
-        let worker = Worker::new(line.clone(), broker, terms(&line, &config), &config.worker, owing);
+        let (terms, config) = (terms(&line, &config), &config.worker);
+        let worker = Worker::for_one_of_several(line.clone(), (broker, &publishing), terms, config, owing);
         let ready: Arc<Ready> = worker.ready();
         standings.working(&id, &line, &ready);
         worker.run(stop.clone()).await.map_or_else(Ended::from, |()| Ended::Told)
