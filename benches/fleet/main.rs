@@ -74,14 +74,16 @@ struct Measured {
 }
 
 impl Fleet {
-    async fn of(accounts: usize, options: Options, broker: Option<usize>) -> Self {
+    async fn of(accounts: usize, options: Options, per_second: Option<usize>) -> Self {
         let scene = Scene::with_own_node(options).await;
+        // RabbitMQ sets file handles aside for quorum queues, far more than it opens: a shell's usual limit would end this early.
+        let _ = scene.rabbit.control(&["eval", "file_handle_cache:set_limit(100000)."]).await;
         let mut text = "[accounts]\nlist = [\n".to_owned();
         for number in 0..accounts {
             let _ = writeln!(text, "{{ id = \"{}\" }},", id(number));
         }
         text += "]\n";
-        if let Some(limit) = broker {
+        if let Some(limit) = per_second {
             let _ = writeln!(text, "[pace]\nendpoint_per_second = {limit}.0\naccount_per_second = {limit}.0");
         }
         std::fs::write(scene.directory.path().join("accounts.toml"), text).unwrap();
