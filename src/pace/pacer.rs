@@ -30,7 +30,7 @@ pub(super) enum Due {
     Platform(Platform),
 }
 
-/// In place of a pace's number: that of the limit above them. It comes first where both are due.
+/// In place of a pace's number: that of the limit above them. It comes first where both are due in the same instant.
 pub(super) const PLATFORM: u64 = 0;
 
 /// When each pace is to be looked at.
