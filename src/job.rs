@@ -4,7 +4,7 @@
 //! was asked for except the PIN, whose encryption differs each time; its idempotency keys follow from its id alone.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -263,6 +263,8 @@ pub struct Job {
     step: Step,
     fingerprint: Fingerprint,
     content: Content,
+    /// Of its PIN, once it was asked for.
+    pin_digest: OnceLock<PinDigest>,
 }
 
 impl Job {
@@ -296,6 +298,7 @@ impl Job {
             cardholder: None,
             request,
             fingerprint,
+            pin_digest: OnceLock::new(),
         }
     }
 
@@ -364,6 +367,12 @@ impl Job {
         (job.content, job.deadline, job.note) = (self.content, self.deadline, self.note.clone());
         job.looks_first = self.looks_first;
         job
+    }
+
+    /// Which ciphertext its PIN is; none without a PIN.
+    #[must_use]
+    pub fn pin_digest(&self) -> Option<PinDigest> {
+        self.pin.as_ref().map(|pin| *self.pin_digest.get_or_init(|| PinDigest::of(pin)))
     }
 
     /// How long ago it came into our hands.

@@ -245,7 +245,7 @@ impl Row {
             row: job.place.as_ref().map(|place| place.row),
             row_id: job.place.as_ref().and_then(|place| place.row_id.clone()),
             content: job.content(),
-            pin: job.pin.as_ref().map(PinDigest::of),
+            pin: job.pin_digest(),
             state,
             generation: Generation::FIRST,
             key_began: None,

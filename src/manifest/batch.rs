@@ -48,17 +48,18 @@ impl RowNames {
         Self { batch, seen: HashMap::new() }
     }
 
-    /// The id of the next row.
+    /// The id of the next row; what it asks for is only looked at where it has no `row_id`.
     ///
     /// # Errors
     /// If batch and `row_id` together make no job id.
-    pub fn id_of(&mut self, row: &Row, content: Content) -> Result<JobId, NameError> {
+    pub fn id_of(&mut self, row: &Row, content: impl FnOnce() -> Content) -> Result<JobId, NameError> {
         /// Digits of the content: two rows of a batch that share them by chance would be one job, which is one in 2^32
         /// for a batch of a hundred thousand rows.
         const DIGITS: usize = 16;
         if let Some(row_id) = &row.row_id {
             return JobId::of_row(&self.batch, row_id);
         }
+        let content = content();
         let count = self.seen.entry(content).or_default();
         *count += 1;
         let name = &content.to_hex()[..DIGITS];
@@ -96,7 +97,7 @@ impl Jobs {
     /// If batch and `row_id` together make no job id.
     pub fn id_of(&mut self, row: &Row) -> Result<JobId, NameError> {
         // Named even if it is known under another id: the names of rows after it do not depend on that.
-        let own = self.names.id_of(row, row.content())?;
+        let own = self.names.id_of(row, || row.content())?;
         Ok(self.recognition.of_row(row.number).map_or(own, |recognised| recognised.id.clone()))
     }
 

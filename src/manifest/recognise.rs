@@ -281,7 +281,7 @@ impl Recogniser {
         self.operation = row.request.operation();
         let content = row.content();
         // A row that makes no id is told where its job is made.
-        let Ok(id) = self.names.id_of(row, content) else { return Ok(()) };
+        let Ok(id) = self.names.id_of(row, || content) else { return Ok(()) };
         self.ids.add(&id);
         let mut former = Content([0; 16]);
         former.0.copy_from_slice(&row.request.fingerprint()[..16]);

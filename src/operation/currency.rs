@@ -16,8 +16,9 @@ const WITH_THREE: [&str; 5] = ["bhd", "jod", "kwd", "omr", "tnd"];
 /// Whether it is the code of a currency, in any case of its letters.
 #[must_use]
 pub fn is_currency(code: &str) -> bool {
-    code.len() == 3
-        && CURRENCIES.as_bytes().chunks(3).any(|known| known.eq_ignore_ascii_case(code.as_bytes()))
+    let Ok(code) = <[u8; 3]>::try_from(code.as_bytes()) else { return false };
+    let (codes, _) = CURRENCIES.as_bytes().as_chunks::<3>();
+    codes.binary_search(&code.map(|letter| letter.to_ascii_lowercase())).is_ok()
 }
 
 /// An amount of a currency's smallest unit as people write it: `500.00 EUR`.

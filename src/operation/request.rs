@@ -290,9 +290,14 @@ impl Request {
     }
 
     fn digest_content(&self, digest: &mut Sha256, read: &impl Fn(&str, &mut dyn FnMut(&str))) {
+        /// The codes of currencies have three letters, those of countries two.
+        const CODE_LETTERS_MAX: usize = 3;
         digest.update(self.operation.word());
         for (path, value) in self.target().into_iter().chain(self.form.iter()) {
-            let kind = self.operation.declaration().kind_of(path).ok();
+            // Of most values the case is as it is without a look at what they are.
+            let may_be_code =
+                value.len() <= CODE_LETTERS_MAX && value.bytes().any(|letter| letter.is_ascii_uppercase());
+            let kind = may_be_code.then(|| self.operation.declaration().kind_of(path).ok()).flatten();
             read(value, &mut |value| {
                 let mut value = value.trim();
                 if value.len() > 1 && value.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Carried;
 use super::attempt::Called;
-use crate::job::PinDigest;
 use crate::line::decision::Answered;
 use crate::line::refusals::{Meaning, OnSameRefusals, Whose};
 use crate::line::{Halt, Stop, limiter_of};
@@ -130,7 +129,7 @@ impl Carried<'_> {
 
     /// Stripe answered with a card: the call that made it had this very body, and so this PIN.
     pub(super) fn made_with_this_pin(&mut self) {
-        let pin = self.job.pin.as_ref().map(PinDigest::of);
+        let pin = self.job.pin_digest();
         if let Some(known) = &mut self.known {
             known.pin = pin;
         }

@@ -2,7 +2,7 @@
 
 use super::Carried;
 use crate::clock::Moment;
-use crate::job::{Job, PinDigest, both};
+use crate::job::{Job, both};
 use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
 use crate::line::await_pin::{is_open, wait_again};
@@ -223,7 +223,7 @@ fn note_of(job: &Job, row: &Row, begun: Option<&Row>) -> Option<String> {
     }
     // Of a card that was found, or that a ledger of the first version knows, no PIN is known.
     let is_known = (begun.is_some() || row.version.0 > 1) && called_for.content == job.content();
-    let pin = job.pin.as_ref().map(PinDigest::of);
+    let pin = job.pin_digest();
     (is_known && pin.is_some() && called_for.pin != pin).then(|| PIN_DIFFERS.to_owned())
 }
 

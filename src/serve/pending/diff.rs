@@ -83,7 +83,7 @@ pub(super) fn of(
         // Every row was checked when it came.
         let Ok(row) = row else { continue };
         let content = row.content();
-        let Ok(id) = names.id_of(&row, content) else { continue };
+        let Ok(id) = names.id_of(&row, || content) else { continue };
         match find(&id, &earlier) {
             Ok(at) => {
                 let earlier = &mut earlier[at];
