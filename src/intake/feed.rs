@@ -195,7 +195,8 @@ async fn hand_over<S: Sink>(
                     Some(change) => change.locked().await,
                     None => None,
                 };
-                let carried = sink.carry(job).await;
+                // On the heap: a task is moved whole when it is made and when it ends.
+                let carried = Box::pin(sink.carry(job)).await;
                 drop((place, room));
                 carried
             });

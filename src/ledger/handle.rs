@@ -77,8 +77,8 @@ impl Ledger {
     ///
     /// # Errors
     /// If it could not be written; then no call may be made.
-    pub async fn begin(&self, row: Row, known: Option<&Row>) -> Result<Begin, LedgerError> {
-        let (row, written) = self.compare_and_set(row, known).await?;
+    pub async fn begin(&self, row: impl Into<Box<Row>>, known: Option<&Row>) -> Result<Begin, LedgerError> {
+        let (row, written) = self.compare_and_set(row.into(), known).await?;
         Ok(match written {
             Written::Changed(_) if is_broken(Mutation::SkipCompareAndSet) => {
                 Begin::Recorded(Recorded { row })
@@ -93,8 +93,12 @@ impl Ledger {
     ///
     /// # Errors
     /// If it could not be written; then nothing may be told on the strength of it.
-    pub async fn conclude(&self, row: Row, known: Option<&Row>) -> Result<Conclude, LedgerError> {
-        let (row, written) = self.compare_and_set(row, known).await?;
+    pub async fn conclude(
+        &self,
+        row: impl Into<Box<Row>>,
+        known: Option<&Row>,
+    ) -> Result<Conclude, LedgerError> {
+        let (row, written) = self.compare_and_set(row.into(), known).await?;
         Ok(match written {
             Written::Done => Conclude::Written(row),
             Written::Changed(found) => Conclude::Changed(found),
@@ -104,13 +108,12 @@ impl Ledger {
 
     async fn compare_and_set(
         &self,
-        mut row: Row,
+        mut row: Box<Row>,
         known: Option<&Row>,
     ) -> Result<(Box<Row>, Written), LedgerError> {
         row.version = known.map_or(Version::NONE, |known| known.version).next();
         let touches =
             if known.is_some_and(|known| known.stands_like(&row)) { Touches::State } else { Touches::Whole };
-        let row = Box::new(row);
         let written = self.change(Change::Step { row: row.clone(), touches }).await?;
         Ok((row, written))
     }

@@ -102,9 +102,11 @@ impl LineLease {
         if self.is_surely_ours() {
             return Ok(Held::AllTheTime);
         }
+        // On the heap: it is large, every job's future would have room for it, and few ever come here.
+        let acquiring = Box::pin(self.acquire());
         tokio::select! {
             biased;
-            assured = self.acquire() => assured,
+            assured = acquiring => assured,
             () = stop.cancelled() => Err(Stop::Closed),
         }
     }

@@ -42,7 +42,8 @@ pub(super) async fn carry(
     let waited = job.chooses_pin || known.as_ref().is_some_and(|row| row.state == State::AwaitingPin);
     let id = waited.then(|| job.id.clone());
     let ended = if job.chooses_pin && options.given_up.is_none() {
-        carry_choice(line, job, change, known, options).await?
+        // On the heap: few jobs have such a choice, and each one's future would have room for it.
+        Box::pin(carry_choice(line, job, change, known, options)).await?
     } else {
         carry_both(line, job, change, known, options).await?
     };

@@ -150,8 +150,9 @@ pub(super) async fn vet(
         () = line.stopping.cancelled() => return Err(Stop::Closed),
     };
     let lease = line.lease.times();
+    // What follows is for few of a batch's jobs, and on the heap: every job's future would have room for it.
     if kept.known == Known::Unasked || kept.lease != lease {
-        let (known, written) = Known::read(line, &job.batch).await?;
+        let (known, written) = Box::pin(Known::read(line, &job.batch)).await?;
         *kept = Kept { known, lease, written };
     }
     let Kept { known, written, .. } = &mut *kept;
@@ -165,13 +166,13 @@ pub(super) async fn vet(
         *known = Known::Absent(count);
         return Ok(Ok(false));
     }
-    let found = match look_for_batch(line, job, recalled).await? {
+    let found = match Box::pin(look_for_batch(line, job, recalled)).await? {
         Ok(found) => found,
         Err(reason) => return Ok(Err(reason)),
     };
     let now = match found {
         // What this ledger knows was made with it, unless another process found it as this one did: that is told below.
-        OfBatch::Found(jobs) if is_all_known(line, &jobs).await? => Known::Absent(count),
+        OfBatch::Found(jobs) if Box::pin(is_all_known(line, &jobs)).await? => Known::Absent(count),
         OfBatch::Found(_) => Known::Elsewhere,
         OfBatch::Absent => Known::Absent(count),
         // It tells nothing of the batch: the next one is looked for instead.
@@ -179,7 +180,7 @@ pub(super) async fn vet(
         // As long as it cannot be read it is issued as if nothing were there, and looked for again further on.
         OfBatch::Unreadable => Known::Absent(count),
     };
-    *known = now.write(line, &job.batch, written).await?;
+    *known = Box::pin(now.write(line, &job.batch, written)).await?;
     let is_elsewhere = *known == Known::Elsewhere;
     if is_elsewhere {
         tracing::warn!(

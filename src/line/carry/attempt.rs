@@ -163,8 +163,8 @@ impl Carried<'_> {
         }
         self.decision.begin(decided);
         let stage = metrics::Stage::begin("record_attempt");
-        let begun =
-            self.line.parts.ledger.begin(self.row(State::Begun, decided), self.known.as_deref()).await;
+        let row = Box::new(self.row(State::Begun, decided));
+        let begun = self.line.parts.ledger.begin(row, self.known.as_deref()).await;
         stage.ended();
         if !matches!(begun, Ok(Begin::Recorded(_))) {
             // Without its record no call is made.

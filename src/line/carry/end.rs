@@ -56,7 +56,7 @@ impl Carried<'_> {
             return Ok(Some(Ended { note: joined(&self.job, self.note.take()), ..row.ended() }));
         }
         let now = self.now();
-        let mut row = self.row(state, now);
+        let mut row = Box::new(self.row(state, now));
         let mut note = self.note.clone();
         if matches!(row.state, State::Done(_)) {
             let needs = match &outcome {

@@ -13,6 +13,12 @@ impl Carried<'_> {
         if self.is_searched() {
             return Ok(true);
         }
+        // On the heap: most jobs are about nobody who is to be searched for, and each one's future would have room for it.
+        Box::pin(self.has_none(lease)).await
+    }
+
+    /// Whether the person has no cardholder at Stripe, by a look that began while the lease had been taken so often.
+    async fn has_none(&mut self, lease: u64) -> Result<bool, Stop> {
         let other = people::other(self.line, &self.job).await?;
         if matches!(other, Some(Other::Open)) {
             // It may create the cardholder that this one would be: nobody is to wait for this one meanwhile.
