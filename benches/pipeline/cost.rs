@@ -2,7 +2,8 @@
 #![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mimalloc::MiMalloc;
@@ -10,7 +11,30 @@ use mimalloc::MiMalloc;
 /// mimalloc, as in the program, and a count.
 struct Counting;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// A count on a cache line of its own.
+#[repr(align(128))]
+struct Count(AtomicU64);
+
+/// Counts, each for some threads: one that all of them write would be a cost of the bench's own, and more of it for who has more
+/// threads.
+static COUNTS: [Count; 16] = [const { Count(AtomicU64::new(0)) }; 16];
+
+thread_local! {
+    /// This thread's place among them; none yet if it is beyond them.
+    static PLACE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+fn count() {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    if PLACE.get() == usize::MAX {
+        PLACE.set(THREADS.fetch_add(1, Ordering::Relaxed) % COUNTS.len());
+    }
+    COUNTS[PLACE.get()].0.fetch_add(1, Ordering::Relaxed);
+}
+
+fn allocations() -> u64 {
+    COUNTS.iter().map(|count| count.0.load(Ordering::Relaxed)).sum()
+}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -18,7 +42,7 @@ static ALLOCATOR: Counting = Counting;
 // SAFETY: every call is handed on as it came to an allocator that keeps the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count();
         // SAFETY: the caller's own promise.
         unsafe { MiMalloc.alloc(layout) }
     }
@@ -29,7 +53,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count();
         // SAFETY: the caller's own promise.
         unsafe { MiMalloc.realloc(pointer, layout, size) }
     }
@@ -53,14 +77,14 @@ fn cpu() -> Duration {
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a bench")]
 pub(crate) async fn measured(jobs: usize, run: impl Future<Output = ()>) -> Cost {
-    let (cpu_before, allocations_before) = (cpu(), ALLOCATIONS.load(Ordering::Relaxed));
+    let (cpu_before, allocations_before) = (cpu(), allocations());
     let began = Instant::now();
     run.await;
     let took = began.elapsed();
     Cost {
         jobs_per_second: jobs as f64 / took.as_secs_f64(),
         cpu_us_per_job: (cpu() - cpu_before).as_secs_f64() * 1e6 / jobs as f64,
-        allocations_per_job: (ALLOCATIONS.load(Ordering::Relaxed) - allocations_before) as f64 / jobs as f64,
+        allocations_per_job: (allocations() - allocations_before) as f64 / jobs as f64,
     }
 }
 

@@ -44,9 +44,9 @@ use loopback::{Server, serve};
 const AT_A_TIME: usize = 64;
 /// Jobs at a time in the line: what the pace itself chooses at a high rate.
 const IN_FLIGHT: usize = 512;
-/// Jobs of each run: enough that what `issue` does once (its start, the ledger's end) weighs as little as in a rollout.
+/// Jobs of each run, unless `EMBOSSER_BENCH_ROWS` says otherwise: enough that what `issue` does once (its start, the ledger's end) weighs as little as in a rollout.
 const JOBS: usize = 50_000;
-/// Runs of each, taken in turns; the median counts.
+/// Runs of each, taken in turns, unless `EMBOSSER_BENCH_ROUNDS` says otherwise; the median counts.
 const ROUNDS: usize = 5;
 /// A pace that limits nothing here, the highest that can be configured.
 const UNLIMITED: f64 = 100_000.0;
@@ -205,6 +205,11 @@ fn wanted(part: &str) -> bool {
     asked.peek().is_none() || asked.any(|asked| asked == part)
 }
 
+/// A number that the environment may give.
+fn given(name: &str, usual: usize) -> usize {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(usual)
+}
+
 async fn costs(server: &Server, document: &Arc<str>, jobs: usize, rounds: usize, jwe: &str) {
     let mut body = Vec::new();
     let card = Request::from_pairs(Operation::CreateCard, pairs()).expect("the pairs are valid");
@@ -311,7 +316,9 @@ fn main() {
         let jwe = encrypt_pin("4711", document.as_bytes()).expect("the key is valid");
         let document: Arc<str> = document.into();
         let server = serve(document.clone()).await;
-        costs(&server, &document, if whole { JOBS } else { 500 }, if whole { ROUNDS } else { 1 }, &jwe).await;
+        let jobs = given("EMBOSSER_BENCH_ROWS", if whole { JOBS } else { 500 });
+        let rounds = given("EMBOSSER_BENCH_ROUNDS", if whole { ROUNDS } else { 1 });
+        costs(&server, &document, jobs, rounds, &jwe).await;
         if wanted("start") {
             startup::until_first_request(&server, if whole { 21 } else { 1 }, &jwe).await;
         }
