@@ -295,8 +295,9 @@ impl Request {
         digest.update(self.operation.word());
         for (path, value) in self.target().into_iter().chain(self.form.iter()) {
             // Of most values the case is as it is without a look at what they are.
+            let bare = value.trim();
             let may_be_code =
-                value.len() <= CODE_LETTERS_MAX && value.bytes().any(|letter| letter.is_ascii_uppercase());
+                bare.len() <= CODE_LETTERS_MAX && bare.bytes().any(|letter| letter.is_ascii_uppercase());
             let kind = may_be_code.then(|| self.operation.declaration().kind_of(path).ok()).flatten();
             read(value, &mut |value| {
                 let mut value = value.trim();
