@@ -44,7 +44,10 @@ pub(super) async fn settle(server: &Server, caller: &Caller, batch: &Batch) -> R
         return Err(Problem::new(Kind::Conflict, detail));
     }
     let place = server.settling.clone().try_acquire_owned().map_err(|_| {
-        Problem::new(Kind::Busy, "rows are being looked for at Stripe already; try again when that is done")
+        Problem::new(
+            Kind::Conflict,
+            "rows are being looked for at Stripe already; try again when that is done",
+        )
     })?;
     let settling = Settling::of(&server.parts.views, server.scope(), batch, server.clock()).await?;
     let view = SettleView {

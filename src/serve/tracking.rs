@@ -29,7 +29,7 @@ pub(super) async fn track(server: &Server, caller: &Caller, batch: &Batch) -> Re
     server.ready()?;
     let place = server.tracking.clone().try_acquire_owned().map_err(|_| {
         Problem::new(
-            Kind::Busy,
+            Kind::Conflict,
             "the cards of a batch are being looked at already; try again when that is done",
         )
     })?;

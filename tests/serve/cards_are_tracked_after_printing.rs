@@ -133,7 +133,7 @@ async fn over_http_it_is_asked_for_in_the_background() {
     assert_eq!(plan, json!({"reads": 4, "seconds": 0.8}));
     // One at a time.
     let busy = served.post("/v1/batches/staff/track").await;
-    assert_eq!(busy.status.as_u16(), 503, "{}", busy.text);
+    assert_eq!(busy.status.as_u16(), 409, "{}", busy.text);
     let began = std::time::Instant::now();
     let seen = loop {
         let rows = rows(&served, "staff").await;

@@ -21,8 +21,7 @@ use crate::serve::settling::{self, SettleView};
     responses((status = 202, body = SettleView, description = "How many rows that is, and how long it takes"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "The batch is under way, its jobs came one by one or through a queue, another process calls for the account, or this server does not call Stripe itself"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Other rows are being looked for"))
+            description = "The batch is under way, its jobs came one by one or through a queue, another process calls for the account, or this server does not call Stripe itself; or other rows are being looked for"))
 )]
 pub(super) async fn settle_batch(
     Track(caller): Track,

@@ -19,7 +19,7 @@ use crate::serve::tracking::{self, TrackView};
     security(("token" = ["submit"]), ("token" = ["operate"])),
     responses((status = 202, body = TrackView, description = "How many reads that is, and how long they take"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "This server does not call Stripe itself"))
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "This server does not call Stripe itself, or the cards of a batch are being looked at already"))
 )]
 pub(super) async fn track_batch(
     Track(caller): Track,
