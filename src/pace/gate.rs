@@ -1,8 +1,8 @@
 //! The gate: every decision of the pace, as a pure function of what happened and of the time.
 //!
 //! It lets jobs prepare (turns) and send (permits), and is told what became of them. A call needs room in its endpoint's
-//! limit and in the account's, and in the one above all accounts if there is one; calls in flight, and whether Stripe answers, are the account's. It neither waits nor keeps a
-//! queue, which is the [`super::Pace`]'s part; so whole hours of it are tried in a test within a moment.
+//! limit and in the account's, and in the one above all accounts if there is one; calls in flight, and whether Stripe answers, are
+//! the account's. It neither waits nor keeps a queue, which is the [`super::Pace`]'s part; so whole hours of it are tried in a test within a moment.
 
 use std::time::{Duration, Instant};
 

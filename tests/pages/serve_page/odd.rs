@@ -1,5 +1,7 @@
 //! Names and files that are odd: they are shown as what they are, do nothing to the page, and can be issued.
 
+use std::path::Path;
+
 use embosser::sandbox::{Options, Sandbox};
 use serde_json::json;
 
@@ -47,6 +49,16 @@ async fn odd_names_of_batches_are_shown_and_do_nothing() {
     assert_eq!(made, json!(0));
 }
 
+/// A desk's browser in which that file was chosen.
+async fn chosen(served: &Served, file: &Path) -> Browser {
+    let browser = Browser::start(Look::Desk, file.parent().unwrap()).await;
+    browser.open(&served.url).await;
+    let newcomer = Newcomer(&browser);
+    newcomer.presses("Choose a spreadsheet").await;
+    newcomer.gives("Choose a spreadsheet", file).await;
+    browser
+}
+
 /// From a German Excel: Windows-1252, semicolons, and an amount with a comma.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_of_a_german_excel_is_mended_with_a_button() {
@@ -65,11 +77,8 @@ async fn a_file_of_a_german_excel_is_mended_with_a_button() {
         text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect::<Vec<u8>>(),
     )
     .unwrap();
-    let browser = Browser::start(Look::Desk, directory.path()).await;
-    browser.open(&served.url).await;
+    let browser = chosen(&served, &file).await;
     let newcomer = Newcomer(&browser);
-    newcomer.presses("Choose a spreadsheet").await;
-    newcomer.gives("Choose a spreadsheet", &file).await;
     browser.until_text("#check-title", "1 row of 2 cannot be issued").await;
     newcomer.presses("Use “50000”").await;
     browser.until_text("#check-title", "Nothing is wrong").await;
@@ -92,11 +101,8 @@ async fn what_a_word_means_can_be_taken_back() {
     let file = directory.path().join("words.csv");
     std::fs::write(&file, "row_id,cardholder,type,currency\na,ich_a,Plastik,eur\nb,ich_b,Plastik,eur\n")
         .unwrap();
-    let browser = Browser::start(Look::Desk, directory.path()).await;
-    browser.open(&served.url).await;
+    let browser = chosen(&served, &file).await;
     let newcomer = Newcomer(&browser);
-    newcomer.presses("Choose a spreadsheet").await;
-    newcomer.gives("Choose a spreadsheet", &file).await;
     browser.until_text("#check-title", "2 rows of 2 cannot be issued").await;
     newcomer.presses("“Plastik” is virtual in all 2 rows").await;
     browser.until_text("#check-title", "Nothing is wrong").await;
