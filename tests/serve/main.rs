@@ -10,6 +10,7 @@ mod a_batch_is_undone;
 mod a_batch_starts_at_its_time;
 mod a_second_look_before_cards;
 mod an_upload_is_mended_before_it_is_issued;
+mod batches_hold_up_no_others;
 mod cards_are_tracked_after_printing;
 mod serve_answers_as_its_document_says;
 mod serve_issues_an_upload_once;
