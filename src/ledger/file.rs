@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sqlite::is_busy;
+use super::result_code::is_busy;
 
 /// How long another process may hold the file before we give up: longer than any of our own commits.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

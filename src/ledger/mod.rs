@@ -29,6 +29,7 @@ mod patience;
 mod pooler;
 mod postgres;
 mod prune;
+mod result_code;
 mod schema;
 mod select;
 mod servers;

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction, TransactionBehavior, ffi};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction, TransactionBehavior};
 
 use super::audit::sqlite as audit;
 use super::database::Opening;
 use super::file::{BUSY_TIMEOUT, Identity, identity_of, is_in_memory, patiently, uri_of};
 use super::file_system::network_kind;
+use super::result_code::meaning;
 use super::schema::{self, VERSION};
 use super::select::{self, INDEXES, Sql};
 use super::standing::{self, NO_VERSION, STANDING};
@@ -452,31 +453,6 @@ impl Columns for Answer<'_, '_> {
 
     fn number(&mut self) -> Result<Option<i64>, String> {
         self.value()?.as_i64_or_null().map_err(|error| error.to_string())
-    }
-}
-
-/// SQLite's primary result code (sqlite.org/rescode.html); extended codes keep it in their low byte.
-fn primary_code(error: &rusqlite::Error) -> Option<i32> {
-    error.sqlite_error().map(|error| error.extended_code & 0xff)
-}
-
-pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(primary_code(error), Some(ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
-}
-
-/// Says in the operator's terms what an error means.
-pub(super) fn meaning(ledger: &str, error: &rusqlite::Error) -> LedgerError {
-    // Only a trigger raises a sentence of this kind.
-    if let rusqlite::Error::SqliteFailure(_, Some(message)) = error
-        && let Some(elsewhere) = standing::told_by(message, ledger)
-    {
-        return elsewhere;
-    }
-    match primary_code(error) {
-        _ if is_busy(error) => LedgerError::Locked(ledger.into()),
-        Some(ffi::SQLITE_READONLY) => LedgerError::ReadOnly(ledger.into()),
-        Some(ffi::SQLITE_FULL) => LedgerError::Full(ledger.into()),
-        _ => store::database(ledger, error.to_string()),
     }
 }
 
