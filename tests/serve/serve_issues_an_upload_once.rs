@@ -11,7 +11,7 @@ use support::{Expected, Program, one_card_each, write_manifest};
 pub(super) struct Stage {
     directory: tempfile::TempDir,
     pub(super) sandbox: Sandbox,
-    program: Program,
+    pub program: Program,
 }
 
 pub(super) async fn stage(options: Options) -> Stage {
