@@ -161,7 +161,7 @@ async fn rows_that_were_cut_off_are_found_at_stripe_without_their_file() {
         assert_eq!((&asked["rows"], &asked["need_file"]), (&json!(unresolved), &json!(0)), "{asked}");
         // One batch at a time. A look that finds everything may be over already.
         if batch == "absent" {
-            served.post(&format!("/v1/batches/{batch}/settle")).await.expect(503);
+            served.post(&format!("/v1/batches/{batch}/settle")).await.expect(409);
         }
         let after = served.until(batch, |view| view["unresolved"] == 0).await;
         let [found, absent, _] = view(&after);
