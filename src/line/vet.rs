@@ -3,16 +3,22 @@
 //! The same manifest beside another ledger would make a second card for everybody, without a word. So before the first
 //! call for a batch that the ledger has no row of, a few of its jobs are looked for at Stripe; if a card of the batch is
 //! there, every job is looked for before its call.
+//!
+//! One look allows its first job, a second one the two after it, a third one the next four, and so on: each allows as many as
+//! all before it. Nobody waits for a look before those are used up, as it is made ahead: that for the 16th job and on with the
+//! ninth that comes, that for the 32nd and on with the 17th. So where lists are slow the pace is used all the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::look::{OfBatch, look_for_batch};
 use super::{Line, Stop};
 use crate::job::{Batch, Job, JobId, Step};
 use crate::ledger::{Kind, Only, Row};
+use crate::simulation::{Mutation, is_broken};
 
 /// Most batches that are remembered: a bound on memory. For one that is not, the ledger is asked again.
 const BATCHES_MAX: usize = 10_000;
@@ -22,7 +28,7 @@ const BATCHES_MAX: usize = 10_000;
 enum Known {
     /// The ledger was not asked.
     Unasked,
-    /// So many of its jobs came, and nothing of it was found at Stripe.
+    /// All looks up to that of this job were made, and nothing of the batch was found at Stripe.
     Absent(u32),
     /// What the ledger says of it can be relied on.
     Trusted,
@@ -36,6 +42,105 @@ struct Kept {
     lease: u64,
     /// What the ledger says, in its word.
     written: Option<String>,
+    /// How many of its jobs came here.
+    came: u32,
+    /// Looks that found nothing, while one before them is not made.
+    made: BTreeSet<u32>,
+    /// Whoever makes a look holds its lock.
+    looks: BTreeMap<u32, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// Under which number a job was counted, as long as the account's lease was taken so often.
+#[derive(Clone, Copy)]
+struct Counted {
+    number: u32,
+    lease: u64,
+}
+
+/// A look that is to be made, by the first job that may not go on without it.
+struct Due {
+    first: u32,
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// If nobody else is making it.
+    free: Option<OwnedMutexGuard<()>>,
+}
+
+impl Kept {
+    fn new(known: Known, written: Option<String>, lease: u64) -> Self {
+        let came = if let Known::Absent(jobs) = known { jobs } else { 0 };
+        Self { known, lease, written, came, made: BTreeSet::new(), looks: BTreeMap::new() }
+    }
+
+    /// A job's number among those of its batch.
+    fn count(&mut self, counted: &mut Option<Counted>) -> u32 {
+        if let Some(counted) = counted.filter(|counted| counted.lease == self.lease) {
+            return counted.number;
+        }
+        self.came = self.came.saturating_add(1);
+        *counted = Some(Counted { number: self.came, lease: self.lease });
+        self.came
+    }
+
+    /// What a job of this number has to do before it goes on: to make a look that nobody makes, else to wait for one.
+    fn due(&mut self, number: u32) -> Option<Due> {
+        let Known::Absent(jobs) = self.known else { return None };
+        let begun = std::iter::successors(Some(look_after(jobs)), |first| first.checked_mul(2));
+        let begun = begun.take_while(|first| first / 2 < number).filter(|first| !self.made.contains(first));
+        let mut waits_for = None;
+        for first in begun {
+            let lock = self.looks.entry(first).or_default().clone();
+            if let Ok(free) = lock.clone().try_lock_owned() {
+                return Some(Due { first, lock, free: Some(free) });
+            }
+            if first <= number && waits_for.is_none() && !is_broken(Mutation::GoOnDuringLook) {
+                waits_for = Some(Due { first, lock, free: None });
+            }
+        }
+        waits_for
+    }
+
+    /// Whether a look is still to be made.
+    fn wants(&self, first: u32, lease: u64) -> bool {
+        matches!(self.known, Known::Absent(jobs) if jobs < first)
+            && self.lease == lease
+            && !self.made.contains(&first)
+    }
+
+    /// A look has found nothing. Answers up to which one all are made.
+    fn made(&mut self, first: u32) -> Known {
+        let Known::Absent(mut jobs) = self.known else { return self.known };
+        self.made.insert(first);
+        while self.made.remove(&look_after(jobs)) {
+            jobs = look_after(jobs);
+            self.looks.remove(&jobs);
+        }
+        Known::Absent(jobs)
+    }
+
+    /// Says so in the ledger, before anything of the batch is recorded, so that whoever goes on with it knows. What another
+    /// process has found at Stripe meanwhile stays so, whatever was found here: what it recorded since was none of this
+    /// ledger's making.
+    async fn write(&mut self, now: Known, line: &Line, batch: &Batch) -> Result<(), Stop> {
+        let (ledger, name) = (&line.parts.ledger, name(line, batch));
+        self.known = loop {
+            if self.written.as_deref().and_then(Known::of_word) == Some(Known::Elsewhere) {
+                break Known::Elsewhere;
+            }
+            if self.written.as_deref() == Some(now.word().as_str()) {
+                break now;
+            }
+            match ledger.swap_metadata(&*name, self.written.clone(), Some(now.word())).await? {
+                Ok(()) => self.written = Some(now.word()),
+                Err(found) => self.written = found,
+            }
+        };
+        Ok(())
+    }
+}
+
+/// The look that allows more than this job and those before it: of powers of two, the next one.
+fn look_after(jobs: u32) -> u32 {
+    jobs.saturating_add(1).next_power_of_two()
 }
 
 /// What is known of each batch.
@@ -55,9 +160,7 @@ impl Batches {
         }
         known
             .entry(batch.clone())
-            .or_insert_with(|| {
-                Arc::new(tokio::sync::Mutex::new(Kept { known: Known::Unasked, lease: 0, written: None }))
-            })
+            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Kept::new(Known::Unasked, None, 0))))
             .clone()
     }
 }
@@ -101,22 +204,6 @@ impl Known {
         }
         Ok(Self::Absent(0))
     }
-
-    /// Before anything of the batch is recorded, so that whoever goes on with it knows. Answers what is known then: what another
-    /// process has found at Stripe meanwhile stays so, whatever was found here. What it recorded since was none of this ledger's making.
-    async fn write(self, line: &Line, batch: &Batch, written: &mut Option<String>) -> Result<Self, Stop> {
-        let (ledger, name) = (&line.parts.ledger, name(line, batch));
-        while written.as_deref().and_then(Self::of_word) != Some(Self::Elsewhere) {
-            match ledger.swap_metadata(&*name, written.clone(), Some(self.word())).await? {
-                Ok(()) => {
-                    *written = Some(self.word());
-                    return Ok(self);
-                }
-                Err(found) => *written = found,
-            }
-        }
-        Ok(Self::Elsewhere)
-    }
 }
 
 /// Under which name the ledger keeps it.
@@ -136,58 +223,114 @@ async fn is_all_known(line: &Line, jobs: &[JobId]) -> Result<bool, Stop> {
     Ok(true)
 }
 
-/// Whether a job that the ledger does not know must be looked for first. Jobs of a batch that is being asked about wait.
+/// Whether a job that the ledger does not know must be looked for first.
 pub(super) async fn vet(
     line: &Line,
     job: &Job,
     recalled: &CancellationToken,
 ) -> Result<Result<bool, String>, Stop> {
     let of_batch = line.batches.of(&job.batch);
-    let mut kept = tokio::select! {
+    let mut counted = None;
+    loop {
+        let lease = line.lease.times();
+        let due = {
+            let mut kept = lock(&of_batch, line, recalled).await?;
+            // What is on the heap is for few of a batch's jobs: every job's future would have room for it.
+            if kept.known == Known::Unasked || kept.lease != lease {
+                let (known, written) = Box::pin(Known::read(line, &job.batch)).await?;
+                *kept = Kept::new(known, written, lease);
+            }
+            match kept.known {
+                Known::Trusted | Known::Unasked => return Ok(Ok(false)),
+                Known::Elsewhere => return Ok(Ok(true)),
+                Known::Absent(_) => {}
+            }
+            let number = kept.count(&mut counted);
+            kept.due(number)
+        };
+        let Some(due) = due else { return Ok(Ok(false)) };
+        let look = Look { line, job, recalled, of_batch: &of_batch, lease };
+        if let Some(told) = Box::pin(look.make(due)).await? {
+            return Ok(told);
+        }
+    }
+}
+
+async fn lock<'k>(
+    of_batch: &'k tokio::sync::Mutex<Kept>,
+    line: &Line,
+    recalled: &CancellationToken,
+) -> Result<tokio::sync::MutexGuard<'k, Kept>, Stop> {
+    tokio::select! {
         biased;
-        kept = of_batch.lock() => kept,
-        () = recalled.cancelled() => return Err(Stop::Closed),
-        () = line.stopping.cancelled() => return Err(Stop::Closed),
-    };
-    let lease = line.lease.times();
-    // What follows is for few of a batch's jobs, and on the heap: every job's future would have room for it.
-    if kept.known == Known::Unasked || kept.lease != lease {
-        let (known, written) = Box::pin(Known::read(line, &job.batch)).await?;
-        *kept = Kept { known, lease, written };
+        kept = of_batch.lock() => Ok(kept),
+        () = recalled.cancelled() => Err(Stop::Closed),
+        () = line.stopping.cancelled() => Err(Stop::Closed),
     }
-    let Kept { known, written, .. } = &mut *kept;
-    let count = match *known {
-        Known::Trusted | Known::Unasked => return Ok(Ok(false)),
-        Known::Elsewhere => return Ok(Ok(true)),
-        Known::Absent(jobs) => jobs + 1,
-    };
-    // The first, the second, the fourth and so on: some of them near the begin, where a former run began, and some far on.
-    if !count.is_power_of_two() {
-        *known = Known::Absent(count);
-        return Ok(Ok(false));
+}
+
+/// A look for a batch, with one of its jobs.
+struct Look<'l> {
+    line: &'l Line,
+    job: &'l Job,
+    recalled: &'l CancellationToken,
+    of_batch: &'l tokio::sync::Mutex<Kept>,
+    /// How often the account's lease had been taken when it was wanted.
+    lease: u64,
+}
+
+impl Look<'_> {
+    /// Makes it, or waits until somebody else has. None if the job has to see anew what is known; else whether it must be
+    /// looked for first, or why that is not known.
+    async fn make(self, due: Due) -> Result<Option<Result<bool, String>>, Stop> {
+        let Self { line, job, recalled, of_batch, lease } = self;
+        let Due { first, lock: look, free } = due;
+        let _made_by_nobody_else = match free {
+            Some(free) => free,
+            None => tokio::select! {
+                biased;
+                held = look.lock_owned() => held,
+                () = recalled.cancelled() => return Err(Stop::Closed),
+                () = line.stopping.cancelled() => return Err(Stop::Closed),
+            },
+        };
+        if !lock(of_batch, line, recalled).await?.wants(first, lease) {
+            return Ok(None);
+        }
+        let found = look_for_batch(line, job, recalled).await?;
+        let is_known = match &found {
+            // What this ledger knows was made with it, unless another process found it as this one did: that is told below.
+            Ok(OfBatch::Found(jobs)) => is_all_known(line, jobs).await?,
+            _ => false,
+        };
+        let mut kept = lock(of_batch, line, recalled).await?;
+        if !kept.wants(first, lease) {
+            return Ok(None);
+        }
+        let now = match found {
+            Err(reason) => {
+                // It comes again, and is counted then.
+                kept.came = kept.came.saturating_sub(1);
+                return Ok(Some(Err(reason)));
+            }
+            Ok(OfBatch::Found(_)) if !is_known => Known::Elsewhere,
+            // As long as it cannot be read it is issued as if nothing were there, and looked for again further on.
+            Ok(OfBatch::Found(_) | OfBatch::Absent | OfBatch::Unreadable) => kept.made(first),
+            // It tells nothing of the batch: the next one is looked for instead.
+            Ok(OfBatch::NoSuchCardholder) => {
+                let known = kept.known;
+                kept.write(known, line, &job.batch).await?;
+                return Ok(Some(Ok(kept.known == Known::Elsewhere)));
+            }
+        };
+        kept.write(now, line, &job.batch).await?;
+        if kept.known == Known::Elsewhere {
+            tracing::warn!(
+                batch = %job.batch,
+                ledger = line.parts.ledger.name(),
+                "cards of this batch are at Stripe, and this ledger does not know them; every job is looked for first"
+            );
+        }
+        Ok(None)
     }
-    let found = match Box::pin(look_for_batch(line, job, recalled)).await? {
-        Ok(found) => found,
-        Err(reason) => return Ok(Err(reason)),
-    };
-    let now = match found {
-        // What this ledger knows was made with it, unless another process found it as this one did: that is told below.
-        OfBatch::Found(jobs) if Box::pin(is_all_known(line, &jobs)).await? => Known::Absent(count),
-        OfBatch::Found(_) => Known::Elsewhere,
-        OfBatch::Absent => Known::Absent(count),
-        // It tells nothing of the batch: the next one is looked for instead.
-        OfBatch::NoSuchCardholder => return Ok(Ok(false)),
-        // As long as it cannot be read it is issued as if nothing were there, and looked for again further on.
-        OfBatch::Unreadable => Known::Absent(count),
-    };
-    *known = Box::pin(now.write(line, &job.batch, written)).await?;
-    let is_elsewhere = *known == Known::Elsewhere;
-    if is_elsewhere {
-        tracing::warn!(
-            batch = %job.batch,
-            ledger = line.parts.ledger.name(),
-            "cards of this batch are at Stripe, and this ledger does not know them; every job is looked for first"
-        );
-    }
-    Ok(Ok(is_elsewhere))
 }

@@ -33,6 +33,8 @@ pub enum Mutation {
     ForgetLaterChange,
     /// A batch that is known at Stripe and not in the ledger is called for without a look.
     SkipVetting,
+    /// Jobs of such a batch go on while it is looked for.
+    GoOnDuringLook,
     /// A run with `--reconcile-first` looks for nothing.
     SkipReconcile,
     /// The calls of whoever held the lease before do not count.
@@ -41,7 +43,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::SkipCompareAndSet,
         Self::BelieveAbsenceAtOnce,
         Self::NewKeyTooEarly,
@@ -57,6 +59,7 @@ impl Mutation {
         Self::ReadFirstPageOnly,
         Self::ForgetLaterChange,
         Self::SkipVetting,
+        Self::GoOnDuringLook,
         Self::SkipReconcile,
         Self::CallAtOnceAfterTakeover,
     ];

@@ -100,6 +100,11 @@ const LOSES_DICE: u64 = 0x105e;
 /// Of a seed that loses its ledger: longer than what was done before takes, the loss, and what comes after it.
 const LOSES_MINUTES: u64 = 4320;
 
+/// Seeds what decides whether changes alone are asked for, of few cards: they meet one another seldom otherwise.
+const CHANGES_DICE: u64 = 0xc4a9;
+/// Cards of which such a seed asks for changes.
+const CHANGED: usize = 2;
+
 /// Cardholders and cards that each account has from the start.
 pub(crate) const THERE: usize = 3;
 
@@ -121,6 +126,9 @@ impl Setup {
         let mut uploads = Vec::new();
         for number in 0..dice.random_range(1..=3) {
             uploads.push(upload(dice, number, processes, accounts));
+        }
+        if !loses_ledger {
+            ask_for_changes_alone(seed, &mut uploads);
         }
         for again in again(dice, &uploads, processes, minutes) {
             uploads.push(again);
@@ -211,6 +219,18 @@ fn upload(dice: &mut StdRng, number: usize, processes: usize, accounts: usize) -
         at: Duration::from_secs(dice.random_range(0..30)),
         rows,
         is_queue: dice.random_bool(0.4),
+    }
+}
+
+/// One seed in ten does.
+fn ask_for_changes_alone(seed: u64, uploads: &mut [Upload]) {
+    // Of dice of its own, as above.
+    let mut dice = StdRng::seed_from_u64(seed ^ CHANGES_DICE);
+    if !dice.random_bool(0.1) {
+        return;
+    }
+    for row in uploads.iter_mut().flat_map(|upload| &mut upload.rows) {
+        row.asks = Asks::Change(dice.random_range(0..CHANGED));
     }
 }
 
