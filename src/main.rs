@@ -12,7 +12,7 @@ use embosser::commands::{
     ledger, results, sandbox, schema, serve, settle, shell, status, submit, template, token, track, webhooks,
     worker,
 };
-use embosser::config::{Config, JobsTo};
+use embosser::config::Config;
 use embosser::files;
 use embosser::logging;
 
@@ -155,16 +155,7 @@ async fn run(arguments: Arguments) -> Result<Exit, String> {
             let (config, key) = account(&args.account, false)?;
             settle::run(args, config, key).await
         }
-        Command::Serve(args) => {
-            // One that only publishes needs no key.
-            let publishes = !args.sandbox && config.http.jobs_to != JobsTo::Line;
-            let (config, key) = if publishes && config.accounts.are_configured() {
-                (accounts::one_without_key(&config, &args.account)?, None)
-            } else {
-                account(&args.account, args.sandbox)?
-            };
-            serve::run(args, config, key).await
-        }
+        Command::Serve(args) => serve::run(args, config, arguments.config).await,
         Command::Worker(args) => worker::run(args, config, arguments.config).await,
         Command::Submit(args) => {
             let config = accounts::one_without_key(&config, &args.account)?;

@@ -234,6 +234,10 @@ impl Config {
             pace.account_per_second = pace.account_per_second.min(together);
         }
         config.rabbitmq.prefix = account.prefix(self);
+        // Where `serve` has this account's pages, alone or beside others.
+        if let Some(url) = &mut config.pin_page.url {
+            *url = format!("{}/accounts/{}", url.trim_end_matches('/'), account.id);
+        }
         config.accounts = AccountsConfig::default();
         config
     }

@@ -111,50 +111,77 @@ impl Caller {
     }
 }
 
-impl Server {
-    /// Whose request it is, if its token is good for this server.
-    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let tokens = &self.parts.tokens;
-        if tokens.is_none() {
-            return Ok(Caller::THIS_MACHINE);
-        }
-        let presented = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim());
-        let Some(presented) = presented else {
-            return Err(Problem::new(Kind::Unauthorized, "send Authorization: Bearer with a token"));
-        };
-        let Some(token) = tokens.find(presented) else {
-            return Err(Problem::new(Kind::Unauthorized, "this token is not known here"));
-        };
-        self.is_good(&token)?;
-        Ok(Caller { token: Some(token), ..Caller::THIS_MACHINE })
+/// Whose request it is, if its token is known and has not expired.
+pub(super) fn caller_of(tokens: &Tokens, headers: &HeaderMap, now: Time) -> Result<Caller, Problem> {
+    if tokens.is_none() {
+        return Ok(Caller::THIS_MACHINE);
     }
+    let presented = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    let Some(presented) = presented else {
+        return Err(Problem::new(Kind::Unauthorized, "send Authorization: Bearer with a token"));
+    };
+    let Some(token) = tokens.find(presented) else {
+        return Err(Problem::new(Kind::Unauthorized, "this token is not known here"));
+    };
+    has_not_expired(&token, now)?;
+    Ok(Caller { token: Some(token), ..Caller::THIS_MACHINE })
+}
 
-    /// Whose request it is, if one of these roles is among its token's.
-    pub(super) fn allow(&self, headers: &HeaderMap, roles: &[Role]) -> Result<Caller, Problem> {
-        let caller = self.caller(headers)?;
-        let role = roles.iter().find(|role| caller.roles().contains(role)).copied();
+fn has_not_expired(token: &Token, now: Time) -> Result<(), Problem> {
+    let Some(expired) = token.expires.filter(|expires| now >= *expires) else { return Ok(()) };
+    let (name, when) = (&token.name, expired.in_utc());
+    let detail = format!("token {name} expired at {when}; whoever runs embosser makes a new one");
+    Err(Problem::new(Kind::Unauthorized, detail))
+}
+
+impl Caller {
+    /// The same, if one of these roles is among its token's.
+    pub(super) fn with_one_of(self, roles: &[Role]) -> Result<Self, Problem> {
+        let role = roles.iter().find(|role| self.roles().contains(role)).copied();
         if role.is_none() {
             let needed = words(roles, " or ");
-            let (name, has) = (caller.name(), words(caller.roles(), ", "));
+            let (name, has) = (self.name(), words(self.roles(), ", "));
             tracing::warn!(token = name, needed, "a token lacks the role");
             let detail = format!("this needs a token with the role {needed}; token {name} has {has}");
             return Err(Problem::new(Kind::Forbidden, detail));
         }
-        Ok(Caller { role, ..caller })
+        Ok(Self { role, ..self })
+    }
+
+    /// Whether its token is for this account, as far as that is said.
+    pub(super) fn is_for(&self, account: &str) -> bool {
+        let accounts = self.accounts();
+        accounts.is_empty() || accounts.iter().any(|of_token| of_token == account)
+    }
+}
+
+impl Server {
+    /// Whose request it is, if its token is good for this server.
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let caller = caller_of(&self.parts.tokens, headers, self.clock().now())?;
+        if let Some(token) = &caller.token {
+            self.is_of_account(token)?;
+        }
+        Ok(caller)
+    }
+
+    /// Whose request it is, if one of these roles is among its token's.
+    pub(super) fn allow(&self, headers: &HeaderMap, roles: &[Role]) -> Result<Caller, Problem> {
+        self.caller(headers)?.with_one_of(roles)
     }
 
     /// Whether a known token has not expired and is for the account of this server.
     fn is_good(&self, token: &Token) -> Result<(), Problem> {
-        if let Some(expired) = token.expires.filter(|expires| self.clock().now() >= *expires) {
-            let (name, when) = (&token.name, expired.in_utc());
-            let detail = format!("token {name} expired at {when}; whoever runs embosser makes a new one");
-            return Err(Problem::new(Kind::Unauthorized, detail));
-        }
+        has_not_expired(token, self.clock().now())?;
+        self.is_of_account(token)
+    }
+
+    fn is_of_account(&self, token: &Token) -> Result<(), Problem> {
         if token.accounts.is_empty() {
             return Ok(());
         }

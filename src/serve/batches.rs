@@ -114,10 +114,15 @@ impl Registry {
         self.beginning.lock().await
     }
 
+    /// How many batches are under way, and how many wait for their approval or start.
+    pub(super) fn numbers(&self) -> (usize, usize) {
+        let under_way = self.batches().values().filter(|batch| batch.is_under_way()).count();
+        (under_way, self.all_pending().values().filter(|pending| pending.waits()).count())
+    }
+
     /// Whether one more batch may begin, or wait.
     pub(super) fn has_room(&self) -> Result<(), Problem> {
-        let under_way = self.batches().values().filter(|batch| batch.is_under_way()).count();
-        let waiting = self.all_pending().values().filter(|pending| pending.waits()).count();
+        let (under_way, waiting) = self.numbers();
         if under_way + waiting < BATCHES_MAX {
             return Ok(());
         }

@@ -39,8 +39,6 @@ pub(super) struct Limits {
     pub(super) upload_bytes_max: u64,
     /// Rows of an upload.
     pub(super) rows_max: u64,
-    /// Uploads at once.
-    pub(super) uploads_max: usize,
     /// For a request's head, and between requests.
     pub(super) header_max: Duration,
     /// For the next piece of an upload or a download.
@@ -52,7 +50,6 @@ impl From<&HttpConfig> for Limits {
         Self {
             upload_bytes_max: config.upload_mib_max << 20,
             rows_max: config.rows_max,
-            uploads_max: config.uploads_max,
             header_max: seconds(config.header_seconds_max),
             idle_max: seconds(config.idle_seconds_max),
         }

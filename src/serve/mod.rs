@@ -13,6 +13,7 @@ mod batch_events;
 mod batches;
 mod begin;
 mod cancellation;
+pub mod capacity;
 mod cardholders;
 mod check;
 mod columns;
@@ -47,6 +48,7 @@ mod results;
 mod results_workbook;
 mod run;
 mod settling;
+pub mod several;
 pub mod stripe_events;
 mod table;
 pub mod tokens;
@@ -58,7 +60,6 @@ mod view;
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -82,24 +83,29 @@ use access::{Caller, of_this_page};
 use audit::{About, Action};
 use batch::Batch;
 use batches::Registry;
+use capacity::Capacity;
 use connection::Peer;
-use held::{Budget, Held};
+use held::Held;
 use intake::Intake;
 use jobs::Jobs;
 use key_relay::KeyRelay;
-use limits::{DOWNLOADS_MAX, Limits, STREAMS_MAX, WORKBOOKS_MAX};
+use limits::Limits;
 use pin_limits::PinLimits;
 use pin_waiting::Awaited;
 use problem::{Kind, Problem};
 use stripe_events::EventSecret;
-use tokens::{Reread, Tokens};
+use tokens::Tokens;
 
 /// What a server is made of.
 pub struct Parts {
     /// `[http]`
     pub config: HttpConfig,
     /// Who may do what.
-    pub tokens: Tokens,
+    pub tokens: Arc<Tokens>,
+    /// How much may be under way.
+    pub capacity: Capacity,
+    /// Whether this is one of several accounts' servers behind one address.
+    pub is_one_of_several: bool,
     /// Where jobs go.
     pub intake: Intake,
     /// The ledger of whoever issues them, on connections of its own: a long look never delays a job.
@@ -115,7 +121,7 @@ pub struct Parts {
     /// `[pin_page]`
     pub pin_page: PinPageConfig,
     /// What Stripe signs its events with; without it none is taken.
-    pub event_secret: Option<EventSecret>,
+    pub event_secret: Option<Arc<EventSecret>>,
     /// Who is told of batches.
     pub webhooks: Webhooks,
     /// What is recorded of all this.
@@ -138,11 +144,6 @@ impl Deref for Server {
 pub struct Shared {
     parts: Parts,
     limits: Limits,
-    budget: Arc<Budget>,
-    uploads: Semaphore,
-    streams: Arc<Semaphore>,
-    downloads: Arc<Semaphore>,
-    workbooks: Arc<Semaphore>,
     /// Whoever holds it has the cards of a batch looked at: one at a time, as all of it is to stay slow.
     tracking: Arc<Semaphore>,
     /// The same for rows whose end is found out.
@@ -163,14 +164,8 @@ impl Server {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let limits = Limits::from(&parts.config);
-        let held_bytes_max = usize::try_from(parts.config.held_mib_max << 20).unwrap_or(usize::MAX);
         Self(Arc::new(Shared {
             limits,
-            budget: Budget::new(held_bytes_max),
-            uploads: Semaphore::new(limits.uploads_max),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
-            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
-            workbooks: Arc::new(Semaphore::new(WORKBOOKS_MAX)),
             tracking: Arc::new(Semaphore::new(1)),
             settling: Arc::new(Semaphore::new(1)),
             batches: Registry::default(),
@@ -193,11 +188,21 @@ impl Server {
 
     /// Serves until [`Self::stop`], and then until everything under way has ended.
     pub async fn run(&self, listener: TcpListener) {
-        self.parts.intake.begin(self);
+        self.begin();
         self.tasks.spawn(self.clone().watch_tokens());
+        connection::serve(listener, self.whole_router(), self.limits, self.stopping.clone()).await;
+        self.ended().await;
+    }
+
+    /// What it does without being asked begins.
+    fn begin(&self) {
+        self.parts.intake.begin(self);
         self.tasks.spawn(pin_waiting::count(self.clone()));
         self.tasks.spawn(pin_waiting::settle(self.clone()));
-        connection::serve(listener, self.router(), self.limits, self.stopping.clone()).await;
+    }
+
+    /// Resolves when everything under way has ended, once it was stopped.
+    pub async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -215,58 +220,56 @@ impl Server {
             tracing::info!("{why}: there is no http.tokens_file to read anew; going on");
             return;
         };
-        let server = self.clone();
-        let reading = tokio::task::spawn_blocking(move || server.parts.tokens.read_anew(&file));
-        match reading.await {
-            Ok(Ok(Reread { tokens, added, removed })) => {
-                tracing::info!(tokens, added, removed, "{why}: http.tokens_file was read anew");
-                let detail =
-                    Some(format!("{tokens} tokens: {added} added or changed, {removed} removed ({why})"));
-                let about = About { detail, ..About::default() };
-                // They are in use already: what cannot be told in the audit log stands in this one.
-                if self.record(&Caller::THIS_SERVER, Action::TokensRead, about).await.is_err() {
-                    tracing::error!("that the tokens were read anew does not stand in the audit log");
-                }
-            }
-            Ok(Err(error)) => tracing::error!(%error, "{why}: the tokens stay as they were"),
-            Err(error) => tracing::error!(%error, "{why}: a bug; the tokens stay as they were"),
+        if let Some(detail) = tokens::read_anew(&self.parts.tokens, file, why).await {
+            self.tell_tokens_read(detail).await;
+        }
+    }
+
+    /// Writes down that the tokens were read anew.
+    async fn tell_tokens_read(&self, detail: String) {
+        let about = About { detail: Some(detail), ..About::default() };
+        // They are in use already: what cannot be told in the audit log stands in this one.
+        if self.record(&Caller::THIS_SERVER, Action::TokensRead, about).await.is_err() {
+            tracing::error!("that the tokens were read anew does not stand in the audit log");
         }
     }
 
     /// Reads the file of tokens anew whenever it has changed.
     async fn watch_tokens(self) {
-        /// So soon a token that was taken out opens nothing any more.
-        const LOOK_EVERY: Duration = Duration::from_secs(2);
         let Some(file) = self.parts.config.tokens_file.clone() else { return };
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = self.stopping.cancelled() => return,
-            }
-            let (server, file) = (self.clone(), file.clone());
-            let looking = tokio::task::spawn_blocking(move || server.parts.tokens.is_changed(&file));
-            if looking.await.unwrap_or(false) {
+        let changes = async {
+            loop {
+                tokens::changed(&self.parts.tokens, &file).await;
                 self.reload_tokens("the file changed").await;
             }
+        };
+        tokio::select! {
+            () = changes => {}
+            () = self.stopping.cancelled() => {}
         }
     }
 
+    /// All that it answers, also at the address that it would have beside servers of other accounts.
+    fn whole_router(&self) -> Router {
+        let router = self.router();
+        let Some(account) = self.scope().account() else { return router };
+        let address = several::address(account);
+        // The server's own endpoints are those of this address, too.
+        Router::new().nest_service(&address, router.clone()).fallback_service(router)
+    }
+
     fn router(&self) -> Router {
-        let (router, document) = api::router(openapi::Document::openapi()).split_for_parts();
+        let (router, _) = api::router(openapi::Document::openapi()).split_for_parts();
         let router = router
-            .merge(api::document_route(&openapi::whole(document)))
+            .merge(api::document_route())
             .merge(page::router())
             .merge(cardholders::pages(self))
-            .fallback(async || {
-                (Extension(NoRoute), Problem::new(Kind::NotFound, "there is nothing at this address"))
-            })
-            .method_not_allowed_fallback(async || {
-                Problem::new(Kind::MethodNotAllowed, "this address does not take this method; see Allow")
-            })
+            .fallback(no_route)
+            .method_not_allowed_fallback(no_method)
             // Each endpoint counts its own body.
             .layer(DefaultBodyLimit::disable())
             .layer(CatchPanicLayer::custom(panicked))
-            .layer(from_fn_with_state(self.clone(), guard));
+            .layer(from_fn_with_state(self.parts.tokens.clone(), guard));
         crate::trace::serving(router).with_state(self.clone())
     }
 
@@ -311,12 +314,20 @@ impl Server {
 #[derive(Clone, Copy)]
 struct NoRoute;
 
+async fn no_route() -> impl IntoResponse {
+    (Extension(NoRoute), Problem::new(Kind::NotFound, "there is nothing at this address"))
+}
+
+async fn no_method() -> Problem {
+    Problem::new(Kind::MethodNotAllowed, "this address does not take this method; see Allow")
+}
+
 /// Before every request: may it come from where it comes? After it: the headers that every answer has.
-async fn guard(State(server): State<Server>, request: Request, next: Next) -> Response {
+async fn guard(State(tokens): State<Arc<Tokens>>, request: Request, next: Next) -> Response {
     let began = std::time::Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let allowed = match request.extensions().get::<Peer>() {
-        Some(Peer(peer)) => of_this_page(&server.parts.tokens, *peer, &method, request.headers()),
+        Some(Peer(peer)) => of_this_page(&tokens, *peer, &method, request.headers()),
         None => Err(Problem::new(Kind::Internal, "a request without a connection")),
     };
     let mut response = match allowed {
@@ -327,11 +338,15 @@ async fn guard(State(server): State<Server>, request: Request, next: Next) -> Re
     // Nobody knows what stands in an address that is none of ours: a link's token, where a mail program has made its `#` a `%23`.
     let path = if response.extensions().get::<NoRoute>().is_some() { "(none)" } else { &*path };
     tracing::info!(%method, path, status, ms, "request");
+    with_headers(&mut response);
+    response
+}
+
+fn with_headers(response: &mut Response) {
     let headers = response.headers_mut();
     for (name, value) in EVERY_ANSWER {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    response
 }
 
 /// What every answer says, unless it says otherwise itself.

@@ -6,17 +6,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use sha2::{Digest as _, Sha256};
 
-use super::Server;
-
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Address, type and text of each file.
-const FILES: [(&str, &str, &str); 23] = [
+const FILES: [(&str, &str, &str); 24] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
+    ("/page/accounts.js", SCRIPT, include_str!("page/accounts.js")),
     ("/page/batch.js", SCRIPT, include_str!("page/batch.js")),
     ("/page/columns.js", SCRIPT, include_str!("page/columns.js")),
     ("/page/csv.js", SCRIPT, include_str!("page/csv.js")),
@@ -45,7 +44,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
     require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// The page's routes.
-pub(super) fn router() -> Router<Server> {
+pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     FILES.into_iter().fold(Router::new(), |router, (address, kind, text)| {
         router.route(address, get(async move |headers: HeaderMap| file(text, kind, &headers)))
     })

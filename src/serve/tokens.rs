@@ -4,8 +4,9 @@
 //! every stored hash in constant time; which one matched, or how far, shows in no timing. The file is read anew when it
 //! changes; one that cannot be used changes nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -154,6 +155,39 @@ impl Tokens {
             }
         }
         found
+    }
+}
+
+/// Reads the file anew; answers what is to be told of it. If it cannot be used, those that are known stay.
+pub(super) async fn read_anew(tokens: &Arc<Tokens>, file: PathBuf, why: &str) -> Option<String> {
+    let read = tokens.clone();
+    match tokio::task::spawn_blocking(move || read.read_anew(&file)).await {
+        Ok(Ok(Reread { tokens, added, removed })) => {
+            tracing::info!(tokens, added, removed, "{why}: http.tokens_file was read anew");
+            Some(format!("{tokens} tokens: {added} added or changed, {removed} removed ({why})"))
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "{why}: the tokens stay as they were");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "{why}: a bug; the tokens stay as they were");
+            None
+        }
+    }
+}
+
+/// Resolves once the file is another than the one that was read last.
+pub(super) async fn changed(tokens: &Arc<Tokens>, file: &Path) {
+    /// So soon a token that was taken out opens nothing any more.
+    const LOOK_EVERY: Duration = Duration::from_secs(2);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let (tokens, file) = (tokens.clone(), file.to_owned());
+        let looking = tokio::task::spawn_blocking(move || tokens.is_changed(&file));
+        if looking.await.unwrap_or(false) {
+            return;
+        }
     }
 }
 

@@ -193,7 +193,7 @@ pub(super) async fn receive(
     request: Request,
     purpose: Purpose,
 ) -> Result<Upload, Problem> {
-    let Ok(_place) = server.uploads.try_acquire() else {
+    let Ok(_place) = server.parts.capacity.uploads.try_acquire() else {
         return Err(Problem::new(Kind::Busy, "as many uploads as are allowed are under way"));
     };
     let limits = server.limits;
@@ -241,7 +241,7 @@ pub(super) async fn receive_own(
     batch: &Batch,
     pieces: impl Stream<Item = Result<Bytes, Problem>> + Send,
 ) -> Result<Checked, Problem> {
-    let Ok(_place) = server.uploads.try_acquire() else {
+    let Ok(_place) = server.parts.capacity.uploads.try_acquire() else {
         return Err(Problem::new(Kind::Busy, "as many uploads as are allowed are under way"));
     };
     let (query, purpose) = (UploadQuery::default(), Purpose::Issue { skips_invalid: false });
@@ -331,7 +331,7 @@ impl Checking {
     ) -> Result<Self, Problem> {
         let (second, reading) = (query.second(), query.reading(server, fields).await?);
         let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
-        let (budget, rows_max) = (server.budget.clone(), server.limits.rows_max);
+        let (budget, rows_max) = (server.parts.capacity.budget.clone(), server.limits.rows_max);
         let recogniser = batch.clone().map(|batch| {
             let (ledger, scope) = (server.parts.views.clone(), server.scope().clone());
             Recogniser::new(ledger, scope, batch, second, Handle::current())

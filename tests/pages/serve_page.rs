@@ -7,6 +7,7 @@
 
 use crate::support;
 
+mod accounts;
 mod approval;
 mod looks;
 mod odd;

@@ -153,7 +153,7 @@ async fn over_http_it_is_asked_for_in_the_background() {
 const SECRET: &str = "whsec_of_the_tests_and_nobody_else";
 
 /// The header of a body that was signed at that time, as Stripe makes it.
-fn signed(secret: &str, body: &[u8], at: i64) -> String {
+pub(super) fn signed(secret: &str, body: &[u8], at: i64) -> String {
     let key = openssl::pkey::PKey::hmac(secret.as_bytes()).unwrap();
     let mut signer = openssl::sign::Signer::new(openssl::hash::MessageDigest::sha256(), &key).unwrap();
     signer.update(format!("{at}.").as_bytes()).unwrap();

@@ -19,6 +19,7 @@ mod serve_lets_nobody_in_without_the_role;
 mod serve_publishes_to_rabbitmq;
 mod serve_shows_no_pin;
 mod serve_survives_being_killed;
+mod several_accounts_are_served;
 mod webhooks_arrive;
 mod who_did_what_is_recorded;
 mod whoever_decides_sees_what_about;

@@ -440,7 +440,6 @@ async fn a_command_for_one_account_is_told_which() {
         (&["issue", "cards.csv"][..], "say which one with --account: acct_A, acct_B"),
         (&["submit", "cards.csv"], "say which one with --account: acct_A, acct_B"),
         (&["check", "cards.csv", "--online"], "say which one with --account: acct_A, acct_B"),
-        (&["serve"], "say which one with --account: acct_A, acct_B"),
         (&["issue", "cards.csv", "--account", "acct_C"], "not among the configured accounts: acct_A, acct_B"),
     ] {
         let output = fleet.run(arguments).await;

@@ -1,8 +1,6 @@
 //! `embosser worker`: jobs from RabbitMQ, one card each; for one account, or for several ([`several`]).
 
-mod running;
 mod several;
-mod watched;
 
 use std::path::PathBuf;
 
@@ -11,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
+use super::accounts::watched::Watched;
 use super::accounts::{self, AccountArgs, Stripe};
 use super::connect::connect;
 use super::signals::{HangUp, StopSignals, on_hang_up, say};
@@ -25,7 +24,6 @@ use crate::queue::Broker;
 use crate::queue::message::Terms;
 use crate::worker::{Worker, health};
 use several::Anew;
-use watched::Watched;
 
 /// Options of `embosser worker`.
 #[derive(Debug, clap::Args)]

@@ -9,61 +9,25 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::running::Accounts;
-use super::watched::Watched;
 use super::{Args, again, ladder_takes_over, serve, stop_signal, terms};
-use crate::account::{Access, Account, Purpose, ScopeError};
+use crate::account::Purpose;
 use crate::commands::Exit;
-use crate::commands::accounts::{Stripe, key_of, of_account};
+use crate::commands::accounts::Stripe;
+use crate::commands::accounts::reached::{OneOf, Reach, start_sandbox};
+use crate::commands::accounts::running::{Accounts, Ended, Work};
+use crate::commands::accounts::watched::Watched;
 use crate::config::{AccountConfig, Config, place, seconds};
 use crate::ledger::Ledger;
-use crate::line::Halt;
 use crate::metrics::exporter::Exporter;
 use crate::pace::Pacer;
 use crate::pin_links::Owing;
 use crate::queue::{Broker, publisher};
-use crate::sandbox::{self, Sandbox};
 use crate::worker::health::{self, Standings};
 use crate::worker::{Ready, Worker};
-
-/// How long calls of a pace that was may count, in periods of its limit: Stripe's second, or the time of one call where less than
-/// one a second may be made; with the way to Stripe.
-const CALLS_COUNT: f64 = 1.25;
-
-/// One of them, before anybody was asked about it.
-pub(super) struct OneOf {
-    pub(super) id: String,
-    pub(super) config: Config,
-    pub(super) access: Access,
-    broker: Broker,
-    /// Whether this process may have called for it before.
-    was_here: bool,
-}
-
-/// How it ended.
-pub(super) enum Ended {
-    /// It was told to.
-    Told,
-    /// By itself, for a reason that is its own.
-    Alone(String),
-    /// The ledger that all share does not serve.
-    WithAll { reason: String, may_pass: bool },
-}
-
-impl From<Halt> for Ended {
-    fn from(halt: Halt) -> Self {
-        let reason = halt.to_string();
-        match halt {
-            Halt::Key(_) | Halt::SameRefusals(_) | Halt::Unreachable(_) => Self::Alone(reason),
-            Halt::Ledger { may_pass, .. } => Self::WithAll { reason, may_pass },
-        }
-    }
-}
 
 /// When and from where the accounts are read anew.
 pub(super) struct Anew {
@@ -75,18 +39,13 @@ pub(super) struct Anew {
     pub(super) hang_ups: mpsc::Receiver<()>,
 }
 
-/// What all of them are made from.
-pub(super) struct Shared {
-    pub(super) args: Args,
-    pub(super) config: Config,
-    broker: Broker,
-}
-
 /// What all of them use. Clones share it.
 #[derive(Clone)]
-pub(super) struct Common {
-    pub(super) ledger: Ledger,
-    pub(super) standings: Standings,
+struct Common {
+    purpose: Purpose,
+    broker: Broker,
+    ledger: Ledger,
+    standings: Standings,
     owing: Owing,
     pacer: Pacer,
     publishing: publisher::Shared,
@@ -108,10 +67,10 @@ pub(super) async fn run(
     };
     let broker = Broker::new(&config.rabbitmq).map_err(|error| error.to_string())?.with_small_frames();
     let patience = seconds(config.ledger.patience_seconds);
-    let shared = Shared { args, config, broker };
-    let all = shared.reached(&shared.config, accounts)?;
-    let ended = match Ledger::open_patient(&shared.config.ledger.url, patience).await {
-        Ok(ledger) => work(shared, all, ledger, anew).await,
+    let reach = Reach { config, rate: args.rate, stripe: Stripe::of(args.sandbox) };
+    let all = reach.reached(&reach.config, accounts)?;
+    let ended = match Ledger::open_patient(&reach.config.ledger.url, patience).await {
+        Ok(ledger) => work((reach, args.purpose(), broker), all, ledger, anew).await,
         Err(error) if error.may_pass() => Ok(again(&error)),
         Err(error) => Err(error.to_string()),
     };
@@ -121,43 +80,9 @@ pub(super) async fn run(
     ended
 }
 
-async fn start_sandbox(config: &mut Config) -> Result<Sandbox, String> {
-    let sandbox = Sandbox::start(sandbox::Options::default()).await;
-    let sandbox = sandbox.map_err(|error| format!("sandbox: {error}"))?;
-    config.stripe.api_url = sandbox.api_url();
-    config.stripe.key_url = sandbox.key_url();
-    Ok(sandbox)
-}
-
-impl Shared {
-    /// How each of the accounts is reached by that configuration.
-    ///
-    /// # Errors
-    /// If a key cannot be read or is of the other mode: it is said before anything has begun.
-    pub(super) fn reached(&self, config: &Config, accounts: &[AccountConfig]) -> Result<Vec<OneOf>, String> {
-        let stripe = Stripe::of(self.args.sandbox);
-        let mut all: Vec<OneOf> = Vec::with_capacity(accounts.len());
-        for account in accounts {
-            let mut own = of_account(config, account, stripe);
-            if let Some(rate) = self.args.rate {
-                // The command line wins over each account's own limits, too.
-                (own.pace.endpoint_per_second, own.pace.account_per_second) = (rate, rate);
-            }
-            let access = match stripe {
-                Stripe::Sandbox => Access::to_sandbox(&own.stripe),
-                Stripe::Itself => Access::with_key(&own.stripe, &key_of(account, config)?),
-            };
-            let access = access.map_err(|error| format!("account {}: {error}", account.id))?;
-            let broker = self.broker.with_queues_of(&own.rabbitmq);
-            all.push(OneOf { id: account.id.clone(), config: own, access, broker, was_here: false });
-        }
-        Ok(all)
-    }
-}
-
 /// Works for all of them, and ends when all have.
 async fn work(
-    shared: Shared,
+    (reach, purpose, broker): (Reach, Purpose, Broker),
     all: Vec<OneOf>,
     ledger: Ledger,
     Anew { file, mut watched, mut hang_ups }: Anew,
@@ -166,20 +91,21 @@ async fn work(
     exporter.upkeep();
     let standings = Standings::default();
     let router = health::router_of_several(&standings, ledger.clone(), &exporter);
-    let http = serve(router, &shared.config.worker).await?;
+    let http = serve(router, &reach.config.worker).await?;
     let stop = stop_signal(&ledger)?;
     let owing = Owing::by(&ledger);
-    let pacer = Pacer::below(shared.config.accounts.platform_per_second);
-    let publishing =
-        publisher::Shared::new(shared.broker.clone(), "embosser worker: publishing for all accounts");
+    let pacer = Pacer::below(reach.config.accounts.platform_per_second);
+    let publishing = publisher::Shared::new(broker.clone(), "embosser worker: publishing for all accounts");
     let common = Common {
+        purpose,
+        broker,
         ledger: ledger.clone(),
         standings: standings.clone(),
         owing,
         pacer,
         publishing: publishing.clone(),
     };
-    let mut running = Accounts::new(shared, common, stop.clone());
+    let mut running = Accounts::new(reach, common, stop.clone());
     running.begin_all(all);
     while !running.is_empty() {
         tokio::select! {
@@ -204,16 +130,10 @@ async fn work(
     }
 }
 
-impl OneOf {
-    /// This process may have called for it a moment ago.
-    pub(super) fn again(self) -> Self {
-        Self { was_here: true, ..self }
-    }
-
-    /// Works for it until it is told to stop.
-    pub(super) async fn work(self, purpose: Purpose, common: Common, stop: CancellationToken) -> Ended {
-        let (id, standings) = (self.id.clone(), common.standings.clone());
-        let ended = self.until_stopped(purpose, common, &stop).await;
+impl Work for Common {
+    async fn work(self, one: OneOf, stop: CancellationToken) -> Ended {
+        let (id, standings) = (one.id.clone(), self.standings.clone());
+        let ended = self.until_stopped(one, &stop).await.map_or_else(|ended| ended, |()| Ended::Told);
         if let Ended::Alone(reason) = &ended {
             tracing::error!(
                 reason,
@@ -224,31 +144,35 @@ impl OneOf {
         ended
     }
 
-    async fn until_stopped(self, purpose: Purpose, common: Common, stop: &CancellationToken) -> Ended {
-        let Self { id, config, access, broker, was_here } = self;
-        let Common { ledger, standings, owing, pacer, publishing } = common;
-        let pace = access.pace(&config.pace, &pacer);
-        if was_here {
-            // Another pace knows of the latest calls.
-            let per_second = config.pace.endpoint_per_second.min(config.pace.account_per_second);
-            pace.hold(Duration::from_secs_f64(CALLS_COUNT / per_second.min(1.0)));
-        }
-        let ledger = ledger.for_one_of_several();
-        let opening = Account::open(access, &config, &ledger, pace, purpose);
-        let account = tokio::select! {
-            opened = opening => match opened {
-                Ok(account) => account,
-                Err(ScopeError::Unusable(reason)) => return Ended::Alone(reason),
-                // Stripe is asked for ever; so it is the ledger.
-                Err(ScopeError::Unreachable(reason)) => return Ended::WithAll { reason, may_pass: true },
-            },
-            () = stop.cancelled() => return Ended::Told,
-        };
+    fn is_opening(&self, account: &str) {
+        self.standings.opening(account);
+    }
+
+    fn is_gone(&self, account: &str) {
+        self.standings.gone(account);
+    }
+
+    fn has_halted(&self, account: &str) -> bool {
+        self.standings.has_halted(account)
+    }
+
+    fn all_stopped(&self) -> Vec<(String, String)> {
+        self.standings.all_stopped()
+    }
+}
+
+impl Common {
+    async fn until_stopped(self, one: OneOf, stop: &CancellationToken) -> Result<(), Ended> {
+        let ledger = self.ledger.for_one_of_several();
+        let broker = self.broker.with_queues_of(&one.config.rabbitmq);
+        let (id, config) = (one.id.clone(), one.config.clone());
+        let Some(account) = one.open(&ledger, &self.pacer, self.purpose, stop).await? else { return Ok(()) };
         let line = account.line().clone();
         let (terms, config) = (terms(&line, &config), &config.worker);
-        let worker = Worker::for_one_of_several(line.clone(), (broker, &publishing), terms, config, owing);
+        let worker =
+            Worker::for_one_of_several(line.clone(), (broker, &self.publishing), terms, config, self.owing);
         let ready: Arc<Ready> = worker.ready();
-        standings.working(&id, &line, &ready);
-        worker.run(stop.clone()).await.map_or_else(Ended::from, |()| Ended::Told)
+        self.standings.working(&id, &line, &ready);
+        Ok(worker.run(stop.clone()).await?)
     }
 }

@@ -164,7 +164,7 @@ pub(super) async fn download_audit(
     State(server): State<Server>,
     Query(filter): Query<AuditFilter>,
 ) -> Result<Response, Problem> {
-    let place = place(&server.downloads, "as many downloads as are allowed are under way")?;
+    let place = place(&server.parts.capacity.downloads, "as many downloads as are allowed are under way")?;
     let mut query = query_of(&server, filter, Order::Oldest)?;
     tracing::info!(by = caller.name(), "the audit log is downloaded");
     Ok(download::csv(&server, "audit.csv", place, async move |server, pages| {

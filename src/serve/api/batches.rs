@@ -246,7 +246,7 @@ pub(super) async fn batch_results(
     Path(batch): Path<String>,
     Query(query): Query<ResultsQuery>,
 ) -> Result<Response, Problem> {
-    let place = place(&server.downloads, "as many downloads as are allowed are under way")?;
+    let place = place(&server.parts.capacity.downloads, "as many downloads as are allowed are under way")?;
     let batch = existing(&server, batch).await?;
     Ok(results::csv(&server, &batch, query.outcome, place))
 }
@@ -281,7 +281,7 @@ pub(super) async fn batch_events(
     State(server): State<Server>,
     Path(batch): Path<String>,
 ) -> Result<Response, Problem> {
-    let place = place(&server.streams, "as many event streams as are allowed are open")?;
+    let place = place(&server.parts.capacity.streams, "as many event streams as are allowed are open")?;
     events::follow(&server, batch, (caller, place)).await
 }
 

@@ -203,7 +203,10 @@ pub(super) async fn results_workbook(
     Path(batch): Path<String>,
     Query(query): Query<ResultsQuery>,
 ) -> Result<Response, Problem> {
-    let place = place(&server.workbooks, "other spreadsheets are being made; the CSV can be had at once")?;
+    let place = place(
+        &server.parts.capacity.workbooks,
+        "other spreadsheets are being made; the CSV can be had at once",
+    )?;
     let batch = existing(&server, batch).await?;
     results_workbook::xlsx(&server, &batch, query.outcome, place).await
 }

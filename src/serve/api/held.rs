@@ -24,7 +24,7 @@ pub(super) async fn held_rows(
     Path(batch): Path<String>,
     Query(query): Query<HeldRowsQuery>,
 ) -> Result<Json<HeldRowsView>, Problem> {
-    let place = place(&server.downloads, "as many downloads as are allowed are under way")?;
+    let place = place(&server.parts.capacity.downloads, "as many downloads as are allowed are under way")?;
     let Some(pending) = server.batches.pending(&batch).filter(|pending| pending.waits()) else {
         // One that is not known is told so.
         server.batches.view(&server, &batch).await?;

@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 
 use crate::clock::Time;
 use crate::serve::Server;
-use crate::serve::access::{Anybody, Role};
+use crate::serve::access::{Anybody, Caller, Role};
 
 /// Who asks, and what they may do.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct CallerView {
+pub(in crate::serve) struct CallerView {
     /// The token's name, as the audit log shows it; `this machine` where no tokens are configured.
     name: String,
     /// What it allows: any of `read`, `submit`, `operate`, `approve` and `pin`.
@@ -20,8 +20,25 @@ pub(super) struct CallerView {
     expires_ms: Option<i64>,
     /// The Stripe accounts that it is for; null: whichever this server's is.
     accounts: Option<Vec<String>>,
-    /// This server's account; null if that is not known.
+    /// This server's account; null if that is not known, or this is the address of several.
     account: Option<String>,
+    /// Whether several accounts are served here, each at a path of its own: see `/v1/accounts`.
+    several_accounts: bool,
+}
+
+impl CallerView {
+    /// Of a caller, by the address of an account, or of several.
+    pub(in crate::serve) fn of(caller: &Caller, account: Option<&str>, several_accounts: bool) -> Self {
+        let accounts = caller.accounts();
+        Self {
+            name: caller.name().to_owned(),
+            roles: caller.roles().iter().map(Role::to_string).collect(),
+            expires_ms: caller.expires().map(Time::unix_ms),
+            accounts: (!accounts.is_empty()).then(|| accounts.to_vec()),
+            account: account.map(str::to_owned),
+            several_accounts,
+        }
+    }
 }
 
 /// Show whose token this is and what it allows. Any token will do.
@@ -30,12 +47,5 @@ pub(super) struct CallerView {
     responses((status = 200, body = CallerView))
 )]
 pub(super) async fn show_caller(Anybody(caller): Anybody, State(server): State<Server>) -> Json<CallerView> {
-    let accounts = caller.accounts();
-    Json(CallerView {
-        name: caller.name().to_owned(),
-        roles: caller.roles().iter().map(Role::to_string).collect(),
-        expires_ms: caller.expires().map(Time::unix_ms),
-        accounts: (!accounts.is_empty()).then(|| accounts.to_vec()),
-        account: server.scope().account().map(str::to_owned),
-    })
+    Json(CallerView::of(&caller, server.scope().account(), server.parts.is_one_of_several))
 }

@@ -1,20 +1,21 @@
 //! The API's endpoints: who may call each, what it takes and answers. What they do is in the modules beside these.
 
+pub(super) mod accounts;
 mod audit;
 mod batches;
 mod cancellation;
 mod files;
 mod held;
 mod jobs;
-mod me;
+pub(super) mod me;
 mod pins;
 mod refused;
-mod server;
+pub(super) mod server;
 mod settling;
-mod stripe_events;
+pub(super) mod stripe_events;
 mod tracking;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -22,11 +23,12 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Kind, Problem};
-use super::{Server, jobs as sent_alone};
+use super::{Server, jobs as sent_alone, openapi};
 
 /// All endpoints, with their documentation.
 pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server> {
@@ -65,6 +67,7 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
         .routes(routes!(audit::download_audit))
         .routes(routes!(stripe_events::take_event))
         .routes(routes!(me::show_caller))
+        .routes(routes!(accounts::list_accounts))
         .routes(routes!(server::show_server))
         .routes(routes!(server::show_metrics))
         .routes(routes!(server::healthz))
@@ -73,7 +76,7 @@ pub(super) fn router(document: utoipa::openapi::OpenApi) -> OpenApiRouter<Server
 
 /// A request's JSON: a JWE has at most 5,000 characters. Anybody may send one, so it is small, and soon there.
 const BODY_BYTES_MAX: usize = 16 << 10;
-const BODY_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 async fn body_of<T: DeserializeOwned>(server: &Server, request: Request) -> Result<T, Problem> {
     let read = sent_alone::read(server, request, "request", BODY_BYTES_MAX);
@@ -99,8 +102,11 @@ fn locate(response: &mut Response, base: &str, name: &str) {
 }
 
 /// The API's own document.
-pub(super) fn document_route(document: &serde_json::Value) -> axum::Router<Server> {
-    let text = document.to_string();
+pub(super) fn document_route<S: Clone + Send + Sync + 'static>() -> axum::Router<S> {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        let (_, document) = router(openapi::Document::openapi()).split_for_parts();
+        openapi::whole(document).to_string()
+    });
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    axum::Router::new().route("/openapi.json", axum::routing::get(async move || (kind, text.clone())))
+    axum::Router::new().route("/openapi.json", axum::routing::get(async move || (kind, DOCUMENT.as_str())))
 }

@@ -51,9 +51,9 @@ pub(super) struct ServerView {
 
 /// That it is well.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct HealthView {
+pub(in crate::serve) struct HealthView {
     /// Always `ok`.
-    pub(super) status: String,
+    pub(in crate::serve) status: String,
 }
 
 /// Show what this server is: its mode, its pace and its bounds. Any token will do.
@@ -96,14 +96,15 @@ pub(super) async fn show_server(_: Anybody, State(server): State<Server>) -> Jso
 )]
 pub(super) async fn show_metrics(_: Read, State(server): State<Server>) -> impl IntoResponse {
     if let Some(pace) = server.parts.intake.pace() {
-        pace.show(None);
+        // Of several each is shown by its own name.
+        pace.show(server.scope().account().filter(|_| server.parts.is_one_of_several));
     }
     server.parts.exporter.answer()
 }
 
 /// Tell that the process lives.
 #[utoipa::path(get, path = "/healthz", tag = "server", security(()), responses((status = 200, body = HealthView)))]
-pub(super) async fn healthz() -> Json<HealthView> {
+pub(in crate::serve) async fn healthz() -> Json<HealthView> {
     Json(HealthView { status: "ok".into() })
 }
 

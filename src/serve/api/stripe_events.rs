@@ -10,7 +10,7 @@ use crate::serve::problem::{Kind, Problem};
 use crate::serve::stripe_events::{self, EventAnswer};
 
 /// Longest event: a card with its cardholder and controls has a tenth of this.
-const EVENT_BYTES_MAX: usize = 128 << 10;
+pub(in crate::serve) const EVENT_BYTES_MAX: usize = 128 << 10;
 
 /// Take an event of Stripe's, signed with this endpoint's secret (`[stripe_events]`). No token is needed.
 ///

@@ -1,10 +1,14 @@
 // The server: requests with the token, errors as problem details, and event streams that come back.
 
 const TOKEN = "embosser-token";
+const PLACE = "embosser-account";
 const RETRY_MS_MAX = 10_000;
 // The server says something every 15 s: a stream that is silent for longer is one of a connection that is no more, as after a
 // night's sleep.
 const SILENT_MS_MAX = 40_000;
+
+// Where several accounts are served each has a path of its own, and what is asked on its page is asked of it.
+export const ACCOUNT_PATH = /^\/accounts\/[^/]+/.exec(location.pathname)?.[0] ?? "";
 
 export class NeedsToken extends Error {}
 
@@ -35,6 +39,12 @@ export function forgetWork() {
   for (const key of Object.keys(sessionStorage)) if (key !== TOKEN) sessionStorage.removeItem(key);
 }
 
+// What was kept for another account is of no use to this one.
+export function forgetWorkElsewhere() {
+  if ((sessionStorage.getItem(PLACE) ?? ACCOUNT_PATH) !== ACCOUNT_PATH) forgetWork();
+  sessionStorage.setItem(PLACE, ACCOUNT_PATH);
+}
+
 export function forgetAll() {
   sessionStorage.clear();
 }
@@ -62,7 +72,7 @@ export function trouble(status, text) {
 async function ask(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, headers: { ...authorization(), ...options.headers } });
+    response = await fetch(`${ACCOUNT_PATH}${path}`, { ...options, headers: { ...authorization(), ...options.headers } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server cannot be reached; trying again.");
@@ -115,7 +125,7 @@ export function sendForm(path, form, signal, progress) {
   const request = new XMLHttpRequest();
   let isSent = false;
   return new Promise((resolve, reject) => {
-    request.open("POST", path);
+    request.open("POST", `${ACCOUNT_PATH}${path}`);
     for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
     request.upload.onprogress = ({ loaded, total }) => progress(loaded, total);
     request.upload.onload = () => (isSent = true);

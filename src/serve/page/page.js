@@ -1,14 +1,15 @@
 // The page: which of its parts shows, who is signed in, and the list of batches. The rest is in the modules beside it.
 
+import { isChoice, showAccounts, showWhere } from "/page/accounts.js";
 import { closeBatch, listed, openBatch, setRoles, startBatch } from "/page/batch.js";
 import { byId, count, say, show } from "/page/elements.js";
 import { address, listAddress, showList, startList } from "/page/list.js";
 import { openLog, startLog } from "/page/log.js";
-import { forgetAll, forgetToken, forgetWork, get, isSignedIn, NeedsToken, setToken } from "/page/http.js";
+import { forgetAll, forgetToken, forgetWork, forgetWorkElsewhere, get, isSignedIn, NeedsToken, setToken } from "/page/http.js";
 import { forgetDraft, isUnderWork, openNew, setServer, startNew, takeAgain } from "/page/new.js";
 
 const LIST_EVERY_MS = 3000;
-const PAGES = ["home", "new", "batch", "log", "nowhere"];
+const PAGES = ["accounts", "home", "new", "batch", "log", "nowhere"];
 
 // Who is signed in, and what they may do; nobody before the server said so.
 let caller = null;
@@ -66,6 +67,7 @@ function beginAnew() {
 
 function showCaller(view) {
   caller = view;
+  showWhere(view);
   setRoles(may, view.name);
   show("nav-log", may("operate") || may("approve"));
   show("may-not-read", !may("read"));
@@ -98,6 +100,7 @@ function showAwaited({ hour, day, week, older }) {
 
 // The page that an address means, and the batch in it.
 function meant(hash) {
+  if (isChoice(caller)) return ["accounts"];
   if (["", "#", "#/"].includes(hash)) return ["home"];
   const [isNew, into] = /^#\/new(?:\?into=(.*))?$/.exec(hash) ?? [];
   if (isNew) return ["new", decoded(into ?? "")];
@@ -126,7 +129,7 @@ function route() {
     else link.removeAttribute("aria-current");
   });
   closeBatch();
-  document.title = { home: "Batches · embosser", new: "New batch · embosser", log: "Who did what · embosser" }[page] ?? "embosser";
+  document.title = { accounts: "Accounts · embosser", home: "Batches · embosser", new: "New batch · embosser", log: "Who did what · embosser" }[page] ?? "embosser";
   if (page === "log") openLog(batch);
   if (page === "new") openNew(batch);
   if (page === "batch") openBatch(batch);
@@ -139,6 +142,7 @@ async function refresh() {
       const view = await get("/v1/me");
       if (isSomebodyElse(view)) return beginAnew();
       showCaller(view);
+      if (isChoice(view)) return showAccounts((await get("/v1/accounts")).accounts);
       showServer(await get("/v1/server"));
       if (!may("read")) return;
       const isSeen = meant(location.hash)[0] === "home";
@@ -190,6 +194,7 @@ window.addEventListener("hashchange", () => {
   // What was just done on a batch's page is seen in the list at once.
   if (meant(location.hash)[0] === "home") refresh();
 });
+forgetWorkElsewhere();
 startBatch(attempt, (name, file) => {
   takeAgain(name, file);
   location.hash = name ? `#/new?into=${encodeURIComponent(name)}` : "#/new";

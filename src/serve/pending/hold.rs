@@ -173,7 +173,7 @@ async fn compared(
     held: Held,
 ) -> Result<(Held, Option<diff::DiffView>), Problem> {
     let (ledger, scope, name) = (server.parts.views.clone(), server.scope().clone(), name.clone());
-    let (share, runtime) = (server.budget.share(), Handle::current());
+    let (share, runtime) = (server.parts.capacity.budget.share(), Handle::current());
     let comparing = tokio::task::spawn_blocking(move || {
         let diff = diff::of(&held, (&ledger, &scope, &name), share, &runtime);
         (held, diff)

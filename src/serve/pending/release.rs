@@ -151,7 +151,7 @@ async fn look_again<'s>(server: &'s Server, pending: &Arc<Pending>) -> Result<Lo
     let (ledger, scope) = (server.parts.views.clone(), server.scope().clone());
     let recogniser = Recogniser::new(ledger, scope, name.clone(), second, Handle::current());
     let (budget, rows_max, file) =
-        (server.budget.clone(), server.limits.rows_max, pending.upload.file.clone());
+        (server.parts.capacity.budget.clone(), server.limits.rows_max, pending.upload.file.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let checked = check::again(&held, &name, recogniser, &budget, (rows_max, file));
         (held, checked)

@@ -1,4 +1,4 @@
-//! Notices that the files which say what accounts there are have changed, so that nobody has to tell the worker.
+//! Notices that the files which say what accounts there are have changed, so that nobody has to tell it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 type Look = BTreeMap<PathBuf, Option<Stamp>>;
 
 /// The files, as they were when they were read.
-pub(super) struct Watched {
+pub struct Watched {
     sources: Sources,
     read: Look,
     latest: Look,
@@ -25,7 +25,7 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Those of a configuration, and its own `file`, as they are now: to be made before the accounts are read.
-    pub(super) fn of(file: Option<&Path>, config: &Config) -> Self {
+    pub fn of(file: Option<&Path>, config: &Config) -> Self {
         let sources = config.sources_of_accounts(file);
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -34,19 +34,19 @@ impl Watched {
     }
 
     /// They are about to be read: a change meanwhile is seen by the next look.
-    pub(super) fn about_to_be_read(&mut self) {
+    pub fn about_to_be_read(&mut self) {
         self.read = look(&self.sources);
     }
 
     /// The configuration that was read names these. One that it did not name before was not looked at before it was read, and so
     /// is read once more.
-    pub(super) fn named_by(&mut self, file: Option<&Path>, config: &Config) {
+    pub fn named_by(&mut self, file: Option<&Path>, config: &Config) {
         self.sources = config.sources_of_accounts(file);
     }
 
     /// Resolves once one of them is another than the one that was read, and all have been as they are for a while. Whoever stops
     /// waiting for it misses nothing.
-    pub(super) async fn have_changed(&mut self) {
+    pub async fn have_changed(&mut self) {
         loop {
             self.ticks.tick().await;
             let sources = self.sources.clone();

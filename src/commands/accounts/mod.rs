@@ -1,5 +1,9 @@
 //! Which account a command acts for, and with which key: that of `[stripe]`, or one of `[accounts]`.
 
+pub mod reached;
+pub mod running;
+pub mod watched;
+
 use std::path::Path;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -19,6 +23,8 @@ pub enum Stripe {
     Itself,
     /// A sandbox in this process (`--sandbox`), which needs none.
     Sandbox,
+    /// Nobody: it only publishes.
+    Nobody,
 }
 
 impl Stripe {
@@ -49,7 +55,7 @@ pub fn one(
     let Some(account) = named(config, args)? else { return Ok((config.clone(), platform_key(config)?)) };
     let key = match stripe {
         Stripe::Itself => Some(key_of(&account, config)?),
-        Stripe::Sandbox => None,
+        Stripe::Sandbox | Stripe::Nobody => None,
     };
     Ok((of_account(config, &account, stripe), key))
 }
