@@ -29,6 +29,7 @@ pub mod pace;
 pub mod pin;
 pub mod pin_links;
 pub mod queue;
+pub mod remedy;
 pub mod results;
 pub mod sandbox;
 pub mod serve;

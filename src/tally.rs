@@ -16,6 +16,7 @@ pub struct Tally {
     awaiting_pin: AtomicU64,
     retried: AtomicU64,
     noted: AtomicU64,
+    refused_before: AtomicU64,
 }
 
 /// What a [`Tally`] says at one moment.
@@ -37,6 +38,8 @@ pub struct Counts {
     pub retried: u64,
     /// Rows with a note.
     pub noted: u64,
+    /// Rows that were refused before, and not tried again.
+    pub refused_before: u64,
 }
 
 impl Tally {
@@ -53,6 +56,8 @@ impl Tally {
         self.noted.fetch_add(u64::from(ended.note.is_some()), Ordering::Relaxed);
         if ended.recorded_before {
             self.recorded.fetch_add(1, Ordering::Relaxed);
+            let is_refused = matches!(ended.outcome, Outcome::Refused(_));
+            self.refused_before.fetch_add(u64::from(is_refused), Ordering::Relaxed);
         } else {
             self.retried.fetch_add(u64::from(ended.attempts.saturating_sub(1)), Ordering::Relaxed);
         }
@@ -87,11 +92,18 @@ impl Tally {
             awaiting_pin: get(&self.awaiting_pin),
             retried: get(&self.retried),
             noted: get(&self.noted),
+            refused_before: get(&self.refused_before),
         }
     }
 }
 
 impl Counts {
+    /// Rows that had their card before, or waited for its PIN.
+    #[must_use]
+    pub fn issued_before(&self) -> u64 {
+        self.recorded.saturating_sub(self.refused_before)
+    }
+
     /// Rows that have ended, known or not.
     #[must_use]
     pub fn ended(&self) -> u64 {

@@ -182,6 +182,7 @@ impl Rollout {
             skip_invalid: false,
             // Every rollout asks for the same cards.
             second_cards: true,
+            retry: false,
             yes_cancel: None,
             start: None,
             no_wait: false,

@@ -25,6 +25,7 @@ use crate::manifest::cancellation::{CancelPlan, Cards, manifest_of};
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::snapshot::Snapshot;
 use crate::manifest::{CheckOptions, CheckReport, Manifest, Reading, counted};
+use crate::remedy::TryAgain;
 use crate::webhooks::{Receivers, Webhooks};
 
 /// Options of `embosser cancel`.
@@ -111,6 +112,7 @@ async fn cancel(
         manifest: CheckedManifest::new(manifest, &report),
         report: &report,
         second: SecondCards::Refused,
+        again: TryAgain::All,
         strict: false,
         results,
     };

@@ -11,6 +11,7 @@ use crate::manifest::batch::{SecondCards, issued_as};
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::recognise::Recognition;
 use crate::manifest::{CheckReport, Problem, Reading, counted};
+use crate::remedy::TryAgain;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -85,7 +86,8 @@ async fn look_for(
     let Ok(manifest) = super::manifest::open(path, reading).await else { return Ok(()) };
     let manifest = CheckedManifest::new(manifest, &CheckReport::default());
     for scope in scopes {
-        let recognition = look_up(ledger, scope, &batch, SecondCards::Refused, &manifest).await?;
+        let recognition =
+            look_up(ledger, scope, &batch, (SecondCards::Refused, TryAgain::All), &manifest).await?;
         // Of an account that is not said each that the ledger has may be meant.
         let of_scope = if scopes.len() > 1 { format!(" ({})", scope.as_str()) } else { String::new() };
         known.notes.extend(notes(&recognition, &batch).into_iter().map(|note| format!("{note}{of_scope}")));

@@ -22,6 +22,7 @@ use crate::manifest::cancelled::cancelled;
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::persons::Persons;
 use crate::outcome::{Ended, Outcome};
+use crate::remedy::TryAgain;
 use crate::results::{self, Line, ResultsWorkbook};
 use crate::shipping::Shipping;
 
@@ -222,7 +223,7 @@ async fn persons(
     let check = move || checking.check(&CheckOptions::default(), &|_| {});
     let report = tokio::task::spawn_blocking(check).await.map_err(|error| error.to_string())?;
     let manifest = CheckedManifest::new(manifest, &report.map_err(|error| error.to_string())?);
-    let recognition = look_up(ledger, scope, batch, SecondCards::Refused, &manifest).await?;
+    let recognition = look_up(ledger, scope, batch, (SecondCards::Refused, TryAgain::All), &manifest).await?;
     persons_of(&manifest, Jobs::new(batch.clone(), recognition)).await
 }
 

@@ -1,6 +1,7 @@
 //! `embosser submit MANIFEST`: every row becomes a job in RabbitMQ; publish again to resume, nothing is issued twice.
 
 mod follow;
+mod left;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -24,12 +25,14 @@ use crate::line::{Admitted, Line};
 use crate::manifest::batch::{Jobs, SecondCards};
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::recognise::Recognition;
-use crate::manifest::{CheckOptions, InvalidRow};
+use crate::manifest::{CheckOptions, InvalidRow, counted};
 use crate::queue::Broker;
 use crate::queue::obstacle::Obstacle;
 use crate::queue::publisher::Publisher;
 use crate::queue::send::{Outgoing, no_queue};
+use crate::remedy::TryAgain;
 use follow::{Awaited, Following};
+use left::Left;
 
 /// Options of `embosser submit`.
 #[derive(Debug, clap::Args)]
@@ -57,6 +60,9 @@ pub struct Args {
     /// Publish rows again that were issued before under other names: second cards.
     #[arg(long)]
     pub second_cards: bool,
+    /// Of rows that were refused before, publish only those again that need no change. Needs the worker's ledger.
+    #[arg(long, conflicts_with = "second_cards")]
+    pub retry: bool,
     /// How many cards the manifest cancels: that cannot be undone.
     #[arg(long, value_name = "N")]
     pub yes_cancel: Option<u64>,
@@ -111,14 +117,17 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
         return Err("nothing was published".into());
     }
     let manifest = CheckedManifest::new(manifest, &report);
-    let recognition =
-        if args.second_cards { Arc::default() } else { recognise(&args, &config, &batch, &manifest).await? };
+    let Known { recognition, left } = if args.second_cards {
+        Known::default()
+    } else {
+        recognise(&args, &config, &batch, &manifest).await?
+    };
     let persons = persons_of(&manifest, Jobs::new(batch.clone(), recognition.clone())).await?;
     let publisher = Arc::new(Publisher::new(broker.clone(), "embosser submit"));
     publisher.connect().await.map_err(|error| format!("{address}: {error}"))?;
     let of_manifest = || super::manifest::results_of(&args.manifest, &batch, "results.csv");
     let results = args.results.clone().unwrap_or_else(of_manifest);
-    let following = match args.wait {
+    let mut following = match args.wait {
         true => Some(Following::begin(broker.clone(), &batch, &results, persons).await?),
         false => None,
     };
@@ -135,9 +144,11 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
         rows,
         account,
         awaited: following.as_ref().map(Following::awaited),
+        left,
     };
+    let publishing = Arc::new(publishing);
     // It takes the manifest with it: PINs that came from a spreadsheet or standard input are in memory no longer than this.
-    let cut = publish(manifest, Jobs::new(batch.clone(), recognition), &Arc::new(publishing)).await;
+    let cut = publish(manifest, Jobs::new(batch.clone(), recognition), &publishing).await;
     bar.finish_and_clear();
     publisher.close().await;
     let cut = match cut {
@@ -152,10 +163,20 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
     };
     let confirmed = published.confirmed.load(Ordering::Relaxed);
     println!("{confirmed} of {} rows published to {queue} as batch {batch}.", report.rows);
+    let mut stay_refused = 0;
+    if let Some(left) = &publishing.left {
+        stay_refused = left.count();
+        let rows = counted(stay_refused, "row");
+        println!("Not published again, as they were refused and must be changed first: {rows}.");
+        if let Some(following) = &mut following {
+            following.add_left(left).await?;
+        }
+        left.close().await;
+    }
     if let Some(reason) = &cut {
         eprintln!("stopped: {reason}");
     }
-    let skipped = report.invalid_rows > 0;
+    let skipped = report.invalid_rows > 0 || stay_refused > 0;
     let exit = match following {
         Some(following) => following.until_all_ended().await?,
         None => Exit::Success,
@@ -179,16 +200,30 @@ async fn publish(
     Ok(feed(read, jobs, publishing, Bounds::OF_QUEUE).await?.cut)
 }
 
+/// What the ledger here knows of the manifest's rows.
+#[derive(Default)]
+struct Known {
+    recognition: Arc<Recognition>,
+    /// Rows that stay refused, if not all of them are tried again.
+    left: Option<Left>,
+}
+
 /// The rows that are known under other names, as far as the ledger here knows: it may be the worker's, or there may be none.
 async fn recognise(
     args: &Args,
     config: &Config,
     batch: &Batch,
     manifest: &CheckedManifest,
-) -> Result<Arc<Recognition>, String> {
+) -> Result<Known, String> {
     let unknown = |why: &str| {
+        if args.retry {
+            return Err(format!(
+                "which rows were refused, and why, cannot be told here: {why}. Nothing was published; pass the worker's ledger as \
+                 --ledger"
+            ));
+        }
         say(&format!("rows that were issued before under other names cannot be told here: {why}"));
-        Ok(Arc::default())
+        Ok(Known::default())
     };
     let named = args.ledger.as_deref().unwrap_or(&config.ledger.url);
     let url = match place::existing_ledger_url(named) {
@@ -203,14 +238,12 @@ async fn recognise(
     };
     // Whose the worker's key is is not known here. A rehearsal's cards, and those at another host, are not its.
     let scopes = scopes_of(&ledger, config).await?;
-    let recognition = match scopes.as_slice() {
-        [] => Arc::default(),
-        [scope] => {
-            let recognition = recognise_rows(&ledger, scope, batch, SecondCards::Refused, manifest).await?;
-            print_recognised(&recognition, say);
-            say_near(&recognition, args.strict)?;
-            recognition
+    let scope = match scopes.as_slice() {
+        [] => {
+            ledger.close().await;
+            return Ok(Known::default());
         }
+        [scope] => scope,
         several => {
             let all: Vec<&str> = several.iter().map(Scope::as_str).collect();
             let all = all.join(", ");
@@ -219,8 +252,15 @@ async fn recognise(
             ));
         }
     };
+    let again = if args.retry { TryAgain::Unchanged } else { TryAgain::All };
+    let recognition = recognise_rows(&ledger, scope, batch, (SecondCards::Refused, again), manifest).await?;
+    print_recognised(&recognition, say);
+    say_near(&recognition, args.strict)?;
+    if args.retry {
+        return Ok(Known { recognition, left: Some(Left::new(ledger, scope.clone())) });
+    }
     ledger.close().await;
-    Ok(recognition)
+    Ok(Known { recognition, left: None })
 }
 
 impl Published {
@@ -251,6 +291,8 @@ struct Publishing {
     account: Option<String>,
     /// Where the jobs are added whose ends are waited for.
     awaited: Option<Awaited>,
+    /// Rows that stay refused, if not all of them are tried again.
+    left: Option<Left>,
 }
 
 impl Sink for Publishing {
@@ -260,6 +302,12 @@ impl Sink for Publishing {
 
     async fn carry(&self, job: Admitted) -> Result<(), String> {
         let job = job.into_job();
+        if let Some(left) = &self.left
+            && left.has(&job.id).await.map_err(|error| error.to_string())?
+        {
+            self.bar.inc(1);
+            return Ok(());
+        }
         let id = self.awaited.is_some().then(|| job.id.to_string());
         let outgoing = Outgoing::of(job).among(self.rows).meant_for(self.account.as_deref(), None);
         let full = &self.published.full;

@@ -51,6 +51,7 @@ use std::sync::Arc;
 use crate::clock::Time;
 use crate::job::{Batch, Content, Generation, Job, JobId, PinDigest, Step};
 use crate::outcome::{Ended, Outcome, Output, Refusal};
+use crate::remedy::TryAgain;
 
 pub use audit::{AuditEntry, AuditQuery, Order};
 pub use availability::Away;
@@ -270,6 +271,12 @@ impl Row {
             && self.row == other.row
             && self.row_id == other.row_id
             && self.content == other.content
+    }
+
+    /// Whether it was refused, and is not tried again.
+    #[must_use]
+    pub fn stays_refused(&self, again: TryAgain) -> bool {
+        matches!(&self.state, State::Refused(refusal) if again.leaves(refusal))
     }
 
     /// The row as an end, for results and answers; a begun row's end is not known.

@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::gate::Gate;
 use crate::outcome::Refusal;
 use crate::pin_links::EventWanted;
+use crate::remedy::TryAgain;
 
 /// How a job goes down the line.
 #[derive(Default)]
@@ -24,6 +25,8 @@ pub struct Options<'o> {
     pub event: Option<EventWanted>,
     /// What it must be to be carried, for one that waits for its cardholder's PIN, or comes with it.
     pub only: CarriedOnly,
+    /// Whether it is carried at all if it was refused before: else that stays its end.
+    pub again: TryAgain,
 }
 
 /// What a job must be to be carried.

@@ -7,6 +7,7 @@ use super::{CarriedOnly, Line, LookFirst, Options, await_pin, carry};
 use crate::job::Job;
 use crate::ledger::{Row, State};
 use crate::outcome::{Ended, Outcome, Output};
+use crate::remedy::TryAgain;
 use crate::simulation::{Mutation, is_broken};
 
 /// Carries a job's first step, if it has one, and then what it is about; `known` is the ledger's row of that.
@@ -19,6 +20,9 @@ pub(super) async fn carry(
 ) -> Option<Ended> {
     if let Some(ended) = carry::conflict(&job, known.as_deref()) {
         return Some(ended);
+    }
+    if known.as_deref().is_some_and(|row| row.stays_refused(options.again)) {
+        return known.map(|row| row.ended());
     }
     let is_carried = match options.only {
         CarriedOnly::Always => true,
@@ -140,6 +144,7 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
         recall: options.recall,
         event: None,
         only: CarriedOnly::Always,
+        again: TryAgain::All,
     };
     let ended = Box::pin(carry::carry(line, Box::new(first), None, known, of_first)).await?;
     match ended.outcome {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::recognise::Recognition;
 use super::{CheckReport, Row};
 use crate::job::{Batch, Content, Job, JobId, NameError, Place};
+use crate::remedy::TryAgain;
 
 /// Whether rows that are known under other ids may be issued again, for second cards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +90,12 @@ impl Jobs {
     #[must_use]
     pub fn batch(&self) -> &Batch {
         &self.batch
+    }
+
+    /// Which of its rows that were refused before are tried again.
+    #[must_use]
+    pub fn again(&self) -> TryAgain {
+        self.recognition.again()
     }
 
     /// The id of the next row's job.

@@ -1,5 +1,6 @@
 //! What the ledger has of a batch before a manifest of it begins.
 
+use super::recognise::Recognition;
 use crate::clock::Time;
 use crate::job::JobId;
 use crate::ledger::{Kind, Row, State};
@@ -73,12 +74,12 @@ pub struct Others {
 }
 
 impl Others {
-    /// What a run that is told begins with: so many rows are the manifest's.
+    /// What a run that is told begins with: so many rows are the manifest's, of which some stay refused.
     #[must_use]
-    pub fn begins(&self, rows: u64) -> Begins {
+    pub fn begins(&self, recognition: &Recognition) -> Begins {
         Begins {
-            rows: self.rows.rows() + rows,
-            others_refused: self.rows.refused,
+            rows: self.rows.rows() + recognition.rows_of_batch(),
+            others_refused: self.rows.refused + recognition.rows_that_stay_refused(),
             latest_ms: self.latest.map(Time::unix_ms),
         }
     }

@@ -20,6 +20,7 @@ use crate::clock::Time;
 use crate::job::{Batch, Content, JobId, Step};
 use crate::ledger::{Kind, Ledger, LedgerError, Only, SameContent, Scope};
 use crate::operation::Operation;
+use crate::remedy::TryAgain;
 
 /// Rows that are asked about in one question. The allocator gives answers for hundreds of rows back late, as they are large and
 /// made on another thread: with 512 an upload of any size took 10 MB more.
@@ -70,6 +71,10 @@ pub struct Recognition {
     /// Rows that have their card under their own ids.
     done: u64,
     changed: Changed,
+    /// Which rows that were refused are tried again.
+    again: TryAgain,
+    /// Rows that were refused under their own ids, and are not.
+    stay_refused: u64,
     /// Rows that the ledger has under no id.
     new: u64,
     /// The ids that they have in the ledger or will have.
@@ -155,6 +160,18 @@ impl Recognition {
     #[must_use]
     pub fn rows_done(&self) -> u64 {
         self.done
+    }
+
+    /// Which of the rows that were refused are tried again.
+    #[must_use]
+    pub fn again(&self) -> TryAgain {
+        self.again
+    }
+
+    /// Rows that were refused, and stay so: nothing is called for them.
+    #[must_use]
+    pub fn rows_that_stay_refused(&self) -> u64 {
+        self.stay_refused
     }
 
     /// Rows that ask for something else than what they had before under their own ids.
@@ -271,6 +288,13 @@ impl Recogniser {
         }
     }
 
+    /// For an upload with which not all rows that were refused are tried again.
+    #[must_use]
+    pub fn trying(mut self, again: TryAgain) -> Self {
+        self.recognition.again = again;
+        self
+    }
+
     /// Adds a row.
     ///
     /// # Errors
@@ -314,6 +338,12 @@ impl Recogniser {
                     {
                         self.recognition.changed.add(row.2.row_id.as_deref(), &row.0);
                     }
+                    continue;
+                }
+                Some(Kind::Refused)
+                    if known.as_ref().is_some_and(|known| known.stays_refused(self.recognition.again)) =>
+                {
+                    self.recognition.stay_refused += 1;
                     continue;
                 }
                 // It may have been issued under another name since.
@@ -463,23 +493,27 @@ mod tests {
         };
         write("earlier").await;
         write("a").await;
-        let text = "row_id,cardholder,type,currency\na,ich_1,virtual,eur\nb,ich_2,virtual,eur\n";
-        let recognising = Recogniser::new(
-            ledger.clone(),
-            scope.clone(),
-            batch.clone(),
-            SecondCards::Refused,
-            Handle::current(),
-        );
-        let recognition = tokio::task::spawn_blocking(move || {
-            let mut recognising = recognising;
-            let manifest =
-                Manifest::read("staff.csv".as_ref(), text.as_bytes(), &Reading::default()).unwrap();
-            manifest.rows().for_each(|row| recognising.add(&row).unwrap());
-            recognising.finish().unwrap()
-        })
-        .await
-        .unwrap();
+        let recognise = async |again: TryAgain| {
+            let text = "row_id,cardholder,type,currency\na,ich_1,virtual,eur\nb,ich_2,virtual,eur\n";
+            let (ledger, scope, batch) = (ledger.clone(), scope.clone(), batch.clone());
+            let recognising = Recogniser::new(ledger, scope, batch, SecondCards::Refused, Handle::current());
+            let recognition = tokio::task::spawn_blocking(move || {
+                let mut recognising = recognising.trying(again);
+                let manifest =
+                    Manifest::read("staff.csv".as_ref(), text.as_bytes(), &Reading::default()).unwrap();
+                manifest.rows().for_each(|row| recognising.add(&row).unwrap());
+                recognising.finish().unwrap()
+            });
+            recognition.await.unwrap()
+        };
+        // A row that stays refused has ended when its run begins, as the batch's others have.
+        let retry = recognise(TryAgain::Unchanged).await;
+        let others = retry.others(&ledger, &scope, &batch).await.unwrap();
+        assert_eq!(retry.rows_that_stay_refused(), 1);
+        assert_eq!((others.begins(&retry).rows, others.begins(&retry).others_refused), (3, 2));
+        let recognition = recognise(TryAgain::All).await;
+        let others = recognition.others(&ledger, &scope, &batch).await.unwrap();
+        assert_eq!((others.begins(&recognition).rows, others.begins(&recognition).others_refused), (3, 1));
         write("b").await;
         let others = recognition.others(&ledger, &scope, &batch).await.unwrap();
         assert_eq!((others.rows.rows(), others.rows.refused, recognition.rows_of_batch()), (1, 1, 2));

@@ -13,10 +13,11 @@ use super::view::{BatchView, State, eta};
 use crate::clock::Time;
 use crate::job;
 use crate::line::gate::{Gate, Standing};
+use crate::manifest::InvalidRow;
 use crate::manifest::batch::digest_of;
 use crate::manifest::known::Known;
-use crate::manifest::{CheckReport, InvalidRow};
 use crate::outcome::Ended;
+use crate::remedy::TryAgain;
 use crate::tally::{Counts, Tally};
 use crate::webhooks::Run;
 
@@ -36,6 +37,8 @@ pub(super) struct Batch {
     pub(super) received: Time,
     began: Instant,
     pub(super) gate: Gate,
+    /// Which of its rows that were refused before are tried again.
+    pub(super) again: TryAgain,
     tally: Tally,
     progress: Mutex<Progress>,
     /// What webhooks are still to be told the end of.
@@ -87,6 +90,7 @@ impl Batch {
             received,
             began: Instant::now(),
             gate: Gate::default(),
+            again: recognition.again(),
             tally: Tally::default(),
             progress: Mutex::new(progress),
             run: Mutex::new(run),
@@ -113,12 +117,18 @@ impl Batch {
     /// Whether an upload of its name is the same as this one, which is under way.
     ///
     /// # Errors
-    /// If it has other rows, or this one is being cancelled.
-    pub(super) fn is_same(&self, report: &CheckReport) -> Result<(), Problem> {
-        if self.digest == digest_of(report) && self.gate.standing() != Standing::CalledOff {
+    /// If it has other rows, or this one is being cancelled, or does not try all rows again that it would.
+    pub(super) fn is_same(&self, checked: &Checked) -> Result<(), Problem> {
+        let is_same = self.digest == digest_of(&checked.report);
+        let does_it = self.again == TryAgain::All || self.again == checked.recognition.again();
+        if is_same && does_it && self.gate.standing() != Standing::CalledOff {
             return Ok(());
         }
-        let detail = "a batch of this name is under way, with other rows or being cancelled";
+        let detail = if is_same && !does_it {
+            "this batch is under way, and tries again only what needs no change; upload the file once that has ended"
+        } else {
+            "a batch of this name is under way, with other rows or being cancelled"
+        };
         Err(Problem::new(Kind::Conflict, detail))
     }
 

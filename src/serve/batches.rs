@@ -224,7 +224,7 @@ impl Registry {
             return Err(Problem::new(Kind::Conflict, "it waits no more: another file took its place"));
         }
         if let Some(earlier) = self.get(name.as_str()).filter(|earlier| earlier.is_under_way()) {
-            return earlier.is_same(&checked.report).map(|()| (earlier, Begun::Before));
+            return earlier.is_same(checked).map(|()| (earlier, Begun::Before));
         }
         if released.is_none() {
             self.has_room()?;
@@ -262,7 +262,7 @@ impl Registry {
             Some((pending, _)) => pending.take_run(),
             None => server.tell_checked(&name, checked, webhooks::State::Checked).await?,
         };
-        let begins = others.begins(recognition.rows_of_batch());
+        let begins = others.begins(recognition);
         let row = BatchRow {
             scope: server.scope().clone(),
             batch: name.clone(),

@@ -24,6 +24,7 @@ use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::manifest::{
     CheckOptions, CheckReport, Checker, InvalidRow, Manifest, ManifestError, Reading, Row, counted,
 };
+use crate::remedy::TryAgain;
 
 /// What a row's name costs while an upload is checked: its entry in the table of names, with the table's spare room.
 const NAME_BYTES: usize = 48;
@@ -86,6 +87,8 @@ impl Checked {
             (self.mended > 0).then(|| format!("{} mended on the way", counted(self.mended, "cell"))),
             (self.unusable > 0).then(|| format!("{} with problems left out", counted(self.unusable, "row"))),
             (second == SecondCards::Wanted).then(|| "with second cards".to_owned()),
+            (self.recognition.again() == TryAgain::Unchanged)
+                .then(|| "of rows that were refused only those tried again that need no change".to_owned()),
         ];
         words.into_iter().flatten().collect()
     }

@@ -32,6 +32,8 @@ pub(super) struct PlanView {
     pub(super) known_before: u64,
     /// Rows that have their card in the batch of this name already, if this upload has one: nothing is called for them.
     pub(super) done_before: u64,
+    /// Rows that were refused in it and are not tried again, if only those are that need no change: nothing is called for them.
+    pub(super) stay_refused: u64,
     /// Rows that have their card there, or whose call was begun, and ask for something else now: that is not applied.
     pub(super) changed_since: u64,
     /// The first of them.
@@ -55,7 +57,7 @@ impl PlanView {
         warnings_max: usize,
     ) -> Self {
         let (known_before, done_before) = (recognition.len() as u64, recognition.rows_done());
-        let changed = recognition.changed();
+        let (stay_refused, changed) = (recognition.rows_that_stay_refused(), recognition.changed());
         let warnings = report.warnings.iter().take(warnings_max).cloned();
         Self {
             file_sha256: None,
@@ -68,9 +70,14 @@ impl PlanView {
             cardholders: report.cardholders,
             known_before,
             done_before,
+            stay_refused,
             changed_since: changed.rows,
             first_changed: changed.first.clone(),
-            eta_seconds: eta(report.calls().saturating_sub(known_before + done_before), 0.0, pace_per_second),
+            eta_seconds: eta(
+                report.calls().saturating_sub(known_before + done_before + stay_refused),
+                0.0,
+                pace_per_second,
+            ),
             notes: report.notes(),
             warning_count: report.warning_count,
             warnings: warnings.map(Wrong::from).collect(),

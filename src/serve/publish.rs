@@ -1,6 +1,6 @@
 //! A batch's way to RabbitMQ: every row that was held, published once, and followed to its end by its result event.
 //!
-//! What the ledger says was issued before is not published again. Never: a write to the jobs of the ledger, but for the
+//! What the ledger says was issued before is not published again, nor what was refused and is not to be tried again. Never: a write to the jobs of the ledger, but for the
 //! note beside a card. Between this process and the worker only the worker knows what has begun.
 
 use std::ops::ControlFlow;
@@ -112,10 +112,13 @@ impl Sink for Publishing {
         }
         let known = self.server.parts.views.look_up(self.queue.scope.now(), &job.id).await;
         let known = known.map_err(|error| error.to_string())?;
-        match known.filter(|row| matches!(row.state, State::Done(_))) {
-            Some(row) => self.issued_before(&job, &row).await?,
-            None if !self.publish(job).await? => return Ok(()),
-            None => {}
+        match known {
+            Some(row) if matches!(row.state, State::Done(_)) => self.issued_before(&job, &row).await?,
+            Some(row) if row.stays_refused(self.batch.again) => {
+                self.batch.row_ended(&row.ended(), job.pin.is_some(), self.queue.clock.now());
+            }
+            _ if !self.publish(job).await? => return Ok(()),
+            _ => {}
         }
         self.taken.fetch_add(1, Ordering::Relaxed);
         Ok(())

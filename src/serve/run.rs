@@ -61,7 +61,8 @@ impl Sink for ToLine {
 
     async fn carry(&self, job: Admitted) -> Result<(), String> {
         let pin = job.job().pin.is_some();
-        let through = Options { gate: Some(&self.batch.gate), ..Options::default() };
+        let Batch { gate, again, .. } = &*self.batch;
+        let through = Options { gate: Some(gate), again: *again, ..Options::default() };
         // If the line stopped before it began, it is as if it had never come.
         if let Some(ended) = self.line.carry(job, through).await {
             self.batch.row_ended(&ended, pin, self.server.clock().now());

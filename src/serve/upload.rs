@@ -31,6 +31,7 @@ use crate::manifest::edits::Edits;
 use crate::manifest::recognise::Recogniser;
 use crate::manifest::{CheckReport, NO_ENCODING, Reading, waits};
 use crate::operation::PIN_CHOICE;
+use crate::remedy::TryAgain;
 
 /// What an upload may be sent as; what it is, is told by its bytes.
 const KINDS: [&str; 5] = [
@@ -55,6 +56,10 @@ pub(super) struct UploadQuery {
     pub(super) name: Option<String>,
     /// `true` if the same rows were issued under another name, and every row is to get a second card.
     pub(super) second_cards: Option<bool>,
+    /// `true` if, of the batch's rows that were refused, only those are to be tried again that need no change (`takes` is
+    /// `nothing` in its refusals). The others stay refused, as they are, and nothing is called for them. Not together with
+    /// `second_cards`.
+    pub(super) retry: Option<bool>,
     /// What separates its cells: `comma`, `semicolon`, `tab` or `pipe`; without it, what its header shows.
     pub(super) delimiter: Option<String>,
     /// What its text was saved as: `windows-1252`, `macintosh` (Mac Roman) or another name that the web has for an encoding;
@@ -177,6 +182,22 @@ impl UploadQuery {
     /// Whether rows that are known under other names are to be issued again.
     pub(super) fn second(&self) -> SecondCards {
         if self.second_cards == Some(true) { SecondCards::Wanted } else { SecondCards::Refused }
+    }
+
+    /// Which rows that were refused are to be tried again.
+    ///
+    /// # Errors
+    /// If second cards are wanted of what is only tried again.
+    fn again(&self) -> Result<TryAgain, Problem> {
+        match (self.retry, self.second_cards) {
+            (Some(true), Some(true)) => {
+                let detail =
+                    "`retry` and `second_cards` are not for one upload: what is tried again has no card yet";
+                Err(Problem::new(Kind::BadRequest, detail))
+            }
+            (Some(true), _) => Ok(TryAgain::Unchanged),
+            (None | Some(false), _) => Ok(TryAgain::All),
+        }
     }
 }
 
@@ -329,12 +350,13 @@ impl Checking {
         query: &UploadQuery,
         fields: &Fields,
     ) -> Result<Self, Problem> {
-        let (second, reading) = (query.second(), query.reading(server, fields).await?);
+        let (second, again) = (query.second(), query.again()?);
+        let reading = query.reading(server, fields).await?;
         let (pieces, incoming) = mpsc::channel(PIECES_WAITING);
         let (budget, rows_max) = (server.parts.capacity.budget.clone(), server.limits.rows_max);
         let recogniser = batch.clone().map(|batch| {
             let (ledger, scope) = (server.parts.views.clone(), server.scope().clone());
-            Recogniser::new(ledger, scope, batch, second, Handle::current())
+            Recogniser::new(ledger, scope, batch, second, Handle::current()).trying(again)
         });
         let checking =
             move || check(incoming, batch.as_ref(), purpose, recogniser, &budget, (rows_max, reading));

@@ -59,7 +59,7 @@ pub(super) struct Entry {
 pub struct Begins {
     /// Rows that the ledger has of the batch once each row of the run is known to it.
     pub rows: u64,
-    /// Refused rows of the batch that are not the run's, and stay as they are.
+    /// Refused rows of the batch that are not the run's, or that it does not try again: they stay as they are.
     pub others_refused: u64,
     /// When the batch's latest row was written before, in milliseconds since 1970, by the clock of who wrote it; none if it has none.
     pub latest_ms: Option<i64>,

@@ -11,6 +11,7 @@ mod accounts;
 mod approval;
 mod looks;
 mod odd;
+mod retry;
 mod tasks;
 mod together;
 mod way;

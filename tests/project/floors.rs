@@ -25,7 +25,7 @@ const FLOORS: [&[&str]; 15] = [
         "signature",
         "trace",
     ],
-    &["logging", "pin", "shipping", "tally"],
+    &["logging", "pin", "remedy", "shipping", "tally"],
     &["encrypt", "jwe", "metrics"],
     // What Stripe can be asked for, and a job that asks for it.
     &["operation"],

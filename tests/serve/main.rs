@@ -21,5 +21,6 @@ mod serve_shows_no_pin;
 mod serve_survives_being_killed;
 mod several_accounts_are_served;
 mod webhooks_arrive;
+mod what_needs_no_change_is_tried_again;
 mod who_did_what_is_recorded;
 mod whoever_decides_sees_what_about;

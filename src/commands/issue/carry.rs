@@ -16,6 +16,7 @@ use crate::manifest::batch::Jobs;
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::persons::Persons;
 use crate::outcome::{Ended, Refusal};
+use crate::remedy::TryAgain;
 use crate::results::{self, Results};
 use crate::tally::Tally;
 
@@ -56,7 +57,8 @@ pub(super) async fn carry_all(
     let (ended, endings) = mpsc::channel::<RowEnded>(ENDS_WAITING);
     let scope = line.parts().scope.clone();
     let writer = tokio::task::spawn_blocking(move || write_results(results, &scope, endings));
-    let run = Arc::new(Run { line: line.clone(), batch: batch.clone(), ended, tally, bar });
+    let again = jobs.again();
+    let run = Arc::new(Run { line: line.clone(), batch: batch.clone(), again, ended, tally, bar });
     let read = move |each: &mut Each<'_>| {
         let _ = manifest.rows().map_err(|error| error.to_string())?.try_for_each(each);
         Ok(())
@@ -103,6 +105,7 @@ async fn mark_links_delivered(line: &Line, linked: Vec<String>) {
 struct Run {
     line: Arc<Line>,
     batch: Batch,
+    again: TryAgain,
     ended: mpsc::Sender<RowEnded>,
     tally: Arc<Tally>,
     bar: ProgressBar,
@@ -126,7 +129,7 @@ impl Sink for Run {
         let (row, row_id) = job.job().place.clone().map_or((0, None), |place| (place.row, place.row_id));
         let job_id = Some(job.job().id.clone());
         // If the line stopped before it began, it is as if it had never come.
-        if let Some(ended) = self.line.carry(job, Options::default()).await {
+        if let Some(ended) = self.line.carry(job, Options { again: self.again, ..Options::default() }).await {
             self.row_ended(RowEnded { row, row_id, job_id, ended }).await;
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::manifest::counted;
 use crate::manifest::nearby::Near;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::operation::Operation;
+use crate::remedy::TryAgain;
 use crate::results::read_back;
 use crate::stripe::host_of;
 use crate::webhooks::Begins;
@@ -32,10 +33,10 @@ pub(crate) async fn recognise(
     ledger: &Ledger,
     scope: &Scope,
     batch: &Batch,
-    second: SecondCards,
+    known: (SecondCards, TryAgain),
     manifest: &CheckedManifest,
 ) -> Result<Arc<Recognition>, String> {
-    let recognition = look_up(ledger, scope, batch, second, manifest).await?;
+    let recognition = look_up(ledger, scope, batch, known, manifest).await?;
     if let Some(other) = recognition.is_wholly(batch) {
         return Err(format!(
             "{}. Nothing was done. Pass --batch {:?} to go on with that batch, or --second-cards if second cards are \
@@ -55,11 +56,12 @@ pub(crate) async fn look_up(
     ledger: &Ledger,
     scope: &Scope,
     batch: &Batch,
-    second: SecondCards,
+    (second, again): (SecondCards, TryAgain),
     manifest: &CheckedManifest,
 ) -> Result<Arc<Recognition>, String> {
     let (manifest, runtime) = (manifest.clone(), Handle::current());
-    let mut recogniser = Recogniser::new(ledger.clone(), scope.clone(), batch.clone(), second, runtime);
+    let recogniser = Recogniser::new(ledger.clone(), scope.clone(), batch.clone(), second, runtime);
+    let mut recogniser = recogniser.trying(again);
     let recognising = move || {
         for row in manifest.rows().map_err(|error| error.to_string())? {
             recogniser.add(&row).map_err(|error| error.to_string())?;
@@ -104,6 +106,17 @@ pub(crate) fn say_near(recognition: &Recognition, strict: bool) -> Result<(), St
     Ok(())
 }
 
+/// Says how many rows that were refused are not tried again, before anything is issued.
+pub(crate) fn say_stays(recognition: &Recognition) {
+    let stay = recognition.rows_that_stay_refused();
+    if stay > 0 {
+        crate::logging::say(&format!(
+            "not tried again, as they were refused and must be changed first: {}",
+            counted(stay, "row")
+        ));
+    }
+}
+
 /// Says which rows are known under other names, before anything is issued.
 pub(crate) fn print_recognised(recognition: &Recognition, say: fn(&str)) {
     if recognition.is_empty() {
@@ -135,7 +148,7 @@ pub(super) async fn begins(
     recognition: &Recognition,
 ) -> Result<Begins, String> {
     let others = recognition.others(ledger, scope, batch).await.map_err(|error| error.to_string())?;
-    Ok(others.begins(recognition.rows_of_batch()))
+    Ok(others.begins(recognition))
 }
 
 /// Holds an earlier run's results file against the ledger: cards that only the file knows were issued with another ledger.

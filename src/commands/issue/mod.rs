@@ -26,6 +26,7 @@ use crate::manifest::batch::{SecondCards, digest_of};
 use crate::manifest::checked::CheckedManifest;
 use crate::manifest::persons::Persons;
 use crate::manifest::{CheckOptions, CheckReport};
+use crate::remedy::TryAgain;
 use crate::stripe::Mode;
 use crate::webhooks::{About, Receivers, Webhooks};
 use run::{Opening, Run, What};
@@ -78,6 +79,9 @@ pub struct Args {
     /// Issue rows again that were issued before under other names: second cards.
     #[arg(long)]
     pub second_cards: bool,
+    /// Of rows that were refused before, try only those again that need no change; the others stay refused.
+    #[arg(long, conflicts_with = "second_cards")]
+    pub retry: bool,
     /// How many cards the manifest cancels: that cannot be undone.
     #[arg(long, value_name = "N")]
     pub yes_cancel: Option<u64>,
@@ -187,7 +191,8 @@ async fn issue(
         earlier::hold_results_against(ledger, run.scope(), &results).await?;
     }
     let second = if args.second_cards { SecondCards::Wanted } else { SecondCards::Refused };
-    let what = What { batch, manifest, report, second, strict: args.strict, results };
+    let again = if args.retry { TryAgain::Unchanged } else { TryAgain::All };
+    let what = What { batch, manifest, report, second, again, strict: args.strict, results };
     run.carry((ledger, webhooks), lease, what).await
 }
 

@@ -25,6 +25,7 @@ use crate::metrics::exporter::Exporter;
 use crate::operation::Operation;
 use crate::pace::{CircuitState, Pacer};
 use crate::pin_links::LinksWhen;
+use crate::remedy::TryAgain;
 use crate::results::Results;
 use crate::tally::{Counts, Tally};
 use crate::webhooks::{self, Carrier, End, State, Webhooks};
@@ -47,6 +48,8 @@ pub(in crate::commands) struct What<'a> {
     pub(in crate::commands) manifest: CheckedManifest,
     pub(in crate::commands) report: &'a CheckReport,
     pub(in crate::commands) second: SecondCards,
+    /// Which rows that were refused before are tried again.
+    pub(in crate::commands) again: TryAgain,
     /// Whether what may be wrong with rows beside those that the batch had keeps it from being done.
     pub(in crate::commands) strict: bool,
     /// The results file.
@@ -148,11 +151,12 @@ impl Run {
         lease: LeaseUse,
         what: What<'_>,
     ) -> Result<Exit, String> {
-        let What { batch, manifest, report, second, strict, results: path } = what;
+        let What { batch, manifest, report, second, again, strict, results: path } = what;
         let (line, scope) = (self.line(), self.scope());
-        let recognition = earlier::recognise(ledger, scope, &batch, second, &manifest).await?;
+        let recognition = earlier::recognise(ledger, scope, &batch, (second, again), &manifest).await?;
         earlier::print_recognised(&recognition, say);
         earlier::say_near(&recognition, strict)?;
+        earlier::say_stays(&recognition);
         let results = Results::create(&path, scope.as_str())
             .map_err(|error| format!("results file {}: {error}", path.display()))?;
         let persons = persons_of(&manifest, Jobs::new(batch.clone(), recognition.clone())).await?;
@@ -258,14 +262,16 @@ fn summary(
 ) -> Exit {
     let counts = tally.counts();
     let left = report.rows.saturating_sub(counts.ended());
+    let before = counts.refused_before;
     print(&format!(
-        "{} rows in {:.1} s: {} {} ({} of them before), {} refused, {} unresolved, {} retried.",
+        "{} rows in {:.1} s: {} {} ({} of them before), {} refused{}, {} unresolved, {} retried.",
         report.rows,
         carried.took.as_secs_f64(),
         counts.issued,
         operation.done(),
-        counts.recorded,
+        counts.issued_before(),
         counts.refused,
+        if before > 0 { format!(" ({before} of them before)") } else { String::new() },
         counts.unresolved,
         counts.retried
     ));
@@ -285,7 +291,7 @@ fn summary(
     }
     if let Some(halt) = line.halt() {
         say(&format!("stopped: {halt}"));
-        let new = counts.issued.saturating_sub(counts.recorded);
+        let new = counts.issued.saturating_sub(counts.issued_before());
         if matches!(halt, Halt::Key(_)) && new == 0 {
             return Exit::Unusable;
         }

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 
 use super::super::Exit;
 use super::super::progress::progress;
+use super::left::Left;
 use crate::job::Batch;
 use crate::manifest::persons::Persons;
 use crate::queue::Broker;
@@ -61,6 +62,8 @@ pub(super) struct Following {
     batch: Batch,
     /// How many rows were published.
     rows: u64,
+    /// Rows that stay refused, and were not.
+    left: u64,
     results: Results,
     /// Whose each row is.
     persons: Persons,
@@ -86,6 +89,7 @@ impl Following {
             follower,
             batch,
             rows: 0,
+            left: 0,
             results,
             persons,
             results_path,
@@ -97,6 +101,20 @@ impl Following {
     /// Where the jobs are to be added that are published.
     pub(super) fn awaited(&self) -> Awaited {
         self.awaited.clone()
+    }
+
+    /// Adds the rows that stay refused, as the ledger has them.
+    pub(super) async fn add_left(&mut self, left: &Left) -> Result<(), String> {
+        let batch = self.batch.clone();
+        left.each(&batch, |row| {
+            let ended = row.ended();
+            self.tally.add(&ended);
+            self.left += 1;
+            let person = self.persons.of_job(row.id.as_str());
+            let line = results::Line { scope: SCOPE, person, ..results::Line::of_row(row, &ended) };
+            write(&mut self.results, &line, &self.results_path)
+        })
+        .await
     }
 
     /// Waits until every row that was published has ended. However that ends, what was heard is in the results.
@@ -113,7 +131,8 @@ impl Following {
             _ = tokio::signal::ctrl_c() => Ok(Followed::Stopped),
         };
         bar.finish_and_clear();
-        let (rows, unheard, results_path) = (self.rows, self.awaited.count(), self.results_path.clone());
+        let (rows, left, unheard, results_path) =
+            (self.rows, self.left, self.awaited.count(), self.results_path.clone());
         let Counts { issued, refused, awaiting_pin, .. } = self.tally.counts();
         let finished = self.finish().await;
         match followed? {
@@ -136,7 +155,7 @@ impl Following {
                 return Ok(Exit::Unfinished);
             }
         }
-        println!("{rows} rows ended: {issued} issued, {refused} refused.");
+        println!("{} rows ended: {issued} issued, {refused} refused.", rows + left);
         if awaiting_pin > 0 {
             println!(
                 "{awaiting_pin} of them wait for their cardholders to choose a PIN: each link that was made is in the results, in the \
@@ -192,6 +211,10 @@ impl Following {
             shipping: None,
             cancelled_by: None,
         };
-        self.results.append(&line).map_err(|error| format!("{}: {error}", self.results_path.display()))
+        write(&mut self.results, &line, &self.results_path)
     }
+}
+
+fn write(results: &mut Results, line: &results::Line<'_>, path: &Path) -> Result<(), String> {
+    results.append(line).map_err(|error| format!("{}: {error}", path.display()))
 }

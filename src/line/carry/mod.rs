@@ -195,7 +195,7 @@ impl Carried<'_> {
 
 impl<'l> Carried<'l> {
     fn begin(line: &'l Line, job: Box<Job>, known: Option<Box<Row>>, options: Options<'l>) -> Self {
-        let Options { gate, recall, given_up, is_first_refused, event: _, only } = options;
+        let Options { gate, recall, given_up, is_first_refused, event: _, only, again: _ } = options;
         let came_as = known.clone().filter(|_| only == CarriedOnly::WhileItWaits);
         let decision = decide(line, &job, known.as_deref(), given_up.clone());
         Self {

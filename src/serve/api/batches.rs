@@ -84,7 +84,8 @@ pub(super) struct ListQuery {
 /// Upload a manifest and issue its rows.
 ///
 /// Checked as it arrives: any bad row, and nothing is issued, unless bad rows are to be left out. The same file again is the same batch: rows that have
-/// their card are not issued twice, and those that were cut off, refused or cancelled are tried again.
+/// their card are not issued twice, and those that were cut off, refused or cancelled are tried again: with `retry` only those of
+/// them that need no change.
 #[utoipa::path(
     post, path = "/v1/batches", tag = "batches", params(UploadQuery), security(("token" = ["submit"])),
     request_body(content((String = "text/csv", example = "row_id,type,currency\n1,virtual,eur\n"),

@@ -176,7 +176,7 @@ function figures(view) {
     ...(view.eta_seconds === null ? [] : [["Time left", duration(view.eta_seconds)]]),
     ...(view.oldest_pin_age_seconds === null ? [] : [["Oldest PIN here for", duration(view.oldest_pin_age_seconds)]]),
     ...(view.known_before ? [["Card from another batch", count(view.known_before)]] : []),
-    ...(view.recorded_before ? [["Done before", count(view.recorded_before)]] : []),
+    ...(view.recorded_before ? [["Ended before", count(view.recorded_before)]] : []),
     ...(view.retried ? [["Repeated calls", count(view.retried)]] : []),
   ];
   byId("figures").replaceChildren(...all.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
@@ -280,7 +280,7 @@ function cancelWaiting() {
 export function startBatch(attempted, onAgain) {
   [attempt, again] = [attempted, onAgain];
   startRows(attempted);
-  startChosen((file) => onAgain("", file));
+  startChosen((file) => onAgain("", file, false));
   startSettling(attempted, (batch, view) => shown === batch && showView(view));
   startHeld(attempted, (batch, view) => {
     if (shown?.name !== batch.name) return;
@@ -306,7 +306,8 @@ export function startBatch(attempted, onAgain) {
     byId(id).addEventListener("change", ({ target }) => {
       const [file] = target.files;
       target.value = "";
-      if (file && shown) again(shown.name, file);
+      // Of rows that were refused only those that need no change; to finish a batch, all of it.
+      if (file && shown) again(shown.name, file, id === "retry-file");
     });
   }
   byId("refused-file").addEventListener("change", ({ target }) => {

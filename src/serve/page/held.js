@@ -38,7 +38,7 @@ export function showHeld({ held: waits, state }) {
   shown.waits = waits;
   const { plan, diff, submitter, start_ms: start, approve_until_ms: until, pins_until_ms: pins, approved_by: by } = waits;
   const pairs = [["Rows", plan.rows], ["Physical cards", plan.physical], ["Virtual cards", plan.virtual], ["New cardholders", plan.cardholders],
-    ["Changes of cards", plan.changes], ["Cards cancelled", plan.cancels], ["With a PIN", plan.pins], ["Rows left out", waits.left_out]];
+    ["Changes of cards", plan.changes], ["Cards cancelled", plan.cancels], ["With a PIN", plan.pins], ["Stay refused", plan.stay_refused], ["Rows left out", waits.left_out]];
   byId("held-figures").replaceChildren(...pairs.filter(([, number]) => number > 0).map(([name, number]) =>
     make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))));
   byId("held-said").replaceChildren(`Sent by ${submitter}.`, ...(by ? [` Approved by ${by}.`] : []),

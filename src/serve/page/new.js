@@ -64,15 +64,15 @@ export function openNew(into = "") {
   step(draft?.step ?? "file");
 }
 
-// The file of a batch that exists, chosen on that batch's own page.
-export function takeAgain(name, file) {
+// The file of a batch that exists, chosen on that batch's own page; whether only what needs no change is tried again.
+export function takeAgain(name, file, retries) {
   wantedName = name;
-  choose(file);
+  choose(file, retries);
 }
 
-function newDraft(file) {
+function newDraft(file, retries) {
   return {
-    file, step: "file", into: wantedName, name: wantedName || file.name.replace(/\.[^.]*$/, ""),
+    file, retries, step: "file", into: wantedName, name: wantedName || file.name.replace(/\.[^.]*$/, ""),
     // What each heading is, once somebody looked; nothing before.
     chosen: null, defaults: {}, values: {},
     edits: new Map(), rows: new Map(), open: new Set(), table: { headings: [], rows: [] }, found: [],
@@ -132,6 +132,11 @@ function form() {
   return data;
 }
 
+// Whether of a batch that exists only what needs no change is tried again: of that batch alone, whatever it is called here.
+function isRetry(name) {
+  return draft.retries && name === draft.into;
+}
+
 // Sends the draft; answers what came of it: `ok`, and what the server said. Nothing if it was stopped, or another was sent since.
 async function send(path, more) {
   draft.stop?.abort();
@@ -145,7 +150,8 @@ async function send(path, more) {
     const stood = await standing(name, may);
     if (stop.signal.aborted || now !== draft || number !== draft.sequence) return null;
     [draft.sentAs, draft.stood] = [name, stood];
-    const answer = await sendForm(`${path}?${new URLSearchParams({ ...more, name })}`, form(), stop.signal, (loaded, total) => {
+    const query = new URLSearchParams({ ...more, name, ...(isRetry(name) ? { retry: "true" } : {}) });
+    const answer = await sendForm(`${path}?${query}`, form(), stop.signal, (loaded, total) => {
       byId("sent").value = loaded / total;
       say("sent-words", loaded < total ? `${size(loaded)} of ${size(total)}` : "Checking the rows…");
     });
@@ -359,11 +365,11 @@ async function issue({ name, second, start }) {
   }
 }
 
-function choose(file) {
+function choose(file, retries = false) {
   if (!file) return;
   draft?.stop?.abort();
   // A file for a batch that exists mostly has the columns of the one that the batch came from.
-  draft = { ...newDraft(file), kept: wantedName ? rememberedColumns(wantedName) : null };
+  draft = { ...newDraft(file, retries), kept: wantedName ? rememberedColumns(wantedName) : null };
   byId("name").value = "";
   byId("saved").value = byId("start").value = "";
   byId("keep-said").textContent = "";

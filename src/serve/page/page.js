@@ -195,8 +195,8 @@ window.addEventListener("hashchange", () => {
   if (meant(location.hash)[0] === "home") refresh();
 });
 forgetWorkElsewhere();
-startBatch(attempt, (name, file) => {
-  takeAgain(name, file);
+startBatch(attempt, (name, file, retries) => {
+  takeAgain(name, file, retries);
   location.hash = name ? `#/new?into=${encodeURIComponent(name)}` : "#/new";
 });
 startList(refresh);

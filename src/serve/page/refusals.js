@@ -36,5 +36,8 @@ export function showRefusals(view, batch, attempt, may) {
     const asTheyAre = reasons.filter(({ takes }) => takes === "nothing").reduce((sum, { rows }) => sum + rows, 0);
     show("retry", asTheyAre > 0 && may("submit"));
     say("retry-words", `Try ${asTheyAre === 1 ? "it" : `these ${count(asTheyAre)}`} again: choose the same file`);
+    const stay = view.refused - asTheyAre;
+    say("retry-hint", [stay > 0 && `The other ${counted(stay, "row")} that ${stay === 1 ? "was" : "were"} refused ${stay === 1 ? "stays as it is" : "stay as they are"}: nothing is asked for ${stay === 1 ? "it" : "them"} until ${stay === 1 ? "it is" : "they are"} mended.`,
+      "Rows that have their card get no second one."].filter(Boolean).join(" "));
   }, "refusals");
 }

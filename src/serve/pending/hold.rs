@@ -49,8 +49,11 @@ impl Arrived {
         let content = digest_of(&self.checked.report);
         let reading = &self.held.reading;
         let whole = Zeroizing::new(format!(
-            "{} {content:?} {reading:?} {:?} {} {start:?}",
-            self.checked.file, self.second, self.skips_invalid
+            "{} {content:?} {reading:?} {:?} {:?} {} {start:?}",
+            self.checked.file,
+            self.second,
+            self.checked.recognition.again(),
+            self.skips_invalid
         ));
         Fingerprint(Sha256::digest(whole.as_bytes()).into()).to_hex()
     }
@@ -83,7 +86,7 @@ impl Registry {
         let (held, diff) = compared(server, &name, held).await?;
         let _alone = self.beginning().await;
         if let Some(running) = self.get(name.as_str()).filter(|running| running.is_under_way()) {
-            return running.is_same(&checked.report);
+            return running.is_same(&checked);
         }
         let earlier = self.pending(name.as_str()).filter(|earlier| earlier.waits());
         if earlier.as_ref().is_some_and(|earlier| earlier.upload.digest == digest) {
@@ -95,6 +98,7 @@ impl Registry {
             file: checked.file.clone(),
             submitter: by.name().to_owned(),
             second,
+            again: checked.recognition.again(),
             skips_invalid,
             changes: checked.words(second),
             start,

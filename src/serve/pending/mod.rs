@@ -25,6 +25,7 @@ use super::view::State;
 use crate::clock::{Moment, Time};
 use crate::job;
 use crate::manifest::batch::SecondCards;
+use crate::remedy::TryAgain;
 use crate::webhooks::Run;
 use diff::DiffView;
 use record::Record;
@@ -65,6 +66,8 @@ pub(super) struct Upload {
     /// Whose token it came with.
     pub(super) submitter: String,
     pub(super) second: SecondCards,
+    /// Which rows that were refused before are tried again.
+    pub(super) again: TryAgain,
     /// Whether rows with problems are left out.
     pub(super) skips_invalid: bool,
     /// How it is issued otherwise than its file has it, in words.
@@ -291,6 +294,7 @@ impl Pending {
             approved_by,
             start_ms: self.upload.start.map(Time::unix_ms),
             second_cards: self.upload.second == SecondCards::Wanted,
+            retry: self.upload.again == TryAgain::Unchanged,
             changes: self.upload.changes.clone(),
             plan: self.plan.clone(),
             diff: self.diff.clone(),
@@ -319,6 +323,8 @@ pub(super) struct HeldView {
     start_ms: Option<i64>,
     /// Whether rows that were issued under other names get second cards.
     second_cards: bool,
+    /// Whether of rows that were refused before only those are tried again that need no change.
+    retry: bool,
     /// How it would be issued otherwise than its file has it, in words: cells that were mended on the way, for instance.
     changes: Vec<String>,
     /// What would be issued, as it was when it came.
@@ -349,6 +355,7 @@ mod tests {
                 skips_invalid: false,
                 changes: Vec::new(),
                 second: SecondCards::Refused,
+                again: TryAgain::All,
                 start,
             },
             rows: 1,

@@ -149,7 +149,8 @@ async fn look_again<'s>(server: &'s Server, pending: &Arc<Pending>) -> Result<Lo
     };
     let (name, second) = (pending.name.clone(), pending.upload.second);
     let (ledger, scope) = (server.parts.views.clone(), server.scope().clone());
-    let recogniser = Recogniser::new(ledger, scope, name.clone(), second, Handle::current());
+    let recogniser =
+        Recogniser::new(ledger, scope, name.clone(), second, Handle::current()).trying(pending.upload.again);
     let (budget, rows_max, file) =
         (server.parts.capacity.budget.clone(), server.limits.rows_max, pending.upload.file.clone());
     let looking = tokio::task::spawn_blocking(move || {
