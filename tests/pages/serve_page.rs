@@ -9,6 +9,7 @@ use crate::support;
 
 mod accounts;
 mod approval;
+mod live;
 mod looks;
 mod odd;
 mod retry;

@@ -4,86 +4,16 @@
 
 use crate::support;
 
-use std::convert::Infallible;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use embosser::sandbox::{Options, Sandbox};
-use http::{Request, Response, Version};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use http::Version;
+use support::tls::{asked_for_a_tunnel, with_tls};
 use support::{Program, certificates, expect_exit, one_card_each, write_manifest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-
-/// What the server before the sandbox saw.
-#[derive(Default)]
-struct Seen {
-    connections: AtomicUsize,
-    versions: Mutex<Vec<Version>>,
-}
-
-/// Hands a request on to the sandbox, as it came.
-async fn hand_on(request: Request<Incoming>, sandbox: &str, seen: &Seen) -> Response<Full<Bytes>> {
-    let (head, body) = request.into_parts();
-    seen.versions.lock().unwrap().push(head.version);
-    let body = body.collect().await.unwrap().to_bytes();
-    let url = format!("{sandbox}{}", head.uri.path_and_query().unwrap());
-    let mut headers = head.headers;
-    headers.remove("host");
-    let answer =
-        support::http_client().request(head.method, url).headers(headers).body(body).send().await.unwrap();
-    let mut response = Response::builder().status(answer.status());
-    for name in ["content-type", "request-id", "idempotent-replayed", "stripe-rate-limited-reason"] {
-        if let Some(value) = answer.headers().get(name) {
-            response = response.header(name, value);
-        }
-    }
-    response.body(Full::new(answer.bytes().await.unwrap())).unwrap()
-}
-
-/// A server with TLS and HTTP/2 before the sandbox; its address.
-async fn with_tls(directory: &Path, sandbox: &Sandbox) -> (String, Arc<Seen>) {
-    certificates::write(directory);
-    let chain = vec![CertificateDer::from_pem_file(directory.join("server.pem")).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let tls = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    let seen = Arc::new(Seen::default());
-    let (sandbox, of_server) = (sandbox.api_url(), seen.clone());
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            of_server.connections.fetch_add(1, Ordering::Relaxed);
-            let (tls, sandbox, seen) = (tls.clone(), sandbox.clone(), of_server.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = tls.accept(stream).await else { return };
-                let service = service_fn(|request| {
-                    let (sandbox, seen) = (sandbox.clone(), seen.clone());
-                    async move { Ok::<_, Infallible>(hand_on(request, &sandbox, &seen).await) }
-                });
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
-    (url, seen)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls_every_call_is_http2_on_a_few_warm_connections() {
@@ -170,15 +100,6 @@ async fn proxy(kind: Kind, to: &str) -> (u16, Arc<Overheard>) {
         }
     });
     (port, overheard)
-}
-
-async fn asked_for_a_tunnel(client: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(client.read_u8().await.unwrap());
-    }
-    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-    String::from_utf8(head).unwrap()
 }
 
 async fn asked_over_socks(client: &mut TcpStream) -> String {

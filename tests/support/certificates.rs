@@ -44,6 +44,7 @@ pub fn write(directory: &Path) {
     let names = SubjectAlternativeName::new()
         .dns("localhost")
         .dns("stripe.test")
+        .dns(super::tls::STRIPES_OWN)
         .ip("127.0.0.1")
         .build(&server.x509v3_context(Some(&ca), None))
         .unwrap();

@@ -20,6 +20,7 @@ pub mod secrets;
 pub mod serve;
 pub mod strict;
 pub mod time;
+pub mod tls;
 pub mod tokens;
 pub mod verdict;
 

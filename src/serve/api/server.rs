@@ -19,6 +19,8 @@ pub(super) struct ServerView {
     pub(super) version: String,
     /// Whose cards: `live`, `test`, or `sandbox` (no card is real).
     pub(super) mode: String,
+    /// The Stripe account on which they are made, if it is known.
+    pub(super) account: Option<String>,
     /// Calls a second that are configured.
     pub(super) pace_configured_per_second: f64,
     /// Calls a second that Stripe allows at present.
@@ -72,6 +74,7 @@ pub(super) async fn show_server(_: Anybody, State(server): State<Server>) -> Jso
     Json(ServerView {
         version: env!("CARGO_PKG_VERSION").into(),
         mode: server.parts.mode.into(),
+        account: server.scope().account().map(str::to_owned),
         pace_configured_per_second: health.configured_per_second,
         pace_per_second: health.current_per_second,
         in_flight: health.in_flight,

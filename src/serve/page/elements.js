@@ -106,12 +106,31 @@ export async function sure(words, yes, tone = "danger") {
   return (await ask(words, yes, "", tone)) !== null;
 }
 
+// Asks as `sure` does, and for a number that must be typed: what is real and cannot be taken back is not begun by a slip of the hand.
+export async function sureOf(number, words, yes) {
+  return (await ask(words, yes, `Type ${count(number)} to go on`, "danger", number)) !== null;
+}
+
 // How many questions were asked: one that comes while another is open takes its place.
 let questions = 0;
 
+// The number that must be typed; nothing where what is written is free.
+let wanted = null;
+
+byId("sure").querySelector("form").addEventListener("submit", (event) => {
+  const isRight = wanted === null || byId("sure-input").value.replace(/\D/g, "") === String(wanted);
+  if (event.submitter?.value !== "yes" || isRight) return;
+  event.preventDefault();
+  show("sure-wrong", true);
+  byId("sure-wrong").textContent = `That is another number than ${count(wanted)}. Nothing was done.`;
+  byId("sure-input").select();
+});
+
 // Asks, with a line to write where `label` says what is to be written; answers that, or nothing if it was a no.
-export function ask(words, yes, label = "", tone = "danger") {
+export function ask(words, yes, label = "", tone = "danger", number = null) {
   const dialog = byId("sure");
+  wanted = number;
+  show("sure-wrong", false);
   if (dialog.open) dialog.close("no");
   show("sure-asks", Boolean(label));
   byId("sure-label").textContent = label;
@@ -122,6 +141,7 @@ export function ask(words, yes, label = "", tone = "danger") {
   byId("sure-yes").className = tone;
   dialog.returnValue = "no";
   dialog.showModal();
+  if (number !== null) byId("sure-input").focus();
   const own = (questions += 1);
   return new Promise((resolve) => {
     dialog.addEventListener("close", function closed() {

@@ -3,6 +3,7 @@
 import { inWords, sentenceInWords } from "/page/columns.js";
 import { ask, byId, cell, count, counted, inLocalTime, make, say, show, sure, tabs, time } from "/page/elements.js";
 import { get, postJson } from "/page/http.js";
+import { ofAccount } from "/page/plan.js";
 import { makesChip } from "/page/states.js";
 
 const ROWS_AT_ONCE = 50;
@@ -13,9 +14,14 @@ let attempt = null;
 let decided = null;
 let may = () => true;
 let me = "";
+let server = { mode: "test" };
 
 export function setHeldRoles(can, name) {
   [may, me] = [can, name];
+}
+
+export function setHeldServer(view) {
+  server = view;
 }
 
 export function openHeld(batch) {
@@ -143,7 +149,8 @@ export function startHeld(attempted, onDecided) {
   byId("approve").addEventListener("click", async () => {
     const batch = shown;
     const { digest, plan } = batch.waits;
-    const words = `Approve “${batch.name}”: ${counted(plan.rows, "row")}? It is issued at once, or at its time.`;
+    const real = server.mode === "live" ? `\n\nWhat it does is real and cannot be taken back${ofAccount(server)}.` : "";
+    const words = `Approve “${batch.name}”: ${counted(plan.rows, "row")}? It is issued at once, or at its time.${real}`;
     if (await sure(words, "Approve it", "main")) decide(batch, "approve", { digest });
   });
   byId("reject").addEventListener("click", async () => {

@@ -2,7 +2,7 @@
 
 import { DEFAULTS, inWords, rememberColumns, rememberedColumns, sentenceInWords, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
 import { compared, listed } from "/page/csv.js";
-import { byId, count, counted, make, save, say, show, size, sure } from "/page/elements.js";
+import { byId, count, counted, make, save, say, show, size, sure, sureOf } from "/page/elements.js";
 import { download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
 import { firstOf, ofColumn, showLines, words } from "/page/found.js";
 import { showMending } from "/page/mend.js";
@@ -474,12 +474,17 @@ export function startNew(attempted, onBegun) {
       const stands = await standing(name, may);
       const isOther = draft.sentAs !== name || stands === null || draft.stood !== stands;
       if (isOther && !(await planAnew(second))) return;
-      const words = lastQuestion(draft, server, { name, second, start });
-      if (words && !(await sure(words, byId("issue").textContent, server.mode === "live" ? "danger" : "main"))) return;
+      const question = lastQuestion(draft, server, { name, second, start });
+      if (question && !(await isMeant(question))) return;
       if (!(await isWantedAtOnce(name, start, server, may))) return;
       await issue({ name, second, start });
     }).finally(() => (isAsking = false));
   });
+}
+
+function isMeant({ words, number }) {
+  const yes = byId("issue").textContent;
+  return number === null ? sure(words, yes, server.mode === "live" ? "danger" : "main") : sureOf(number, words, yes);
 }
 
 async function keep() {

@@ -3,6 +3,7 @@
 import { isChoice, showAccounts, showWhere } from "/page/accounts.js";
 import { closeBatch, listed, openBatch, setRoles, startBatch } from "/page/batch.js";
 import { byId, count, say, show } from "/page/elements.js";
+import { setHeldServer } from "/page/held.js";
 import { address, listAddress, showList, startList } from "/page/list.js";
 import { openLog, startLog } from "/page/log.js";
 import { forgetAll, forgetToken, forgetWork, forgetWorkElsewhere, get, isSignedIn, NeedsToken, setToken } from "/page/http.js";
@@ -79,6 +80,7 @@ function showCaller(view) {
 
 function showServer(server) {
   setServer(server, may);
+  setHeldServer(server);
   const mode = { live: "live cards", test: "test cards", sandbox: "sandbox: no card is real" }[server.mode];
   const pace = server.pace_per_second < server.pace_configured_per_second
     ? `${count(server.pace_per_second)} of ${count(server.pace_configured_per_second)} calls a second`

@@ -81,6 +81,11 @@ function howLongPinsLast(eta, { pin_max_age_seconds: most, approval_required: is
   return [`PINs may wait for ${duration(most)} ${by}.`];
 }
 
+// Whose cards they are, where that is known.
+export function ofAccount({ account }) {
+  return account ? `: they are made on Stripe’s account ${account}` : "";
+}
+
 // What the button does, with second cards or without.
 export function showIssueWords(draft, server) {
   const words = issueWords(draft, server);
@@ -97,7 +102,8 @@ function issueWords(draft, server) {
   return `Issue ${counted(rows, `${live}card`)}`;
 }
 
-// What is asked before a draft is issued; nothing where a colleague is asked anyway.
+// What is asked before a draft is issued, and the number that must be typed where cards are real; nothing where a colleague is asked
+// anyway.
 export function lastQuestion(draft, server, { name, second, start }) {
   if (server.approval_required && !second) return null;
   const { physical, cardholders, rows, done_before: done, stay_refused: stay, known_before: known } = planned(draft);
@@ -113,7 +119,7 @@ export function lastQuestion(draft, server, { name, second, start }) {
     stay > 0 && staying(stay),
     left > 0 && `${counted(left, "row")} with problems ${left === 1 ? "is" : "are"} left out.`,
     toDo > 0 && (start ? `It starts ${new Date(start).toLocaleString()}.` : "It begins at once."),
-    toDo > 0 && (server.mode === "live" ? "They are real and cannot be taken back." : "No card is real: this server makes test cards."),
+    toDo > 0 && (server.mode === "live" ? `They are real and cannot be taken back${ofAccount(server)}.` : "No card is real: this server makes test cards."),
   ];
-  return [what, "", ...parts.filter(Boolean)].join("\n");
+  return { words: [what, "", ...parts.filter(Boolean)].join("\n"), number: server.mode === "live" && toDo > 0 ? toDo : null };
 }
