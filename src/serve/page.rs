@@ -11,7 +11,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Address, type and text of each file.
-const FILES: [(&str, &str, &str); 24] = [
+const FILES: [(&str, &str, &str); 25] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
@@ -30,6 +30,7 @@ const FILES: [(&str, &str, &str); 24] = [
     ("/page/mended.js", SCRIPT, include_str!("page/mended.js")),
     ("/page/new.js", SCRIPT, include_str!("page/new.js")),
     ("/page/plan.js", SCRIPT, include_str!("page/plan.js")),
+    ("/page/reasons.js", SCRIPT, include_str!("page/reasons.js")),
     ("/page/refusals.js", SCRIPT, include_str!("page/refusals.js")),
     ("/page/rows.js", SCRIPT, include_str!("page/rows.js")),
     ("/page/chosen.js", SCRIPT, include_str!("page/chosen.js")),

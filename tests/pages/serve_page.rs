@@ -203,7 +203,13 @@ async fn from_the_token_to_the_downloads() {
     browser.until_text("#refused-reasons", "6 rows need a new PIN").await;
     browser.click("#row-filters button:nth-child(3)").await;
     browser.until("return document.querySelectorAll('#rows-table tbody tr').length === 6").await;
-    browser.until_text("#rows-table", "encrypted under a key that is not the current one").await;
+    browser
+        .until_text("#rows-table", "The PIN was encrypted with a key that Stripe has replaced since")
+        .await;
+    // Whoever is asked about it finds the exact words behind these.
+    let title = "return document.querySelector('#rows-table span[title^=stale_key]').title";
+    let title = browser.run(title).await;
+    assert!(title.as_str().unwrap().contains("encrypted under a key that is not the current one"), "{title}");
     browser.click("#row-filters button:first-child").await;
     browser.keys("#search", "R17").await;
     browser.until("return document.querySelectorAll('#rows-table tbody tr').length < 12").await;

@@ -24,6 +24,11 @@ export function cell(content, label = "", name = "") {
   return make("td", { className: name, data: { label } }, content);
 }
 
+// The fingerprint of a file: its SHA-256, as whoever holds the file can work it out, too.
+export function fingerprint(digest) {
+  return make("span", { className: "hint digest", title: "SHA-256" }, digest);
+}
+
 // Sets text only where it changes: a screen reader tells what changed.
 export function say(id, given) {
   const words = visible(given);

@@ -1,9 +1,10 @@
 // A batch that waits for its approval or its start: what it would do, row by row, and the decision about it.
 
-import { inWords, sentenceInWords } from "/page/columns.js";
-import { ask, byId, cell, count, counted, inLocalTime, make, say, show, sure, tabs, time } from "/page/elements.js";
+import { inWords } from "/page/columns.js";
+import { ask, byId, cell, count, counted, fingerprint, inLocalTime, make, say, show, sure, tabs, time } from "/page/elements.js";
 import { get, postJson } from "/page/http.js";
 import { ofAccount } from "/page/plan.js";
+import { exactly, reasonInWords } from "/page/reasons.js";
 import { makesChip } from "/page/states.js";
 
 const ROWS_AT_ONCE = 50;
@@ -56,7 +57,7 @@ export function showHeld({ held: waits, state }) {
   else if (waits.second_cards) notes.push("It asks for second cards: one for every row, whoever has one.");
   if (waits.changes.length) notes.push(`Otherwise than the file has it: ${waits.changes.join(", ")}.`);
   byId("held-notes").replaceChildren(...notes.map((note) => make("li", {}, inLocalTime(note))),
-    make("li", {}, "The fingerprint (SHA-256) of the file as it came:", make("span", { className: "hint digest" }, waits.file_sha256)));
+    make("li", {}, "The file’s fingerprint, which no other file has:", fingerprint(waits.file_sha256)));
   const warnings = byId("held-warnings");
   warnings.hidden = plan.warning_count === 0;
   const told = plan.warnings.length < plan.warning_count ? `, the first ${count(plan.warnings.length)} of them` : "";
@@ -122,7 +123,7 @@ function lineOf(row) {
   const made = row.left_out ? makesChip("left_out") : make("span", {}, makesChip(row.makes), ...(row.pin ? [make("br"), hint(PINS[row.pin])] : []));
   const amounts = row.amounts.map(({ amount, interval }) => make("div", {}, `${amount}${interval ? ` ${INTERVALS[interval] ?? interval}` : ""}`));
   const goes = [row.destination, row.card && `card ${row.card}`, row.changes.length ? `changes ${row.changes.join(", ")}` : null].filter(Boolean).join("; ");
-  const said = [...row.problems, ...row.warnings].map((wrong) => make("p", { className: "said" }, inSentence(wrong)));
+  const said = [...row.problems, ...row.warnings].map((wrong) => make("p", { className: "said", title: exactly(wrong.code, wrong.reason) }, inSentence(wrong)));
   return make("tr", {},
     cell(String(row.line), "Line", "number"),
     make("th", { scope: "row", data: { label: "Who" } }, make("span", {}, row.person ?? row.row_id ?? "–", row.person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
@@ -130,8 +131,8 @@ function lineOf(row) {
     cell(amounts.length ? make("div", {}, ...amounts) : "", "Limits"), cell(said.length ? make("div", {}, ...said) : "", "What to look at"));
 }
 
-function inSentence({ severity, column, found, reason }) {
-  return `${severity === "warning" ? "May be wrong: " : ""}${column ? `${inWords(column)}: ` : ""}${found ? `“${found}” ` : ""}${sentenceInWords(reason)}`;
+function inSentence({ severity, code, column, found, reason }) {
+  return `${severity === "warning" ? "May be wrong: " : ""}${column ? `${inWords(column)}: ` : ""}${found ? `“${found}” ` : ""}${reasonInWords(code, reason)}`;
 }
 
 function decide(batch, action, body) {

@@ -1,6 +1,6 @@
 // Who did what with one batch: who sent it, who approved it, who cancelled it.
 
-import { byId, count, make, show, time } from "/page/elements.js";
+import { byId, count, fingerprint, make, show, time } from "/page/elements.js";
 import { get } from "/page/http.js";
 import { detailInWords, inWords } from "/page/log.js";
 
@@ -45,5 +45,5 @@ export async function showHistory({ state, held }) {
 function lineOf({ time: at, who, action, rows, digest, detail }) {
   const about = [rows ? `${count(rows)} ${rows === 1 ? "row" : "rows"}` : "", detailInWords(detail)].filter(Boolean).join(", ");
   return make("li", {}, time(Date.parse(at), "medium"), " ", make("strong", {}, who), ` ${inWords(action)}${about ? ` (${about})` : ""}.`,
-    digest ? make("span", { className: "hint digest" }, ` The file’s SHA-256: ${digest}`) : "");
+    ...(digest ? [make("span", { className: "hint" }, " The file’s fingerprint: "), fingerprint(digest)] : []));
 }

@@ -64,7 +64,7 @@ export function trouble(status, text) {
   try {
     problem = JSON.parse(text);
   } catch {
-    problem = { detail: `The server answered ${status}` };
+    problem = { detail: "The server, or what stands before it, gave no proper answer. Try again in a moment", status };
   }
   return status === 401 ? new NeedsToken(problem.detail) : new Told(problem);
 }

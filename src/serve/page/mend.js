@@ -1,7 +1,8 @@
 // The rows of a file in which something was found, as a table in which they are mended.
 
-import { inWords, sentenceInWords } from "/page/columns.js";
+import { inWords } from "/page/columns.js";
 import { byId, count, counted, make, say, show, tabs, visible } from "/page/elements.js";
+import { exactly, reasonInWords } from "/page/reasons.js";
 
 const ROWS_AT_ONCE = 50;
 // What a parcel's address has at least.
@@ -105,7 +106,7 @@ function columnsShown(draft, found, lines) {
 
 // A row whose cells cannot be told from each other: it is mended in the file.
 function unreadable(line, { all }, columns) {
-  const said = all.map((problem) => make("p", { className: "said" }, sentence(problem)));
+  const said = all.map((problem) => saying(problem, sentence(problem)));
   return make("tr", {}, make("th", { scope: "row", data: { label: "Line" } }, String(line)),
     make("td", { className: "bad", colSpan: Math.max(columns.length, 1), data: { label: "The row" } }, make("div", {}, ...said, make("p", { className: "said" }, "Mend it in your spreadsheet, and choose the file again."))));
 }
@@ -115,7 +116,7 @@ function rowOf(draft, act, line, found, columns) {
   const isOpen = draft.open.has(line);
   const edit = make("button", { type: "button", className: "quiet", aria: { label: `Edit line ${line}` }, on: { click: () => act.open(line) } }, "Edit");
   const first = make("th", { scope: "row", data: { label: "Line" } }, make("div", {}, String(line),
-    ...(found?.row ?? []).map((problem) => make("p", { className: "said" }, about(problem), sentence(problem), adding(draft, act, line, problem))),
+    ...(found?.row ?? []).map((problem) => saying(problem, about(problem), sentence(problem), adding(draft, act, line, problem))),
     isOpen || draft.tooLarge ? null : make("div", { className: "row-tools" }, edit)));
   return make("tr", {}, first, ...columns.map((at) => cellOf(draft, act, { line, at, text: cells[at] }, found?.cells.get(at) ?? [], isOpen)));
 }
@@ -125,7 +126,7 @@ function cellOf(draft, act, place, problems, isOpen) {
   const heading = headingOf(draft, at);
   const data = { label: shortly(heading) };
   if (text === null) {
-    const said = problems.map((problem) => make("p", { className: "said" }, sentence(problem)));
+    const said = problems.map((problem) => saying(problem, sentence(problem)));
     return make("td", { className: problems.length ? "bad" : "", data }, make("div", {}, make("span", { className: "hint" }, "not shown"), ...said));
   }
   const edit = draft.edits.get(`${line}:${at + 1}`);
@@ -142,8 +143,7 @@ function cellOf(draft, act, place, problems, isOpen) {
     on: { change: commit, blur: commit, keydown: ({ key }) => key === "Enter" && commit() },
   });
   if (problems.length) input.setAttribute("aria-describedby", `said-${line}-${at}`);
-  const said = make("div", { id: `said-${line}-${at}` }, ...problems.map((problem) => make("p", { className: "said" }, sentence(problem),
-    ...ways(draft, act, place, problem))));
+  const said = make("div", { id: `said-${line}-${at}` }, ...problems.map((problem) => saying(problem, sentence(problem), ...ways(draft, act, place, problem))));
   const mended = edit && problems.length === 0 ? make("p", { className: "said state good" }, make("i", { aria: { hidden: "true" } }, "✓"), "mended") : null;
   return make("td", { className: name, data }, make("div", {}, input, problems.length ? said : null, mended));
 }
@@ -161,10 +161,14 @@ function adding(draft, act, line, { column }) {
   return make("button", { type: "button", on: { click: () => act.add(line, [column]) } }, `Type in “${inWords(column)}”`);
 }
 
-function sentence({ severity, found, reason: whole }) {
+function saying({ code, reason }, ...words) {
+  return make("p", { className: "said", title: exactly(code, reason) }, ...words);
+}
+
+function sentence({ severity, code, found, reason: whole }) {
   // What can be said in a columns file is said here with a click.
   const reason = whole.replace(/; what a word in this column stands for can be said in the columns file.*$/, "").replace(" (shipping[…])", "");
-  return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${sentenceInWords(reason)} `;
+  return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${reasonInWords(code, reason)} `;
 }
 
 // Codes of words that stand for none of a few values.

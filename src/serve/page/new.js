@@ -1,6 +1,6 @@
 // A new batch: from a file, over what its columns are and what is to be mended, to a plan, and from that to cards.
 
-import { DEFAULTS, inWords, rememberColumns, rememberedColumns, sentenceInWords, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
+import { DEFAULTS, inWords, rememberColumns, rememberedColumns, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
 import { compared, listed } from "/page/csv.js";
 import { byId, count, counted, make, save, say, show, size, sure, sureOf } from "/page/elements.js";
 import { download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
@@ -8,6 +8,7 @@ import { firstOf, ofColumn, showLines, words } from "/page/found.js";
 import { showMending } from "/page/mend.js";
 import { addColumns, canBeWritten, editsOf, mendedFile, ownTable, withAdded } from "/page/mended.js";
 import { lastQuestion, showIssueWords, showPlan } from "/page/plan.js";
+import { exactly, reasonInWords } from "/page/reasons.js";
 import { isWantedAtOnce, standing } from "/page/standing.js";
 
 const TABLE_ROWS = 500;
@@ -264,8 +265,8 @@ function mending() {
   const total = report.ok ? found.length : Math.max(report.problem_count ?? 0, problems.length);
   say("check-said", report.ok && !found.length ? "Look through them if you like, and go on." : report.ok ? `${counted(warned, "thing")} may be wrong. Look at ${warned === 1 ? "it" : "them"}, mend what is, and go on.${firstOf(found.length, warned)}`
     : `${counted(total, "problem")}${warned ? `, and ${counted(warned, "thing")} that may be wrong` : ""}.${draft.tooLarge ? "" : " "}${draft.tooLarge ? "" : "What you mend here is checked at once."}${firstOf(found.length, total + warned)}`);
-  byId("file-problems").replaceChildren(...found.filter(({ row }) => row === 0).map(({ reason, column, severity }) =>
-    make("li", { className: severity }, `${column ? `${inWords(column)}: ` : ""}${sentenceInWords(reason)}`)));
+  byId("file-problems").replaceChildren(...found.filter(({ row }) => row === 0).map(({ code, reason, column, severity }) =>
+    make("li", { className: severity, title: exactly(code, reason) }, `${column ? `${inWords(column)}: ` : ""}${reasonInWords(code, reason)}`)));
   show("no-table", draft.tooLarge);
   show("all-columns-choice", !draft.tooLarge);
   show("problems-download", found.length > 0);

@@ -2,6 +2,7 @@
 
 import { byId, count, counted, make, say, show } from "/page/elements.js";
 import { get } from "/page/http.js";
+import { exactly, reasonAsSentence } from "/page/reasons.js";
 
 const TAKES = {
   nothing: "need no change: choose the same file again",
@@ -30,7 +31,7 @@ export function showRefusals(view, batch, attempt, may) {
     if (box.dataset.seen !== seen) return;
     box.replaceChildren(...reasons.map(({ code, rows, message, takes }) =>
       make("li", {}, make("strong", {}, counted(rows, "row")), ` ${rows === 1 ? TAKES[takes].replace("need ", "needs ") : TAKES[takes]}. `,
-        make("span", { className: "hint", title: code }, message))));
+        make("span", { className: "hint", title: exactly(code, message) }, reasonAsSentence(code, message)))));
     const others = view.refused - reasons.reduce((sum, { rows }) => sum + rows, 0);
     if (others > 0) box.append(make("li", {}, make("strong", {}, counted(others, "row")), " for other reasons: the results have them all"));
     const asTheyAre = reasons.filter(({ takes }) => takes === "nothing").reduce((sum, { rows }) => sum + rows, 0);

@@ -4,6 +4,7 @@ import { boxOf, openChosen } from "/page/chosen.js";
 import { byId, cell, count, counted, make, say, show, tabs } from "/page/elements.js";
 import { formOf, sentenceInWords } from "/page/columns.js";
 import { get, sendForm, trouble } from "/page/http.js";
+import { exactly, reasonAsSentence } from "/page/reasons.js";
 import { rowChip, underWay } from "/page/states.js";
 
 const ROWS_AT_ONCE = 50;
@@ -240,9 +241,9 @@ function lineOf(row, isUnderWay) {
   if (facts && row.shipping_status) facts.append(make("br"), shippingOf(row));
   const cancelled = row.cancelled_by && `cancelled by ${row.cancelled_by}`;
   const unknown = row.outcome === null && whyUnknown();
-  const known = isBegun ? "" : sentenceInWords([row.message, row.note, cancelled, unknown].filter(Boolean).join(" — "));
+  const known = isBegun ? "" : [reasonAsSentence(row.code, row.message), sentenceInWords([row.note, cancelled, unknown].filter(Boolean).join(" — "))].filter(Boolean).join(" — ");
   return make("tr", {},
     cell(String(row.row ?? ""), "Row", "number"),
     make("th", { scope: "row", data: { label: "Who" } }, boxOf(row, person ?? row.row_id ?? row.job), make("span", {}, person ?? row.row_id ?? row.job, person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
-    cell(rowChip(row, isBegun), "State"), cell(facts, "Card"), cell(known ? make("span", { title: row.code ?? "" }, known) : "", "What to know"));
+    cell(rowChip(row, isBegun), "State"), cell(facts, "Card"), cell(known ? make("span", { title: exactly(row.code, row.message) }, known) : "", "What to know"));
 }

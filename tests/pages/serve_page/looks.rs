@@ -10,6 +10,9 @@ use super::support::browser::Browser;
 const AXE: &str = "return axe.run(document).then(({ violations }) =>
     violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html + ' ' + node.failureSummary)}`))";
 
+/// Words of engineers', which stand in titles and in what is downloaded, and never on the page.
+const FOREIGN: &str = "return document.body.innerText.match(/[^\\n]*(SHA-256|JWE|ciphertext|idempoten|parameter|HTTP)[^\\n]*/gi) ?? []";
+
 /// Where it looks: each takes a second.
 const AXE_LOOKS: [(&str, u32); 2] = [("light", 390), ("dark", 1280)];
 
@@ -35,6 +38,8 @@ pub(crate) async fn is_sound(browser: &Browser, what: &str) {
     {
         browser.run(&format!("{axe}; window.axe = axe")).await;
     }
+    let foreign = browser.run(FOREIGN).await;
+    assert_eq!(foreign, json!([]), "{what}: what whoever has a spreadsheet would not understand");
     let is_kept =
         ["EMBOSSER_LOOKS", "EMBOSSER_SCREENSHOTS"].iter().any(|into| std::env::var_os(into).is_some());
     for scheme in ["light", "dark"] {
