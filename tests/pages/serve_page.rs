@@ -9,6 +9,7 @@ use crate::support;
 
 mod accounts;
 mod approval;
+mod large;
 mod live;
 mod looks;
 mod odd;

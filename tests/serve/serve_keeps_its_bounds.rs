@@ -84,13 +84,6 @@ fn answer(mut connection: TcpStream) -> (u16, String) {
     (status, text)
 }
 
-/// The most memory that it ever had, in MiB.
-fn peak_mib(served: &Served) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", served.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_million_rows_are_accepted_or_refused_within_the_documented_memory() {
     let directory = tempfile::tempdir().unwrap();
@@ -109,7 +102,7 @@ async fn half_a_million_rows_are_accepted_or_refused_within_the_documented_memor
     let served = Served::start(&program, &["--rate", "25"]);
     let (status, text) = send(&served, "/v1/batches?name=rollout").await;
     assert_eq!(status, 202, "{text}");
-    let accepted = peak_mib(&served);
+    let accepted = served.peak_mib();
     eprintln!("{accepted} MiB at most, accepted");
     assert!(accepted <= 256 + BESIDE_MIB, "{accepted} MiB");
     assert!(served.get("/v1/batches/rollout").await.expect(200).json()["rows"] == 500_000);
@@ -120,7 +113,7 @@ async fn half_a_million_rows_are_accepted_or_refused_within_the_documented_memor
     let (status, text) = send(&served, "/v1/batches?name=rollout").await;
     assert_eq!(status, 413, "{text}");
     assert!(text.contains("do not fit into the memory"), "{text}");
-    let refused = peak_mib(&served);
+    let refused = served.peak_mib();
     eprintln!("{refused} MiB at most, refused");
     assert!(refused <= 32 + BESIDE_MIB, "{refused} MiB");
     // What it held is free again.

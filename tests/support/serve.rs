@@ -77,6 +77,13 @@ impl Served {
         self.child.id()
     }
 
+    /// The most memory that it ever had, in MiB.
+    pub fn peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     /// With this token on every request that follows.
     pub fn with_token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());

@@ -189,7 +189,7 @@ function ways(draft, act, { line, at, text }, { suggestion, code, reason, column
   const alike = draft.found.filter(isAlike);
   // A word of theirs stands for the same in each of its rows.
   if (WORDS[code] && column && text && !suggestion) {
-    const all = alike.length > 1 ? ` in all ${count(alike.length)} rows` : "";
+    const all = alike.length < 2 ? "" : isWhole(draft) ? ` in all ${count(alike.length)} rows` : " in every row that has it";
     return choicesOf(code, reason).map((value) => make("button", { type: "button", on: { click: () => act.word(column, text, value) } }, `“${text}” is ${value}${all}`));
   }
   if (code === "no_shipping" && !draft.tooLarge) {
@@ -204,5 +204,10 @@ function ways(draft, act, { line, at, text }, { suggestion, code, reason, column
   const use = make("button", { type: "button", on: { click: () => act.edit(line, at, suggestion) } }, `Use “${suggestion}”`);
   if (alike.length < 2 || !column || text === "") return [use];
   return [use, make("button", { type: "button", on: { click: () => act.word(column, text, suggestion) } },
-    `Use it for all ${count(alike.length)} rows with “${text}”`)];
+    `Use it for ${isWhole(draft) ? `all ${count(alike.length)} rows` : "every row"} with “${text}”`)];
+}
+
+// Whether all of the file's rows are here: how many are alike is not known otherwise.
+function isWhole({ report, rows }) {
+  return (report.rows ?? 0) <= rows.size;
 }
