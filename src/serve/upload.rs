@@ -57,8 +57,8 @@ pub(super) struct UploadQuery {
     /// `true` if the same rows were issued under another name, and every row is to get a second card.
     pub(super) second_cards: Option<bool>,
     /// `true` if, of the batch's rows that were refused, only those are to be tried again that need no change (`takes` is
-    /// `nothing` in its refusals). The others stay refused, as they are, and nothing is called for them. Not together with
-    /// `second_cards`.
+    /// `nothing` in its refusals). The others stay refused, as they are, and nothing is called for them. Rows that the batch does
+    /// not know yet are issued as ever. Not together with `second_cards`.
     pub(super) retry: Option<bool>,
     /// What separates its cells: `comma`, `semicolon`, `tab` or `pipe`; without it, what its header shows.
     pub(super) delimiter: Option<String>,

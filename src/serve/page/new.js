@@ -23,6 +23,8 @@ let draft = null;
 let isAsking = false;
 // The batch that the next file belongs to, if it is one that exists.
 let wantedName = "";
+// Whether of that batch only what needs no change is tried again.
+let wantedRetry = false;
 
 export function setServer(view, can) {
   [server, may] = [view, can];
@@ -54,26 +56,27 @@ export function forgetDraft() {
 }
 
 // Shows the step that a draft is at; without one, or where the next file belongs into another batch, the choice of a file.
-export function openNew(into = "") {
-  if (into && into !== draft?.into) {
+export function openNew(into = "", retries = false) {
+  if (into && (into !== draft?.into || retries !== draft?.retries)) {
     draft?.stop?.abort();
     draft = null;
   }
-  wantedName = into;
+  [wantedName, wantedRetry] = [into, retries];
   show("into", Boolean(into));
-  say("into", `The file goes into the batch “${into}”: rows that have their card get no second one.`);
+  say("into", retries ? `The file goes into the batch “${into}” once more, and what needs no change is tried again: choose the file that it came from.`
+    : `The file goes into the batch “${into}”: rows that have their card get no second one.`);
   step(draft?.step ?? "file");
 }
 
 // The file of a batch that exists, chosen on that batch's own page; whether only what needs no change is tried again.
 export function takeAgain(name, file, retries) {
-  wantedName = name;
-  choose(file, retries);
+  [wantedName, wantedRetry] = [name, retries];
+  choose(file);
 }
 
-function newDraft(file, retries) {
+function newDraft(file) {
   return {
-    file, retries, step: "file", into: wantedName, name: wantedName || file.name.replace(/\.[^.]*$/, ""),
+    file, step: "file", into: wantedName, retries: wantedRetry, name: wantedName || file.name.replace(/\.[^.]*$/, ""),
     // What each heading is, once somebody looked; nothing before.
     chosen: null, defaults: {}, values: {},
     edits: new Map(), rows: new Map(), open: new Set(), table: { headings: [], rows: [] }, found: [],
@@ -353,6 +356,7 @@ async function issue({ name, second, start }) {
     if (draft.said) rememberColumns(batch.batch, draft.said);
     draft = null;
     wantedName = byId("start").value = "";
+    wantedRetry = false;
     byId("file").value = "";
     begun(batch);
   } else if (batch.code === "issued_before") {
@@ -366,11 +370,11 @@ async function issue({ name, second, start }) {
   }
 }
 
-function choose(file, retries = false) {
+function choose(file) {
   if (!file) return;
   draft?.stop?.abort();
   // A file for a batch that exists mostly has the columns of the one that the batch came from.
-  draft = { ...newDraft(file, retries), kept: wantedName ? rememberedColumns(wantedName) : null };
+  draft = { ...newDraft(file), kept: wantedName ? rememberedColumns(wantedName) : null };
   byId("name").value = "";
   byId("saved").value = byId("start").value = "";
   byId("keep-said").textContent = "";

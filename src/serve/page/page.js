@@ -104,8 +104,8 @@ function showAwaited({ hour, day, week, older }) {
 function meant(hash) {
   if (isChoice(caller)) return ["accounts"];
   if (["", "#", "#/"].includes(hash)) return ["home"];
-  const [isNew, into] = /^#\/new(?:\?into=(.*))?$/.exec(hash) ?? [];
-  if (isNew) return ["new", decoded(into ?? "")];
+  const [isNew, into, retries] = /^#\/new(?:\?into=([^&]*)(&retry)?)?$/.exec(hash) ?? [];
+  if (isNew) return ["new", decoded(into ?? ""), Boolean(retries)];
   const [isLog, about] = /^#\/log(?:\?batch=(.*))?$/.exec(hash) ?? [];
   if (isLog) return ["log", decoded(about ?? "")];
   const [, batch] = /^#\/batches\/(.+)$/.exec(hash) ?? [];
@@ -124,7 +124,7 @@ function decoded(text) {
 
 function route() {
   if (!byId("sign-in").hidden) return;
-  const [page, batch] = meant(location.hash);
+  const [page, batch, retries] = meant(location.hash);
   for (const each of PAGES) show(each, each === page);
   document.querySelectorAll("nav a").forEach((link) => {
     if (link.dataset.page === page) link.setAttribute("aria-current", "page");
@@ -133,7 +133,7 @@ function route() {
   closeBatch();
   document.title = { accounts: "Accounts · embosser", home: "Batches · embosser", new: "New batch · embosser", log: "Who did what · embosser" }[page] ?? "embosser";
   if (page === "log") openLog(batch);
-  if (page === "new") openNew(batch);
+  if (page === "new") openNew(batch, retries);
   if (page === "batch") openBatch(batch);
 }
 
@@ -199,7 +199,7 @@ window.addEventListener("hashchange", () => {
 forgetWorkElsewhere();
 startBatch(attempt, (name, file, retries) => {
   takeAgain(name, file, retries);
-  location.hash = name ? `#/new?into=${encodeURIComponent(name)}` : "#/new";
+  location.hash = name ? `#/new?into=${encodeURIComponent(name)}${retries ? "&retry" : ""}` : "#/new";
 });
 startList(refresh);
 startLog(attempt);

@@ -34,7 +34,9 @@ function plainly(reason) {
   return reason
     .replace(/, or say which it is with --encoding [^)]*\(over HTTP \?encoding=\)/g, "")
     .replace(/; or, if it certainly is [^,]+, say so with --encoding [^)]*\(over HTTP \?encoding=\)/g, "")
-    .replace(/ \(parameter ([^)]+)\)/g, " ($1)")
+    // Stripe's sentence says already whose parameter it is about, but for parts of an address and the like.
+    .replace(/ \(parameter (\w+\[[^)]*)\)/g, " ($1)")
+    .replace(/ \(parameter \w+\)/g, "")
     .replace(/\bis no parameter of Stripe's\b/g, "is nothing that Stripe knows")
     .replace(/\bno parameter of\b/g, "nothing that is said of");
 }

@@ -41,6 +41,8 @@ async fn rows_that_need_no_change_are_tried_again_and_the_others_stay() {
     browser.open(&format!("{}/#/batches/staff", served.url)).await;
     browser.until_text("#refused-reasons", &format!("{cancelled} rows need no change")).await;
     browser.until_text("#refused-reasons", "4 rows must be mended").await;
+    let mending = browser.text("#refused-reasons li:last-child").await;
+    assert!(mending.ends_with("No such issuing cardholder: 'ich_nobody'"), "{mending}");
     browser.until_text("#retry-words", &format!("Try these {cancelled} again: choose the same file")).await;
     browser.until_text("#retry-hint", "The other 4 rows that were refused stay as they are").await;
     is_sound(&browser, "retry").await;
@@ -52,6 +54,14 @@ async fn rows_that_need_no_change_are_tried_again_and_the_others_stay() {
     browser.until_text("#plan-notes", &format!("{issued} rows have their cards in the batch “staff”")).await;
     assert_eq!(browser.text("#issue").await, format!("Issue {cancelled} cards"));
     is_sound(&browser, "retry-plan").await;
+    // A page that is loaded anew has lost the file, and not what it was chosen for.
+    browser.run("location.reload()").await;
+    browser
+        .until_text("#into", "into the batch “staff” once more, and what needs no change is tried again")
+        .await;
+    browser.keys("#file", file.to_str().unwrap()).await;
+    browser.until_text("#plan-figures", "Stay refused").await;
+    browser.until_text("#issue", &format!("Issue {cancelled} cards")).await;
     browser.keys("#issue", &Key::Enter.to_string()).await;
     browser.until_text("#sure-words", &format!("Issue {cancelled} cards as “staff”?")).await;
     browser.until_text("#sure-words", "4 rows that were refused stay as they are").await;
