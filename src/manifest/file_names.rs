@@ -26,6 +26,8 @@ const NAME_MAX: usize = 200;
 pub struct NamedRow {
     /// The data row's number, from 1.
     pub number: u64,
+    /// The line it begins on, from 1.
+    pub line: u64,
     /// Its name, where the file has them.
     pub row_id: Option<String>,
     /// Whose it is.
@@ -76,7 +78,7 @@ pub fn named_rows(
                 let reason = format!("it has more than {rows_max} names: give it in parts");
                 return Err(ManifestError::Shape { path: name.into(), reason });
             }
-            rows.push(NamedRow { number, row_id: row_id.and_then(text), person });
+            rows.push(NamedRow { number, line: record.line, row_id: row_id.and_then(text), person });
         }
     }
     Ok(rows)
@@ -124,9 +126,12 @@ mod tests {
         let rows =
             named("Personal-Nr.;Name;PIN\nE1;Ada Lovelace;4821\n;;\nE2;;1\nE3;eyJhbGci.x;2\nE4;Zoë;3\n")
                 .unwrap();
-        let rows: Vec<_> =
-            rows.iter().map(|row| (row.number, row.row_id.as_deref(), row.person.as_str())).collect();
-        assert_eq!(rows, [(1, Some("E1"), "Ada Lovelace"), (4, Some("E4"), "Zoë")]);
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| (row.number, row.line, row.row_id.as_deref(), row.person.as_str()))
+            .collect();
+        // A row of empty cells has a line, and no number.
+        assert_eq!(rows, [(1, 2, Some("E1"), "Ada Lovelace"), (4, 6, Some("E4"), "Zoë")]);
         let parts =
             "row_id,cardholder[individual][first_name],cardholder[individual][last_name]\na,Ada,Lovelace\n";
         assert_eq!(named(parts).unwrap()[0].person, "Ada Lovelace");

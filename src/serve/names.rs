@@ -24,6 +24,8 @@ const ROWS_MAX: usize = 100_000;
 pub(super) struct NamedRowView {
     /// The data row, from 1.
     row: u64,
+    /// The line of the file on which it begins, from 1: as a check and a spreadsheet count.
+    line: u64,
     /// Its `row_id`, where the file has them.
     row_id: Option<String>,
     /// Whose it is.
@@ -101,6 +103,7 @@ pub(super) async fn of(
             let (ends, is_known) = ends_of(server, batch, &rows, is_the_file).await?;
             let view = |(row, end): (NamedRow, EndOfRow)| NamedRowView {
                 row: row.number,
+                line: row.line,
                 row_id: row.row_id,
                 person: row.person,
                 end,

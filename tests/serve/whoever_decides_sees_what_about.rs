@@ -314,7 +314,7 @@ async fn why_rows_were_refused_and_whose_they_are_is_told() {
         bob["message"].take().as_str().is_some_and(|message| message.contains("encrypt again")),
         "{names}"
     );
-    let refused = json!({"row": 2, "row_id": "E2", "person": "Bob Stale", "outcome": "refused", "code": "stale_key", "message": null});
+    let refused = json!({"row": 2, "line": 3, "row_id": "E2", "person": "Bob Stale", "outcome": "refused", "code": "stale_key", "message": null});
     assert_eq!((&bob, &names["names"][0]["outcome"]), (&refused, &json!("issued")), "{names}");
     assert_eq!(names["is_the_file"], true, "{names}");
     // Whoever may look at the batch may know it by names; of the file nothing is kept.

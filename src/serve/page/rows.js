@@ -35,10 +35,11 @@ export function startRows(attempted) {
 }
 
 export function openRows({ name, path }) {
-  shown = { name, path, names: null, places: new Map(), without: [], file: null, namedAt: "", group: "all", search: "", view: null, next: null, pages: 0, seen: "" };
+  shown = { name, path, names: null, places: new Map(), lines: { ofNames: new Map(), ofPlaces: new Map() }, without: [], file: null, namedAt: "", group: "all", search: "", view: null, next: null, pages: 0, seen: "" };
   byId("search").value = "";
   openChosen(name);
   say("names-said", "");
+  say("rows-caption", "Row 1 is the first below the headings.");
   byId("rows-table").tBodies[0].replaceChildren();
   show("rows-more", false);
   show("rows-none", false);
@@ -109,6 +110,11 @@ function takeNames(list, file, { names, is_the_file: isTheFile, is_known: isKnow
   list.names = new Map(names.filter(({ row_id: id }) => id).map(({ row_id: id, person }) => [id, person]));
   // A row's number tells something in the very file alone: in another, or one that was sorted since, somebody else stands there.
   list.places = new Map(isTheFile ? names.filter(({ row_id: id }) => !id).map(({ row, person }) => [row, person]) : []);
+  list.lines = {
+    ofNames: new Map(names.filter(({ row_id: id }) => id).map(({ row_id: id, line }) => [id, line])),
+    ofPlaces: new Map(isTheFile ? names.map(({ row, line }) => [row, line]) : []),
+  };
+  say("rows-caption", `Lines are those of ${file.name}, counted as your spreadsheet counts them. Row 1 is the first below the headings.`);
   // A row without a name of its own has ended in this batch or not only if this is its file.
   const isTold = ({ row_id: id }) => isKnown && (id || isTheFile);
   list.without = names.filter((row) => isTold(row) && !HAVE_IT.includes(row.outcome));
@@ -120,6 +126,13 @@ function takeNames(list, file, { names, is_the_file: isTheFile, is_known: isKnow
 
 function nameOf(row) {
   return row.row_id ? shown.names?.get(row.row_id) : shown.places?.get(row.row);
+}
+
+// Where a row stands: by its line, as its check said it, in a file that was chosen here; else by its number.
+function placeOf({ row, line, row_id: id }) {
+  const { ofNames, ofPlaces } = shown.lines;
+  const found = line ?? (id ? ofNames.get(id) : ofPlaces.get(row));
+  return found ? `line ${found}` : String(row ?? "");
 }
 
 function choose(change) {
@@ -243,7 +256,7 @@ function lineOf(row, isUnderWay) {
   const unknown = row.outcome === null && whyUnknown();
   const known = isBegun ? "" : [reasonAsSentence(row.code, row.message), sentenceInWords([row.note, cancelled, unknown].filter(Boolean).join(" — "))].filter(Boolean).join(" — ");
   return make("tr", {},
-    cell(String(row.row ?? ""), "Row", "number"),
+    cell(placeOf(row), "Row", "number"),
     make("th", { scope: "row", data: { label: "Who" } }, boxOf(row, person ?? row.row_id ?? row.job), make("span", {}, person ?? row.row_id ?? row.job, person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
     cell(rowChip(row, isBegun), "State"), cell(facts, "Card"), cell(known ? make("span", { title: exactly(row.code, row.message) }, known) : "", "What to know"));
 }

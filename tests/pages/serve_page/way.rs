@@ -107,6 +107,9 @@ async fn the_whole_way(look: Look) {
     newcomer.writes("Search by staff number", "e025").await;
     browser.until("return document.querySelectorAll('#rows-table tbody tr').length === 1").await;
     newcomer.sees("Person 25 Muster").await;
+    // On the line on which its check said that it stands, and the spreadsheet does.
+    let place = "return document.querySelector('#rows-table tbody td').textContent";
+    assert_eq!(browser.run(place).await, json!("line 26"));
     newcomer.writes("Search by staff number", "").await;
 
     // The 12, each with its reason and without its PIN, once more.
