@@ -150,7 +150,7 @@ export function startHeld(attempted, onDecided) {
   byId("approve").addEventListener("click", async () => {
     const batch = shown;
     const { digest, plan } = batch.waits;
-    const real = server.mode === "live" ? `\n\nWhat it does is real and cannot be taken back${ofAccount(server)}.` : "";
+    const real = server.mode === "live" ? `\n\nWhat it does is real and cannot be taken back${ofAccount(server, "it is done")}.` : "";
     const words = `Approve “${batch.name}”: ${counted(plan.rows, "row")}? It is issued at once, or at its time.${real}`;
     if (await sure(words, "Approve it", "main")) decide(batch, "approve", { digest });
   });

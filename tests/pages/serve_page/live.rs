@@ -110,3 +110,39 @@ async fn real_cards_are_made_only_after_their_number_was_typed_at_a_desk() {
 async fn real_cards_are_made_only_after_their_number_was_typed_on_a_phone() {
     real_cards(Look::PhoneInTheDark).await;
 }
+
+/// Who sends a batch for approval types nothing: whoever lets it go is told that it is real, and on whose account.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_approves_real_cards_is_told_that_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let downloads = directory.path().join("downloads");
+    std::fs::create_dir(&downloads).unwrap();
+    let file = directory.path().join("staff.csv");
+    let expected = write_manifest(&file, &sandbox, 5).await;
+    let program = live(Program::new(directory.path(), &sandbox), directory.path(), &sandbox).await;
+    let program = program.with("EMBOSSER__APPROVAL__REQUIRED", "true");
+    let who: [(&str, &[&str]); 2] = [("payroll", &["submit", "read"]), ("boss", &["approve", "read"])];
+    let people = people(program, &who).await;
+    let served = Served::start(&people.program, &["--rate", "100"]);
+    let browser = Browser::start(Look::Desk, &downloads).await;
+    browser.open(&served.url).await;
+    sign_in(&browser, &people, "payroll").await;
+    plan(&browser, &file).await;
+    browser.until_text("#issue", "Send for approval: issue 5 live cards").await;
+    browser.click("#issue").await;
+    browser.until_text("#batch-state", "before somebody else has approved it").await;
+    sign_in(&browser, &people, "boss").await;
+    browser.click("#approve").await;
+    browser.until_text("#sure-words", "Approve “staff”: 5 rows?").await;
+    let real = "What it does is real and cannot be taken back: it is done on Stripe’s account acct_sandbox.";
+    browser.until_text("#sure-words", real).await;
+    browser.keys("#sure button[value=no]", &Key::Enter.to_string()).await;
+    browser.until("return !document.querySelector('#sure').open").await;
+    assert_eq!(sandbox.account().creates, 0);
+    browser.click("#approve").await;
+    browser.until("return document.querySelector('#sure').open").await;
+    browser.click("#sure-yes").await;
+    browser.until_text("#batch-state", "Every row has ended").await;
+    one_card_each(&sandbox.account(), &expected);
+}
