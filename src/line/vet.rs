@@ -50,11 +50,13 @@ struct Kept {
     looks: BTreeMap<u32, Arc<tokio::sync::Mutex<()>>>,
 }
 
-/// Under which number a job was counted, as long as the account's lease was taken so often.
+/// Under which number a job was counted, as long as the account's lease was taken so often; and which look it has made, and found
+/// nothing: it stands for one look only, as all that it can tell of the batch is told by one.
 #[derive(Clone, Copy)]
 struct Counted {
     number: u32,
     lease: u64,
+    made: Option<u32>,
 }
 
 /// A look that is to be made, by the first job that may not go on without it.
@@ -72,20 +74,21 @@ impl Kept {
     }
 
     /// A job's number among those of its batch.
-    fn count(&mut self, counted: &mut Option<Counted>) -> u32 {
-        if let Some(counted) = counted.filter(|counted| counted.lease == self.lease) {
-            return counted.number;
-        }
-        self.came = self.came.saturating_add(1);
-        *counted = Some(Counted { number: self.came, lease: self.lease });
-        self.came
+    fn count(&mut self, counted: Option<Counted>) -> Counted {
+        counted.filter(|counted| counted.lease == self.lease).unwrap_or_else(|| {
+            self.came = self.came.saturating_add(1);
+            Counted { number: self.came, lease: self.lease, made: None }
+        })
     }
 
-    /// What a job of this number has to do before it goes on: to make a look that nobody makes, else to wait for one.
-    fn due(&mut self, number: u32) -> Option<Due> {
+    /// What a job has to do before it goes on: to make a look that nobody makes, else to wait for one.
+    fn due(&mut self, counted: &Counted) -> Option<Due> {
         let Known::Absent(jobs) = self.known else { return None };
+        let number = counted.number;
         let begun = std::iter::successors(Some(look_after(jobs)), |first| first.checked_mul(2));
-        let begun = begun.take_while(|first| first / 2 < number).filter(|first| !self.made.contains(first));
+        let begun = begun
+            .take_while(|first| first / 2 < number && counted.made.is_none_or(|made| *first < made))
+            .filter(|first| !self.made.contains(first));
         let mut waits_for = None;
         for first in begun {
             let lock = self.looks.entry(first).or_default().clone();
@@ -106,9 +109,14 @@ impl Kept {
             && !self.made.contains(&first)
     }
 
-    /// A look has found nothing. Answers up to which one all are made.
-    fn made(&mut self, first: u32) -> Known {
+    /// A look has found nothing. Answers up to which one all are made. If the job has made a later one before, that is to be made by
+    /// another; and whoever makes a look goes on as the first one that it allows.
+    fn made(&mut self, first: u32, counted: &mut Counted) -> Known {
         let Known::Absent(mut jobs) = self.known else { return self.known };
+        if let Some(later) = counted.made.replace(first) {
+            self.made.remove(&later);
+        }
+        counted.number = counted.number.min(first);
         self.made.insert(first);
         while self.made.remove(&look_after(jobs)) {
             jobs = look_after(jobs);
@@ -245,11 +253,11 @@ pub(super) async fn vet(
                 Known::Elsewhere => return Ok(Ok(true)),
                 Known::Absent(_) => {}
             }
-            let number = kept.count(&mut counted);
-            kept.due(number)
+            let counted = counted.insert(kept.count(counted));
+            kept.due(counted)
         };
-        let Some(due) = due else { return Ok(Ok(false)) };
-        let look = Look { line, job, recalled, of_batch: &of_batch, lease };
+        let (Some(due), Some(counted)) = (due, &mut counted) else { return Ok(Ok(false)) };
+        let look = Look { line, job, recalled, of_batch: &of_batch, counted };
         if let Some(told) = Box::pin(look.make(due)).await? {
             return Ok(told);
         }
@@ -275,15 +283,15 @@ struct Look<'l> {
     job: &'l Job,
     recalled: &'l CancellationToken,
     of_batch: &'l tokio::sync::Mutex<Kept>,
-    /// How often the account's lease had been taken when it was wanted.
-    lease: u64,
+    counted: &'l mut Counted,
 }
 
 impl Look<'_> {
     /// Makes it, or waits until somebody else has. None if the job has to see anew what is known; else whether it must be
     /// looked for first, or why that is not known.
     async fn make(self, due: Due) -> Result<Option<Result<bool, String>>, Stop> {
-        let Self { line, job, recalled, of_batch, lease } = self;
+        let Self { line, job, recalled, of_batch, counted } = self;
+        let lease = counted.lease;
         let Due { first, lock: look, free } = due;
         let _made_by_nobody_else = match free {
             Some(free) => free,
@@ -297,7 +305,11 @@ impl Look<'_> {
         if !lock(of_batch, line, recalled).await?.wants(first, lease) {
             return Ok(None);
         }
-        let found = look_for_batch(line, job, recalled).await?;
+        let found = match counted.made {
+            // It has looked already.
+            Some(_) => Ok(OfBatch::Absent),
+            None => look_for_batch(line, job, recalled).await?,
+        };
         let is_known = match &found {
             // What this ledger knows was made with it, unless another process found it as this one did: that is told below.
             Ok(OfBatch::Found(jobs)) => is_all_known(line, jobs).await?,
@@ -309,13 +321,13 @@ impl Look<'_> {
         }
         let now = match found {
             Err(reason) => {
-                // It comes again, and is counted then.
+                // It comes again, and is counted anew.
                 kept.came = kept.came.saturating_sub(1);
                 return Ok(Some(Err(reason)));
             }
             Ok(OfBatch::Found(_)) if !is_known => Known::Elsewhere,
             // As long as it cannot be read it is issued as if nothing were there, and looked for again further on.
-            Ok(OfBatch::Found(_) | OfBatch::Absent | OfBatch::Unreadable) => kept.made(first),
+            Ok(OfBatch::Found(_) | OfBatch::Absent | OfBatch::Unreadable) => kept.made(first, counted),
             // It tells nothing of the batch: the next one is looked for instead.
             Ok(OfBatch::NoSuchCardholder) => {
                 let known = kept.known;
