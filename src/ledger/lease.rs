@@ -65,6 +65,10 @@ pub struct Holder {
     /// When that was since the machine's start, in milliseconds: nobody sets that clock.
     #[serde(default)]
     pub ended_boot_ms: Option<u64>,
+    /// Until when calls of whoever held it before count, on that clock. A holder that did not hear that it has the lease asks again, and
+    /// finds itself.
+    #[serde(default)]
+    pub waits_until_boot_ms: Option<u64>,
 }
 
 impl Holder {
@@ -82,6 +86,7 @@ impl Holder {
             since_ms: clock.now().unix_ms(),
             ended_ms: None,
             ended_boot_ms: None,
+            waits_until_boot_ms: None,
         }
     }
 
@@ -95,7 +100,15 @@ impl Holder {
             since_ms: clock.now().unix_ms(),
             ended_ms: None,
             ended_boot_ms: None,
+            waits_until_boot_ms: None,
         }
+    }
+
+    /// It takes the lease now. Answers how long it is to wait before a call.
+    pub(super) fn takes(&mut self, before: Option<&Self>, now: Boot) -> Duration {
+        let wait = before.map_or(Duration::ZERO, |before| before.calls_count_for(self, now));
+        self.waits_until_boot_ms = u64::try_from((now.since_start() + wait).as_millis()).ok();
+        wait
     }
 
     /// It gives the lease up now.
@@ -107,9 +120,10 @@ impl Holder {
 
     /// How long `next` is to wait before a call, so that this holder's last ones count no more.
     pub(super) fn calls_count_for(&self, next: &Self, now: Boot) -> Duration {
-        // One's own calls are known to one's own pace.
+        // One's own calls are known to one's own pace; those of the one before are not.
         if (&self.host, self.process, self.instance) == (&next.host, next.process, next.instance) {
-            return Duration::ZERO;
+            let until = self.waits_until_boot_ms.map(|ms| Boot::after(Duration::from_millis(ms)));
+            return until.map_or(Duration::ZERO, |until| until.since(now)).min(CALLS_COUNT);
         }
         // Without an end it was killed, perhaps just now; by another start's clock its end tells nothing. The time of day may have been
         // set forward since, and is not asked.
@@ -173,7 +187,7 @@ pub enum LeaseError {
 pub struct Lease {
     kind: Kind,
     clock: Clock,
-    holder: Holder,
+    holder: Box<Holder>,
     calls_from: Duration,
 }
 
@@ -208,7 +222,12 @@ impl Ledger {
                             return Err(standing::refused(Some(&standing), &self.name).into());
                         }
                         let kind = Kind::File(file);
-                        Leased::Ours(Lease { kind, clock: clock.clone(), holder, calls_from })
+                        Leased::Ours(Lease {
+                            kind,
+                            clock: clock.clone(),
+                            holder: Box::new(holder),
+                            calls_from,
+                        })
                     }
                     Taken::HeldBy(holder) => Leased::HeldBy(holder),
                 })
@@ -303,6 +322,11 @@ mod tests {
         assert_eq!(killed.calls_count_for(&ours, now), CALLS_COUNT);
         let own = Holder { process: ours.process, ..killed };
         assert_eq!(own.calls_count_for(&ours, now), Duration::ZERO);
+        // It took the lease 200 ms after another one's end, and did not hear so: half a second later it finds itself.
+        let mut first = ours.clone();
+        assert_eq!(first.takes(Some(&ended(200)), now), Duration::from_millis(1050));
+        let later = Boot::after(Duration::from_millis(1_000_500));
+        assert_eq!(ours.clone().takes(Some(&first), later), Duration::from_millis(550));
         let of_a_container = Holder { instance: ours.instance ^ 1, ..own };
         assert_eq!(of_a_container.calls_count_for(&ours, now), CALLS_COUNT, "another process of one number");
         let elsewhere = Holder { boot: "another".into(), ..ended(5000) };

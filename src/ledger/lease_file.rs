@@ -70,7 +70,7 @@ impl LockedFile {
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(to_error(error)),
         }
-        let holder = Holder::this_process(clock);
+        let mut holder = Holder::this_process(clock);
         if let Some(before) = &before
             && is_of_another_machine(before, &holder)
             && is_touched(&path).map_err(to_error)?
@@ -82,8 +82,7 @@ impl LockedFile {
             );
             return Ok(Taken::HeldBy(Box::new(before.clone())));
         }
-        let calls_from =
-            before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.boot()));
+        let calls_from = holder.takes(before.as_ref(), clock.boot());
         // Opened anew: the lock is that of all copies of one file.
         let touched = File::options().write(true).open(&path).map_err(to_error)?;
         let touching = tokio::spawn(touch(touched)).abort_handle();

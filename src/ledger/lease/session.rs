@@ -138,8 +138,8 @@ pub(super) async fn take(
         let unknown = || Holder::unknown(clock, "another machine");
         return Ok(Leased::HeldBy(Box::new(before.unwrap_or_else(unknown))));
     }
-    let holder = Holder::this_process(clock);
-    let calls_from = before.map_or(Duration::ZERO, |before| before.calls_count_for(&holder, clock.boot()));
+    let mut holder = Holder::this_process(clock);
+    let calls_from = holder.takes(before.as_ref(), clock.boot());
     set_entry(&mut connection, &entry, &holder).await.map_err(to_error)?;
     // Who moves a ledger marks it, and then holds the lock of each entry: of a mark that came after the entry it finds the entry, and
     // one that came before is found here.
@@ -154,7 +154,12 @@ pub(super) async fn take(
     let kept =
         Kept { connection, backend, timeline, number, entry, holder: holder.clone(), lost: lost.clone() };
     tokio::spawn(keep(kept, clock.clone(), alive, questions));
-    Ok(Leased::Ours(Lease { kind: Kind::Session(session), clock: clock.clone(), holder, calls_from }))
+    Ok(Leased::Ours(Lease {
+        kind: Kind::Session(session),
+        clock: clock.clone(),
+        holder: Box::new(holder),
+        calls_from,
+    }))
 }
 
 async fn metadata(connection: &mut sqlx::PgConnection, name: &str) -> Result<Option<String>, sqlx::Error> {

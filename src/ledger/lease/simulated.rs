@@ -75,8 +75,8 @@ impl Given {
         let fate = self.begin().await?;
         // A machine that is named so has one start.
         let unknown = Holder::unknown(clock, &self.host);
-        let holder = Holder { process: self.process, boot: self.host.clone(), ..unknown };
-        let taken = self.take(scope, &holder, clock);
+        let mut holder = Holder { process: self.process, boot: self.host.clone(), ..unknown };
+        let taken = self.take(scope, &mut holder, clock);
         // What was taken is given back with the connection whose answer is lost.
         fate.ends::<_, LeaseError>(Ok(())).await?;
         let (held, calls_from) = match taken {
@@ -92,14 +92,14 @@ impl Given {
                 Kind::Session(session)
             }
         };
-        Ok(Leased::Ours(Lease { kind, clock: clock.clone(), holder, calls_from }))
+        Ok(Leased::Ours(Lease { kind, clock: clock.clone(), holder: Box::new(holder), calls_from }))
     }
 
     /// Takes it, unless somebody else has it.
     fn take(
         self: &Arc<Self>,
         scope: &Scope,
-        holder: &Holder,
+        holder: &mut Holder,
         clock: &Clock,
     ) -> Result<(Held, Duration), Box<Holder>> {
         let mut table = self.leases.table();
@@ -107,8 +107,7 @@ impl Given {
         if let Some(other) = before.filter(|entry| self.leases.is_held(entry)) {
             return Err(Box::new(other.holder.clone()));
         }
-        let calls_from =
-            before.map_or(Duration::ZERO, |before| before.holder.calls_count_for(holder, clock.boot()));
+        let calls_from = holder.takes(before.map(|before| &before.holder), clock.boot());
         table.latest += 1;
         let number = table.latest;
         let entry = Entry { number, holder: holder.clone(), is_held: true, alive: Instant::now() };
