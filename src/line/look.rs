@@ -6,6 +6,7 @@
 //! cancelled since is still the job's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::decision::{Among, Verdict};
 use super::limiter::{endpoint_of_place, limiter_of};
 use super::{Halt, Line, Stop};
+use crate::backoff::Backoff;
 use crate::clock::{Boot, Time};
 use crate::job::{Job, JobId};
 use crate::operation::{Found, Operation, Place};
@@ -34,6 +36,12 @@ const SERVES_FOR: Duration = Duration::from_secs(60);
 const SHARED_SECONDS: i64 = 3600;
 /// Of how many jobs of a batch the ledger is asked whether it knows them: more would tell the same.
 const JOBS_MAX: usize = 16;
+/// How often in a row a list must be refused until that is believed.
+const NO_TIMES: u32 = 4;
+/// Between two such questions.
+const NO_AGAIN: Duration = Duration::from_millis(200);
+/// Longest such wait.
+const NO_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Most listings that are kept: a bound on memory.
 const LISTINGS_MAX: usize = 512;
 
@@ -113,6 +121,8 @@ impl Listing {
 #[derive(Default)]
 pub(super) struct Looks {
     listings: Mutex<HashMap<Of, Arc<tokio::sync::Mutex<Option<Listing>>>>>,
+    /// Whether a definite no was the answer several times: then the key may not list, and is not asked over and over.
+    is_refused: AtomicBool,
 }
 
 /// What a look came to.
@@ -137,6 +147,17 @@ pub(super) enum OfBatch {
 }
 
 impl Looks {
+    /// What the answer was at last.
+    fn hears(&self, listed: &Listed) {
+        match listed {
+            Listed::Page { .. } => self.is_refused.store(false, Ordering::Relaxed),
+            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {
+                self.is_refused.store(true, Ordering::Relaxed);
+            }
+            Listed::Failed { .. } => {}
+        }
+    }
+
     fn listing(&self, of: &Of) -> Arc<tokio::sync::Mutex<Option<Listing>>> {
         let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
         if listings.len() >= LISTINGS_MAX && !listings.contains_key(of) {
@@ -292,7 +313,40 @@ async fn read(
     Ok(Ok(()))
 }
 
+/// A page of a list. That there is none is believed only if it was the answer several times: what stands before Stripe may say no
+/// for once, and whoever took that for an empty list would make a second card, or cardholder.
 pub(super) async fn page(
+    line: &Line,
+    of: &Of,
+    after: Option<&str>,
+    recalled: &CancellationToken,
+) -> Result<Listed, Stop> {
+    let mut backoff = Backoff::between(NO_AGAIN, NO_AGAIN_MAX);
+    for _ in 1..NO_TIMES {
+        let listed = page_once(line, of, after, recalled).await?;
+        let is_believed = match &listed {
+            Listed::Failed { failure: ListFailure::Missing, .. } => false,
+            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {
+                line.looks.is_refused.load(Ordering::Relaxed)
+            }
+            Listed::Page { .. } | Listed::Failed { .. } => true,
+        };
+        if is_believed {
+            line.looks.hears(&listed);
+            return Ok(listed);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.wait()) => {}
+            () = recalled.cancelled() => return Err(Stop::Closed),
+            () = line.stopping.cancelled() => return Err(Stop::Closed),
+        }
+    }
+    let listed = page_once(line, of, after, recalled).await?;
+    line.looks.hears(&listed);
+    Ok(listed)
+}
+
+async fn page_once(
     line: &Line,
     of: &Of,
     after: Option<&str>,

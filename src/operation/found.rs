@@ -11,11 +11,11 @@ use crate::outcome::{Card, Cardholder, Output};
 pub struct Found {
     /// Its id, `ic_…` or `ich_…`.
     pub id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     last4: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     exp_month: u32,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     exp_year: u32,
     /// A card's `type`, `virtual` or `physical`; or a cardholder's.
     #[serde(rename = "type")]
@@ -29,8 +29,8 @@ pub struct Found {
     pub cardholder: Option<String>,
     /// When it was made, by Stripe's clock, in Unix seconds.
     pub created: Option<i64>,
-    /// Embosser's entries of its metadata.
-    #[serde(default)]
+    /// Embosser's entries of its metadata. Where there is nothing in it there is none of ours.
+    #[serde(default, deserialize_with = "or_nothing")]
     pub metadata: Metadata,
     #[serde(default, deserialize_with = "if_readable")]
     name: Option<Private>,
@@ -122,6 +122,13 @@ impl Found {
         let (last4, cardholder) = (self.last4.clone(), self.cardholder.clone());
         Card { id: self.id.clone(), last4, exp_month, exp_year, cardholder, changed: Vec::new() }
     }
+}
+
+/// A null is what is not there.
+fn or_nothing<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// What an answer may lack, or have otherwise than is known, and still be one.

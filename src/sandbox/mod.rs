@@ -208,6 +208,11 @@ impl Sandbox {
         self.world().set_faults(faults);
     }
 
+    /// What the next lists are answered: a status, in Stripe's form of an error; none: as usual.
+    pub fn refuse_lists(&self, answers: impl IntoIterator<Item = Option<u16>>) {
+        self.world().refused_lists.extend(answers);
+    }
+
     /// What calls are answered from now on, whatever they ask for; none: each gets its own answer again.
     pub fn force(&self, answer: Option<Forced>) {
         self.world().options.answer_all = answer;

@@ -209,12 +209,8 @@ impl Listed {
                     ListFailure::Passing,
                 ),
                 Ok(list) => Self::Page { found: list.data, more: list.has_more },
-                // JSON that is no list will be none the next time; anything else may be a proxy's page.
-                Err(_) => {
-                    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
-                    let failure = if is_json { ListFailure::Forbidden } else { ListFailure::Passing };
-                    failed(format!("{status}, but no list in the answer"), failure)
-                }
+                // Whatever it is, it tells nothing of what is in the list.
+                Err(_) => failed(format!("{status}, but no list in the answer"), ListFailure::Passing),
             };
         }
         match of_error(status, headers, &body) {

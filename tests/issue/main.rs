@@ -21,6 +21,7 @@ mod issue_says_what_it_did;
 mod killed_at_any_stage_one_card_per_row;
 mod log_holds_nothing_up;
 mod metrics_are_as_documented;
+mod one_odd_answer_of_a_list_proves_nothing;
 mod operators_find_what_they_look_for;
 mod pace_is_fair;
 mod pace_uses_the_limit_and_keeps_it;

@@ -69,6 +69,8 @@ pub(super) struct World {
     requests: u64,
     seen: VecDeque<Seen>,
     forgotten: usize,
+    /// What the next lists are answered instead of what is in them.
+    pub(super) refused_lists: VecDeque<Option<u16>>,
 }
 
 impl World {
@@ -90,6 +92,7 @@ impl World {
             requests: 0,
             seen: VecDeque::new(),
             forgotten: 0,
+            refused_lists: VecDeque::new(),
             options,
         }
     }
@@ -217,6 +220,10 @@ impl World {
 
     /// A page of cards or cardholders, or what goes wrong with it.
     fn list(&mut self, request: &ApiRequest, query: &[(String, String)]) -> Result<Value, Fault> {
+        if let Some(Some(status)) = self.refused_lists.pop_front() {
+            let message = "This list is not to be had at this moment.";
+            return Err(Fault::of(status, "invalid_request_error", None, message));
+        }
         match self.options.faults.draw_for_list(&mut self.dice) {
             Some(ListMishap::Error) => Err(Fault::backend()),
             Some(ListMishap::EmptyPage) => Ok(list::page(&request.path, &[], true)),
