@@ -4,6 +4,7 @@
 //! worker lets one job try from time to time, and the others wait. A refusal that equals the repeated one is final for
 //! nobody then.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ struct State {
     /// What the latest ones have in common, and the latest one's sentence.
     latest: Option<(String, String)>,
     count: u32,
+    /// The cardholders that these were about, where they were: many of one cardholder's rows are refused for that one.
+    about: BTreeSet<String>,
     /// None while jobs may go.
     open: Option<Open>,
 }
@@ -106,8 +109,8 @@ impl Refusals {
         self.changed.notify_waiters();
     }
 
-    /// A call was refused. `same` is what equal refusals have in common.
-    pub(super) fn refused(&self, same: &str, sentence: &str, whose: Whose) -> Meaning {
+    /// A call was refused. `same` is what equal refusals have in common; `about` the cardholder whom it is about, if it is about one.
+    pub(super) fn refused(&self, same: &str, sentence: &str, whose: Whose, about: Option<&str>) -> Meaning {
         let mut state = self.state();
         let is_same = state.latest.as_ref().is_some_and(|(latest, _)| latest == same);
         if is_same && let Some(open) = &mut state.open {
@@ -119,7 +122,13 @@ impl Refusals {
             return Meaning::Repeated;
         }
         state.latest = Some((same.to_owned(), sentence.to_owned()));
-        state.count = if is_same { state.count + 1 } else { 1 };
+        if !is_same {
+            (state.count, state.about) = (0, BTreeSet::new());
+        }
+        // No more of them than are counted are kept.
+        if about.is_none_or(|cardholder| state.about.insert(cardholder.to_owned())) {
+            state.count += 1;
+        }
         let was_open = state.open.take().is_some();
         let meaning = if state.count >= self.same_max {
             state.open =
@@ -180,24 +189,35 @@ impl Drop for Try<'_> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn many_refusals_for_one_cardholder_are_as_one() {
+        let refusals = Refusals::new(3, None);
+        for _ in 0..50 {
+            assert_eq!(refusals.refused("inactive", "I", Whose::UnderWay, Some("ich_1")), Meaning::Final);
+        }
+        assert_eq!(refusals.refused("inactive", "I", Whose::UnderWay, Some("ich_2")), Meaning::Final);
+        assert_eq!(refusals.refused("inactive", "I", Whose::UnderWay, Some("ich_1")), Meaning::Final);
+        assert_eq!(refusals.refused("inactive", "I", Whose::UnderWay, Some("ich_3")), Meaning::FinalAndLast);
+    }
+
     #[tokio::test]
     async fn equal_refusals_in_a_row_stop_the_spending_and_one_success_lets_all_go() {
         const SHORT: Duration = Duration::from_millis(50);
         let refusals = Refusals { wait_min: SHORT, ..Refusals::new(3, None) };
-        assert_eq!(refusals.refused("a", "A 1", Whose::UnderWay), Meaning::Final);
-        assert_eq!(refusals.refused("b", "B", Whose::UnderWay), Meaning::Final, "another one");
-        assert_eq!(refusals.refused("a", "A 2", Whose::UnderWay), Meaning::Final);
-        assert_eq!(refusals.refused("a", "A 3", Whose::UnderWay), Meaning::Final);
+        assert_eq!(refusals.refused("a", "A 1", Whose::UnderWay, None), Meaning::Final);
+        assert_eq!(refusals.refused("b", "B", Whose::UnderWay, None), Meaning::Final, "another one");
+        assert_eq!(refusals.refused("a", "A 2", Whose::UnderWay, None), Meaning::Final);
+        assert_eq!(refusals.refused("a", "A 3", Whose::UnderWay, None), Meaning::Final);
         refusals.accepted();
         for _ in 0..2 {
-            assert_eq!(refusals.refused("a", "A 4", Whose::UnderWay), Meaning::Final);
+            assert_eq!(refusals.refused("a", "A 4", Whose::UnderWay, None), Meaning::Final);
         }
         assert_eq!(refusals.repeated(), None);
-        assert_eq!(refusals.refused("a", "A 5", Whose::UnderWay), Meaning::FinalAndLast);
+        assert_eq!(refusals.refused("a", "A 5", Whose::UnderWay, None), Meaning::FinalAndLast);
         assert_eq!(refusals.repeated().as_deref(), Some("A 5"));
         for _ in 0..10 {
             assert_eq!(
-                refusals.refused("a", "A 6", Whose::UnderWay),
+                refusals.refused("a", "A 6", Whose::UnderWay, None),
                 Meaning::Repeated,
                 "one that was under way"
             );
@@ -207,7 +227,7 @@ mod tests {
         assert!(began.elapsed() >= SHORT);
         assert!(began.elapsed() < 8 * SHORT, "those under way made nobody wait longer");
         assert!(tokio::time::timeout(4 * SHORT, refusals.ready()).await.is_err(), "and no other meanwhile");
-        assert_eq!(refusals.refused("a", "A 7", Whose::Trial), Meaning::Repeated);
+        assert_eq!(refusals.refused("a", "A 7", Whose::Trial, None), Meaning::Repeated);
         drop(first);
         let second = refusals.ready().await.expect("again after a while");
         refusals.accepted();

@@ -292,3 +292,23 @@ async fn an_address_that_nobody_listens_at_with_a_configured_account() {
     let program = issuing.program().with("EMBOSSER__STRIPE__API_URL", &api_url);
     ends_by_itself(program.with("EMBOSSER__STRIPE__ACCOUNT_ID", "acct_sandbox")).await;
 }
+
+/// A file that is sorted begins with many rows of one cardholder: that Stripe knows none of that id is about these rows, and the
+/// others are issued.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_for_one_cardholder_who_is_not_there_keep_no_other_from_its_card() {
+    let known = (0..20).map(|number| format!("ich_{number}")).collect();
+    let issuing = Issuing::with(Options { cardholders: Some(known), ..Options::default() }).await;
+    let mut text = "row_id,cardholder,type,currency\n".to_owned();
+    for row in 0..40 {
+        text += &format!("gone{row},ich_gone,virtual,eur\n");
+    }
+    for row in 0..20 {
+        text += &format!("r{row},ich_{row},virtual,eur\n");
+    }
+    std::fs::write(issuing.path("cards.csv"), text).unwrap();
+    let output = issuing.program().run(&["issue", "cards.csv", "--rate", "200"]).await;
+    expect_exit(&output, 1);
+    assert!(said(&output).contains("20 issued (0 of them before), 40 refused"), "{}", said(&output));
+    assert_eq!(issuing.sandbox.account().cards.len(), 20);
+}

@@ -21,7 +21,7 @@ const REFUSED: usize = 2;
 
 fn one_tries() {
     let refusals = Arc::new(Refusals::new(1, None));
-    assert_eq!(refusals.refused("same", "no", Whose::UnderWay), Meaning::FinalAndLast);
+    assert_eq!(refusals.refused("same", "no", Whose::UnderWay, None), Meaning::FinalAndLast);
     let (tries, trying) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let waits = |number: usize| {
         let (refusals, tries, trying) = (refusals.clone(), tries.clone(), trying.clone());
@@ -34,7 +34,7 @@ fn one_tries() {
                     // Without news: it was stopped.
                     0 if number == 0 => {}
                     tried if tried < REFUSED => {
-                        let meaning = refusals.refused("same", "no", Whose::Trial);
+                        let meaning = refusals.refused("same", "no", Whose::Trial, None);
                         assert_eq!(meaning, Meaning::Repeated);
                     }
                     _ => refusals.accepted(),

@@ -107,7 +107,8 @@ impl Carried<'_> {
             return Answered::No { refusal, replayed };
         }
         let whose = if self.is_trial { Whose::Trial } else { Whose::UnderWay };
-        let meaning = self.line.refusals.refused(same, &refusal.message, whose);
+        let about = is_about_cardholder(same).then_some(self.job.request.cardholder.as_deref()).flatten();
+        let meaning = self.line.refusals.refused(same, &refusal.message, whose, about);
         if meaning == Meaning::FinalAndLast && self.line.parts.same_refusals.1 == OnSameRefusals::Stop {
             self.line.halt_with(Halt::SameRefusals(refusal.message.clone()));
         } else if meaning == Meaning::FinalAndLast {
@@ -134,4 +135,9 @@ impl Carried<'_> {
             known.pin = pin;
         }
     }
+}
+
+/// Whether a refusal's code or parameter is of the cardholder: those of others are not touched by it. (Status, code, parameter, message.)
+fn is_about_cardholder(same: &str) -> bool {
+    same.split(' ').skip(1).take(2).any(|word| word.starts_with("cardholder"))
 }
