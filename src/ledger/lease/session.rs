@@ -62,13 +62,13 @@ impl LostSessions {
 pub(super) struct Alive(Mutex<Boot>);
 
 impl Session {
-    /// It lives now. Who keeps it alive answers what is asked, and notes its signs of life.
+    /// It lived when something was asked that it has answered. Who keeps it alive answers what is asked, and notes its signs of life.
     pub(super) fn begin(
         ask: mpsc::Sender<oneshot::Sender<()>>,
-        clock: &Clock,
+        asked: Boot,
         timeline: Timeline,
     ) -> (Self, Arc<Alive>) {
-        let alive = Arc::new(Alive(Mutex::new(clock.boot())));
+        let alive = Arc::new(Alive(Mutex::new(asked)));
         (Self { ask, alive: alive.clone(), timeline }, alive)
     }
 
@@ -142,7 +142,8 @@ pub(super) async fn take(
     let calls_from = holder.takes(before.as_ref(), clock.boot());
     set_entry(&mut connection, &entry, &holder).await.map_err(to_error)?;
     // Who moves a ledger marks it, and then holds the lock of each entry: of a mark that came after the entry it finds the entry, and
-    // one that came before is found here.
+    // one that came before is found here. The process may sleep until it has the answer: the session may be over by then.
+    let asked = clock.boot();
     let standing = metadata(&mut connection, STANDING).await.map_err(to_error)?;
     lost.forget(number, &backend);
     if standing.is_some() {
@@ -150,7 +151,7 @@ pub(super) async fn take(
         return Err(standing::refused(standing.as_deref(), servers.name()).into());
     }
     let (ask, questions) = mpsc::channel(1);
-    let (session, alive) = Session::begin(ask, clock, timeline.clone());
+    let (session, alive) = Session::begin(ask, asked, timeline.clone());
     let kept =
         Kept { connection, backend, timeline, number, entry, holder: holder.clone(), lost: lost.clone() };
     tokio::spawn(keep(kept, clock.clone(), alive, questions));
