@@ -28,6 +28,10 @@ pub(super) enum Flaw {
     QuoteOpen,
     /// It has this many cells, and the header another number of columns.
     CellCount(usize),
+    /// Text stands after a quote that closes a cell; so many lines after its first the record ends.
+    TextAfterQuote { lines: u64 },
+    /// What stands between two quotes are rows; so many lines after its first the record ends.
+    RowsInQuotes { lines: u64 },
 }
 
 /// Whole records, or one that cannot be read.

@@ -156,7 +156,9 @@ impl Adder<'_> {
 impl Manifest {
     /// For its rows, as they are to be read.
     fn parser(&self) -> Parser {
-        Parser::new(self.delimiter).changing(self.reading.edits.clone(), self.filling.clone())
+        let mut parser = Parser::new(self.delimiter);
+        parser.change(self.reading.edits.clone(), self.filling.clone(), self.own_columns());
+        parser
     }
 
     /// Adds all rows of the file up; `added` is called after each block.

@@ -128,6 +128,11 @@ impl Edits {
         cells.chain(self.added.values().map(String::len)).map(|bytes| bytes + PLACE_BYTES).sum()
     }
 
+    /// How many columns are added behind the file's own.
+    pub(super) fn columns_added(&self) -> usize {
+        self.added.len()
+    }
+
     /// How many rows are edited.
     pub(super) fn rows(&self) -> usize {
         self.cells.len()

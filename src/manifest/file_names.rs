@@ -52,7 +52,7 @@ pub fn named_rows(
         let reason = "none of its columns is one of names".to_owned();
         return Err(ManifestError::Shape { path: name.into(), reason });
     };
-    records.change(reading.edits.clone(), None);
+    records.change(reading.edits.clone(), None, names.len());
     let (mut number, mut rows) = (0, Vec::new());
     while let Some(record) =
         records.next().map_err(|source| ManifestError::Read { path: name.into(), source })?

@@ -126,7 +126,12 @@ pub(super) fn headings<R: Read>(
 fn headings_of(record: &Record<'_>, path: &Path) -> Result<(Vec<String>, u64), ManifestError> {
     let shape = |reason: &str| ManifestError::Shape { path: path.into(), reason: reason.into() };
     match record.flaw {
-        None | Some(Flaw::CellCount(_)) => {}
+        None | Some(Flaw::CellCount(_) | Flaw::RowsInQuotes { .. }) => {}
+        Some(Flaw::TextAfterQuote { .. }) => {
+            return Err(shape(
+                "the header has text after a quote that closes a cell; is that quote, or the one before it, one too many?",
+            ));
+        }
         Some(Flaw::TooLong) => {
             return Err(shape("the first line does not end; is a quote in it never closed?"));
         }
@@ -139,7 +144,7 @@ fn headings_of(record: &Record<'_>, path: &Path) -> Result<(Vec<String>, u64), M
 
 /// A record's cells as texts, if they can be read as such.
 pub(super) fn cells_of(record: &Record<'_>) -> Option<Vec<String>> {
-    if matches!(record.flaw, Some(Flaw::TooLong | Flaw::QuoteOpen)) {
+    if matches!(record.flaw, Some(Flaw::TooLong | Flaw::QuoteOpen | Flaw::TextAfterQuote { .. })) {
         return None;
     }
     record.iter().map(|cell| Some(trimmed(std::str::from_utf8(cell).ok()?).to_owned())).collect()

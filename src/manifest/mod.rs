@@ -34,6 +34,7 @@ mod plan;
 mod printing;
 mod problem;
 pub mod proposal;
+mod quotes;
 mod reading;
 pub mod recognise;
 mod records;
@@ -369,8 +370,13 @@ impl Manifest {
         let mut records = Records::new(self.text(self.source()?)?, self.delimiter);
         header::pass(&mut records, self.above)
             .map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
-        records.change(self.reading.edits.clone(), self.filling.clone());
+        records.change(self.reading.edits.clone(), self.filling.clone(), self.own_columns());
         Ok(Rows::new(self, records))
+    }
+
+    /// How many columns the file has itself, without those of the columns file's defaults.
+    fn own_columns(&self) -> usize {
+        self.filling.as_ref().map_or(self.columns.len(), |filling| filling.own)
     }
 
     /// The same text, once more.

@@ -2,7 +2,8 @@
 //!
 //! csv-core and not `csv::Reader`: the latter's buffers grow with a record and are not wiped, and it does not tell the line
 //! that a record begins on. A record without a quote needs no parser, and is cut at its delimiters where it stands.
-//! Guarantees: the records are those of `csv::Reader` (blank lines are none, a line ends with LF, CRLF or CR).
+//! Guarantees: the records are those of `csv::Reader` (blank lines are none, a line ends with LF, CRLF or CR), but for those
+//! whose quotes are astray ([`quotes`]).
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 use super::blocks::{Block, Blocks, Flaw, PIECE_BYTES, RECORD_BYTES_MAX, blank_lines, line_ends};
 use super::edits::{Edited, Edits};
 use super::filling::{Filled, Filling};
+use super::quotes;
 
 /// Most cells of a record; a header has fewer.
 const CELLS_MAX: usize = 1 << 16;
@@ -123,9 +125,16 @@ impl Parser {
         Self { cutter: Cutter::new(delimiter), edits: None, edited, filling: None, filled }
     }
 
-    /// Edits and fills each record from now on.
-    pub(super) fn changing(self, edits: Option<Arc<Edits>>, filling: Option<Arc<Filling>>) -> Self {
-        Self { edits, filling, ..self }
+    /// Edits and fills each record from now on, of a file with so many columns, those that edits add among them.
+    pub(super) fn change(
+        &mut self,
+        edits: Option<Arc<Edits>>,
+        filling: Option<Arc<Filling>>,
+        columns: usize,
+    ) {
+        let added = edits.as_ref().map_or(0, |edits| edits.columns_added());
+        self.cutter.columns = columns.saturating_sub(added);
+        (self.edits, self.filling) = (edits, filling);
     }
 
     /// Takes the next record off these bytes, the first of which stands on this line; none if there is no more.
@@ -148,6 +157,8 @@ impl Parser {
 struct Cutter {
     core: csv_core::Reader,
     delimiter: u8,
+    /// How many columns the file has; 0 before that is known.
+    columns: usize,
     /// The cells of a record with quotes, without these.
     cells: Zeroizing<Vec<u8>>,
     ends: Vec<usize>,
@@ -158,7 +169,7 @@ impl Cutter {
         let mut core = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         // It would take a byte order mark off its first bytes, which are not always the file's first.
         core.read_record(b"\n", &mut [0], &mut [0]);
-        Self { core, delimiter, cells: Zeroizing::new(Vec::new()), ends: Vec::new() }
+        Self { core, delimiter, columns: 0, cells: Zeroizing::new(Vec::new()), ends: Vec::new() }
     }
 
     fn next<'r, 'b: 'r>(&'r mut self, bytes: &mut &'b [u8], line: &mut u64) -> Option<Record<'r>> {
@@ -221,10 +232,12 @@ impl Cutter {
             }
         }
         *line += line_ends(bytes, read);
-        *bytes = &bytes[read..];
+        let (record, rest) = bytes.split_at(read);
+        *bytes = rest;
         if read > RECORD_BYTES_MAX {
             flaw = Some(Flaw::TooLong);
         }
+        let flaw = flaw.or_else(|| quotes::flaw(record, self.delimiter, self.columns));
         match flaw {
             Some(flaw) => Record::flawed(begins, flaw),
             None => Record::new(begins, &self.cells[..cells], &self.ends[..ends]),
@@ -286,9 +299,14 @@ impl<R: Read> Records<R> {
         Self { blocks, block: Block::default(), parser: Parser::new(delimiter), parsed: 0, line: 1 }
     }
 
-    /// Edits and fills each record from now on: the header was read.
-    pub(super) fn change(&mut self, edits: Option<Arc<Edits>>, filling: Option<Arc<Filling>>) {
-        (self.parser.edits, self.parser.filling) = (edits, filling);
+    /// Edits and fills each record from now on: the header was read, with so many columns.
+    pub(super) fn change(
+        &mut self,
+        edits: Option<Arc<Edits>>,
+        filling: Option<Arc<Filling>>,
+        columns: usize,
+    ) {
+        self.parser.change(edits, filling, columns);
     }
 
     /// The line of the next byte, from 1.
@@ -448,6 +466,10 @@ mod tests {
             let mut open = false;
             while let Some(record) = records.next().unwrap() {
                 open |= record.flaw == Some(Flaw::QuoteOpen);
+                if matches!(record.flaw, Some(Flaw::TextAfterQuote { .. })) {
+                    // The csv crate takes it as it comes.
+                    theirs[ours.len()].clear();
+                }
                 lines.push(record.line);
                 ours.push(record.iter().map(<[u8]>::to_vec).collect::<Vec<_>>());
             }

@@ -374,6 +374,26 @@ impl Manifest {
                     format!("the row has more than {RECORD_BYTES_MAX} bytes; is a quote in it never closed?");
                 return Some(("row_too_long", reason));
             }
+            Some(Flaw::RowsInQuotes { lines }) => {
+                let last = record.line + lines;
+                let reason = format!(
+                    "a quote that opens in this row is closed on line {last} only, so that the rows up to there would be one cell: they \
+                     would get nothing. Take out the quote that is one too many (an inch sign, perhaps); one that belongs into a cell is \
+                     written twice, and the cell between quotes"
+                );
+                return Some(("quote_astray", reason));
+            }
+            Some(Flaw::TextAfterQuote { lines }) => {
+                let up_to = match lines {
+                    0 => String::new(),
+                    lines => format!(", and all up to line {} would be one row", record.line + lines),
+                };
+                let reason = format!(
+                    "text stands after a quote that closes a cell{up_to}. Take out the quotes that belong to no cell; one that belongs \
+                     into a cell is written twice, and the cell between quotes: \"Ada \"\"Countess\"\" Lovelace\""
+                );
+                return Some(("quote_astray", reason));
+            }
             Some(Flaw::CellCount(cells)) => cells,
             None => record.len(),
         };

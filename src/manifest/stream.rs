@@ -39,8 +39,10 @@ impl Manifest {
         let read_as = ReadAs::default();
         let (mut records, delimiter) = records_of(name, source, reading, read_as.clone())?;
         let header = header::read(&mut records, name, reading)?;
-        records.change(reading.edits.clone(), header.filling.clone());
-        Ok((Self::of_header(name, header, reading, read_as, delimiter)?, records))
+        let filling = header.filling.clone();
+        let manifest = Self::of_header(name, header, reading, read_as, delimiter)?;
+        records.change(reading.edits.clone(), filling, manifest.own_columns());
+        Ok((manifest, records))
     }
 }
 

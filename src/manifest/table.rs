@@ -70,7 +70,7 @@ impl Table {
         let names = titles::find(&mut records, name, reading)?.cells;
         let mut headings = headings(&names, reading);
         // What is written, with what was mended in it, and not what defaults and words make of it.
-        records.change(reading.edits.clone(), None);
+        records.change(reading.edits.clone(), None, names.len());
         let mut others_max = rows_max.saturating_sub(lines.len());
         let mut rows = Vec::new();
         while let Ok(Some(record)) = records.next() {
@@ -128,7 +128,7 @@ pub fn write_refused(
     let name_at = headings.iter().position(is_name);
     // What an earlier file of this kind said is said anew.
     let is_kept = |at: usize| headings.get(at).is_some_and(|heading| heading.heading != REASON);
-    records.change(reading.edits.clone(), None);
+    records.change(reading.edits.clone(), None, names.len());
     // With the mark Excel reads letters beyond ASCII right.
     let mut out = out;
     let written = |error: csv::Error| shape(format!("the rows cannot be written: {error}"));

@@ -87,7 +87,7 @@ async fn over_http_the_same_is_said() {
 }
 
 /// What can be wrong with a text and not with a sheet.
-const OF_TEXT: [&str; 5] = ["quote_open", "not_utf8", "cut off", "empty.csv", "a picture"];
+const OF_TEXT: [&str; 6] = ["quote_open", "quote_astray", "not_utf8", "cut off", "empty.csv", "a picture"];
 
 #[test]
 fn as_a_spreadsheet_each_has_the_verdict_that_it_has_as_text() {
