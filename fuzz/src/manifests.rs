@@ -45,7 +45,7 @@ pub(super) fn csv(data: &[u8]) {
 /// A spreadsheet: what is read of it is a CSV.
 pub(super) fn spreadsheet(data: &[u8]) {
     let mut text = Vec::new();
-    match write_csv(data, None, &mut text) {
+    match write_csv(data, &Reading::default(), &mut text) {
         Ok(_) => {
             assert!(is_spreadsheet(data));
             std::str::from_utf8(&text).expect("the CSV of a spreadsheet is UTF-8");

@@ -3,17 +3,86 @@
 use std::collections::BTreeMap;
 
 use super::Row;
+use super::header::{Column, Holds, Part};
 use crate::operation::Request;
 use crate::operation::currency::money;
+use crate::operation::kind::Kind;
 
-/// Currencies that are told apart; a file has few.
+/// Currencies that are told; a file has few.
 const CURRENCIES_MAX: usize = 10;
+/// Where a request says what its amounts are of: the first that is given counts.
+const CURRENCIES: [&str; 2] = ["currency", "spending_controls[spending_limits_currency]"];
 
-/// The smallest and the largest amount of each currency.
+/// The smallest and the largest amount of each currency, whose codes have three letters.
 #[derive(Debug, Default)]
-pub struct Amounts(BTreeMap<String, (u64, u64)>);
+pub struct Amounts(BTreeMap<[u8; 3], (u64, u64)>);
+
+/// The columns in which amounts stand, for each request of a row.
+#[derive(Debug, Default)]
+pub(super) struct AmountColumns(Vec<OfRequest>);
+
+#[derive(Debug)]
+struct OfRequest {
+    amounts: Vec<usize>,
+    currencies: [Option<usize>; CURRENCIES.len()],
+}
+
+impl AmountColumns {
+    pub(super) fn of(columns: &[Column]) -> Self {
+        let of_part = |part: Part| {
+            let places = |wanted: &dyn Fn(&Column, Kind) -> bool| -> Vec<usize> {
+                let is_it = |column: &Column| match column.holds {
+                    Holds::Parameter(of, kind) => of == part && wanted(column, kind),
+                    _ => false,
+                };
+                columns.iter().enumerate().filter(|(_, column)| is_it(column)).map(|(at, _)| at).collect()
+            };
+            let amounts = places(&|_, kind| kind == Kind::Amount);
+            let currency = |path: &str| places(&|column, _| column.path == path).first().copied();
+            OfRequest { amounts, currencies: CURRENCIES.map(currency) }
+        };
+        let of_requests = [Part::First, Part::Last].map(of_part).into_iter();
+        Self(of_requests.filter(|of_request| !of_request.amounts.is_empty()).collect())
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl Amounts {
+    /// Adds those of a row that is right. `cell` gives the n-th cell.
+    pub(super) fn add_cells<'c>(&mut self, columns: &AmountColumns, cell: impl Fn(usize) -> &'c str) {
+        for OfRequest { amounts, currencies } in &columns.0 {
+            let given = currencies.iter().flatten().map(|at| cell(*at)).find(|text| !text.is_empty());
+            let Some(currency) = given else { continue };
+            for amount in amounts.iter().filter_map(|at| cell(*at).parse().ok()) {
+                self.add_one(currency, amount);
+            }
+        }
+    }
+
+    fn add_one(&mut self, currency: &str, amount: u64) {
+        let Ok(code) = <[u8; 3]>::try_from(currency.as_bytes()) else { return };
+        let code = code.map(|letter| letter.to_ascii_lowercase());
+        let (least, most) = self.0.entry(code).or_insert((amount, amount));
+        (*least, *most) = (amount.min(*least), amount.max(*most));
+    }
+
+    /// Adds all of others.
+    pub(super) fn add_all(&mut self, others: &Self) {
+        for (code, (least, most)) in &others.0 {
+            let (own_least, own_most) = self.0.entry(*code).or_insert((*least, *most));
+            (*own_least, *own_most) = ((*own_least).min(*least), (*own_most).max(*most));
+        }
+    }
+
+    /// Forgets all; the memory is used again.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Adds a row's.
     pub fn add(&mut self, row: &Row) {
         for request in row.first.iter().chain([&row.request]) {
@@ -22,31 +91,27 @@ impl Amounts {
     }
 
     fn add_request(&mut self, request: &Request) {
-        let currency = request.value("currency");
-        let currency = currency.or_else(|| request.value("spending_controls[spending_limits_currency]"));
-        let Some(currency) = currency.map(str::to_ascii_lowercase) else { return };
+        let Some(currency) = CURRENCIES.into_iter().find_map(|name| request.value(name)) else { return };
         let of_amounts = request.names().filter(|name| name.ends_with("[amount]"));
         for amount in of_amounts.filter_map(|name| request.value(name)?.parse::<u64>().ok()) {
-            if self.0.len() == CURRENCIES_MAX && !self.0.contains_key(&currency) {
-                return;
-            }
-            let (least, most) = self.0.entry(currency.clone()).or_insert((amount, amount));
-            (*least, *most) = (amount.min(*least), amount.max(*most));
+            self.add_one(currency, amount);
         }
     }
 
     /// Them in words; none if there are none.
     #[must_use]
     pub fn words(&self) -> Option<String> {
-        let range = |(currency, (least, most)): (&String, &(u64, u64))| {
+        let range = |(code, (least, most)): (&[u8; 3], &(u64, u64))| {
+            let currency = String::from_utf8_lossy(code);
             if least == most {
-                money(*least, currency)
+                money(*least, &currency)
             } else {
-                format!("from {} to {}", money(*least, currency), money(*most, currency))
+                format!("from {} to {}", money(*least, &currency), money(*most, &currency))
             }
         };
-        let ranges: Vec<String> = self.0.iter().map(range).collect();
-        (!ranges.is_empty()).then(|| format!("The limits in this file are {}.", ranges.join(", and ")))
+        let ranges: Vec<String> = self.0.iter().take(CURRENCIES_MAX).map(range).collect();
+        let more = if self.0.len() > CURRENCIES_MAX { ", and of other currencies" } else { "" };
+        (!ranges.is_empty()).then(|| format!("The limits in this file are {}{more}.", ranges.join(", and ")))
     }
 }
 
@@ -66,6 +131,18 @@ mod tests {
         for row in stream.rows() {
             amounts.add(&row.unwrap());
         }
+        // The same of its cells, as a check of many rows has them.
+        let manifest = Manifest::read(Path::new("x"), text.as_bytes(), &Reading::default()).unwrap();
+        let (rows, mut of_cells) = (manifest.rows(), Amounts::default());
+        for row in text.lines().skip(1) {
+            let cells: Vec<&str> = row.split(',').collect();
+            of_cells.add_cells(&rows.manifest().amounts, |at| cells[at]);
+        }
+        assert_eq!(of_cells.words(), amounts.words());
+        let mut both = Amounts::default();
+        both.add_all(&of_cells);
+        both.add_all(&amounts);
+        assert_eq!(both.words(), amounts.words());
         let words = amounts.words().unwrap();
         assert_eq!(words, "The limits in this file are from 5.00 EUR to 1,200.00 EUR, and 500 JPY.");
         assert_eq!(Amounts::default().words(), None);

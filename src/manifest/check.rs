@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::amounts::Amounts;
 use super::blocks::{Block, Blocks};
 use super::checker::{Checker, GoodRow};
 use super::names::Hasher;
@@ -44,6 +45,10 @@ struct Verdicts {
     digested: Vec<u8>,
     /// Rows without anything in them.
     blank: u64,
+    /// Those of the good rows.
+    amounts: Amounts,
+    /// Of records with several lines how many rows there were up to each, and how many lines' ends are in it.
+    folds: Vec<(usize, u64)>,
 }
 
 impl Verdicts {
@@ -51,19 +56,34 @@ impl Verdicts {
         self.rows.clear();
         self.digested.clear();
         self.blank = 0;
+        self.amounts.clear();
+        self.folds.clear();
         let mut unparsed = piece;
         loop {
             let begin = (piece.len() - unparsed.len(), line);
             let Some(record) = parser.next(&mut unparsed, &mut line) else { return };
+            let lines = record.lines;
             if record.is_blank() {
                 self.blank += 1;
+                self.fold(lines);
                 continue;
             }
-            self.rows.push(match rules.judge(&record, &mut self.digested) {
+            let judged = rules.judge(&record, &mut self.digested, &mut self.amounts);
+            self.rows.push(match judged {
                 Some((row, false)) => Judged::Good(row),
                 Some((row, true)) => Judged::Odd(row, begin),
                 None => Judged::Invalid { at: begin.0, line: begin.1 },
             });
+            self.fold(lines);
+        }
+    }
+}
+
+impl Verdicts {
+    /// A record with so many lines' ends in it.
+    fn fold(&mut self, lines: u64) {
+        if lines > 0 {
+            self.folds.push((self.rows.len(), lines));
         }
     }
 }
@@ -71,15 +91,21 @@ impl Verdicts {
 impl Rules<'_> {
     /// What is known of a row that is right, and whether there is something to tell of it; nothing if something is wrong with
     /// it.
-    fn judge(&self, record: &Record<'_>, digested: &mut Vec<u8>) -> Option<(GoodRow, bool)> {
+    fn judge(
+        &self,
+        record: &Record<'_>,
+        digested: &mut Vec<u8>,
+        amounts: &mut Amounts,
+    ) -> Option<(GoodRow, bool)> {
         let line = record.line;
         let hash = |name: &str| self.hasher.hash(name);
         if !self.digest
-            && let Some((name, good, likeness)) = self.manifest.judge_by_plan(record)
+            && let Some((name, good, likeness)) = self.manifest.judge_by_plan(record, amounts)
         {
             return Some((GoodRow { line, name: name.map(hash), good, likeness }, false));
         }
         let row = self.manifest.row(record, 0).ok()?;
+        amounts.add(&row);
         if self.digest {
             row.digest(|bytes| digested.extend_from_slice(bytes));
         }
@@ -115,6 +141,8 @@ struct Adder<'a> {
     parser: Parser,
     /// Records that are no rows: the headings, and what stands above them.
     header_left: u64,
+    /// Lines so far that spreadsheets show as none.
+    folded: u64,
 }
 
 impl Adder<'_> {
@@ -122,7 +150,12 @@ impl Adder<'_> {
         for ((piece, _), verdicts) in round.block.pieces().zip(&round.verdicts) {
             self.checker.add_digested(&verdicts.digested);
             self.checker.add_blank(verdicts.blank);
-            for row in &verdicts.rows {
+            self.checker.add_amounts(&verdicts.amounts);
+            let mut folds = verdicts.folds.iter().peekable();
+            for (at, row) in verdicts.rows.iter().enumerate() {
+                while let Some((_, lines)) = folds.next_if(|(rows, _)| *rows <= at) {
+                    self.folded += lines;
+                }
                 if self.header_left > 0 {
                     self.header_left -= 1;
                     continue;
@@ -133,22 +166,26 @@ impl Adder<'_> {
                         self.checker.add_good(row);
                         let number = self.checker.rows();
                         let again = self.parser.next(&mut &piece[at..], &mut begin);
-                        if let Some(Ok(row)) = again.map(|record| self.manifest.row(&record, number)) {
+                        let folded = self.folded;
+                        let row = again.map(|record| self.manifest.row(&record.after(folded), number));
+                        if let Some(Ok(row)) = row {
                             self.checker.add_warnings(&row.warnings);
                         }
                     }
                     Judged::Invalid { at, mut line } => {
                         if let Some(record) = self.parser.next(&mut &piece[at..], &mut line) {
                             let number = self.checker.rows() + 1;
-                            self.checker.add(&self.manifest.row(&record, number));
+                            self.checker.add(&self.manifest.row(&record.after(self.folded), number));
                         }
                     }
                 }
             }
+            self.folded += folds.map(|(_, lines)| lines).sum::<u64>();
         }
         if let Some((line, flaw)) = round.block.flaw {
             let number = self.checker.rows() + 1;
-            self.checker.add(&self.manifest.row(&Record::flawed(line, flaw), number));
+            let record = Record::flawed(line, flaw).after(self.folded);
+            self.checker.add(&self.manifest.row(&record, number));
         }
     }
 }
@@ -175,7 +212,8 @@ impl Manifest {
         let mut blocks = Blocks::new(self.text(source)?, BLOCK_BYTES, self.delimiter);
         let rules = Rules { manifest: self, hasher: checker.hasher(), digest: checker.digests() };
         let parser = self.parser();
-        let mut adder = Adder { manifest: self, checker, parser, header_left: self.above + 1 };
+        let (header_left, folded) = (self.above + 1, self.declared);
+        let mut adder = Adder { manifest: self, checker, parser, header_left, folded };
         // While one round is judged, the one before it is added up and the one after it is read.
         let (mut rounds, mut parsers): ([Round; 3], Vec<Parser>) = Default::default();
         let mut is_read = blocks.next(&mut rounds[1].block);

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::amounts::Amounts;
 use super::checked::Excluded;
 use super::header::Column;
 use super::likeness::{Alike, Findings, Likeness};
@@ -34,6 +35,7 @@ pub struct Checker {
     hasher: Hasher,
     names: Names,
     alike: Alike,
+    amounts: Amounts,
     /// Columns, and what the file calls them, where that is something else.
     called: Vec<(String, String)>,
     /// Most problems that are kept until they are handed over.
@@ -50,6 +52,7 @@ impl Checker {
             hasher: Hasher::default(),
             names: Names::default(),
             alike: Alike::default(),
+            amounts: Amounts::default(),
             called: Vec::new(),
             kept_max: PROBLEMS_MAX,
         }
@@ -196,6 +199,11 @@ impl Checker {
         self.report.blank_rows += rows;
     }
 
+    /// Adds the amounts of good rows.
+    pub(super) fn add_amounts(&mut self, amounts: &Amounts) {
+        self.amounts.add_all(amounts);
+    }
+
     /// Calls columns what the manifest's file calls them.
     pub(super) fn call_columns(&mut self, manifest: &Manifest) {
         let called = |column: &Column| Some((column.name.clone(), column.heading.clone()?));
@@ -213,6 +221,9 @@ impl Checker {
         self.report.sheet = self.report.sheet.take().or_else(|| manifest.sheet().cloned());
         self.report.read_as = manifest.read_as();
         self.add_warnings(manifest.doubt_of_encoding().as_slice());
+        if let Some(sheet) = manifest.sheet() {
+            self.add_warnings(&sheet.warnings(manifest.headings_line));
+        }
         self.report.has_amounts = manifest.has_amounts();
         self.report.headings_line = (manifest.above > 0).then_some(manifest.headings_line);
         self.report.blank_columns = manifest.blank_columns;
@@ -245,6 +256,7 @@ impl Checker {
         match row {
             Ok(row) => {
                 self.add_warnings(&row.warnings);
+                self.amounts.add(row);
                 if let Some(digest) = &mut self.digest {
                     row.digest(|bytes| digest.update(bytes));
                 }
@@ -291,7 +303,7 @@ impl Checker {
     /// If there was no row, and nothing else to tell.
     pub fn finish(mut self, path: &Path) -> Result<CheckReport, ManifestError> {
         self.end_of_rows(None);
-        let Self { mut report, digest, .. } = self;
+        let Self { mut report, digest, amounts, .. } = self;
         if report.rows == 0 && report.problem_count == 0 {
             return Err(ManifestError::Shape {
                 path: path.into(),
@@ -299,6 +311,7 @@ impl Checker {
             });
         }
         report.cut_off = (report.physical > 0).then(|| printing::next_cut_off(jiff::Timestamp::now()));
+        report.amounts = amounts.words();
         report.digest = digest.map(|digest| digest.finalize().into());
         Ok(report)
     }

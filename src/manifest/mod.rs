@@ -26,8 +26,8 @@ mod likeness;
 mod lint;
 mod misread;
 mod names;
-
 pub mod nearby;
+mod other_kinds;
 mod people;
 pub mod persons;
 mod plan;
@@ -55,9 +55,9 @@ use std::sync::Arc;
 
 use crate::content::Content;
 use crate::job::{Batch, JobId, NameError};
-use crate::operation::kind::Kind;
 use crate::operation::{Operation, Request};
 use crate::pin::PinJwe;
+use amounts::AmountColumns;
 use contents::Contents;
 use filling::Filling;
 use header::{Column, Header};
@@ -231,6 +231,8 @@ pub struct Manifest {
     read_as: ReadAs,
     /// What separates its cells.
     delimiter: u8,
+    /// Lines before the first that a spreadsheet shows: that which declares the delimiter.
+    declared: u64,
     /// The line of the headings, from 1.
     headings_line: u64,
     /// Rows above them with something in them.
@@ -251,6 +253,7 @@ pub struct Manifest {
     plan: Option<Plan>,
     lints: Lints,
     likes: Likes,
+    amounts: AmountColumns,
 }
 
 impl Manifest {
@@ -298,7 +301,7 @@ impl Manifest {
         header: Header,
         reading: &Reading,
         read_as: ReadAs,
-        delimiter: u8,
+        (delimiter, declared): (u8, u64),
     ) -> Result<Self, ManifestError> {
         let Header { line, above, contents, columns, filling, person, blank_columns, problems } = header;
         if problems.iter().any(|problem| problem.code == "pin_in_clear") {
@@ -306,6 +309,7 @@ impl Manifest {
         }
         let plan = Plan::of(contents, &columns);
         let likes = Likes::of(&columns);
+        let amounts = AmountColumns::of(&columns);
         let today = jiff::Zoned::now();
         let lints = Lints::of(&columns, (today.year().into(), today.month().into()));
         Ok(Self {
@@ -313,6 +317,7 @@ impl Manifest {
             reading: reading.clone(),
             read_as,
             delimiter,
+            declared,
             headings_line: line,
             above,
             snapshot: None,
@@ -325,6 +330,7 @@ impl Manifest {
             plan,
             lints,
             likes,
+            amounts,
         })
     }
 
@@ -368,6 +374,7 @@ impl Manifest {
     /// If the file cannot be opened again.
     pub fn rows(&self) -> Result<Rows<&Self, impl Read + use<>>, ManifestError> {
         let mut records = Records::new(self.text(self.source()?)?, self.delimiter);
+        records.fold(self.declared);
         header::pass(&mut records, self.above)
             .map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
         records.change(self.reading.edits.clone(), self.filling.clone(), self.own_columns());
@@ -397,13 +404,13 @@ impl Manifest {
 
     /// Whether it has a column of amounts.
     fn has_amounts(&self) -> bool {
-        self.columns.iter().any(|column| matches!(column.holds, header::Holds::Parameter(_, Kind::Amount)))
+        !self.amounts.is_empty()
     }
 
     /// The sheet that its rows are from, if it is a spreadsheet.
     #[must_use]
     pub fn sheet(&self) -> Option<&Sheet> {
-        self.snapshot.as_ref()?.sheet()
+        self.reading.made_of.as_deref()
     }
 
     /// What its text was saved as, if it was read and is not UTF-8.

@@ -6,6 +6,7 @@ use encoding_rs::Encoding;
 
 use super::columns::ColumnMap;
 use super::edits::Edits;
+use super::sheet::Sheet;
 use super::snapshot::Snapshot;
 use super::{encoding, sheet};
 
@@ -25,6 +26,8 @@ pub struct Reading {
     pub columns: Option<Arc<ColumnMap>>,
     /// Cells that were mended since the file was made.
     pub edits: Option<Arc<Edits>>,
+    /// The sheet that the text was made of by embosser itself, if it was.
+    pub made_of: Option<Arc<Sheet>>,
     /// The headings under which a person's name stands, if not those of the columns file: for results.
     pub person: Vec<String>,
 }
@@ -32,12 +35,15 @@ pub struct Reading {
 impl Reading {
     /// The same for a snapshot's text, which is embosser's own if it was a spreadsheet.
     pub(super) fn of_text(&self, snapshot: &Snapshot) -> Self {
-        if snapshot.sheet().is_some() { self.clone().of_sheet() } else { self.clone() }
+        match snapshot.sheet() {
+            Some(sheet) => self.clone().of_sheet(sheet.clone()),
+            None => self.clone(),
+        }
     }
 
     /// The same for the text that embosser itself makes of a spreadsheet.
-    pub(crate) fn of_sheet(self) -> Self {
-        Self { delimiter: Some(sheet::DELIMITER), encoding: None, ..self }
+    pub(crate) fn of_sheet(self, sheet: Arc<Sheet>) -> Self {
+        Self { delimiter: Some(sheet::DELIMITER), encoding: None, made_of: Some(sheet), ..self }
     }
 
     /// What a text was saved as, by a name of it: `windows-1252`, `macintosh` or `Mac Roman`, or another that the web has

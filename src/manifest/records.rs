@@ -3,7 +3,7 @@
 //! csv-core and not `csv::Reader`: the latter's buffers grow with a record and are not wiped, and it does not tell the line
 //! that a record begins on. A record without a quote needs no parser, and is cut at its delimiters where it stands.
 //! Guarantees: the records are those of `csv::Reader` (blank lines are none, a line ends with LF, CRLF or CR), but for those
-//! whose quotes are astray ([`quotes`]).
+//! whose quotes are astray ([`quotes`]), and lines' ends within cells, which are blanks.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -34,17 +34,26 @@ pub(super) struct Record<'r> {
     between: usize,
     /// Of each cell whether it was empty and holds a default; nothing where none can.
     defaults: &'r [bool],
+    /// Lines' ends in it, as in a cell of several lines.
+    pub(super) lines: u64,
+    /// Lines before it that spreadsheets show as none: ends of lines within cells. Told by whoever reads all records.
+    pub(super) folded: u64,
 }
 
 impl<'r> Record<'r> {
     /// Of these cells, one after the other, and where each ends.
     pub(super) fn new(line: u64, cells: &'r [u8], ends: &'r [usize]) -> Self {
-        Self { line, flaw: None, cells, ends, between: 0, defaults: &[] }
+        Self { line, flaw: None, cells, ends, between: 0, defaults: &[], lines: 0, folded: 0 }
     }
 
     /// The same, some of whose cells are defaults.
     pub(super) fn with_defaults(self, defaults: &'r [bool]) -> Self {
         Self { defaults, ..self }
+    }
+
+    /// The same, after so many lines that spreadsheets show as none.
+    pub(super) fn after(self, folded: u64) -> Self {
+        Self { folded, ..self }
     }
 
     /// Whether a cell holds a default.
@@ -140,16 +149,16 @@ impl Parser {
     /// Takes the next record off these bytes, the first of which stands on this line; none if there is no more.
     pub(super) fn next<'r, 'b: 'r>(&'r mut self, bytes: &mut &'b [u8], line: &mut u64) -> Option<Record<'r>> {
         let record = self.cutter.next(bytes, line)?;
+        let lines = record.lines;
         let record = match &self.edits {
             Some(edits) => self.edited.edit(edits, record),
             None => record,
         };
-        match &self.filling {
-            Some(filling) if record.flaw.is_none() && !record.is_blank() => {
-                Some(self.filled.fill(filling, record))
-            }
-            _ => Some(record),
-        }
+        let record = match &self.filling {
+            Some(filling) if record.flaw.is_none() && !record.is_blank() => self.filled.fill(filling, record),
+            _ => record,
+        };
+        Some(Record { lines, ..record })
     }
 }
 
@@ -237,11 +246,34 @@ impl Cutter {
         if read > RECORD_BYTES_MAX {
             flaw = Some(Flaw::TooLong);
         }
-        let flaw = flaw.or_else(|| quotes::flaw(record, self.delimiter, self.columns));
-        match flaw {
-            Some(flaw) => Record::flawed(begins, flaw),
-            None => Record::new(begins, &self.cells[..cells], &self.ends[..ends]),
+        let has_end = record.ends_with(b"\n") || record.ends_with(b"\r");
+        // Of CR and LF the second may be left for the next record: then the line's end is counted there.
+        let is_cut = record.ends_with(b"\r") && rest.starts_with(b"\n");
+        let lines = (*line - begins).saturating_sub(u64::from(has_end && !is_cut));
+        let flaw = flaw.or_else(|| quotes::flaw(record, self.delimiter, (self.columns, lines)));
+        if let Some(flaw) = flaw {
+            return Record { lines, ..Record::flawed(begins, flaw) };
         }
+        if lines > 0 {
+            unfold(&mut self.cells, &mut self.ends[..ends]);
+        }
+        let cells = self.ends[..ends].last().copied().unwrap_or(cells);
+        Record { lines, ..Record::new(begins, &self.cells[..cells], &self.ends[..ends]) }
+    }
+}
+
+/// Makes each line's end within a cell a blank, CR and LF together one: it is the writer's way of wrapping the cell, and the same table
+/// has others in other formats, or none.
+fn unfold(cells: &mut [u8], ends: &mut [usize]) {
+    let (mut read, mut written) = (0, 0);
+    for end in ends {
+        while read < *end {
+            let is_pair = cells[read] == b'\r' && read + 1 < *end && cells[read + 1] == b'\n';
+            cells[written] = if matches!(cells[read], b'\r' | b'\n') { b' ' } else { cells[read] };
+            read += 1 + usize::from(is_pair);
+            written += 1;
+        }
+        *end = written;
     }
 }
 
@@ -253,6 +285,8 @@ pub(super) struct Records<R> {
     /// How many of the block's bytes were parsed.
     parsed: usize,
     line: u64,
+    /// Lines so far that spreadsheets show as none.
+    folded: u64,
 }
 
 impl<R> Records<R> {
@@ -268,12 +302,13 @@ impl<R> Records<R> {
 pub(super) struct Place {
     parsed: usize,
     line: u64,
+    folded: u64,
 }
 
 impl<R: Read> Records<R> {
     /// How far they were taken off: what is looked at after it with [`Self::look_on`] can be gone back to.
     pub(super) fn place(&self) -> Place {
-        Place { parsed: self.parsed, line: self.line }
+        Place { parsed: self.parsed, line: self.line, folded: self.folded }
     }
 
     /// The next record, if it is one of the block that was read; no other block is.
@@ -281,22 +316,36 @@ impl<R: Read> Records<R> {
         if self.block_is_parsed() {
             return None;
         }
+        self.take()
+    }
+
+    /// The next record of the block.
+    fn take(&mut self) -> Option<Record<'_>> {
         let mut unparsed = &self.block.bytes()[self.parsed..];
         let before = unparsed.len();
         let record = self.parser.next(&mut unparsed, &mut self.line);
         self.parsed += before - unparsed.len();
-        record
+        let folded = self.folded;
+        self.folded += record.map_or(0, |record| record.lines);
+        record.map(|record| record.after(folded))
     }
 
     /// Takes them off from there again.
-    pub(super) fn go_back(&mut self, Place { parsed, line }: Place) {
-        (self.parsed, self.line) = (parsed, line);
+    pub(super) fn go_back(&mut self, Place { parsed, line, folded }: Place) {
+        (self.parsed, self.line, self.folded) = (parsed, line, folded);
     }
 
     /// From a file's start, its cells separated so.
     pub(super) fn new(source: R, delimiter: u8) -> Self {
         let blocks = Blocks::new(source, PIECE_BYTES, delimiter);
-        Self { blocks, block: Block::default(), parser: Parser::new(delimiter), parsed: 0, line: 1 }
+        Self {
+            blocks,
+            block: Block::default(),
+            parser: Parser::new(delimiter),
+            parsed: 0,
+            line: 1,
+            folded: 0,
+        }
     }
 
     /// Edits and fills each record from now on: the header was read, with so many columns.
@@ -321,7 +370,7 @@ impl<R: Read> Records<R> {
     pub(super) fn next(&mut self) -> io::Result<Option<Record<'_>>> {
         while self.block_is_parsed() {
             if let Some((line, flaw)) = self.block.flaw.take() {
-                return Ok(Some(Record::flawed(line, flaw)));
+                return Ok(Some(Record::flawed(line, flaw).after(self.folded)));
             }
             (self.parsed, self.line) = (0, self.blocks.line());
             let more = self.blocks.next(&mut self.block);
@@ -330,11 +379,17 @@ impl<R: Read> Records<R> {
                 return more.map(|_| None);
             }
         }
-        let mut unparsed = &self.block.bytes()[self.parsed..];
-        let before = unparsed.len();
-        let record = self.parser.next(&mut unparsed, &mut self.line);
-        self.parsed += before - unparsed.len();
-        Ok(record)
+        Ok(self.take())
+    }
+
+    /// Lines so far that spreadsheets show as none.
+    pub(super) fn folded(&self) -> u64 {
+        self.folded
+    }
+
+    /// So many lines more that spreadsheets show as none.
+    pub(super) fn fold(&mut self, lines: u64) {
+        self.folded += lines;
     }
 
     /// Whether nothing but blank lines is left of the block.
@@ -442,6 +497,20 @@ mod tests {
         }
     }
 
+    /// A cell with blanks for its lines' ends.
+    fn unfolded(cell: &[u8]) -> Vec<u8> {
+        let text = String::from_utf8(cell.to_vec()).unwrap();
+        text.replace("\r\n", " ").replace(['\r', '\n'], " ").into_bytes()
+    }
+
+    #[test]
+    fn a_lines_end_within_a_cell_is_a_blank() {
+        let cells = |text: &str| read(text.as_bytes()).remove(0).1.unwrap();
+        for text in ["\"a\r\nb\",c,\"\n\"", "\"a\nb\",c,\"\r\n\"", "\"a\rb\",c,\"\r\""] {
+            assert_eq!(cells(text), [&b"a b"[..], b"c", b" "], "{text:?}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1000))]
 
@@ -457,7 +526,7 @@ mod tests {
                 .delimiter(delimiter)
                 .from_reader(text.as_bytes());
             for record in reader.byte_records() {
-                theirs.push(record.unwrap().iter().map(<[u8]>::to_vec).collect::<Vec<_>>());
+                theirs.push(record.unwrap().iter().map(unfolded).collect::<Vec<_>>());
             }
                 // Blocks that are smaller than a record, too.
             let mut records = Records::new(Pieces(text.as_bytes(), at_once), delimiter);

@@ -54,7 +54,7 @@ pub struct CheckReport {
     pub people: Option<String>,
     /// Whether there is a column of amounts.
     pub has_amounts: bool,
-    /// The amounts of the valid rows as money, in words, where they were looked at.
+    /// The amounts of the valid rows as money, in words, if there are any.
     #[serde(skip)]
     pub amounts: Option<String>,
     /// Columns without a heading and anything in them, which were left out.

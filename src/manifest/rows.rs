@@ -7,6 +7,7 @@ use crate::operation::{
     CANCEL_REPLACED, CARD_ID, FieldProblem, Operation, REPLACED_OF_NOBODY, Request, is_card_id,
 };
 
+use super::amounts::Amounts;
 use super::blocks::{Flaw, RECORD_BYTES_MAX};
 use super::columns::compared;
 use super::header::{Column, Holds, Part};
@@ -121,6 +122,10 @@ impl Manifest {
         warnings.iter_mut().chain(problems).for_each(|problem| {
             problem.row_id.clone_from(row_id);
             self.call_column(problem, record);
+            if record.folded > 0 {
+                // Who looks for it does so in a spreadsheet program.
+                problem.reason += &format!(" (in a spreadsheet this is row {})", record.line - record.folded);
+            }
         });
         row
     }
@@ -188,7 +193,12 @@ impl Manifest {
     }
 
     /// The name of a row that is right by the plan, what it counts as, and what it is like; nothing if it may not be right.
-    pub(super) fn judge_by_plan<'r>(&self, record: &Record<'r>) -> Option<(Option<&'r str>, Good, Likeness)> {
+    /// Its amounts are added to others.
+    pub(super) fn judge_by_plan<'r>(
+        &self,
+        record: &Record<'r>,
+        amounts: &mut Amounts,
+    ) -> Option<(Option<&'r str>, Good, Likeness)> {
         let plan = self.plan.as_ref().filter(|_| self.has_its_cells(record))?;
         let text = record.texts()?;
         // Each is looked at several times.
@@ -197,7 +207,11 @@ impl Manifest {
         cells.iter_mut().take(count).enumerate().for_each(|(at, cell)| *cell = text(at));
         let cell = |at: usize| cells[at];
         let good = plan.judge(cell)?;
-        (!self.lints.is_odd(cell)).then(|| (plan.row_id_column().map(cell), good, self.likes.of_row(cell)))
+        if self.lints.is_odd(cell) {
+            return None;
+        }
+        amounts.add_cells(&self.amounts, cell);
+        Some((plan.row_id_column().map(cell), good, self.likes.of_row(cell)))
     }
 
     /// A row that is right, by the plan; nothing if it may not be.

@@ -8,18 +8,25 @@ use std::collections::HashMap;
 use std::io::{Cursor, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use calamine::{
-    CellErrorType, Data, DataRef, Dimensions, ExcelDateTime, Ods, OdsError, Reader, SheetType, SheetVisible,
-    Style, Xls, XlsError, Xlsx, XlsxError,
-};
+use calamine::{Data, DataRef, Dimensions, Ods, OdsError, Reader, Style, Xls, XlsError, Xlsx, XlsxError};
 
+use super::{Problem, Reading, Severity, titles};
 use archive::{Archive, Kind};
-use table::Table;
+use cells::{place, text_of, text_of_lent};
+use choice::{AreHeadings, Choice, ROWS_LOOKED_AT, choose};
+use format::Format;
+use hidden::Hidden;
+use table::{Table, Written};
 
 mod archive;
+mod cells;
+mod choice;
+mod format;
+mod hidden;
 mod ods;
 mod table;
 mod xls;
+mod xlsx;
 
 /// Beginning of an archive, as XLSX and ODS are.
 const ARCHIVE: &[u8] = b"PK\x03\x04";
@@ -29,8 +36,6 @@ const CONTAINER: &[u8] = &[0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1];
 pub const DELIMITER: u8 = b',';
 /// So much of a beginning tells a spreadsheet.
 pub const START_BYTES: usize = 8;
-/// Beyond this a number has digits that a spreadsheet does not keep.
-const EXACT_BELOW: f64 = 1e15;
 
 /// Rows that a sheet can have: of an XLS, and of all others.
 const ROWS_MAX: [u32; 2] = [65_536, 1_048_576];
@@ -45,12 +50,55 @@ pub fn is_spreadsheet(start: &[u8]) -> bool {
 }
 
 /// A sheet that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sheet {
     /// Its name.
     pub name: String,
     /// What is in the file and not in the rows that were read, in words.
     pub notes: Vec<String>,
+    /// The lines of rows that it does not show.
+    hidden: Vec<u64>,
+    /// Sheets with a table, which is not read.
+    tables: Vec<String>,
+    /// Sheets in which something stands, and which are not read.
+    others: Vec<String>,
+}
+
+impl Sheet {
+    /// What may be wrong with the choice of what was read, where the headings stand on this line.
+    pub(super) fn warnings(&self, headings_line: u64) -> Vec<Problem> {
+        let tables = (!self.tables.is_empty()).then(|| {
+            let (has, them) =
+                if self.tables.len() == 1 { ("has", "that one") } else { ("have", "one of them") };
+            let reason = format!(
+                "the spreadsheet's {} {has} rows, too, which are not read: only those of {:?} are. Read {them} with --sheet (over \
+                 HTTP ?sheet=), or put all rows into one sheet",
+                named(&self.tables),
+                self.name
+            );
+            let problem = Problem::new(headings_line, 0, "", "other_sheets", reason);
+            Problem { severity: Severity::Warning, ..problem }
+        });
+        let below: Vec<u64> = self.hidden.iter().copied().filter(|line| *line > headings_line).collect();
+        tables.into_iter().chain(hidden::warning(&below)).collect()
+    }
+
+    /// What is said where this sheet has no headings and another one may.
+    pub(super) fn way_out(&self) -> Option<String> {
+        (!self.others.is_empty()).then(|| {
+            format!(
+                "; this is {:?} of the spreadsheet, which has {}, too: name the one to read with --sheet (over HTTP ?sheet=)",
+                self.name,
+                named(&self.others)
+            )
+        })
+    }
+}
+
+/// Sheets by their names.
+fn named(sheets: &[String]) -> String {
+    let names: Vec<_> = sheets.iter().map(|name| format!("{name:?}")).collect();
+    format!("sheet{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
 }
 
 /// A cell's row and column, from 0.
@@ -59,40 +107,52 @@ type Place = (u32, u32);
 /// What is known of a sheet's cells beside their values.
 #[derive(Debug, Default)]
 struct Looks {
-    /// Of numbers that are shown with zeros before them: how many digits.
-    digits: HashMap<Place, usize>,
-    /// Of numbers that are shown as words what they show: `TRUE` is a number to some programs.
+    /// Formats that show more than a number.
+    formats: Vec<Format>,
+    /// Which of them numbers have.
+    format_of: HashMap<Place, usize>,
+    /// Of numbers that are shown as something else what they show: `TRUE` is a number to some programs.
     words: HashMap<Place, String>,
     /// Cells that are merged, by the first and the last of them.
     merged: Vec<(Place, Place)>,
     has_macros: bool,
+    hidden: Hidden,
 }
 
-/// Writes the sheet of that name, or the first that is shown, as CSV with commas.
+/// Writes the sheet that is to be read, or the first with a table, as CSV with commas.
 ///
 /// # Errors
 /// A sentence that says what the file is and what to do, or why it could not be written.
-pub fn write_csv(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<Sheet, String> {
+pub fn write_csv(bytes: &[u8], reading: &Reading, out: impl Write) -> Result<Sheet, String> {
+    let are_headings = |cells: &[String]| titles::are_headings(cells, reading.columns.as_deref());
+    let wanted = Wanted { sheet: reading.sheet.as_deref(), are_headings: &are_headings };
     // The library that reads an XLS computes lengths from what stands in the file, and panics where a damaged one lies.
-    catch_unwind(AssertUnwindSafe(|| of_bytes(bytes, sheet, out)))
+    catch_unwind(AssertUnwindSafe(|| of_bytes(bytes, wanted, out)))
         .unwrap_or_else(|_| Err(damaged(&"what stands in it contradicts itself")))
 }
 
-fn of_bytes(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<Sheet, String> {
+/// What is to be read.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    sheet: Option<&'a str>,
+    are_headings: AreHeadings<'a>,
+}
+
+fn of_bytes(bytes: &[u8], wanted: Wanted<'_>, out: impl Write) -> Result<Sheet, String> {
     if bytes.starts_with(CONTAINER) {
-        return of_container(bytes, sheet, out);
+        return of_container(bytes, wanted, out);
     }
     let archive = Archive::inspect(bytes)?;
     match archive.kind {
-        Kind::Xlsx => of_xlsx(bytes, sheet, &archive, out),
+        Kind::Xlsx => of_xlsx(bytes, wanted, &archive, out),
         Kind::Ods => {
             let mut ods: Ods<_> = open(bytes).map_err(|error| match error {
                 OdsError::Password => PASSWORD.to_owned(),
                 error => damaged(&error),
             })?;
-            let name = chosen(&ods, sheet)?;
-            let looks = Looks { has_macros: archive.has_macros, ..ods::looks(bytes, &name)? };
-            of_range(&mut ods, name, looks, out)
+            let choice = chosen_of_held(&mut ods, wanted)?;
+            let looks = Looks { has_macros: archive.has_macros, ..ods::looks(bytes, &choice.name)? };
+            of_range(&mut ods, choice, looks, (wanted, out))
         }
     }
 }
@@ -105,31 +165,52 @@ fn damaged(error: &dyn std::fmt::Display) -> String {
     format!("the spreadsheet is damaged ({error}); open it in a spreadsheet program and save it again")
 }
 
-/// Which of them is read.
-fn chosen<'b, R: Reader<Cursor<&'b [u8]>>>(workbook: &R, wanted: Option<&str>) -> Result<String, String> {
-    let sheets = workbook.sheets_metadata();
-    let tables = || sheets.iter().filter(|sheet| sheet.typ == SheetType::WorkSheet);
-    let found = match wanted {
-        Some(wanted) => tables().find(|sheet| sheet.name == wanted),
-        None => tables().find(|sheet| sheet.visible == SheetVisible::Visible).or_else(|| tables().next()),
-    };
-    found.map(|sheet| sheet.name.clone()).ok_or_else(|| match wanted {
-        None => "the spreadsheet has no sheet with cells".to_owned(),
-        Some(wanted) => {
-            let names: Vec<_> = tables().map(|sheet| format!("{:?}", sheet.name)).collect();
-            format!("the spreadsheet has no sheet {wanted:?}, but {}", names.join(", "))
-        }
+/// Which sheet is read of a file that is held as a whole anyway.
+fn chosen_of_held<'b, R>(workbook: &mut R, wanted: Wanted<'_>) -> Result<Choice, String>
+where
+    R: Reader<Cursor<&'b [u8]>>,
+{
+    let sheets = workbook.sheets_metadata().to_vec();
+    choose(&sheets, wanted.sheet, wanted.are_headings, &mut |name| {
+        let Ok(range) = workbook.worksheet_range(name) else { return Vec::new() };
+        let texts = |row: &[Data]| -> Vec<String> {
+            row.iter().map(|cell| text_of(cell, None).unwrap_or_default()).collect()
+        };
+        let has_some = |row: &Vec<String>| row.iter().any(|text| !text.trim().is_empty());
+        range.rows().map(texts).filter(has_some).take(ROWS_LOOKED_AT).collect()
     })
 }
 
-fn of_container(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<Sheet, String> {
+/// Which sheet is read of a file that is read as a stream.
+fn chosen_of_xlsx(xlsx: &mut Xlsx<Cursor<&[u8]>>, wanted: Wanted<'_>) -> Result<Choice, String> {
+    let sheets = xlsx.sheets_metadata().to_vec();
+    choose(&sheets, wanted.sheet, wanted.are_headings, &mut |name| {
+        let mut rows: Vec<(u32, Vec<String>)> = Vec::new();
+        let Ok(mut cells) = xlsx.worksheet_cells_reader(name) else { return Vec::new() };
+        while let Ok(Some(cell)) = cells.next_cell() {
+            let text = text_of_lent(cell.get_value(), None).filter(|text| !text.trim().is_empty());
+            let Some(text) = text else { continue };
+            let (row, _) = cell.get_position();
+            let is_enough = rows.len() == ROWS_LOOKED_AT;
+            match rows.last_mut() {
+                Some((last, cells)) if *last == row => cells.push(text),
+                _ if is_enough => break,
+                _ => rows.push((row, vec![text])),
+            }
+        }
+        rows.into_iter().map(|(_, cells)| cells).collect()
+    })
+}
+
+fn of_container(bytes: &[u8], wanted: Wanted<'_>, out: impl Write) -> Result<Sheet, String> {
+    xls::is_held_easily(bytes)?;
     match open::<Xls<_>>(bytes) {
         Ok(mut xls) => {
-            let name = chosen(&xls, sheet)?;
-            let merged = xls.merge_cells_by_sheet_name(&name).map_err(|error| damaged(&error))?;
+            let choice = chosen_of_held(&mut xls, wanted)?;
+            let merged = xls.merge_cells_by_sheet_name(&choice.name).map_err(|error| damaged(&error))?;
             let merged = merged.iter().map(ends).collect();
-            let looks = Looks { merged, ..xls::looks(bytes, &name) };
-            of_range(&mut xls, name, looks, out)
+            let looks = Looks { merged, ..xls::looks(bytes, &choice.name) };
+            of_range(&mut xls, choice, looks, (wanted, out))
         }
         Err(XlsError::Password) => Err(PASSWORD.to_owned()),
         Err(error) => match open::<Xlsx<_>>(bytes) {
@@ -140,70 +221,74 @@ fn of_container(bytes: &[u8], sheet: Option<&str>, out: impl Write) -> Result<Sh
 }
 
 /// A file that is held as a whole anyway.
-fn of_range<'b, R>(workbook: &mut R, name: String, looks: Looks, out: impl Write) -> Result<Sheet, String>
+fn of_range<'b, R>(
+    workbook: &mut R,
+    choice: Choice,
+    looks: Looks,
+    (wanted, out): (Wanted<'_>, impl Write),
+) -> Result<Sheet, String>
 where
     R: Reader<Cursor<&'b [u8]>>,
     R::Error: std::fmt::Display,
 {
     none_over_rows(&looks.merged)?;
-    let range = workbook.worksheet_range(&name).map_err(|error| damaged(&error))?;
+    let range = workbook.worksheet_range(&choice.name).map_err(|error| damaged(&error))?;
     let (first_row, first_column) = range.start().unwrap_or_default();
-    let mut table = Table::new(out);
-    for (row, cells) in (first_row..).zip(range.rows()) {
-        for (column, cell) in (first_column..).zip(cells) {
-            let text = match cell {
-                Data::Empty => continue,
-                Data::Int(_) | Data::Float(_) if looks.words.contains_key(&(row, column)) => {
-                    looks.words[&(row, column)].clone()
-                }
-                Data::String(text) | Data::DateTimeIso(text) | Data::DurationIso(text) => text.clone(),
-                Data::Int(number) => whole(*number, looks.digits.get(&(row, column)).copied()),
-                Data::Float(number) => shown(*number, looks.digits.get(&(row, column)).copied()),
-                Data::Bool(is) => is.to_string(),
-                Data::DateTime(time) => day(time),
-                Data::Error(error) => word(error),
-            };
-            table.add((row, column), text).map_err(|error| error.to_string())?;
-        }
+    let mut table = Table::new(out, wanted.are_headings, &looks.hidden);
+    for (row, column, cell) in range.used_cells() {
+        let offset =
+            |first: u32, place: usize| first.saturating_add(u32::try_from(place).unwrap_or(u32::MAX));
+        let place = (offset(first_row, row), offset(first_column, column));
+        let word = match cell {
+            Data::Int(_) | Data::Float(_) => looks.words.get(&place).cloned(),
+            _ => None,
+        };
+        let format = looks.format_of.get(&place).map(|at| &looks.formats[*at]);
+        let Some(text) = word.or_else(|| text_of(cell, format)) else { continue };
+        table.add(place, text).map_err(|error| error.to_string())?;
     }
-    let rows = table.finish().map_err(|error| error.to_string())?;
-    Ok(Sheet { name, notes: looks.notes(rows) })
+    let written = table.finish().map_err(|error| error.to_string())?;
+    Ok(looks.sheet(choice, written))
 }
 
-fn of_xlsx(bytes: &[u8], sheet: Option<&str>, archive: &Archive, out: impl Write) -> Result<Sheet, String> {
+fn of_xlsx(bytes: &[u8], wanted: Wanted<'_>, archive: &Archive, out: impl Write) -> Result<Sheet, String> {
     let mut xlsx: Xlsx<_> = open(bytes).map_err(|error| match error {
         XlsxError::Password => PASSWORD.to_owned(),
         error => damaged(&error),
     })?;
-    let name = chosen(&xlsx, sheet)?;
+    let choice = chosen_of_xlsx(&mut xlsx, wanted)?;
+    let name = &choice.name;
     if archive.has_formulas {
-        every_formula_has_its_value(&mut xlsx, &name)?;
+        every_formula_has_its_value(&mut xlsx, name)?;
     }
     let mut looks = Looks { has_macros: archive.has_macros, ..Looks::default() };
+    if archive.has_hidden {
+        looks.hidden = xlsx::hidden(bytes, name);
+    }
     if archive.has_merged {
-        let merged = xlsx.merge_cells_by_sheet_name(&name).map_err(|error| damaged(&error))?;
+        let merged = xlsx.merge_cells_by_sheet_name(name).map_err(|error| damaged(&error))?;
         looks.merged = merged.iter().map(ends).collect();
         none_over_rows(&looks.merged)?;
     }
-    let mut cells = xlsx.worksheet_cells_reader(&name).map_err(|error| damaged(&error))?;
+    let mut cells = xlsx.worksheet_cells_reader(name).map_err(|error| damaged(&error))?;
     // The reader lends its styles only while nothing is read.
-    let formats: Vec<Option<usize>> = cells.styles().iter().map(leading_zeros).collect();
-    let mut table = Table::new(out);
+    let formats: Vec<Option<Format>> = cells.styles().iter().map(format_of).collect();
+    let mut table = Table::new(out, wanted.are_headings, &looks.hidden);
     while let Some((cell, style)) = cells.next_cell_with_style_id().map_err(|error| damaged(&error))? {
-        let text = match cell.get_value() {
-            DataRef::Empty => continue,
-            DataRef::SharedString(text) => (*text).to_owned(),
-            DataRef::String(text) | DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.clone(),
-            DataRef::Int(number) => whole(*number, formats.get(style).copied().flatten()),
-            DataRef::Float(number) => shown(*number, formats.get(style).copied().flatten()),
-            DataRef::Bool(is) => is.to_string(),
-            DataRef::DateTime(time) => day(time),
-            DataRef::Error(error) => word(error),
-        };
+        let format = formats.get(style).and_then(Option::as_ref);
+        let Some(text) = text_of_lent(cell.get_value(), format) else { continue };
         table.add(cell.get_position(), text).map_err(|error| error.to_string())?;
     }
-    let rows = table.finish().map_err(|error| error.to_string())?;
-    Ok(Sheet { name, notes: looks.notes(rows) })
+    let written = table.finish().map_err(|error| error.to_string())?;
+    Ok(looks.sheet(choice, written))
+}
+
+/// What a style's format shows beside the number.
+fn format_of(style: &Style) -> Option<Format> {
+    let format = style.number_format.as_ref()?;
+    // Of some the library knows the number alone.
+    let known = format.format_id.filter(|_| format.format_code == "General").and_then(format::built_in);
+    Format::of(known.unwrap_or(&format.format_code))
 }
 
 /// A formula that no program has calculated has no value, and its cell would be taken for an empty one.
@@ -242,9 +327,11 @@ fn never_calculated(cell: Place) -> String {
 }
 
 impl Looks {
-    /// What a person should be told, of a sheet with so many rows.
-    fn notes(&self, rows: u32) -> Vec<String> {
+    /// What is told of the sheet, which was written.
+    fn sheet(&self, choice: Choice, written: Written) -> Sheet {
+        let Written { rows, columns, hidden_lines } = written;
         let mut notes = Vec::new();
+        notes.extend(choice.note);
         if self.has_macros {
             notes.push("its macros were not run".to_owned());
         }
@@ -253,66 +340,17 @@ impl Looks {
             let (start, end) = (place(*start), place(*end));
             notes.push(format!("merged cells {start}:{end}, of which {start} alone has what is in them"));
         }
+        match self.hidden.columns(u32::try_from(columns).unwrap_or(u32::MAX)).as_slice() {
+            [] => {}
+            [one] => notes.push(format!("column {one} is hidden, and is read, too")),
+            several => notes.push(format!("columns {} are hidden, and are read, too", several.join(", "))),
+        }
         if ROWS_MAX.contains(&rows) {
             notes.push(format!(
                 "row {rows} is the last that a sheet can have, so rows of a longer table would be missing from it"
             ));
         }
-        notes
+        let (tables, others) = (choice.tables, choice.others);
+        Sheet { name: choice.name, notes, hidden: hidden_lines, tables, others }
     }
-}
-
-/// How many digits a format fills up with zeros: `00000` shows 2138 as 02138.
-fn leading_zeros(style: &Style) -> Option<usize> {
-    zeros_of(&style.number_format.as_ref()?.format_code)
-}
-
-fn zeros_of(code: &str) -> Option<usize> {
-    (code.len() > 1 && code.bytes().all(|letter| letter == b'0')).then_some(code.len())
-}
-
-/// A whole number as its cell shows it.
-fn whole(number: i64, digits: Option<usize>) -> String {
-    let digits = digits.unwrap_or(0);
-    format!("{number:0digits$}")
-}
-
-/// A number as its cell shows it.
-fn shown(number: f64, digits: Option<usize>) -> String {
-    if number.abs() >= EXACT_BELOW {
-        // As the sheet has it: that digits are lost is told with the row.
-        return format!("{number:E}").replace('E', "E+");
-    }
-    match digits {
-        Some(digits) => format!("{number:0digits$.0}"),
-        None => number.to_string(),
-    }
-}
-
-/// A date as ISO 8601 has it, with its time if it has one.
-fn day(time: &ExcelDateTime) -> String {
-    if time.is_duration() {
-        return shown(time.as_f64(), None);
-    }
-    let (year, month, day, hour, minute, second, _) = time.to_ymd_hms_milli();
-    match (hour, minute, second) {
-        (0, 0, 0) => format!("{year:04}-{month:02}-{day:02}"),
-        _ => format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"),
-    }
-}
-
-/// What a cell shows whose formula failed.
-fn word(error: &CellErrorType) -> String {
-    error.to_string()
-}
-
-/// A cell's place as spreadsheets call it: `B3`.
-fn place((row, column): Place) -> String {
-    let (mut letters, mut left) = (Vec::new(), column + 1);
-    while left > 0 {
-        let letter = u8::try_from((left - 1) % 26).unwrap_or(0);
-        letters.insert(0, char::from(b'A' + letter));
-        left = (left - 1) / 26;
-    }
-    format!("{}{}", letters.into_iter().collect::<String>(), row + 1)
 }

@@ -42,7 +42,7 @@ struct Seen {
     path: PathBuf,
     bytes: Bytes,
     /// The sheet of which these are the text, if the file is a spreadsheet.
-    sheet: Option<Sheet>,
+    sheet: Option<Arc<Sheet>>,
 }
 
 enum Bytes {
@@ -95,15 +95,15 @@ impl Snapshot {
         if pieces.0.first().is_some_and(|first| sheet::is_spreadsheet(first)) {
             let spreadsheet = pieces.whole();
             pieces = Pieces::default();
-            let read = sheet::write_csv(&spreadsheet, reading.sheet.as_deref(), &mut pieces);
-            sheet = Some(read.map_err(shape)?);
+            let read = sheet::write_csv(&spreadsheet, reading, &mut pieces);
+            sheet = Some(Arc::new(read.map_err(shape)?));
         }
         Ok(Self(Arc::new(Seen { path: name.into(), bytes: Bytes::Held(pieces.0), sheet })))
     }
 
     /// The sheet of which it is the text, if the file is a spreadsheet.
     #[must_use]
-    pub fn sheet(&self) -> Option<&Sheet> {
+    pub fn sheet(&self) -> Option<&Arc<Sheet>> {
         self.0.sheet.as_ref()
     }
 

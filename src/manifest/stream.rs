@@ -38,9 +38,10 @@ impl Manifest {
     ) -> Result<(Self, Records<Text<R>>), ManifestError> {
         let read_as = ReadAs::default();
         let (mut records, delimiter) = records_of(name, source, reading, read_as.clone())?;
+        let declared = records.folded();
         let header = header::read(&mut records, name, reading)?;
         let filling = header.filling.clone();
-        let manifest = Self::of_header(name, header, reading, read_as, delimiter)?;
+        let manifest = Self::of_header(name, header, reading, read_as, (delimiter, declared))?;
         records.change(reading.edits.clone(), filling, manifest.own_columns());
         Ok((manifest, records))
     }
@@ -58,8 +59,10 @@ pub(super) fn records_of<R: Read>(
         let reason = "the file is empty; it needs a header row and a row for each card".into();
         return Err(ManifestError::Shape { path: name.into(), reason });
     }
-    let delimiter = text.delimiter();
-    Ok((Records::new(text, delimiter), delimiter))
+    let (delimiter, declared) = (text.delimiter(), u64::from(text.is_declared()));
+    let mut records = Records::new(text, delimiter);
+    records.fold(declared);
+    Ok((records, delimiter))
 }
 
 impl<R: Read> ManifestStream<R> {

@@ -43,6 +43,8 @@ pub(super) struct Text<R> {
     decoded: Zeroizing<Vec<u8>>,
     decoded_at: usize,
     delimiter: u8,
+    /// Whether its first line says that.
+    is_declared: bool,
     read_as: ReadAs,
 }
 
@@ -91,16 +93,12 @@ impl<R: Read> Text<R> {
             decoded: Zeroizing::new(Vec::new()),
             decoded_at: 0,
             delimiter: DELIMITERS[0],
+            is_declared: false,
             read_as,
         };
         text.fill(WINDOW_BYTES)?;
-        if text.ahead.starts_with(b"PK\x03\x04") {
-            return Ok(Err("the file is an archive, and no spreadsheet that can be read"));
-        }
-        if text.ahead.starts_with(b"%PDF-") {
-            return Ok(Err(
-                "the file is a PDF and no spreadsheet, whatever its name says; copy its table into a spreadsheet and save that",
-            ));
+        if let Some(said) = super::other_kinds::said_of(&text.ahead) {
+            return Ok(Err(said));
         }
         let encoding = match Encoding::for_bom(&text.ahead) {
             Some((encoding, _)) => Some(encoding),
@@ -132,6 +130,7 @@ impl<R: Read> Text<R> {
         let rest = &decoded[text.decoded_at..];
         let (declared, left_out) = declared_delimiter(&start[..filled]);
         let start = &start[..filled];
+        text.is_declared = declared.is_some();
         text.delimiter =
             reading.delimiter.or(declared).unwrap_or_else(|| delimiter_of(&start[left_out.clone().end..]));
         // Its line stays as a blank one, so that the others have the numbers that they have in the file.
@@ -146,6 +145,11 @@ impl<R: Read> Text<R> {
     /// What separates its cells.
     pub(super) fn delimiter(&self) -> u8 {
         self.delimiter
+    }
+
+    /// Whether its first line says so, which a spreadsheet program does not show.
+    pub(super) fn is_declared(&self) -> bool {
+        self.is_declared
     }
 
     /// Whether there is nothing in it.

@@ -15,7 +15,7 @@ use super::columns::ColumnMap;
 use super::contents::{CARD, Contents};
 use super::header::{self, cells_of};
 use super::headings::column_called;
-use super::records::Records;
+use super::records::{Records, trimmed};
 
 /// Most rows above the headings that are looked past.
 const ABOVE_MAX: u64 = 5;
@@ -83,6 +83,12 @@ fn find_own<R: Read>(
     // They are rows.
     records.go_back(place);
     Ok(first)
+}
+
+/// Whether cells plainly are the headings of a table.
+pub(super) fn are_headings(cells: &[String], map: Option<&ColumnMap>) -> bool {
+    let cells: Vec<String> = cells.iter().map(|cell| trimmed(cell).to_owned()).collect();
+    known(&cells, map) > 1
 }
 
 /// How many of the cells name columns, as Stripe, a columns file or people call them.

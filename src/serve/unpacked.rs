@@ -1,6 +1,7 @@
 //! An upload's text: as it comes, or out of the spreadsheet that it is.
 
 use std::io::{self, Cursor, Read, Write};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -40,12 +41,13 @@ impl<R: Read> Unpacked<R> {
         }
         let packed = packed.bytes;
         let mut text = Growing { bytes: Zeroizing::new(Vec::new()), share, full: false };
-        let named = sheet::write_csv(&packed, reading.sheet.as_deref(), &mut text);
+        let named = sheet::write_csv(&packed, reading, &mut text);
         if text.full {
             return Err(Stopped::Full);
         }
-        *reading = std::mem::take(reading).of_sheet();
-        Ok((Self::Sheet(Cursor::new(text.bytes)), Some(named.map_err(Stopped::NoTable)?)))
+        let sheet = named.map_err(Stopped::NoTable)?;
+        *reading = std::mem::take(reading).of_sheet(Arc::new(sheet.clone()));
+        Ok((Self::Sheet(Cursor::new(text.bytes)), Some(sheet)))
     }
 }
 

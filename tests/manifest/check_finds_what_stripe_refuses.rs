@@ -252,7 +252,7 @@ fn a_pin_in_the_clear_is_refused_at_the_door_and_quoted_nowhere() {
 
 #[test]
 fn a_row_id_stands_once() {
-    let text = "row_id,type,currency\na,virtual,eur\n\"b\nc\",virtual,eur\nd,virtual,eur\na,virtual,eur\n,virtual,eur\na,virtuel,eur\n";
+    let text = "row_id,type,currency\na,virtual,eur\n\"b\t\nc\",virtual,eur\nd,virtual,eur\na,virtual,eur\n,virtual,eur\na,virtuel,eur\n";
     let id = |line, code| (line, "row_id".to_owned(), code);
     assert_eq!(
         problems(text),

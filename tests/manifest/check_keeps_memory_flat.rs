@@ -6,15 +6,13 @@ use crate::support;
 use std::fs::File;
 use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+
+use support::verdict::peak_of;
 
 const ROWS: u64 = 500_000;
 /// Fewer for the way that is slower by far without optimisation.
 const ROWS_ONE_BY_ONE: u64 = 50_000;
 const PEAK_BYTES_MAX: u64 = 64 << 20;
-/// The peak is read this often; it only grows, and grows last with the names, long before the end.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// About 750 bytes a row, a PIN in each, quotes in every tenth.
 fn write(path: &Path, rows: u64) {
@@ -44,34 +42,12 @@ fn write(path: &Path, rows: u64) {
     assert!((700..=800).contains(&row_bytes), "{row_bytes} bytes a row");
 }
 
-/// The most memory that `embosser check` took, and what it said.
-fn peak(path: &Path) -> (u64, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_embosser"))
-        .arg("check")
-        .arg(path)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let kilobytes = text
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse().ok());
-        peak = peak.max(kilobytes.unwrap_or(0_u64) << 10);
-        std::thread::sleep(LOOK_EVERY);
-    }
-    let output = child.wait_with_output().unwrap();
-    (peak, String::from_utf8(output.stdout).unwrap())
-}
-
 #[test]
 fn half_a_million_rows_take_less_than_64_mib() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = directory.path().join("rollout.csv");
     write(&path, ROWS);
-    let (bytes, said) = peak(&path);
+    let (bytes, said) = peak_of(&path);
     println!("peak {} KiB", bytes >> 10);
     assert!(
         said.starts_with("500000 rows: 500000 cards (0 virtual, 500000 physical), 500000 with a PIN"),
@@ -87,7 +63,7 @@ fn half_a_million_rows_take_less_than_64_mib() {
     file.seek(SeekFrom::Start(at as u64 + 3)).unwrap();
     file.write_all(b"\"").unwrap();
     drop((file, text));
-    let (bytes, said) = peak(&path);
+    let (bytes, said) = peak_of(&path);
     println!("peak {} KiB, row by row", bytes >> 10);
     assert!(said.starts_with("50000 rows: 50000 cards"), "{said}");
     assert!(bytes > 0 && bytes < PEAK_BYTES_MAX, "{bytes} bytes");

@@ -222,6 +222,21 @@ fn a_quote_that_is_never_closed_is_told_on_the_line_it_opens() {
     assert_eq!(problems(&text), [(3, String::new(), "quote_open")]);
 }
 
+/// A spreadsheet program counts rows, and does not show the line that says what separates cells.
+#[test]
+fn a_message_names_the_row_that_a_spreadsheet_program_shows() {
+    let reasons = |text: &str| -> Vec<(u64, String)> {
+        let problems = verdict(text.as_bytes()).1.into_iter();
+        problems.map(|problem| (problem.line, problem.reason)).collect()
+    };
+    let text = "sep=;\nrow_id;type;currency;metadata[a]\n1;virtual;eur;\"x\ny\"\n\"\n\"\n2;virtuel;eur;\"\n\"\n3;virtuel;eur;\n";
+    let [(7, first), (9, second)] = &reasons(text)[..] else { panic!("{:?}", reasons(text)) };
+    assert!(first.ends_with("(in a spreadsheet this is row 4)"), "{first}");
+    assert!(second.ends_with("(in a spreadsheet this is row 5)"), "{second}");
+    let plain = reasons("row_id,type,currency\n1,virtuel,eur\n");
+    assert!(!plain[0].1.contains("in a spreadsheet"), "{plain:?}");
+}
+
 #[test]
 fn a_cell_of_ten_megabytes_is_told_and_the_next_row_is_read() {
     let long = "x".repeat(10 << 20);

@@ -15,5 +15,6 @@ mod columns_files_name_the_columns;
 mod csv_and_json_agree;
 mod real_files_have_their_verdicts;
 mod spreadsheets_are_read_as_their_csv;
+mod spreadsheets_are_read_as_they_look;
 mod spreadsheets_are_written_for_people;
 mod the_file_that_was_checked_is_issued;

@@ -1,7 +1,8 @@
 //! What `embosser check` says of a file, for tests that judge it.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use embosser::manifest::{CheckOptions, CheckReport, Manifest, Problem, Reading, Severity};
 use serde_json::Value;
@@ -64,4 +65,30 @@ pub fn run_json_with(path: &Path, options: &[&str]) -> (Value, i32) {
         panic!("not JSON: {error}\n{}", String::from_utf8_lossy(&output.stdout));
     });
     (verdict, output.status.code().unwrap())
+}
+
+/// The most memory that `embosser check` took, in bytes, and what it said.
+pub fn peak_of(path: &Path) -> (u64, String) {
+    /// The peak is read this often; it only grows, and grows last with the names, long before the end.
+    const LOOK_EVERY: Duration = Duration::from_millis(2);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_embosser"))
+        .arg("check")
+        .arg(path)
+        .env("XDG_STATE_HOME", "/nonexistent")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let kilobytes = text
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse().ok());
+        peak = peak.max(kilobytes.unwrap_or(0_u64) << 10);
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let output = child.wait_with_output().unwrap();
+    (peak, String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
 }

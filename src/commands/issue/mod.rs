@@ -114,6 +114,7 @@ pub async fn run(args: Args, mut config: Config, api_key: Option<SecretString>) 
     let verb = Verb { infinitive: "issue", participle: "issued" };
     let leniency = Leniency { skip_invalid: args.skip_invalid, strict: args.strict };
     let mut report = super::manifest::check(&manifest, options, leniency, verb).await?;
+    report.amounts.iter().for_each(|amounts| say(amounts));
     report.cancels_are_wanted(args.yes_cancel).map_err(|reason| {
         format!("{reason}; nothing was done. Pass --yes-cancel {} if that is meant", report.cancels)
     })?;

@@ -23,6 +23,8 @@ pub(super) struct Archive {
     pub(super) has_formulas: bool,
     /// Whether any of its sheets has merged cells.
     pub(super) has_merged: bool,
+    /// Whether any of its sheets has something that is not shown.
+    pub(super) has_hidden: bool,
     /// Whether there are macros in it.
     pub(super) has_macros: bool,
 }
@@ -58,7 +60,7 @@ impl Archive {
             name == "xl/vbaProject.bin" || (name.starts_with("Basic/") && name.ends_with("script-lb.xml"))
         });
         let (mut sheets_left, mut rest_left) = (SHEETS_BYTES_MAX, REST_BYTES_MAX);
-        let (mut has_formulas, mut has_merged) = (false, false);
+        let (mut has_formulas, mut has_merged, mut has_hidden) = (false, false, false);
         for index in 0..archive.len() {
             let mut part = archive.by_index(index).map_err(|error| match error {
                 zip::result::ZipError::UnsupportedArchive(reason) if reason.contains("assword") => {
@@ -93,12 +95,13 @@ impl Archive {
                     let has = |tag: &[u8]| memmem::find(&chunk[..filled], tag).is_some();
                     has_formulas |= has(b"<f>") || has(b"<f ");
                     has_merged |= has(b"<mergeCell ");
+                    has_hidden |= has(b" hidden=\"1\"") || has(b" hidden=\"true\"");
                 }
-                kept = filled.min(b"<mergeCell".len());
+                kept = filled.min(b" hidden=\"true".len());
                 chunk.copy_within(filled - kept..filled, 0);
             }
         }
-        Ok(Self { kind, has_formulas, has_merged, has_macros })
+        Ok(Self { kind, has_formulas, has_merged, has_hidden, has_macros })
     }
 }
 

@@ -58,23 +58,20 @@ impl Format {
     /// By its code; none if it shows numbers as they are.
     pub(super) fn of(code: &str) -> Option<Self> {
         let (mut sections, mut shows_more) = (Vec::new(), false);
-        for section in sections_of(code).into_iter().take(3) {
+        for section in sections_of(code) {
             let (condition, shape) = section.unwrap_or((Condition::Any, Shape::Plain));
             shows_more |= shape != Shape::Plain;
             sections.push((condition, shape));
+            // The others are those of negative numbers, zero and texts.
+            if condition == Condition::Any {
+                break;
+            }
         }
         shows_more.then_some(Self { sections })
     }
 
-    /// One that fills numbers up with zeros, to so many digits.
-    #[cfg(test)]
-    fn zeros(digits: usize) -> Self {
-        Self { sections: vec![(Condition::Any, Shape::Mask(vec![Mark::Filled; digits]))] }
-    }
-
     /// What a cell shows; none if that is the number.
     pub(super) fn shown(&self, number: f64) -> Option<String> {
-        // Without conditions the parts are those of positive numbers, negative ones and zero; these look alike but for their colour.
         let (_, shape) = self.sections.iter().find(|(condition, _)| condition.holds(number))?;
         let sign = if number < 0.0 { "-" } else { "" };
         let shown = match shape {
@@ -187,8 +184,7 @@ fn shape_of(tokens: &[Token]) -> Shape {
     let (before, number, after) = (&tokens[..first], &tokens[first..=last], &tokens[last + 1..]);
     let text = |tokens: &[Token]| -> String {
         let letter = |token: &Token| if let Token::Letter(letter) = token { Some(*letter) } else { None };
-        // What stands around a negative number says nothing of others.
-        tokens.iter().filter_map(letter).filter(|letter| !matches!(letter, '(' | ')' | '+')).collect()
+        tokens.iter().filter_map(letter).collect()
     };
     let (before, after) = (text(before), text(after));
     let is_bare = before.trim().is_empty() && after.trim().is_empty();
@@ -262,7 +258,8 @@ pub(super) fn of_text(text: &str, number: f64) -> Option<String> {
     let is_bare = before.is_empty() && after.is_empty();
     let is_it = |text: &str| text.parse::<f64>().is_ok_and(|shown| close(shown, number.abs()));
     let digits: String = core.chars().filter(char::is_ascii_digit).collect();
-    let separates = |letter: char| matches!(letter, '.' | ',' | '\'' | '\u{2019}' | ' ' | '\u{a0}' | '\u{202f}');
+    let separates =
+        |letter: char| matches!(letter, '.' | ',' | '\'' | '\u{2019}' | ' ' | '\u{a0}' | '\u{202f}');
     if let Some((whole, decimals)) = core.rsplit_once(['.', ','])
         && decimals.bytes().all(|byte| byte.is_ascii_digit())
         && whole.chars().all(|letter| letter.is_ascii_digit() || separates(letter))
@@ -307,7 +304,7 @@ mod tests {
             ("[<=99999]00000;00000\\-0000", 2138.0, "02138"),
             ("[<=99999]00000;00000\\-0000", 21_381_234.0, "02138-1234"),
             ("\"D-\"00000", 1067.0, "D-01067"),
-            ("(###) ###-####", 2_125_551_234.0, "212) 555-1234"),
+            ("(###) ###-####", 2_125_551_234.0, "(212) 555-1234"),
             ("#,##0.00 \"€\"", 500.0, "500.00 €"),
             ("#,##0.00\\ [$€-407]", 1000.0, "1000.00 €"),
             ("[$$-409]#,##0.00", 1234.5, "$1234.50"),
@@ -321,10 +318,21 @@ mod tests {
         ] {
             assert_eq!(shown(code, number), expected, "{code}");
         }
-        for code in ["General", "0", "#,##0", "0%", "0.00%", "0.00E+00", "# ?/?", "@", "", "#,##0;[Red]-#,##0", "0.##"] {
+        for code in [
+            "General",
+            "0",
+            "#,##0",
+            "0%",
+            "0.00%",
+            "0.00E+00",
+            "# ?/?",
+            "@",
+            "",
+            "#,##0;[Red]-#,##0",
+            "0.##",
+        ] {
             assert_eq!(Format::of(code), None, "{code}");
         }
-        assert_eq!(Format::of("000"), Some(Format::zeros(3)));
     }
 
     #[test]

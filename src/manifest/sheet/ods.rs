@@ -1,11 +1,12 @@
-//! How an ODS file shows its cells, as calamine does not tell: numbers with zeros before them, merged cells, and formulas that
-//! nobody has calculated.
+//! How an ODS file shows its cells, as calamine does not tell: numbers, merged cells, rows and columns that are hidden, and
+//! formulas that nobody has calculated.
 
 use std::io::{BufReader, Cursor};
 
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
+use super::format::of_text;
 use super::{Looks, damaged, never_calculated};
 
 /// A cell that is being read.
@@ -30,6 +31,8 @@ struct At {
     /// How many rows the one that is read stands for.
     rows: u32,
     column: u32,
+    /// How many columns were declared so far.
+    columns: u32,
     cell: Option<Cell>,
     in_text: bool,
 }
@@ -46,9 +49,9 @@ pub(super) fn looks(bytes: &[u8], sheet: &str) -> Result<Looks, String> {
     let (mut looks, mut at, mut buffer) = (Looks::default(), At::default(), Vec::new());
     loop {
         match reader.read_event_into(&mut buffer).map_err(|error| damaged(&error))? {
-            Event::Start(tag) => at.begin(&tag, sheet)?,
+            Event::Start(tag) => at.begin(&tag, sheet, &mut looks)?,
             Event::Empty(tag) => {
-                at.begin(&tag, sheet)?;
+                at.begin(&tag, sheet, &mut looks)?;
                 at.end(tag.name().as_ref(), &mut looks)?;
             }
             Event::End(tag) => at.end(tag.name().as_ref(), &mut looks)?,
@@ -70,12 +73,19 @@ fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, String>
     Ok(found.map(|found| found.value.into_owned()))
 }
 
+/// How often something stands there: once at least.
 fn count(tag: &BytesStart<'_>, name: &str) -> Result<u32, String> {
-    Ok(attribute(tag, name)?.and_then(|count| count.parse().ok()).unwrap_or(1))
+    Ok(attribute(tag, name)?.and_then(|count| count.parse().ok()).unwrap_or(1).max(1))
+}
+
+/// Whether a row or column is not shown, by a filter or because somebody said so.
+fn is_hidden(tag: &BytesStart<'_>) -> Result<bool, String> {
+    let visibility = attribute(tag, "table:visibility")?;
+    Ok(matches!(visibility.as_deref(), Some("filter" | "collapse")))
 }
 
 impl At {
-    fn begin(&mut self, tag: &BytesStart<'_>, sheet: &str) -> Result<(), String> {
+    fn begin(&mut self, tag: &BytesStart<'_>, sheet: &str, looks: &mut Looks) -> Result<(), String> {
         match tag.name().as_ref() {
             "table:table" => {
                 let name = attribute(tag, "table:name")?;
@@ -85,12 +95,23 @@ impl At {
             _ if !self.in_sheet => {}
             "table:table-row" => {
                 (self.column, self.rows) = (0, count(tag, "table:number-rows-repeated")?);
+                if is_hidden(tag)? {
+                    looks.hidden.add_rows(self.row, self.row.saturating_add(self.rows - 1));
+                }
+            }
+            "table:table-column" => {
+                let columns = count(tag, "table:number-columns-repeated")?;
+                if is_hidden(tag)? {
+                    let last = self.columns.saturating_add(columns - 1);
+                    looks.hidden.add_columns(self.columns, last);
+                }
+                self.columns = self.columns.saturating_add(columns);
             }
             "table:table-cell" | "table:covered-table-cell" => {
                 let number = attribute(tag, "office:value")?.and_then(|value| value.parse().ok());
                 let kind = attribute(tag, "office:value-type")?;
                 self.cell = Some(Cell {
-                    number: number.filter(|_| kind.as_deref() == Some("float")),
+                    number: number.filter(|_| matches!(kind.as_deref(), Some("float" | "currency"))),
                     has_formula: attribute(tag, "table:formula")?.is_some(),
                     has_type: kind.is_some(),
                     text: String::new(),
@@ -134,14 +155,11 @@ impl At {
             let end = (here.0.saturating_add(rows - 1), here.1.saturating_add(columns - 1));
             looks.merged.push((here, end));
         }
-        let (digits, word) = (cell.digits(), cell.word());
-        if digits.is_none() && word.is_none() {
-            return Ok(());
-        }
+        let shown = cell.number.and_then(|number| of_text(&cell.text, number));
+        let Some(shown) = cell.word().or(shown) else { return Ok(()) };
         for row in self.row..self.row.saturating_add(self.rows) {
             for column in self.column..self.column.saturating_add(cell.columns) {
-                looks.digits.extend(digits.map(|digits| ((row, column), digits)));
-                looks.words.extend(word.clone().map(|word| ((row, column), word)));
+                looks.words.insert((row, column), shown.clone());
             }
         }
         Ok(())
@@ -155,13 +173,5 @@ impl Cell {
         let is_english = ["true", "false"].iter().any(|word| self.text.eq_ignore_ascii_case(word));
         let word = if is_english { self.text.to_lowercase() } else { self.text.clone() };
         (self.number.is_some() && is_word).then_some(word)
-    }
-
-    /// How many digits it shows, if they begin with zeros that its value has not.
-    fn digits(&self) -> Option<usize> {
-        let shows_zeros = self.text.len() > 1
-            && self.text.starts_with('0')
-            && self.text.bytes().all(|byte| byte.is_ascii_digit());
-        (shows_zeros && self.text.parse::<f64>().ok() == self.number).then_some(self.text.len())
     }
 }

@@ -1,36 +1,95 @@
-//! Number formats of an XLS, which calamine keeps to itself: which cells show zeros before their numbers.
+//! What calamine does not tell of an XLS: how its cells show numbers, what it hides, and how far apart its cells stand.
 //!
-//! Of the file's records (Microsoft, "[MS-XLS]: Excel Binary File Format") those are read that name formats and the cells with
-//! numbers. What is not understood is left out: a number then is what it is.
+//! Of the file's records (Microsoft, "[MS-XLS]: Excel Binary File Format") those are read that name formats, cells, rows and
+//! columns. What is not understood is left out: a number then is what it is.
 
 use std::collections::HashMap;
 use std::io::{Cursor, Read as _};
 
-use super::{Looks, zeros_of};
+use super::cells::place;
+use super::format::{Format, built_in};
+use super::hidden::Hidden;
+use super::{Looks, Place};
 
+const BEGIN_OF_PART: u16 = 0x0809;
 const BOUND_SHEET: u16 = 0x0085;
+const COLUMNS: u16 = 0x007d;
 const END_OF_PART: u16 = 0x000a;
 const EXTENDED_FORMAT: u16 = 0x00e0;
 const FORMAT: u16 = 0x041e;
 const FORMULA: u16 = 0x0006;
+const LABEL: u16 = 0x0204;
+const LABEL_OF_TABLE: u16 = 0x00fd;
 const NUMBERS: u16 = 0x00bd;
 const NUMBER: u16 = 0x0203;
+const ROW: u16 = 0x0208;
 const SMALL_NUMBER: u16 = 0x027e;
+const TRUTH_OR_ERROR: u16 = 0x0205;
+
+/// Most places of a sheet, up to its last row and column, that are held whatever stands in them: all of a sheet are held.
+const PLACES_ALWAYS: u64 = 1 << 20;
+/// Beyond that at least one place of so many must have something in it.
+const PLACES_PER_CELL_MAX: u64 = 32;
+
+/// Whether its sheets can be held, as the library that reads them holds all places up to the last cell.
+///
+/// # Errors
+/// A sentence that names a cell far away from all others.
+pub(super) fn is_held_easily(bytes: &[u8]) -> Result<(), String> {
+    let Some(workbook) = workbook(bytes) else { return Ok(()) };
+    let (mut cells, mut last, mut farthest) = (0_u64, (0, 0), (0, 0));
+    let mut at = 0;
+    while let Some((kind, data, next)) = record_at(&workbook, at) {
+        at = next;
+        if kind == BEGIN_OF_PART {
+            (cells, last) = (0, (0, 0));
+            continue;
+        }
+        let is_cell = matches!(
+            kind,
+            NUMBER | SMALL_NUMBER | FORMULA | NUMBERS | LABEL | LABEL_OF_TABLE | TRUTH_OR_ERROR
+        );
+        let Some(here) = u16_at(data, 0).zip(u16_at(data, 2)).filter(|_| is_cell) else { continue };
+        // Several cells in one record are told by its length.
+        cells += if kind == NUMBERS { (data.len() as u64).saturating_sub(6) / 6 } else { 1 };
+        if here.0 > last.0 || here.1 > last.1 {
+            farthest = here;
+        }
+        last = (here.0.max(last.0), here.1.max(last.1));
+        let places = (u64::from(last.0) + 1) * (u64::from(last.1) + 1);
+        if places > PLACES_ALWAYS && places > (cells + 1) * PLACES_PER_CELL_MAX {
+            return Err(format!(
+                "cell {} stands far away from all others, and though nothing but a blank may be in it, the sheet counts as large as \
+                 that; clear it, or copy the table into a new sheet and save that",
+                place((farthest.0.into(), farthest.1.into()))
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// What the cells of the sheet of that name look like.
 pub(super) fn looks(bytes: &[u8], sheet: &str) -> Looks {
-    let Ok(mut container) = cfb::CompoundFile::open(Cursor::new(bytes)) else { return Looks::default() };
-    let has_macros = container.is_storage("/_VBA_PROJECT_CUR");
+    let looks = workbook(bytes).and_then(|workbook| looks_of(&workbook, sheet)).unwrap_or_default();
+    let container = cfb::CompoundFile::open(Cursor::new(bytes));
+    Looks { has_macros: container.is_ok_and(|container| container.is_storage("/_VBA_PROJECT_CUR")), ..looks }
+}
+
+/// The stream of the workbook's records.
+fn workbook(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut container = cfb::CompoundFile::open(Cursor::new(bytes)).ok()?;
     let mut workbook = Vec::new();
-    let read = container.open_stream("/Workbook").map(|stream| {
-        // A stream has no more than the file that it is in.
-        stream.take(bytes.len() as u64).read_to_end(&mut workbook)
-    });
-    let digits = match read {
-        Ok(Ok(_)) => digits_of(&workbook, sheet).unwrap_or_default(),
-        _ => HashMap::new(),
-    };
-    Looks { digits, has_macros, ..Looks::default() }
+    // A stream has no more than the file that it is in.
+    let stream = container.open_stream("/Workbook").ok()?;
+    stream.take(bytes.len() as u64).read_to_end(&mut workbook).ok()?;
+    Some(workbook)
+}
+
+/// The record at a place: its kind, what is in it, and where the next begins.
+fn record_at(workbook: &[u8], at: usize) -> Option<(u16, &[u8], usize)> {
+    let (kind, length) = (u16_at(workbook, at)?, usize::from(u16_at(workbook, at + 2)?));
+    let data = workbook.get(at + 4..at + 4 + length)?;
+    Some((kind, data, at + 4 + length))
 }
 
 /// The records from a place on, up to the end of what begins there.
@@ -40,9 +99,8 @@ impl<'w> Iterator for Records<'w> {
     type Item = (u16, &'w [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (kind, length) = (u16_at(self.0, 0)?, usize::from(u16_at(self.0, 2)?));
-        let data = self.0.get(4..4 + length)?;
-        self.0 = &self.0[4 + length..];
+        let (kind, data, next) = record_at(self.0, 0)?;
+        self.0 = &self.0[next..];
         (kind != END_OF_PART).then_some((kind, data))
     }
 }
@@ -51,8 +109,7 @@ fn u16_at(data: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*data.get(at..)?.first_chunk()?))
 }
 
-/// Of the cells with zeros before their numbers how many digits they show.
-fn digits_of(workbook: &[u8], sheet: &str) -> Option<HashMap<(u32, u32), usize>> {
+fn looks_of(workbook: &[u8], sheet: &str) -> Option<Looks> {
     let (mut codes, mut formats, mut begins) = (HashMap::new(), Vec::new(), None);
     for (kind, data) in Records(workbook) {
         match kind {
@@ -67,27 +124,39 @@ fn digits_of(workbook: &[u8], sheet: &str) -> Option<HashMap<(u32, u32), usize>>
             _ => {}
         }
     }
-    let zeros: Vec<Option<usize>> =
-        formats.iter().map(|code| codes.get(code).and_then(|code| zeros_of(code))).collect();
-    let mut digits = HashMap::new();
+    let known = |id: &u16| codes.get(id).map(String::as_str).or_else(|| built_in((*id).into()));
+    let (mut looks, mut places) = (Looks::default(), Vec::new());
+    for id in &formats {
+        let format = known(id).and_then(Format::of);
+        places.push(format.is_some().then_some(looks.formats.len()));
+        looks.formats.extend(format);
+    }
+    let (mut format_of, mut hidden) = (HashMap::<Place, usize>::new(), Hidden::default());
     let mut add = |row: u16, column: u16, format: Option<u16>| {
-        let shown = format.and_then(|format| zeros.get(usize::from(format)).copied().flatten());
-        digits.extend(shown.map(|shown| ((row.into(), column.into()), shown)));
+        let shown = format.and_then(|format| places.get(usize::from(format)).copied().flatten());
+        format_of.extend(shown.map(|shown| ((row.into(), column.into()), shown)));
     };
     for (kind, data) in Records(workbook.get(begins? as usize..)?) {
-        if !matches!(kind, NUMBER | SMALL_NUMBER | FORMULA | NUMBERS) {
-            continue;
+        let (Some(row), Some(column)) = (u16_at(data, 0), u16_at(data, 2)) else { continue };
+        match kind {
+            NUMBER | SMALL_NUMBER | FORMULA => add(row, column, u16_at(data, 4)),
+            NUMBERS => {
+                // Several in a row: of each the format and four bytes of number; the last column's number ends the record.
+                let cells = data.get(4..data.len().checked_sub(2)?)?.chunks_exact(6);
+                (column..=u16::MAX).zip(cells).for_each(|(column, cell)| add(row, column, u16_at(cell, 0)));
+            }
+            // Without height, or the column without width.
+            ROW if u16_at(data, 12).is_some_and(|flags| flags & 0x20 != 0) => {
+                hidden.add_rows(row.into(), row.into());
+            }
+            COLUMNS if u16_at(data, 8).is_some_and(|flags| flags & 1 != 0) => {
+                hidden.add_columns(row.into(), column.into());
+            }
+            _ => {}
         }
-        let (row, column) = (u16_at(data, 0)?, u16_at(data, 2)?);
-        if kind != NUMBERS {
-            add(row, column, u16_at(data, 4));
-            continue;
-        }
-        // Several in a row: of each the format and four bytes of number; the last column's number ends the record.
-        let cells = data.get(4..data.len().checked_sub(2)?)?.chunks_exact(6);
-        (column..=u16::MAX).zip(cells).for_each(|(column, cell)| add(row, column, u16_at(cell, 0)));
     }
-    Some(digits)
+    (looks.format_of, looks.hidden) = (format_of, hidden);
+    Some(looks)
 }
 
 /// A text, whose length is told in so many bytes.
