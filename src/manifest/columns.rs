@@ -1,8 +1,8 @@
 //! A columns file: which heading of a manifest is which column, what all rows have in common, and which words of theirs are which
 //! values of Stripe's.
 //!
-//! TOML of four tables. `[columns]` has a heading as the file spells it and the column that it is, or an empty text where it is
-//! to be left out. `[defaults]` has columns and the values of rows that have none. `[values.COLUMN]` has words and what they
+//! TOML of five tables. `[columns]` has a heading as the file spells it and the column that it is, or an empty text where it is
+//! to be left out. `[joined]` has columns that are filled from several headings, as a name is from its halves. `[defaults]` has columns and the values of rows that have none. `[values.COLUMN]` has words and what they
 //! stand for. `[results]` says which headings are the person's name, for the results alone. Headings and words are matched whatever their case and the blanks around them are.
 //!
 //! Never: a PIN, a row's name or a card's id from here. Each row has its own.
@@ -26,6 +26,8 @@ const BYTES_MAX: usize = 512 << 10;
 pub struct ColumnMap {
     /// Headings as they are compared, as they are spelt, and the columns that they are; empty if they are left out.
     headings: BTreeMap<String, (String, String)>,
+    /// Columns and the headings that they are filled from.
+    joined: BTreeMap<String, Vec<String>>,
     defaults: BTreeMap<String, String>,
     values: BTreeMap<String, Words>,
     /// The headings under which a person's name stands.
@@ -40,6 +42,8 @@ pub type Words = HashMap<String, String>;
 struct Written {
     #[serde(default)]
     columns: BTreeMap<String, String>,
+    #[serde(default)]
+    joined: BTreeMap<String, OneOrMore>,
     #[serde(default)]
     defaults: BTreeMap<String, Scalar>,
     #[serde(default)]
@@ -60,6 +64,15 @@ struct OfResults {
 enum OneOrMore {
     One(String),
     More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn into_texts(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::More(texts) => texts,
+        }
+    }
 }
 
 /// What a cell can hold.
@@ -120,7 +133,8 @@ impl ColumnMap {
                 && let Some(other) = of_column.insert(column.clone(), heading.clone())
             {
                 return Err(format!(
-                    "[columns] makes {other:?} and {heading:?} the column {column}; one column is filled from one heading"
+                    "[columns] makes {other:?} and {heading:?} the column {column}; a column that is filled from several headings stands \
+                     in [joined]: {column:?} = [{other:?}, {heading:?}]"
                 ));
             }
             if let Some((other, _)) = map.headings.insert(compared(&heading), (heading.clone(), column)) {
@@ -129,6 +143,7 @@ impl ColumnMap {
                 ));
             }
         }
+        map.joined = joined(written.joined, &of_column)?;
         let mut defaults = BTreeMap::new();
         for (column, value) in written.defaults {
             let column = trimmed(&column).to_owned();
@@ -156,11 +171,7 @@ impl ColumnMap {
             }
             map.values.insert(column, compared_words);
         }
-        map.person = match written.results.person {
-            None => Vec::new(),
-            Some(OneOrMore::One(heading)) => vec![heading],
-            Some(OneOrMore::More(headings)) => headings,
-        };
+        map.person = written.results.person.map(OneOrMore::into_texts).unwrap_or_default();
         // A default may be one of the words.
         for (column, word) in defaults {
             let meant = map.values.get(&column).and_then(|words| words.get(&compared(&word))).cloned();
@@ -190,6 +201,17 @@ impl ColumnMap {
         self.headings.values().map(|(heading, column)| (heading.as_str(), column.as_str()))
     }
 
+    /// Columns that are filled from several headings, and these as they are spelt.
+    pub fn joined(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.joined.iter().map(|(column, headings)| (column.as_str(), headings.as_slice()))
+    }
+
+    /// Whether a column is filled from this heading and others.
+    pub(super) fn joins(&self, heading: &str) -> bool {
+        let heading = compared(heading);
+        self.joined.values().flatten().any(|joined| compared(joined) == heading)
+    }
+
     /// What rows have in a column that have nothing there.
     pub fn defaults(&self) -> impl Iterator<Item = (&str, &str)> {
         self.defaults.iter().map(|(column, value)| (column.as_str(), value.as_str()))
@@ -211,6 +233,38 @@ impl ColumnMap {
     }
 }
 
+/// Columns that are filled from several headings; `of_column` are those that are filled from one.
+fn joined(
+    written: BTreeMap<String, OneOrMore>,
+    of_column: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, Vec<String>>, String> {
+    let mut joined = BTreeMap::new();
+    for (column, headings) in written {
+        let column = trimmed(&column).to_owned();
+        let headings: Vec<String> =
+            headings.into_texts().iter().map(|heading| trimmed(heading).to_owned()).collect();
+        if column.is_empty() || headings.is_empty() || headings.iter().any(String::is_empty) {
+            return Err("[joined] has a column without a name, or without headings".into());
+        }
+        if let ROW_ID | CARD | PIN = column.as_str() {
+            return Err(format!("[joined] has {column}, which is taken from one heading as it is"));
+        }
+        if let Some(heading) = of_column.get(&column) {
+            return Err(format!(
+                "[joined] has {column}, and [columns] makes {heading:?} the same column; keep one of them"
+            ));
+        }
+        let mut seen: Vec<String> = headings.iter().map(|heading| compared(heading)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        if seen.len() < headings.len() {
+            return Err(format!("[joined] has a heading twice for {column}"));
+        }
+        joined.insert(column, headings);
+    }
+    Ok(joined)
+}
+
 fn too_long() -> String {
     format!("has more than {} KiB", BYTES_MAX >> 10)
 }
@@ -225,13 +279,13 @@ fn what_is_wrong(error: &toml::de::Error, text: &str) -> String {
     } else if message.starts_with("duplicate key") {
         "this stands twice"
     } else if message.starts_with("unknown field") {
-        "there are the tables [columns], [defaults], [values.COLUMN] and [results], with person in it, and no other"
+        "there are the tables [columns], [joined], [defaults], [values.COLUMN] and [results], with person in it, and no other"
     } else if message.starts_with("a text in") {
         "here belongs a heading in straight quotes, or several in brackets"
     } else if message.starts_with("a text,") {
         "here belongs a text in straight quotes, a whole number, true or false"
     } else {
-        "this is no TOML; each line is \"heading\" = \"column\", below [columns], [defaults], [values.COLUMN] or [results]"
+        "this is no TOML; each line is \"heading\" = \"column\", below [columns], [joined], [defaults], [values.COLUMN] or [results]"
     };
     let Some(span) = error.span() else { return message.to_owned() };
     let before = &text[..text.floor_char_boundary(span.start)];
@@ -259,7 +313,11 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_told() {
         for (text, said) in [
-            ("[columns]\nA = 'type'\nB = 'type'\n", "makes \"A\" and \"B\" the column type"),
+            ("[columns]\nA = 'type'\nB = 'type'\n", "in [joined]: \"type\" = [\"A\", \"B\"]"),
+            ("[joined]\ntype = []\n", "without headings"),
+            ("[joined]\nrow_id = ['A', 'B']\n", "one heading as it is"),
+            ("[joined]\ntype = ['A', ' a']\n", "a heading twice for type"),
+            ("[joined]\ntype = ['A', 'B']\n[columns]\nC = 'type'\n", "\"C\" the same column"),
             ("[columns]\nA = 'type'\n' a' = ''\n", "the same but for blanks and capitals"),
             ("[columns]\n'' = 'type'\n", "without a name"),
             ("[columns]\nA = 'type'\nA = 'status'\n", "line 3"),

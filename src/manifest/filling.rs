@@ -1,4 +1,4 @@
-//! Cells as a columns file has them: words that stand for values, and defaults where nothing stands.
+//! Cells as a columns file has them: words that stand for values, cells that are one together, and defaults where nothing stands.
 //!
 //! The record that comes out is as if the file had been written so. Its memory, which may hold a JWE, is wiped on drop.
 
@@ -17,6 +17,8 @@ pub(super) struct Filling {
     columns: Vec<Filler>,
     /// The most bytes that it adds to a record.
     growth: usize,
+    /// How many columns are joined of others.
+    joined: usize,
 }
 
 /// What is done to a cell.
@@ -28,6 +30,8 @@ pub(super) struct Filler {
     pub(super) words: Option<Words>,
     /// Whether it is left out, whatever it holds: it is empty then.
     pub(super) leaves_out: bool,
+    /// The places of the file's own cells that it holds, a blank between two.
+    pub(super) joins: Vec<usize>,
 }
 
 /// A record's cells, filled; the memory is used again.
@@ -42,8 +46,10 @@ pub(super) struct Filled {
 impl Filling {
     /// Of so many columns of the file's own, and what is done to each and to those after them.
     pub(super) fn new(own: usize, columns: Vec<Filler>) -> Self {
-        let growth = columns.iter().map(Filler::longest).sum();
-        Self { own, columns, growth }
+        let joins = || columns.iter().map(|filler| filler.joins.len());
+        let growth = columns.iter().map(Filler::longest).sum::<usize>() + joins().sum::<usize>();
+        let joined = joins().filter(|places| *places > 0).count();
+        Self { own, columns, growth, joined }
     }
 
     /// Whether it changes nothing.
@@ -62,7 +68,9 @@ impl Filled {
         if record.len() < filling.own || !record.iter().skip(filling.own).all(is_blank) {
             return Record::flawed(record.line, Flaw::CellCount(record.len()));
         }
-        let room = record.iter().map(<[u8]>::len).sum::<usize>() + filling.growth;
+        let bytes = record.iter().map(<[u8]>::len).sum::<usize>();
+        // A cell may be part of each column that is joined.
+        let room = bytes * (1 + filling.joined) + filling.growth;
         if self.cells.capacity() < room {
             self.cells = Zeroizing::new(Vec::with_capacity(room.next_power_of_two()));
         }
@@ -71,7 +79,22 @@ impl Filled {
         self.defaults.clear();
         let own = record.iter().take(filling.own).map(Some);
         for (cell, filler) in own.chain(std::iter::repeat(None)).zip(&filling.columns) {
-            let (text, is_default) = filler.fill(cell.unwrap_or_default());
+            let begin = self.cells.len();
+            let cell = if filler.joins.is_empty() {
+                cell.unwrap_or_default()
+            } else {
+                self.join(&filler.joins, &record);
+                &[]
+            };
+            let is_joined = self.cells.len() > begin;
+            let (text, is_default) = match filler.instead_of(&self.cells[begin..]).filter(|_| is_joined) {
+                Some(word) => {
+                    self.cells.truncate(begin);
+                    (word.as_bytes(), false)
+                }
+                None if is_joined => (&[][..], false),
+                None => filler.fill(cell),
+            };
             self.cells.extend_from_slice(text);
             self.ends.push(self.cells.len());
             self.defaults.push(is_default);
@@ -80,9 +103,30 @@ impl Filled {
     }
 }
 
+impl Filled {
+    /// Adds a record's cells at these places as one, a blank between two that hold something.
+    fn join(&mut self, places: &[usize], record: &Record<'_>) {
+        let begin = self.cells.len();
+        for at in places {
+            let cell = record.iter().nth(*at).unwrap_or_default();
+            // What is no text is told of the column.
+            let cell = text_of(cell).map_or(cell, str::as_bytes);
+            if !cell.is_empty() && self.cells.len() > begin {
+                self.cells.push(b' ');
+            }
+            self.cells.extend_from_slice(cell);
+        }
+    }
+}
+
 impl Filler {
     fn is_idle(&self) -> bool {
-        self.default.is_none() && self.words.is_none() && !self.leaves_out
+        self.default.is_none() && self.words.is_none() && !self.leaves_out && self.joins.is_empty()
+    }
+
+    /// What a word stands for; none if that is what it says.
+    fn instead_of(&self, cell: &[u8]) -> Option<&str> {
+        self.words.as_ref()?.get(&compared(text_of(cell)?)).map(String::as_str)
     }
 
     /// Bytes of the longest text that it puts into a cell.

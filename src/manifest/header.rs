@@ -100,8 +100,10 @@ pub(super) fn read<R: Read>(
     let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
     let is_unread = |column: &Column| matches!(column.holds, Holds::Nothing | Holds::Blank | Holds::LeftOut);
     if header.columns.iter().all(is_unread) && !header.problems.iter().any(explains) {
-        let reason =
-            "the first line names no column that is known here; is the row of headings missing?".into();
+        let way_out = reading.made_of.as_ref().and_then(|sheet| sheet.way_out()).unwrap_or_default();
+        let reason = format!(
+            "the first line names no column that is known here; is the row of headings missing?{way_out}"
+        );
         return Err(ManifestError::Shape { path: path.into(), reason });
     }
     Ok(header)
@@ -164,6 +166,7 @@ fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>, person: &[Stri
     let column_of = |heading| map.and_then(|map| map.column_of(heading));
     let mut names: Vec<&str> = headings.iter().map(|heading| column_of(heading).unwrap_or(heading)).collect();
     names.extend(map.iter().flat_map(|map| map.defaults()).map(|(column, _)| column));
+    names.extend(map.iter().flat_map(|map| map.joined()).map(|(column, _)| column));
     let contents = Contents::of_names(&names);
     let (seen, columns, problems) = Default::default();
     let mut naming = Naming { line, contents, map, seen, columns, problems };
@@ -207,6 +210,10 @@ impl Naming<'_> {
                 Err(FieldProblem::new(heading, "pin_in_clear", reason))
             }
             Some("") => Ok(Holds::LeftOut),
+            // It is read as a part of another column.
+            None if self.map.is_some_and(|map| map.joins(heading)) && self.holds_of(name).is_err() => {
+                Ok(Holds::LeftOut)
+            }
             _ if !self.seen.insert(name.to_owned()) => {
                 let reason = match mapped {
                     Some(name) => format!("is {name} by the columns file, and so is another column"),
@@ -326,6 +333,10 @@ impl Naming<'_> {
             ..Filler::default()
         };
         let mut fillers: Vec<Filler> = self.columns.iter().enumerate().map(filler).collect();
+        for (name, parts) in map.joined() {
+            let joins = self.join(name, parts, headings);
+            fillers.extend(joins.map(|joins| Filler { joins, ..Filler::default() }));
+        }
         for (name, value) in map.defaults() {
             let is_it = |column: &Column| column.name == name && column.holds != Holds::LeftOut;
             let at = self.columns.iter().position(is_it).unwrap_or_else(|| {
@@ -361,6 +372,43 @@ impl Naming<'_> {
             fillers[at].words = Some(words.clone());
         }
         Filling::new(own, fillers)
+    }
+
+    /// Adds a column that is filled from several headings; answers their places.
+    fn join(&mut self, name: &str, parts: &[String], headings: &[&str]) -> Option<Vec<usize>> {
+        let called = parts.join(" + ");
+        let mut places = Vec::new();
+        for part in parts {
+            let problem = match headings.iter().position(|heading| compared(heading) == compared(part)) {
+                Some(_) if speaks_of_pin(part) => {
+                    let reason = "is part of another column by the columns file, and speaks of PINs";
+                    FieldProblem::new("", "pin_in_clear", reason)
+                }
+                Some(at) => {
+                    places.push(at);
+                    continue;
+                }
+                None => {
+                    let suggestion = nearest(part, headings.iter().copied());
+                    let reason = "is a heading by the columns file, and the manifest has no such column";
+                    FieldProblem { suggestion, ..FieldProblem::new("", "missing_heading", reason) }
+                }
+            };
+            self.tell(part, problem);
+        }
+        if !self.seen.insert(name.to_owned()) {
+            let reason =
+                format!("is filled from {called} by the columns file, and is a column of the file, too");
+            self.tell(name, FieldProblem::new("", "duplicate_column", reason));
+            return None;
+        }
+        let holds = self.holds_of(name).unwrap_or_else(|problem| {
+            let reason = format!("is filled from {called} by the columns file, and {}", problem.reason);
+            self.tell(name, FieldProblem { reason, ..problem });
+            Holds::Nothing
+        });
+        self.push(name, &called, holds);
+        Some(places)
     }
 
     /// Tells of a value of the columns file that no row can have.

@@ -30,6 +30,12 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "numeroempleado",
             "númeroempleado",
             "personeelsnummer",
+            "personeelsnr",
+            "nºempleado",
+            "nrpracownika",
+            "numéroemployé",
+            "empid",
+            "payrollnumber",
         ],
     ),
     (
@@ -55,11 +61,15 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "nomecompleto",
             "naam",
             "volledigenaam",
+            "nameoncard",
+            "imięinazwisko",
+            "nazwiskoiimię",
+            "apellidosynombre",
         ],
     ),
     (
         "cardholder[individual][first_name]",
-        &["firstname", "givenname", "forename", "vorname", "prénom", "prenom", "voornaam"],
+        &["firstname", "givenname", "forename", "vorname", "prénom", "prenom", "voornaam", "imię", "imie"],
     ),
     (
         "cardholder[individual][last_name]",
@@ -74,6 +84,8 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "apellidos",
             "cognome",
             "achternaam",
+            "primerapellido",
+            "nazwisko",
         ],
     ),
     (
@@ -90,6 +102,14 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "correoelectrónico",
             "correoelectronico",
             "emailadres",
+            "adresseemail",
+            "adresseélectronique",
+            "indirizzoemail",
+            "workemail",
+            "businessemail",
+            "companyemail",
+            "correoelectronicolaboral",
+            "adresemail",
         ],
     ),
     (
@@ -118,6 +138,19 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "telefono",
             "telefoon",
             "telefoonnummer",
+            "téléphoneportable",
+            "telephoneportable",
+            "numérodetéléphone",
+            "teléfonomóvil",
+            "telefonomovil",
+            "móvil",
+            "cellulare",
+            "mobiel",
+            "mobielnummer",
+            "mobileno",
+            "telefonkomórkowy",
+            "numertelefonu",
+            "mobiltelefon",
         ],
     ),
     (
@@ -139,9 +172,18 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "indirizzo",
             "adres",
             "straat",
+            "address1",
+            "homeaddress",
+            "streetaddress",
+            "domicilio",
+            "ulica",
+            "postadresse",
         ],
     ),
-    ("cardholder[billing][address][line2]", &["addressline2", "line2", "adresszusatz", "complémentdadresse"]),
+    (
+        "cardholder[billing][address][line2]",
+        &["addressline2", "line2", "adresszusatz", "complémentdadresse", "address2"],
+    ),
     (
         "cardholder[billing][address][postal_code]",
         &[
@@ -155,6 +197,10 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "códigopostal",
             "codigopostal",
             "cap",
+            "cp",
+            "zippostalcode",
+            "kodpocztowy",
+            "eircode",
         ],
     ),
     (
@@ -171,18 +217,40 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "citta",
             "plaats",
             "woonplaats",
+            "población",
+            "poblacion",
+            "localidad",
+            "comune",
+            "località",
+            "miejscowość",
+            "miejscowosc",
+            "miasto",
+            "gemeente",
+            "towncity",
         ],
     ),
     (
         "cardholder[billing][address][state]",
-        &["state", "province", "region", "bundesland", "kanton", "région", "provincia", "provincie"],
+        &[
+            "state",
+            "province",
+            "region",
+            "bundesland",
+            "kanton",
+            "région",
+            "provincia",
+            "provincie",
+            "stateprovince",
+            "county",
+            "województwo",
+        ],
     ),
     (
         "cardholder[billing][address][country]",
-        &["country", "land", "pays", "país", "pais", "paese", "nazione"],
+        &["country", "land", "pays", "país", "pais", "paese", "nazione", "kraj"],
     ),
     ("type", &["cardtype", "kartenart", "kartentyp", "typedecarte", "tipodetarjeta", "tipodicarta"]),
-    ("currency", &["currency", "währung", "waehrung", "devise", "moneda", "valuta"]),
+    ("currency", &["currency", "währung", "waehrung", "devise", "moneda", "valuta", "waluta"]),
     ("status", &["cardstatus", "kartenstatus"]),
 ];
 
@@ -211,7 +279,7 @@ pub(super) fn column_called(heading: &str) -> Option<&'static str> {
 }
 
 /// Its letters and digits, in small ones.
-fn letters_of(heading: &str) -> String {
+pub(super) fn letters_of(heading: &str) -> String {
     let letters: String = heading.to_lowercase().chars().filter(|letter| letter.is_alphanumeric()).collect();
     letters.replace('ß', "ss")
 }

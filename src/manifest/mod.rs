@@ -28,6 +28,7 @@ mod misread;
 mod names;
 pub mod nearby;
 mod other_kinds;
+mod parts;
 mod people;
 pub mod persons;
 mod plan;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::columns::compared;
 use super::contents::{CARD, Contents};
-use super::headings::{column_called, is_in_no_column, says_cardholder};
+use super::headings::{is_in_no_column, says_cardholder};
+use super::parts::Parts;
 use super::snapshot::Snapshot;
 use super::stream::records_of;
 use super::text::ReadAs;
@@ -16,8 +17,14 @@ use crate::operation::params::speaks_of_pin;
 /// What is noted of a column that is like a heading in nothing but its letters.
 pub(super) const GUESS: &str = " # a guess by its letters";
 
+/// What is noted of a heading that is read as a part of a column.
+const JOINED: &str = " # joined below";
+
 /// What is noted of a heading below which names or Stripe's ids may stand.
 const NAME_OR_ID: &str = " # \"cardholder\" if ids (ich_…) stand below it";
+
+/// What is said of columns that are filled from several headings.
+const OF_JOINED: &str = "\n# Columns that are filled from several headings, a blank between two.\n[joined]\n";
 
 /// What comes after the columns.
 const REST: &str = r#"
@@ -47,8 +54,10 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
         .map(|heading| heading.split_whitespace().collect::<Vec<_>>().join(" "))
         .filter(|heading| !heading.is_empty())
         .collect();
+    let names: Vec<&str> = headings.iter().map(String::as_str).collect();
+    let parts = Parts::of(&names);
     let called: Vec<&str> =
-        headings.iter().map(|heading| column_called(heading).unwrap_or(heading)).collect();
+        names.iter().zip(&parts.called).map(|(heading, called)| called.unwrap_or(heading)).collect();
     let contents = Contents::of_names(&called);
     let name = path
         .file_name()
@@ -58,7 +67,7 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
         "# Which heading of {name} is which column. Look through each line; an empty text leaves a column out.\n[columns]\n"
     );
     let (mut seen, mut given): (Vec<String>, Vec<String>) = Default::default();
-    for heading in &headings {
+    for (at, heading) in headings.iter().enumerate() {
         let quoted = |text: &str| toml::Value::from(text).to_string();
         if seen.contains(&compared(heading)) {
             // A string takes whatever is written to it.
@@ -67,7 +76,14 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
             continue;
         }
         seen.push(compared(heading));
-        let (column, note) = match column_of(contents, heading) {
+        let is_joined = |(_, places): &&(&str, Vec<usize>)| places.contains(&at);
+        let of_joined = parts.joined.iter().find(is_joined).map(|(column, _)| *column);
+        let (column, note) = match column_of(contents, heading, parts.called[at]) {
+            Some((column, _)) if of_joined == Some(column.as_str()) => (String::new(), JOINED.to_owned()),
+            None if of_joined.is_some() => (String::new(), JOINED.to_owned()),
+            Some((column, GUESS)) => {
+                (String::new(), format!(" # left out; a guess by its letters: {}", quoted(&column)))
+            }
             Some((column, note)) if !given.contains(&column) => (column, note.to_owned()),
             Some((column, _)) => (String::new(), format!(" # left out: another heading is {column}")),
             None => match key_of(heading).as_str() {
@@ -78,12 +94,26 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
         let _ = writeln!(text, "{} = {}{note}", quoted(heading), quoted(&column));
         given.push(column);
     }
+    if !parts.joined.is_empty() {
+        text.push_str(OF_JOINED);
+    }
+    for (column, places) in &parts.joined {
+        let quoted: Vec<String> =
+            places.iter().map(|at| toml::Value::from(headings[*at].as_str()).to_string()).collect();
+        let _ = writeln!(text, "{} = [{}]", toml::Value::from(*column), quoted.join(", "));
+    }
     text.push_str(REST);
     Ok(text)
 }
 
 /// The column that a heading is or may be, and what a person is to know of that.
-pub(super) fn column_of(contents: Contents, heading: &str) -> Option<(String, &'static str)> {
+///
+/// `called` is what people mean by it beside its neighbours.
+pub(super) fn column_of(
+    contents: Contents,
+    heading: &str,
+    called: Option<&str>,
+) -> Option<(String, &'static str)> {
     if speaks_of_pin(heading) && contents.kind_of(heading).is_err() {
         return Some((
             PIN.to_owned(),
@@ -93,12 +123,16 @@ pub(super) fn column_of(contents: Contents, heading: &str) -> Option<(String, &'
     match contents.kind_of(heading) {
         _ if heading == ROW_ID || heading == CARD => Some((heading.to_owned(), "")),
         Ok(_) => Some((heading.to_owned(), "")),
-        Err(problem) => match column_called(heading) {
+        Err(problem) => match called {
             // It may be an id as well: what stands below it tells.
             Some(column) if says_cardholder(heading) => Some((column.to_owned(), NAME_OR_ID)),
             Some(column) => Some((column.to_owned(), "")),
             None if is_in_no_column(heading) => None,
-            None => problem.suggestion.map(|column| (column, GUESS)),
+            // As Stripe's name but for capitals; a person's status in a company is another matter.
+            None => problem.suggestion.map(|column| {
+                let is_it = column.eq_ignore_ascii_case(heading) && column != "status";
+                (column, if is_it { "" } else { GUESS })
+            }),
         },
     }
 }

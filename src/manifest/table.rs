@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::contents::Contents;
 use super::headings::says_cardholder;
+use super::parts::Parts;
 use super::proposal::{self, GUESS};
 use super::records::{Record, trimmed};
 use super::stream::records_of;
@@ -201,10 +202,10 @@ pub(super) fn has_a_cell_for_each(record: &Record<'_>, headings: &[Heading]) -> 
 pub(super) fn headings(names: &[String], reading: &Reading) -> Vec<Heading> {
     let map = reading.columns.as_deref();
     let mapped = |heading: &str| map.and_then(|map| map.column_of(heading));
-    let called: Vec<&str> = names
-        .iter()
-        .map(|name| mapped(name).unwrap_or_else(|| super::headings::column_called(name).unwrap_or(name)))
-        .collect();
+    let spelt: Vec<&str> = names.iter().map(String::as_str).collect();
+    let meant = Parts::of(&spelt).called;
+    let called: Vec<&str> =
+        spelt.iter().zip(&meant).map(|(name, meant)| mapped(name).or(*meant).unwrap_or(name)).collect();
     let defaults = map.iter().flat_map(|map| map.defaults()).map(|(column, _)| column);
     let contents = Contents::of_names(&called.iter().copied().chain(defaults).collect::<Vec<_>>());
     let mut given = BTreeSet::new();
@@ -219,7 +220,7 @@ pub(super) fn headings(names: &[String], reading: &Reading) -> Vec<Heading> {
         });
         let column = named.map(str::to_owned);
         let proposed = match &column {
-            None if !is_left_out && !name.is_empty() => proposal::column_of(contents, name),
+            None if !is_left_out && !name.is_empty() => proposal::column_of(contents, name, meant[at]),
             _ => None,
         };
         let is_guess = proposed.as_ref().is_some_and(|(_, note)| *note == GUESS);

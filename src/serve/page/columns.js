@@ -109,11 +109,22 @@ function quoted(text) {
   return JSON.stringify(text).replaceAll("\u007f", "\\u007f");
 }
 
+const NAME = "cardholder[name]";
+
+// The headings of a first and a last name, where no column is the whole name: it is made of both.
+export function halvesOfName(columns) {
+  const headingOf = (wanted) => columns.find(([, column]) => column === wanted)?.[0];
+  const halves = ["first_name", "last_name"].map((half) => headingOf(`cardholder[individual][${half}]`));
+  return headingOf(NAME) === undefined && halves.every((half) => half !== undefined) ? halves : null;
+}
+
 // The text of a columns file.
 export function toml({ columns, defaults, values }) {
   const lines = (pairs) => pairs.map(([name, value]) => `${quoted(name)} = ${quoted(value)}\n`).join("");
   const words = Object.entries(values).filter(([, pairs]) => Object.keys(pairs).length > 0);
-  return `[columns]\n${lines(Object.entries(columns))}\n[defaults]\n${lines(Object.entries(defaults).filter(([, value]) => value))}${
+  const halves = halvesOfName(Object.entries(columns));
+  const joined = halves && !defaults[NAME] ? `\n[joined]\n${quoted(NAME)} = [${halves.map(quoted).join(", ")}]\n` : "";
+  return `[columns]\n${lines(Object.entries(columns))}${joined}\n[defaults]\n${lines(Object.entries(defaults).filter(([, value]) => value))}${
     words.map(([column, pairs]) => `\n[values.${quoted(column)}]\n${lines(Object.entries(pairs))}`).join("")}`;
 }
 

@@ -1,6 +1,6 @@
 // A new batch: from a file, over what its columns are and what is to be mended, to a plan, and from that to cards.
 
-import { DEFAULTS, inWords, rememberColumns, rememberedColumns, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
+import { DEFAULTS, halvesOfName, inWords, rememberColumns, rememberedColumns, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
 import { compared, listed } from "/page/csv.js";
 import { byId, count, counted, make, save, say, show, size, sure, sureOf } from "/page/elements.js";
 import { download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
@@ -255,7 +255,8 @@ function columnsProblems() {
 
 // Problems that the table of columns asks about anyway, or that what was chosen in it has answered.
 function isAnswered({ code, column }) {
-  const isThere = [...draft.chosen.values()].includes(column) || draft.defaults[column];
+  const isJoined = column === "cardholder[name]" && halvesOfName([...draft.chosen]);
+  const isThere = [...draft.chosen.values()].includes(column) || draft.defaults[column] || isJoined;
   return ["unknown_parameter", "missing_heading"].includes(code) ? draft.table.headings.length > 0 : code === "missing_column" && Boolean(isThere);
 }
 

@@ -1,0 +1,108 @@
+//! Names and addresses that stand in several columns, as most lists of people have them: `Vorname` and `Name`, `Straat` and
+//! `Huisnummer`.
+//!
+//! Beside `Vorname`, `Name` is no whole name but the other half of one; and a card's name is both.
+
+use super::headings::{column_called, letters_of};
+
+const NAME: &str = "cardholder[name]";
+const FIRST: &str = "cardholder[individual][first_name]";
+const LAST: &str = "cardholder[individual][last_name]";
+const STREET: &str = "cardholder[billing][address][line1]";
+
+/// Headings of a whole name, or of the other half beside one half.
+const WHOLE_OR_HALF: [&str; 5] = ["name", "nom", "nombre", "nome", "naam"];
+/// What stands between a first and a last name.
+const BETWEEN: [&str; 6] =
+    ["tussenvoegsel", "voorvoegsel", "middlename", "zweitername", "deuxièmeprénom", "segundonombre"];
+/// What comes after the last name.
+const SECOND_LAST: [&str; 4] = ["segundoapellido", "apellido2", "2ºapellido", "secondsurname"];
+/// A house's number, where it comes after the street.
+const HOUSE: [&str; 7] =
+    ["hausnummer", "hausnr", "huisnummer", "huisnr", "numerocivico", "nrdomu", "númerodecalle"];
+
+/// What headings beside each other mean.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// The columns that the headings mostly are, in their order.
+    pub(super) called: Vec<Option<&'static str>>,
+    /// Columns that are filled from several headings, and the places of these in the order in which they are read.
+    pub(super) joined: Vec<(&'static str, Vec<usize>)>,
+}
+
+impl Parts {
+    /// Of a table's headings.
+    pub(super) fn of(headings: &[&str]) -> Self {
+        let mut called: Vec<Option<&'static str>> =
+            headings.iter().map(|heading| column_called(heading)).collect();
+        let letters: Vec<String> = headings.iter().map(|heading| letters_of(heading)).collect();
+        let place = |words: &[&str]| letters.iter().position(|letters| words.contains(&letters.as_str()));
+        let half = |called: &[Option<&str>], column| called.iter().position(|known| *known == Some(column));
+        let mut named = letters.iter().enumerate().filter(|(_, name)| WHOLE_OR_HALF.contains(&name.as_str()));
+        if let (Some((at, _)), None) = (named.next(), named.next()) {
+            match (half(&called, FIRST), half(&called, LAST)) {
+                (Some(_), None) => called[at] = Some(LAST),
+                (None, Some(_)) => called[at] = Some(FIRST),
+                _ => {}
+            }
+        }
+        let mut joined = Vec::new();
+        if let (Some(first), Some(last), None) =
+            (half(&called, FIRST), half(&called, LAST), half(&called, NAME))
+        {
+            let places = [Some(first), place(&BETWEEN), Some(last), place(&SECOND_LAST)];
+            joined.push((NAME, places.into_iter().flatten().collect()));
+        }
+        if let (Some(street), Some(house)) = (half(&called, STREET), place(&HOUSE)) {
+            joined.push((STREET, vec![street, house]));
+        }
+        Self { called, joined }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn halves(headings: &[&str]) -> (Vec<Option<&'static str>>, Vec<(&'static str, Vec<usize>)>) {
+        let Parts { called, joined } = Parts::of(headings);
+        (called, joined)
+    }
+
+    #[test]
+    fn beside_one_half_of_a_name_stands_the_other() {
+        let name = |places: &[usize]| vec![(NAME, places.to_vec())];
+        for (headings, first, last) in [
+            (["Name", "Vorname"], 1, 0),
+            (["Nom", "Prénom"], 1, 0),
+            (["Cognome", "Nome"], 1, 0),
+            (["Nombre", "Primer apellido"], 0, 1),
+            (["Imię", "Nazwisko"], 0, 1),
+            (["First name", "Last name"], 0, 1),
+            (["Forename", "Surname"], 0, 1),
+        ] {
+            let (called, joined) = halves(&headings);
+            assert_eq!((called[first], called[last]), (Some(FIRST), Some(LAST)), "{headings:?}");
+            assert_eq!(joined, name(&[first, last]), "{headings:?}");
+        }
+        // All parts that a name has there, in their order.
+        assert_eq!(halves(&["Nombre", "Segundo apellido", "Primer apellido"]).1, name(&[0, 2, 1]));
+        assert_eq!(halves(&["Voornaam", "Tussenvoegsel", "Achternaam"]).1, name(&[0, 1, 2]));
+    }
+
+    #[test]
+    fn a_whole_name_stays_one() {
+        assert_eq!(halves(&["Name", "E-Mail"]).0[0], Some(NAME));
+        assert_eq!(
+            halves(&["Name", "First name", "Last name"]),
+            (vec![Some(NAME), Some(FIRST), Some(LAST)], vec![])
+        );
+        assert!(halves(&["Surname", "E-Mail"]).1.is_empty());
+    }
+
+    #[test]
+    fn a_street_has_its_houses_number() {
+        assert_eq!(halves(&["Straat", "Huisnummer"]).1, [(STREET, vec![0, 1])]);
+        assert_eq!(halves(&["Straße", "PLZ"]).1, []);
+    }
+}
