@@ -42,7 +42,7 @@ impl SavedAs {
                  macintosh or --encoding {name} (over HTTP ?encoding=)"
             ),
             Other::CodePage => format!(
-                "letters beyond the English alphabet are read as {read_as}, but may be of the code page 850 or 437, as \"CSV (MS-DOS)\" \
+                "letters beyond the English alphabet are read as {read_as}, but may be of a code page (850, 437 or 852), as \"CSV (MS-DOS)\" \
                  of Excel is: then names and addresses come out wrong. Open the file where its names look right and save it as \"CSV \
                  UTF-8\"; or, if it certainly is {read_as}, say so with --encoding {name} (over HTTP ?encoding=)"
             ),
@@ -70,13 +70,19 @@ impl SavedAs {
         if !encoding.is_single_byte() {
             return Self::surely(encoding);
         }
+        let of_code_page = |encoding| Self { encoding, may_be: Some(Other::CodePage) };
         match Words::of(before, bytes) {
+            // No text has control characters there, and a code page has letters.
+            Words { others: 1.., .. } if has_controls(encoding, bytes) => of_code_page(encoding),
             Words { others: 1.., .. } => Self::surely(encoding),
-            Words { code_page: 1.., no_code_page: 0, .. } => Self { encoding, may_be: Some(Other::CodePage) },
-            Words { mac: 1.., no_code_page: 0, .. } => {
-                Self { encoding: MACINTOSH, may_be: Some(Other::CodePage) }
+            Words { code_page: 1.., no_code_page: 0, .. } | Words { sharp: 1.., .. } => {
+                of_code_page(encoding)
+            }
+            Words { mac: 1.., no_code_page: 0, .. } | Words { mac: 1.., no_mac: 1.., .. } => {
+                of_code_page(MACINTOSH)
             }
             Words { mac: 1.., .. } => Self::surely(MACINTOSH),
+            _ if has_controls(encoding, bytes) => of_code_page(encoding),
             Words { either: 1.., .. } => Self { encoding, may_be: Some(Other::MacRoman) },
             _ => Self::surely(encoding),
         }
@@ -115,6 +121,10 @@ struct Words {
     code_page: usize,
     /// Of those in Mac Roman: none in the code pages, but a capital or no letter at all.
     no_code_page: usize,
+    /// What is á elsewhere and ß in the code pages, after a vowel: only there can a ß stand.
+    sharp: usize,
+    /// No letter at all in Mac Roman.
+    no_mac: usize,
 }
 
 impl Words {
@@ -129,8 +139,15 @@ impl Words {
                 let is_it = |encoding| char_of(encoding, byte).is_some_and(char::is_alphabetic);
                 is_it(WINDOWS_1252) || is_it(WINDOWS_1250)
             };
-            if !byte.is_ascii() && (is_within || ends_it && is_letter()) {
+            if byte == SHARP_S && after_vowel(before) && (is_within || ends_it) {
+                words.sharp += 1;
+            } else if !byte.is_ascii() && (is_within || ends_it && is_letter()) {
                 words.count(byte);
+            }
+            if !byte.is_ascii() && before.is_ascii_alphabetic() && after.is_ascii_lowercase() {
+                let in_mac = char_of(MACINTOSH, byte);
+                words.no_mac +=
+                    usize::from(in_mac.is_some_and(|sign| !sign.is_alphabetic() && !"’‘–—…·".contains(sign)));
             }
             before = byte;
         }
@@ -156,6 +173,19 @@ impl Words {
         let is_small_in_code_page = code_page::char_of(byte).is_some_and(is_of_word);
         self.no_code_page += usize::from(is_mac && !is_small_in_code_page);
     }
+}
+
+/// ß in the code pages 850 and 437.
+const SHARP_S: u8 = 0xe1;
+
+/// Whether a byte is a vowel, in ASCII or, with two dots, in the code pages.
+fn after_vowel(before: u8) -> bool {
+    matches!(before.to_ascii_lowercase(), b'a' | b'e' | b'i' | b'o' | b'u' | 0x81 | 0x84 | 0x94)
+}
+
+/// Whether bytes beyond ASCII are control characters in an encoding, or nothing.
+fn has_controls(encoding: &'static Encoding, bytes: &[u8]) -> bool {
+    bytes.iter().any(|byte| !byte.is_ascii() && char_of(encoding, *byte).is_none())
 }
 
 /// The letter that a byte is.
@@ -231,6 +261,17 @@ mod tests {
         ] {
             assert_eq!(read(text), ("Mac Roman", Some(Other::CodePage)), "{}", text.escape_ascii());
         }
+        // What is written for a ß there is a letter elsewhere, too; and Polish has a code page of its own.
+        for text in [
+            &b"Jens Gro\xe1"[..],
+            b"Bj\x94rn Vo\xe1;Rote Stra\xe1e 5;G\x94ttingen",
+            b"J\x81rgen Wei\xe1;K\x84the B\x94hm;\x8enne \x99ttinger",
+            b"Gra\xbeyna Wo\xabniak;ul. D\x88uga 4",
+            b"M\xfcller;J\x81rgen",
+        ] {
+            let (encoding, may_be) = read(text);
+            assert_eq!(may_be, Some(Other::CodePage), "{} {encoding}", text.escape_ascii());
+        }
         for text in [&b"Th\x82r\x8ase"[..], b"M\x81ller;J\x84ger;K\x94ln", b"Andr\x82s;P\x82rez;M\xa0laga"] {
             let (encoding, may_be) = read(text);
             assert_eq!(may_be, Some(Other::CodePage), "{} {encoding}", text.escape_ascii());
@@ -243,6 +284,7 @@ mod tests {
         for (text, encoding) in [
             (&b"M\xfcller, J\xe4ger"[..], "Windows-1252"),
             (b"O\x92Brien, d\x92alba", "Windows-1252"),
+            (b"M\xe1rquez, S\xe1nchez", "Windows-1252"),
             (b"the \x93big\x94 one \x96 more\x85 Firma\x99 \xa7 5", "Windows-1252"),
             (b"Ka\x9fmierczak;\xa3\xf3d\x9f;Wi\x9cniewski;Pawe\xb3", "windows-1250"),
             (b"N\x8akoda;Ji\xf8\xed;Bo\x9eena", "windows-1250"),

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 
 use super::header::{Column, Holds};
 use super::names::{FastState, Positions, Repeat, Short, expected, fast_state, index, pairs, short};
+use super::nobody::{Names, Nobody, OfNobody};
 use super::people::{OfPeople, People, Somebody, WrongBeside};
 use super::plan::Good;
 use super::{Problem, ROW_ID, Severity, counted};
@@ -30,6 +31,8 @@ pub(super) struct Likeness {
     person: Option<Somebody>,
     /// The box that its card is sent in, and the address of that, if it is sent with others.
     in_box: Option<(u64, u64)>,
+    /// Whether it names a cardholder, where the file has a column for that.
+    names: Names,
 }
 
 /// Which columns tell it.
@@ -42,6 +45,10 @@ pub(super) struct Likes {
     content: Vec<usize>,
     /// Who gets the card, or which card it is.
     somebody: Vec<usize>,
+    /// The column of a cardholder who exists.
+    cardholder: Option<usize>,
+    /// Columns of words: what stands there is a row's own.
+    telling: Vec<usize>,
     person: Vec<usize>,
     email: Option<usize>,
     phone: Option<usize>,
@@ -75,6 +82,10 @@ impl Likes {
             somebody: wanted(&|column| {
                 holds_something(column)
                     && (column.name.starts_with("cardholder") || column.holds == Holds::Card)
+            }),
+            cardholder: place("cardholder"),
+            telling: wanted(&|column| {
+                matches!(column.holds, Holds::Parameter(_, Kind::Text(_) | Kind::Metadata { .. } | Kind::Pin))
             }),
             person: wanted(&|column| column.name.starts_with("cardholder[")),
             email: place("cardholder[email]"),
@@ -129,7 +140,13 @@ impl Likes {
             hasher.write(self.recipient.map(cell).unwrap_or_default().as_bytes());
             (hasher.finish(), address)
         });
-        Likeness { content: is_for_somebody.then(|| hash(&self.content)), person, in_box }
+        let names = match self.cardholder {
+            Some(_) if is_for_somebody => Names::Somebody,
+            None => Names::Somebody,
+            Some(_) if has_some(&self.telling) => Names::Nobody,
+            Some(_) => Names::Nothing,
+        };
+        Likeness { content: is_for_somebody.then(|| hash(&self.content)), person, in_box, names }
     }
 }
 
@@ -163,6 +180,7 @@ pub(super) struct Alike {
     addresses: HashMap<u64, u64>,
     /// Line and number of the first row whose card is sent with others.
     first_in_box: Option<(u64, u64)>,
+    nobody: Nobody,
 }
 
 impl Alike {
@@ -172,7 +190,8 @@ impl Alike {
     }
 
     pub(super) fn add(&mut self, likeness: Likeness, good: Good, (line, number): (u64, u64)) {
-        let Likeness { content, person, in_box } = likeness;
+        let Likeness { content, person, in_box, names } = likeness;
+        self.nobody.add(names, good, (line, number));
         if let Some(content) = content {
             self.contents.add(content, (line, number));
         }
@@ -192,9 +211,14 @@ impl Alike {
         let mut contents = std::mem::take(&mut self.contents).repeats();
         contents.retain(|row| duplicates.binary_search(&row.line).is_err());
         let is_told = |row: &Repeat| contents.binary_search_by_key(&row.line, |content| content.line).is_ok();
-        let OfPeople { problems, twice, differing, shared } =
+        let OfPeople { mut problems, twice, differing, shared } =
             std::mem::take(&mut self.people).findings(duplicates, is_told);
-        let mut count = (near.len() + contents.len() + twice.len() + differing.len()) as u64;
+        let OfNobody { wrong, odd } = std::mem::take(&mut self.nobody).findings(duplicates);
+        if !wrong.is_empty() {
+            problems.extend(wrong);
+            problems.sort_by_key(|wrong| wrong.problem.line);
+        }
+        let mut count = (near.len() + contents.len() + twice.len() + differing.len() + odd.len()) as u64;
         let near = near.iter().take(TOLD_MAX).map(|Repeat { line, number, first }| {
             let reason =
                 format!("differs from the row_id on line {first} in blanks, capitals or zeros alone; are they two rows?");
@@ -218,7 +242,12 @@ impl Alike {
             );
             warning((line, number), "", "person_differs", reason)
         });
-        let mut warnings: Vec<Problem> = near.chain(contents).chain(twice).chain(differing).collect();
+        let mut warnings: Vec<Problem> = near
+            .chain(contents)
+            .chain(twice)
+            .chain(differing)
+            .chain(odd.into_iter().take(TOLD_MAX))
+            .collect();
         let in_boxes = |counts: &HashMap<u64, u64>| -> u64 {
             counts.values().map(|cards| cards.div_ceil(BOX_CARDS_MAX)).sum()
         };

@@ -27,6 +27,7 @@ mod lint;
 mod misread;
 mod names;
 pub mod nearby;
+mod nobody;
 mod other_kinds;
 mod parts;
 mod people;

@@ -113,6 +113,7 @@ impl OfPeople {
 }
 
 /// A row that does not go together with one before it.
+#[derive(Debug)]
 pub(super) struct WrongBeside {
     pub(super) problem: Problem,
     /// What the row counts as.

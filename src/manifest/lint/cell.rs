@@ -1,7 +1,7 @@
 //! One cell: what spreadsheets and people do to it.
 
 use super::super::records::is_blank;
-use super::{Role, places};
+use super::{Role, mixed_up, places, written};
 use crate::operation::currency::is_currency;
 
 /// What is odd about one cell.
@@ -17,6 +17,12 @@ pub(super) enum Odd {
     Nothing,
     /// `Ã¼` for `ü`.
     Encoding,
+    /// `M?ller`: a letter that no encoding had where the file was saved.
+    LetterAsked,
+    /// A character that controls a printer or a terminal.
+    Control,
+    /// `="0001"` or `'0001`: how a spreadsheet is told that something is a text.
+    TextMark,
     /// A letter that no encoding has: it was lost before.
     LetterLost,
     /// A blank without a width, or a no-break one, inside.
@@ -35,6 +41,8 @@ pub(super) enum Odd {
     Phone,
     /// A telephone number with words in it.
     PhoneWords,
+    /// A telephone number with its country and the zero that is dialled without it.
+    PhoneZero,
     /// What is no e-mail address.
     Email,
     /// Three letters that are no currency.
@@ -59,6 +67,16 @@ pub(super) fn odd<'c>(role: Role, text: &str, cell: impl Fn(usize) -> &'c str) -
             return Some(Odd::FormulaFailed);
         }
     }
+    // Google Sheets shows the one, LibreOffice the other.
+    if text == "Loading..." || is_office_error(bytes) {
+        return Some(Odd::FormulaFailed);
+    }
+    if bytes.iter().fold(false, |any, byte| any | (*byte < b' ') | (*byte == 0x7f)) {
+        return Some(Odd::Control);
+    }
+    if matches!(bytes[0], b'=' | b'\'') && written::text_meant(text).is_some() {
+        return Some(Odd::TextMark);
+    }
     if bytes[bytes.len() - 1].is_ascii_digit() && has_exponent(bytes) {
         return Some(Odd::Exponent);
     }
@@ -66,8 +84,11 @@ pub(super) fn odd<'c>(role: Role, text: &str, cell: impl Fn(usize) -> &'c str) -
         if text.contains('\u{fffd}') {
             return Some(Odd::LetterLost);
         }
-        if is_mixed_up(text) {
+        if mixed_up::is_mixed_up(text) {
             return Some(Odd::Encoding);
+        }
+        if text.chars().any(char::is_control) {
+            return Some(Odd::Control);
         }
         if matches!(role, Role::Id | Role::Email) {
             if text.chars().any(|letter| !letter.is_ascii() && is_blank(letter)) {
@@ -78,18 +99,20 @@ pub(super) fn odd<'c>(role: Role, text: &str, cell: impl Fn(usize) -> &'c str) -
             }
         }
     }
-    if bytes.len() <= 9 && is_nothing(text) {
+    if bytes.len() <= 9 && (is_nothing(text) || role.is_of_people() && is_placeholder(text)) {
         return Some(Odd::Nothing);
     }
     match role {
         Role::Words | Role::Id if is_date(bytes) => Some(Odd::Date),
-        Role::Email if !is_email(text) => Some(Odd::Email),
+        Role::Words if mixed_up::has_lost_letter(bytes) => Some(Odd::LetterAsked),
+        Role::Email if !written::is_email(text) => Some(Odd::Email),
         Role::Currency if !is_currency(text) && bytes.len() == 3 => Some(Odd::NoCurrency),
         Role::Phone if bytes.iter().filter(|byte| byte.is_ascii_alphabetic()).count() > 1 => {
             Some(Odd::PhoneWords)
         }
         Role::PostalCode { country } => places::postal_code(text, country.map(cell).unwrap_or_default()),
-        Role::Phone if !is_international(bytes) => Some(Odd::Phone),
+        Role::Phone if !written::is_international(bytes) => Some(Odd::Phone),
+        Role::Phone if written::without_zero(text).is_some() => Some(Odd::PhoneZero),
         Role::Country { shipped_to } => places::country(text, shipped_to),
         _ => None,
     }
@@ -97,8 +120,20 @@ pub(super) fn odd<'c>(role: Role, text: &str, cell: impl Fn(usize) -> &'c str) -
 
 /// Spreadsheets' words for a formula that failed, in the languages that have their own.
 fn formula_failed(text: &str) -> bool {
-    const WITHOUT_A_MARK: [&str; 9] =
-        ["#N/A", "#N/A N/A", "#NV", "#N/D", "#N/B", "#N/V", "#NA", "#GETTING_DATA", "#I/T"];
+    const WITHOUT_A_MARK: [&str; 12] = [
+        "#N/A",
+        "#N/A N/A",
+        "#NV",
+        "#N/D",
+        "#N/B",
+        "#N/V",
+        "#NA",
+        "#GETTING_DATA",
+        "#I/T",
+        "#YOK",
+        "#Н/Д",
+        "#HIÁNYZIK",
+    ];
     let word = text.trim_end_matches(['!', '?']);
     let is_word = |word: &str| {
         word.len() > 2
@@ -126,6 +161,22 @@ fn has_exponent(bytes: &[u8]) -> bool {
         && whole.into_iter().all(digits)
 }
 
+/// `Err:502`, as LibreOffice shows it.
+fn is_office_error(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"Err:").is_some_and(|code| code.len() == 3 && code.iter().all(u8::is_ascii_digit))
+}
+
+/// What people write where they do not know.
+fn is_placeholder(text: &str) -> bool {
+    // A name or a street is longer, or begins with none of these.
+    const BEGIN: &[u8] = b"-?tTkKuUnNxX.";
+    text.as_bytes().first().is_some_and(|byte| BEGIN.contains(byte))
+        && (text.bytes().all(|byte| matches!(byte, b'-' | b'?' | b'.' | b' '))
+            || ["tbd", "tba", "tbc", "k.a.", "k. a.", "k.a", "unbekannt", "unknown", "n.n.", "n. n.", "xxx"]
+                .iter()
+                .any(|word| text.eq_ignore_ascii_case(word)))
+}
+
 fn is_nothing(text: &str) -> bool {
     // Most cells begin with none of these letters.
     if !matches!(text.as_bytes().first().map(u8::to_ascii_lowercase), Some(b'n' | b'u' | b'(' | b'<')) {
@@ -134,28 +185,6 @@ fn is_nothing(text: &str) -> bool {
     ["null", "nan", "undefined", "none", "n/a", "n.a.", "nil", "(null)", "<null>"]
         .iter()
         .any(|word| text.eq_ignore_ascii_case(word))
-}
-
-/// UTF-8 that was read as Windows-1252: a letter that begins such a pair, and one that ends it.
-fn is_mixed_up(text: &str) -> bool {
-    // What bytes 0x80 to 0xBF are in Windows-1252.
-    let ends = |letter: char| {
-        matches!(letter, '\u{a0}'..='\u{bf}' | '\u{80}'..='\u{9f}')
-            || "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ".contains(letter)
-    };
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        let next = letters.peek().copied();
-        let pair = match letter {
-            'Ã' | 'Â' | 'Ä' | 'Å' => next.is_some_and(ends),
-            'â' => next == Some('€'),
-            _ => false,
-        };
-        if pair {
-            return true;
-        }
-    }
-    false
 }
 
 /// `2026-03-01`, `01.03.2026`, `3/1/26`, `1. Mrz`, `3-Apr`: what a spreadsheet makes of `3-4` or `1.3`.
@@ -193,26 +222,6 @@ fn is_date(bytes: &[u8]) -> bool {
     }
 }
 
-/// An e-mail address, as far as anybody can tell: something, one `@`, and the name of a host.
-fn is_email(text: &str) -> bool {
-    let Some((local, host)) = text.rsplit_once('@') else { return false };
-    let is_host = host.split('.').all(|label| !label.is_empty()) && host.contains('.');
-    !local.is_empty()
-        && !local.contains('@')
-        && is_host
-        && !text.contains(|letter: char| letter.is_whitespace() || letter == ',')
-}
-
-/// A telephone number with its country: `+49 30 1234`.
-fn is_international(bytes: &[u8]) -> bool {
-    let digits = bytes.iter().filter(|byte| byte.is_ascii_digit()).count();
-    bytes[0] == b'+'
-        && (7..=15).contains(&digits)
-        && bytes[1..]
-            .iter()
-            .all(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b'-' | b'(' | b')' | b'.' | b'/'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,6 +253,16 @@ mod tests {
             ("NULL", Odd::Nothing),
             ("NaN", Odd::Nothing),
             ("undefined", Odd::Nothing),
+            ("Err:502", Odd::FormulaFailed),
+            ("#YOK", Odd::FormulaFailed),
+            ("#Н/Д", Odd::FormulaFailed),
+            ("#HIÁNYZIK", Odd::FormulaFailed),
+            ("Loading...", Odd::FormulaFailed),
+            ("Ada\u{b}Lovelace", Odd::Control),
+            ("a\tb", Odd::Control),
+            ("Ada\u{85}", Odd::Control),
+            ("=\"0001\"", Odd::TextMark),
+            ("'0001", Odd::TextMark),
         ] {
             assert_eq!(found(Role::Free, text), Some(expected), "{text}");
             assert_eq!(found(Role::Unread, text), None);
@@ -270,6 +289,12 @@ mod tests {
             "10–12",
             "C#",
             "I!",
+            "TBD",
+            "-",
+            "'t Hooft",
+            "'s-Hertogenbosch",
+            "Err: 502",
+            "M?ller",
         ] {
             assert_eq!(found(Role::Free, text), None, "{text}");
         }
@@ -322,6 +347,7 @@ mod tests {
             assert_eq!(found(Role::Email, text), Some(Odd::Email), "{text}");
         }
         assert_eq!(found(Role::Email, "Ada.Lovelace+card@mail.example.co.uk"), None);
+        assert_eq!(found(Role::Phone, "+49 (0)171 1234567"), Some(Odd::PhoneZero));
         assert_eq!(
             (found(Role::Currency, "eru"), found(Role::Currency, "EUR")),
             (Some(Odd::NoCurrency), None)
@@ -329,5 +355,17 @@ mod tests {
         assert_eq!(found(Role::Id, "E\u{200b}1"), Some(Odd::UnseenInside));
         assert_eq!(found(Role::Id, "“E1”"), Some(Odd::CurlyQuote));
         assert_eq!(found(Role::Words, "Ana\u{a0}López"), None);
+        for text in ["-", "?", "TBD", "k.A.", "unbekannt", "--"] {
+            assert_eq!(found(Role::Words, text), Some(Odd::Nothing), "{text}");
+        }
+        for (text, expected) in [
+            ("M?ller", Some(Odd::LetterAsked)),
+            ("Who? Me", None),
+            ("Tony", None),
+            ("Nina", None),
+            ("Who?", None),
+        ] {
+            assert_eq!(found(Role::Words, text), expected, "{text}");
+        }
     }
 }

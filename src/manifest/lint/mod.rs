@@ -13,9 +13,11 @@ use row::{First, Whole};
 pub(super) use row::{PRINTED_MAX, is_printed_of_a_business, is_printed_of_a_person};
 
 mod cell;
+mod mixed_up;
 mod places;
 mod row;
 mod words;
+mod written;
 
 /// What a column's cells are looked at for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,13 @@ enum Role {
     Free,
     /// What has a form of its own, which is checked elsewhere.
     Formed,
+}
+
+impl Role {
+    /// Whether it is something that each person has, and nobody makes up.
+    fn is_of_people(self) -> bool {
+        matches!(self, Self::Words | Self::PostalCode { .. } | Self::Phone | Self::Email)
+    }
 }
 
 /// Something to tell of a row.

@@ -3,6 +3,8 @@
 use super::super::header::{Column, Holds};
 use super::super::template::EXAMPLES;
 use super::{Finding, Month, places, words};
+use crate::operation::PIN;
+use crate::operation::kind::Kind;
 
 /// Columns that are looked at together.
 #[derive(Debug, Default)]
@@ -25,6 +27,10 @@ pub(super) struct Whole {
     person: Option<usize>,
     /// The day, month and year of that person's birth.
     born: [Option<usize>; 3],
+    /// Columns in which a row says that it is a total: names, and the first of all.
+    named: Vec<usize>,
+    /// By what somebody is told, or reached.
+    reached: [Option<usize>; 4],
     /// Columns in which a template's example row is known, and what stands there.
     examples: Vec<(usize, &'static str)>,
 }
@@ -77,6 +83,12 @@ impl Whole {
             design: place("personalization_design"),
             business_name: place("shipping[business_name]"),
             person: place("cardholder[name]"),
+            named: [Some(0), place("row_id"), place("cardholder[name]")]
+                .into_iter()
+                .flatten()
+                .filter(|at| columns.get(*at).is_some_and(|column| may_say_total(column)))
+                .collect(),
+            reached: ["cardholder", "card", "cardholder[email]", "cardholder[phone_number]"].map(place),
             born: ["day", "month", "year"].map(|part| place(&format!("cardholder[individual][dob][{part}]"))),
             examples: EXAMPLES.iter().filter_map(|(column, text)| Some((place(column)?, *text))).collect(),
         }
@@ -94,6 +106,10 @@ impl Whole {
         }
         let value = |at: Option<usize>| at.map(cell).unwrap_or_default();
         let is_given = |at: Option<usize>| !value(at).is_empty();
+        if let Some(at) = self.named.iter().find(|at| is_total(cell(**at))) {
+            let is_somebody = self.reached.iter().any(|at| is_given(*at));
+            findings.add(|| words::total(*at, is_somebody))?;
+        }
         let (is_physical, is_virtual) = (value(self.kind) == "physical", value(self.kind) == "virtual");
         let shipped = self.shipping.iter().any(|at| !cell(*at).is_empty());
         if is_physical && !shipped {
@@ -154,6 +170,63 @@ impl Whole {
             findings.add(|| words::no_eori(self.shipping_type, country))?;
         }
         Some(())
+    }
+}
+
+/// Whether a column can name a row.
+fn may_say_total(column: &Column) -> bool {
+    match column.holds {
+        Holds::RowId => true,
+        Holds::Parameter(_, Kind::Text(_) | Kind::Metadata { of_pin: false }) => column.path != PIN,
+        _ => false,
+    }
+}
+
+/// Whether a text is what people write beside the sum of a column.
+fn is_total(text: &str) -> bool {
+    const LONGEST: usize = 24;
+    const WORDS: [&str; 34] = [
+        "total",
+        "totals",
+        "totale",
+        "totali",
+        "totaal",
+        "totales",
+        "totaux",
+        "grand total",
+        "total general",
+        "subtotal",
+        "sub-total",
+        "subtotals",
+        "sous-total",
+        "subtotale",
+        "subtotaal",
+        "sum",
+        "summe",
+        "summa",
+        "gesamt",
+        "gesamtsumme",
+        "zwischensumme",
+        "insgesamt",
+        "somme",
+        "somma",
+        "soma",
+        "suma",
+        "razem",
+        "celkem",
+        "összesen",
+        "toplam",
+        "yhteensä",
+        "итого",
+        "σύνολο",
+        "Σ",
+    ];
+    // Most names are longer, or begin otherwise.
+    let begins =
+        text.as_bytes().first().is_some_and(|byte| b"tgszircyTGSZIRCY".contains(byte) || !byte.is_ascii());
+    begins && text.len() <= LONGEST && {
+        let word = text.trim_end_matches([':', '.', ' ']);
+        WORDS.contains(&word) || WORDS.contains(&word.to_lowercase().as_str())
     }
 }
 

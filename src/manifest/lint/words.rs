@@ -3,6 +3,7 @@
 use super::Finding;
 use super::cell::Odd;
 use super::row::PRINTED_MAX;
+use super::written::{email_meant, phone_meant, text_meant, without_zero};
 use crate::manifest::Severity;
 use crate::manifest::printing::{of_business, of_person};
 
@@ -39,6 +40,23 @@ impl Odd {
                 "letter_lost",
                 "has a letter (\u{fffd}) that was lost when the file was saved; type it again".into(),
             ),
+            Self::LetterAsked => (
+                Problem,
+                "letter_lost",
+                "has a question mark within a word: a letter stood there that was lost when the file was saved; type it again".into(),
+            ),
+            Self::Control => {
+                let letters = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
+                let plain = letters.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ");
+                let reason = "has a control character in it, which nobody sees and no letter or card can show; type it again".into();
+                let suggestion = (!plain.is_empty()).then_some(plain);
+                return Finding { at: Some(at), severity: Problem, code: "control_character", reason, suggestion };
+            }
+            Self::TextMark => {
+                let reason = "has signs around it that tell a spreadsheet that it is a text, and would be kept with them".into();
+                let suggestion = text_meant(text).map(str::to_owned);
+                return Finding { at: Some(at), severity: Problem, code: "text_mark", reason, suggestion };
+            }
             Self::UnseenInside => {
                 (Warning, "unseen_letter", "has a blank in it that is not seen or not a usual one; type it again".into())
             }
@@ -63,22 +81,30 @@ impl Odd {
                 let reason = "has a blank: Stripe takes Canadian postal codes without".into();
                 return Finding { at: Some(at), severity: Problem, code: "postal_code", reason, suggestion };
             }
-            Self::Phone => (
-                Warning,
-                "phone_number",
-                "is no telephone number with its country: + and 7 to 15 digits, as in +49301234567".into(),
-            ),
-            Self::PhoneWords => (
-                Problem,
-                "phone_number",
-                "has words in it; a telephone number has + and 7 to 15 digits, as in +49301234567. Leave it empty if there is none"
-                    .into(),
-            ),
-            Self::Email => (
-                Problem,
-                "email",
-                "is no e-mail address: it has one @ and a name after it, as in ada@example.com".into(),
-            ),
+            Self::Phone | Self::PhoneWords | Self::PhoneZero => {
+                let (severity, reason, suggestion) = match self {
+                    Self::Phone => (
+                        Warning,
+                        "is no telephone number with its country: + and 7 to 15 digits, as in +49301234567",
+                        phone_meant(text),
+                    ),
+                    Self::PhoneWords => (
+                        Problem,
+                        "has words in it; a telephone number has + and 7 to 15 digits, as in +49301234567. Leave it empty if there is none",
+                        phone_meant(text),
+                    ),
+                    _ => (
+                        Problem,
+                        "has a zero after its country's code, which is dialled only without that code",
+                        without_zero(text),
+                    ),
+                };
+                return Finding { at: Some(at), severity, code: "phone_number", reason: reason.into(), suggestion };
+            }
+            Self::Email => {
+                let reason = "is no e-mail address: it has one @ and a name after it, as in ada@example.com".into();
+                return Finding { at: Some(at), severity: Problem, code: "email", reason, suggestion: email_meant(text) };
+            }
             Self::NoCurrency => (
                 Problem,
                 "currency",
@@ -171,6 +197,12 @@ pub(super) fn example(at: Option<usize>) -> Finding {
         "example",
         "is the template's example: the row is nobody's, and is not to be issued. Delete it, or write somebody's data into it",
     )
+}
+
+pub(super) fn total(at: usize, is_somebody: bool) -> Finding {
+    const REASON: &str =
+        "is what stands beside a sum: is the row a total? It is nobody's; delete it, or write whose it is";
+    if is_somebody { warning(Some(at), "total_row", REASON) } else { problem(Some(at), "total_row", REASON) }
 }
 
 pub(super) fn no_such_day(at: Option<usize>) -> Finding {
