@@ -41,6 +41,7 @@ mod reading;
 pub mod recognise;
 mod records;
 mod report;
+mod respelt;
 mod rows;
 pub mod sheet;
 pub mod snapshot;

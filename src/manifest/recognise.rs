@@ -251,7 +251,8 @@ pub struct Recogniser {
     batch: Batch,
     runtime: Handle,
     names: RowNames,
-    /// With the other contents that the ledger may have a row under: a former version's, and those of a mistaken reading.
+    /// With the other contents that the ledger may have a row under: a former version's, those of a mistaken reading, and those of
+    /// dates and numbers in other forms.
     page: Vec<(JobId, Vec<Content>, Unknown)>,
     ids: Ids,
     unknown: Vec<Unknown>,
@@ -310,6 +311,7 @@ impl Recogniser {
         let mut former = Content([0; 16]);
         former.0.copy_from_slice(&row.request.fingerprint()[..16]);
         let mut others = super::misread::contents(row);
+        others.extend(super::respelt::contents(row));
         others.push(former);
         let unknown =
             Unknown { row: row.number, line: row.line, row_id: row.row_id.clone(), content, is_new: true };

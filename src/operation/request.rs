@@ -273,6 +273,11 @@ impl Request {
         self.content_by(first, |value, add| add(&misread(value)))
     }
 
+    /// All that is asked for, without the names of it.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &str> {
+        self.form.iter().map(|(_, value)| value)
+    }
+
     /// Whether all that is asked for is in ASCII.
     pub(crate) fn is_ascii(&self) -> bool {
         self.form.iter().all(|(_, value)| value.is_ascii())

@@ -19,3 +19,4 @@ mod spreadsheets_are_read_as_their_csv;
 mod spreadsheets_are_read_as_they_look;
 mod spreadsheets_are_written_for_people;
 mod the_file_that_was_checked_is_issued;
+mod the_same_table_is_the_same_in_any_format;
