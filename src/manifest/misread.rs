@@ -91,7 +91,7 @@ mod tests {
             // Saved as UTF-8.
             (row(b"J\x8ager", windows), row("Jäger".as_bytes(), None)),
             (row(b"K\x94ln", mac), row("Köln".as_bytes(), None)),
-            (row(b"M\x81ller", windows), row("Müller".as_bytes(), None)),
+            (row(b"J\x84ger", windows), row("Jäger".as_bytes(), None)),
         ] {
             assert_ne!(was.content(), is.content());
             assert!(contents(&is).contains(&was.content()));

@@ -23,22 +23,22 @@ struct Form {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    YearFirst,
-    DayFirst,
-    MonthFirst,
+    YearMonthDay,
+    DayMonthYear,
+    MonthDayYear,
 }
 
 /// The forms in which spreadsheets write dates, this program's own first.
 const FORMS: [Form; 9] = [
-    Form::of(Order::YearFirst, '-', true),
-    Form::of(Order::YearFirst, '/', true),
-    Form::of(Order::DayFirst, '/', true),
-    Form::of(Order::DayFirst, '/', false),
-    Form::of(Order::MonthFirst, '/', true),
-    Form::of(Order::MonthFirst, '/', false),
-    Form::of(Order::DayFirst, '.', true),
-    Form::of(Order::DayFirst, '.', false),
-    Form::of(Order::DayFirst, '-', true),
+    Form::of(Order::YearMonthDay, '-', true),
+    Form::of(Order::YearMonthDay, '/', true),
+    Form::of(Order::DayMonthYear, '/', true),
+    Form::of(Order::DayMonthYear, '/', false),
+    Form::of(Order::MonthDayYear, '/', true),
+    Form::of(Order::MonthDayYear, '/', false),
+    Form::of(Order::DayMonthYear, '.', true),
+    Form::of(Order::DayMonthYear, '.', false),
+    Form::of(Order::DayMonthYear, '-', true),
 ];
 
 /// What a row's content would be with its dates and numbers in other forms; nothing for a row that has none.
@@ -74,9 +74,9 @@ impl Form {
         let mut parts = text.split(self.separator);
         let [one, two, three] = [parts.next()?, parts.next()?, parts.next()?];
         let (year, month, day) = match self.order {
-            Order::YearFirst => (one, two, three),
-            Order::DayFirst => (three, two, one),
-            Order::MonthFirst => (three, one, two),
+            Order::YearMonthDay => (one, two, three),
+            Order::DayMonthYear => (three, two, one),
+            Order::MonthDayYear => (three, one, two),
         };
         let date = Date::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?).ok()?;
         (self.text(date) == text).then_some(date)
@@ -87,9 +87,9 @@ impl Form {
         let (day, month) = (format!("{:0width$}", date.day()), format!("{:0width$}", date.month()));
         let (year, separator) = (format!("{:04}", date.year()), self.separator.to_string());
         let parts = match self.order {
-            Order::YearFirst => [year, month, day],
-            Order::DayFirst => [day, month, year],
-            Order::MonthFirst => [month, day, year],
+            Order::YearMonthDay => [year, month, day],
+            Order::DayMonthYear => [day, month, year],
+            Order::MonthDayYear => [month, day, year],
         };
         parts.join(&separator)
     }

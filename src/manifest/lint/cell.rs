@@ -84,11 +84,9 @@ pub(super) fn odd<'c>(role: Role, text: &str, cell: impl Fn(usize) -> &'c str) -
         if text.contains('\u{fffd}') {
             return Some(Odd::LetterLost);
         }
-        if mixed_up::is_mixed_up(text) {
+        // Control characters beyond ASCII are letters of another encoding.
+        if mixed_up::is_mixed_up(text) || text.chars().any(char::is_control) {
             return Some(Odd::Encoding);
-        }
-        if text.chars().any(char::is_control) {
-            return Some(Odd::Control);
         }
         if matches!(role, Role::Id | Role::Email) {
             if text.chars().any(|letter| !letter.is_ascii() && is_blank(letter)) {
@@ -260,7 +258,7 @@ mod tests {
             ("Loading...", Odd::FormulaFailed),
             ("Ada\u{b}Lovelace", Odd::Control),
             ("a\tb", Odd::Control),
-            ("Ada\u{85}", Odd::Control),
+            ("J\u{81}rgen", Odd::Encoding),
             ("=\"0001\"", Odd::TextMark),
             ("'0001", Odd::TextMark),
         ] {

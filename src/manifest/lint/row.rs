@@ -86,7 +86,7 @@ impl Whole {
             named: [Some(0), place("row_id"), place("cardholder[name]")]
                 .into_iter()
                 .flatten()
-                .filter(|at| columns.get(*at).is_some_and(|column| may_say_total(column)))
+                .filter(|at| columns.get(*at).is_some_and(may_say_total))
                 .collect(),
             reached: ["cardholder", "card", "cardholder[email]", "cardholder[phone_number]"].map(place),
             born: ["day", "month", "year"].map(|part| place(&format!("cardholder[individual][dob][{part}]"))),

@@ -28,7 +28,7 @@ impl Odd {
                 "exponent",
                 "is a number that a spreadsheet has shortened, so that digits are lost; format the column as text and type it again".into(),
             ),
-            Self::Nothing => (Warning, "says_nothing", "is a program's word for an empty cell; clear it if that is meant".into()),
+            Self::Nothing => (Warning, "says_nothing", "stands for nothing: write what belongs there, or clear the cell".into()),
             Self::Encoding => (
                 Problem,
                 "encoding",
