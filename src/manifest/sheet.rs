@@ -203,7 +203,8 @@ fn chosen_of_xlsx(xlsx: &mut Xlsx<Cursor<&[u8]>>, wanted: Wanted<'_>) -> Result<
 }
 
 fn of_container(bytes: &[u8], wanted: Wanted<'_>, out: impl Write) -> Result<Sheet, String> {
-    xls::is_held_easily(bytes)?;
+    let smaller = xls::held_easily(bytes)?;
+    let bytes = smaller.as_ref().map_or(bytes, |smaller| smaller.as_slice());
     match open::<Xls<_>>(bytes) {
         Ok(mut xls) => {
             let choice = chosen_of_held(&mut xls, wanted)?;

@@ -68,7 +68,7 @@ pub(super) fn odd<'c>(role: Role, text: &str, cell: impl Fn(usize) -> &'c str) -
         }
     }
     // Google Sheets shows the one, LibreOffice the other.
-    if text == "Loading..." || is_office_error(bytes) {
+    if matches!(bytes[0], b'E' | b'L') && (text == "Loading..." || is_office_error(bytes)) {
         return Some(Odd::FormulaFailed);
     }
     if bytes.iter().fold(false, |any, byte| any | (*byte < b' ') | (*byte == 0x7f)) {

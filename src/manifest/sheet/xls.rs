@@ -3,8 +3,10 @@
 //! Of the file's records (Microsoft, "[MS-XLS]: Excel Binary File Format") those are read that name formats, cells, rows and
 //! columns. What is not understood is left out: a number then is what it is.
 
-use std::collections::HashMap;
-use std::io::{Cursor, Read as _};
+use std::collections::{HashMap, HashSet};
+use std::io::{Cursor, Read as _, Write as _};
+
+use zeroize::Zeroizing;
 
 use super::cells::place;
 use super::format::{Format, built_in};
@@ -24,22 +26,74 @@ const NUMBERS: u16 = 0x00bd;
 const NUMBER: u16 = 0x0203;
 const ROW: u16 = 0x0208;
 const SMALL_NUMBER: u16 = 0x027e;
+const TEXTS: u16 = 0x00fc;
 const TRUTH_OR_ERROR: u16 = 0x0205;
 
 /// Most places of a sheet, up to its last row and column, that are held whatever stands in them: all of a sheet are held.
-const PLACES_ALWAYS: u64 = 1 << 20;
+const PLACES_ALWAYS: u64 = 1 << 22;
 /// Beyond that at least one place of so many must have something in it.
 const PLACES_PER_CELL_MAX: u64 = 32;
 
-/// Whether its sheets can be held, as the library that reads them holds all places up to the last cell.
+/// The file, or the same without cells that hold nothing but blanks where these make a sheet too large to be held: the library that
+/// reads it holds all places up to the last cell.
 ///
 /// # Errors
 /// A sentence that names a cell far away from all others.
-pub(super) fn is_held_easily(bytes: &[u8]) -> Result<(), String> {
-    let Some(workbook) = workbook(bytes) else { return Ok(()) };
-    let (mut cells, mut last, mut farthest) = (0_u64, (0, 0), (0, 0));
+pub(super) fn held_easily(bytes: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
+    let Some(mut workbook) = workbook(bytes).map(Zeroizing::new) else { return Ok(None) };
+    let Err(reason) = is_held_easily(&workbook) else { return Ok(None) };
+    let blanks = blank_texts(&workbook);
     let mut at = 0;
     while let Some((kind, data, next)) = record_at(&workbook, at) {
+        let index = data.get(6..10).and_then(|index| index.first_chunk()).copied().map(u32::from_le_bytes);
+        if kind == LABEL_OF_TABLE && index.is_some_and(|index| blanks.contains(&index)) {
+            // A text that there is not: such a cell is none.
+            workbook[at + 10..at + 14].fill(0xff);
+        }
+        at = next;
+    }
+    is_held_easily(&workbook)?;
+    let written = cfb::CompoundFile::open(Cursor::new(bytes.to_vec())).and_then(|mut container| {
+        container.open_stream("/Workbook")?.write_all(&workbook)?;
+        container.flush()?;
+        Ok(Zeroizing::new(container.into_inner().into_inner()))
+    });
+    written.map(Some).map_err(|_| reason)
+}
+
+/// Which of the workbook's texts are nothing but blanks, as far as its first record of texts goes.
+fn blank_texts(workbook: &[u8]) -> HashSet<u32> {
+    let mut blanks = HashSet::new();
+    let Some((_, texts)) = Records(workbook).find(|(kind, _)| *kind == TEXTS) else { return blanks };
+    // After the counts each has the number of its letters and flags.
+    let (mut at, mut index) = (8, 0);
+    while let (Some(letters), Some(flags)) = (u16_at(texts, at), texts.get(at + 2).copied()) {
+        let number = |at: usize| u16_at(texts, at).map(usize::from);
+        let mut begin = at + 3;
+        let (mut runs, mut phonetics) = (0, 0);
+        if flags & 8 != 0 {
+            runs = 4 * number(begin).unwrap_or(0);
+            begin += 2;
+        }
+        if flags & 4 != 0 {
+            phonetics = number(begin).unwrap_or(0) + (number(begin + 2).unwrap_or(0) << 16);
+            begin += 4;
+        }
+        let width = 1 + usize::from(flags & 1);
+        let Some(text) = texts.get(begin..begin + usize::from(letters) * width) else { break };
+        if text.chunks(width).all(|letter| matches!(letter, [b' ' | 0xa0] | [b' ' | 0xa0, 0])) {
+            blanks.insert(index);
+        }
+        (at, index) = (begin + text.len() + runs + phonetics, index + 1);
+    }
+    blanks
+}
+
+/// Whether its sheets can be held.
+fn is_held_easily(workbook: &[u8]) -> Result<(), String> {
+    let (mut cells, mut last, mut farthest) = (0_u64, (0, 0), (0, 0));
+    let mut at = 0;
+    while let Some((kind, data, next)) = record_at(workbook, at) {
         at = next;
         if kind == BEGIN_OF_PART {
             (cells, last) = (0, (0, 0));
@@ -59,8 +113,8 @@ pub(super) fn is_held_easily(bytes: &[u8]) -> Result<(), String> {
         let places = (u64::from(last.0) + 1) * (u64::from(last.1) + 1);
         if places > PLACES_ALWAYS && places > (cells + 1) * PLACES_PER_CELL_MAX {
             return Err(format!(
-                "cell {} stands far away from all others, and though nothing but a blank may be in it, the sheet counts as large as \
-                 that; clear it, or copy the table into a new sheet and save that",
+                "cell {} stands far away from all others, and the sheet counts as large as that, which is more than can be held; clear \
+                 it, or copy the table into a new sheet and save that",
                 place((farthest.0.into(), farthest.1.into()))
             ));
         }
