@@ -14,6 +14,8 @@ use super::hidden::Hidden;
 use super::{Looks, Place};
 
 const BEGIN_OF_PART: u16 = 0x0809;
+/// A cell with nothing but a format.
+const BLANK: u16 = 0x0201;
 const BOUND_SHEET: u16 = 0x0085;
 const COLUMNS: u16 = 0x007d;
 const END_OF_PART: u16 = 0x000a;
@@ -47,8 +49,7 @@ pub(super) fn held_easily(bytes: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, St
     while let Some((kind, data, next)) = record_at(&workbook, at) {
         let index = data.get(6..10).and_then(|index| index.first_chunk()).copied().map(u32::from_le_bytes);
         if kind == LABEL_OF_TABLE && index.is_some_and(|index| blanks.contains(&index)) {
-            // A text that there is not: such a cell is none.
-            workbook[at + 10..at + 14].fill(0xff);
+            workbook[at..at + 2].copy_from_slice(&BLANK.to_le_bytes());
         }
         at = next;
     }
