@@ -15,6 +15,7 @@ mod checker;
 mod code_page;
 pub mod columns;
 mod contents;
+mod cutter;
 pub mod edits;
 mod encoding;
 pub mod file_names;
