@@ -123,6 +123,29 @@ pub(super) struct Looks {
     listings: Mutex<HashMap<Of, Arc<tokio::sync::Mutex<Option<Listing>>>>>,
     /// Whether a definite no was the answer several times: then the key may not list, and is not asked over and over.
     is_refused: AtomicBool,
+    /// Whoever finds that out holds it.
+    finding_out: tokio::sync::Mutex<()>,
+}
+
+/// A definite no to a question for a list.
+#[derive(Clone, Copy)]
+enum No {
+    /// Stripe does not know what it is narrowed by.
+    Missing,
+    /// There is no such list for this key.
+    Refused,
+}
+
+impl No {
+    fn of(listed: &Listed) -> Option<Self> {
+        match listed {
+            Listed::Failed { failure: ListFailure::Missing, .. } => Some(Self::Missing),
+            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {
+                Some(Self::Refused)
+            }
+            Listed::Page { .. } | Listed::Failed { .. } => None,
+        }
+    }
 }
 
 /// What a look came to.
@@ -149,12 +172,10 @@ pub(super) enum OfBatch {
 impl Looks {
     /// What the answer was at last.
     fn hears(&self, listed: &Listed) {
-        match listed {
-            Listed::Page { .. } => self.is_refused.store(false, Ordering::Relaxed),
-            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {
-                self.is_refused.store(true, Ordering::Relaxed);
-            }
-            Listed::Failed { .. } => {}
+        match (listed, No::of(listed)) {
+            (Listed::Page { .. }, _) => self.is_refused.store(false, Ordering::Relaxed),
+            (_, Some(No::Refused)) => self.is_refused.store(true, Ordering::Relaxed),
+            (_, Some(No::Missing) | None) => {}
         }
     }
 
@@ -321,27 +342,37 @@ pub(super) async fn page(
     after: Option<&str>,
     recalled: &CancellationToken,
 ) -> Result<Listed, Stop> {
-    let mut backoff = Backoff::between(NO_AGAIN, NO_AGAIN_MAX);
-    for _ in 1..NO_TIMES {
-        let listed = page_once(line, of, after, recalled).await?;
-        let is_believed = match &listed {
-            Listed::Failed { failure: ListFailure::Missing, .. } => false,
-            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {
-                line.looks.is_refused.load(Ordering::Relaxed)
-            }
-            Listed::Page { .. } | Listed::Failed { .. } => true,
-        };
-        if is_believed {
-            line.looks.hears(&listed);
-            return Ok(listed);
-        }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.wait()) => {}
+    let mut listed = page_once(line, of, after, recalled).await?;
+    // What Stripe does not know is of this question alone. That it refuses a list is of all, and one finds it out for the others.
+    let finding_out = match No::of(&listed) {
+        None => None,
+        Some(No::Missing) => Some(None),
+        Some(No::Refused) if line.looks.is_refused.load(Ordering::Relaxed) => None,
+        Some(No::Refused) => tokio::select! {
+            one = line.looks.finding_out.lock() => Some(Some(one)),
             () = recalled.cancelled() => return Err(Stop::Closed),
             () = line.stopping.cancelled() => return Err(Stop::Closed),
+        },
+    };
+    if let Some(_for_the_others) = finding_out {
+        let mut backoff = Backoff::between(NO_AGAIN, NO_AGAIN_MAX);
+        for _ in 1..NO_TIMES {
+            let is_known = match No::of(&listed) {
+                None => true,
+                Some(No::Missing) => false,
+                Some(No::Refused) => line.looks.is_refused.load(Ordering::Relaxed),
+            };
+            if is_known {
+                break;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.wait()) => {}
+                () = recalled.cancelled() => return Err(Stop::Closed),
+                () = line.stopping.cancelled() => return Err(Stop::Closed),
+            }
+            listed = page_once(line, of, after, recalled).await?;
         }
     }
-    let listed = page_once(line, of, after, recalled).await?;
     line.looks.hears(&listed);
     Ok(listed)
 }

@@ -209,8 +209,12 @@ impl Listed {
                     ListFailure::Passing,
                 ),
                 Ok(list) => Self::Page { found: list.data, more: list.has_more },
-                // Whatever it is, it tells nothing of what is in the list.
-                Err(_) => failed(format!("{status}, but no list in the answer"), ListFailure::Passing),
+                // JSON that is no list may be what there always is in its place; anything else may be a proxy's page.
+                Err(_) => {
+                    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+                    let failure = if is_json { ListFailure::Forbidden } else { ListFailure::Passing };
+                    failed(format!("{status}, but no list in the answer"), failure)
+                }
             };
         }
         match of_error(status, headers, &body) {
