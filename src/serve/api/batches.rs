@@ -340,13 +340,20 @@ pub(super) async fn cancel_batch(
         return Ok(Json(server.batches.view(&server, &batch).await?));
     }
     let under_way = under_way(&server, &batch).await?;
-    if under_way.is_under_way() && under_way.is_all_queued() && !server.parts.intake.has_worker().await {
-        server.record(&caller, Action::BatchCancelled, About::batch(&batch)).await?;
-        tracing::warn!(batch = %under_way.name, "a batch is let go: its jobs are in the queue, and there is no worker");
-        under_way.unfollow();
-        return Ok(Json(under_way.view(server.pace_per_second(), server.clock().now())));
+    let is_nobodys = async || {
+        under_way.is_under_way() && under_way.is_all_queued() && !server.parts.intake.has_worker().await
+    };
+    if !is_nobodys().await {
+        let steered = steer(&server, &caller, &batch, Standing::CalledOff).await;
+        // Its last job may have come into the queue just then.
+        if steered.is_ok() || !is_nobodys().await {
+            return steered;
+        }
     }
-    steer(&server, &caller, &batch, Standing::CalledOff).await
+    server.record(&caller, Action::BatchCancelled, About::batch(&batch)).await?;
+    tracing::warn!(batch = %under_way.name, "a batch is let go: its jobs are in the queue, and there is no worker");
+    under_way.unfollow();
+    Ok(Json(under_way.view(server.pace_per_second(), server.clock().now())))
 }
 
 /// What an approval names.
