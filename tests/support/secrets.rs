@@ -132,19 +132,30 @@ impl Secrets {
     pub fn files_with_any(&self, folder: &Path) -> (Vec<PathBuf>, usize) {
         let (mut found, mut folders, mut searched) = (Vec::new(), vec![folder.to_owned()], 0);
         while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
+            // What a program that still runs has removed meanwhile holds nothing any more.
+            let Some(entries) = there(std::fs::read_dir(folder)) else { continue };
+            for entry in entries {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
                     continue;
                 }
+                let Some(bytes) = there(std::fs::read(&path)) else { continue };
                 searched += 1;
-                if self.found_in(&std::fs::read(&path).unwrap()).is_some() {
+                if self.found_in(&bytes).is_some() {
                     found.push(path);
                 }
             }
         }
         (found, searched)
+    }
+}
+
+/// What was found; none if it is not there any more.
+fn there<T>(found: std::io::Result<T>) -> Option<T> {
+    match found {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        found => Some(found.unwrap()),
     }
 }
 
