@@ -121,28 +121,59 @@ impl Listing {
 #[derive(Default)]
 pub(super) struct Looks {
     listings: Mutex<HashMap<Of, Arc<tokio::sync::Mutex<Option<Listing>>>>>,
-    /// Whether a definite no was the answer several times: then the key may not list, and is not asked over and over.
-    is_refused: AtomicBool,
+    of_cards: Refused,
+    of_cardholders: Refused,
+}
+
+/// Whether a definite no was the answer to a kind of list, several times: then the key may not list these, and is not asked over and
+/// over.
+#[derive(Default)]
+struct Refused {
+    is: AtomicBool,
+    /// When that was heard last.
+    at: Mutex<Option<Boot>>,
     /// Whoever finds that out holds it.
     finding_out: tokio::sync::Mutex<()>,
+}
+
+impl Refused {
+    fn is(&self) -> bool {
+        self.is.load(Ordering::Relaxed)
+    }
+
+    /// Whether that was heard a moment ago, so that another question would tell nothing.
+    fn was_just_now(&self, now: Boot) -> bool {
+        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is() && at.is_some_and(|at| now.since(at) < SERVES_FOR)
+    }
+
+    /// What the answer was at last.
+    fn hears(&self, listed: &Listed, now: Boot) {
+        match (listed, No::of(listed)) {
+            (Listed::Page { .. }, _) => self.is.store(false, Ordering::Relaxed),
+            (_, Some(No::ToAll)) => {
+                *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+                self.is.store(true, Ordering::Relaxed);
+            }
+            (_, Some(No::ToThis) | None) => {}
+        }
+    }
 }
 
 /// A definite no to a question for a list.
 #[derive(Clone, Copy)]
 enum No {
-    /// Stripe does not know what it is narrowed by.
-    Missing,
-    /// There is no such list for this key.
-    Refused,
+    /// To this question: Stripe does not know, or not understand, what the list is narrowed by.
+    ToThis,
+    /// To all of the kind: the key may not, or there is no such list.
+    ToAll,
 }
 
 impl No {
     fn of(listed: &Listed) -> Option<Self> {
         match listed {
-            Listed::Failed { failure: ListFailure::Missing, .. } => Some(Self::Missing),
-            Listed::Failed { failure: ListFailure::Forbidden | ListFailure::Refused, .. } => {
-                Some(Self::Refused)
-            }
+            Listed::Failed { failure: ListFailure::Missing | ListFailure::Refused, .. } => Some(Self::ToThis),
+            Listed::Failed { failure: ListFailure::Forbidden, .. } => Some(Self::ToAll),
             Listed::Page { .. } | Listed::Failed { .. } => None,
         }
     }
@@ -170,12 +201,13 @@ pub(super) enum OfBatch {
 }
 
 impl Looks {
-    /// What the answer was at last.
-    fn hears(&self, listed: &Listed) {
-        match (listed, No::of(listed)) {
-            (Listed::Page { .. }, _) => self.is_refused.store(false, Ordering::Relaxed),
-            (_, Some(No::Refused)) => self.is_refused.store(true, Ordering::Relaxed),
-            (_, Some(No::Missing) | None) => {}
+    /// How it is with lists of this kind.
+    fn refused(&self, of: &Of) -> &Refused {
+        match of.place {
+            Place::Cardholders | Place::CardholdersByEmail(_) | Place::CardholdersByPhone(_) => {
+                &self.of_cardholders
+            }
+            Place::Card(_) | Place::Cards | Place::CardsOf(_) => &self.of_cards,
         }
     }
 
@@ -249,6 +281,9 @@ pub(super) async fn look_for_batch(
 ) -> Result<Result<OfBatch, String>, Stop> {
     let [narrow, _] = job.request.places();
     let of = Of::all(narrow);
+    if line.looks.refused(&of).was_just_now(line.parts.clock.boot()) {
+        return Ok(Ok(OfBatch::Unreadable));
+    }
     if of.is_whole_account() {
         return Ok(match page(line, &of, None, recalled).await? {
             Listed::Page { found, .. } => {
@@ -342,14 +377,15 @@ pub(super) async fn page(
     after: Option<&str>,
     recalled: &CancellationToken,
 ) -> Result<Listed, Stop> {
+    let refused = line.looks.refused(of);
     let mut listed = page_once(line, of, after, recalled).await?;
-    // What Stripe does not know is of this question alone. That it refuses a list is of all, and one finds it out for the others.
+    // One finds out for the others what is said to all.
     let finding_out = match No::of(&listed) {
         None => None,
-        Some(No::Missing) => Some(None),
-        Some(No::Refused) if line.looks.is_refused.load(Ordering::Relaxed) => None,
-        Some(No::Refused) => tokio::select! {
-            one = line.looks.finding_out.lock() => Some(Some(one)),
+        Some(No::ToThis) => Some(None),
+        Some(No::ToAll) if refused.is() => None,
+        Some(No::ToAll) => tokio::select! {
+            one = refused.finding_out.lock() => Some(Some(one)),
             () = recalled.cancelled() => return Err(Stop::Closed),
             () = line.stopping.cancelled() => return Err(Stop::Closed),
         },
@@ -359,8 +395,8 @@ pub(super) async fn page(
         for _ in 1..NO_TIMES {
             let is_known = match No::of(&listed) {
                 None => true,
-                Some(No::Missing) => false,
-                Some(No::Refused) => line.looks.is_refused.load(Ordering::Relaxed),
+                Some(No::ToThis) => false,
+                Some(No::ToAll) => refused.is(),
             };
             if is_known {
                 break;
@@ -373,7 +409,7 @@ pub(super) async fn page(
             listed = page_once(line, of, after, recalled).await?;
         }
     }
-    line.looks.hears(&listed);
+    refused.hears(&listed, line.parts.clock.boot());
     Ok(listed)
 }
 
