@@ -5,7 +5,7 @@ use crate::support;
 
 use std::time::{Duration, Instant};
 
-use embosser::sandbox::{Options, Sandbox};
+use embosser::sandbox::{Forced, Options, Sandbox};
 use serde_json::{Value, json};
 use support::rabbit::Rabbit;
 use support::serve::Served;
@@ -247,6 +247,33 @@ async fn accounts_come_change_and_go_while_others_batches_go_on() {
     let view = ended(&served, "acct_A", "a").await;
     assert_eq!(view["issued"], 400);
     stage.one_card_each(&[("acct_A", &cards_of_a), ("acct_B", &cards_of_b)]);
+}
+
+/// Stripe refuses the key of all for a while: what stopped is begun anew at SIGHUP, though no file has changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_has_halted_is_begun_anew_at_a_hang_up() {
+    let stage = Stage::with(TWO).await;
+    let (file, cards) = stage.manifest("a.csv", 10).await;
+    let served = stage.serve(&stage.program, "50");
+    are_served(&served).await;
+    stage.sandbox.force(Some(Forced::error(401, "invalid_request_error", None, "Invalid API Key provided.")));
+    served.upload("/accounts/acct_A/v1/batches?name=a", file.clone()).await.expect(202);
+    let state = async |account: &str| {
+        let list = served.get("/v1/accounts").await.expect(200).json();
+        list["accounts"].as_array().unwrap().iter().find(|view| view["id"] == account).unwrap()["state"]
+            .clone()
+    };
+    until("A has stopped", async || state("acct_A").await == "stopped").await;
+    // Its batches can be looked at all the same, and the other one takes work.
+    served.get("/accounts/acct_A/v1/batches/a").await.expect(200);
+    assert_eq!(state("acct_B").await, "serving");
+    stage.sandbox.force(None);
+    let pid = rustix::process::Pid::from_raw(i32::try_from(served.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    is_served(&served, "acct_A").await;
+    served.upload("/accounts/acct_A/v1/batches?name=a", file).await.expect(202);
+    ended(&served, "acct_A", "a").await;
+    stage.one_card_each(&[("acct_A", &cards)]);
 }
 
 /// What Stripe tells a platform goes to the account that it is about; cardholders' links lead to their account's page.

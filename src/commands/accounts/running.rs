@@ -219,6 +219,8 @@ impl<W: Work> Accounts<W> {
                 Some(running) if running.is_as(&one) => {
                     if matches!(running.then, Then::Nothing) && self.work.has_halted(&one.id) {
                         running.then = Then::Anew(Box::new(one));
+                        // A server goes on to tell what its batches came to, until it is told to stop.
+                        running.stop.cancel();
                         changed += 1;
                     }
                 }

@@ -65,10 +65,10 @@ impl Session {
     /// It lived when something was asked that it has answered. Who keeps it alive answers what is asked, and notes its signs of life.
     pub(super) fn begin(
         ask: mpsc::Sender<oneshot::Sender<()>>,
-        asked: Boot,
+        alive_at: Boot,
         timeline: Timeline,
     ) -> (Self, Arc<Alive>) {
-        let alive = Arc::new(Alive(Mutex::new(asked)));
+        let alive = Arc::new(Alive(Mutex::new(alive_at)));
         (Self { ask, alive: alive.clone(), timeline }, alive)
     }
 
@@ -143,7 +143,7 @@ pub(super) async fn take(
     set_entry(&mut connection, &entry, &holder).await.map_err(to_error)?;
     // Who moves a ledger marks it, and then holds the lock of each entry: of a mark that came after the entry it finds the entry, and
     // one that came before is found here. The process may sleep until it has the answer: the session may be over by then.
-    let asked = clock.boot();
+    let alive_at = clock.boot();
     let standing = metadata(&mut connection, STANDING).await.map_err(to_error)?;
     lost.forget(number, &backend);
     if standing.is_some() {
@@ -151,7 +151,7 @@ pub(super) async fn take(
         return Err(standing::refused(standing.as_deref(), servers.name()).into());
     }
     let (ask, questions) = mpsc::channel(1);
-    let (session, alive) = Session::begin(ask, asked, timeline.clone());
+    let (session, alive) = Session::begin(ask, alive_at, timeline.clone());
     let kept =
         Kept { connection, backend, timeline, number, entry, holder: holder.clone(), lost: lost.clone() };
     tokio::spawn(keep(kept, clock.clone(), alive, questions));

@@ -76,7 +76,7 @@ impl Given {
         // A machine that is named so has one start.
         let unknown = Holder::unknown(clock, &self.host);
         let mut holder = Holder { process: self.process, boot: self.host.clone(), ..unknown };
-        let asked = clock.boot();
+        let alive_at = clock.boot();
         let taken = self.take(scope, &mut holder, clock);
         // What was taken is given back with the connection whose answer is lost.
         fate.ends::<_, LeaseError>(Ok(())).await?;
@@ -88,7 +88,7 @@ impl Given {
             LeaseKind::File => Kind::Simulated(Box::new(held)),
             LeaseKind::Session => {
                 let (ask, questions) = mpsc::channel(1);
-                let (session, alive) = Session::begin(ask, asked, Latest::default().seen(0));
+                let (session, alive) = Session::begin(ask, alive_at, Latest::default().seen(0));
                 crate::simulation::spawn(keep(held, alive, clock.clone(), questions));
                 Kind::Session(session)
             }
