@@ -28,30 +28,30 @@ enum Shape {
     /// As they are.
     Plain,
     /// Digit by digit.
-    Mask(Vec<Mark>),
+    Mask(Vec<Place>),
     /// With something before and after, as a currency's sign is.
     Beside { before: String, decimals: Option<usize>, divisor: f64, after: String },
 }
 
 /// A place of a mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Mark {
+enum Place {
     /// A digit, or a zero.
     Filled,
     /// A digit, or nothing.
     Open,
-    Letter(char),
+    Literal(char),
 }
 
 /// What a part of a format is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Token {
-    Digit(Mark),
+    Digit(Place),
     Point,
     Comma,
     /// The number as it is.
     General,
-    Letter(char),
+    Literal(char),
 }
 
 impl Format {
@@ -76,7 +76,7 @@ impl Format {
         let sign = if number < 0.0 { "-" } else { "" };
         let shown = match shape {
             Shape::Plain => return None,
-            Shape::Mask(marks) => masked(marks, number.abs()),
+            Shape::Mask(places) => masked(places, number.abs()),
             Shape::Beside { before, decimals, divisor, after } => {
                 let number = number.abs() / divisor;
                 let number = match decimals {
@@ -145,8 +145,8 @@ fn sections_of(code: &str) -> Vec<Option<(Condition, Shape)>> {
                 sections.push(shape);
                 (tokens, condition, is_understood) = (Vec::new(), Condition::Any, true);
             }
-            '"' => tokens.extend(letters.by_ref().take_while(|letter| *letter != '"').map(Token::Letter)),
-            '\\' => tokens.extend(letters.next().map(Token::Letter)),
+            '"' => tokens.extend(letters.by_ref().take_while(|letter| *letter != '"').map(Token::Literal)),
+            '\\' => tokens.extend(letters.next().map(Token::Literal)),
             // Room as wide as a letter, or one that is repeated up to the cell's edge.
             '_' | '*' => {
                 letters.next();
@@ -155,13 +155,13 @@ fn sections_of(code: &str) -> Vec<Option<(Condition, Shape)>> {
                 let inside: String = letters.by_ref().take_while(|letter| *letter != ']').collect();
                 if let Some(currency) = inside.strip_prefix('$') {
                     let sign = currency.split('-').next().unwrap_or_default();
-                    tokens.extend(sign.chars().map(Token::Letter));
+                    tokens.extend(sign.chars().map(Token::Literal));
                 } else {
                     condition = Condition::of(&inside).unwrap_or(condition);
                 }
             }
-            '0' => tokens.push(Token::Digit(Mark::Filled)),
-            '#' | '?' => tokens.push(Token::Digit(Mark::Open)),
+            '0' => tokens.push(Token::Digit(Place::Filled)),
+            '#' | '?' => tokens.push(Token::Digit(Place::Open)),
             '.' => tokens.push(Token::Point),
             ',' => tokens.push(Token::Comma),
             '%' | '@' => is_understood = false,
@@ -170,7 +170,7 @@ fn sections_of(code: &str) -> Vec<Option<(Condition, Shape)>> {
                 tokens.push(Token::General);
             }
             'E' | 'e' if letters.as_str().starts_with(['+', '-']) => is_understood = false,
-            letter => tokens.push(Token::Letter(letter)),
+            letter => tokens.push(Token::Literal(letter)),
         }
     }
     sections.push(is_understood.then(|| (condition, shape_of(&tokens))));
@@ -178,17 +178,17 @@ fn sections_of(code: &str) -> Vec<Option<(Condition, Shape)>> {
 }
 
 fn shape_of(tokens: &[Token]) -> Shape {
-    let is_number = |token: &Token| !matches!(token, Token::Letter(_));
+    let is_number = |token: &Token| !matches!(token, Token::Literal(_));
     let Some(first) = tokens.iter().position(is_number) else { return Shape::Plain };
     let last = tokens.iter().rposition(is_number).unwrap_or(first);
     let (before, number, after) = (&tokens[..first], &tokens[first..=last], &tokens[last + 1..]);
     let text = |tokens: &[Token]| -> String {
-        let letter = |token: &Token| if let Token::Letter(letter) = token { Some(*letter) } else { None };
-        tokens.iter().filter_map(letter).collect()
+        let literal = |token: &Token| if let Token::Literal(literal) = token { Some(*literal) } else { None };
+        tokens.iter().filter_map(literal).collect()
     };
     let (before, after) = (text(before), text(after));
     let is_bare = before.trim().is_empty() && after.trim().is_empty();
-    let is_broken = number.iter().any(|token| matches!(token, Token::Letter(_)));
+    let is_broken = number.iter().any(|token| matches!(token, Token::Literal(_)));
     let has = |wanted: Token| number.contains(&wanted);
     if has(Token::Point) || has(Token::Comma) || has(Token::General) {
         // A fraction, or something else that nobody makes.
@@ -197,8 +197,8 @@ fn shape_of(tokens: &[Token]) -> Shape {
         }
         let point = number.iter().position(|token| *token == Token::Point).unwrap_or(number.len());
         let behind = &number[point..];
-        let filled = behind.iter().filter(|token| **token == Token::Digit(Mark::Filled)).count();
-        let is_open = behind.contains(&Token::Digit(Mark::Open)) || has(Token::General);
+        let filled = behind.iter().filter(|token| **token == Token::Digit(Place::Filled)).count();
+        let is_open = behind.contains(&Token::Digit(Place::Open)) || has(Token::General);
         let of_thousands = number.iter().rev().take_while(|token| **token == Token::Comma).count();
         let divisor = 1000_f64.powi(i32::try_from(of_thousands).unwrap_or(0));
         if is_bare && filled == 0 && of_thousands == 0 {
@@ -206,39 +206,39 @@ fn shape_of(tokens: &[Token]) -> Shape {
         }
         return Shape::Beside { before, decimals: (!is_open).then_some(filled), divisor, after };
     }
-    let marks = number.iter().filter_map(|token| match token {
-        Token::Digit(mark) => Some(*mark),
-        Token::Letter(letter) => Some(Mark::Letter(*letter)),
+    let places = number.iter().filter_map(|token| match token {
+        Token::Digit(place) => Some(*place),
+        Token::Literal(letter) => Some(Place::Literal(*letter)),
         _ => None,
     });
-    let marks: Vec<Mark> = marks.collect();
-    let filled = marks.iter().filter(|mark| **mark == Mark::Filled).count();
+    let places: Vec<Place> = places.collect();
+    let filled = places.iter().filter(|place| **place == Place::Filled).count();
     // A fraction's bar stands between places that may be empty.
-    let is_fraction = filled == 0 && marks.contains(&Mark::Letter('/'));
+    let is_fraction = filled == 0 && places.contains(&Place::Literal('/'));
     if is_fraction || (is_bare && !is_broken && filled < 2) {
         return Shape::Plain;
     }
-    let letters = |text: String| text.chars().map(Mark::Letter).collect::<Vec<_>>();
-    Shape::Mask([letters(before), marks, letters(after)].concat())
+    let letters = |text: String| text.chars().map(Place::Literal).collect::<Vec<_>>();
+    Shape::Mask([letters(before), places, letters(after)].concat())
 }
 
 /// A number digit by digit, from its end; the first place takes all digits that are left.
-fn masked(marks: &[Mark], number: f64) -> String {
+fn masked(mask: &[Place], number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut digits = if digits == "0" { "" } else { digits.as_str() };
-    let mut places = marks.iter().filter(|mark| !matches!(mark, Mark::Letter(_))).count();
+    let mut left = mask.iter().filter(|place| !matches!(place, Place::Literal(_))).count();
     let mut shown = String::new();
-    for mark in marks {
-        match mark {
-            Mark::Letter(letter) => shown.push(*letter),
-            Mark::Filled | Mark::Open => {
-                let count = (digits.len() + 1).saturating_sub(places);
+    for place in mask {
+        match place {
+            Place::Literal(letter) => shown.push(*letter),
+            Place::Filled | Place::Open => {
+                let count = (digits.len() + 1).saturating_sub(left);
                 let (these, rest) = digits.split_at(count);
-                match (these, mark) {
-                    ("", Mark::Filled) => shown.push('0'),
+                match (these, place) {
+                    ("", Place::Filled) => shown.push('0'),
                     (these, _) => shown.push_str(these),
                 }
-                (digits, places) = (rest, places - 1);
+                (digits, left) = (rest, left - 1);
             }
         }
     }
