@@ -120,7 +120,7 @@ impl Jobs {
         if let Some(first) = row.first {
             job = job.after(first.reusing());
         }
-        job.note = recognised.map(super::recognise::Recognised::note);
+        job.note = recognised.map(super::recognised::Recognised::note);
         Ok(job)
     }
 }

@@ -40,9 +40,11 @@ pub mod proposal;
 mod quotes;
 mod reading;
 pub mod recognise;
+pub mod recognised;
 mod records;
 mod report;
 mod respelt;
+mod row;
 mod rows;
 pub mod sheet;
 pub mod snapshot;
@@ -57,15 +59,12 @@ use std::io::{self, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::content::Content;
-use crate::job::{Batch, JobId, NameError};
-use crate::operation::{Operation, Request};
-use crate::pin::PinJwe;
+use crate::operation::Operation;
 use amounts::AmountColumns;
 use contents::Contents;
 use filling::Filling;
 use header::{Column, Header};
-use likeness::{Likeness, Likes};
+use likeness::Likes;
 use lint::Lints;
 use plan::Plan;
 use records::Records;
@@ -77,6 +76,7 @@ pub use checker::Checker;
 pub use problem::{Problem, Severity};
 pub use reading::{NO_ENCODING, Reading};
 pub use report::{CheckOptions, CheckReport, counted, waits};
+pub use row::{InvalidRow, Row};
 pub use rows::Rows;
 pub use stream::ManifestStream;
 
@@ -130,99 +130,6 @@ impl ManifestError {
             Self::Shape { reason, .. } => ("not_a_manifest", reason),
         };
         vec![Problem::new(1, 0, "", code, reason)]
-    }
-}
-
-/// A row that can be a job.
-#[derive(Debug)]
-pub struct Row {
-    /// The data row's number, from 1.
-    pub number: u64,
-    /// Its line in the file, from 1.
-    pub line: u64,
-    /// Its name, if the manifest has them.
-    pub row_id: Option<String>,
-    /// The cardholder to create first, if its card is for one who is not known yet.
-    pub first: Option<Request>,
-    /// What to ask Stripe for.
-    pub request: Request,
-    /// The encrypted PIN.
-    pub pin: Option<PinJwe>,
-    /// Whose it is, by the columns that were named for that.
-    pub person: Option<String>,
-    /// What may be wrong with it.
-    pub warnings: Vec<Problem>,
-    /// What tells rows that ask for the same.
-    likeness: Likeness,
-}
-
-impl Row {
-    /// On a line, with a number: what it asks for first, and last, which has the PIN.
-    fn new(
-        (line, number): (u64, u64),
-        row_id: Option<String>,
-        (first, mut request): (Option<Request>, Request),
-    ) -> Self {
-        let pin = request.take_pin();
-        let (warnings, likeness) = (Vec::new(), Likeness::default());
-        Self { number, line, row_id, first, request, pin, person: None, warnings, likeness }
-    }
-
-    /// What is asked for, without the PIN and however it is spelt.
-    #[must_use]
-    pub fn content(&self) -> Content {
-        self.request.content(self.first.as_ref())
-    }
-
-    /// Its name and what is asked for, without the PIN, as they are written: what a manifest's digest is made of.
-    fn digest(&self, mut add: impl FnMut(&[u8])) {
-        add(self.row_id.as_deref().unwrap_or_default().as_bytes());
-        self.first.iter().chain([&self.request]).for_each(|request| add(&request.fingerprint()));
-    }
-}
-
-/// A row that cannot.
-#[derive(Debug)]
-pub struct InvalidRow {
-    /// The data row's number, from 1.
-    pub number: u64,
-    /// Its line in the file, from 1.
-    pub line: u64,
-    /// Its name, if it could be read.
-    pub row_id: Option<String>,
-    /// Whose it is, by the columns that were named for that.
-    pub person: Option<String>,
-    /// Why.
-    pub problems: Vec<Problem>,
-    /// What may be wrong with it besides.
-    pub warnings: Vec<Problem>,
-}
-
-impl InvalidRow {
-    /// One whose name makes no job id together with its batch's.
-    #[must_use]
-    pub fn without_id(number: u64, line: u64, row_id: Option<String>, error: &NameError) -> Self {
-        let reason = format!("together with the batch's name it makes a job id that {error}");
-        let problem = Problem::new(line, number, ROW_ID, ROW_ID, reason);
-        Self { number, line, row_id, problems: vec![problem], warnings: Vec::new(), person: None }
-    }
-
-    /// The id that stands for it in results.
-    ///
-    /// # Errors
-    /// If batch and name together make no job id.
-    pub fn job_id(&self, batch: &Batch) -> Result<JobId, NameError> {
-        match &self.row_id {
-            Some(row_id) => JobId::of_row(batch, row_id),
-            None => JobId::of_row(batch, &format!("row {}", self.number)),
-        }
-    }
-
-    /// Why nothing after it can be read, if that is what is wrong: then it is no row, but the end of the file as far as
-    /// it is known.
-    #[must_use]
-    pub fn unreadable(&self) -> Option<&str> {
-        self.problems.iter().find(|problem| problem.code == UNREADABLE).map(|problem| problem.reason.as_str())
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 use super::batch::{RowNames, SecondCards};
 use super::known::{Changed, Others};
 use super::nearby::{NamesNearby, Near};
+use super::recognised::Recognised;
 use super::{InvalidRow, Row};
-use crate::clock::Time;
 use crate::job::{Batch, Content, JobId, Step};
 use crate::ledger::{Kind, Ledger, LedgerError, Only, SameContent, Scope};
 use crate::operation::Operation;
@@ -25,40 +25,6 @@ use crate::remedy::TryAgain;
 /// Rows that are asked about in one question. The allocator gives answers for hundreds of rows back late, as they are large and
 /// made on another thread: with 512 an upload of any size took 10 MB more.
 const LOOKED_UP_AT_ONCE: usize = 64;
-
-/// A row that is known under another id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recognised {
-    /// The data row's number, from 1.
-    pub row: u64,
-    /// Its `row_id`, if it has one.
-    pub row_id: Option<String>,
-    /// The id that it is known under.
-    pub id: JobId,
-    /// The batch that this is of.
-    pub batch: Batch,
-    /// Its `row_id` there.
-    pub known_row_id: Option<String>,
-    /// Whether it has its card.
-    pub kind: Kind,
-    /// When that was written.
-    pub written: Time,
-}
-
-impl Recognised {
-    /// What stands beside the row's end.
-    #[must_use]
-    pub fn note(&self) -> String {
-        let day = jiff::Timestamp::from_millisecond(self.written.unix_ms())
-            .map_or_else(|_| "an unknown day".to_owned(), |day| day.strftime("%Y-%m-%d").to_string());
-        let known = match &self.known_row_id {
-            Some(row_id) => format!("{row_id} of batch {}", self.batch),
-            None => self.id.to_string(),
-        };
-        let state = if self.kind == Kind::Done { "issued" } else { "begun" };
-        format!("{state} before as {known}, on {day}; no second card was made")
-    }
-}
 
 /// What a ledger knows of the rows of a manifest.
 #[derive(Debug, Default)]
@@ -490,7 +456,7 @@ mod tests {
             let card = Request::from_pairs(Operation::CreateCard, pairs).unwrap();
             let job = Job::new(id, batch.clone(), None, card, None);
             let state = State::Refused(Refusal::own("stale_key", "encrypt again"));
-            let row = LedgerRow::of(&scope, &job, state, Time::from_unix_ms(1));
+            let row = LedgerRow::of(&scope, &job, state, crate::clock::Time::from_unix_ms(1));
             assert!(matches!(ledger.conclude(row, None).await.unwrap(), Conclude::Written(_)));
         };
         write("earlier").await;

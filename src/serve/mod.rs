@@ -55,6 +55,7 @@ pub mod tokens;
 mod tracking;
 mod unpacked;
 mod upload;
+mod upload_fields;
 mod view;
 
 use std::any::Any;

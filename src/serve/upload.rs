@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
-use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::multipart::MultipartError;
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::header;
 use bytes::Bytes;
@@ -13,7 +13,6 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
-use zeroize::Zeroizing;
 
 use super::Server;
 use super::check::{Checked, Piece, Purpose, Stopped, check};
@@ -22,6 +21,7 @@ use super::extract::int64;
 use super::limits::{LINGER, PIECES_WAITING};
 use super::plan::PlanView;
 use super::problem::{Kind, Problem, Wrong};
+use super::upload_fields::Fields;
 use crate::clock::Time;
 use crate::intake::start::start_of;
 use crate::job::Batch;
@@ -41,9 +41,6 @@ const KINDS: [&str; 5] = [
     "application/vnd.ms-excel",
     "application/vnd.oasis.opendocument.spreadsheet",
 ];
-
-/// Longest field beside a form's file.
-const FIELD_BYTES_MAX: usize = 512 << 10;
 
 /// Parameters of an upload.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
@@ -88,49 +85,6 @@ pub(super) struct UploadQuery {
     /// When it is to start, within 7 days; without it, at once. If it must be approved, once that is done, too.
     #[param(example = "2026-12-01T05:00Z")]
     pub(super) start: Option<String>,
-}
-
-/// What a form says of its file, in fields before it.
-#[derive(Default)]
-struct Fields {
-    /// The text of a columns file.
-    columns: Option<String>,
-    /// Cells that were mended since the file was made: one may hold a PIN's ciphertext.
-    edits: Option<Zeroizing<String>>,
-}
-
-impl Fields {
-    /// Reads a field that is no file; what is not known is left out.
-    async fn read(&mut self, mut field: Field<'_>, idle_max: Duration) -> Result<(), Problem> {
-        let is_edits = match field.name() {
-            Some("columns") => false,
-            Some("edits") => true,
-            _ => return Ok(()),
-        };
-        // With its whole room from the beginning, so that no unwiped copy is left behind by growing.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(FIELD_BYTES_MAX));
-        loop {
-            let chunk = tokio::time::timeout(idle_max, field.chunk()).await.map_err(|_| slow())?;
-            let Some(more) = chunk.map_err(malformed)? else { break };
-            if bytes.len() + more.len() > FIELD_BYTES_MAX {
-                let reason =
-                    format!("a field beside the form's file has at most {} KiB", FIELD_BYTES_MAX >> 10);
-                return Err(Problem::new(Kind::TooLarge, reason));
-            }
-            bytes.extend_from_slice(&more);
-        }
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| Problem::new(Kind::BadRequest, "a field beside the form's file is not UTF-8"))?;
-        let is_second = if is_edits {
-            self.edits.replace(Zeroizing::new(text.to_owned())).is_some()
-        } else {
-            self.columns.replace(text.to_owned()).is_some()
-        };
-        if is_second {
-            return Err(Problem::new(Kind::BadRequest, "a field beside the form's file stands there twice"));
-        }
-        Ok(())
-    }
 }
 
 impl UploadQuery {
@@ -328,7 +282,7 @@ impl Body {
     }
 }
 
-fn slow() -> Problem {
+pub(super) fn slow() -> Problem {
     Problem::new(Kind::TooSlow, "the upload brought nothing for too long; send it again")
 }
 
@@ -465,7 +419,7 @@ async fn receive_form(
     }
 }
 
-fn malformed(_: MultipartError) -> Problem {
+pub(super) fn malformed(_: MultipartError) -> Problem {
     Problem::new(Kind::BadRequest, "the form is malformed, or the upload ended early")
 }
 
