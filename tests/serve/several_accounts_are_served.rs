@@ -125,11 +125,21 @@ async fn each_account_has_its_own_batches_and_cards() {
         assert!(served.get(path).await.expect(200).text.contains("<title>embosser</title>"), "{path}");
     }
     let ready = served.get("/readyz").await.expect(200).json();
-    assert_eq!(ready["accounts"], json!({"acct_A": true, "acct_B": true}));
+    assert_eq!(ready, json!({"ready": true, "reason": null, "accounts": 2, "accounts_served": 2}));
     let metrics = served.get("/metrics").await.expect(200).text;
     for account in ["acct_A", "acct_B"] {
         let line = format!("embosser_pace_configured_per_second{{account=\"{account}\"}} 100");
         assert!(metrics.contains(&line), "{line}");
+    }
+    // The second upload's rows ended as issued, too.
+    for (account, issued) in [("acct_A", 80), ("acct_B", 25)] {
+        let line =
+            format!("embosser_jobs_total{{outcome=\"issued\",code=\"\",account=\"{account}\"}} {issued}");
+        let jobs: Vec<&str> = metrics
+            .lines()
+            .filter(|line| line.starts_with("embosser_jobs_total{outcome=\"issued\""))
+            .collect();
+        assert!(metrics.contains(&line), "{line}: {jobs:?}");
     }
     let (code, log) = served.stopped().await;
     assert_eq!(code, Some(0), "{log}");

@@ -107,7 +107,6 @@ pub(super) async fn run(
                     running.reload(file.as_deref(), &mut watched);
                 }
                 () = watched.have_changed() => running.reload(file.as_deref(), &mut watched),
-                () = stop.cancelled(), if !stop.is_cancelled() => {}
             }
         }
         several.stop();
