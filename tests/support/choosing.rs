@@ -26,7 +26,7 @@ pub async fn stage() -> Stage {
     Stage { directory, sandbox, program }
 }
 
-/// One row whose cardholder chooses the PIN, and two others: after them no list is asked whether the batch was issued before.
+/// One row whose cardholder chooses the PIN, and two others.
 pub const ONE: &str = "row_id,cardholder,type,currency,pin[choose]\na,ich_1,virtual,eur,true\nb,ich_2,virtual,eur,\nc,ich_3,virtual,eur,\n";
 
 pub fn token_of(link: &str) -> &str {
