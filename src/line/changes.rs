@@ -24,6 +24,8 @@ pub(super) enum Latest {
     Is,
     /// Another process has put another one there meanwhile: all is to be decided anew.
     Changed,
+    /// Another process has changed the job's row meanwhile, to this.
+    RowChanged(Option<Box<Row>>),
     /// It was begun before and another one was begun after it: then it may not be sent again, and the refusal says why.
     Refused(Refusal),
 }
@@ -48,6 +50,12 @@ pub(super) async fn become_latest(
             let what = "which comes after it in the same batch, was begun before this one could be";
             return Ok(Latest::Refused(superseded(latest, what, known)));
         }
+    }
+    // Another process may have begun this very change since its row was read, and another one a later change after that: then it must
+    // not become the latest again. So its row is read anew, after the latest was.
+    let found = line.parts.ledger.look_up(&line.parts.scope, &job.id).await?;
+    if found.as_ref().map(|row| row.version) != known.map(|row| row.version) {
+        return Ok(Latest::RowChanged(found.map(Box::new)));
     }
     // A process that slept since it asked must not put itself before what was begun meanwhile.
     let swapped = ledger.swap_metadata(name, before, Some(job.id.to_string())).await?;

@@ -148,6 +148,10 @@ impl Carried<'_> {
         match changes::become_latest(self.line, &self.job, self.known.as_deref()).await? {
             Latest::Is => {}
             Latest::Changed => return Ok(None),
+            Latest::RowChanged(found) => {
+                self.changed(found)?;
+                return Ok(None);
+            }
             Latest::Refused(refusal) => {
                 self.decision.give_up(refusal);
                 return Ok(None);
