@@ -9,7 +9,7 @@ use crate::ledger::{Kind, Ledger, LedgerError, Only, Scope, State};
 use crate::line::limiter_of;
 use crate::outcome::Output;
 use crate::pace::{Answered as Paced, Endpoint, Pace, Waited};
-use crate::stripe::{AccountAnswer, FoundAnswer};
+use crate::stripe::{AccountAnswer, FoundAnswer, Leaving};
 
 /// Waits before the account is asked again.
 const ASK_AGAIN: Backoff = Backoff::between(Duration::from_millis(250), Duration::from_secs(5));
@@ -143,11 +143,15 @@ impl Access {
         let (mut backoff, mut tries) = (ASK_AGAIN, 0);
         loop {
             tries += 1;
-            let Some(answer) = paced(pace, self.client.account(), |answer| match answer {
-                AccountAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
-                AccountAnswer::Failed(reason) => Paced::Failed(reason.clone()),
-                _ => Paced::Accepted,
-            })
+            let Some(answer) = paced(
+                pace,
+                |leaving| self.client.account(leaving),
+                |answer| match answer {
+                    AccountAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
+                    AccountAnswer::Failed(reason) => Paced::Failed(reason.clone()),
+                    _ => Paced::Accepted,
+                },
+            )
             .await
             else {
                 return Err(ScopeError::Unreachable(
@@ -198,11 +202,15 @@ impl Access {
             let page = ledger.batch_page(former, &batch, None, Only::of(Kind::Done), FORMER_CARDS).await?;
             for row in page {
                 let State::Done(Output::Issued(card)) = &row.state else { continue };
-                let paced = paced(pace, self.client.card(&card.id), |answer| match answer {
-                    FoundAnswer::Failed(reason) => Paced::Failed(reason.clone()),
-                    FoundAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
-                    _ => Paced::Accepted,
-                });
+                let paced = paced(
+                    pace,
+                    |leaving| self.client.card(&card.id, leaving),
+                    |answer| match answer {
+                        FoundAnswer::Failed(reason) => Paced::Failed(reason.clone()),
+                        FoundAnswer::Limited(reason) => Paced::Limited(limiter_of(*reason)),
+                        _ => Paced::Accepted,
+                    },
+                );
                 match paced.await {
                     Some(FoundAnswer::Found(_)) => {
                         tracing::info!(
@@ -243,12 +251,16 @@ impl Access {
 }
 
 /// One call at the account's pace; none if the line is closing.
-async fn paced<T>(pace: &Pace, call: impl Future<Output = T>, meaning: impl Fn(&T) -> Paced) -> Option<T> {
+async fn paced<T, F: Future<Output = T>>(
+    pace: &Pace,
+    call: impl FnOnce(Leaving) -> F,
+    meaning: impl Fn(&T) -> Paced,
+) -> Option<T> {
     loop {
         let turn = pace.turn(Endpoint::Retrieve).await.ok()?;
         let Waited::Permit(mut permit) = turn.permit().await else { continue };
-        permit.departure().left();
-        let answer = call.await;
+        let departure = permit.departure();
+        let answer = call(Box::new(|| departure.left())).await;
         permit.answered(meaning(&answer));
         return Some(answer);
     }

@@ -33,8 +33,9 @@ impl Line {
         if !self.lease.is_surely_ours() {
             return EphemeralKey::NotNow("another process may call for this account".into());
         }
-        permit.departure().left();
-        match self.parts.client.ephemeral_key(card, nonce).await {
+        let departure = permit.departure();
+        let leaving = Box::new(|| departure.left());
+        match self.parts.client.ephemeral_key(card, nonce, leaving).await {
             EphemeralKeyAnswer::Made(secret) => {
                 permit.answered(Answered::Accepted);
                 self.has_answered();

@@ -440,8 +440,9 @@ async fn page_once(
             }
             continue;
         }
-        permit.departure().left();
-        let listed = line.parts.client.list(&of.place, of.since, after).await;
+        let departure = permit.departure();
+        let leaving = Box::new(|| departure.left());
+        let listed = line.parts.client.list(&of.place, of.since, after, leaving).await;
         match &listed {
             Listed::Page { .. } => {
                 line.has_answered();

@@ -27,14 +27,14 @@ use crate::config::{StripeConfig, seconds};
 use crate::operation::{Operation, Place, Request as Wanted};
 use crate::simulation::{Mutation, is_broken};
 use address::{address, host_and_port, is_stripes};
-use outgoing::{Departed, Outgoing};
+use outgoing::{Departed, Outgoing, Question};
 use timed::Timed;
 use transport::Reply;
 
 pub use address::host_of;
 pub use answer::Answer;
 pub use error::LimitReason;
-pub use outgoing::Leave;
+pub use outgoing::{Leave, Leaving};
 pub use read::{AccountAnswer, EphemeralKeyAnswer, FoundAnswer, ListFailure, Listed};
 pub use standing::{AccountStanding, CardStanding, Design, SecondLine, StandingAnswer};
 
@@ -215,15 +215,17 @@ impl Client {
         }
     }
 
-    /// One page of a place's objects: of those made since a moment, where that is all of the account's.
+    /// One page of a place's objects: of those made since a moment, where that is all of the account's. As with every question,
+    /// `leaving` is called when a connection takes it.
     pub async fn list(
         &self,
         place: &Place,
         created_since_unix_seconds: Option<i64>,
         starting_after: Option<&str>,
+        leaving: Leaving,
     ) -> Listed {
         let (operation, path, filter) = match place {
-            Place::Card(id) => return read::as_list(self.card(id).await),
+            Place::Card(id) => return read::as_list(self.card(id, leaving).await),
             Place::Cards => ("list_cards", CARDS_PATH, None),
             Place::CardsOf(cardholder) => ("list_cards", CARDS_PATH, Some(("cardholder", cardholder))),
             Place::Cardholders => ("list_cardholders", CARDHOLDERS_PATH, None),
@@ -248,25 +250,32 @@ impl Client {
                 query.append_pair("starting_after", after);
             }
         }
-        match self.get(operation, url).await {
+        match self.get(operation, url, leaving).await {
             Err(reason) => Listed::Failed { reason, failure: ListFailure::Passing },
             Ok(Reply { status, headers, body }) => Listed::of_answer(status, &headers, body),
         }
     }
 
     /// One card.
-    pub async fn card(&self, id: &str) -> FoundAnswer {
-        self.one("get_card", CARDS_PATH, Operation::CreateCard, id).await
+    pub async fn card(&self, id: &str, leaving: Leaving) -> FoundAnswer {
+        self.one("get_card", CARDS_PATH, Operation::CreateCard, id, leaving).await
     }
 
     /// One cardholder.
-    pub async fn cardholder(&self, id: &str) -> FoundAnswer {
-        self.one("get_cardholder", CARDHOLDERS_PATH, Operation::CreateCardholder, id).await
+    pub async fn cardholder(&self, id: &str, leaving: Leaving) -> FoundAnswer {
+        self.one("get_cardholder", CARDHOLDERS_PATH, Operation::CreateCardholder, id, leaving).await
     }
 
     /// One of a list, which that operation makes.
-    async fn one(&self, question: &'static str, list: &str, made_by: Operation, id: &str) -> FoundAnswer {
-        match self.get(question, self.at_one(list, id)).await {
+    async fn one(
+        &self,
+        question: &'static str,
+        list: &str,
+        made_by: Operation,
+        id: &str,
+        leaving: Leaving,
+    ) -> FoundAnswer {
+        match self.get(question, self.at_one(list, id), leaving).await {
             Err(reason) => FoundAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => {
                 read::of_one(made_by.declaration().id_prefix, status, &headers, body)
@@ -275,28 +284,32 @@ impl Client {
     }
 
     /// How a card stands; beside it which limiter turned the question away, if one did.
-    pub async fn standing(&self, id: &str) -> (StandingAnswer, Option<LimitReason>) {
-        self.stand("get_card", self.at_one(CARDS_PATH, id)).await
+    pub async fn standing(&self, id: &str, leaving: Leaving) -> (StandingAnswer, Option<LimitReason>) {
+        self.stand("get_card", self.at_one(CARDS_PATH, id), leaving).await
     }
 
     /// How a design stands, with its physical bundle; beside it the same.
-    pub async fn design(&self, id: &str) -> (StandingAnswer<Design>, Option<LimitReason>) {
+    pub async fn design(&self, id: &str, leaving: Leaving) -> (StandingAnswer<Design>, Option<LimitReason>) {
         let mut url = self.at_one("/v1/issuing/personalization_designs", id);
         url.query_pairs_mut().append_pair("expand[]", "physical_bundle");
-        self.stand("get_design", url).await
+        self.stand("get_design", url, leaving).await
     }
 
     /// What the account may do; beside it the same.
-    pub async fn account_standing(&self) -> (StandingAnswer<AccountStanding>, Option<LimitReason>) {
-        self.stand("get_account", self.at("/v1/account")).await
+    pub async fn account_standing(
+        &self,
+        leaving: Leaving,
+    ) -> (StandingAnswer<AccountStanding>, Option<LimitReason>) {
+        self.stand("get_account", self.at("/v1/account"), leaving).await
     }
 
     async fn stand<T: standing::Standing>(
         &self,
         question: &'static str,
         url: reqwest::Url,
+        leaving: Leaving,
     ) -> (StandingAnswer<T>, Option<LimitReason>) {
-        match self.get(question, url).await {
+        match self.get(question, url, leaving).await {
             Err(reason) => (StandingAnswer::Failed(reason), None),
             Ok(Reply { status, headers, body }) => read::of_standing(status, &headers, body),
         }
@@ -312,15 +325,15 @@ impl Client {
     }
 
     /// Whose account the key is of; with a connected account configured, that one's.
-    pub async fn account(&self) -> AccountAnswer {
-        match self.get("get_account", self.at("/v1/account")).await {
+    pub async fn account(&self, leaving: Leaving) -> AccountAnswer {
+        match self.get("get_account", self.at("/v1/account"), leaving).await {
             Err(reason) => AccountAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => read::of_account(status, &headers, body),
         }
     }
 
     /// Makes a key by which a page with this nonce shows one card. It changes nothing that would have to be done once.
-    pub async fn ephemeral_key(&self, card: &str, nonce: &str) -> EphemeralKeyAnswer {
+    pub async fn ephemeral_key(&self, card: &str, nonce: &str, leaving: Leaving) -> EphemeralKeyAnswer {
         let body = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("issuing_card", card)
             .append_pair("nonce", nonce)
@@ -328,8 +341,15 @@ impl Client {
         let mut request = Request::new(Method::POST, self.at("/v1/ephemeral_keys"));
         *request.headers_mut() = self.headers.clone();
         request.headers_mut().insert(CONTENT_TYPE, FORM);
-        *request.body_mut() = Some(Body::from(body));
-        match self.send("ephemeral_key", request).await {
+        let leaves = || {
+            leaving();
+            Leave::Go
+        };
+        let (outgoing, departures) = Outgoing::new(Bytes::from(body), leaves);
+        *request.body_mut() = Some(Body::wrap(outgoing));
+        let reply = self.send("ephemeral_key", request).await;
+        drop(departures);
+        match reply {
             Err(reason) => EphemeralKeyAnswer::Failed(reason),
             Ok(Reply { status, headers, body }) => read::of_ephemeral_key(status, &headers, body),
         }
@@ -381,9 +401,10 @@ impl Client {
     }
 
     /// Asks the API a question.
-    async fn get(&self, operation: &'static str, url: url::Url) -> Result<Reply, String> {
+    async fn get(&self, operation: &'static str, url: url::Url, leaving: Leaving) -> Result<Reply, String> {
         let mut request = Request::new(Method::GET, url);
         *request.headers_mut() = self.headers.clone();
+        *request.body_mut() = Some(Body::wrap(Question::new(leaving)));
         self.send(operation, request).await
     }
 
@@ -485,8 +506,8 @@ mod tests {
     async fn the_account_and_a_card_are_asked_for_where_the_api_is() {
         for base in ["", "/stand-in/"] {
             let (client, server) = listed_under(base).await;
-            assert_eq!(client.account().await, AccountAnswer::Is("acct_1".into()));
-            assert!(matches!(client.card("ic_1/../x").await, FoundAnswer::Found(_)));
+            assert_eq!(client.account(Box::new(|| {})).await, AccountAnswer::Is("acct_1".into()));
+            assert!(matches!(client.card("ic_1/../x", Box::new(|| {})).await, FoundAnswer::Found(_)));
             let base = base.trim_end_matches('/');
             let expected = [format!("{base}/v1/account"), format!("{base}/v1/issuing/cards/ic_1%2F..%2Fx")];
             assert_eq!(server.await.unwrap(), expected);

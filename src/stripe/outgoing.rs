@@ -1,9 +1,10 @@
-//! A request's body that is asked whether it may leave.
+//! A request's body that is asked whether it may leave, and that of a question, which tells when it leaves.
 //!
 //! The pace must know when a call left, not when somebody wanted it to: between the two may lie a new connection, or
 //! a busy machine, or a night of sleep. A connection asks a body for its bytes right before it writes them, so this is
 //! where a call is let go or held back. A body that is held back ends in an error: the connection has then promised the
-//! server more bytes than it sends, and never says that the request is whole.
+//! server more bytes than it sends, and never says that the request is whole. A question has no bytes that could be asked for:
+//! a connection drops its empty body when it takes the question and writes it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -131,6 +132,48 @@ impl Body for Outgoing {
     }
 }
 
+/// What is told when a question leaves.
+pub type Leaving = Box<dyn FnOnce() + Send + Sync>;
+
+/// The empty body of a question. One that no connection takes is dropped when that is certain, and counts as having left then: it
+/// may be told too late in no case, and once too often only where a connection fails.
+pub(super) struct Question(Option<Leaving>);
+
+impl Question {
+    /// `leaving` is called once, when a connection takes the question, or none will.
+    pub(super) fn new(leaving: Leaving) -> Self {
+        Self(Some(leaving))
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        if let Some(leaving) = self.0.take() {
+            leaving();
+        }
+    }
+}
+
+impl Body for Question {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -238,6 +281,55 @@ mod tests {
         let (answer, seen) = over_http_2(Leave::Go, ended).await;
         assert!(matches!(answer, Answer::Unknown { heard: false, .. }), "no answer: {answer:?}");
         assert!(seen.iter().any(|(kind, _)| *kind == DATA), "{seen:?}");
+    }
+
+    /// Told when a question leaves, and whether it was.
+    fn told() -> (Leaving, Arc<AtomicU8>) {
+        let times = Arc::new(AtomicU8::new(0));
+        let of_question = times.clone();
+        (Box::new(move || drop(of_question.fetch_add(1, Ordering::SeqCst))), times)
+    }
+
+    #[tokio::test]
+    async fn a_question_tells_once_that_it_leaves_and_has_no_body_over_http_1() {
+        let (client, seen) = pair(b"", |seen| seen.ends_with(b"\r\n\r\n")).await;
+        let (leaving, times) = told();
+        let (_, seen) = tokio::join!(client.account(leaving), seen);
+        assert_eq!(times.load(Ordering::SeqCst), 1);
+        let head = String::from_utf8(seen.unwrap()).unwrap().to_ascii_lowercase();
+        assert!(head.starts_with("get /v1/account http/1.1\r\n"), "{head}");
+        assert!(!head.contains("content-length") && !head.contains("transfer-encoding"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn a_question_tells_once_that_it_leaves_and_has_no_body_over_http_2() {
+        let asked = |seen: &[u8]| frames(seen).iter().any(|(kind, _)| *kind == HEADERS);
+        let (client, seen) = pair(SETTINGS, asked).await;
+        let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+        let client = Client { http, ..client };
+        let (leaving, times) = told();
+        let (_, seen) = tokio::join!(client.account(leaving), seen);
+        assert_eq!(times.load(Ordering::SeqCst), 1);
+        let seen = frames(&seen.unwrap());
+        assert!(seen.iter().any(|(kind, flags)| *kind == HEADERS && flags & END_STREAM != 0), "{seen:?}");
+        assert!(seen.iter().all(|(kind, _)| *kind != DATA), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_question_has_not_left_while_its_connection_is_being_made() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api_url = format!("https://{}/", listener.local_addr().unwrap());
+        let config = StripeConfig { key_url: api_url.clone(), api_url, ..StripeConfig::default() };
+        let client = Client::new(&config, &"sk_test_1".to_owned().into()).unwrap();
+        let (leaving, times) = told();
+        let asking = tokio::spawn(async move { client.account(leaving).await });
+        let (mut server, _) = listener.accept().await.unwrap();
+        // The begin of the handshake, which nobody answers.
+        assert!(server.read_u8().await.is_ok());
+        assert_eq!(times.load(Ordering::SeqCst), 0);
+        drop(server);
+        asking.await.unwrap();
+        assert_eq!(times.load(Ordering::SeqCst), 1, "it never will, and nothing waits for it");
     }
 
     #[test]

@@ -54,16 +54,15 @@ impl Wire {
             return self.key().await;
         }
         let endpoint = endpoint(request.method().as_str(), request.url().path());
-        if request.method() == Method::GET {
-            // Its permit counts from when it is sent for.
-            self.leaves(endpoint);
-        }
         let connects = self.delay(chances.slow, &[0, 0, 1, 5], &[30, 300, 3000]);
         pause(connects).await;
         if self.world.comes(chances.unconnected) {
             return Err("cannot connect: simulated".into());
         }
         if request.method() == Method::GET {
+            // A connection takes it, and leaves its empty body behind.
+            drop(request.body_mut().take());
+            self.leaves(endpoint);
             return self.get(&request, endpoint).await;
         }
         let body = request.body_mut().take().ok_or("no body")?;

@@ -4,13 +4,15 @@
 
 use crate::support;
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use embosser::sandbox::{Options, Sandbox};
 use http::Version;
-use support::tls::{asked_for_a_tunnel, with_tls};
+use support::tls::{Connections, asked_for_a_tunnel, with_tls, with_tls_and};
 use support::{Program, certificates, expect_exit, one_card_each, write_manifest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,6 +37,44 @@ async fn over_tls_every_call_is_http2_on_a_few_warm_connections() {
     // Several may be opened before the first one is known to speak HTTP/2.
     let connections = seen.connections.load(Ordering::Relaxed);
     assert!(connections <= 8, "{connections} connections for {} requests", versions.len());
+}
+
+/// Questions count from when a connection takes them: those that had to wait for one do not come in one crowd.
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_keep_the_limit_though_each_waits_for_a_connection_of_its_own() {
+    const LIMIT: usize = 25;
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut rows = "row_id,cardholder,type,currency\n".to_owned();
+    for row in 0..4 * LIMIT {
+        writeln!(rows, "{row},ich_{row},virtual,eur").unwrap();
+    }
+    std::fs::write(directory.path().join("cards.csv"), rows).unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    expect_exit(&program.run(&["issue", "cards.csv", "--rate", "100"]).await, 0);
+    // Those that begin in one second are made in the next, together with those that begin then.
+    let handshake = |number: usize| Duration::from_secs(u64::from(number / LIMIT % 2 == 0));
+    let (url, seen) = with_tls_and(Connections::ForOneRequest(handshake), directory.path(), &sandbox).await;
+    let other_ledger = support::sqlite(&directory.path().join("other.db"));
+    let program = program
+        .with("EMBOSSER__LEDGER__URL", &other_ledger)
+        .with("EMBOSSER__STRIPE__API_URL", &url)
+        .with("EMBOSSER__STRIPE__KEY_URL", &format!("{url}/v1/keys"))
+        .with("SSL_CERT_FILE", directory.path().join("ca.pem").to_str().unwrap());
+    let rate = LIMIT.to_string();
+    let output = program.run(&["issue", "cards.csv", "--reconcile-first", "--rate", &rate]).await;
+    expect_exit(&output, 0);
+    assert_eq!(sandbox.account().creates, 4 * LIMIT as u64, "all were there");
+    let questions = seen.questions.lock().unwrap().clone();
+    assert!(questions.len() >= 4 * LIMIT, "each row is looked for: {}", questions.len());
+    let of_second = |first: &Instant| {
+        questions.iter().filter(|at| *at >= first && **at < *first + Duration::from_secs(1)).count()
+    };
+        "{:?}",
+        questions.iter().map(|at| at.duration_since(questions[0]).as_millis()).collect::<Vec<_>>()
+    );
+    let most = questions.iter().map(of_second).max();
+    assert!(most <= Some(LIMIT), "{most:?} questions in one second");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use embosser::sandbox::Sandbox;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -28,12 +29,26 @@ pub const STRIPES_OWN: &str = "embosser-tests.stripe.com";
 pub struct Seen {
     pub connections: AtomicUsize,
     pub versions: Mutex<Vec<Version>>,
+    /// When each question came.
+    pub questions: Mutex<Vec<Instant>>,
+}
+
+/// How the server takes its connections.
+#[derive(Clone, Copy)]
+pub enum Connections {
+    /// At once, and for as long as the client likes.
+    Kept,
+    /// For one request each, over HTTP/1.1; the handshake of the n-th takes so long.
+    ForOneRequest(fn(usize) -> Duration),
 }
 
 /// Hands a request on to the sandbox, as it came.
 async fn hand_on(request: Request<Incoming>, sandbox: &str, seen: &Seen) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     seen.versions.lock().unwrap().push(head.version);
+    if head.method == Method::GET && head.uri.path() != "/v1/keys" {
+        seen.questions.lock().unwrap().push(Instant::now());
+    }
     let body = body.collect().await.unwrap().to_bytes();
     let url = format!("{sandbox}{}", head.uri.path_and_query().unwrap());
     let mut headers = head.headers;
@@ -51,6 +66,15 @@ async fn hand_on(request: Request<Incoming>, sandbox: &str, seen: &Seen) -> Resp
 
 /// A server with TLS and HTTP/2 before the sandbox; its address.
 pub async fn with_tls(directory: &Path, sandbox: &Sandbox) -> (String, Arc<Seen>) {
+    with_tls_and(Connections::Kept, directory, sandbox).await
+}
+
+/// The same with connections of that kind.
+pub async fn with_tls_and(
+    connections: Connections,
+    directory: &Path,
+    sandbox: &Sandbox,
+) -> (String, Arc<Seen>) {
     certificates::write(directory);
     let chain = vec![CertificateDer::from_pem_file(directory.join("server.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).unwrap();
@@ -61,7 +85,10 @@ pub async fn with_tls(directory: &Path, sandbox: &Sandbox) -> (String, Arc<Seen>
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = match connections {
+        Connections::Kept => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Connections::ForOneRequest(_) => vec![b"http/1.1".to_vec()],
+    };
     let tls = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
@@ -69,15 +96,19 @@ pub async fn with_tls(directory: &Path, sandbox: &Sandbox) -> (String, Arc<Seen>
     let (sandbox, of_server) = (sandbox.api_url(), seen.clone());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            of_server.connections.fetch_add(1, Ordering::Relaxed);
+            let number = of_server.connections.fetch_add(1, Ordering::Relaxed);
             let (tls, sandbox, seen) = (tls.clone(), sandbox.clone(), of_server.clone());
             tokio::spawn(async move {
+                if let Connections::ForOneRequest(handshake) = connections {
+                    tokio::time::sleep(handshake(number)).await;
+                }
                 let Ok(stream) = tls.accept(stream).await else { return };
                 let service = service_fn(|request| {
                     let (sandbox, seen) = (sandbox.clone(), seen.clone());
                     async move { Ok::<_, Infallible>(hand_on(request, &sandbox, &seen).await) }
                 });
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                builder.http1().keep_alive(matches!(connections, Connections::Kept));
                 let _ = builder.serve_connection(TokioIo::new(stream), service).await;
             });
         }

@@ -220,7 +220,7 @@ pub async fn list_cardholders(
     let mut listing = Listing::default();
     while listing.reach == Reach::Partly {
         let place = Place::Cardholders;
-        let ask = || client.list(&place, None, listing.after.as_deref());
+        let ask = |leaving| client.list(&place, None, listing.after.as_deref(), leaving);
         let limited = |listed: &Listed| match listed {
             Listed::Failed { failure: ListFailure::Limited(reason), .. } => Err(*reason),
             Listed::Failed { failure: ListFailure::Passing, reason } => Ok(Answered::Failed(reason.clone())),
