@@ -70,9 +70,6 @@ async fn questions_keep_the_limit_though_each_waits_for_a_connection_of_its_own(
     let of_second = |first: &Instant| {
         questions.iter().filter(|at| *at >= first && **at < *first + Duration::from_secs(1)).count()
     };
-        "{:?}",
-        questions.iter().map(|at| at.duration_since(questions[0]).as_millis()).collect::<Vec<_>>()
-    );
     let most = questions.iter().map(of_second).max();
     assert!(most <= Some(LIMIT), "{most:?} questions in one second");
 }
