@@ -12,7 +12,7 @@ pub(super) const FAILURES_MAX: u32 = 8;
 /// First wait before a probe.
 pub(super) const WAIT_MIN: Duration = Duration::from_millis(500);
 /// Longest wait between two probes.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What the line may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -103,7 +103,8 @@ impl Answer {
         let error = body.ok().and_then(|body| ErrorObject::read(&body));
         let sentence = sentence_of(status, error.as_ref());
         match status {
-            StatusCode::UNAUTHORIZED => Self::KeyRejected(sentence),
+            // Without Stripe's error object it is some proxy's, which knows no key of Stripe's.
+            StatusCode::UNAUTHORIZED if error.is_some() => Self::KeyRejected(sentence),
             // One that is no limiter's says that Stripe is too busy with something: fewer calls help there, too.
             StatusCode::TOO_MANY_REQUESTS => limit_reason(headers, error.as_ref())
                 .map_or(Self::Unknown { reason: sentence, trouble: true, heard: true }, Self::Limited),
@@ -146,7 +147,7 @@ fn of_client_error(
             heard: true,
         };
     };
-    if error.kind == "idempotency_error" {
+    if error.kind.as_deref() == Some("idempotency_error") {
         return if error.code.as_deref() == Some("idempotency_key_in_use") {
             Answer::InUse(sentence)
         } else {
@@ -235,8 +236,17 @@ mod tests {
 
     #[test]
     fn a_client_error_that_is_not_stripes_is_unknown() {
-        for status in [400, 403, 404, 418] {
+        for status in [400, 401, 403, 404, 418] {
             assert!(matches!(create(status, &[], "<html>not found</html>"), Answer::Unknown { .. }));
+        }
+    }
+
+    #[test]
+    fn an_error_is_stripes_though_it_has_no_type() {
+        for body in [r#"{"error":{"type":null,"message":"no"}}"#, r#"{"error":{"message":"no"}}"#] {
+            let Answer::Refused { refusal, .. } = create(400, &[], body) else { panic!("{body}") };
+            assert_eq!((refusal.code.as_ref(), refusal.message.as_str()), ("http_400", "no"));
+            assert!(matches!(create(401, &[], body), Answer::KeyRejected(_)), "{body}");
         }
     }
 

@@ -63,8 +63,8 @@ struct ErrorBody {
 /// What Stripe says of an error.
 #[derive(Deserialize)]
 pub(super) struct ErrorObject {
-    #[serde(rename = "type", default)]
-    pub(super) kind: String,
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
     pub(super) code: Option<String>,
     decline_code: Option<String>,
     message: Option<String>,
@@ -83,9 +83,8 @@ impl ErrorObject {
     }
 
     pub(super) fn refusal(&self, status: StatusCode) -> Refusal {
-        let code = self.decline_code.clone().or_else(|| self.code.clone()).unwrap_or_else(|| {
-            if self.kind.is_empty() { format!("http_{}", status.as_u16()) } else { self.kind.clone() }
-        });
+        let code = self.decline_code.clone().or_else(|| self.code.clone()).or_else(|| self.kind.clone());
+        let code = code.unwrap_or_else(|| format!("http_{}", status.as_u16()));
         Refusal { code: scrub(&code).into(), message: self.message() }
     }
 

@@ -105,7 +105,7 @@ fn of_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Not {
     let error = ErrorObject::read(body);
     let sentence = sentence_of(status, error.as_ref());
     match status {
-        StatusCode::UNAUTHORIZED => Not::KeyRejected(sentence),
+        StatusCode::UNAUTHORIZED if error.is_some() => Not::KeyRejected(sentence),
         StatusCode::TOO_MANY_REQUESTS => {
             limit_reason(headers, error.as_ref()).map_or(Not::Failed(sentence), Not::Limited)
         }
@@ -374,9 +374,15 @@ mod tests {
     #[test]
     fn only_stripes_own_404_means_that_a_card_is_missing() {
         assert_eq!(card(404, ERROR), FoundAnswer::Missing);
-        for (code, body) in
-            [(404, "<html>"), (200, "{}"), (500, ERROR), (424, ERROR), (409, ERROR), (302, "")]
-        {
+        for (code, body) in [
+            (404, "<html>"),
+            (401, "<html>"),
+            (200, "{}"),
+            (500, ERROR),
+            (424, ERROR),
+            (409, ERROR),
+            (302, ""),
+        ] {
             assert!(matches!(card(code, body), FoundAnswer::Failed(_)), "{code} {body}");
         }
         assert!(matches!(card(403, ERROR), FoundAnswer::Forbidden(_)));
