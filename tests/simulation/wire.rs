@@ -54,7 +54,8 @@ impl Wire {
             return self.key().await;
         }
         let endpoint = endpoint(request.method().as_str(), request.url().path());
-        let connects = self.delay(chances.slow, &[0, 0, 1, 5], &[30, 300, 3000]);
+        let (connects, asked) =
+            (self.delay(chances.slow, &[0, 0, 1, 5], &[30, 300, 3000]), self.world.now_ms());
         pause(connects).await;
         if self.world.comes(chances.unconnected) {
             return Err("cannot connect: simulated".into());
@@ -62,7 +63,12 @@ impl Wire {
         if request.method() == Method::GET {
             // A connection takes it, and leaves its empty body behind.
             drop(request.body_mut().take());
-            self.leaves(endpoint);
+            if self.world.now_ms() > asked + connects {
+                // Nothing can hold a question back that waited for its connection while its process slept.
+                self.world.note(format_args!("life {}: a question leaves after a sleep", self.life));
+            } else {
+                self.leaves(endpoint);
+            }
             return self.get(&request, endpoint).await;
         }
         let body = request.body_mut().take().ok_or("no body")?;
