@@ -306,8 +306,8 @@ export function startBatch(attempted, onAgain) {
     byId(id).addEventListener("change", ({ target }) => {
       const [file] = target.files;
       target.value = "";
-      // Of rows that were refused only those that need no change; to finish a batch, all of it.
-      if (file && shown) again(shown.name, file, id === "retry-file");
+      // Of rows that were refused only those that need no change: the others are asked for once they are mended.
+      if (file && shown) again(shown.name, file, true);
     });
   }
   byId("refused-file").addEventListener("change", ({ target }) => {

@@ -1,6 +1,6 @@
 //! Of rows that were refused those that need no change are tried again by a button; what stays refused is said before and after.
 
-use embosser::sandbox::{Options, Sandbox};
+use embosser::sandbox::{Faults, Options, Sandbox};
 use fantoccini::key::Key;
 use serde_json::{Value, json};
 
@@ -82,4 +82,46 @@ async fn rows_that_need_no_change_are_tried_again_and_the_others_stay() {
     browser.keys("#file", file.to_str().unwrap()).await;
     browser.until_text("#issue", "Issue 4 cards").await;
     assert!(!browser.text("#plan-figures").await.contains("Stay refused"));
+}
+
+/// Whoever finishes a batch whose calls were cut off has nothing asked for that was refused and must be mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_finished_and_what_must_be_mended_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let cardholders = Some(["ich_1".to_owned()].into());
+    let sandbox = Sandbox::start(Options { cardholders, ..Options::default() }).await.unwrap();
+    let downloads = directory.path().join("downloads");
+    std::fs::create_dir(&downloads).unwrap();
+    let program = Program::new(directory.path(), &sandbox).with("EMBOSSER__RETRY__ATTEMPTS_MAX", "1");
+    let served = Served::start(&program, &["--rate", "100"]);
+    let header = "row_id,cardholder,type,currency,metadata[employee]\n";
+    let refused = "r1,ich_nobody,virtual,eur,1\nr2,ich_nobody,virtual,eur,2\n";
+    let others = "r3,ich_1,virtual,eur,3\nr4,ich_1,virtual,eur,4\n";
+    served.upload("/v1/batches?name=staff", format!("{header}{refused}").into()).await.expect(202);
+    served.until_ended("staff").await;
+    // Stripe makes their cards, and nobody hears of it.
+    sandbox.set_faults(Faults { drop_after: 1.0, ..Faults::default() });
+    let file = directory.path().join("staff.csv");
+    std::fs::write(&file, format!("{header}{refused}{others}")).unwrap();
+    let all = std::fs::read(&file).unwrap();
+    served.upload("/v1/batches?name=staff&retry=true", all.into()).await.expect(202);
+    let view = served.until_ended("staff").await;
+    assert_eq!([&view["refused"], &view["unresolved"]], [&json!(2), &json!(2)], "{view}");
+    sandbox.set_faults(Faults::default());
+    let seen = || sandbox.requests().iter().filter(|seen| seen.status == Some(404)).count();
+    assert_eq!(seen(), 2);
+
+    let browser = Browser::start(Look::Desk, &downloads).await;
+    browser.open(&format!("{}/#/batches/staff", served.url)).await;
+    browser.until_text("#again-panel", "must be mended stay as they are").await;
+    is_sound(&browser, "finish").await;
+    browser.keys("#settle-file", file.to_str().unwrap()).await;
+    browser.until_text("#plan-figures", "Stay refused").await;
+    browser.keys("#issue", &Key::Enter.to_string()).await;
+    browser.click("#sure-yes").await;
+    browser.until_text("#batch-state", "Every row has ended").await;
+    browser.until("return document.querySelector('#again-panel').hidden").await;
+    assert_eq!((sandbox.account().cards.len(), seen()), (2, 2));
+    let view = served.get("/v1/batches/staff").await.expect(200).json();
+    assert_eq!([&view["issued"], &view["refused"]], [&json!(2), &json!(2)], "{view}");
 }
