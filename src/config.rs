@@ -74,6 +74,8 @@ pub struct StripeConfig {
     pub account: Option<String>,
     /// The account that the key belongs to, where the key may not ask.
     pub account_id: Option<String>,
+    /// What people call the account: it is shown with the id.
+    pub account_name: Option<String>,
     /// Whether Stripe is asked all the same if the key is that account's: of several accounts two may have been mixed up. No option.
     #[serde(skip)]
     pub account_id_is_asked: bool,
@@ -99,6 +101,7 @@ impl Default for StripeConfig {
             api_key_file: None,
             account: None,
             account_id: None,
+            account_name: None,
             account_id_is_asked: false,
             api_version: "2026-07-29.dahlia".into(),
             connect_timeout_seconds: 5.0,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::misplaced::{NO_FILE, is_secret};
-use super::range::{PER_SECOND_MAX, above_zero_up_to, is_account_id};
+use super::range::{NAME_FOR_PEOPLE, PER_SECOND_MAX, above_zero_up_to, is_account_id, is_name_for_people};
 use super::{Config, ConfigError, place_of};
 
 /// Most accounts of one embosser. Each has nine queues, and a connection of a worker's, at the broker.
@@ -35,6 +35,9 @@ pub struct AccountsConfig {
 pub struct AccountConfig {
     /// Stripe's id of it.
     pub id: String,
+    /// What people call it: it is shown with the id.
+    #[serde(default)]
+    pub name: Option<String>,
     /// File that holds its own API key. Without this and `api_key_variable`, the platform's key acts for it (`Stripe-Account`).
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
@@ -110,6 +113,9 @@ impl AccountConfig {
 
     /// What is wrong with it by itself.
     fn problem(&self, config: &Config) -> Option<String> {
+        if let Some(name) = self.name.as_deref().filter(|name| !is_name_for_people(name)) {
+            return Some(format!("name = {name:?}: {NAME_FOR_PEOPLE}"));
+        }
         if self.api_key_file.is_some() && self.api_key_variable.is_some() {
             return Some("it has an api_key_file and an api_key_variable; keep one of them".into());
         }
@@ -149,10 +155,11 @@ impl Config {
         if !self.accounts.are_configured() {
             return Ok(Vec::new());
         }
-        if self.stripe.account.is_some() || self.stripe.account_id.is_some() {
+        let stripe = &self.stripe;
+        if stripe.account.is_some() || stripe.account_id.is_some() || stripe.account_name.is_some() {
             return Err(wrong(
                 "[accounts]",
-                "stripe.account and stripe.account_id name the one account where there is only one: leave them out",
+                "stripe.account, stripe.account_id and stripe.account_name name the one account where there is only one: leave them out",
             ));
         }
         let listed = self.accounts.list.iter().enumerate().map(|(index, account)| Placed {
@@ -220,6 +227,7 @@ impl Config {
     pub fn of_account(&self, account: &AccountConfig) -> Self {
         let mut config = self.clone();
         let named = Some(account.id.clone());
+        config.stripe.account_name.clone_from(&account.name);
         if account.has_own_key() {
             config.stripe.api_key_file.clone_from(&account.api_key_file);
             config.stripe.account_id = named;
@@ -314,6 +322,8 @@ mod tests {
             ),
             (format!("{one}api_key_variable = \"A\"\napi_key_file = \"b\"\n"), "keep one of them"),
             (format!("{one}account_per_second = 0.0\n"), "account_per_second = 0: must be above 0"),
+            (format!("{one}name = \"\"\n"), "name = \"\": must be 1 to 60 characters"),
+            (format!("{one}name = \"\\u202Eemca\"\n"), "must be 1 to 60 characters"),
             (format!("{one}prefix = \"a b\"\n"), "set prefix to 1 to 64 letters"),
             (
                 format!("{one}prefix = \"a\"\n[[accounts.list]]\nid = \"acct_2\"\nprefix = \"a\"\n"),

@@ -124,8 +124,27 @@ impl Config {
             let reason = "must be an account's id, like acct_1Abc".into();
             return Err(ConfigError::Value { key, value, reason });
         }
+        if let Some(name) = self.stripe.account_name.as_deref().filter(|name| !is_name_for_people(name)) {
+            let (key, value, reason) = ("stripe.account_name", format!("{name:?}"), NAME_FOR_PEOPLE.into());
+            return Err(ConfigError::Value { key, value, reason });
+        }
         Ok(())
     }
+}
+
+/// Longest name for people, in characters.
+const NAME_CHARACTERS_MAX: usize = 60;
+/// What such a name is.
+pub(super) const NAME_FOR_PEOPLE: &str =
+    "must be 1 to 60 characters on one line, without any that turn the text round";
+
+/// Whether people can read it as the name of something.
+pub(super) fn is_name_for_people(name: &str) -> bool {
+    let is_unreadable = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    !name.trim().is_empty() && name.chars().count() <= NAME_CHARACTERS_MAX && !name.chars().any(is_unreadable)
 }
 
 /// Whether a number is in such a range; what is not a number is not.

@@ -107,6 +107,8 @@ pub struct Parts {
     pub capacity: Capacity,
     /// Whether this is one of several accounts' servers behind one address.
     pub is_one_of_several: bool,
+    /// What people call its account.
+    pub account_name: Option<String>,
     /// Where jobs go.
     pub intake: Intake,
     /// The ledger of whoever issues them, on connections of its own: a long look never delays a job.

@@ -59,7 +59,7 @@ pub trait Work: Clone + Send + 'static {
     fn work(self, one: OneOf, stop: CancellationToken) -> impl Future<Output = Ended> + Send;
 
     /// An account is being opened.
-    fn is_opening(&self, account: &str);
+    fn is_opening(&self, one: &OneOf);
 
     /// Nothing is done for an account any more, nor is to be.
     fn is_gone(&self, account: &str);
@@ -117,7 +117,7 @@ impl<W: Work> Accounts<W> {
     }
 
     fn begin(&mut self, one: OneOf) {
-        self.work.is_opening(&one.id);
+        self.work.is_opening(&one);
         let stop = self.stop.child_token();
         let (config, access) = (one.config.clone(), one.access.clone());
         let running = Running { config, access, stop: stop.clone(), then: Then::Nothing };

@@ -189,6 +189,7 @@ impl Common {
             tokens: self.tokens.clone(),
             capacity: self.capacity.clone(),
             is_one_of_several,
+            account_name: config.stripe.account_name.clone(),
             intake,
             views: if is_one_of_several { self.views.for_one_of_several() } else { self.views.clone() },
             mode,

@@ -158,8 +158,8 @@ impl Work for Serving {
         ended
     }
 
-    fn is_opening(&self, account: &str) {
-        self.several.opening(account);
+    fn is_opening(&self, one: &OneOf) {
+        self.several.opening(&one.id, one.config.stripe.account_name.clone());
     }
 
     fn is_gone(&self, account: &str) {

@@ -144,8 +144,8 @@ impl Work for Common {
         ended
     }
 
-    fn is_opening(&self, account: &str) {
-        self.standings.opening(account);
+    fn is_opening(&self, one: &OneOf) {
+        self.standings.opening(&one.id);
     }
 
     fn is_gone(&self, account: &str) {

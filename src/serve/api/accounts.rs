@@ -25,6 +25,8 @@ pub(in crate::serve) enum AccountState {
 pub(in crate::serve) struct AccountView {
     /// Stripe's id of it; null if that is not known.
     pub(in crate::serve) id: Option<String>,
+    /// What people call it; null if that is not configured.
+    pub(in crate::serve) name: Option<String>,
     /// Where this account's page and endpoints are: its page at this path and a slash, and each path of this document after it.
     /// Empty where only one account is served, and it is not known which.
     pub(in crate::serve) path: String,
@@ -49,10 +51,14 @@ pub(in crate::serve) struct AccountsView {
 
 impl AccountView {
     /// One that nothing is done for.
-    pub(in crate::serve) fn idle(id: &str, state: AccountState, reason: Option<String>) -> Self {
-        let path = several::address(id);
-        let id = Some(id.to_owned());
-        Self { id, path, state, reason, mode: None, batches_under_way: 0, batches_waiting: 0 }
+    pub(in crate::serve) fn idle(
+        id: &str,
+        name: Option<String>,
+        state: AccountState,
+        reason: String,
+    ) -> Self {
+        let (path, id, reason) = (several::address(id), Some(id.to_owned()), Some(reason));
+        Self { id, name, path, state, reason, mode: None, batches_under_way: 0, batches_waiting: 0 }
     }
 
     /// That of a server.
@@ -63,6 +69,7 @@ impl AccountView {
         Self {
             path: id.as_deref().map(several::address).unwrap_or_default(),
             id,
+            name: server.parts.account_name.clone(),
             state: if health.stopped.is_some() { AccountState::Stopped } else { AccountState::Serving },
             reason: health.stopped.or(health.waits_for),
             mode: Some(server.parts.mode.to_owned()),

@@ -22,13 +22,19 @@ pub(in crate::serve) struct CallerView {
     accounts: Option<Vec<String>>,
     /// This server's account; null if that is not known, or this is the address of several.
     account: Option<String>,
+    /// What people call that account; null if that is not configured.
+    account_name: Option<String>,
     /// Whether several accounts are served here, each at a path of its own: see `/v1/accounts`.
     several_accounts: bool,
 }
 
 impl CallerView {
     /// Of a caller, by the address of an account, or of several.
-    pub(in crate::serve) fn of(caller: &Caller, account: Option<&str>, several_accounts: bool) -> Self {
+    pub(in crate::serve) fn of(
+        caller: &Caller,
+        (account, account_name): (Option<&str>, Option<&str>),
+        several_accounts: bool,
+    ) -> Self {
         let accounts = caller.accounts();
         Self {
             name: caller.name().to_owned(),
@@ -36,6 +42,7 @@ impl CallerView {
             expires_ms: caller.expires().map(Time::unix_ms),
             accounts: (!accounts.is_empty()).then(|| accounts.to_vec()),
             account: account.map(str::to_owned),
+            account_name: account_name.map(str::to_owned),
             several_accounts,
         }
     }
@@ -47,5 +54,6 @@ impl CallerView {
     responses((status = 200, body = CallerView))
 )]
 pub(super) async fn show_caller(Anybody(caller): Anybody, State(server): State<Server>) -> Json<CallerView> {
-    Json(CallerView::of(&caller, server.scope().account(), server.parts.is_one_of_several))
+    let account = (server.scope().account(), server.parts.account_name.as_deref());
+    Json(CallerView::of(&caller, account, server.parts.is_one_of_several))
 }

@@ -21,6 +21,8 @@ pub(super) struct ServerView {
     pub(super) mode: String,
     /// The Stripe account on which they are made, if it is known.
     pub(super) account: Option<String>,
+    /// What people call that account; null if that is not configured.
+    account_name: Option<String>,
     /// Calls a second that are configured.
     pub(super) pace_configured_per_second: f64,
     /// Calls a second that Stripe allows at present.
@@ -75,6 +77,7 @@ pub(super) async fn show_server(_: Anybody, State(server): State<Server>) -> Jso
         version: env!("CARGO_PKG_VERSION").into(),
         mode: server.parts.mode.into(),
         account: server.scope().account().map(str::to_owned),
+        account_name: server.parts.account_name.clone(),
         pace_configured_per_second: health.configured_per_second,
         pace_per_second: health.current_per_second,
         in_flight: health.in_flight,

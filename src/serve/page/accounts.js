@@ -16,9 +16,10 @@ export function showWhere(caller) {
   const choice = isChoice(caller);
   const isOneOf = Boolean(caller.several_accounts) && !choice;
   show("nav", !choice);
-  show("account", isOneOf);
+  const { account, account_name: name } = caller;
+  show("account", isOneOf || Boolean(name));
   show("all-accounts", isOneOf);
-  say("account", isOneOf ? caller.account : "");
+  say("account", name ? [name, account].filter(Boolean).join(" · ") : isOneOf ? account : "");
 }
 
 // Whoever may see one alone is led to it.
@@ -27,15 +28,16 @@ export function showAccounts(accounts) {
   show("accounts-none", accounts.length === 0);
   show("accounts-table", accounts.length > 0);
   // Rows are changed in place, so that a focused link stays focused.
-  fill(byId("accounts-table").tBodies[0], accounts, ({ id }) => id, (row, { id, path, state, reason, mode, ...batches }) => {
+  fill(byId("accounts-table").tBodies[0], accounts, ({ id }) => id, (row, { id, name, path, state, reason, mode, ...batches }) => {
     if (row.cells.length === 0) {
       row.append(make("th", { scope: "row", data: { label: "Account" } }),
         ...["Cards", "State"].map((label) => cell("", label)), ...["Batches under way", "Waiting for approval or start"].map((label) => cell("", label, "number")));
     }
     // One that could not be opened has no page.
     const isServed = mode !== null;
-    if (Boolean(row.cells[0].querySelector("a")) !== isServed || !row.cells[0].textContent) {
-      row.cells[0].replaceChildren(isServed ? make("a", { href: `${path}/` }, id) : id);
+    const called = name ? `${name} · ${id}` : id;
+    if (Boolean(row.cells[0].querySelector("a")) !== isServed || row.cells[0].textContent !== called) {
+      row.cells[0].replaceChildren(isServed ? make("a", { href: `${path}/` }, called) : called);
     }
     const stands = `${STATES[state]}${reason ? `: ${reason}` : ""}`;
     [MODES[mode] ?? "", stands, count(batches.batches_under_way), count(batches.batches_waiting)].forEach((words, index) => {

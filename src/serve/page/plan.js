@@ -82,8 +82,8 @@ function howLongPinsLast(eta, { pin_max_age_seconds: most, approval_required: is
 }
 
 // Whose cards they are, where that is known.
-export function ofAccount({ account }, what = "they are made") {
-  return account ? `: ${what} on Stripe’s account ${account}` : "";
+export function ofAccount({ account, account_name: name }, what = "they are made") {
+  return account ? `: ${what} on Stripe’s account ${name ? `${name} (${account})` : account}` : "";
 }
 
 // What the button does, with second cards or without.

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Several, Standing};
+use super::{OneOf, Several, Standing};
 use crate::serve::access::Role;
 use crate::serve::api::accounts::AccountsView;
 use crate::serve::api::me::CallerView;
@@ -27,7 +27,7 @@ pub(super) async fn show_caller(
     State(several): State<Several>,
     headers: HeaderMap,
 ) -> Result<Json<CallerView>, Problem> {
-    Ok(Json(CallerView::of(&several.caller(&headers)?, None, true)))
+    Ok(Json(CallerView::of(&several.caller(&headers)?, (None, None), true)))
 }
 
 /// Metrics are of all accounts: whoever may see those of some must not see the others'.
@@ -53,7 +53,8 @@ pub(super) async fn show_metrics(
 pub(super) async fn readyz(State(several): State<Several>) -> Response {
     let away = several.0.parts.views.away().map(|away| away.reason);
     let all = several.all();
-    let is_served = |standing: &&Standing| matches!(standing, Standing::Serving(serving) if serving.server.ready().is_ok());
+    let is_served =
+        |one: &&OneOf| matches!(&one.standing, Standing::Serving(serving) if serving.server.ready().is_ok());
     let served = all.values().filter(is_served).count();
     let is_ready = away.is_none() && !several.0.stopping.is_cancelled() && served > 0;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

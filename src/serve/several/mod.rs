@@ -62,8 +62,16 @@ pub struct Several(Arc<Shared>);
 struct Shared {
     parts: Parts,
     clock: Clock,
-    accounts: RwLock<BTreeMap<String, Standing>>,
+    accounts: RwLock<BTreeMap<String, OneOf>>,
     stopping: CancellationToken,
+}
+
+/// An account.
+#[derive(Clone)]
+struct OneOf {
+    /// What people call it.
+    name: Option<String>,
+    standing: Standing,
 }
 
 /// How an account stands.
@@ -94,28 +102,33 @@ impl Several {
 
     fn set(&self, account: &str, standing: Standing) {
         let mut accounts = self.0.accounts.write().unwrap_or_else(PoisonError::into_inner);
-        accounts.insert(account.to_owned(), standing);
+        if let Some(one) = accounts.get_mut(account) {
+            one.standing = standing;
+        }
     }
 
     fn standing(&self, account: &str) -> Option<Standing> {
-        self.0.accounts.read().unwrap_or_else(PoisonError::into_inner).get(account).cloned()
+        let accounts = self.0.accounts.read().unwrap_or_else(PoisonError::into_inner);
+        accounts.get(account).map(|one| one.standing.clone())
     }
 
-    fn all(&self) -> BTreeMap<String, Standing> {
+    fn all(&self) -> BTreeMap<String, OneOf> {
         self.0.accounts.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn servers(&self) -> Vec<Server> {
-        let serving = |standing: Standing| match standing {
+        let serving = |one: OneOf| match one.standing {
             Standing::Serving(serving) => Some(serving.server.clone()),
             Standing::Opening | Standing::Stopped(_) => None,
         };
         self.all().into_values().filter_map(serving).collect()
     }
 
-    /// An account is being opened.
-    pub fn opening(&self, account: &str) {
-        self.set(account, Standing::Opening);
+    /// An account, which people call so, is being opened.
+    pub fn opening(&self, account: &str, name: Option<String>) {
+        let one = OneOf { name, standing: Standing::Opening };
+        let mut accounts = self.0.accounts.write().unwrap_or_else(PoisonError::into_inner);
+        accounts.insert(account.to_owned(), one);
     }
 
     /// An account's server begins.
@@ -137,7 +150,7 @@ impl Several {
     /// Those that could not be opened, and why.
     #[must_use]
     pub fn all_stopped(&self) -> Vec<(String, String)> {
-        let stopped = |(account, standing)| match standing {
+        let stopped = |(account, one): (String, OneOf)| match one.standing {
             Standing::Stopped(reason) => Some((account, reason)),
             Standing::Opening | Standing::Serving(_) => None,
         };
@@ -256,13 +269,13 @@ impl Several {
     /// The accounts that somebody may see, and how each stands.
     fn seen_by(&self, caller: &Caller) -> Vec<AccountView> {
         let seen = self.all().into_iter().filter(|(account, _)| caller.is_for(account));
-        let view = |(account, standing): (String, Standing)| match standing {
+        let view = |(account, OneOf { name, standing }): (String, OneOf)| match standing {
             Standing::Opening => {
                 let reason = "Stripe was not reached yet to learn whose key it is".to_owned();
-                AccountView::idle(&account, AccountState::Opening, Some(reason))
+                AccountView::idle(&account, name, AccountState::Opening, reason)
             }
             Standing::Serving(serving) => AccountView::of(&serving.server),
-            Standing::Stopped(reason) => AccountView::idle(&account, AccountState::Stopped, Some(reason)),
+            Standing::Stopped(reason) => AccountView::idle(&account, name, AccountState::Stopped, reason),
         };
         seen.map(view).collect()
     }

@@ -13,7 +13,7 @@ use super::support::serve::Served;
 use super::support::tokens::people;
 
 /// The key of the third one is another account's.
-const ACCOUNTS: &str = "[accounts]\nlist = [{ id = \"acct_Berlin\" }, { id = \"acct_Paris\" }, \
+const ACCOUNTS: &str = "[accounts]\nlist = [{ id = \"acct_Berlin\" }, { id = \"acct_Paris\", name = \"Cartes <Île-de-France>\" }, \
     { id = \"acct_Rome\", api_key_file = \"key\" }]\n";
 
 fn manifest(folder: &Path, name: &str, rows: usize) -> std::path::PathBuf {
@@ -53,7 +53,7 @@ async fn accounts_are_chosen(look: Look) {
     let links = "return [...document.querySelectorAll('#accounts-table a')].map((link) => link.textContent)";
     assert_eq!(
         browser.run(links).await,
-        json!(["acct_Berlin", "acct_Paris"]),
+        json!(["acct_Berlin", "Cartes <Île-de-France> · acct_Paris"]),
         "one that is not served has no page"
     );
     is_sound(&browser, "accounts").await;
@@ -71,14 +71,14 @@ async fn accounts_are_chosen(look: Look) {
     browser.click("#all-accounts").await;
     browser.until_text(&row("acct_Paris"), "Ready").await;
     browser.click(&format!("{} a", row("acct_Paris"))).await;
-    browser.until_text("#account", "acct_Paris").await;
+    browser.until_text("#account", "Cartes <Île-de-France> · acct_Paris").await;
     browser.until_text("#list-none", "From a list of people").await;
     browser.run("history.back()").await;
     browser.until_text(&row("acct_Berlin"), "Ready").await;
 
     // Whoever may see one alone is led to it, and to no other.
     sign_in(&browser, &people, "paris").await;
-    browser.until_text("#account", "acct_Paris").await;
+    browser.until_text("#account", "Cartes <Île-de-France> · acct_Paris").await;
     super::issue(&browser, &manifest(directory.path(), "paris.csv", 3)).await;
     browser.until_text("#batch-chip", "finished").await;
     assert_eq!(sandbox.account().cards.iter().filter(|card| card.account == "acct_Paris").count(), 3);
