@@ -67,9 +67,10 @@ async fn questions_keep_the_limit_though_each_waits_for_a_connection_of_its_own(
     assert_eq!(sandbox.account().creates, 4 * LIMIT as u64, "all were there");
     let questions = seen.questions.lock().unwrap().clone();
     assert!(questions.len() >= 4 * LIMIT, "each row is looked for: {}", questions.len());
-    let of_second = |first: &Instant| {
-        questions.iter().filter(|at| *at >= first && **at < *first + Duration::from_secs(1)).count()
-    };
+    // A tenth of it is left to a busy machine, on which a question may come late.
+    let second = Duration::from_millis(900);
+    let of_second =
+        |first: &Instant| questions.iter().filter(|at| *at >= first && **at < *first + second).count();
     let most = questions.iter().map(of_second).max();
     assert!(most <= Some(LIMIT), "{most:?} questions in one second");
 }
