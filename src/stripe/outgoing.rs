@@ -287,7 +287,10 @@ mod tests {
     fn told() -> (Leaving, Arc<AtomicU8>) {
         let times = Arc::new(AtomicU8::new(0));
         let of_question = times.clone();
-        (Box::new(move || drop(of_question.fetch_add(1, Ordering::SeqCst))), times)
+        let leaving = move || {
+            of_question.fetch_add(1, Ordering::SeqCst);
+        };
+        (Box::new(leaving), times)
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ async fn questions_keep_the_limit_though_each_waits_for_a_connection_of_its_own(
     let program = Program::new(directory.path(), &sandbox);
     expect_exit(&program.run(&["issue", "cards.csv", "--rate", "100"]).await, 0);
     // Those that begin in one second are made in the next, together with those that begin then.
-    let handshake = |number: usize| Duration::from_secs(u64::from(number / LIMIT % 2 == 0));
+    let handshake = |number: usize| Duration::from_secs(u64::from((number / LIMIT).is_multiple_of(2)));
     let (url, seen) = with_tls_and(Connections::ForOneRequest(handshake), directory.path(), &sandbox).await;
     let other_ledger = support::sqlite(&directory.path().join("other.db"));
     let program = program
