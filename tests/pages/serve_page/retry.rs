@@ -104,7 +104,7 @@ async fn a_batch_is_finished_and_what_must_be_mended_stays() {
     let file = directory.path().join("staff.csv");
     std::fs::write(&file, format!("{header}{refused}{others}")).unwrap();
     let all = std::fs::read(&file).unwrap();
-    served.upload("/v1/batches?name=staff&retry=true", all.into()).await.expect(202);
+    served.upload("/v1/batches?name=staff&retry=true", all).await.expect(202);
     let view = served.until_ended("staff").await;
     assert_eq!([&view["refused"], &view["unresolved"]], [&json!(2), &json!(2)], "{view}");
     sandbox.set_faults(Faults::default());
