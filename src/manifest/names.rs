@@ -42,7 +42,11 @@ impl Hasher {
                 continue;
             }
             in_number = letter.is_ascii_digit();
-            letter.to_lowercase().for_each(|letter| rough.write_u32(letter.into()));
+            if letter.is_ascii() {
+                rough.write_u32(letter.to_ascii_lowercase().into());
+            } else {
+                letter.to_lowercase().for_each(|letter| rough.write_u32(letter.into()));
+            }
         }
         NameHash { exact: self.exact.hash_one(name), rough: rough.finish() }
     }
