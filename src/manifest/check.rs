@@ -142,7 +142,8 @@ impl Round {
         };
         judges.resize_with(pieces.len().max(judges.len()), judge);
         let verdicts = self.verdicts.par_iter_mut().zip(judges).zip(pieces);
-        verdicts.for_each(|((verdicts, judge), piece)| verdicts.judge(piece, judge, rules));
+        // Each piece by itself, so that none waits behind another while a thread has nothing to do.
+        verdicts.with_max_len(1).for_each(|((verdicts, judge), piece)| verdicts.judge(piece, judge, rules));
     }
 }
 
