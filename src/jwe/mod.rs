@@ -40,11 +40,6 @@ pub fn inspect(compact: &str) -> Result<(), Refusal> {
     VERIFIER.with_borrow_mut(|verifier| verifier.inspect(compact))
 }
 
-/// Whether [`inspect`] finds nothing wrong with these bytes.
-pub(crate) fn is_sound(compact: &[u8]) -> bool {
-    std::str::from_utf8(compact).is_ok_and(|compact| inspect(compact).is_ok())
-}
-
 /// All that can be told with the key that is current at this moment.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use super::checker::{Checker, GoodRow};
 use super::names::Hasher;
 use super::plan::Good;
 use super::records::{Parser, Record};
+use super::remembered::Remembered;
 use super::rows::unreadable;
 use super::{Manifest, ManifestError};
 
@@ -52,7 +53,8 @@ struct Verdicts {
 }
 
 impl Verdicts {
-    fn judge(&mut self, (piece, mut line): (&[u8], u64), parser: &mut Parser, rules: &Rules<'_>) {
+    fn judge(&mut self, (piece, mut line): (&[u8], u64), judge: &mut Judge, rules: &Rules<'_>) {
+        let Judge { parser, remembered } = judge;
         self.rows.clear();
         self.digested.clear();
         self.blank = 0;
@@ -68,7 +70,7 @@ impl Verdicts {
                 self.fold(lines);
                 continue;
             }
-            let judged = rules.judge(&record, &mut self.digested, &mut self.amounts);
+            let judged = rules.judge(&record, remembered, (&mut self.digested, &mut self.amounts));
             self.rows.push(match judged {
                 Some((row, false)) => Judged::Good(row),
                 Some((row, true)) => Judged::Odd(row, begin),
@@ -94,13 +96,13 @@ impl Rules<'_> {
     fn judge(
         &self,
         record: &Record<'_>,
-        digested: &mut Vec<u8>,
-        amounts: &mut Amounts,
+        remembered: &mut Remembered,
+        (digested, amounts): (&mut Vec<u8>, &mut Amounts),
     ) -> Option<(GoodRow, bool)> {
         let line = record.line;
         let hash = |name: &str| self.hasher.hash(name);
         if !self.digest
-            && let Some((name, good, likeness)) = self.manifest.judge_by_plan(record, amounts)
+            && let Some((name, good, likeness)) = self.manifest.judge_by_plan(record, remembered, amounts)
         {
             return Some((GoodRow { line, name: name.map(hash), good, likeness }, false));
         }
@@ -114,6 +116,12 @@ impl Rules<'_> {
     }
 }
 
+/// What judges one piece after the other.
+struct Judge {
+    parser: Parser,
+    remembered: Remembered,
+}
+
 /// A block, and what its rows came to.
 #[derive(Default)]
 struct Round {
@@ -123,14 +131,19 @@ struct Round {
 }
 
 impl Round {
-    /// Judges all pieces at once, each with a parser of its own.
-    fn judge(&mut self, parsers: &mut Vec<Parser>, rules: &Rules<'_>) {
+    /// Judges all pieces at once, each with a judge of its own.
+    fn judge(&mut self, judges: &mut Vec<Judge>, rules: &Rules<'_>) {
         let pieces: Vec<_> = self.block.pieces().collect();
         self.verdicts.resize_with(pieces.len().max(self.verdicts.len()), Verdicts::default);
-        let parser = || rules.manifest.parser();
-        parsers.resize_with(pieces.len().max(parsers.len()), parser);
-        let verdicts = self.verdicts.par_iter_mut().zip(parsers).zip(pieces);
-        verdicts.for_each(|((verdicts, parser), piece)| verdicts.judge(piece, parser, rules));
+        let manifest = rules.manifest;
+        let judge = || Judge {
+            parser: manifest.parser(),
+            remembered: Remembered::of(&manifest.columns, &manifest.likes),
+        };
+        judges.resize_with(pieces.len().max(judges.len()), judge);
+        let verdicts = self.verdicts.par_iter_mut().zip(judges).zip(pieces);
+        // Each piece by itself, so that none waits behind another while a thread has nothing to do.
+        verdicts.with_max_len(1).for_each(|((verdicts, judge), piece)| verdicts.judge(piece, judge, rules));
     }
 }
 
@@ -215,14 +228,14 @@ impl Manifest {
         let (header_left, folded) = (self.above + 1, self.declared);
         let mut adder = Adder { manifest: self, checker, parser, header_left, folded };
         // While one round is judged, the one before it is added up and the one after it is read.
-        let (mut rounds, mut parsers): ([Round; 3], Vec<Parser>) = Default::default();
+        let (mut rounds, mut judges): ([Round; 3], Vec<Judge>) = Default::default();
         let mut is_read = blocks.next(&mut rounds[1].block);
         loop {
             let [before, current, after] = &mut rounds;
             let next = rayon::in_place_scope(|scope| {
                 let more = matches!(is_read, Ok(true));
                 if more {
-                    scope.spawn(|_| current.judge(&mut parsers, &rules));
+                    scope.spawn(|_| current.judge(&mut judges, &rules));
                 }
                 let is_first = adder.checker.rows() == 0;
                 adder.add(before);

@@ -101,21 +101,33 @@ impl Likes {
         }
     }
 
-    /// What a row is like. `cell` gives the n-th cell; there are as many as columns.
-    pub(super) fn of_row<'c>(&self, cell: impl Fn(usize) -> &'c str + Copy) -> Likeness {
+    /// Whether rows are told from each other by this column.
+    pub(super) fn hashes(&self, at: usize) -> bool {
+        self.content.contains(&at) || self.address.contains(&at)
+    }
+
+    /// What tells a cell from others in its column.
+    pub(super) fn of_cell(&self, at: usize, text: &str) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        match self.kinds[at] {
+            Some(Kind::Currency | Kind::Country) => {
+                text.bytes().for_each(|letter| hasher.write_u8(letter.to_ascii_lowercase()));
+            }
+            Some(kind) => hasher.write(kind.canonical(text).as_bytes()),
+            None => hasher.write(text.as_bytes()),
+        }
+        hasher.finish()
+    }
+
+    /// What a row is like. `cell` gives the n-th cell, `of_cell` what [`Self::of_cell`] makes of it; there are as many as columns.
+    pub(super) fn of_row<'c>(
+        &self,
+        cell: impl Fn(usize) -> &'c str + Copy,
+        of_cell: impl Fn(usize) -> u64,
+    ) -> Likeness {
         let hash = |columns: &[usize]| {
             let mut hasher = self.hasher.build_hasher();
-            for at in columns {
-                let text = cell(*at);
-                match self.kinds[*at] {
-                    Some(Kind::Currency | Kind::Country) => {
-                        text.bytes().for_each(|letter| hasher.write_u8(letter.to_ascii_lowercase()));
-                    }
-                    Some(kind) => hasher.write(kind.canonical(text).as_bytes()),
-                    None => hasher.write(text.as_bytes()),
-                }
-                hasher.write_u8(0xff);
-            }
+            columns.iter().for_each(|at| hasher.write_u64(of_cell(*at)));
             hasher.finish()
         };
         let has_some = |columns: &[usize]| columns.iter().any(|at| !cell(*at).is_empty());

@@ -42,6 +42,7 @@ mod reading;
 pub mod recognise;
 pub mod recognised;
 mod records;
+mod remembered;
 mod report;
 mod respelt;
 mod row;

@@ -17,7 +17,17 @@ use super::{CELL_BYTES_MAX, Row};
 const CANCELED: &str = "canceled";
 
 /// Columns as bits.
-type Columns = u128;
+pub(super) type Columns = u128;
+
+/// The places of these columns, in order.
+pub(super) fn places(mut columns: Columns) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = (columns != 0).then(|| columns.trailing_zeros() as usize)?;
+        columns &= columns - 1;
+        Some(at)
+    })
+}
+
 /// Most columns that there is a plan for.
 pub(super) const COLUMNS_MAX: usize = Columns::BITS as usize;
 
@@ -157,9 +167,10 @@ impl Plan {
         self.row_id_column
     }
 
-    /// Whether the row is right. `cell` gives the n-th cell; there are as many as columns.
-    pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Option<Good> {
-        let given = self.given(&cell)?;
+    /// Whether the row is right. `cell` gives the n-th cell; there are as many as columns. Of those in `known` is known that each is
+    /// right by itself.
+    pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c str, known: Columns) -> Option<Good> {
+        let given = self.given(&cell, known)?;
         let is = |at: Option<usize>, word: &str| at.is_some_and(|at| cell(at) == word);
         let subject = Subject::of(self.contents.operation, is(self.kind_column, "physical"));
         Some(Good {
@@ -177,7 +188,7 @@ impl Plan {
         &self,
         cell: impl Fn(usize) -> &'c str + Copy,
     ) -> Option<(Option<Request>, Request)> {
-        let given = self.given(&cell)?;
+        let given = self.given(&cell, 0)?;
         let mut last = self.last.request(given, cell)?;
         if let Some(at) = self.card_column {
             last = last.with_target(cell(at).to_owned());
@@ -189,10 +200,14 @@ impl Plan {
     }
 
     /// The columns that are given in a row that is right.
-    fn given<'c>(&self, cell: &impl Fn(usize) -> &'c str) -> Option<Columns> {
+    fn given<'c>(&self, cell: &impl Fn(usize) -> &'c str, known: Columns) -> Option<Columns> {
         let mut empty: Columns = 0;
         for (at, (holds, bit)) in self.columns.iter().enumerate() {
             let text = cell(at);
+            if known & bit != 0 {
+                empty |= if text.is_empty() { *bit } else { 0 };
+                continue;
+            }
             let right = match holds {
                 Holds::Parameter(..) | Holds::Nothing if text.is_empty() => {
                     empty |= bit;

@@ -78,6 +78,17 @@ impl<'r> Record<'r> {
         })
     }
 
+    /// Puts the first cells as texts, in order; nothing if the record cannot be read or one is not UTF-8.
+    pub(super) fn trimmed(&self, texts: &mut [&'r str]) -> Option<()> {
+        let whole = std::str::from_utf8(self.cells).ok().filter(|_| self.flaw.is_none())?;
+        let mut start = 0;
+        for (text, end) in texts.iter_mut().zip(self.ends) {
+            *text = trimmed(whole.get(start..*end)?);
+            start = end + self.between;
+        }
+        Some(())
+    }
+
     /// Whether there is nothing in it but blanks: spreadsheets have many such rows, of which nobody knows.
     pub(super) fn is_blank(&self) -> bool {
         let is_blank = |cell| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
@@ -102,6 +113,7 @@ impl<'r> Record<'r> {
 }
 
 /// A cell's text without the blanks around it: those that are seen, and those that nobody sees.
+#[inline]
 pub(super) fn trimmed(text: &str) -> &str {
     let is_seen = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_graphic);
     let bytes = text.as_bytes();

@@ -15,6 +15,7 @@ use super::headings::column_called;
 use super::likeness::Likeness;
 use super::plan::{COLUMNS_MAX, Good};
 use super::records::{Record, Records, trimmed};
+use super::remembered::Remembered;
 use super::{CELL_BYTES_MAX, InvalidRow, Manifest, Problem, ROW_ID_BYTES_MAX, Row, Severity, UNREADABLE};
 
 /// Codes of what is wrong with a word that stands for no value of Stripe's.
@@ -102,11 +103,11 @@ impl Manifest {
         });
         // Where cells may stand in wrong columns, nothing can be said of them.
         let mut row = match record.texts().filter(|_| self.misshapen(record).is_none()) {
-            Some(text) if self.lints.is_odd(text) => self.with_findings(row, text),
+            Some(text) if self.lints.is_odd(text, 0) => self.with_findings(row, text),
             _ => row,
         };
         if let (Ok(row), Some(text)) = (&mut row, record.texts()) {
-            row.likeness = self.likes.of_row(text);
+            row.likeness = self.likes.of_row(text, |at| self.likes.of_cell(at, text(at)));
         }
         if self.names_persons() && self.misshapen(record).is_none() {
             let person = self.person_of(record);
@@ -197,21 +198,38 @@ impl Manifest {
     pub(super) fn judge_by_plan<'r>(
         &self,
         record: &Record<'r>,
+        remembered: &mut Remembered,
+        amounts: &mut Amounts,
+    ) -> Option<(Option<&'r str>, Good, Likeness)> {
+        /// Most files have no more columns, and it costs something to make room for as many as there can be.
+        const COLUMNS_FEW: usize = 32;
+        if self.columns.len() <= COLUMNS_FEW {
+            self.judge_cells::<COLUMNS_FEW>(record, remembered, amounts)
+        } else {
+            self.judge_cells::<COLUMNS_MAX>(record, remembered, amounts)
+        }
+    }
+
+    /// As [`Self::judge_by_plan`], of so many columns at most.
+    fn judge_cells<'r, const MAX: usize>(
+        &self,
+        record: &Record<'r>,
+        remembered: &mut Remembered,
         amounts: &mut Amounts,
     ) -> Option<(Option<&'r str>, Good, Likeness)> {
         let plan = self.plan.as_ref().filter(|_| self.has_its_cells(record))?;
-        let text = record.texts()?;
         // Each is looked at several times.
-        let mut cells = [""; COLUMNS_MAX];
-        let count = self.columns.len();
-        cells.iter_mut().take(count).enumerate().for_each(|(at, cell)| *cell = text(at));
+        let mut cells = [""; MAX];
+        record.trimmed(&mut cells[..self.columns.len()])?;
         let cell = |at: usize| cells[at];
-        let good = plan.judge(cell)?;
-        if self.lints.is_odd(cell) {
+        let known = remembered.known(cell);
+        let good = plan.judge(cell, known)?;
+        if self.lints.is_odd(cell, known) {
             return None;
         }
+        remembered.learn(known, cell, &self.likes);
         amounts.add_cells(&self.amounts, cell);
-        Some((plan.row_id_column().map(cell), good, self.likes.of_row(cell)))
+        Some((plan.row_id_column().map(cell), good, self.likes.of_row(cell, |at| remembered.hash(at))))
     }
 
     /// A row that is right, by the plan; nothing if it may not be.

@@ -74,12 +74,8 @@ impl Kind {
 
     /// Whether the parameter may hold this value, which is not empty: an empty one is absent.
     pub(crate) fn accepts(self, value: &str) -> bool {
-        self.accepts_bytes(value.as_bytes())
-    }
-
-    /// As [`Self::accepts`], of the bytes of a text.
-    #[inline(always)]
-    pub(crate) fn accepts_bytes(self, value: &[u8]) -> bool {
+        let text = value;
+        let value = value.as_bytes();
         match self {
             Self::Text(max) => within(value, max),
             Self::OneOf(values) => one_of(values, value),
@@ -88,7 +84,7 @@ impl Kind {
             Self::Integer { min, max } => integer(value).is_some_and(|number| (min..=max).contains(&number)),
             Self::Amount => integer(value).is_some_and(|number| number >= 0),
             Self::Boolean => boolean(value).is_some(),
-            Self::Pin => crate::jwe::is_sound(value),
+            Self::Pin => crate::jwe::inspect(text).is_ok(),
             Self::Expand => within(value, TEXT_MAX) && !is_secret(value),
             Self::Metadata { of_pin } => within(value, METADATA_VALUE_MAX) && !(of_pin && pin_like(value)),
         }

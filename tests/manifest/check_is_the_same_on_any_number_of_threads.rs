@@ -277,3 +277,45 @@ fn a_header_with_more_columns_than_bits_is_checked_all_the_same() {
     let text = format!("{},type,currency\n{cells}virtual,eur\n{cells}virtuel,eur\n", columns.join(","));
     same(text.as_bytes());
 }
+
+#[test]
+fn a_cell_that_stood_before_is_judged_with_its_own_row() {
+    let long = "x".repeat(40);
+    let mut text = "row_id,type,currency,cardholder,metadata[note],shipping[name],shipping[address][line1],shipping[address][city],\
+        shipping[address][postal_code],shipping[address][country],shipping[service]\n"
+        .to_owned();
+    let postal = [
+        "10115,DE",
+        "10115,AT",
+        "10115,DE",
+        "1011,DE",
+        "1011,AT",
+        "1011,DE",
+        "D02 X285,IE",
+        "D02 X285,DE",
+        ",",
+        "10115,",
+    ];
+    let notes = [
+        "",
+        "plain",
+        &long,
+        "plain",
+        "NULL",
+        "plain",
+        "\"quo\"\"ted\"",
+        "Zo\u{eb}",
+        "4.91E+11",
+        "500",
+        "0500",
+    ];
+    for row in 0..110 {
+        let (postal, note) = (postal[row % postal.len()], notes[row % notes.len()]);
+        let currency = ["eur", "EUR", "eur", "eru"][row % 4];
+        text += &format!(
+            "{row},physical,{currency},ich_{},{note},Ada,1 High Street,Dublin,{postal},standard\n",
+            row / 3
+        );
+    }
+    same(text.as_bytes());
+}

@@ -6,6 +6,7 @@
 
 use super::Severity;
 use super::header::{Column, Holds};
+use super::plan::{COLUMNS_MAX, Columns, places};
 use crate::operation::PIN;
 use crate::operation::kind::Kind;
 use cell::odd;
@@ -66,6 +67,10 @@ pub(super) struct Finding {
 #[derive(Debug)]
 pub(super) struct Lints {
     roles: Vec<Role>,
+    /// Columns that are looked at at all, among those that have bits.
+    looked_at: Columns,
+    /// Those of postal codes, each with that of its country.
+    postal_codes: Vec<(Columns, Columns)>,
     whole: Whole,
     today: Month,
 }
@@ -80,12 +85,26 @@ impl Lints {
             Holds::Parameter(..) if column.path == PIN => Role::Unread,
             Holds::Parameter(_, kind) => role_of(&column.name, kind, &place),
         };
-        Self { roles: columns.iter().map(role).collect(), whole: Whole::of(columns), today }
+        let roles: Vec<Role> = columns.iter().map(role).collect();
+        let bits = || roles.iter().take(COLUMNS_MAX).enumerate().map(|(at, role)| (*role, 1 << at));
+        let looked_at = bits().filter(|(role, _)| *role != Role::Unread).map(|(_, bit)| bit).sum();
+        let of_country = |(role, bit)| match role {
+            Role::PostalCode { country: Some(country) } if country < COLUMNS_MAX => Some((bit, 1 << country)),
+            _ => None,
+        };
+        let postal_codes = bits().filter_map(of_country).collect();
+        Self { roles, looked_at, postal_codes, whole: Whole::of(columns), today }
     }
 
-    /// Whether there is anything to tell of a row. `cell` gives the n-th cell; there are as many as columns.
-    pub(super) fn is_odd<'c>(&self, cell: impl Fn(usize) -> &'c str + Copy) -> bool {
-        self.roles.iter().enumerate().any(|(at, role)| odd(*role, cell(at), cell).is_some())
+    /// Whether there is anything to tell of a row. `cell` gives the n-th cell; there are as many as columns. Of those in `known` is known
+    /// that none is odd, in a row in which all of them stand.
+    pub(super) fn is_odd<'c>(&self, cell: impl Fn(usize) -> &'c str + Copy, known: Columns) -> bool {
+        let is_odd = |at: usize| odd(self.roles[at], cell(at), cell).is_some();
+        // A postal code is judged by its country.
+        let of_countries = self.postal_codes.iter().filter(|(_, country)| known & country == 0);
+        let left = of_countries.fold(self.looked_at & !known, |left, (postal_code, _)| left | postal_code);
+        places(left).any(is_odd)
+            || (COLUMNS_MAX..self.roles.len()).any(is_odd)
             || self.whole.look(cell, self.today, &mut First).is_none()
     }
 

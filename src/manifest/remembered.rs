@@ -1,0 +1,116 @@
+//! What was found of the cells before, column by column: in most columns of most files the same few texts stand again and again.
+//!
+//! Guarantees: what is remembered of a cell is a function of its column and its text alone, so that nothing depends on the order in
+//! which rows are judged. Never remembered: a cell of a column that may hold a PIN. What is held is wiped on drop.
+
+use zeroize::Zeroizing;
+
+use super::header::{Column, Holds};
+use super::likeness::Likes;
+use super::plan::{Columns, places};
+
+/// Longest text that is remembered, in bytes: longer ones are mostly a row's own.
+const REMEMBERED_MAX: usize = 32;
+/// No text's length.
+const UNKNOWN: usize = usize::MAX;
+
+/// What is remembered of the rows that one thread has judged.
+pub(super) struct Remembered(Vec<Cell>);
+
+/// A column's last cell.
+struct Cell {
+    /// Whether it may be remembered.
+    may_be: bool,
+    /// Whether rows are told from each other by it.
+    is_hashed: bool,
+    /// Its length; [`UNKNOWN`]: it is not remembered.
+    length: usize,
+    text: Zeroizing<[u8; REMEMBERED_MAX]>,
+    hash: u64,
+}
+
+impl Remembered {
+    /// Of these columns; nothing yet.
+    pub(super) fn of(columns: &[Column], likes: &Likes) -> Self {
+        let may_be = |column: &Column| match column.holds {
+            Holds::Parameter(_, kind) => kind.may_be_shown(),
+            // Each row has another.
+            Holds::RowId | Holds::Card => false,
+            Holds::Nothing | Holds::Blank | Holds::LeftOut => false,
+        };
+        let cell = |(at, column)| Cell {
+            may_be: may_be(column),
+            is_hashed: likes.hashes(at),
+            length: UNKNOWN,
+            text: Zeroizing::new([0; REMEMBERED_MAX]),
+            hash: 0,
+        };
+        Self(columns.iter().enumerate().map(cell).collect())
+    }
+
+    /// The columns in which a row has what is remembered. `cell` gives the n-th cell; there are as many as columns.
+    pub(super) fn known<'c>(&self, cell: impl Fn(usize) -> &'c str) -> Columns {
+        let (mut known, mut bit) = (0, 1);
+        for (at, last) in self.0.iter().enumerate() {
+            let text = cell(at).as_bytes();
+            if last.length == text.len() && is_same(text, &last.text[..text.len()]) {
+                known |= bit;
+            }
+            bit <<= 1;
+        }
+        known
+    }
+
+    /// Remembers a row that is right and has nothing odd, but for what is known of it.
+    pub(super) fn learn<'c>(&mut self, known: Columns, cell: impl Fn(usize) -> &'c str, likes: &Likes) {
+        let count = self.0.len();
+        for at in places(!known).take_while(|at| *at < count) {
+            let (column, text) = (&mut self.0[at], cell(at));
+            if column.is_hashed {
+                column.hash = likes.of_cell(at, text);
+            }
+            column.length = UNKNOWN;
+            if column.may_be && text.len() <= REMEMBERED_MAX {
+                column.text[..text.len()].copy_from_slice(text.as_bytes());
+                column.length = text.len();
+            }
+        }
+    }
+
+    /// The hash of the n-th cell of the row that was learnt last.
+    pub(super) fn hash(&self, at: usize) -> u64 {
+        self.0[at].hash
+    }
+}
+
+/// Whether two texts of one length, no longer than [`REMEMBERED_MAX`], are the same: by whole words, as to call what compares any two
+/// would cost more than comparing these does.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    const HALF: usize = REMEMBERED_MAX / 2;
+    if one.len() >= HALF {
+        return one.first_chunk::<HALF>() == other.first_chunk()
+            && one.last_chunk::<HALF>() == other.last_chunk();
+    }
+    if one.len() >= 8 {
+        return one.first_chunk::<8>() == other.first_chunk() && one.last_chunk::<8>() == other.last_chunk();
+    }
+    one.iter().zip(other).all(|(one, other)| one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_the_same_if_each_of_their_bytes_is() {
+        for length in 0..=REMEMBERED_MAX {
+            let text: Vec<u8> = (0..).take(length).collect();
+            assert!(is_same(&text, &text.clone()), "{length}");
+            for at in 0..length {
+                let mut other = text.clone();
+                other[at] = b'x';
+                assert!(!is_same(&text, &other), "{length} {at}");
+            }
+        }
+    }
+}
