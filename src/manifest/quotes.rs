@@ -4,63 +4,41 @@
 //! the rows in between would get no card, and nobody would be told. So such a record is flawed, with its lines.
 //! A cell that is meant to have several lines is none: an address has fewer delimiters in it than a row.
 
-use std::ops::Range;
-
 use memchr::{memchr, memchr2};
 
 use super::blocks::Flaw;
 
-/// What is known of a record's quotes, cell by cell.
-pub(super) struct Quotes {
-    delimiter: u8,
-    /// How many columns the file has; 0: nobody knows yet.
-    columns: usize,
-    astray: Option<Astray>,
-}
-
-/// The first cell whose quotes seem wrong.
-struct Astray {
-    /// Where something that is no blank stands after the quote that closes it.
-    after: Option<usize>,
-    /// Whether what stands between its quotes are rows.
-    holds_rows: bool,
-}
-
-impl Quotes {
-    /// Of the next record, of a file with so many columns (0: nobody knows yet).
-    pub(super) fn new(delimiter: u8, columns: usize) -> Self {
-        Self { delimiter, columns, astray: None }
-    }
-
-    /// Looks at the record's next cell in quotes: what stands between them, and between the second and the cell's end.
-    pub(super) fn look(&mut self, bytes: &[u8], inside: Range<usize>, after: Range<usize>, column: usize) {
-        if self.astray.is_some() {
-            return;
+/// What is wrong with the quotes of a record that has so many lines' ends in it, of a file with so many columns (0: nobody knows yet).
+pub(super) fn flaw(record: &[u8], delimiter: u8, (columns, lines): (usize, u64)) -> Option<Flaw> {
+    let record = record.trim_ascii_end();
+    let is_delimiter = |at: usize| record.get(at) == Some(&delimiter);
+    let (mut at, mut column) = (0, 0);
+    while at < record.len() {
+        if record[at] == b'"' {
+            let closes = closing(record, at + 1)?;
+            let inside = &record[at + 1..closes];
+            let blanks = record[closes + 1..].iter().take_while(|byte| **byte == b' ').count();
+            at = closes + 1 + blanks;
+            if at < record.len() && !is_delimiter(at) {
+                return Some(Flaw::TextAfterQuote { lines });
+            }
+            if lines > 0 && holds_rows(inside, delimiter, (column, columns)) {
+                return Some(Flaw::RowsInQuotes { lines });
+            }
+        } else {
+            at += memchr(delimiter, &record[at..]).unwrap_or(record.len() - at);
         }
-        let blanks = bytes[after.clone()].iter().position(|byte| *byte != b' ');
-        let after = blanks.map(|blanks| after.start + blanks);
-        let holds_rows = holds_rows(&bytes[inside], self.delimiter, (column, self.columns));
-        self.astray = (after.is_some() || holds_rows).then_some(Astray { after, holds_rows });
+        (at, column) = (at + 1, column + 1);
     }
-
-    /// What is wrong with the quotes of the record, all of whose cells were looked at, and which has so many lines' ends in it.
-    pub(super) fn flaw(self, record: &[u8], lines: u64) -> Option<Flaw> {
-        let Astray { after, holds_rows } = self.astray?;
-        // White space at a record's end is nothing.
-        if after.is_some_and(|at| at < record.trim_ascii_end().len()) {
-            return Some(Flaw::TextAfterQuote { lines });
-        }
-        holds_rows.then_some(Flaw::RowsInQuotes { lines })
-    }
+    None
 }
 
-/// The quote that closes a cell whose text begins here; the end, if none does.
-pub(super) fn closing(bytes: &[u8], mut at: usize) -> usize {
+/// The quote that closes a cell whose text begins here.
+fn closing(record: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        let Some(found) = memchr(b'"', &bytes[at..]) else { return bytes.len() };
-        let quote = at + found;
-        if bytes.get(quote + 1) != Some(&b'"') {
-            return quote;
+        let quote = at + memchr(b'"', &record[at..])?;
+        if record.get(quote + 1) != Some(&b'"') {
+            return Some(quote);
         }
         at = quote + 2;
     }
@@ -91,13 +69,11 @@ fn holds_rows(inside: &[u8], delimiter: u8, (column, columns): (usize, usize)) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::cutter::Cutter;
     use super::*;
 
     fn found(record: &str, columns: usize) -> Option<Flaw> {
-        let mut cutter = Cutter::new(b',');
-        cutter.columns = columns;
-        cutter.next(&mut record.as_bytes(), &mut 1)?.flaw
+        let ends = record.trim_end().replace("\r\n", "\n").matches('\n').count();
+        flaw(record.as_bytes(), b',', (columns, ends as u64))
     }
 
     #[test]
