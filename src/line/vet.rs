@@ -23,6 +23,9 @@ use crate::simulation::{Mutation, is_broken};
 /// Most batches that are remembered: a bound on memory. For one that is not, the ledger is asked again.
 const BATCHES_MAX: usize = 10_000;
 
+/// After the look that allows so many jobs a batch is relied on: some twenty looks have found nothing.
+const JOBS_MAX: u32 = 1 << 20;
+
 /// How far a batch is known. The ledger remembers it, as its rows alone do not tell whether others are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
@@ -122,7 +125,7 @@ impl Kept {
             jobs = look_after(jobs);
             self.looks.remove(&jobs);
         }
-        Known::Absent(jobs)
+        Known::absent(jobs)
     }
 
     /// Says so in the ledger, before anything of the batch is recorded, so that whoever goes on with it knows. What another
@@ -182,11 +185,16 @@ impl Known {
         }
     }
 
+    /// All looks up to that of this job were made.
+    fn absent(jobs: u32) -> Self {
+        if jobs < JOBS_MAX { Self::Absent(jobs) } else { Self::Trusted }
+    }
+
     fn of_word(word: &str) -> Option<Self> {
         match word {
             "trusted" => Some(Self::Trusted),
             "elsewhere" => Some(Self::Elsewhere),
-            other => other.strip_prefix("absent:")?.parse().ok().map(Self::Absent),
+            other => other.strip_prefix("absent:")?.parse().ok().map(Self::absent),
         }
     }
 
@@ -344,5 +352,27 @@ impl Look<'_> {
             );
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_many_processes_have_looked_for_is_relied_on() {
+        let (mut known, mut looks) = (Known::Absent(0), 0);
+        while let Known::Absent(jobs) = known {
+            // Each process goes on with what the one before has written, and makes one look.
+            let mut kept = Kept::new(Known::of_word(&known.word()).unwrap(), Some(known.word()), 1);
+            let mut counted = kept.count(None);
+            let due = kept.due(&counted).unwrap();
+            assert!(due.first > jobs && looks < 32, "{jobs}");
+            known = kept.made(due.first, &mut counted);
+            looks += 1;
+        }
+        assert_eq!((known, looks), (Known::Trusted, 21));
+        // As processes before may have written it.
+        assert_eq!(Known::of_word("absent:4294967295"), Some(Known::Trusted));
     }
 }
