@@ -242,10 +242,16 @@ pub(super) async fn look(
         () = recalled.cancelled() => return Err(Stop::Closed),
         () = line.stopping.cancelled() => return Err(Stop::Closed),
     };
-    if let Err(Unread { reason, .. }) = read(line, &of, from, &mut listing, recalled, job).await? {
-        return Ok(Looked::Failed(reason));
+    let unread = read(line, &of, from, &mut listing, recalled, job).await?.err();
+    let listing = listing.as_ref().expect("it was begun");
+    match unread {
+        None => {}
+        // Whom Stripe does not know has no card.
+        Some(Unread { failure: ListFailure::Missing, .. }) if matches!(of.place, Place::CardsOf(_)) => {
+            return Ok(Looked::Verdict(Verdict::Absent, listing.began));
+        }
+        Some(Unread { reason, .. }) => return Ok(Looked::Failed(reason)),
     }
-    let listing = listing.as_ref().expect("it was read");
     let Some((first, count)) = listing.effects.get(job.id.as_str()) else {
         return Ok(Looked::Verdict(Verdict::Absent, listing.began));
     };
@@ -342,6 +348,10 @@ async fn read(
 ) -> Result<Result<(), Unread>, Stop> {
     let now = line.parts.clock.boot();
     let serves = |listing: &Listing| {
+        // A card tells of its latest change, and another may have been made since.
+        if matches!(of.place, Place::Card(_)) {
+            return false;
+        }
         listing.has(job) || from.map_or(now.since(listing.began) < SERVES_FOR, |from| listing.began >= from)
     };
     if !listing.as_ref().is_some_and(serves) {
