@@ -2,7 +2,7 @@
 
 use super::Carried;
 use crate::clock::Moment;
-use crate::job::{Job, both};
+use crate::job::{Job, Step, both};
 use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
 use crate::line::await_pin::{is_open, wait_again};
@@ -173,11 +173,23 @@ pub(super) async fn known_end(
     }
 }
 
-/// The end of a job whose id is another one's, of another operation: it has no row of its own, and nothing is done for it.
+/// The end of a job whose id is another one's, of another operation or another batch's row: it has no row of its own, and nothing is
+/// done for it.
 pub(in crate::line) fn conflict(job: &Job, known: Option<&Row>) -> Option<Ended> {
-    let other = known.filter(|row| row.step != job.step())?.step.operation().word();
-    let reason =
-        format!("this id is another job's, of the operation {other}; each job needs an id of its own");
+    let known = known?;
+    // A batch's name, a slash and a row's name may be put together in two ways.
+    let is_other_row = known.batch != job.batch && known.row.is_some() && job.place.is_some();
+    let reason = if known.step != job.step() {
+        let other = known.step.operation().word();
+        format!("this id is another job's, of the operation {other}; each job needs an id of its own")
+    } else if is_other_row && matches!(known.step, Step::Last(_)) {
+        let (id, other) = (&job.id, &known.batch);
+        format!(
+            "batch and row together are {id:?}, and so are those of a row of batch {other:?}; give this batch another name"
+        )
+    } else {
+        return None;
+    };
     Some(Ended::refused(Refusal::own(CONFLICT, reason)))
 }
 
