@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::cancelled::contents_of;
 use super::counted;
 use super::rows::row_id_is_good;
 use crate::clock::Time;
@@ -48,6 +49,8 @@ pub struct Made {
 
 /// The cards of a batch in the order of its rows, some at a time.
 pub struct Cards<'l> {
+    ledger: &'l Ledger,
+    scope: &'l Scope,
     pages: Pages<'l>,
     canceling: Batch,
     named: HashSet<String>,
@@ -64,6 +67,8 @@ impl<'l> Cards<'l> {
     /// If the batch that cancels them can have no name.
     pub fn of(ledger: &'l Ledger, scope: &'l Scope, batch: &'l Batch) -> Result<Self, NameError> {
         Ok(Self {
+            ledger,
+            scope,
             pages: ledger.pages(scope, batch, Only::default()),
             canceling: name_of(batch)?,
             named: HashSet::new(),
@@ -79,11 +84,13 @@ impl<'l> Cards<'l> {
     pub async fn next(&mut self) -> Result<Option<Vec<Made>>, LedgerError> {
         let Some(rows) = self.pages.next().await? else { return Ok(None) };
         let mut cards = Vec::with_capacity(rows.len());
+        let taken = self.taken(&rows).await?;
         for row in rows {
             match &row.state {
                 State::Done(Output::Issued(card)) => {
                     let card = card.id.clone();
-                    cards.push(Made { row_id: self.name(&row, &card), card, since: made_since(&row) });
+                    let name = self.name(&row, &card, &taken);
+                    cards.push(Made { row_id: name, card, since: made_since(&row) });
                 }
                 State::Begun => self.unresolved += 1,
                 State::AwaitingPin => self.awaiting_pin += 1,
@@ -93,10 +100,31 @@ impl<'l> Cards<'l> {
         Ok(Some(cards))
     }
 
+    /// Under which rows' names the batch that cancels them has other jobs: somebody has issued a file of his own under its name.
+    async fn taken(&self, rows: &[Row]) -> Result<HashSet<String>, LedgerError> {
+        let mut taken = HashSet::new();
+        for rows in rows.chunks(LOOKED_UP_AT_ONCE) {
+            let named = rows.iter().filter_map(|row| {
+                let (State::Done(Output::Issued(card)), Some(name)) = (&row.state, &row.row_id) else {
+                    return None;
+                };
+                Some((JobId::of_row(&self.canceling, name).ok()?, name, card.id.as_str()))
+            });
+            let named: Vec<_> = named.collect();
+            let ids: Vec<JobId> = named.iter().map(|(id, ..)| id.clone()).collect();
+            let known = self.ledger.look_up_jobs(self.scope, &ids).await?;
+            let others = named.iter().zip(known).filter(|((_, _, card), known)| {
+                known.as_ref().is_some_and(|known| !contents_of(card).contains(&known.content))
+            });
+            taken.extend(others.map(|((_, name, _), _)| (*name).clone()));
+        }
+        Ok(taken)
+    }
+
     /// What a card's row is called: the same each time, and no two the same.
-    fn name(&mut self, row: &Row, card: &str) -> String {
+    fn name(&mut self, row: &Row, card: &str, taken: &HashSet<String>) -> String {
         let own = row.row_id.as_deref().filter(|own| {
-            let is_plain = row_id_is_good(own) && own.trim() == *own;
+            let is_plain = row_id_is_good(own) && own.trim() == *own && !taken.contains(*own);
             is_plain && JobId::of_row(&self.canceling, own).is_ok() && !self.named.contains(*own)
         });
         let name = own.unwrap_or(card).to_owned();
@@ -280,7 +308,11 @@ async fn are_cancelled(
     let ids: Result<Vec<_>, NameError> =
         cards.iter().map(|card| Ok((JobId::of_row(canceling, &card.row_id)?, step))).collect();
     let rows = ledger.look_up_all(scope, ids?).await?;
-    Ok(rows.into_iter().map(|row| row.is_some_and(|row| row.state.kind() == Kind::Done)).collect())
+    let does_it = |(row, card): (Option<Row>, &Made)| {
+        let done = row.filter(|row| row.state.kind() == Kind::Done);
+        done.is_some_and(|row| contents_of(&card.card).contains(&row.content))
+    };
+    Ok(rows.into_iter().zip(cards).map(does_it).collect())
 }
 
 /// The last print run at that time, and the next one.

@@ -52,7 +52,7 @@ fn made_by(row: &Row) -> Option<&str> {
 }
 
 /// What a job that cancels this card asks for, whatever the reason.
-fn contents_of(card: &str) -> Vec<Content> {
+pub(super) fn contents_of(card: &str) -> Vec<Content> {
     let content = |reason: Option<&str>| {
         let status = Some(("status".to_owned(), CANCELED.to_owned()));
         let reason = reason.map(|reason| ("cancellation_reason".to_owned(), reason.to_owned()));
