@@ -2,7 +2,7 @@
 //!
 //! So people are found of whom the batch knows nothing, since their rows were left out of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -79,8 +79,10 @@ async fn ends_of(
 /// The names of a file's rows.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct NamesView {
-    /// The rows that have one, in the file's order.
+    /// The rows that have one, in the file's order; without those whose `row_id` stands in the file more than once.
     names: Vec<NamedRowView>,
+    /// Such a `row_id`: of its rows it is not known whose the batch's is.
+    ambiguous: Vec<String>,
     /// Whether it is, letter for letter, the file that was uploaded here as the batch, the only one, and nothing is known of the batch
     /// from before that upload: then a row's number tells whose it is, and what became of it, where it has no `row_id`. In any other
     /// file somebody else may stand there. (What commands issued under the batch's name after the upload is not noticed.)
@@ -99,7 +101,9 @@ pub(super) async fn of(
     let reading = held.reading.clone();
     let read = tokio::task::spawn_blocking(move || named_rows(held.into_reader(), &reading, ROWS_MAX));
     match read.await {
-        Ok(Ok(rows)) => {
+        Ok(Ok(mut rows)) => {
+            let ambiguous = more_than_once(&rows);
+            rows.retain(|row| row.row_id.as_ref().is_none_or(|id| !ambiguous.contains(id)));
             let (ends, is_known) = ends_of(server, batch, &rows, is_the_file).await?;
             let view = |(row, end): (NamedRow, EndOfRow)| NamedRowView {
                 row: row.number,
@@ -109,7 +113,8 @@ pub(super) async fn of(
                 end,
             };
             let names = rows.into_iter().zip(ends).map(view).collect();
-            Ok(NamesView { names, is_the_file, is_known: is_known || is_the_file })
+            let ambiguous = ambiguous.into_iter().collect();
+            Ok(NamesView { names, ambiguous, is_the_file, is_known: is_known || is_the_file })
         }
         Ok(Err(error)) => {
             let error = error.to_string();
@@ -117,6 +122,12 @@ pub(super) async fn of(
         }
         Err(_) => Err(Problem::new(Kind::Internal, "the names could not be read")),
     }
+}
+
+/// Which `row_id` more than one of these rows has.
+fn more_than_once(rows: &[NamedRow]) -> BTreeSet<String> {
+    let mut once = HashSet::new();
+    rows.iter().filter_map(|row| row.row_id.as_ref()).filter(|id| !once.insert(*id)).cloned().collect()
 }
 
 /// Whether everything that was uploaded as the batch was the file of this SHA-256, and the batch began with that. Commands and jobs of a

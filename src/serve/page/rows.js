@@ -106,7 +106,7 @@ function fetchNames(file, again = false) {
   });
 }
 
-function takeNames(list, file, { names, is_the_file: isTheFile, is_known: isKnown }) {
+function takeNames(list, file, { names, ambiguous, is_the_file: isTheFile, is_known: isKnown }) {
   list.names = new Map(names.filter(({ row_id: id }) => id).map(({ row_id: id, person }) => [id, person]));
   // A row's number tells something in the very file alone: in another, or one that was sorted since, somebody else stands there.
   list.places = new Map(isTheFile ? names.filter(({ row_id: id }) => !id).map(({ row, person }) => [row, person]) : []);
@@ -119,8 +119,9 @@ function takeNames(list, file, { names, is_the_file: isTheFile, is_known: isKnow
   const isTold = ({ row_id: id }) => isKnown && (id || isTheFile);
   list.without = names.filter((row) => isTold(row) && !HAVE_IT.includes(row.outcome));
   const shownNames = list.names.size + list.places.size;
+  const twice = ambiguous.length === 0 ? "" : ` ${ambiguous.slice(0, 5).join(", ")}${ambiguous.length > 5 ? " and others stand" : ambiguous.length > 1 ? " stand" : " stands"} in it more than once, so nobody is named there: whose card it is cannot be told from this file.`;
   say("names-said", shownNames > 0 || names.length === 0
-    ? `${counted(shownNames, "name")} from ${file.name}, on this page only. Search by name, too.`
+    ? `${counted(shownNames, "name")} from ${file.name}, on this page only. Search by name, too.${twice}`
     : `It is not certain that ${file.name} is the very file that this batch was made from, and it has no staff numbers: whose card is whose cannot be told from it for sure, so no names are shown.`);
 }
 
