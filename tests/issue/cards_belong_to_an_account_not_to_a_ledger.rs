@@ -134,6 +134,46 @@ async fn a_lost_ledgers_card_that_is_not_what_a_job_asks_for_is_named_after_its_
     asks_for_something_else(A_DAY, 2).await;
 }
 
+/// A card tells of its latest change only, so each of its changes is looked for after the one before it was made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_lost_ledger_the_last_change_of_a_card_is_the_last() {
+    let issuing = Issuing::with(Options::default()).await;
+    issuing.sandbox.stock("ich_1", 3);
+    let rows = ["active", "inactive", "active"].into_iter().enumerate().flat_map(|(turn, status)| {
+        (1..=3).map(move |card| format!("r{turn}{card},ic_sandbox0000000{card},{status},{turn}\n"))
+    });
+    let text = "row_id,card,status,metadata[turn]\n".to_owned() + &rows.collect::<String>();
+    std::fs::write(issuing.path("cards.csv"), text).unwrap();
+    expect_exit(&ended(issue(&issuing.program(), "200", &[])).await, 0);
+    for file in ["ledger.db", "cards.results.csv"] {
+        std::fs::remove_file(issuing.path(file)).unwrap();
+    }
+    issuing.pass(A_DAY, 25 * 3600);
+    expect_exit(&ended(issue(&issuing.program(), "200", &["--reconcile-first"])).await, 0);
+    for card in 1..=3 {
+        let changes = issuing.sandbox.account().changes.into_iter();
+        let last = changes.filter(|change| change.card == format!("ic_sandbox0000000{card}")).last().unwrap();
+        assert_eq!(last.job, Some(format!("cards/r2{card}")));
+    }
+}
+
+/// A batch's name, a slash and a row's name are a job's id, whichever of them has slashes of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_id_is_another_batchs_is_told_nobody_elses_card() {
+    let issuing = Issuing::with(Options::default()).await;
+    let header = "row_id,cardholder,type,currency\n";
+    std::fs::write(issuing.path("cards.csv"), format!("{header}2026/001,ich_1,virtual,eur\n")).unwrap();
+    expect_exit(&ended(issue(&issuing.program(), "200", &["--batch", "rollout"])).await, 0);
+    std::fs::write(issuing.path("cards.csv"), format!("{header}001,ich_2,virtual,eur\n")).unwrap();
+    let other = ["--batch", "rollout/2026", "--results", "other.csv"];
+    let output = ended(issue(&issuing.program(), "200", &other)).await;
+    expect_exit(&output, 1);
+    let told = std::fs::read_to_string(issuing.path("other.csv")).unwrap();
+    assert!(told.contains("job_conflict") && !told.contains("ic_"), "{told}");
+    assert!(told.contains("give this batch another name"), "{told}");
+    assert_eq!(issuing.sandbox.counts().cards, 1);
+}
+
 /// A run that looks for each row, since its ledger does not know the batch, is killed in the middle.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_looks_for_another_ledgers_batch_it_goes_on_looking() {

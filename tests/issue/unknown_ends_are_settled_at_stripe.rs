@@ -6,9 +6,10 @@ use crate::support;
 use std::time::Duration;
 
 use embosser::clock::Clock;
+use embosser::line::decision::Rules;
 use embosser::line::{LookFirst, Options as Carry};
 use embosser::sandbox::{Faults, Options, Sandbox};
-use support::line::{issued, job, line_in, refused};
+use support::line::{issued, job, line_by, line_in, refused};
 
 /// How long the sandbox works on a card: long enough to crash meanwhile.
 const CALL_TAKES: Duration = Duration::from_millis(40);
@@ -23,8 +24,11 @@ struct Setting {
 
 impl Setting {
     async fn new(faults: Faults) -> Self {
-        let sandbox =
-            Sandbox::start(Options { faults, latency: CALL_TAKES, ..Options::default() }).await.unwrap();
+        Self::with(Options { faults, latency: CALL_TAKES, ..Options::default() }).await
+    }
+
+    async fn with(options: Options) -> Self {
+        let sandbox = Sandbox::start(options).await.unwrap();
         Self { sandbox, directory: tempfile::tempdir().unwrap(), clock: Clock::system() }
     }
 
@@ -176,4 +180,33 @@ async fn a_refused_job_may_come_again_mended() {
     let fresh = job(&setting.sandbox, "batch/a", "eur", Some("1234")).await;
     issued(&line.carry(fresh, Carry::default()).await.unwrap());
     assert_eq!(setting.pins(), [Some("1234".into())]);
+}
+
+/// Its first answer is lost, and Stripe does not know its cardholder: then there can be no card, and it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_a_cardholder_whom_stripe_does_not_know_ends() {
+    let setting = Setting::with(Options {
+        latency: CALL_TAKES,
+        cardholders: Some(["ich_other".to_owned()].into()),
+        faults: Faults { drop_after: 1.0, ..Faults::default() },
+        ..Options::default()
+    })
+    .await;
+    let rules = Rules {
+        call_lasts: Duration::from_millis(300),
+        lists_lag: Duration::from_millis(300),
+        ..Rules::default()
+    };
+    let line =
+        line_by(setting.directory.path(), &setting.sandbox, &setting.clock, LookFirst::No, rules).await;
+    let first = job(&setting.sandbox, "batch/a", "eur", None).await;
+    let carrying = line.carry(first, Carry::default());
+    let faults_end = async {
+        while setting.sandbox.account().creates == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        setting.sandbox.set_faults(Faults::default());
+    };
+    let (ended, ()) = tokio::join!(carrying, faults_end);
+    assert_eq!(refused(&ended.unwrap()).code, "resource_missing");
 }

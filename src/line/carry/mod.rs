@@ -158,6 +158,8 @@ impl Carried<'_> {
             }
             match self.decision.next(self.now()) {
                 Next::Finish(_) => {}
+                // A card tells of its latest change only: what one before this is about to make must not be missed.
+                Next::Look if self.job.request.target.is_some() && !self.is_alone().await? => {}
                 // On the heap, and only for as long as it takes: a job that waits is small, and many wait.
                 Next::Look => Box::pin(self.look()).await?,
                 Next::Call(_) => {

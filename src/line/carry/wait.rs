@@ -42,9 +42,9 @@ impl<'l> Carried<'l> {
         }
         // Whoever waits here may wait for days, and another process may want to call, or another batch to change the card.
         (self.lease, self.change) = (None, None);
+        self.alone.clear();
         if self.job.request.reuses() {
-            // Another batch may have the same person. Changes of a card keep their order instead.
-            self.alone.clear();
+            // Another batch may have the same person.
             self.searched = None;
         }
         let began = Instant::now();
