@@ -155,6 +155,29 @@ async fn what_it_saves_is_told_and_what_has_no_cards_is_refused() {
     assert!(said(&done).contains("4 of them are already."), "{}", said(&done));
 }
 
+/// Somebody has issued files of his own under the name of the batch that cancels another one's cards, with its rows' names.
+#[tokio::test(flavor = "multi_thread")]
+async fn cards_are_cancelled_whatever_else_has_their_rows_names() {
+    let issuing = Issuing::with(Options::default()).await;
+    let program = issuing.program();
+    issuing.sandbox.stock("ich_1", 2);
+    std::fs::write(issuing.path("staff.csv"), csv("r", 0..4)).unwrap();
+    let changes = "row_id,card,status\nr0,ic_sandbox00000001,canceled\nr1,ic_sandbox00000002,inactive\n";
+    std::fs::write(issuing.path("staff.cancel.csv"), changes).unwrap();
+    expect_exit(&program.run(&["issue", "staff.csv"]).await, 0);
+    expect_exit(&program.run(&["issue", "staff.cancel.csv", "--yes-cancel", "1"]).await, 0);
+    let planned = program.run(&["cancel", "staff"]).await;
+    let told = said(&planned);
+    assert!(told.contains("4 cards would be cancelled") && !told.contains("already"), "{told}");
+    expect_exit(&program.run(&["cancel", "staff", "--yes-cancel", "4"]).await, 0);
+    let staff = cards_of(&issuing.sandbox, "staff");
+    let others = ["ic_sandbox00000001", "ic_sandbox00000002"].map(str::to_owned).into();
+    each_once(&issuing.sandbox, &staff.union(&others).cloned().collect());
+    let done = program.run(&["cancel", "staff"]).await;
+    assert!(said(&done).contains("4 of them are already."), "{}", said(&done));
+    each_once(&issuing.sandbox, &staff.union(&others).cloned().collect());
+}
+
 /// Who is there when it is done over HTTP.
 async fn office(issuing: &Issuing, options: &[(&str, &str)]) -> People {
     let who: [(&str, &[&str]); 4] = [

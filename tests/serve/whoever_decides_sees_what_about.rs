@@ -329,6 +329,12 @@ async fn why_rows_were_refused_and_whose_they_are_is_told() {
         (&json!("Cyd New"), &json!(null))
     );
     assert_eq!((&seen["names"][1]["outcome"], &seen["is_the_file"]), (&json!("refused"), &json!(false)));
+    // A staff number that stands there twice: whose of the two the batch's row is cannot be known.
+    let twice = format!("{file}{}", person(1, "Eve Twice", false, ""));
+    let seen = office.people.upload(&served, "boss", "/v1/batches/staff/names", twice.as_bytes()).await;
+    let seen = seen.expect(200).json();
+    assert_eq!((&seen["ambiguous"], &seen["names"][0]["person"]), (&json!(["E1"]), &json!("Bob Stale")));
+    assert_eq!(seen["names"].as_array().unwrap().len(), 1, "{seen}");
     // The very file, of which only whoever uploaded it knows which column has the staff numbers: its rows are known all the same.
     let short =
         "Kürzel,Full name,cardholder,type,currency\nK1,Ada,ich_1,virtual,eur\nK2,Bob,ich_2,virtual,eur\n";

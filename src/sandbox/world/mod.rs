@@ -224,6 +224,13 @@ impl World {
             let message = "This list is not to be had at this moment.";
             return Err(Fault::of(status, "invalid_request_error", None, message));
         }
+        if let (CARDS, Some((name, id))) =
+            (request.path.as_str(), query.iter().find(|(name, _)| name == "cardholder"))
+        {
+            // What a list is narrowed by is a parameter, so it is missing with a 400.
+            self.cardholder_exists(&request.account, id, name)
+                .map_err(|missing| Fault { status: 400, ..missing })?;
+        }
         match self.options.faults.draw_for_list(&mut self.dice) {
             Some(ListMishap::Error) => Err(Fault::backend()),
             Some(ListMishap::EmptyPage) => Ok(list::page(&request.path, &[], true)),
