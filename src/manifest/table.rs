@@ -119,7 +119,7 @@ pub fn write_refused(
 ) -> Result<usize, ManifestError> {
     let name = Path::new("upload");
     let shape = |reason: String| ManifestError::Shape { path: name.into(), reason };
-    let (mut records, _) = records_of(name, source, reading, ReadAs::default())?;
+    let (mut records, delimiter) = records_of(name, source, reading, ReadAs::default())?;
     let names = titles::find(&mut records, name, reading)?.cells;
     let headings = headings(&names, reading);
     let is_name = |heading: &Heading| {
@@ -134,7 +134,9 @@ pub fn write_refused(
     let mut out = out;
     let written = |error: csv::Error| shape(format!("the rows cannot be written: {error}"));
     out.write_all("\u{feff}".as_bytes()).map_err(|error| written(error.into()))?;
-    let mut writer = csv::Writer::from_writer(out);
+    // Whoever's Excel writes semicolons has one that opens no commas.
+    let delimiter = if delimiter == b';' { delimiter } else { b',' };
+    let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(out);
     let kept = headings.iter().map(|heading| heading.heading.as_str()).filter(|heading| *heading != REASON);
     writer.write_record(kept.chain([REASON])).map_err(written)?;
     let (mut number, mut rows) = (0, 0);

@@ -184,6 +184,11 @@ fn boolean_named(value: &str) -> Option<bool> {
     }
 }
 
+/// What people and spreadsheets write between thousands: blanks that break no line among them, and apostrophes.
+fn is_between_thousands(letter: char) -> bool {
+    matches!(letter, '.' | ',' | ' ' | '\'' | '\u{2019}' | '\u{a0}' | '\u{202f}' | '\u{2009}')
+}
+
 /// An amount with two decimals as a whole number of the hundredth unit: `1.000,00` and `1,000.00` are `100000`.
 fn in_cents(value: &str) -> Option<String> {
     let number = value.trim_matches(|letter: char| !letter.is_ascii_digit());
@@ -191,7 +196,7 @@ fn in_cents(value: &str) -> Option<String> {
     let is_number = cents.len() == 2
         && cents.bytes().all(|byte| byte.is_ascii_digit())
         && !whole.is_empty()
-        && whole.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b',' | b' ' | b'\''));
+        && whole.chars().all(|letter| letter.is_ascii_digit() || is_between_thousands(letter));
     let digits: String = whole.chars().chain(cents.chars()).filter(char::is_ascii_digit).collect();
     let digits = digits.trim_start_matches('0');
     (is_number && !value.contains('-'))
@@ -309,6 +314,9 @@ mod tests {
             ("1.000,00", Some("100000")),
             ("1,000.50 €", Some("100050")),
             ("$0.99", Some("99")),
+            ("1\u{a0}500,00 €", Some("150000")),
+            ("1\u{202f}500,00\u{a0}€", Some("150000")),
+            ("1’500.00", Some("150000")),
             ("1.000", None),
             ("500", None),
             ("-5.00", None),

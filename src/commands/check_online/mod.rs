@@ -44,7 +44,7 @@ pub async fn run(
     let Needs { manifest, cards, cardholders, designs } =
         needs.await.map_err(|error| error.to_string())??;
     let (access, _) = connect(false, &mut config, api_key).await?;
-    // Beside whoever calls for the account at its full rate: few enough that the two together stay within it.
+    // Beside whoever calls for the account, whose pace knows nothing of these reads: few of them.
     config.pace.endpoint_per_second = config.pace.endpoint_per_second.min(READS_PER_SECOND_MAX);
     config.pace.account_per_second = config.pace.endpoint_per_second;
     let (pace, client) = (access.pace(&config.pace, &Pacer::start()), access.client());

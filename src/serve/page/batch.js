@@ -238,7 +238,8 @@ function fetchRefused(file) {
       throw trouble(answer.status, answer.text);
     }
     const rows = records(new TextEncoder().encode(answer.text), "utf-8", ",").length - 1;
-    save(new Blob([answer.text], { type: "text/csv" }), `${name}.to-mend.csv`);
+    // The mark, by which Excel reads letters right, is gone from what was read as a text.
+    save(new Blob(["\ufeff", answer.text], { type: "text/csv" }), `${name}.to-mend.csv`);
     say("refused-said", `${count(rows)} rows, each with its reason in the last column, which need not be taken out. Mend them, and upload the file into this batch.`);
   });
 }
