@@ -243,6 +243,7 @@ impl Sqlite {
     }
 
     pub(super) fn metadata(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
+        self.is_in_place()?;
         let select = "SELECT value FROM metadata WHERE name = ?1";
         let found = self.connection.query_row(select, [name], |row| row.get(0)).optional();
         found.map_err(|error| meaning(&self.name, &error))

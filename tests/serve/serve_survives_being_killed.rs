@@ -199,3 +199,21 @@ async fn rows_that_were_cut_off_are_found_at_stripe_without_their_file() {
     }
     one_card_each(&sandbox.account(), &expected);
 }
+
+/// Whoever watches it learns that it can take nothing before somebody has tried.
+#[tokio::test]
+async fn a_server_whose_ledger_was_deleted_is_not_ready() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let ledger = directory.path().join("cards.db");
+    let program =
+        Program::new(directory.path(), &sandbox).with("EMBOSSER__LEDGER__URL", &support::sqlite(&ledger));
+    let served = Served::start(&program, &[]);
+    served.get("/readyz").await.expect(200);
+    let away = directory.path().join("away.db");
+    std::fs::rename(&ledger, &away).unwrap();
+    let answer = served.get("/readyz").await.expect(503);
+    assert!(answer.text.contains("was deleted or replaced"), "{}", answer.text);
+    std::fs::rename(&away, &ledger).unwrap();
+    served.get("/readyz").await.expect(200);
+}

@@ -13,6 +13,7 @@ use crate::serve::access::Role;
 use crate::serve::api::accounts::AccountsView;
 use crate::serve::api::me::CallerView;
 use crate::serve::api::stripe_events::EVENT_BYTES_MAX;
+use crate::serve::ledger_answers;
 use crate::serve::problem::{Kind, Problem};
 
 pub(super) async fn list_accounts(
@@ -51,7 +52,11 @@ pub(super) async fn show_metrics(
 /// Ready if work is taken for one of them at least: whoever asks for another one is told at its own path how that one stands. Which
 /// accounts there are is told only to whoever has a token.
 pub(super) async fn readyz(State(several): State<Several>) -> Response {
-    let away = several.0.parts.views.away().map(|away| away.reason);
+    let views = &several.0.parts.views;
+    let away = match views.away() {
+        Some(away) => Some(away.reason),
+        None => ledger_answers(views).await.err(),
+    };
     let all = several.all();
     let is_served =
         |one: &&OneOf| matches!(&one.standing, Standing::Serving(serving) if serving.server.ready().is_ok());
