@@ -6,6 +6,7 @@
 mod accounts;
 mod approval;
 mod declare;
+mod environment;
 mod metrics;
 mod misplaced;
 mod pin_page;
@@ -415,6 +416,11 @@ impl Config {
             toml::from_str::<Self>(&text)
                 .map_err(|error| ConfigError::File { path: path.into(), reason: place_of(&error, &text) })?;
             builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        }
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        if let Some((found, meant)) = environment::misspelt(names) {
+            let reason = format!("{found} is no option; {meant} is meant, with two underscores each");
+            return Err(ConfigError::Environment(reason));
         }
         let environment = config::Environment::with_prefix("EMBOSSER").prefix_separator("__").separator("__");
         let config: Self = builder

@@ -419,7 +419,7 @@ fn indexed(path: &str) -> impl Iterator<Item = (&str, u16)> {
 /// Stripe's schema of the request body, if it is at hand; the project does not contain it.
 #[cfg(test)]
 pub(super) fn stripe_schema(operation: Operation) -> Option<Value> {
-    let folder = std::env::var_os("EMBOSSER_STRIPE_SCHEMAS").map_or_else(
+    let folder = std::env::var_os("STRIPE_SCHEMAS").map_or_else(
         || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/stripe"),
         std::path::PathBuf::from,
     );
