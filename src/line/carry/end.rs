@@ -2,7 +2,7 @@
 
 use super::Carried;
 use crate::clock::Moment;
-use crate::job::{Job, JobId, Step, both};
+use crate::job::{Batch, Job, JobId, Step, both};
 use crate::killpoint;
 use crate::ledger::{Conclude, Row, State};
 use crate::line::await_pin::{is_open, wait_again};
@@ -178,11 +178,14 @@ pub(super) async fn known_end(
 pub(in crate::line) fn conflict(job: &Job, known: Option<&Row>) -> Option<Ended> {
     let known = known?;
     // A batch's name, a slash and a row's name may be put together in two ways. (A row that was recognised as another batch's has that
-    // one's id, and not of its own name.)
-    let own_name = job.place.as_ref().and_then(|place| place.row_id.as_deref());
-    let is_of_its_name =
-        own_name.is_some_and(|name| JobId::of_row(&job.batch, name).is_ok_and(|id| id == job.id));
-    let is_other_row = known.batch != job.batch && known.row.is_some() && is_of_its_name;
+    // one's id, and not that of its own name.)
+    let is_named_so = |batch: &Batch, name: Option<&String>| {
+        name.is_some_and(|name| JobId::of_row(batch, name).is_ok_and(|id| id == job.id))
+    };
+    let name = job.place.as_ref().and_then(|place| place.row_id.as_ref());
+    let is_other_row = known.batch != job.batch
+        && is_named_so(&known.batch, known.row_id.as_ref())
+        && is_named_so(&job.batch, name);
     let reason = if known.step != job.step() {
         let other = known.step.operation().word();
         format!("this id is another job's, of the operation {other}; each job needs an id of its own")
