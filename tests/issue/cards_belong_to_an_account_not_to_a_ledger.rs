@@ -151,8 +151,8 @@ async fn beside_a_lost_ledger_the_last_change_of_a_card_is_the_last() {
     issuing.pass(A_DAY, 25 * 3600);
     expect_exit(&ended(issue(&issuing.program(), "200", &["--reconcile-first"])).await, 0);
     for card in 1..=3 {
-        let changes = issuing.sandbox.account().changes.into_iter();
-        let last = changes.filter(|change| change.card == format!("ic_sandbox0000000{card}")).last().unwrap();
+        let mut changes = issuing.sandbox.account().changes.into_iter();
+        let last = changes.rfind(|change| change.card == format!("ic_sandbox0000000{card}")).unwrap();
         assert_eq!(last.job, Some(format!("cards/r2{card}")));
     }
 }
