@@ -12,6 +12,9 @@ import { exactly, reasonInWords } from "/page/reasons.js";
 import { isWantedAtOnce, standing } from "/page/standing.js";
 
 const TABLE_ROWS = 500;
+const CONTRADICTIONS_SHOWN = 5;
+// Codes of rows that are wrong beside others.
+const CONTRADICTIONS = { duplicate_row_id: "have the same staff number", two_people_one_email: "are two people with one e-mail address", one_person_two_emails: "are one person with two e-mail addresses" };
 const STEPS = ["file", "columns", "check", "plan"];
 
 let server = { mode: "test", upload_bytes_max: Infinity, columns: [], keeps_columns: false };
@@ -112,8 +115,20 @@ function headerIsRight() {
 }
 
 function isIssuable() {
-  const { ok, invalid_rows: invalid = 0, rows = 0 } = draft.report;
-  return ok || (draft.skip && invalid < rows && headerIsRight());
+  return draft.report.ok || (draft.skip && canLeaveOut(draft.report));
+}
+
+// Whether the server takes the rows that are right without the others: then it has said what they come to.
+function canLeaveOut({ ok, plan: others }) {
+  return !ok && Boolean(others);
+}
+
+// Why rows cannot be left out, and which are to be mended before: the server leaves none of two rows out that contradict each other.
+function contradictory({ contradictions = [] }) {
+  const said = contradictions.slice(0, CONTRADICTIONS_SHOWN).map(({ line, first_line: first, code }) => `${count(first)} and ${count(line)} ${CONTRADICTIONS[code] ?? "do not go together"}`);
+  if (said.length === 0) return "";
+  const more = contradictions.length > said.length ? `, and so on` : "";
+  return `Rows cannot be left out yet, as some contradict each other, and only you know which is right: lines ${said.join("; lines ")}${more}. Mend ${contradictions.length === 1 ? "one of these" : "these"} first.`;
 }
 
 // The form that says all of the draft: its columns and edits, and then the file.
@@ -295,7 +310,9 @@ function mending() {
   show("edits-download", canBeWritten(draft));
   show("check-go", report.ok);
   const right = (report.rows ?? 0) - invalid;
-  show("check-skip", !report.ok && right > 0);
+  show("check-skip", canLeaveOut(report));
+  show("check-whole", !report.ok && contradictory(report) !== "");
+  say("check-whole", contradictory(report));
   byId("check-skip").textContent = `Leave out ${counted(invalid, "row")}, go on with ${count(right)}`;
 }
 

@@ -109,3 +109,29 @@ async fn what_a_word_means_can_be_taken_back() {
     newcomer.presses("Undo all").await;
     browser.until_text("#check-title", "2 rows of 2 cannot be issued").await;
 }
+
+/// Which of two rows with one staff number is meant, the page cannot know: it says so, and does not offer what would be refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_left_out_only_where_none_contradict_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let file = directory.path().join("staff.csv");
+    let rows =
+        "row_id,cardholder,type,currency\nE1,ich_a,virtual,eur\nE2,ich_b,virtuel,eur\nE1,ich_c,virtual,usd\n";
+    std::fs::write(&file, rows).unwrap();
+    let browser = chosen(&served, &file).await;
+    let newcomer = Newcomer(&browser);
+    browser.until_text("#check-title", "2 rows of 3 cannot be issued").await;
+    newcomer.sees("lines 2 and 4 have the same staff number. Mend one of these first.").await;
+    let offered = browser.run("return document.querySelector('#check-skip').checkVisibility()").await;
+    assert_eq!(offered, json!(false));
+    super::looks::is_sound(&browser, "contradiction").await;
+    browser.run("document.querySelector(\"[data-place='4:0']\").value = ''").await;
+    browser.keys("[data-place='4:0']", "E3\n").await;
+    newcomer.presses("Leave out 1 row, go on with 2").await;
+    newcomer.presses("Issue 2 cards").await;
+    newcomer.presses_in("Issue 2 cards", "No card is real").await;
+    newcomer.sees("Every row has ended").await;
+    assert_eq!(sandbox.account().cards.len(), 2);
+}
