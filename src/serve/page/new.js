@@ -280,7 +280,7 @@ function columns() {
 function columnsProblems() {
   const problems = draft.found.filter(({ row }) => row === 0);
   const several = twice(draft).map(([column, headings]) => `${headings.map((heading) => `“${heading}”`).join(" and ")} are ${headings.length === 2 ? "both" : "all"} “${inWords(column)}”: leave one of them, and make the ${headings.length === 2 ? "other" : "others"} something else.`);
-  byId("columns-problems").replaceChildren(...problems.filter((problem) => !isAnswered(problem)).map((problem) => make("li", {}, ofColumn(problem))),
+  byId("columns-problems").replaceChildren(...problems.filter((problem) => !isAnswered(problem)).map((problem) => make("li", { className: problem.code === "no_heading_known" ? "warning" : "" }, ofColumn(problem))),
     ...several.map((words) => make("li", {}, words)));
 }
 
@@ -288,6 +288,7 @@ function columnsProblems() {
 function isAnswered({ code, column }) {
   const isJoined = Object.hasOwn(joinedOf(draft), column);
   const isThere = [...draft.chosen.values()].includes(column) || draft.defaults[column] || isJoined;
+  if (code === "no_heading_known") return [...draft.chosen.values()].some(Boolean);
   return ["unknown_parameter", "missing_heading"].includes(code) ? draft.table.headings.length > 0 : code === "missing_column" && Boolean(isThere);
 }
 

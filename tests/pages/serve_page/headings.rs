@@ -136,3 +136,58 @@ async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
     assert_eq!(people(&sandbox).await, expected);
     assert_eq!(sandbox.account().cards.len(), 4);
 }
+
+/// Headings in a language of which none is known here: each is chosen by hand, in a CSV of an old Japanese Excel and in a spreadsheet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headings_that_nobody_knows_are_chosen_one_by_one() {
+    const ROWS: [[&str; 7]; 2] = [
+        ["氏名", "メールアドレス", "住所", "郵便番号", "市", "国", "種類"],
+        ["Hanako Sato", "hanako@example.com", "1-2-3 Ginza", "104-0061", "Tokyo", "JP", "virtual"],
+    ];
+    const COLUMNS: [&str; 7] = [
+        "cardholder[name]",
+        "cardholder[email]",
+        "cardholder[billing][address][line1]",
+        "cardholder[billing][address][postal_code]",
+        "cardholder[billing][address][city]",
+        "cardholder[billing][address][country]",
+        "type",
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let csv = directory.path().join("meibo.csv");
+    let text = ROWS.map(|row| row.join(",") + "\r\n").concat();
+    std::fs::write(&csv, encoding_rs::SHIFT_JIS.encode(&text).0).unwrap();
+    let xlsx = directory.path().join("sheet.xlsx");
+    let mut workbook = rust_xlsxwriter::Workbook::new();
+    let sheet = workbook.add_worksheet();
+    for (row, cells) in (0..).zip(ROWS) {
+        sheet.write_row(row, 0, cells.map(|cell| cell.replace("anako", "anae"))).unwrap();
+    }
+    workbook.save(&xlsx).unwrap();
+    let browser = Browser::start(Look::PhoneInTheDark, directory.path()).await;
+    browser.open(&served.url).await;
+    let newcomer = Newcomer(&browser);
+    for (file, looks) in [(csv, true), (xlsx, false)] {
+        super::choose(&browser, &file).await;
+        newcomer.sees("None of these headings is known here").await;
+        if looks {
+            is_sound(&browser, "unknown").await;
+        }
+        for (heading, column) in ROWS[0].into_iter().zip(COLUMNS) {
+            sets(&browser, heading, column).await;
+        }
+        let said = browser.run("return document.querySelector('#columns-problems').innerText.trim()").await;
+        assert!(!said.as_str().unwrap().contains("None of these"), "{said}");
+        issues(&browser, "1 card").await;
+    }
+    let expected = ["Hanae Sato", "Hanako Sato"].map(|name| (name.to_owned(), "1-2-3 Ginza".to_owned()));
+    assert_eq!(people(&sandbox).await, expected);
+    assert_eq!(sandbox.account().cards.len(), 2);
+    // A line that nobody wrote as headings is told as before.
+    let bare = directory.path().join("bare.csv");
+    std::fs::write(&bare, "E1,ich_1,virtual,eur\nE2,ich_2,virtual,eur\n").unwrap();
+    super::choose(&browser, &bare).await;
+    newcomer.sees("is the row of headings missing?").await;
+}
