@@ -3,7 +3,7 @@
 import { DEFAULTS, inWords, joinedOf, rememberColumns, rememberedColumns, showColumns, showMoreDefaults, taken, toml, twice } from "/page/columns.js";
 import { compared, listed } from "/page/csv.js";
 import { byId, count, counted, make, save, say, show, size, sure, sureOf } from "/page/elements.js";
-import { download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
+import { NeedsToken, download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
 import { firstOf, ofColumn, showLines, words } from "/page/found.js";
 import { showMending } from "/page/mend.js";
 import { addColumns, canBeWritten, editsOf, mendedFile, ownTable, withAdded } from "/page/mended.js";
@@ -88,6 +88,8 @@ function newDraft(file) {
     // Columns that the file has not, behind its own, and those that are shown though nothing is wrong in them.
     own: null, added: [], asked: new Set(),
     report: null, filter: null, visible: 50, allColumns: false, sequence: 0, skip: false, tooLarge: false,
+    // Whether something was mended that the server could not be asked about.
+    unchecked: false,
   };
 }
 
@@ -115,7 +117,7 @@ function headerIsRight() {
 }
 
 function isIssuable() {
-  return draft.report.ok || (draft.skip && canLeaveOut(draft.report));
+  return !draft.unchecked && (draft.report.ok || (draft.skip && canLeaveOut(draft.report)));
 }
 
 // Whether the server takes the rows that are right without the others: then it has said what they come to.
@@ -193,7 +195,10 @@ function busy(is) {
   byId("sent").value = 0;
   byId("issue").disabled = is || !may("submit");
   byId("columns-go").disabled = byId("check-go").disabled = is;
-  if (is && draft.step === "check") say("check-said", "Checking…");
+  if (is && draft.step === "check") {
+    say("check-said", "Checking…");
+    show("check-again", false);
+  }
 }
 
 // Checks the draft, and goes to the step that its answer asks for.
@@ -205,12 +210,22 @@ async function check(stay = false) {
     report = await send("/v1/checks", { table: TABLE_ROWS });
   } catch (error) {
     if (kept !== draft) return;
+    if (draft.step === "check") {
+      // What was mended stays, and nothing is gone on with that nobody checked.
+      draft.unchecked = true;
+      step("check");
+      for (const id of ["check-go", "check-skip", "check-whole"]) show(id, false);
+      show("check-again", true);
+      if (error instanceof NeedsToken) throw error;
+      return say("check-said", `Not checked yet; what you mended is kept. ${error.message}`);
+    }
     if (draft.step !== "file") throw error;
     show("file-error", true);
     byId("file-error").textContent = error.message;
     return;
   }
   if (!report) return;
+  draft.unchecked = false;
   draft.report = report;
   draft.found = report.ok ? report.warnings : report.problems ?? [];
   draft.tooLarge = !report.table;
@@ -309,9 +324,10 @@ function mending() {
   if (draft.tooLarge) showLines(draft.found);
   else showMending(draft, ACTS);
   show("edits-download", canBeWritten(draft));
-  show("check-go", report.ok);
+  show("check-again", draft.unchecked);
+  show("check-go", report.ok && !draft.unchecked);
   const right = (report.rows ?? 0) - invalid;
-  show("check-skip", canLeaveOut(report));
+  show("check-skip", canLeaveOut(report) && !draft.unchecked);
   show("check-whole", !report.ok && contradictory(report) !== "");
   say("check-whole", contradictory(report));
   byId("check-skip").textContent = `Leave out ${counted(invalid, "row")}, go on with ${count(right)}`;
@@ -480,6 +496,10 @@ export function startNew(attempted, onBegun) {
     // The server could say no more than that.
     if (twice(draft).length > 0) byId("columns-title").focus();
     else attempt(() => check());
+  });
+  byId("check-again").addEventListener("click", () => {
+    byId("check-title").focus();
+    attempt(() => check(true));
   });
   byId("check-go").addEventListener("click", () => {
     draft.skip = false;

@@ -135,3 +135,27 @@ async fn rows_are_left_out_only_where_none_contradict_each_other() {
     newcomer.sees("Every row has ended").await;
     assert_eq!(sandbox.account().cards.len(), 2);
 }
+
+/// While the server is away nothing can be checked: what was mended stays, and one button goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_that_was_cut_off_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    let served = Served::start(&program, &["--rate", "100"]);
+    let file = directory.path().join("words.csv");
+    std::fs::write(&file, "row_id,cardholder,type,currency\na,ich_a,Plastik,eur\nb,ich_b,Plastik,eur\n")
+        .unwrap();
+    let browser = chosen(&served, &file).await;
+    let newcomer = Newcomer(&browser);
+    browser.until_text("#check-title", "2 rows of 2 cannot be issued").await;
+    let address = served.address().to_owned();
+    served.killed();
+    newcomer.presses("“Plastik” is virtual in all 2 rows").await;
+    newcomer.sees("Not checked yet; what you mended is kept.").await;
+    let _served = Served::start(&program, &["--rate", "100", "--listen", &address]);
+    newcomer.presses("Check again").await;
+    browser.until_text("#check-title", "Nothing is wrong").await;
+    newcomer.presses("Go on to the plan").await;
+    newcomer.sees("Issue 2 cards").await;
+}
