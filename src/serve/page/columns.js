@@ -56,9 +56,27 @@ const WORDS = new Map(COLUMNS.flatMap(([, columns]) => columns));
 // What all rows may have in common.
 export const DEFAULTS = ["type", "currency", "status"];
 
-// A column in people's words.
+// What several columns are together.
+const WHOLES = new Map([
+  ["cardholder[individual]", "The person"], ["cardholder[individual][dob]", "Birthday"],
+  ["cardholder[billing]", "Address"], ["cardholder[billing][address]", "Address"],
+  ["shipping", "Parcel"], ["shipping[address]", "Parcel: address"], ["shipping[customs]", "Parcel: customs"],
+  ["spending_controls", "Limits"], ["spending_controls[spending_limits]", "Limits"],
+]);
+const LIMIT = /^spending_controls\[spending_limits\]\[(\d+)\](.*)$/;
+
+// A column in people's words; Stripe may name a person's without saying whose.
 export function inWords(column) {
-  return WORDS.get(column) ?? column;
+  const [, at, part] = LIMIT.exec(column) ?? [];
+  const which = part === "" ? "Limit" : part && WORDS.get(`spending_controls[spending_limits][0]${part}`);
+  if (which) return at === "0" ? which : which.replace("Limit", `Limit ${Number(at) + 1}`);
+  const name = /^(individual|billing)\b/.test(column) ? `cardholder${column.replace(/^[a-z_]+/, "[$&]")}` : column;
+  return WORDS.get(name) ?? WHOLES.get(name) ?? column;
+}
+
+// Whether a column is one that people have a word for, and no parameter of Stripe's that stands for several.
+export function isColumn(column) {
+  return WORDS.has(column);
 }
 
 // Names that columns have at Stripe, among words that are a sentence.
@@ -71,7 +89,7 @@ const NEEDED = /\b[a-z_]+(?:\.[a-z_0-9]+)+\b/g;
 
 // A sentence about a row, with columns in people's words.
 export function sentenceInWords(text) {
-  const inQuotes = (column, name) => (WORDS.has(column) ? `“${WORDS.get(column)}”` : name);
+  const inQuotes = (column, name) => (inWords(column) === column ? name : `“${inWords(column)}”`);
   // What engineers call a file with columns of Stripe's names, and one that says what is which.
   const plain = text.replace(/\bthe columns file\b/g, "what you said of the columns").replace(/\bmanifest\b/g, "file");
   return plain.replace(NEEDED, (name) => inQuotes(`cardholder[${name.split(".").join("][")}]`, name))

@@ -159,3 +159,29 @@ async fn a_check_that_was_cut_off_is_made_again() {
     newcomer.presses("Go on to the plan").await;
     newcomer.sees("Issue 2 cards").await;
 }
+
+/// What is wrong with a row as a whole has the row's width, and the words of whoever made the file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_about_a_whole_row_stands_below_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let file = directory.path().join("staff.csv");
+    let limit = "spending_controls[spending_limits][0]";
+    let rows = format!(
+        "row_id,cardholder,type,currency,{limit}[interval]\nE1,ich_a,virtual,eur,monthly\nE2,ich_b,virtual,eur,\n"
+    );
+    std::fs::write(&file, rows).unwrap();
+    let browser = chosen(&served, &file).await;
+    browser.until_text("#check-title", "1 row of 2 cannot be issued").await;
+    let told = browser.text("#mend-table .whole").await;
+    assert!(told.contains("is required when any other part of “Limit” is given"), "{told}");
+    let shown = browser.run("return document.querySelector('#mend-table tbody').innerText").await;
+    assert!(!shown.as_str().unwrap().contains('['), "{shown}");
+    let height = browser.run("return document.querySelector('#mend-table .whole').offsetHeight").await;
+    assert!(height.as_u64().unwrap() < 120, "{height}");
+    super::looks::is_sound(&browser, "whole-row").await;
+    Newcomer(&browser).presses("Type in “Limit, in the smallest unit").await;
+    browser.keys("[data-place='2:5']", "50000\n").await;
+    browser.until_text("#check-title", "Nothing is wrong").await;
+}
