@@ -52,6 +52,15 @@ export const COLUMNS = [
   ]],
 ];
 
+// Columns that have one of a few values, and these in words.
+const CHOICES = {
+  status: [["active", "active"], ["inactive", "inactive"]],
+  "pin[choose]": [["true", "yes"], ["false", "no"]],
+  "spending_controls[spending_limits][0][interval]": [["per_authorization", "each payment"], ["daily", "per day"], ["weekly", "per week"], ["monthly", "per month"], ["yearly", "per year"], ["all_time", "for all time"]],
+  "shipping[service]": [["standard", "standard"], ["express", "express"], ["priority", "priority"]],
+  "shipping[type]": [["individual", "individual"], ["bulk", "bulk"]],
+};
+
 const WORDS = new Map(COLUMNS.flatMap(([, columns]) => columns));
 // What all rows may have in common.
 export const DEFAULTS = ["type", "currency", "status"];
@@ -209,10 +218,14 @@ export function showColumns(table, draft, changed) {
 export function showMoreDefaults(draft, changed) {
   const isOpen = (column) => !DEFAULTS.includes(column) && column !== "row_id" && ![...draft.chosen.values()].includes(column);
   const fields = Object.keys(draft.defaults).filter(isOpen).map((column) => {
-    const input = make("input", { value: draft.defaults[column], autocomplete: "off", spellcheck: false, on: { input: () => {
+    const on = { input: () => {
       draft.defaults[column] = input.value.trim();
       changed();
-    } } });
+    } };
+    const now = draft.defaults[column];
+    const choices = CHOICES[column] && [["", "Choose…"], ...CHOICES[column], ...(now && CHOICES[column].every(([value]) => value !== now) ? [[now, now]] : [])];
+    const input = choices ? make("select", { on }, ...choices.map(([value, words]) => new Option(words, value, false, value === now)))
+      : make("input", { value: now, autocomplete: "off", spellcheck: false, on });
     const away = make("button", { type: "button", className: "quiet", on: { click: () => {
       delete draft.defaults[column];
       showMoreDefaults(draft, changed);
@@ -229,7 +242,7 @@ export function showMoreDefaults(draft, changed) {
     if (!select.value) return;
     draft.defaults[select.value] = "";
     showMoreDefaults(draft, changed);
-    byId("more-defaults").querySelector("p:last-child input").focus();
+    byId("more-defaults").querySelector("p:last-child :is(input, select)").focus();
   };
 }
 
