@@ -19,6 +19,8 @@ pub struct CheckedManifest {
 pub struct Excluded {
     /// The data row's number, from 1.
     pub number: u64,
+    /// Its line.
+    pub line: u64,
     /// The problem's code.
     pub code: &'static str,
     /// The line of the row that it does not go together with.

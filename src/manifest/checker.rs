@@ -112,7 +112,7 @@ impl Checker {
             while let Some(wrong) = problems.next_if(|wrong| wrong.problem.line < line) {
                 self.add_of_person(wrong, &mut each);
             }
-            self.report.excluded.push(Excluded { number, code: "duplicate_row_id", first });
+            self.report.excluded.push(Excluded { number, line, code: "duplicate_row_id", first });
             let reason = format!("the same row_id as on line {first}; each row needs its own");
             let problem = Problem::new(line, number, ROW_ID, "duplicate_row_id", reason);
             self.add_late(problem, good, &mut each);
@@ -133,7 +133,8 @@ impl Checker {
     /// Adds what is wrong with a row whose cardholder is a row's before it, and so is taken off already.
     fn add_of_person(&mut self, wrong: WrongBeside, each: &mut Option<&mut dyn FnMut(Problem)>) {
         let WrongBeside { problem, good, first } = wrong;
-        self.report.excluded.push(Excluded { number: problem.row, code: problem.code, first });
+        let (number, line, code) = (problem.row, problem.line, problem.code);
+        self.report.excluded.push(Excluded { number, line, code, first });
         self.add_late(problem, Some(Good { person: false, ..good }), each);
     }
 

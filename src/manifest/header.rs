@@ -104,6 +104,14 @@ pub(super) fn read<R: Read>(
         let reason = format!(
             "the first line names no column that is known here; is the row of headings missing?{way_out}"
         );
+        // What is called by its place cannot be named in a columns file: it is no heading that anybody wrote.
+        let is_heading = |(at, cell): (usize, &&str)| shown(at, cell) == **cell;
+        let mut written = headings.iter().enumerate().filter(|(_, cell)| !cell.is_empty()).peekable();
+        if reading.asks_headings && written.peek().is_some() && written.all(is_heading) {
+            let problem = Problem::new(line, 0, "", "no_heading_known", reason);
+            let problems = std::iter::once(problem).chain(header.problems).collect();
+            return Ok(Header { problems, ..header });
+        }
         return Err(ManifestError::Shape { path: path.into(), reason });
     }
     Ok(header)

@@ -84,7 +84,7 @@ pub use stream::ManifestStream;
 /// Longest cell, in bytes: Stripe's longest value has 5,000 characters, of up to four bytes each.
 const CELL_BYTES_MAX: usize = 20_000;
 /// Most problems kept; their number is counted on.
-const PROBLEMS_MAX: usize = 1000;
+pub(crate) const PROBLEMS_MAX: usize = 1000;
 /// The column that names a row.
 const ROW_ID: &str = "row_id";
 /// The code of the problem that a file cannot be read on.

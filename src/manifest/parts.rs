@@ -20,6 +20,9 @@ const SECOND_LAST: [&str; 4] = ["segundoapellido", "apellido2", "2ºapellido", "
 /// A house's number, where it comes after the street.
 const HOUSE: [&str; 7] =
     ["hausnummer", "hausnr", "huisnummer", "huisnr", "numerocivico", "nrdomu", "númerodecalle"];
+/// Words for any number: a house's only right behind the street.
+const BEHIND_THE_STREET: [&str; 8] =
+    ["número", "numero", "num", "núm", "nummer", "numer", "civico", "housenumber"];
 
 /// What headings beside each other mean.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,8 +56,10 @@ impl Parts {
             let places = [Some(first), place(&BETWEEN), Some(last), place(&SECOND_LAST)];
             joined.push((NAME, places.into_iter().flatten().collect()));
         }
-        if let (Some(street), Some(house)) = (half(&called, STREET), place(&HOUSE)) {
-            joined.push((STREET, vec![street, house]));
+        if let Some(street) = half(&called, STREET) {
+            let is_number = |letters: &String| BEHIND_THE_STREET.contains(&letters.as_str());
+            let behind = Some(street + 1).filter(|at| letters.get(*at).is_some_and(is_number));
+            joined.extend(place(&HOUSE).or(behind).map(|house| (STREET, vec![street, house])));
         }
         Self { called, joined }
     }
@@ -106,5 +111,8 @@ mod tests {
     fn a_street_has_its_houses_number() {
         assert_eq!(joined(&["Straat", "Huisnummer"]), [(STREET, vec![0, 1])]);
         assert_eq!(joined(&["Straße", "PLZ"]), []);
+        assert_eq!(joined(&["Nombre", "Calle", "Número"]), [(STREET, vec![1, 2])]);
+        // It may be anything's number elsewhere.
+        assert_eq!(joined(&["Número", "Calle", "Ciudad"]), []);
     }
 }

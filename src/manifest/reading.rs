@@ -28,6 +28,9 @@ pub struct Reading {
     pub edits: Option<Arc<Edits>>,
     /// The sheet that the text was made of by embosser itself, if it was.
     pub made_of: Option<Arc<Sheet>>,
+    /// Whether headings of which none is known are problems, as one unknown heading is: a person says then what they are. Otherwise
+    /// the file is none that can be read.
+    pub asks_headings: bool,
     /// The headings under which a person's name stands, if not those of the columns file: for results.
     pub person: Vec<String>,
 }

@@ -51,6 +51,8 @@ pub struct TableRow {
 pub struct Table {
     /// The headings, in the file's order.
     pub headings: Vec<Heading>,
+    /// Columns that may be filled from several headings, and the places of these in the order in which they are read.
+    pub joined: Vec<(String, Vec<usize>)>,
     /// The rows that were asked for, in the file's order.
     pub rows: Vec<TableRow>,
 }
@@ -97,7 +99,10 @@ impl Table {
                 heading.proposal = Some("cardholder".to_owned());
             }
         }
-        Ok(Self { headings, rows })
+        let spelt: Vec<&str> = names.iter().map(String::as_str).collect();
+        let joined = Parts::of(&spelt).joined.into_iter();
+        let joined = joined.map(|(column, places)| (column.to_owned(), places)).collect();
+        Ok(Self { headings, joined, rows })
     }
 }
 

@@ -209,6 +209,8 @@ pub(super) fn check(
     };
     let shared = Rc::new(RefCell::new(Shared { holding, held_left, ..Shared::default() }));
     let source = Source { pieces, piece: Bytes::new(), ended: false, shared: shared.clone() };
+    // Who sees the table says there what its headings are.
+    reading.asks_headings = matches!(purpose, Purpose::Check { table: 1.. });
     let mut share = budget.share();
     let unpacked = Unpacked::begin(source, &mut share, &mut reading);
     if let Some(stopped) = shared.borrow_mut().stopped.take() {

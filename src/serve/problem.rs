@@ -11,7 +11,8 @@ use utoipa::ToSchema;
 use super::plan::PlanView;
 use super::table::TableView;
 use crate::ledger::LedgerError;
-use crate::manifest::{self, CheckReport, Severity};
+use crate::manifest::checked::Excluded;
+use crate::manifest::{self, CheckReport, PROBLEMS_MAX, Severity};
 use crate::operation::FieldProblem;
 
 /// How long a client is asked to wait when something is full for the moment.
@@ -148,7 +149,8 @@ pub(super) struct Problem {
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// What is wrong with this request and what to do.
-    detail: String,
+    #[schema(value_type = String)]
+    detail: Box<str>,
     /// Cards that would be cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     cancels: Option<u32>,
@@ -170,6 +172,10 @@ pub(super) struct Problem {
     /// Some of the upload as a table, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     table: Option<Box<TableView>>,
+    /// Rows that contradict each other, the first 1000: while there are any, rows with problems cannot be left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Contradiction>>)]
+    contradictions: Option<Box<Contradictions>>,
     /// What the rows that are right would do, where the others can be left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<Box<PlanView>>,
@@ -188,6 +194,36 @@ fn as_word<S: serde::Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S:
 
 fn as_title<S: serde::Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(kind.parts().2)
+}
+
+/// A row that does not go together with one before it: which of the two is meant only their writer knows.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct Contradiction {
+    /// Its line, from 1.
+    line: u64,
+    /// The line of the row before it.
+    first_line: u64,
+    /// The problem's code.
+    code: String,
+}
+
+/// Several of them; there is at least one.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+struct Contradictions(Vec<Contradiction>);
+
+impl Contradictions {
+    /// The first of those that a report tells.
+    fn of(report: &CheckReport) -> Option<Box<Self>> {
+        let first: Vec<_> = report.excluded.iter().take(PROBLEMS_MAX).map(Contradiction::from).collect();
+        (!first.is_empty()).then(|| Box::new(Self(first)))
+    }
+}
+
+impl From<&Excluded> for Contradiction {
+    fn from(&Excluded { line, first, code, .. }: &Excluded) -> Self {
+        Self { line, first_line: first, code: code.into() }
+    }
 }
 
 /// One thing that is wrong with a manifest or a job.
@@ -268,7 +304,7 @@ impl Problem {
             code: kind,
             title: kind,
             status: status.as_u16(),
-            detail: detail.into(),
+            detail: detail.into().into_boxed_str(),
             cancels: None,
             rows: None,
             invalid_rows: None,
@@ -276,6 +312,7 @@ impl Problem {
             warning_count: None,
             problems: Vec::new(),
             table: None,
+            contradictions: None,
             plan: None,
             retry_after: None,
         }
@@ -320,6 +357,7 @@ impl Problem {
             "the header is wrong; nothing was issued. Mend it and upload the file again".to_owned()
         };
         Self {
+            contradictions: Contradictions::of(&report),
             rows: u32::try_from(report.rows).ok(),
             invalid_rows: u32::try_from(report.invalid_rows).ok(),
             problem_count: u32::try_from(report.problem_count).ok(),
@@ -336,9 +374,12 @@ impl Problem {
         self
     }
 
-    /// With what the rows that are right would do.
+    /// With what the rows that are right would do. Then none of them is missing for a contradiction.
     #[must_use]
     pub(super) fn with_plan(mut self, plan: Option<PlanView>) -> Self {
+        if plan.is_some() {
+            self.contradictions = None;
+        }
         self.plan = plan.map(Box::new);
         self
     }

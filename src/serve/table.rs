@@ -31,6 +31,15 @@ pub(super) struct HeadingView {
     holds_pins: bool,
 }
 
+/// A column that may be filled from several headings, a blank between two.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct JoinedView {
+    /// Its name.
+    column: String,
+    /// The headings, as the file spells them, in the order in which they are read.
+    headings: Vec<String>,
+}
+
 /// A row of an upload as it is written.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct TableRowView {
@@ -45,6 +54,8 @@ pub(super) struct TableRowView {
 pub(super) struct TableView {
     /// Its headings, in order.
     headings: Vec<HeadingView>,
+    /// Columns that some of them may fill together, as `[joined]` of a columns file has it.
+    joined: Vec<JoinedView>,
     /// The rows of which something is told, and others from the top, as many as were asked for.
     rows: Vec<TableRowView>,
 }
@@ -56,7 +67,12 @@ impl From<Table> for TableView {
             HeadingView { heading, column, left_out: is_left_out, proposal, guess: is_guess, holds_pins }
         };
         let row = |TableRow { line, cells }: TableRow| TableRowView { line, cells };
+        let joined = |(column, places): (String, Vec<usize>)| {
+            let heading = |at: usize| table.headings.get(at).map(|heading| heading.heading.clone());
+            JoinedView { column, headings: places.into_iter().filter_map(heading).collect() }
+        };
         Self {
+            joined: table.joined.into_iter().map(joined).collect(),
             headings: table.headings.into_iter().map(heading).collect(),
             rows: table.rows.into_iter().map(row).collect(),
         }

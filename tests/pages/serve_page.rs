@@ -9,6 +9,7 @@ use crate::support;
 
 mod accounts;
 mod approval;
+mod headings;
 mod large;
 mod live;
 mod looks;

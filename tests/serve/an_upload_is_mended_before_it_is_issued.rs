@@ -200,8 +200,13 @@ async fn rows_with_problems_are_left_out_if_that_is_asked_for() {
     // Which of two is meant nobody but their writer knows; and a file of nothing right is not issued at all.
     let text = "row_id,cardholder,type,currency\nE1,ich_70,virtual,eur\nE2,ich_71,virtuel,eur\n";
     let twice = format!("{text}E1,ich_77,virtual,usd\n");
-    let answer = served.upload("/v1/batches?name=b&skip_invalid=true", twice.into()).await.expect(422);
+    let answer =
+        served.upload("/v1/batches?name=b&skip_invalid=true", twice.clone().into()).await.expect(422);
     assert!(answer.text.contains("duplicate_row_id"), "{}", answer.text);
+    // The check says so before, and offers nothing for the rows that are right.
+    let told = served.upload("/v1/checks?name=b", twice.into()).await.expect(422).json();
+    let beside = json!([{"line": 4, "first_line": 2, "code": "duplicate_row_id"}]);
+    assert_eq!((&told["contradictions"], told.get("plan")), (&beside, None), "{told}");
     let wrong = "row_id,cardholder,type,currency\nE1,ich_1,virtuel,eur\n";
     served.upload("/v1/batches?name=c&skip_invalid=true", wrong.into()).await.expect(422);
     assert_eq!(sandbox.account().cards.len(), 22);

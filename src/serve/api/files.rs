@@ -66,6 +66,8 @@ pub(super) struct ColumnsView {
     pub(super) name: String,
     /// Headings as they are spelt, and the column that each is; an empty text leaves it out.
     pub(super) columns: BTreeMap<String, String>,
+    /// Columns that are filled from several headings, and these in the order in which they are read.
+    pub(super) joined: BTreeMap<String, Vec<String>>,
     /// What rows have in a column that have nothing there.
     pub(super) defaults: BTreeMap<String, String>,
     /// Words in small letters and what they stand for, by columns.
@@ -79,6 +81,7 @@ impl ColumnsView {
         Self {
             name,
             columns: map.headings().map(owned).collect(),
+            joined: map.joined().map(|(column, of)| (column.to_owned(), of.to_vec())).collect(),
             defaults: map.defaults().map(owned).collect(),
             values: map.values().map(|(column, of)| (column.to_owned(), words(of))).collect(),
         }

@@ -52,13 +52,40 @@ export const COLUMNS = [
   ]],
 ];
 
+// Columns that have one of a few values, and these in words.
+const CHOICES = {
+  status: [["active", "active"], ["inactive", "inactive"]],
+  "pin[choose]": [["true", "yes"], ["false", "no"]],
+  "spending_controls[spending_limits][0][interval]": [["per_authorization", "each payment"], ["daily", "per day"], ["weekly", "per week"], ["monthly", "per month"], ["yearly", "per year"], ["all_time", "for all time"]],
+  "shipping[service]": [["standard", "standard"], ["express", "express"], ["priority", "priority"]],
+  "shipping[type]": [["individual", "individual"], ["bulk", "bulk"]],
+};
+
 const WORDS = new Map(COLUMNS.flatMap(([, columns]) => columns));
 // What all rows may have in common.
 export const DEFAULTS = ["type", "currency", "status"];
 
-// A column in people's words.
+// What several columns are together.
+const WHOLES = new Map([
+  ["cardholder[individual]", "The person"], ["cardholder[individual][dob]", "Birthday"],
+  ["cardholder[billing]", "Address"], ["cardholder[billing][address]", "Address"],
+  ["shipping", "Parcel"], ["shipping[address]", "Parcel: address"], ["shipping[customs]", "Parcel: customs"],
+  ["spending_controls", "Limits"], ["spending_controls[spending_limits]", "Limits"],
+]);
+const LIMIT = /^spending_controls\[spending_limits\]\[(\d+)\](.*)$/;
+
+// A column in people's words; Stripe may name a person's without saying whose.
 export function inWords(column) {
-  return WORDS.get(column) ?? column;
+  const [, at, part] = LIMIT.exec(column) ?? [];
+  const which = part === "" ? "Limit" : part && WORDS.get(`spending_controls[spending_limits][0]${part}`);
+  if (which) return at === "0" ? which : which.replace("Limit", `Limit ${Number(at) + 1}`);
+  const name = /^(individual|billing)\b/.test(column) ? `cardholder${column.replace(/^[a-z_]+/, "[$&]")}` : column;
+  return WORDS.get(name) ?? WHOLES.get(name) ?? column;
+}
+
+// Whether a column is one that people have a word for, and no parameter of Stripe's that stands for several.
+export function isColumn(column) {
+  return WORDS.has(column);
 }
 
 // Names that columns have at Stripe, among words that are a sentence.
@@ -71,7 +98,7 @@ const NEEDED = /\b[a-z_]+(?:\.[a-z_0-9]+)+\b/g;
 
 // A sentence about a row, with columns in people's words.
 export function sentenceInWords(text) {
-  const inQuotes = (column, name) => (WORDS.has(column) ? `“${WORDS.get(column)}”` : name);
+  const inQuotes = (column, name) => (inWords(column) === column ? name : `“${inWords(column)}”`);
   // What engineers call a file with columns of Stripe's names, and one that says what is which.
   const plain = text.replace(/\bthe columns file\b/g, "what you said of the columns").replace(/\bmanifest\b/g, "file");
   return plain.replace(NEEDED, (name) => inQuotes(`cardholder[${name.split(".").join("][")}]`, name))
@@ -110,34 +137,67 @@ function quoted(text) {
 }
 
 const NAME = "cardholder[name]";
+// What several headings can be together, a blank between two.
+const JOINABLE = new Set([NAME, "shipping[name]", ...["cardholder[billing]", "shipping"].flatMap((of) => [`${of}[address][line1]`, `${of}[address][line2]`])]);
 
 // The headings of a first and a last name, where no column is the whole name: it is made of both.
-export function halvesOfName(columns) {
-  const headingOf = (wanted) => columns.find(([, column]) => column === wanted)?.[0];
+function halvesOfName(chosen) {
+  const headingOf = (wanted) => [...chosen].find(([, column]) => column === wanted)?.[0];
   const halves = ["first_name", "last_name"].map((half) => headingOf(`cardholder[individual][${half}]`));
-  return headingOf(NAME) === undefined && halves.every((half) => half !== undefined) ? halves : null;
+  return halves.every((half) => half !== undefined) ? halves : [];
+}
+
+// The columns that are filled from several headings, with these in the order in which they are read. `joins` has those that were
+// proposed or kept, each with `[heading, what it is otherwise]`: a heading of which something else was said since is no part any more.
+export function joinedOf({ chosen, joins, defaults }) {
+  const joined = {};
+  for (const column of new Set([...Object.keys(joins), ...JOINABLE])) {
+    const known = (joins[column] ?? []).filter(([heading, is]) => chosen.get(heading) === is).map(([heading]) => heading);
+    const said = [...chosen].filter(([, is]) => is === column).map(([heading]) => heading);
+    if (said.length > 0 && known.length === 0 && !JOINABLE.has(column)) continue;
+    const halves = column === NAME && known.length === 0 && said.length === 0 && !defaults[NAME] ? halvesOfName(chosen) : [];
+    const all = new Set([...known, ...halves, ...said]);
+    const isKnown = [...all].every((heading) => known.includes(heading) || halves.includes(heading));
+    // In the file's order, where nobody said another.
+    if (all.size > 1) joined[column] = isKnown ? [...all] : [...chosen.keys()].filter((heading) => all.has(heading));
+  }
+  return joined;
+}
+
+// The columns that several headings are at once, and cannot be together.
+export function twice({ chosen, ...draft }) {
+  const joined = joinedOf({ chosen, ...draft });
+  const headings = new Map();
+  for (const [heading, column] of chosen) if (column && !joined[column]?.includes(heading)) headings.set(column, [...(headings.get(column) ?? []), heading]);
+  return [...headings].filter(([, all]) => all.length > 1);
 }
 
 // The text of a columns file.
-export function toml({ columns, defaults, values }) {
+export function toml({ columns, joined = {}, defaults, values }) {
   const lines = (pairs) => pairs.map(([name, value]) => `${quoted(name)} = ${quoted(value)}\n`).join("");
   const words = Object.entries(values).filter(([, pairs]) => Object.keys(pairs).length > 0);
-  const halves = halvesOfName(Object.entries(columns));
-  const joined = halves && !defaults[NAME] ? `\n[joined]\n${quoted(NAME)} = [${halves.map(quoted).join(", ")}]\n` : "";
-  return `[columns]\n${lines(Object.entries(columns))}${joined}\n[defaults]\n${lines(Object.entries(defaults).filter(([, value]) => value))}${
+  const together = Object.entries(joined).map(([column, headings]) => `${quoted(column)} = [${headings.map(quoted).join(", ")}]\n`).join("");
+  // What a heading is together with others it is not alone.
+  const alone = Object.entries(columns).map(([heading, column]) => [heading, joined[column]?.includes(heading) ? "" : column]);
+  return `[columns]\n${lines(alone)}${together && `\n[joined]\n${together}`}\n[defaults]\n${lines(Object.entries(defaults).filter(([, value]) => value))}${
     words.map(([column, pairs]) => `\n[values.${quoted(column)}]\n${lines(Object.entries(pairs))}`).join("")}`;
 }
 
 // What a heading is taken for before anybody said so, beside the columns that the file surely has: an empty text leaves it out.
-export function taken({ heading, column, proposal, left_out: leftOut }, given) {
+// One that is a part of something alone, such as a house's number, is that.
+export function taken({ heading, column, guess, proposal: alone, left_out: leftOut }, given, joined = []) {
   if (heading === "" || leftOut) return "";
+  const whole = joined.find(({ headings }) => headings.includes(heading))?.column;
+  const proposal = whole && (guess || !alone) ? whole : alone;
   // Beside the id of a cardholder who exists, or of a card, a name says who it is: nobody is to be created by it.
   const isOfSomebody = (given.has("cardholder") || given.has("card")) && proposal?.startsWith("cardholder[");
   return column ?? (isOfSomebody ? "" : proposal) ?? "";
 }
 
-// Shows the headings of `table`; `chosen` has what each is, and changes as its reader chooses.
-export function showColumns(table, chosen, changed) {
+// Shows the headings of `table`; the draft's `chosen` has what each is, and changes as its reader chooses.
+export function showColumns(table, draft, changed) {
+  const { chosen } = draft;
+  const joined = joinedOf(draft);
   const rows = table.headings.map((heading, index) => ({ ...heading, index })).filter(({ heading }) => heading !== "");
   const body = byId("columns-table").tBodies[0];
   body.replaceChildren(...rows.map((heading) => {
@@ -146,7 +206,7 @@ export function showColumns(table, chosen, changed) {
     return make("tr", {},
       make("th", { scope: "row", data: { label: "Your heading" } }, heading.heading),
       make("td", { className: "hint", data: { label: "Below it" } }, heading.holds_pins ? "not shown: it may hold PINs" : samples),
-      make("td", { data: { label: "What it is" } }, ...choice(heading, chosen, changed)));
+      make("td", { data: { label: "What it is" } }, ...choice(heading, draft, joined, changed)));
   }));
   for (const name of DEFAULTS) {
     const isColumn = [...chosen.values()].includes(name);
@@ -158,10 +218,14 @@ export function showColumns(table, chosen, changed) {
 export function showMoreDefaults(draft, changed) {
   const isOpen = (column) => !DEFAULTS.includes(column) && column !== "row_id" && ![...draft.chosen.values()].includes(column);
   const fields = Object.keys(draft.defaults).filter(isOpen).map((column) => {
-    const input = make("input", { value: draft.defaults[column], autocomplete: "off", spellcheck: false, on: { input: () => {
+    const on = { input: () => {
       draft.defaults[column] = input.value.trim();
       changed();
-    } } });
+    } };
+    const now = draft.defaults[column];
+    const choices = CHOICES[column] && [["", "Choose…"], ...CHOICES[column], ...(now && CHOICES[column].every(([value]) => value !== now) ? [[now, now]] : [])];
+    const input = choices ? make("select", { on }, ...choices.map(([value, words]) => new Option(words, value, false, value === now)))
+      : make("input", { value: now, autocomplete: "off", spellcheck: false, on });
     const away = make("button", { type: "button", className: "quiet", on: { click: () => {
       delete draft.defaults[column];
       showMoreDefaults(draft, changed);
@@ -178,11 +242,19 @@ export function showMoreDefaults(draft, changed) {
     if (!select.value) return;
     draft.defaults[select.value] = "";
     showMoreDefaults(draft, changed);
-    byId("more-defaults").querySelector("p:last-child input").focus();
+    byId("more-defaults").querySelector("p:last-child :is(input, select)").focus();
   };
 }
 
-function choice(heading, chosen, changed) {
+// What a heading is together with others, in words.
+function together(heading, is, joined) {
+  return Object.entries(joined).filter(([, headings]) => headings.includes(heading)).map(([column, headings]) => {
+    const others = headings.filter((other) => other !== heading).map((other) => `“${other}”`).join(" and ");
+    return make("p", { className: "hint" }, column === is ? `${inWords(column)}, together with ${others}` : `And a part of “${inWords(column)}”, together with ${others}`);
+  });
+}
+
+function choice(heading, { chosen }, joined, changed) {
   const now = chosen.get(heading.heading) ?? "";
   const keep = `metadata[${keyOf(heading.heading)}]`;
   const select = make("select", { aria: { label: `What ${heading.heading} is` } });
@@ -208,6 +280,6 @@ function choice(heading, chosen, changed) {
     if (other.hidden) set(select.value);
     else other.focus();
   });
-  const isGuess = heading.guess && now === heading.proposal;
-  return [select, other, isGuess ? make("p", { className: "hint" }, "A guess by its letters: please look.") : null];
+  const isGuess = heading.guess && now && now === heading.proposal;
+  return [select, other, ...together(heading.heading, now, joined), isGuess ? make("p", { className: "hint" }, "A guess by its letters: please look.") : null];
 }

@@ -28,6 +28,11 @@ export function words({ severity, code, found, reason, suggestion }) {
 // What is wrong with a column, in words of who made the file.
 export function ofColumn({ code, column, reason }) {
   if (code === "missing_column" && column) return `No column is “${inWords(column)}” yet, and every row needs it: choose which one it is${DEFAULTS.includes(column) ? ", or say it for every row below" : ""}.`;
+  if (code === "no_heading_known") {
+    // A spreadsheet may have other sheets.
+    const sheets = reason.split("missing?")[1].replace(/^; t/, " T").replace(/: name the one to read with --sheet.*$/, ": if that is the one, move it to the front.");
+    return `None of these headings is known here: choose below what each column is. If what stands there is a person’s row, the row of headings is missing: add one in your spreadsheet, and choose the file again.${sheets}`;
+  }
   if (code === "pin_in_clear") return `“${column}” speaks of PINs. Encrypted ones are taken: choose “${inWords("pin[encrypted_number]")}”, and check the rows. PINs that anybody can read are not: take the column out of the file, choose it again, and treat these PINs as known to others. If it holds something else, give it another heading.`;
   const words = inWords(column);
   return `${words}${column && words !== column ? ` (${column})` : ""}${column ? ": " : ""}${reasonInWords(code, reason)}`;

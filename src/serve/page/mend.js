@@ -1,6 +1,6 @@
 // The rows of a file in which something was found, as a table in which they are mended.
 
-import { inWords } from "/page/columns.js";
+import { inWords, isColumn } from "/page/columns.js";
 import { byId, count, counted, make, say, show, tabs, visible } from "/page/elements.js";
 import { exactly, reasonInWords } from "/page/reasons.js";
 
@@ -48,7 +48,7 @@ export function showMending(draft, act) {
   isMadeAnew = true;
   table.tHead.replaceChildren(make("tr", {}, make("th", { scope: "col" }, "Line"),
     ...columns.map((at) => make("th", { scope: "col", title: headingOf(draft, at) }, shortly(headingOf(draft, at))))));
-  table.tBodies[0].replaceChildren(...inView.map((line) => (draft.rows.has(line) ? rowOf(draft, act, line, found.get(line), columns) : unreadable(line, found.get(line), columns))));
+  table.tBodies[0].replaceChildren(...inView.flatMap((line) => (draft.rows.has(line) ? rowOf(draft, act, line, found.get(line), columns) : [unreadable(line, found.get(line), columns)])));
   isMadeAnew = false;
   // Who mends by keyboard goes on where they were, or at the next that is to be mended.
   const same = focused && table.querySelector(`input[data-place="${focused}"]`);
@@ -116,9 +116,14 @@ function rowOf(draft, act, line, found, columns) {
   const isOpen = draft.open.has(line);
   const edit = make("button", { type: "button", className: "quiet", aria: { label: `Edit line ${line}` }, on: { click: () => act.open(line) } }, "Edit");
   const first = make("th", { scope: "row", data: { label: "Line" } }, make("div", {}, String(line),
-    ...(found?.row ?? []).map((problem) => saying(problem, about(problem), sentence(problem), adding(draft, act, line, problem))),
     isOpen || draft.tooLarge ? null : make("div", { className: "row-tools" }, edit)));
-  return make("tr", {}, first, ...columns.map((at) => cellOf(draft, act, { line, at, text: cells[at] }, found?.cells.get(at) ?? [], isOpen)));
+  const row = make("tr", {}, first, ...columns.map((at) => cellOf(draft, act, { line, at, text: cells[at] }, found?.cells.get(at) ?? [], isOpen)));
+  const whole = found?.row ?? [];
+  if (whole.length === 0) return [row];
+  // What is about no cell of it stands below it, as wide as it is.
+  const said = whole.map((problem) => saying(problem, about(problem), sentence(problem), adding(draft, act, line, problem)));
+  const name = whole.some(({ severity }) => severity === "problem") ? "bad" : "warn";
+  return [row, make("tr", { className: "whole" }, make("td", { className: name, colSpan: columns.length + 1, data: { label: `Line ${line}` } }, make("div", {}, ...said)))];
 }
 
 function cellOf(draft, act, place, problems, isOpen) {
@@ -151,13 +156,14 @@ function cellOf(draft, act, place, problems, isOpen) {
 // Of which column a problem of the row as a whole is.
 function about({ column }) {
   const words = column ? inWords(column) : "";
-  return words && words !== column ? `${words}: ` : "";
+  // Headings that are read together stand there as the file has them.
+  return words && (words !== column || words.includes(" + ")) ? `${words}: ` : "";
 }
 
 // What the file has no column for is typed in here, for this row.
 function adding(draft, act, line, { column }) {
   const isThere = draft.table.headings.some(({ column: other }) => other === column);
-  if (draft.tooLarge || isThere || !column || inWords(column) === column) return null;
+  if (draft.tooLarge || isThere || !isColumn(column)) return null;
   return make("button", { type: "button", on: { click: () => act.add(line, [column]) } }, `Type in “${inWords(column)}”`);
 }
 
@@ -197,7 +203,7 @@ function ways(draft, act, { line, at, text }, { suggestion, code, reason, column
   }
   // What is to be filled in may be a column that the file has not.
   const [, wanted] = /fill in (\S+)$/.exec(reason) ?? [];
-  if (wanted && !draft.tooLarge && inWords(wanted) !== wanted) {
+  if (wanted && !draft.tooLarge && isColumn(wanted)) {
     return [make("button", { type: "button", on: { click: () => act.add(line, [wanted]) } }, `Type in “${inWords(wanted)}”`)];
   }
   if (!suggestion || draft.tooLarge) return [];

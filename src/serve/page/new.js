@@ -1,9 +1,9 @@
 // A new batch: from a file, over what its columns are and what is to be mended, to a plan, and from that to cards.
 
-import { DEFAULTS, halvesOfName, inWords, rememberColumns, rememberedColumns, showColumns, showMoreDefaults, taken, toml } from "/page/columns.js";
+import { DEFAULTS, inWords, joinedOf, rememberColumns, rememberedColumns, showColumns, showMoreDefaults, taken, toml, twice } from "/page/columns.js";
 import { compared, listed } from "/page/csv.js";
 import { byId, count, counted, make, save, say, show, size, sure, sureOf } from "/page/elements.js";
-import { download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
+import { NeedsToken, download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
 import { firstOf, ofColumn, showLines, words } from "/page/found.js";
 import { showMending } from "/page/mend.js";
 import { addColumns, canBeWritten, editsOf, mendedFile, ownTable, withAdded } from "/page/mended.js";
@@ -12,6 +12,9 @@ import { exactly, reasonInWords } from "/page/reasons.js";
 import { isWantedAtOnce, standing } from "/page/standing.js";
 
 const TABLE_ROWS = 500;
+const CONTRADICTIONS_SHOWN = 5;
+// Codes of rows that are wrong beside others.
+const CONTRADICTIONS = { duplicate_row_id: "have the same staff number", two_people_one_email: "are two people with one e-mail address", one_person_two_emails: "are one person with two e-mail addresses" };
 const STEPS = ["file", "columns", "check", "plan"];
 
 let server = { mode: "test", upload_bytes_max: Infinity, columns: [], keeps_columns: false };
@@ -79,10 +82,14 @@ function newDraft(file) {
     file, step: "file", into: wantedName, retries: wantedRetry, name: wantedName || file.name.replace(/\.[^.]*$/, ""),
     // What each heading is, once somebody looked; nothing before.
     chosen: null, defaults: {}, values: {},
-    edits: new Map(), rows: new Map(), open: new Set(), table: { headings: [], rows: [] }, found: [],
+    // Columns that several headings are together: `[heading, what it is otherwise]`, by columns.
+    joins: {},
+    edits: new Map(), rows: new Map(), open: new Set(), table: { headings: [], joined: [], rows: [] }, found: [],
     // Columns that the file has not, behind its own, and those that are shown though nothing is wrong in them.
     own: null, added: [], asked: new Set(),
     report: null, filter: null, visible: 50, allColumns: false, sequence: 0, skip: false, tooLarge: false,
+    // Whether something was mended that the server could not be asked about.
+    unchecked: false,
   };
 }
 
@@ -110,8 +117,20 @@ function headerIsRight() {
 }
 
 function isIssuable() {
-  const { ok, invalid_rows: invalid = 0, rows = 0 } = draft.report;
-  return ok || (draft.skip && invalid < rows && headerIsRight());
+  return !draft.unchecked && (draft.report.ok || (draft.skip && canLeaveOut(draft.report)));
+}
+
+// Whether the server takes the rows that are right without the others: then it has said what they come to.
+function canLeaveOut({ ok, plan: others }) {
+  return !ok && Boolean(others);
+}
+
+// Why rows cannot be left out, and which are to be mended before: the server leaves none of two rows out that contradict each other.
+function contradictory({ contradictions = [] }) {
+  const said = contradictions.slice(0, CONTRADICTIONS_SHOWN).map(({ line, first_line: first, code }) => `${count(first)} and ${count(line)} ${CONTRADICTIONS[code] ?? "do not go together"}`);
+  if (said.length === 0) return "";
+  const more = contradictions.length > said.length ? `, and so on` : "";
+  return `Rows cannot be left out yet, as some contradict each other, and only you know which is right: lines ${said.join("; lines ")}${more}. Mend ${contradictions.length === 1 ? "one of these" : "these"} first.`;
 }
 
 // The form that says all of the draft: its columns and edits, and then the file.
@@ -126,7 +145,7 @@ function form() {
       if (heading && is !== undefined && is !== heading) columns[heading] = is;
       else if (heading && is === undefined && column && column !== heading) columns[heading] = column;
     }
-    draft.said = { columns, defaults: draft.defaults, values: draft.values };
+    draft.said = { columns, joined: draft.chosen ? joinedOf(draft) : {}, defaults: draft.defaults, values: draft.values };
   } else {
     draft.said = null;
   }
@@ -176,7 +195,10 @@ function busy(is) {
   byId("sent").value = 0;
   byId("issue").disabled = is || !may("submit");
   byId("columns-go").disabled = byId("check-go").disabled = is;
-  if (is && draft.step === "check") say("check-said", "Checking…");
+  if (is && draft.step === "check") {
+    say("check-said", "Checking…");
+    show("check-again", false);
+  }
 }
 
 // Checks the draft, and goes to the step that its answer asks for.
@@ -188,12 +210,22 @@ async function check(stay = false) {
     report = await send("/v1/checks", { table: TABLE_ROWS });
   } catch (error) {
     if (kept !== draft) return;
+    if (draft.step === "check") {
+      // What was mended stays, and nothing is gone on with that nobody checked.
+      draft.unchecked = true;
+      step("check");
+      for (const id of ["check-go", "check-skip", "check-whole"]) show(id, false);
+      show("check-again", true);
+      if (error instanceof NeedsToken) throw error;
+      return say("check-said", `Not checked yet; what you mended is kept. ${error.message}`);
+    }
     if (draft.step !== "file") throw error;
     show("file-error", true);
     byId("file-error").textContent = error.message;
     return;
   }
   if (!report) return;
+  draft.unchecked = false;
   draft.report = report;
   draft.found = report.ok ? report.warnings : report.problems ?? [];
   draft.tooLarge = !report.table;
@@ -227,36 +259,51 @@ async function check(stay = false) {
 
 // What was said of another file's columns is this one's from now on, and can be changed.
 function takeKept() {
-  const { columns, defaults, values } = draft.kept;
+  const { columns, joined = {}, defaults, values } = draft.kept;
   draft.chosen = new Map(draft.table.headings.filter(({ heading }) => heading)
     .map(({ heading, column }) => [heading, columns[heading] ?? column ?? ""]));
+  takeJoined(joined);
   Object.assign(draft, { defaults: { ...defaults }, values: structuredClone(values), kept: null });
+}
+
+// What was said of headings that are something together, spelt as this file spells them.
+function takeJoined(joined) {
+  draft.joins = {};
+  for (const [column, parts] of Object.entries(joined)) {
+    const spelt = parts.map((part) => [...draft.chosen.keys()].find((heading) => compared(heading) === compared(part)));
+    for (const heading of spelt.filter(Boolean)) if (!draft.chosen.get(heading) || draft.chosen.get(heading) === heading) draft.chosen.set(heading, column);
+    draft.joins[column] = spelt.filter(Boolean).map((heading) => [heading, draft.chosen.get(heading)]);
+  }
 }
 
 function columns() {
   if (!draft.chosen) {
     const given = new Set(draft.table.headings.flatMap(({ column, proposal }) => [column, proposal]).filter(Boolean));
     draft.chosen = new Map(draft.table.headings.filter(({ heading }) => heading).map((heading) => {
-      return [heading.heading, taken(heading, given)];
+      return [heading.heading, taken(heading, given, draft.table.joined)];
     }));
+    draft.joins = Object.fromEntries(draft.table.joined.map(({ column, headings }) => [column, headings.map((heading) => [heading, draft.chosen.get(heading)]).filter(([, is]) => is)]));
     for (const name of DEFAULTS) if (given.has(name)) delete draft.defaults[name];
   }
   document.querySelectorAll(".file-name").forEach((element) => (element.textContent = draft.file.name));
   columnsProblems();
-  showColumns(ownTable(draft), draft.chosen, columns);
+  showColumns(ownTable(draft), draft, columns);
   for (const name of DEFAULTS) byId(`default-${name}`).value = draft.defaults[name] ?? "";
   showMoreDefaults(draft, columnsProblems);
 }
 
 function columnsProblems() {
   const problems = draft.found.filter(({ row }) => row === 0);
-  byId("columns-problems").replaceChildren(...problems.filter((problem) => !isAnswered(problem)).map((problem) => make("li", {}, ofColumn(problem))));
+  const several = twice(draft).map(([column, headings]) => `${headings.map((heading) => `“${heading}”`).join(" and ")} are ${headings.length === 2 ? "both" : "all"} “${inWords(column)}”: leave one of them, and make the ${headings.length === 2 ? "other" : "others"} something else.`);
+  byId("columns-problems").replaceChildren(...problems.filter((problem) => !isAnswered(problem)).map((problem) => make("li", { className: problem.code === "no_heading_known" ? "warning" : "" }, ofColumn(problem))),
+    ...several.map((words) => make("li", {}, words)));
 }
 
 // Problems that the table of columns asks about anyway, or that what was chosen in it has answered.
 function isAnswered({ code, column }) {
-  const isJoined = column === "cardholder[name]" && halvesOfName([...draft.chosen]);
+  const isJoined = Object.hasOwn(joinedOf(draft), column);
   const isThere = [...draft.chosen.values()].includes(column) || draft.defaults[column] || isJoined;
+  if (code === "no_heading_known") return [...draft.chosen.values()].some(Boolean);
   return ["unknown_parameter", "missing_heading"].includes(code) ? draft.table.headings.length > 0 : code === "missing_column" && Boolean(isThere);
 }
 
@@ -277,9 +324,12 @@ function mending() {
   if (draft.tooLarge) showLines(draft.found);
   else showMending(draft, ACTS);
   show("edits-download", canBeWritten(draft));
-  show("check-go", report.ok);
+  show("check-again", draft.unchecked);
+  show("check-go", report.ok && !draft.unchecked);
   const right = (report.rows ?? 0) - invalid;
-  show("check-skip", !report.ok && right > 0);
+  show("check-skip", canLeaveOut(report) && !draft.unchecked);
+  show("check-whole", !report.ok && contradictory(report) !== "");
+  say("check-whole", contradictory(report));
   byId("check-skip").textContent = `Leave out ${counted(invalid, "row")}, go on with ${count(right)}`;
 }
 
@@ -432,16 +482,25 @@ export function startNew(attempted, onBegun) {
   byId("saved").addEventListener("change", ({ target }) => attempt(async () => {
     if (!target.value) return;
     // As it was kept: what is changed in it here is this file's own.
-    const { columns: kept, defaults, values } = await get(`/v1/columns/${encodeURIComponent(target.value)}`);
+    const { columns: kept, joined, defaults, values } = await get(`/v1/columns/${encodeURIComponent(target.value)}`);
     const spelt = new Map(Object.entries(kept).map(([heading, column]) => [compared(heading), column]));
     for (const { heading } of draft.table.headings) {
       const column = spelt.get(compared(heading));
       if (heading && column !== undefined) draft.chosen.set(heading, column);
     }
+    takeJoined(joined);
     Object.assign(draft, { defaults, values });
     columns();
   }));
-  byId("columns-go").addEventListener("click", () => attempt(() => check()));
+  byId("columns-go").addEventListener("click", () => {
+    // The server could say no more than that.
+    if (twice(draft).length > 0) byId("columns-title").focus();
+    else attempt(() => check());
+  });
+  byId("check-again").addEventListener("click", () => {
+    byId("check-title").focus();
+    attempt(() => check(true));
+  });
   byId("check-go").addEventListener("click", () => {
     draft.skip = false;
     plan();
@@ -497,7 +556,7 @@ async function keep() {
   const name = byId("keep-name").value.trim();
   if (!name) return byId("keep-name").focus();
   const columns = Object.fromEntries(draft.chosen);
-  const text = toml({ columns, defaults: draft.defaults, values: draft.values });
+  const text = toml({ columns, joined: joinedOf(draft), defaults: draft.defaults, values: draft.values });
   const path = `/v1/columns/${encodeURIComponent(name)}`;
   try {
     await putText(path, text);

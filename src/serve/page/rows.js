@@ -258,6 +258,6 @@ function lineOf(row, isUnderWay) {
   const known = isBegun ? "" : [reasonAsSentence(row.code, row.message), sentenceInWords([row.note, cancelled, unknown].filter(Boolean).join(" — "))].filter(Boolean).join(" — ");
   return make("tr", {},
     cell(placeOf(row), "Row", "number"),
-    make("th", { scope: "row", data: { label: "Who" } }, boxOf(row, person ?? row.row_id ?? row.job), make("span", {}, person ?? row.row_id ?? row.job, person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
+    make("th", { scope: "row", data: { label: "Who" } }, make("div", {}, boxOf(row, person ?? row.row_id ?? row.job), person ?? row.row_id ?? row.job, person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
     cell(rowChip(row, isBegun), "State"), cell(facts, "Card"), cell(known ? make("span", { title: exactly(row.code, row.message) }, known) : "", "What to know"));
 }

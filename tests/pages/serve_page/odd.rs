@@ -109,3 +109,79 @@ async fn what_a_word_means_can_be_taken_back() {
     newcomer.presses("Undo all").await;
     browser.until_text("#check-title", "2 rows of 2 cannot be issued").await;
 }
+
+/// Which of two rows with one staff number is meant, the page cannot know: it says so, and does not offer what would be refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_left_out_only_where_none_contradict_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let file = directory.path().join("staff.csv");
+    let rows =
+        "row_id,cardholder,type,currency\nE1,ich_a,virtual,eur\nE2,ich_b,virtuel,eur\nE1,ich_c,virtual,usd\n";
+    std::fs::write(&file, rows).unwrap();
+    let browser = chosen(&served, &file).await;
+    let newcomer = Newcomer(&browser);
+    browser.until_text("#check-title", "2 rows of 3 cannot be issued").await;
+    newcomer.sees("lines 2 and 4 have the same staff number. Mend one of these first.").await;
+    let offered = browser.run("return document.querySelector('#check-skip').checkVisibility()").await;
+    assert_eq!(offered, json!(false));
+    super::looks::is_sound(&browser, "contradiction").await;
+    browser.run("document.querySelector(\"[data-place='4:0']\").value = ''").await;
+    browser.keys("[data-place='4:0']", "E3\n").await;
+    newcomer.presses("Leave out 1 row, go on with 2").await;
+    newcomer.presses("Issue 2 cards").await;
+    newcomer.presses_in("Issue 2 cards", "No card is real").await;
+    newcomer.sees("Every row has ended").await;
+    assert_eq!(sandbox.account().cards.len(), 2);
+}
+
+/// While the server is away nothing can be checked: what was mended stays, and one button goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_that_was_cut_off_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox);
+    let served = Served::start(&program, &["--rate", "100"]);
+    let file = directory.path().join("words.csv");
+    std::fs::write(&file, "row_id,cardholder,type,currency\na,ich_a,Plastik,eur\nb,ich_b,Plastik,eur\n")
+        .unwrap();
+    let browser = chosen(&served, &file).await;
+    let newcomer = Newcomer(&browser);
+    browser.until_text("#check-title", "2 rows of 2 cannot be issued").await;
+    let address = served.address().to_owned();
+    served.killed();
+    newcomer.presses("“Plastik” is virtual in all 2 rows").await;
+    newcomer.sees("Not checked yet; what you mended is kept.").await;
+    let _served = Served::start(&program, &["--rate", "100", "--listen", &address]);
+    newcomer.presses("Check again").await;
+    browser.until_text("#check-title", "Nothing is wrong").await;
+    newcomer.presses("Go on to the plan").await;
+    newcomer.sees("Issue 2 cards").await;
+}
+
+/// What is wrong with a row as a whole has the row's width, and the words of whoever made the file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_about_a_whole_row_stands_below_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let file = directory.path().join("staff.csv");
+    let limit = "spending_controls[spending_limits][0]";
+    let rows = format!(
+        "row_id,cardholder,type,currency,{limit}[interval]\nE1,ich_a,virtual,eur,monthly\nE2,ich_b,virtual,eur,\n"
+    );
+    std::fs::write(&file, rows).unwrap();
+    let browser = chosen(&served, &file).await;
+    browser.until_text("#check-title", "1 row of 2 cannot be issued").await;
+    let told = browser.text("#mend-table .whole").await;
+    assert!(told.contains("is required when any other part of “Limit” is given"), "{told}");
+    let shown = browser.run("return document.querySelector('#mend-table tbody').innerText").await;
+    assert!(!shown.as_str().unwrap().contains('['), "{shown}");
+    let height = browser.run("return document.querySelector('#mend-table .whole').offsetHeight").await;
+    assert!(height.as_u64().unwrap() < 120, "{height}");
+    super::looks::is_sound(&browser, "whole-row").await;
+    Newcomer(&browser).presses("Type in “Limit, in the smallest unit").await;
+    browser.keys("[data-place='2:5']", "50000\n").await;
+    browser.until_text("#check-title", "Nothing is wrong").await;
+}

@@ -1,0 +1,193 @@
+//! Headings that only together are a name or a street: what a person wrote into two columns is not lost.
+
+use embosser::sandbox::{Options, Sandbox};
+use serde_json::{Value, json};
+
+use super::looks::is_sound;
+use super::support;
+use super::support::Program;
+use super::support::browser::{Browser, Look};
+use super::support::serve::Served;
+use super::tasks::Newcomer;
+
+/// Names and streets of the cardholders there are, in order.
+async fn people(sandbox: &Sandbox) -> Vec<(String, String)> {
+    let list = support::http_client().get(format!("{}/v1/issuing/cardholders", sandbox.api_url()));
+    let list: Value = list.bearer_auth("rk_test_1").send().await.unwrap().json().await.unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let of = |made: &Value| (text(&made["name"]), text(&made["billing"]["address"]["line1"]));
+    let mut people: Vec<_> = list["data"].as_array().unwrap().iter().map(of).collect();
+    people.sort();
+    people
+}
+
+/// Says what a heading is.
+async fn sets(browser: &Browser, heading: &str, column: &str) {
+    let script = "const select = document.querySelector(`#columns-table select[aria-label='What ${arguments[0]} is']`);
+        select.value = arguments[1]; select.dispatchEvent(new Event('change', { bubbles: true })); return select.value";
+    let set = browser.page.execute(script, vec![json!(heading), json!(column)]).await.unwrap();
+    assert_eq!(set, json!(column), "{heading}");
+}
+
+async fn issues(browser: &Browser, cards: &str) {
+    let newcomer = Newcomer(browser);
+    browser.keys("#default-currency", "eur").await;
+    newcomer.presses("Check the rows").await;
+    let is_there = |css: &str| format!("document.querySelector('{css}').checkVisibility()");
+    let (go, issue) = (is_there("#check-go"), is_there("#issue"));
+    browser.until(&format!("return {go} || {issue}")).await;
+    if browser.run(&format!("return {go}")).await == json!(true) {
+        browser.click("#check-go").await;
+    }
+    newcomer.presses(&format!("Issue {cards}")).await;
+    newcomer.presses_in(&format!("Issue {cards}"), "No card is real").await;
+    newcomer.sees("Every row has ended").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("columns");
+    std::fs::create_dir(&folder).unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__HTTP__COLUMNS_DIRECTORY", folder.to_str().unwrap());
+    let served = Served::start(&program, &["--rate", "100"]);
+    let browser = Browser::start(Look::Desk, directory.path()).await;
+    browser.open(&served.url).await;
+    let newcomer = Newcomer(&browser);
+
+    let german = directory.path().join("karten.csv");
+    let rows = "Name,E-Mail,Straße,Hausnr.,PLZ,Ort,Land,Kartenart\n\
+        Ada Byron,ada@firma.example,Lange Straße,5,10115,Berlin,DE,virtual\n";
+    std::fs::write(&german, rows).unwrap();
+    super::choose(&browser, &german).await;
+    newcomer.sees("Street and number, together with “Hausnr.”").await;
+    newcomer.sees("Street and number, together with “Straße”").await;
+    issues(&browser, "1 card").await;
+
+    // In the order in which the server reads them, whatever the file's is; and kept for the next file.
+    let spanish = directory.path().join("tarjetas.csv");
+    let headings =
+        "Nombre,Segundo apellido,Primer apellido,Correo,Calle,Número,Código postal,Ciudad,País,Tipo";
+    let rows =
+        format!("{headings}\nLucía,Gil,Ruiz,lucia@example.com,Calle Mayor,7,28013,Madrid,ES,virtual\n");
+    std::fs::write(&spanish, rows).unwrap();
+    super::choose(&browser, &spanish).await;
+    newcomer.sees("Name, together with “Nombre” and “Primer apellido”").await;
+    is_sound(&browser, "together").await;
+    for (heading, column) in
+        [("Tipo", "type"), ("Código postal", "cardholder[billing][address][postal_code]")]
+    {
+        sets(&browser, heading, column).await;
+    }
+    browser.run("document.querySelector('#keep-columns').open = true").await;
+    browser.keys("#keep-name", "personal").await;
+    browser.click("#keep").await;
+    newcomer.sees("Kept as “personal”").await;
+    let kept = std::fs::read_to_string(folder.join("personal.toml")).unwrap();
+    let name = r#""cardholder[name]" = ["Nombre", "Primer apellido", "Segundo apellido"]"#;
+    assert!(kept.contains(name) && kept.contains(r#"= ["Calle", "Número"]"#), "{kept}");
+    issues(&browser, "1 card").await;
+
+    // A columns file comes back into the form, with what is joined in it.
+    let again = directory.path().join("otra.csv");
+    let rows = format!(
+        "{}\nEva,Sanz,Mora,eva@example.com,Calle Luna,9,28004,Madrid,ES,virtual\n",
+        headings.to_uppercase()
+    );
+    std::fs::write(&again, rows).unwrap();
+    super::choose(&browser, &again).await;
+    newcomer.sees("What are the columns of otra.csv?").await;
+    sets(&browser, "NÚMERO", "").await;
+    browser.run("const saved = document.querySelector('#saved'); saved.value = 'personal'; saved.dispatchEvent(new Event('change'))").await;
+    newcomer.sees("Street and number, together with “CALLE”").await;
+    newcomer.sees("Name, together with “NOMBRE” and “PRIMER APELLIDO”").await;
+    issues(&browser, "1 card").await;
+
+    // What nobody proposes can be said: several headings are one thing, in the file's order.
+    let own = directory.path().join("own.csv");
+    let rows = "Given,Last name,Mail,Where,House,PLZ,Town,Country,Type,Kind\n\
+        Ida,Roe,ida@example.com,High Street,12,10115,Berlin,DE,virtual,virtual\n";
+    std::fs::write(&own, rows).unwrap();
+    super::choose(&browser, &own).await;
+    newcomer.sees("What are the columns of own.csv?").await;
+    for heading in ["Given", "Last name"] {
+        sets(&browser, heading, "cardholder[name]").await;
+    }
+    for heading in ["Where", "House"] {
+        sets(&browser, heading, "cardholder[billing][address][line1]").await;
+    }
+    newcomer.sees("Name, together with “Last name”").await;
+    // What cannot be said together is told before it is sent.
+    for heading in ["Type", "Kind"] {
+        sets(&browser, heading, "type").await;
+    }
+    newcomer.sees("“Type” and “Kind” are both “Kind: virtual or physical”").await;
+    sets(&browser, "Kind", "").await;
+    issues(&browser, "1 card").await;
+    let expected = [
+        ("Ada Byron", "Lange Straße 5"),
+        ("Eva Mora Sanz", "Calle Luna 9"),
+        ("Ida Roe", "High Street 12"),
+        ("Lucía Ruiz Gil", "Calle Mayor 7"),
+    ];
+    let expected = expected.map(|(name, street)| (name.to_owned(), street.to_owned()));
+    assert_eq!(people(&sandbox).await, expected);
+    assert_eq!(sandbox.account().cards.len(), 4);
+}
+
+/// Headings in a language of which none is known here: each is chosen by hand, in a CSV of an old Japanese Excel and in a spreadsheet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headings_that_nobody_knows_are_chosen_one_by_one() {
+    const ROWS: [[&str; 7]; 2] = [
+        ["氏名", "メールアドレス", "住所", "郵便番号", "市", "国", "種類"],
+        ["Hanako Sato", "hanako@example.com", "1-2-3 Ginza", "104-0061", "Tokyo", "JP", "virtual"],
+    ];
+    const COLUMNS: [&str; 7] = [
+        "cardholder[name]",
+        "cardholder[email]",
+        "cardholder[billing][address][line1]",
+        "cardholder[billing][address][postal_code]",
+        "cardholder[billing][address][city]",
+        "cardholder[billing][address][country]",
+        "type",
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let csv = directory.path().join("meibo.csv");
+    let text = ROWS.map(|row| row.join(",") + "\r\n").concat();
+    std::fs::write(&csv, encoding_rs::SHIFT_JIS.encode(&text).0).unwrap();
+    let xlsx = directory.path().join("sheet.xlsx");
+    let mut workbook = rust_xlsxwriter::Workbook::new();
+    let sheet = workbook.add_worksheet();
+    for (row, cells) in (0..).zip(ROWS) {
+        sheet.write_row(row, 0, cells.map(|cell| cell.replace("anako", "anae"))).unwrap();
+    }
+    workbook.save(&xlsx).unwrap();
+    let browser = Browser::start(Look::PhoneInTheDark, directory.path()).await;
+    browser.open(&served.url).await;
+    let newcomer = Newcomer(&browser);
+    for (file, looks) in [(csv, true), (xlsx, false)] {
+        super::choose(&browser, &file).await;
+        newcomer.sees("None of these headings is known here").await;
+        if looks {
+            is_sound(&browser, "unknown").await;
+        }
+        for (heading, column) in ROWS[0].into_iter().zip(COLUMNS) {
+            sets(&browser, heading, column).await;
+        }
+        let said = browser.run("return document.querySelector('#columns-problems').innerText.trim()").await;
+        assert!(!said.as_str().unwrap().contains("None of these"), "{said}");
+        issues(&browser, "1 card").await;
+    }
+    let expected = ["Hanae Sato", "Hanako Sato"].map(|name| (name.to_owned(), "1-2-3 Ginza".to_owned()));
+    assert_eq!(people(&sandbox).await, expected);
+    assert_eq!(sandbox.account().cards.len(), 2);
+    // A line that nobody wrote as headings is told as before.
+    let bare = directory.path().join("bare.csv");
+    std::fs::write(&bare, "E1,ich_1,virtual,eur\nE2,ich_2,virtual,eur\n").unwrap();
+    super::choose(&browser, &bare).await;
+    newcomer.sees("is the row of headings missing?").await;
+}
