@@ -6,7 +6,7 @@
 //!
 //! One look allows its first job, a second one the two after it, a third one the next four, and so on: each allows as many as
 //! all before it. Nobody waits for a look before those are used up, as it is made ahead: that for the 16th job and on with the
-//! ninth that comes, that for the 32nd and on with the 17th. So where lists are slow the pace is used all the same.
+//! fifth that comes, that for the 32nd and on with the ninth. So where lists are slow the pace is used all the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,9 @@ use crate::simulation::{Mutation, is_broken};
 /// Most batches that are remembered: a bound on memory. For one that is not, the ledger is asked again.
 const BATCHES_MAX: usize = 10_000;
 
+/// A look is made ahead by the first job beyond this part of those before it. With half of them, as few jobs are in hand at first, the
+/// look for the 32nd came a second too late where lists take one.
+const AHEAD: u32 = 4;
 /// After the look that allows so many jobs a batch is relied on: some twenty looks have found nothing.
 const JOBS_MAX: u32 = 1 << 20;
 
@@ -90,7 +93,7 @@ impl Kept {
         let number = counted.number;
         let begun = std::iter::successors(Some(look_after(jobs)), |first| first.checked_mul(2));
         let begun = begun
-            .take_while(|first| first / 2 < number && counted.made.is_none_or(|made| *first < made))
+            .take_while(|first| first / AHEAD < number && counted.made.is_none_or(|made| *first < made))
             .filter(|first| !self.made.contains(first));
         let mut waits_for = None;
         for first in begun {

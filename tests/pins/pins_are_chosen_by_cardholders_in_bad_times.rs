@@ -190,9 +190,10 @@ async fn a_job_that_waited_in_a_ledger_from_a_backup_is_looked_for_when_its_pin_
         assert_eq!(chosen.expect(409).json()["code"], "card_refused", "{told:?}: the card keeps its PIN");
         assert_eq!(pins_of(&stage.sandbox, "staff/a"), [Some("4711".to_owned())], "{told:?}");
         until_state(&served, "issued").await;
-        // One that begins to wait now is known by this ledger, and is looked for by nobody. It is the fourth of its batch: with
-        // each of the first three a look is made whether that was issued before.
-        let others = support::choosing::ONE.replace("ich_", "ich_9") + "d,ich_94,virtual,eur,\n";
+        // One that begins to wait now is known by this ledger, and is looked for by nobody. It is the sixth of its batch: with
+        // each of the first five a look is made whether that was issued before.
+        let more = ["d", "e", "f"].map(|row| format!("{row},ich_9{row},virtual,eur,\n")).concat();
+        let others = support::choosing::ONE.replace("ich_", "ich_9") + &more;
         served.upload("/v1/batches?name=later", others.into()).await.expect(202);
         served.until_ended("later").await;
         let link = links_of(&served, "later").await.remove("a").unwrap();
