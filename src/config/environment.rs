@@ -40,8 +40,8 @@ mod tests {
             ("EMBOSSER__NONSENSE__URL", None),
             ("PATH", None),
         ] {
-            let told = misspelt(std::iter::once(found.to_owned())).map(|(_, meant)| meant);
-            assert_eq!(told.as_deref(), meant, "{found}");
+            let suggestion = misspelt(std::iter::once(found.to_owned())).map(|(_, meant)| meant);
+            assert_eq!(suggestion.as_deref(), meant, "{found}");
         }
     }
 }

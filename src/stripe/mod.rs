@@ -6,6 +6,7 @@
 mod address;
 mod answer;
 pub(crate) mod error;
+mod mode;
 mod outgoing;
 mod read;
 #[cfg(feature = "killpoints")]
@@ -34,6 +35,7 @@ use transport::Reply;
 pub use address::host_of;
 pub use answer::Answer;
 pub use error::LimitReason;
+pub use mode::Mode;
 pub use outgoing::{Leave, Leaving};
 pub use read::{AccountAnswer, EphemeralKeyAnswer, FoundAnswer, ListFailure, Listed};
 pub use standing::{AccountStanding, CardStanding, Design, SecondLine, StandingAnswer};
@@ -44,25 +46,6 @@ const CARDS_PATH: &str = "/v1/issuing/cards";
 const CARDHOLDERS_PATH: &str = "/v1/issuing/cardholders";
 /// Room for every header of a call, so that none makes the map grow.
 const HEADERS: usize = 8;
-
-/// Whether a key moves real money.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Any key whose prefix does not prove that it is a test key: `sk_live_…`, and `sk_org…`, which tells neither.
-    Live,
-    /// `sk_test_…`, `rk_test_…` and the like.
-    Test,
-}
-
-impl Mode {
-    /// Of a key.
-    #[must_use]
-    pub fn of(api_key: &SecretString) -> Self {
-        let (kind, rest) = api_key.expose_secret().trim_start().split_once('_').unwrap_or_default();
-        let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase());
-        if is_kind && rest.starts_with("test_") { Self::Test } else { Self::Live }
-    }
-}
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -441,27 +424,6 @@ fn headers(config: &StripeConfig, api_key: &SecretString) -> Result<HeaderMap, C
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_is_live_unless_its_prefix_proves_that_it_is_a_test_key() {
-        let mode = |key: &str| Mode::of(&key.to_owned().into());
-        for key in ["sk_test_1", "rk_test_1", "pk_test_1", "\nsk_test_1"] {
-            assert_eq!(mode(key), Mode::Test, "{key}");
-        }
-        for key in [
-            "sk_live_1",
-            "rk_live_1",
-            "sk_org_1",
-            "sk_org_test_1",
-            "test_1",
-            "_test_1",
-            "sk1_test_1",
-            "sk_tests",
-            "",
-        ] {
-            assert_eq!(mode(key), Mode::Live, "{key}");
-        }
-    }
 
     /// A server that answers each request with its own path, as an account's id.
     async fn listed_under(api_url_path: &str) -> (Client, tokio::task::JoinHandle<Vec<String>>) {

@@ -132,11 +132,10 @@ impl Body for Outgoing {
     }
 }
 
-/// What is told when a question leaves.
+/// Called when a question leaves.
 pub type Leaving = Box<dyn FnOnce() + Send + Sync>;
 
-/// The empty body of a question. One that no connection takes is dropped when that is certain, and counts as having left then: it
-/// may be told too late in no case, and once too often only where a connection fails.
+/// The empty body of a question. One that no connection takes is dropped once that is certain, and counts as having left then.
 pub(super) struct Question(Option<Leaving>);
 
 impl Question {
@@ -283,8 +282,8 @@ mod tests {
         assert!(seen.iter().any(|(kind, _)| *kind == DATA), "{seen:?}");
     }
 
-    /// Told when a question leaves, and whether it was.
-    fn told() -> (Leaving, Arc<AtomicU8>) {
+    /// A callback, and how often it was called.
+    fn counted() -> (Leaving, Arc<AtomicU8>) {
         let times = Arc::new(AtomicU8::new(0));
         let of_question = times.clone();
         let leaving = move || {
@@ -296,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn a_question_tells_once_that_it_leaves_and_has_no_body_over_http_1() {
         let (client, seen) = pair(b"", |seen| seen.ends_with(b"\r\n\r\n")).await;
-        let (leaving, times) = told();
+        let (leaving, times) = counted();
         let (_, seen) = tokio::join!(client.account(leaving), seen);
         assert_eq!(times.load(Ordering::SeqCst), 1);
         let head = String::from_utf8(seen.unwrap()).unwrap().to_ascii_lowercase();
@@ -306,11 +305,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_tells_once_that_it_leaves_and_has_no_body_over_http_2() {
-        let asked = |seen: &[u8]| frames(seen).iter().any(|(kind, _)| *kind == HEADERS);
-        let (client, seen) = pair(SETTINGS, asked).await;
+        let has_headers = |seen: &[u8]| frames(seen).iter().any(|(kind, _)| *kind == HEADERS);
+        let (client, seen) = pair(SETTINGS, has_headers).await;
         let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
         let client = Client { http, ..client };
-        let (leaving, times) = told();
+        let (leaving, times) = counted();
         let (_, seen) = tokio::join!(client.account(leaving), seen);
         assert_eq!(times.load(Ordering::SeqCst), 1);
         let seen = frames(&seen.unwrap());
@@ -324,7 +323,7 @@ mod tests {
         let api_url = format!("https://{}/", listener.local_addr().unwrap());
         let config = StripeConfig { key_url: api_url.clone(), api_url, ..StripeConfig::default() };
         let client = Client::new(&config, &"sk_test_1".to_owned().into()).unwrap();
-        let (leaving, times) = told();
+        let (leaving, times) = counted();
         let asking = tokio::spawn(async move { client.account(leaving).await });
         let (mut server, _) = listener.accept().await.unwrap();
         // The begin of the handshake, which nobody answers.
