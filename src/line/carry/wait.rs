@@ -42,6 +42,8 @@ impl<'l> Carried<'l> {
         }
         // Whoever waits here may wait for days, and another process may want to call, or another batch to change the card.
         (self.lease, self.change) = (None, None);
+        // A change that was looked for holds its card's lock. Others may be made meanwhile, so it is looked for again.
+        let has_looked = self.job.request.target.is_some() && !self.alone.is_empty();
         self.alone.clear();
         if self.job.request.reuses() {
             // Another batch may have the same person.
@@ -55,6 +57,9 @@ impl<'l> Carried<'l> {
             () = self.recall.cancelled() => return Err(Stop::Closed),
         };
         self.waited += began.elapsed();
+        if has_looked {
+            self.decision.settle_first();
+        }
         if passed == Passed::CalledOff {
             let reason = "the batch was cancelled before this row had begun";
             self.decision.give_up(Refusal::own("cancelled", reason));
