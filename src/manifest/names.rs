@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
-use rayon::prelude::*;
+use rayon::slice::ParallelSliceMut as _;
 
 use super::plan::Good;
 
@@ -166,7 +166,8 @@ pub(super) fn pairs<H: Bits>(hashes: &[H]) -> Vec<(u32, u32)> {
     // by what stands there, which is all over the memory. Those that are alike are held against each other in full.
     let room = usize::BITS - hashes.len().leading_zeros();
     let place_of = |key: &u64| (key & ((1 << room) - 1)) as usize;
-    let keys = sorted(|| (0..).zip(hashes).map(|(place, hash)| (hash.bits() << room) | place));
+    let mut keys: Vec<u64> = (0..).zip(hashes).map(|(place, hash)| (hash.bits() << room) | place).collect();
+    keys.par_sort_unstable();
     let mut pairs = Vec::new();
     for alike in keys.chunk_by(|one, other| one >> room == other >> room) {
         for (at, key) in alike.iter().enumerate().skip(1) {
@@ -177,34 +178,6 @@ pub(super) fn pairs<H: Bits>(hashes: &[H]) -> Vec<(u32, u32)> {
     }
     pairs.sort_unstable();
     pairs
-}
-
-/// Numbers in their order, which are spread evenly. They are dealt out by their highest bits first, so that what is sorted then stays in a
-/// processor's own cache, and is sorted by all of them.
-fn sorted<I: Iterator<Item = u64>>(numbers: impl Fn() -> I) -> Vec<u64> {
-    const DEALT_BITS: u32 = 8;
-    let deal = |number: u64| (number >> (u64::BITS - DEALT_BITS)) as usize;
-    let mut counts = [0; 1 << DEALT_BITS];
-    numbers().for_each(|number| counts[deal(number)] += 1);
-    let mut next = counts;
-    let mut all = 0;
-    for next in &mut next {
-        all += std::mem::replace(next, all);
-    }
-    let mut sorted = vec![0; all];
-    for number in numbers() {
-        let place = &mut next[deal(number)];
-        sorted[*place] = number;
-        *place += 1;
-    }
-    let (mut parts, mut rest) = (Vec::with_capacity(counts.len()), sorted.as_mut_slice());
-    for count in counts {
-        let part;
-        (part, rest) = rest.split_at_mut(count);
-        parts.push(part);
-    }
-    parts.into_par_iter().for_each(<[u64]>::sort_unstable);
-    sorted
 }
 
 /// The lines and numbers of rows, by their places.
