@@ -16,9 +16,7 @@ const NAMES: [&str; 4] =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_names_of_batches_are_shown_and_do_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let (directory, _sandbox, served) = serving().await;
     for (number, name) in NAMES.iter().enumerate() {
         let name: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let row = format!("row_id,cardholder,type,currency\n<b>{number}</b>,ich_{number},virtual,eur\n");
@@ -49,6 +47,14 @@ async fn odd_names_of_batches_are_shown_and_do_nothing() {
     assert_eq!(made, json!(0));
 }
 
+/// A folder, the sandbox, and a server that issues there.
+async fn serving() -> (tempfile::TempDir, Sandbox, Served) {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    (directory, sandbox, served)
+}
+
 /// A desk's browser in which that file was chosen.
 async fn chosen(served: &Served, file: &Path) -> Browser {
     let browser = Browser::start(Look::Desk, file.parent().unwrap()).await;
@@ -62,9 +68,7 @@ async fn chosen(served: &Served, file: &Path) -> Browser {
 /// From a German Excel: Windows-1252, semicolons, and an amount with a comma.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_of_a_german_excel_is_mended_with_a_button() {
-    let directory = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let (directory, sandbox, served) = serving().await;
     let file = directory.path().join("karten.csv");
     let limit = "spending_controls[spending_limits][0]";
     let text = format!(
@@ -95,9 +99,7 @@ async fn a_file_of_a_german_excel_is_mended_with_a_button() {
 /// With Stripe's headings nobody says what the columns are; what was said of a word is taken back all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_word_means_can_be_taken_back() {
-    let directory = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let (directory, _sandbox, served) = serving().await;
     let file = directory.path().join("words.csv");
     std::fs::write(&file, "row_id,cardholder,type,currency\na,ich_a,Plastik,eur\nb,ich_b,Plastik,eur\n")
         .unwrap();
@@ -113,9 +115,7 @@ async fn what_a_word_means_can_be_taken_back() {
 /// Which of two rows with one staff number is meant, the page cannot know: it says so, and does not offer what would be refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_left_out_only_where_none_contradict_each_other() {
-    let directory = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let (directory, sandbox, served) = serving().await;
     let file = directory.path().join("staff.csv");
     let rows =
         "row_id,cardholder,type,currency\nE1,ich_a,virtual,eur\nE2,ich_b,virtuel,eur\nE1,ich_c,virtual,usd\n";
@@ -163,9 +163,7 @@ async fn a_check_that_was_cut_off_is_made_again() {
 /// What is wrong with a row as a whole has the row's width, and the words of whoever made the file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_about_a_whole_row_stands_below_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let served = Served::start(&Program::new(directory.path(), &sandbox), &["--rate", "100"]);
+    let (directory, _sandbox, served) = serving().await;
     let file = directory.path().join("staff.csv");
     let limit = "spending_controls[spending_limits][0]";
     let rows = format!(
