@@ -10,6 +10,7 @@ use embosser::clock::{Clock, Time};
 use embosser::job::{Batch, Job, JobId, Place};
 use embosser::ledger::Ledger;
 use embosser::line::decision::Rules;
+use embosser::line::gate::{Gate, Standing};
 use embosser::line::{Line, LookFirst, Options as Way};
 use embosser::operation::{Operation, Request};
 use embosser::outcome::{Ended, Outcome, Output};
@@ -125,6 +126,35 @@ async fn one_at_a_time_is_under_way() {
     let mut made = changes_made(&sandbox);
     made.sort();
     assert_eq!(made, ["a", "b", "d", "e", CARD]);
+}
+
+/// While its batch is paused another process, whose ledger knows it, makes it, and Stripe forgets the key.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_looked_for_before_its_batch_was_paused_is_looked_for_again() {
+    let sandbox = sandbox_with_a_card(Options::default()).await;
+    let [directory, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let clock = Clock::system();
+    let line = Arc::new(line_in(directory.path(), &sandbox, &clock, LookFirst::Yes).await);
+    let gate = Arc::new(Gate::default());
+    gate.stand(Standing::Shut);
+    let paused = {
+        let (line, gate) = (line.clone(), gate.clone());
+        tokio::spawn(async move {
+            line.carry(change("a", "inactive"), Way { gate: Some(&gate), ..Way::default() }).await
+        })
+    };
+    let looks = || {
+        let seen = sandbox.requests().into_iter();
+        seen.filter(|seen| seen.method == "GET" && seen.path.ends_with(CARD) && seen.status.is_some()).count()
+    };
+    until("it was looked for", || looks() == 1).await;
+    let other = line_in(other.path(), &sandbox, &clock, LookFirst::No).await;
+    assert!(is_updated(&other.carry(change("a", "inactive"), Way::default()).await.unwrap()));
+    let before = looks();
+    sandbox.advance(Duration::from_secs(25 * 3600));
+    gate.stand(Standing::Open);
+    assert!(is_updated(&paused.await.unwrap().unwrap()));
+    assert_eq!((changes_made(&sandbox), looks()), (vec!["a".to_owned()], before + 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
