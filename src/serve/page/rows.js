@@ -53,17 +53,19 @@ export function closeRows() {
 export function showCounts(view) {
   if (!shown) return;
   shown.view = view;
+  // What most batches come to stands from the beginning, so that no other group moves under the hand that presses it.
+  const always = ["all", shown.group, ...(underWay(view) ? ["issued", "refused"] : [])];
   const groups = [
     ["all", view.waiting > 0 ? "All so far" : "All", view.issued + view.refused + view.unresolved + view.awaiting_pin],
+    // Known by the file alone: also people whose rows were left out.
+    ["without", "Not done here", shown.without.length],
     ["issued", "Done", view.issued],
     ["refused", view.cancelled_rows > 0 ? "Refused or cancelled" : "Refused", view.refused],
     ["unresolved", "Not known yet", view.unresolved],
     ["awaiting_pin", "Waiting for a PIN", view.awaiting_pin],
     ["noted", "With a note", view.noted],
-    // Known by the file alone: also people whose rows were left out.
-    ["without", "Not done here", shown.without.length],
   ];
-  tabs("row-filters", groups.filter(([name, , number]) => number > 0 || ["all", shown.group].includes(name))
+  tabs("row-filters", groups.filter(([name, , number]) => number > 0 || always.includes(name))
     .map(([name, words, number]) => [name, `${words} (${count(number)})`]), shown.group, (group) => choose({ group }));
   const numbers = groups.filter(([name]) => shown.group === "all" || name === shown.group).map(([, , number]) => number);
   const seen = [...numbers, view.cancelled_cards].join();

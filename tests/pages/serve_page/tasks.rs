@@ -44,11 +44,19 @@ impl Newcomer<'_> {
     }
 
     pub(super) async fn presses_in(&self, words: &str, within: &str) {
-        self.finds(words, within).await;
-        let mark = "document.querySelector('[data-press]')?.removeAttribute('data-press'); found.dataset.press = 'this';";
-        self.run(mark, words, within).await;
-        // A click as a hand makes it: without one a browser saves no second file.
-        self.0.click("[data-press]").await;
+        let mark = "document.querySelector('[data-press]')?.removeAttribute('data-press'); found.dataset.press = 'this';
+            found.addEventListener('click', () => { found.dataset.press = 'done'; }, { once: true });";
+        // What comes meanwhile moves what stands below it, and the hand may fall beside it: then it presses once more.
+        let missed = "return document.querySelector('[data-press]')?.dataset.press === 'this'";
+        loop {
+            self.finds(words, within).await;
+            self.run(mark, words, within).await;
+            // A click as a hand makes it: without one a browser saves no second file.
+            self.0.click("[data-press]").await;
+            if self.0.run(missed).await != json!(true) {
+                return;
+            }
+        }
     }
 
     /// Gives a file to what asks for one with these words.
