@@ -193,6 +193,7 @@ pub struct HttpConfig {
     /// Address and port to listen on.
     pub listen: std::net::SocketAddr,
     /// Where the jobs go that `serve` takes in.
+    #[serde(deserialize_with = "environment::word")]
     pub jobs_to: JobsTo,
     /// File of the bearer tokens, hashed; none: only this machine is served.
     pub tokens_file: Option<PathBuf>,

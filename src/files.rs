@@ -8,8 +8,8 @@
 //! a signal in between, what was there stays, and `.….draft` is left beside it: delete it.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Seek as _, Write};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid, fchown};
@@ -71,6 +71,26 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = std::fs::remove_file(path);
     }
     written
+}
+
+/// Adds a line to a file, which is made for its owner alone if it is not there. A line before it that was not ended is.
+///
+/// # Errors
+/// If it cannot be read or written.
+pub fn add_line(path: &Path, line: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(OWNER_ONLY).open(path)?;
+    let is_in_a_line = match file.seek(io::SeekFrom::End(0))? {
+        0 => false,
+        end => {
+            let mut last = [0];
+            file.read_exact_at(&mut last, end - 1)?;
+            last != *b"\n"
+        }
+    };
+    let begin = if is_in_a_line { "\n" } else { "" };
+    // In one piece: whoever reads it meanwhile sees all of it or nothing.
+    file.write_all(format!("{begin}{line}\n").as_bytes())?;
+    file.sync_all()
 }
 
 /// A file that is written beside its place and put there once it is whole. Dropped before that, it is removed. Where a pipe

@@ -3,7 +3,8 @@
 use std::io::{self, BufWriter, Write as _};
 
 use super::Exit;
-use super::status::{Unwritten, exit, open};
+use super::output::{Unwritten, exit};
+use super::status::open;
 use crate::clock::Time;
 use crate::config::Config;
 use crate::ledger::{AuditQuery, Ledger, Order};
@@ -53,7 +54,7 @@ async fn write(ledger: &Ledger, mut query: AuditQuery) -> Result<(), Unwritten> 
     out.write_all(&results::audit_head())?;
     loop {
         let entries = ledger.next_audit_entries(&mut query).await;
-        let entries = entries.map_err(|error| Unwritten::Ledger(error.to_string()))?;
+        let entries = entries.map_err(|error| Unwritten::Source(error.to_string()))?;
         if entries.is_empty() {
             return Ok(out.flush()?);
         }

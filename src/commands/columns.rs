@@ -1,10 +1,10 @@
 //! `embosser columns`: a columns file for a manifest, as its headings suggest it.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use super::Exit;
 use super::manifest::FileArgs;
+use super::output::{file, write_out};
 use crate::files;
 use crate::manifest::proposal::propose;
 
@@ -27,12 +27,8 @@ pub struct Args {
 /// If the manifest cannot be read, or the file not be written.
 pub fn run(args: &Args) -> Result<Exit, String> {
     let text = propose(&args.manifest, &args.file.reading()).map_err(|error| error.to_string())?;
-    match &args.output {
-        // What lies there was looked through by a person.
-        Some(path) => {
-            files::write_new(path, text.as_bytes()).map_err(|error| format!("{}: {error}", path.display()))?
-        }
-        None => io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?,
-    }
+    // What lies there was looked through by a person.
+    let Some(path) = file(args.output.as_ref()) else { return write_out(text.as_bytes()) };
+    files::write_new(path, text.as_bytes()).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Exit::Success)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::Exit;
+use super::output::{Unwritten, exit, file};
 use crate::config::Config;
 use crate::encrypt::encrypt_pin;
 use crate::files::Draft;
@@ -69,16 +70,16 @@ pub struct Args {
 /// If the key cannot be fetched or the file not be written.
 pub async fn run(args: &Args, config: &Config) -> Result<Exit, String> {
     let key = key_document(args.sandbox, config).await?;
-    match &args.output {
+    match file(args.output.as_ref()) {
         Some(path) => {
             let to_error = |error: io::Error| format!("{}: {error}", path.display());
             let mut draft = Draft::begin(path).map_err(to_error)?;
-            write(&mut draft, args.rows, &key)?;
+            exit(write(&mut draft, args.rows, &key))?;
             draft.put().map_err(to_error)?;
+            Ok(Exit::Success)
         }
-        None => write(io::stdout(), args.rows, &key)?,
+        None => exit(write(io::stdout(), args.rows, &key)),
     }
-    Ok(Exit::Success)
 }
 
 /// The key endpoint's document: the built-in sandbox's, or the configured server's.
@@ -102,20 +103,20 @@ async fn fetch(config: &Config, key_url: &str) -> Result<Vec<u8>, String> {
     client.pin_key().await.map(|key| key.to_vec())
 }
 
-fn write(out: impl Write, rows: u64, key: &[u8]) -> Result<(), String> {
+fn write(out: impl Write, rows: u64, key: &[u8]) -> Result<(), Unwritten> {
     let mut writer = csv::Writer::from_writer(io::BufWriter::with_capacity(1 << 20, out));
-    writer.write_record(HEADER).map_err(|error| error.to_string())?;
+    writer.write_record(HEADER).map_err(io::Error::from)?;
     let mut next = 0;
     while next < rows {
         let end = (next + ROWS_AT_ONCE).min(rows);
         let cells: Result<Vec<[String; COLUMNS]>, String> =
             (next..end).into_par_iter().map(|row| cells(row, key)).collect();
-        for row in cells? {
-            writer.write_record(&row).map_err(|error| error.to_string())?;
+        for row in cells.map_err(Unwritten::Source)? {
+            writer.write_record(&row).map_err(io::Error::from)?;
         }
         next = end;
     }
-    writer.flush().map_err(|error| error.to_string())
+    Ok(writer.flush()?)
 }
 
 /// A cardholder: where they live says which currency they are paid in.

@@ -17,6 +17,7 @@ pub mod health;
 pub mod issue;
 pub mod ledger;
 pub mod manifest;
+mod output;
 mod progress;
 pub mod results;
 pub mod sandbox;

@@ -11,7 +11,8 @@ use super::Exit;
 use super::issue::earlier::look_up;
 use super::issue::persons_of;
 use super::manifest::ReadingArgs;
-use super::status::{Unwritten, exit, open};
+use super::output::{Unwritten, exit, file};
+use super::status::open;
 use crate::config::Config;
 use crate::files::Draft;
 use crate::job::{Batch, JobId};
@@ -145,7 +146,7 @@ pub async fn results(args: &ResultsArgs, config: &Config) -> Result<Exit, String
     let persons = persons(args, &ledger, &scope, &batch).await?;
     let of_batch = OfBatch { ledger: &ledger, scope: &scope, batch: &batch, persons };
     let counts = counts.iter().find(|counts| counts.batch == args.batch && counts.scope == scope.as_str());
-    let written = match &args.output {
+    let written = match file(args.output.as_ref()) {
         Some(path) => {
             let to_error = |error: io::Error| format!("{}: {error}", path.display());
             let mut out = BufWriter::new(Draft::begin(path).map_err(to_error)?);
@@ -232,10 +233,10 @@ async fn write_workbook(
     counts: Option<&BatchCounts>,
     out: &mut impl Write,
 ) -> Result<(), Unwritten> {
-    let to_error = |error: XlsxError| Unwritten::Ledger(error.to_string());
+    let to_error = |error: XlsxError| Unwritten::Source(error.to_string());
     let mut workbook = ResultsWorkbook::begin().map_err(to_error)?;
     let mut pages = of_batch.pages();
-    while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
+    while let Some(page) = pages.next().await.map_err(|error| Unwritten::Source(error.to_string()))? {
         let since = Since::of(of_batch, &page).await?;
         for row in &page {
             let ended = row.ended();
@@ -256,7 +257,7 @@ struct Since {
 impl Since {
     async fn of(of_batch: &OfBatch<'_>, rows: &[Row]) -> Result<Self, Unwritten> {
         let OfBatch { ledger, scope, .. } = of_batch;
-        let to_error = |error: LedgerError| Unwritten::Ledger(error.to_string());
+        let to_error = |error: LedgerError| Unwritten::Source(error.to_string());
         let shipping = ledger.shipping_of_rows(scope, rows).await.map_err(to_error)?;
         let cancelled = cancelled(ledger, scope, rows).await.map_err(to_error)?;
         Ok(Self { shipping, cancelled })
@@ -306,7 +307,7 @@ async fn write_rows(
         out.write_all(&results::head())?;
     }
     let (mut pages, mut separator) = (of_batch.pages(), "\n  ");
-    while let Some(page) = pages.next().await.map_err(|error| Unwritten::Ledger(error.to_string()))? {
+    while let Some(page) = pages.next().await.map_err(|error| Unwritten::Source(error.to_string()))? {
         let since = Since::of(of_batch, &page).await?;
         for row in &page {
             let ended = row.ended();

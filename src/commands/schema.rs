@@ -1,8 +1,7 @@
 //! `embosser schema`: what messages look like, as JSON Schema made from the types that read and write them.
 
-use std::io::Write as _;
-
 use super::Exit;
+use super::output::write_out;
 use crate::intake::document;
 use crate::queue::event::ResultEvent;
 use crate::webhooks::Event;
@@ -35,8 +34,7 @@ pub fn run(args: &Args) -> Result<Exit, String> {
         Of::Result => schemars::schema_for!(ResultEvent).to_value(),
         Of::Event => schemars::schema_for!(Event).to_value(),
     };
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, &schema).map_err(|error| error.to_string())?;
-    writeln!(out).map_err(|error| error.to_string())?;
-    Ok(Exit::Success)
+    let mut text = serde_json::to_vec_pretty(&schema).map_err(|error| error.to_string())?;
+    text.push(b'\n');
+    write_out(&text)
 }

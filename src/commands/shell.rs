@@ -1,9 +1,9 @@
 //! `embosser completions` and `embosser man`: what shells and `man` know of the command line, made from itself.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::Exit;
+use super::output::write_out;
 
 /// Options of `embosser completions`.
 #[derive(Debug, clap::Args)]
@@ -27,8 +27,7 @@ pub struct ManArgs {
 pub fn completions(args: &CompletionsArgs, mut command: clap::Command) -> Result<Exit, String> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "embosser", &mut script);
-    io::stdout().write_all(&script).map_err(|error| error.to_string())?;
-    Ok(Exit::Success)
+    write_out(&script)
 }
 
 /// Writes the manual pages.
@@ -36,13 +35,12 @@ pub fn completions(args: &CompletionsArgs, mut command: clap::Command) -> Result
 /// # Errors
 /// If they cannot be written.
 pub fn man(args: &ManArgs, command: clap::Command) -> Result<Exit, String> {
-    let written = match &args.directory {
-        Some(directory) => clap_mangen::generate_to(command, directory),
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page).and_then(|()| io::stdout().write_all(&page))
-        }
+    let to_error = |error: std::io::Error| error.to_string();
+    let Some(directory) = &args.directory else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page).map_err(to_error)?;
+        return write_out(&page);
     };
-    written.map_err(|error| error.to_string())?;
+    clap_mangen::generate_to(command, directory).map_err(to_error)?;
     Ok(Exit::Success)
 }

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use serde::Serialize;
 
 use super::Exit;
+use super::output::{Unwritten, exit};
 use crate::config::Config;
 use crate::config::place::{PlaceError, existing_ledger_url};
 use crate::ledger::{BatchCounts, Ledger, LedgerError};
@@ -107,30 +108,6 @@ fn write_json<'a>(counts: impl Iterator<Item = &'a BatchCounts>, out: &mut impl 
         .collect();
     serde_json::to_writer_pretty(&mut *out, &batches)?;
     writeln!(out)
-}
-
-/// Why something was not written to its end.
-pub(super) enum Unwritten {
-    /// The ledger's reason.
-    Ledger(String),
-    /// Whoever reads does not.
-    Output(io::Error),
-}
-
-impl From<io::Error> for Unwritten {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
-pub(super) fn exit(written: Result<(), Unwritten>) -> Result<Exit, String> {
-    match written {
-        Ok(()) => Ok(Exit::Success),
-        // Whoever reads has read enough, as `head` does.
-        Err(Unwritten::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Success),
-        Err(Unwritten::Output(error)) => Err(error.to_string()),
-        Err(Unwritten::Ledger(reason)) => Err(reason),
-    }
 }
 
 /// Why there is no open ledger.

@@ -16,7 +16,7 @@ use super::issue::earlier::{print_recognised, recognise as recognise_rows, say_n
 use super::issue::persons_of;
 use super::manifest::{Leniency, ReadingArgs, Verb};
 use super::progress::progress;
-use super::signals::say;
+use super::signals::{print, say};
 use crate::config::{Config, place};
 use crate::intake::feed::{Bounds, Each, Sink, feed};
 use crate::job::Batch;
@@ -162,12 +162,12 @@ pub async fn run(args: Args, config: Config) -> Result<Exit, String> {
         }
     };
     let confirmed = published.confirmed.load(Ordering::Relaxed);
-    println!("{confirmed} of {} rows published to {queue} as batch {batch}.", report.rows);
+    print(&format!("{confirmed} of {} rows published to {queue} as batch {batch}.", report.rows));
     let mut stay_refused = 0;
     if let Some(left) = &publishing.left {
         stay_refused = left.count();
         let rows = counted(stay_refused, "row");
-        println!("Not published again, as they were refused and must be changed first: {rows}.");
+        print(&format!("Not published again, as they were refused and must be changed first: {rows}."));
         if let Some(following) = &mut following {
             following.add_left(left).await?;
         }

@@ -1,9 +1,10 @@
 //! `embosser template`: an empty manifest with its headings, an example row, and, in a spreadsheet, notes and drop-downs.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use super::Exit;
+use super::output::{file, write_out};
 use crate::files;
 use crate::manifest::template::{What, csv, workbook};
 
@@ -23,7 +24,8 @@ pub struct Args {
 /// # Errors
 /// If it cannot be written.
 pub fn run(args: &Args) -> Result<Exit, String> {
-    let is_sheet = match &args.output {
+    let output = file(args.output.as_ref());
+    let is_sheet = match output {
         None => false,
         Some(path) => match path.extension().and_then(|ending| ending.to_str()) {
             Some(ending) if ending.eq_ignore_ascii_case("xlsx") => true,
@@ -36,14 +38,10 @@ pub fn run(args: &Args) -> Result<Exit, String> {
     } else {
         csv(args.what, true).map_err(|error| error.to_string())?
     };
-    match &args.output {
-        // What lies there may be filled in already.
-        Some(path) => {
-            files::write_new(path, &bytes).map_err(|error| format!("{}: {error}", path.display()))?
-        }
-        None => io::stdout().write_all(&bytes).map_err(|error| error.to_string())?,
-    }
-    if args.output.is_some() && io::stderr().is_terminal() {
+    let Some(path) = output else { return write_out(&bytes) };
+    // What lies there may be filled in already.
+    files::write_new(path, &bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    if io::stderr().is_terminal() {
         eprintln!("The second row is an example: overwrite it.");
     }
     Ok(Exit::Success)

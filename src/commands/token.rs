@@ -1,7 +1,11 @@
 //! `embosser token`: a bearer token for `serve`, and its line for the file.
 
+use std::path::PathBuf;
+
 use super::Exit;
+use super::output::write_out;
 use crate::config::range::is_account_id;
+use crate::files;
 use crate::serve::access::Role;
 use crate::serve::tokens::{New, expiry_of};
 
@@ -23,6 +27,9 @@ pub struct Args {
     /// The Stripe account that it is for, like acct_1Abc; give it several times for several [default: whichever it is].
     #[arg(long = "account", value_name = "ACCOUNT", value_parser = account)]
     pub accounts: Vec<String>,
+    /// Add its line to this file, which is made for its owner alone if it is not there [default: print the line].
+    #[arg(long, value_name = "FILE")]
+    pub add_to: Option<PathBuf>,
 }
 
 fn token_name(text: &str) -> Result<String, String> {
@@ -44,10 +51,10 @@ fn account(text: &str) -> Result<String, String> {
     if is_account_id(text) { Ok(text.to_owned()) } else { Err("an account's id is like acct_1Abc".into()) }
 }
 
-/// Makes a token: the token itself on standard output, once; its line for the file on standard error.
+/// Makes a token: the token itself on standard output, once; its line goes into the file, or else to standard error.
 ///
 /// # Errors
-/// If it would expire after the last day that there is.
+/// If it would expire after the last day that there is, or the file cannot be written.
 pub fn run(args: &Args) -> Result<Exit, String> {
     let mut roles = args.roles.clone();
     roles.dedup();
@@ -59,8 +66,14 @@ pub fn run(args: &Args) -> Result<Exit, String> {
     }
     let new = New { name: &args.name, roles: &roles, expires: expires.as_deref(), accounts: &args.accounts };
     let (token, line) = new.make();
-    eprintln!("# Add this line to http.tokens_file; the token itself is printed once and stored nowhere:");
-    eprintln!("{line}");
-    println!("{}", token.as_str());
-    Ok(Exit::Success)
+    match &args.add_to {
+        Some(path) => files::add_line(path, &line).map_err(|error| format!("{}: {error}", path.display()))?,
+        None => {
+            eprintln!(
+                "# Add this line to http.tokens_file; the token itself is printed once and stored nowhere:"
+            );
+            eprintln!("{line}");
+        }
+    }
+    write_out(format!("{}\n", token.as_str()).as_bytes())
 }

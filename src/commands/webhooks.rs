@@ -4,8 +4,9 @@ use std::io::{self, BufWriter, Write as _};
 use std::time::Duration;
 
 use super::Exit;
+use super::output::{Unwritten, exit};
 use super::signals::{print, say};
-use super::status::{Unwritten, exit, open};
+use super::status::open;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::Ledger;

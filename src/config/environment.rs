@@ -1,5 +1,8 @@
 //! Options in the environment: `EMBOSSER__SECTION__OPTION`.
 
+use serde::de::IntoDeserializer as _;
+use serde::{Deserialize, Deserializer};
+
 use super::Config;
 
 /// What all of embosser's own variables begin with.
@@ -19,6 +22,16 @@ pub(super) fn misspelt(names: impl Iterator<Item = String>) -> Option<(String, S
         let meant = format!("{PREFIX}_{}__{}", section.to_uppercase(), option.to_uppercase());
         (meant != name).then_some((name, meant))
     })
+}
+
+/// Reads an option that is one of several words. From the environment all values are texts, of which the library would say in
+/// its own terms that a word is none of them.
+pub(super) fn word<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(String::deserialize(deserializer)?.into_deserializer())
 }
 
 #[cfg(test)]

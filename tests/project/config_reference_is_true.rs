@@ -57,6 +57,14 @@ fn a_wrong_option_is_named_with_its_line() {
     assert!(unknown.contains("line 3") && unknown.contains("endpoint_per_minute"), "{unknown}");
     let kind = complaint("[retry]\nattempts_max = \"many\"\n", &[]);
     assert!(kind.contains("line 2"), "{kind}");
+    // Also where it stands in the environment, whose values are all texts.
+    for (toml, variables) in
+        [("[http]\njobs_to = \"queue\"\n", &[][..]), ("", &[("EMBOSSER__HTTP__JOBS_TO", "queue")])]
+    {
+        let word = complaint(toml, variables);
+        let choice = "unknown variant `queue`, expected one of `line`, `rabbitmq_test`, `rabbitmq_live`";
+        assert!(word.contains(choice), "{word}");
+    }
     let range = complaint("[pace]\naccount_per_second = 0.0\n", &[]);
     assert!(range.contains("pace.account_per_second = 0: must be above 0 and up to 100,000"), "{range}");
     let variable = complaint("", &[("EMBOSSER__PACE__ENDPOINT_PER_MINUTE", "5")]);

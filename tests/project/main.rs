@@ -10,4 +10,5 @@ mod config_reference_is_true;
 mod dashboard_and_alerts_are_fed;
 mod deploy_is_sound;
 mod floors;
+mod output_goes_where_it_is_wanted;
 mod security_is_as_told;

@@ -18,6 +18,7 @@ use self::cards::Cards;
 use self::designs::Designs;
 use super::Exit;
 use super::connect::connect;
+use super::output::{Unwritten, exit};
 use crate::config::Config;
 use crate::line::tracking::READS_PER_SECOND_MAX;
 use crate::manifest::{Manifest, Reading, counted};
@@ -61,7 +62,7 @@ pub async fn run(
         said.push(format!("{old_pin_first} new PINs work only after one transaction with the old one."));
     }
     said.extend(looked.said());
-    tell(&problems, &said, &counts, looked.people, &manifest).map_err(|error| error.to_string())?;
+    exit(tell(&problems, &said, &counts, looked.people, &manifest).map_err(Unwritten::Output))?;
     Ok(if problems.is_empty() && may_issue { Exit::Success } else { Exit::Unusable })
 }
 

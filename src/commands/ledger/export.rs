@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::super::Exit;
-use super::super::status::{Unwritten, exit};
+use super::super::output::{Unwritten, exit, file};
 use super::url_of;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -27,7 +27,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, String> {
     let url = url_of(args.ledger.as_ref(), config)?;
-    let exported = match &args.output {
+    let exported = match file(args.output.as_ref()) {
         None => write(&url, &mut BufWriter::new(io::stdout().lock())).await,
         Some(path) => {
             let to_error = |error: io::Error| format!("{}: {error}", path.display());
@@ -54,7 +54,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, String> {
         say(&format!("Exported, in rows: {}.", tables.join(", ")));
     };
     exit(exported.map(report).map_err(|error| match error {
-        ExportError::Ledger(error) => Unwritten::Ledger(error.to_string()),
+        ExportError::Ledger(error) => Unwritten::Source(error.to_string()),
         ExportError::Output(error) => Unwritten::Output(error),
     }))
 }

@@ -5,8 +5,8 @@ use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::PathBuf;
 
 use super::super::Exit;
+use super::super::output::{Unwritten, exit};
 use super::super::progress::progress;
-use super::super::status::{Unwritten, exit};
 use super::url_of;
 use crate::config::Config;
 use crate::config::place::shown;

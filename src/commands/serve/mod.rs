@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::accounts::{self, Stripe};
-use super::signals::on_hang_up;
+use super::signals::{on_hang_up, print};
 use crate::account::{Patience, Purpose, Runs};
 use crate::clock::Clock;
 use crate::config::{Config, JobsTo, place, seconds};
@@ -163,7 +163,7 @@ impl Common {
         // Whoever connects before it is known whose cards these are waits for a moment.
         let listener = TcpListener::bind(listen).await.map_err(|error| format!("{listen}: {error}"))?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
-        println!("embosser serves on http://{address} ({mode})");
+        print(&format!("embosser serves on http://{address} ({mode})"));
         let patience = seconds(config.ledger.patience_seconds).min(VIEWS_PATIENCE);
         let views =
             Ledger::open_patient(&config.ledger.url, patience).await.map_err(|error| error.to_string())?;

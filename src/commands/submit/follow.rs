@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 
 use super::super::Exit;
 use super::super::progress::progress;
+use super::super::signals::print;
 use super::left::Left;
 use crate::job::Batch;
 use crate::manifest::persons::Persons;
@@ -155,14 +156,14 @@ impl Following {
                 return Ok(Exit::Unfinished);
             }
         }
-        println!("{} rows ended: {issued} issued, {refused} refused.", rows + left);
+        print(&format!("{} rows ended: {issued} issued, {refused} refused.", rows + left));
         if awaiting_pin > 0 {
-            println!(
+            print(&format!(
                 "{awaiting_pin} of them wait for their cardholders to choose a PIN: each link that was made is in the results, in the \
                  column pin_link."
-            );
+            ));
         }
-        println!("Results: {}", results_path.display());
+        print(&format!("Results: {}", results_path.display()));
         Ok(if refused > 0 { Exit::Refused } else { Exit::Success })
     }
 
