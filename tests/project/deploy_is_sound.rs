@@ -245,10 +245,16 @@ fn prometheus_scrapes_what_the_services_listen_on() {
     let Some(compose) = compose() else { return };
     let text = read("deploy/prometheus/prometheus.yml");
     let mut targets = 0;
-    let is_target = |line: &&str| line.contains("targets:") && !line.trim_start().starts_with('#');
-    for line in text.lines().filter(is_target) {
-        let target = line.split('"').nth(1).unwrap();
-        let (service, port) = target.split_once(':').unwrap();
+    // Of a service that is scaled each process has an address of its own, behind the one name.
+    let resolved = text.lines().filter_map(|line| {
+        let target = line.trim_start().strip_prefix("- {names: [\"")?;
+        Some((target.split('"').next()?, target.split("port: ").nth(1)?.trim_end_matches('}')))
+    });
+    let listed = text.lines().filter_map(|line| {
+        line.trim_start().strip_prefix("- targets: [\"")?.split('"').next()?.split_once(':')
+    });
+    assert!(resolved.clone().any(|(service, _)| service == "worker"));
+    for (service, port) in resolved.chain(listed) {
         let option = if service == "worker" { "EMBOSSER__WORKER__LISTEN" } else { "EMBOSSER__HTTP__LISTEN" };
         let listen = compose["services"][service]["environment"][option].as_str().unwrap();
         assert_eq!(listen, format!("0.0.0.0:{port}"), "{service}");
