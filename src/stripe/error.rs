@@ -169,7 +169,9 @@ pub(crate) fn scrub(text: &str) -> String {
             run.push(character);
             continue;
         }
-        if run.len() >= SECRET_RUN_MIN && !run.starts_with("req_") || run.starts_with("eyJ") {
+        // A word of Stripe's own, as `insufficient_funds_in_funding_account`: of 32 letters of a secret some are none of these.
+        let is_word = run.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        if run.len() >= SECRET_RUN_MIN && !is_word && !run.starts_with("req_") || run.starts_with("eyJ") {
             clean.push_str("[removed]");
         } else {
             clean.push_str(&run);
@@ -216,6 +218,15 @@ mod tests {
         }
         assert!(one.contains("cardholder's name isn't valid"), "an apostrophe quotes nothing: {one}");
         assert!(same(400, "Unknown parameter lifecycle_controls", "").contains("lifecycle_controls"));
+    }
+
+    #[test]
+    fn a_long_word_of_stripes_stays_and_a_secret_of_its_length_does_not() {
+        let words = "insufficient_funds_in_funding_account: no";
+        assert_eq!(scrub(words), words);
+        for secret in ["rk_test_abcdefghijklmnopqrstuvwxyz0abc", "abcdefghijklmnopqrstuvwxyzabcdefg-h"] {
+            assert_eq!(scrub(&format!("key {secret} is wrong")), "key [removed] is wrong");
+        }
     }
 
     #[test]
