@@ -17,6 +17,9 @@ const STOPPING_PATIENCE: Duration = Duration::from_secs(5);
 /// After that, for each question: another connection than the one that is away may well answer.
 const LAST_TRY: Duration = Duration::from_millis(500);
 
+/// After so long a ledger counts as one that does not answer, for whoever asks whether it does.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
 /// Which of a ledger's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
@@ -53,6 +56,21 @@ impl Ledger {
     #[must_use]
     pub fn away(&self) -> Option<Away> {
         self.availability.away()
+    }
+
+    /// Whether it answers now: a file that is gone shows nothing that nobody has asked it for.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn answers(&self) -> Result<(), String> {
+        if let Some(away) = self.away() {
+            return Err(away.reason);
+        }
+        match tokio::time::timeout(ANSWERS_WITHIN, self.metadata("probe")).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the ledger does not answer".to_owned()),
+        }
     }
 
     /// Whether it is on a server, which may serve another time whatever it said; else in a file.

@@ -61,7 +61,6 @@ mod view;
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -311,18 +310,6 @@ impl Server {
 
     fn pace_per_second(&self) -> f64 {
         self.parts.intake.health().current_per_second
-    }
-}
-
-/// After so long a ledger counts as one that does not answer.
-const LEDGER_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// Whether the ledger answers: that its file is gone shows nothing that nobody has asked it for.
-async fn ledger_answers(views: &Ledger) -> Result<(), String> {
-    match tokio::time::timeout(LEDGER_ANSWERS_WITHIN, views.metadata("probe")).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the ledger does not answer".to_owned()),
     }
 }
 

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -12,13 +11,9 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::Ready;
-use crate::job::JobId;
-use crate::ledger::{Ledger, Scope};
+use crate::ledger::Ledger;
 use crate::line::Line;
 use crate::metrics::exporter::Exporter;
-
-/// Longest that the ledger may take to answer before it counts as away.
-const LEDGER_MAX: Duration = Duration::from_secs(2);
 
 /// How each of several accounts stands. Clones share it.
 #[derive(Clone, Default)]
@@ -100,7 +95,8 @@ pub fn router(line: Arc<Line>, ready: Arc<Ready>, exporter: &Exporter) -> Router
     let (pace, shown) = (line.parts().pace.clone(), ready.clone());
     let readiness = move || async move {
         let parts = line.parts();
-        let (ledger, away) = ledger_of(&parts.ledger, &parts.scope).await;
+        let away = parts.ledger.answers().await.err();
+        let ledger = away.is_none();
         let (is_well, mut body) = standing_of(&line, &ready, away);
         let is_ready = is_well && ledger;
         body["ready"] = is_ready.into();
@@ -117,9 +113,8 @@ pub fn router(line: Arc<Line>, ready: Arc<Ready>, exporter: &Exporter) -> Router
 pub fn router_of_several(standings: &Standings, ledger: Ledger, exporter: &Exporter) -> Router {
     let (asked, shown) = (standings.clone(), standings.clone());
     let readiness = move || async move {
-        // Any scope will do to see whether it answers.
-        let (ledger, away) = ledger_of(&ledger, &Scope::new("test", "readiness", None)).await;
-        let mut is_ready = ledger;
+        let away = ledger.answers().await.err();
+        let mut is_ready = away.is_none();
         let mut accounts = serde_json::Map::new();
         let all = asked.all().clone();
         for (account, standing) in all {
@@ -143,7 +138,8 @@ pub fn router_of_several(standings: &Standings, ledger: Ledger, exporter: &Expor
             is_ready &= is_well;
             accounts.insert(account, of_account);
         }
-        let body = json!({ "ready": is_ready, "ledger": ledger, "reason": away, "accounts": accounts });
+        let body =
+            json!({ "ready": is_ready, "ledger": away.is_none(), "reason": away, "accounts": accounts });
         (code_of(is_ready), Json(body))
     };
     with_metrics(get(readiness), exporter, move || shown.show())
@@ -172,13 +168,4 @@ fn standing_of(line: &Line, ready: &Ready, away: Option<String>) -> (bool, Value
     let reason = halt.or(away).or_else(|| ready.reason()).or(obstacle);
     let waits_for = line.all_wait_for();
     (is_well, json!({ "broker": broker, "consumer": consumer, "reason": reason, "waits_for": waits_for }))
-}
-
-/// Whether the ledger answers; why not, if it knows.
-async fn ledger_of(ledger: &Ledger, scope: &Scope) -> (bool, Option<String>) {
-    let away = ledger.away().map(|away| away.reason);
-    let nobody = JobId::new("readiness").expect("a word is an id");
-    let look_up = ledger.look_up(scope, &nobody);
-    let answers = away.is_none() && matches!(tokio::time::timeout(LEDGER_MAX, look_up).await, Ok(Ok(_)));
-    (answers, away)
 }

@@ -140,8 +140,11 @@ async fn how_it_ends_says_whether_to_start_it_again() {
 async fn a_worker_whose_ledger_is_deleted_ends_for_good_and_names_it() {
     let scene = Scene::with(Options::default()).await;
     let mut listener = scene.listen().await;
-    let ledger = scene.directory.path().join("jobs.db");
-    let program = scene.program().with("EMBOSSER__LEDGER__URL", &format!("sqlite://{}", ledger.display()));
+    let (listen, ledger) = (free_port(), scene.directory.path().join("jobs.db"));
+    let program = scene
+        .program()
+        .with("EMBOSSER__LEDGER__URL", &format!("sqlite://{}", ledger.display()))
+        .with("EMBOSSER__WORKER__LISTEN", &format!("127.0.0.1:{listen}"));
     let job = |id: &str| {
         let card = json!({"cardholder": "ich_1", "type": "virtual", "currency": "eur"});
         json!({"id": id, "card": card}).to_string().into_bytes()
@@ -154,6 +157,9 @@ async fn a_worker_whose_ledger_is_deleted_ends_for_good_and_names_it() {
     for file in ["jobs.db", "jobs.db-wal", "jobs.db-shm"] {
         std::fs::rename(scene.directory.path().join(file), kept.join(file)).unwrap();
     }
+    // Whoever watches it learns that, and which file, before a job comes.
+    let parts = until_ready(listen, false).await;
+    assert!(parts["reason"].as_str().unwrap().contains("jobs.db"), "{parts}");
     scene.publish(&job("second"), BasicProperties::default()).await;
     let output = worker.ended().await;
     expect_exit(&output, 2);

@@ -6,11 +6,11 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::serve::Server;
 use crate::serve::access::{Anybody, Read};
 use crate::serve::columns;
 use crate::serve::pin_waiting::AwaitedView;
 use crate::serve::problem::{Kind, Problem};
-use crate::serve::{Server, ledger_answers};
 
 /// What this server is.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -122,7 +122,6 @@ pub(in crate::serve) async fn healthz() -> Json<HealthView> {
 )]
 pub(super) async fn readyz(State(server): State<Server>) -> Result<Json<HealthView>, Problem> {
     server.ready()?;
-    let answers = ledger_answers(&server.parts.views).await;
-    answers.map_err(|reason| Problem::new(Kind::Unavailable, reason))?;
+    server.parts.views.answers().await.map_err(|reason| Problem::new(Kind::Unavailable, reason))?;
     Ok(Json(HealthView { status: "ok".into() }))
 }

@@ -13,7 +13,6 @@ use crate::serve::access::Role;
 use crate::serve::api::accounts::AccountsView;
 use crate::serve::api::me::CallerView;
 use crate::serve::api::stripe_events::EVENT_BYTES_MAX;
-use crate::serve::ledger_answers;
 use crate::serve::problem::{Kind, Problem};
 
 pub(super) async fn list_accounts(
@@ -55,7 +54,7 @@ pub(super) async fn readyz(State(several): State<Several>) -> Response {
     let views = &several.0.parts.views;
     let away = match views.away() {
         Some(away) => Some(away.reason),
-        None => ledger_answers(views).await.err(),
+        None => views.answers().await.err(),
     };
     let all = several.all();
     let is_served =
