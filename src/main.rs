@@ -119,11 +119,12 @@ fn main() -> ExitCode {
 }
 
 /// What is logged where `RUST_LOG` does not say: a line per job where nothing else is shown; a progress bar is not to be
-/// written over.
+/// written over. That the broker closed a channel is in the answer to whoever asked it something, who tells what matters: that a
+/// queue is not there yet does not.
 fn usual_log(command: &Command) -> &'static str {
     match command {
-        Command::Worker(_) | Command::Serve(_) => "warn,embosser=info",
-        _ => "warn",
+        Command::Worker(_) | Command::Serve(_) => "warn,embosser=info,lapin::channel=off",
+        _ => "warn,lapin::channel=off",
     }
 }
 
