@@ -1,17 +1,19 @@
 //! A request: what an operation is asked to do, under Stripe's own names.
 
+mod content;
+mod lists;
 mod own;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use zeroize::{Zeroize as _, Zeroizing};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroize as _;
 
+use self::lists::close_gaps;
+pub(crate) use self::lists::may_leave_gaps;
+pub use self::own::{CANCEL_REPLACED, OWN, PIN_CHOICE, REUSE};
 use super::form::{self, Form};
 use super::kind::Kind;
 use super::{FieldProblem, Found, Operation, Place, json, params, rules};
-use crate::content::Content;
 use crate::pin::PinJwe;
 
 /// Parameters in the order of their paths; without the PIN, which travels apart.
@@ -30,8 +32,6 @@ pub struct Request {
     /// The card that is changed, if it is one that exists.
     pub target: Option<String>,
 }
-
-pub use own::{CANCEL_REPLACED, OWN, PIN_CHOICE, REUSE};
 
 /// The parameter that holds the encrypted PIN.
 pub const PIN: &str = "pin[encrypted_number]";
@@ -255,73 +255,6 @@ impl Request {
         self.target.as_deref().map(|card| ("card", card))
     }
 
-    /// What was asked for, without the PIN and however it is spelt: blanks around a value, a spreadsheet's lost leading
-    /// zeros and the case of a currency or a country make no other wish. For telling duplicates, never for a request.
-    ///
-    /// `first` is the cardholder to be created before it.
-    #[must_use]
-    pub fn content(&self, first: Option<&Self>) -> Content {
-        self.content_by(first, |value, add| add(value))
-    }
-
-    /// The content that it would have if each value had been read otherwise than it was.
-    pub(crate) fn content_misread(
-        &self,
-        first: Option<&Self>,
-        misread: &dyn Fn(&str) -> Zeroizing<String>,
-    ) -> Content {
-        self.content_by(first, |value, add| add(&misread(value)))
-    }
-
-    /// All that is asked for, without the names of it.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &str> {
-        self.form.iter().map(|(_, value)| value)
-    }
-
-    /// Whether all that is asked for is in ASCII.
-    pub(crate) fn is_ascii(&self) -> bool {
-        self.form.iter().all(|(_, value)| value.is_ascii())
-    }
-
-    fn content_by(&self, first: Option<&Self>, read: impl Fn(&str, &mut dyn FnMut(&str))) -> Content {
-        let mut digest = Sha256::new();
-        for request in first.into_iter().chain([self]) {
-            request.digest_content(&mut digest, &read);
-        }
-        let digest = digest.finalize();
-        let mut content = [0; 16];
-        content.copy_from_slice(&digest[..16]);
-        Content(content)
-    }
-
-    fn digest_content(&self, digest: &mut Sha256, read: &impl Fn(&str, &mut dyn FnMut(&str))) {
-        /// The codes of currencies have three letters, those of countries two.
-        const CODE_LETTERS_MAX: usize = 3;
-        digest.update(self.operation.word());
-        for (path, value) in self.target().into_iter().chain(self.form.iter()) {
-            // Of most values the case is as it is without a look at what they are.
-            let bare = value.trim();
-            let may_be_code =
-                bare.len() <= CODE_LETTERS_MAX && bare.bytes().any(|letter| letter.is_ascii_uppercase());
-            let kind = may_be_code.then(|| self.operation.declaration().kind_of(path).ok()).flatten();
-            read(value, &mut |value| {
-                let mut value = value.trim();
-                if value.len() > 1 && value.bytes().all(|byte| byte.is_ascii_digit()) {
-                    value = value.trim_start_matches('0');
-                }
-                digest.update((path.len() as u64).to_be_bytes());
-                digest.update(path.as_bytes());
-                digest.update((value.len() as u64).to_be_bytes());
-                match kind {
-                    Some(Kind::Currency | Kind::Country) => {
-                        digest.update(value.to_ascii_lowercase().as_bytes());
-                    }
-                    _ => digest.update(value.as_bytes()),
-                }
-            });
-        }
-    }
-
     /// The names of all parameters that were given, but the PIN's.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.form.iter().map(|(path, _)| path)
@@ -359,61 +292,6 @@ fn fingerprint<'p, V: AsRef<str>>(pairs: impl Iterator<Item = (&'p str, V)>) -> 
         }
     }
     digest.finalize().into()
-}
-
-/// Numbers every list from 0 again: a row that leaves the first limit's cells empty has one limit, not a second one.
-fn close_gaps(pairs: &mut [(String, String)]) {
-    if pairs.iter().all(|(path, _)| indexed(path).all(|(_, index)| index == 0)) {
-        return;
-    }
-    let lists = lists(pairs.iter().map(|(path, _)| path.as_str()));
-    if lists.values().all(is_gapless) {
-        return;
-    }
-    let lists: BTreeMap<String, BTreeSet<u16>> =
-        lists.into_iter().map(|(list, indices)| (list.to_owned(), indices)).collect();
-    for (path, _) in pairs {
-        let mut closed = path.clone();
-        // From the right, so that what stands before keeps its place.
-        for (list, index) in indexed(path).collect::<Vec<_>>().into_iter().rev() {
-            let rank = lists[list].iter().take_while(|other| **other < index).count();
-            let end = list.len() + 2 + index.to_string().len();
-            closed.replace_range(list.len()..end, &format!("[{rank}]"));
-        }
-        *path = closed;
-    }
-}
-
-/// The lists that paths go through, each with the indices that are there.
-fn lists<'p>(paths: impl Iterator<Item = &'p str>) -> BTreeMap<&'p str, BTreeSet<u16>> {
-    let mut lists: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
-    for (list, index) in paths.flat_map(indexed) {
-        lists.entry(list).or_default().insert(index);
-    }
-    lists
-}
-
-fn is_gapless(indices: &BTreeSet<u16>) -> bool {
-    indices.iter().zip(0..).all(|(index, rank)| *index == rank)
-}
-
-/// Which of these paths leave a gap in a list when they are empty, nothing else being so; all of them if there is one
-/// already.
-pub(crate) fn may_leave_gaps<'p>(paths: impl Iterator<Item = &'p str> + Clone) -> impl Iterator<Item = bool> {
-    let lists = lists(paths.clone());
-    let gaps = !lists.values().all(is_gapless);
-    let long = lists.values().any(|indices| indices.len() > 1);
-    paths.map(move |path| gaps || (long && indexed(path).next().is_some()))
-}
-
-/// Each list that a path goes through, with the index it takes there.
-fn indexed(path: &str) -> impl Iterator<Item = (&str, u16)> {
-    let metadata = params::metadata_key(path).is_some();
-    path.match_indices('[').filter(move |_| !metadata).filter_map(move |(at, _)| {
-        let name = path[at + 1..].split(']').next()?;
-        let index = params::is_index(name).then(|| name.parse().ok()).flatten()?;
-        Some((&path[..at], index))
-    })
 }
 
 /// Stripe's schema of the request body, if it is at hand; the project does not contain it.
