@@ -359,10 +359,7 @@ impl Postgres {
         contents: &[Content],
     ) -> Result<Vec<SameContent>, LedgerError> {
         let contents: Vec<String> = contents.iter().map(|content| content.to_hex()).collect();
-        let select = "SELECT content, job_id, batch, row_id, CASE state WHEN 'refused' THEN 'begun' ELSE state END, written_ms
-            FROM steps
-            WHERE scope = $1 AND content = ANY($2) AND (state <> 'refused' OR error_code = 'awaiting_pin') AND step NOT LIKE 'first:%'";
-        let raw = sqlx::query(select)
+        let raw = sqlx::query(sqlx::AssertSqlSafe(Sql::Postgres.same_content()))
             .bind(scope.as_str())
             .bind(contents)
             .fetch_all(&mut self.connection)

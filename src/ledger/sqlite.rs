@@ -206,13 +206,11 @@ impl Sqlite {
         scope: &Scope,
         contents: &[Content],
     ) -> Result<Vec<SameContent>, LedgerError> {
-        let select = "SELECT content, job_id, batch, row_id, CASE state WHEN 'refused' THEN 'begun' ELSE state END, written_ms
-            FROM steps
-            WHERE scope = ?1 AND content = ?2 AND (state <> 'refused' OR error_code = 'awaiting_pin') AND step NOT LIKE 'first:%'";
+        let select = Sql::Sqlite.same_content();
         let mut all = Vec::new();
         for content in contents {
             let values: [&dyn ToSql; 2] = [&scope.as_str(), &content.to_hex()];
-            all.extend(self.all(select, &values, |columns, name| store::same_content_from(columns, name))?);
+            all.extend(self.all(&select, &values, |columns, name| store::same_content_from(columns, name))?);
         }
         Ok(all)
     }

@@ -7,6 +7,7 @@ use crate::support;
 use std::time::{Duration, Instant};
 
 use embosser::clock::Time;
+use embosser::content::Content;
 use embosser::job::{Batch, JobId};
 use embosser::ledger::{Begin, Conclude, Kind, Ledger, Only, Row, Scope, State};
 use embosser::outcome::{Card, Output};
@@ -82,6 +83,13 @@ async fn postgresql_reads_each_page_from_an_index() {
         );
         reads(&plan_of_last(&mut connection, "steps", 5).await, index, " > ROW($3, ");
     }
+    // What has a row's content: the digest of row 7.
+    let digest = Content::of_hex("8f14e45fceea167a5a36dedd4bea2543").unwrap();
+    let same = ledger.same_content(&scope, vec![digest]).await.unwrap();
+    assert_eq!(same.len(), 1);
+    let plan = plan_of_last(&mut connection, "steps", 2).await;
+    assert!(plan.contains("steps_by_content") && plan.contains("content = ANY ($2)"), "{plan}");
+    assert!(!plan.contains("Seq Scan") && !plan.contains("steps_pkey"), "{plan}");
     let prefix = "awaiting_pin:test:h|";
     let page = ledger.metadata_page(prefix, &format!("{prefix}b/2000"), 40).await.unwrap();
     assert!(page.is_sorted() && page.len() == 40 && page[0].0 > format!("{prefix}b/2000"), "{page:?}");
