@@ -5,21 +5,21 @@
 //! enough for him. A page that failed is where the next one goes on. A card counts whatever its status: one that was
 //! cancelled since is still the job's.
 
+mod page;
+
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::page::Refused;
+pub(super) use self::page::page;
 use super::decision::{Among, Verdict};
-use super::limiter::{endpoint_of_place, limiter_of};
-use super::{Halt, Line, Stop};
-use crate::backoff::Backoff;
+use super::{Line, Stop};
 use crate::clock::{Boot, Time};
 use crate::job::{Job, JobId};
 use crate::operation::{Found, Operation, Place};
-use crate::pace::{Answered as Paced, Closed, Waited};
 use crate::simulation::{Mutation, is_broken};
 use crate::stripe::{ListFailure, Listed};
 
@@ -36,12 +36,6 @@ const SERVES_FOR: Duration = Duration::from_secs(60);
 const SHARED_SECONDS: i64 = 3600;
 /// Of how many jobs of a batch the ledger is asked whether it knows them: more would tell the same.
 const JOBS_MAX: usize = 16;
-/// How often in a row a list must be refused until that is believed.
-const NO_TIMES: u32 = 4;
-/// Between two such questions.
-const NO_AGAIN: Duration = Duration::from_millis(200);
-/// Longest such wait.
-const NO_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Most listings that are kept: a bound on memory.
 const LISTINGS_MAX: usize = 512;
 
@@ -125,60 +119,6 @@ pub(super) struct Looks {
     of_cardholders: Refused,
 }
 
-/// Whether a definite no was the answer to a kind of list, several times: then the key may not list these, and is not asked over and
-/// over.
-#[derive(Default)]
-struct Refused {
-    is: AtomicBool,
-    /// When that was heard last.
-    at: Mutex<Option<Boot>>,
-    /// Whoever finds that out holds it.
-    finding_out: tokio::sync::Mutex<()>,
-}
-
-impl Refused {
-    fn is(&self) -> bool {
-        self.is.load(Ordering::Relaxed)
-    }
-
-    /// Whether that was heard a moment ago, so that another question would tell nothing.
-    fn was_just_now(&self, now: Boot) -> bool {
-        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is() && at.is_some_and(|at| now.since(at) < SERVES_FOR)
-    }
-
-    /// What the answer was at last.
-    fn hears(&self, listed: &Listed, now: Boot) {
-        match (listed, No::of(listed)) {
-            (Listed::Page { .. }, _) => self.is.store(false, Ordering::Relaxed),
-            (_, Some(No::ToAll)) => {
-                *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-                self.is.store(true, Ordering::Relaxed);
-            }
-            (_, Some(No::ToThis) | None) => {}
-        }
-    }
-}
-
-/// A definite no to a question for a list.
-#[derive(Clone, Copy)]
-enum No {
-    /// To this question: Stripe does not know, or not understand, what the list is narrowed by.
-    ToThis,
-    /// To all of the kind: the key may not, or there is no such list.
-    ToAll,
-}
-
-impl No {
-    fn of(listed: &Listed) -> Option<Self> {
-        match listed {
-            Listed::Failed { failure: ListFailure::Missing | ListFailure::Refused, .. } => Some(Self::ToThis),
-            Listed::Failed { failure: ListFailure::Forbidden, .. } => Some(Self::ToAll),
-            Listed::Page { .. } | Listed::Failed { .. } => None,
-        }
-    }
-}
-
 /// What a look came to.
 pub(super) enum Looked {
     /// The verdict, and when the look began.
@@ -235,16 +175,9 @@ pub(super) async fn look(
     if of.is_whole_account() {
         of.since = key_began.and_then(|began| since(line, began));
     }
-    let shared = line.looks.listing(&of);
-    let mut listing = tokio::select! {
-        biased;
-        listing = shared.lock() => listing,
-        () = recalled.cancelled() => return Err(Stop::Closed),
-        () = line.stopping.cancelled() => return Err(Stop::Closed),
-    };
-    let unread = read(line, &of, from, &mut listing, recalled, job).await?.err();
+    let (listing, is_read) = read_shared(line, &of, from, recalled, job).await?;
     let listing = listing.as_ref().expect("it was begun");
-    match unread {
+    match is_read.err() {
         None => {}
         // Whom Stripe does not know has no card.
         Some(Unread { failure: ListFailure::Missing, .. }) if matches!(of.place, Place::CardsOf(_)) => {
@@ -300,17 +233,52 @@ pub(super) async fn look_for_batch(
             Listed::Failed { reason, failure } => Unread { reason, failure }.for_batch(job),
         });
     }
-    let shared = line.looks.listing(&of);
-    let mut listing = tokio::select! {
-        biased;
-        listing = shared.lock() => listing,
-        () = recalled.cancelled() => return Err(Stop::Closed),
-        () = line.stopping.cancelled() => return Err(Stop::Closed),
-    };
-    if let Err(unread) = read(line, &of, None, &mut listing, recalled, job).await? {
+    let (listing, is_read) = read_shared(line, &of, None, recalled, job).await?;
+    if let Err(unread) = is_read {
         return Ok(unread.for_batch(job));
     }
     Ok(Ok(listing.as_ref().expect("it was read").of_batch(job)))
+}
+
+/// Whether that cardholder has a card of the job's; else why that is not known. An older listing serves if it began at `from` or later.
+pub(super) async fn has_card(
+    line: &Line,
+    job: &Job,
+    cardholder: &str,
+    from: Option<Boot>,
+    recalled: &CancellationToken,
+) -> Result<Result<bool, String>, Stop> {
+    let of = Of::all(Place::CardsOf(cardholder.to_owned()));
+    let (listing, is_read) = read_shared(line, &of, from, recalled, job).await?;
+    Ok(match is_read {
+        Ok(()) => Ok(listing.as_ref().expect("it was read").has(job)),
+        // A key that may not list cards is not helped by trying again.
+        Err(Unread {
+            failure: ListFailure::Missing | ListFailure::Refused | ListFailure::Forbidden, ..
+        }) => Ok(false),
+        Err(Unread { reason, .. }) => Err(reason),
+    })
+}
+
+/// A listing that others may read as well.
+type Shared = tokio::sync::OwnedMutexGuard<Option<Listing>>;
+
+/// Reads a listing that others may read as well, when nobody else does.
+async fn read_shared(
+    line: &Line,
+    of: &Of,
+    from: Option<Boot>,
+    recalled: &CancellationToken,
+    job: &Job,
+) -> Result<(Shared, Result<(), Unread>), Stop> {
+    let mut listing = tokio::select! {
+        biased;
+        listing = line.looks.listing(of).lock_owned() => listing,
+        () = recalled.cancelled() => return Err(Stop::Closed),
+        () = line.stopping.cancelled() => return Err(Stop::Closed),
+    };
+    let is_read = read(line, of, from, &mut listing, recalled, job).await?;
+    Ok((listing, is_read))
 }
 
 /// Why a listing is not whole.
@@ -377,107 +345,4 @@ async fn read(
         }
     }
     Ok(Ok(()))
-}
-
-/// A page of a list. That there is none is believed only if it was the answer several times: what stands before Stripe may say no
-/// for once, and whoever took that for an empty list would make a second card, or cardholder.
-pub(super) async fn page(
-    line: &Line,
-    of: &Of,
-    after: Option<&str>,
-    recalled: &CancellationToken,
-) -> Result<Listed, Stop> {
-    let refused = line.looks.refused(of);
-    let mut listed = page_once(line, of, after, recalled).await?;
-    // One finds out for the others what is said to all.
-    let finding_out = match No::of(&listed) {
-        None => None,
-        Some(No::ToThis) => Some(None),
-        Some(No::ToAll) if refused.is() => None,
-        Some(No::ToAll) => tokio::select! {
-            one = refused.finding_out.lock() => Some(Some(one)),
-            () = recalled.cancelled() => return Err(Stop::Closed),
-            () = line.stopping.cancelled() => return Err(Stop::Closed),
-        },
-    };
-    if let Some(_for_the_others) = finding_out {
-        let mut backoff = Backoff::between(NO_AGAIN, NO_AGAIN_MAX);
-        for _ in 1..NO_TIMES {
-            let is_known = match No::of(&listed) {
-                None => true,
-                Some(No::ToThis) => false,
-                Some(No::ToAll) => refused.is(),
-            };
-            if is_known {
-                break;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(backoff.wait()) => {}
-                () = recalled.cancelled() => return Err(Stop::Closed),
-                () = line.stopping.cancelled() => return Err(Stop::Closed),
-            }
-            listed = page_once(line, of, after, recalled).await?;
-        }
-    }
-    refused.hears(&listed, line.parts.clock.boot());
-    Ok(listed)
-}
-
-async fn page_once(
-    line: &Line,
-    of: &Of,
-    after: Option<&str>,
-    recalled: &CancellationToken,
-) -> Result<Listed, Stop> {
-    loop {
-        let waited = async {
-            let turn = line.parts.pace.turn(endpoint_of_place(&of.place)).await?;
-            Ok::<_, Closed>(turn.permit().await)
-        };
-        let waited = tokio::select! {
-            biased;
-            waited = waited => waited.map_err(|Closed| Stop::Closed)?,
-            () = recalled.cancelled() => return Err(Stop::Closed),
-        };
-        let Waited::Permit(mut permit) = waited else { continue };
-        if !line.lease.is_surely_ours() {
-            // A process that slept may have lost the lease to one that calls now; whoever lists calls, too.
-            drop(permit);
-            tokio::select! {
-                biased;
-                assured = line.lease.assure(&line.stopping) => { assured?; }
-                () = recalled.cancelled() => return Err(Stop::Closed),
-            }
-            continue;
-        }
-        let departure = permit.departure();
-        let leaving = Box::new(|| departure.left());
-        let listed = line.parts.client.list(&of.place, of.since, after, leaving).await;
-        match &listed {
-            Listed::Page { .. } => {
-                line.has_answered();
-                permit.answered(Paced::Accepted);
-            }
-            Listed::Failed { failure: ListFailure::Limited(reason), .. } => {
-                crate::metrics::rate_limited(reason.word());
-                permit.answered(Paced::Limited(limiter_of(*reason)));
-                continue;
-            }
-            Listed::Failed { failure: ListFailure::KeyRejected, reason } => {
-                permit.answered(Paced::Accepted);
-                line.halt_with(Halt::Key(reason.clone()));
-                return Err(Stop::Halted);
-            }
-            Listed::Failed {
-                failure: ListFailure::Forbidden | ListFailure::Refused | ListFailure::Missing,
-                ..
-            } => {
-                permit.answered(Paced::Accepted);
-            }
-            Listed::Failed { failure: ListFailure::Passing, reason } => {
-                permit.answered(Paced::Failed(reason.clone()));
-            }
-        }
-        return Ok(listed);
-    }
 }

@@ -3,6 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
+use crate::operation::Request;
 use crate::outcome::Refusal;
 use crate::pin_links::EventWanted;
 use crate::remedy::TryAgain;
@@ -21,6 +22,8 @@ pub struct Options<'o> {
     pub given_up: Option<Refusal>,
     /// Whether that is because its first step was refused.
     pub is_first_refused: bool,
+    /// Who was to be its cardholder then, unless it was to be a new one in any case.
+    pub person: Option<Box<Request>>,
     /// Its end is told by an event: if it waits for its cardholder's PIN first, so is the one that comes after that.
     pub event: Option<EventWanted>,
     /// What it must be to be carried, for one that waits for its cardholder's PIN, or comes with it.

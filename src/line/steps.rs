@@ -136,10 +136,12 @@ async fn carry_both(
 /// line stopped.
 async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> Option<Option<Ended>> {
     let Some(first) = job.take_first() else { return Some(None) };
+    let person = first.request.reuses().then(|| Box::new(first.request.without_pin()));
     let (first, known) = first_of(line, first).await?;
     let of_first = Options {
         given_up: options.given_up.clone(),
         is_first_refused: false,
+        person: None,
         gate: options.gate,
         recall: options.recall,
         event: None,
@@ -157,6 +159,7 @@ async fn carry_first(line: &Line, job: &mut Job, options: &mut Options<'_>) -> O
         // The job has no effect then, and is recorded as one that has none.
         Outcome::Refused(refusal) => {
             options.is_first_refused = options.given_up.is_none();
+            options.person = person;
             options.given_up = Some(refusal);
         }
         // The PIN was not sent, whatever became of the cardholder.

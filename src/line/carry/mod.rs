@@ -28,6 +28,7 @@ use crate::job::Job;
 use crate::killpoint;
 use crate::ledger::{LedgerError, Row, State};
 use crate::metrics;
+use crate::operation::Request;
 use crate::outcome::{Ended, Outcome, Refusal};
 use crate::simulation::{Mutation, is_broken};
 use end::known_end;
@@ -47,6 +48,8 @@ struct Carried<'l> {
     given_up: Option<Refusal>,
     /// Its first step was refused, and so is it: before any call of its own.
     is_first_refused: bool,
+    /// Who its cardholder was to be, if that was refused.
+    person: Option<Box<Request>>,
     only: CarriedOnly,
     /// Its row as it was when it came, if it is carried only while it waits for its PIN.
     came_as: Option<Box<Row>>,
@@ -135,7 +138,10 @@ impl Carried<'_> {
                 if self.is_spent() {
                     return Ok(self.unresolved());
                 }
-                if self.hold_lease().await?.is_none() || !self.is_vetted().await? {
+                if self.hold_lease().await?.is_none()
+                    || !self.has_no_card_of_its_person().await?
+                    || !self.is_vetted().await?
+                {
                     continue;
                 }
                 self.vetted.get_or_insert(self.line.lease.times());
@@ -197,7 +203,7 @@ impl Carried<'_> {
 
 impl<'l> Carried<'l> {
     fn begin(line: &'l Line, job: Box<Job>, known: Option<Box<Row>>, options: Options<'l>) -> Self {
-        let Options { gate, recall, given_up, is_first_refused, event: _, only, again: _ } = options;
+        let Options { gate, recall, given_up, is_first_refused, person, event: _, only, again: _ } = options;
         let came_as = known.clone().filter(|_| only == CarriedOnly::WhileItWaits);
         let decision = decide(line, &job, known.as_deref(), given_up.clone());
         Self {
@@ -207,6 +213,7 @@ impl<'l> Carried<'l> {
             is_handed_back: recall.is_some(),
             given_up,
             is_first_refused,
+            person,
             only,
             came_as,
             ended_elsewhere: None,

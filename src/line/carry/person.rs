@@ -1,9 +1,10 @@
 //! Before a person's cardholder is created: whether there is one.
 
 use super::Carried;
-use crate::line::Stop;
 use crate::line::decision::Verdict;
+use crate::line::look;
 use crate::line::people::{self, Known, Match, Other};
+use crate::line::{Stop, Vet};
 use crate::outcome::{Cardholder, Output, Refusal};
 
 impl Carried<'_> {
@@ -55,6 +56,34 @@ impl Carried<'_> {
             }
             Err(reason) => self.unknown("not_reconciled", reason).await,
         }
+        Ok(false)
+    }
+
+    /// Whether none of those who may be its person has the job's card, where somebody has to say who it is. If one has, as another
+    /// ledger knew, the job is looked for there.
+    pub(super) async fn has_no_card_of_its_person(&mut self) -> Result<bool, Stop> {
+        let is_known = self.known.as_deref().is_some_and(|row| !row.was_never_begun());
+        let Some(person) = self.person.take().filter(|_| !is_known && self.line.parts.vet != Vet::No) else {
+            return Ok(true);
+        };
+        let found = people::find(self.line, &person, &person.person(), &self.recall).await?;
+        let from = self.decision.absence_counts_from();
+        let mut unread = found.as_ref().err().cloned();
+        for candidate in found.into_iter().flat_map(Match::candidates) {
+            match look::has_card(self.line, &self.job, &candidate.id, from, &self.recall).await? {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.job.request.set_cardholder(&candidate.id);
+                    self.vetted = Some(self.line.lease.times());
+                    self.decision.settle_first();
+                    return Ok(false);
+                }
+                Err(reason) => unread = Some(reason),
+            }
+        }
+        let Some(reason) = unread else { return Ok(true) };
+        self.person = Some(person);
+        self.unknown("not_reconciled", reason).await;
         Ok(false)
     }
 

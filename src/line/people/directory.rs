@@ -37,6 +37,17 @@ pub enum Match {
     Several(Vec<Known>, By),
 }
 
+impl Match {
+    /// Those among whom somebody has to choose.
+    pub(in crate::line) fn candidates(self) -> Vec<Known> {
+        match self {
+            Self::None | Self::One(..) => Vec::new(),
+            Self::Doubtful(one, _) => vec![one],
+            Self::Several(several, _) => several,
+        }
+    }
+}
+
 /// Cardholders, by what tells a person.
 #[derive(Debug, Default)]
 pub struct Directory {
