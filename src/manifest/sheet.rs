@@ -40,6 +40,10 @@ pub const START_BYTES: usize = 8;
 /// Rows that a sheet can have: of an XLS, and of all others.
 const ROWS_MAX: [u32; 2] = [65_536, 1_048_576];
 
+/// Columns that a sheet can have, of an XLS and of all others.
+const COLUMNS_OF_XLS_MAX: u32 = 256;
+const COLUMNS_MAX: u32 = 16_384;
+
 const PASSWORD: &str = "the spreadsheet has a password; open it, take the password off and save it (in Excel: File, Info, \
                         Protect Workbook)";
 
@@ -99,6 +103,14 @@ impl Sheet {
 fn named(sheets: &[String]) -> String {
     let names: Vec<_> = sheets.iter().map(|name| format!("{name:?}")).collect();
     format!("sheet{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
+}
+
+/// What is said of a file that has a cell where no sheet has one.
+fn beyond(cell: &str) -> String {
+    format!(
+        "the spreadsheet is damaged: it says that it has a cell {cell}, and no sheet is as large as that; open it in a spreadsheet \
+         program, save it anew, and take that file"
+    )
 }
 
 /// A cell's row and column, from 0.

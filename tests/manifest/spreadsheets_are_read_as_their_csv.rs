@@ -323,6 +323,53 @@ fn a_bomb_is_refused_before_it_is_held() {
     assert!(refused(&repeated).contains("unpacks to more"), "{}", refused(&repeated));
 }
 
+/// Whoever reads a table makes room for all that stands before a cell: a few bytes would take a machine's memory.
+#[test]
+fn a_file_that_claims_more_than_a_sheet_can_have_is_refused_before_there_is_room_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let good = saved(directory.path(), "a.xlsx", |workbook| {
+        texts(workbook.add_worksheet(), &[HEADER, &["1", "ich_1", "virtual", "eur", "a"]]);
+    });
+    let damaged = directory.path().join("damaged.xlsx");
+    for (part, from, to, said) in [
+        ("xl/worksheets/sheet1.xml", "\"E2\"", "\"ZZZZZZ2\"", "a cell ZZZZZZ2, and no sheet is as large"),
+        ("xl/worksheets/sheet1.xml", "\"E2\"", "\"XFE2\"", "a cell XFE2, and no sheet is as large"),
+        ("xl/worksheets/sheet1.xml", "<row r=\"2\"", "<row r=\"4294967295\"", "and no sheet is as large"),
+        (
+            "xl/sharedStrings.xml",
+            "uniqueCount=\"10\"",
+            "uniqueCount=\"99999999999\"",
+            "says that it has 99999999999 texts",
+        ),
+    ] {
+        rewrite(&good, &damaged, part, |part| {
+            assert!(part.contains(from), "{part}");
+            let part =
+                part.replace("r=\"E2\"", if from.contains("row") { "r=\"E4294967295\"" } else { "r=\"E2\"" });
+            part.replace(from, to)
+        });
+        assert!(refused(&damaged).contains(said), "{from}: {}", refused(&damaged));
+    }
+    // Of the older format: the size that the sheet says it has, and the place of a cell.
+    let good = std::fs::read(converted(directory.path(), &good, "", "xls")).unwrap();
+    let damaged = directory.path().join("damaged.xls");
+    let dimensions = [0, 2, 14, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 5, 0];
+    let cell = [0xfd, 0, 10, 0, 1, 0, 4, 0];
+    for (record, at, bytes) in [(&dimensions[..], 8, [0xff; 4]), (&cell, 4, [0, 0xff, 0, 0xff])] {
+        let found =
+            good.windows(record.len()).position(|window| window == record).expect("the record is there");
+        let mut file = good.clone();
+        file[found + at..found + at + 4].copy_from_slice(&bytes);
+        std::fs::write(&damaged, file).unwrap();
+        assert!(refused(&damaged).contains("and no sheet is as large"), "{}", refused(&damaged));
+    }
+    // One whose container cannot be looked through is not looked at any further.
+    let mut file = good;
+    file[48..52].copy_from_slice(&[0xee; 4]);
+    std::fs::write(&damaged, file).unwrap();
+    assert!(refused(&damaged).contains("damaged"), "{}", refused(&damaged));
+}
+
 /// The same archive with a part changed.
 fn rewrite(from: &Path, to: &Path, part: &str, change: impl Fn(String) -> String) {
     rewrite_adding(from, to, None, part, change);

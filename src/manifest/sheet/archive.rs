@@ -13,6 +13,11 @@ const REST_BYTES_MAX: u64 = 256 << 20;
 /// Most cells of an ODS file, repeated ones counted as often as they are: all of them are held.
 const CELLS_MAX: u64 = 10_000_000;
 
+/// So much of a piece is looked at again with the next one.
+const TAG_BYTES_KEPT: usize = 64;
+/// Least that a text of a workbook's takes: `<si/>`.
+const TEXT_BYTES_MIN: u64 = 5;
+
 const TOO_LARGE: &str = "the spreadsheet unpacks to more than can be held; save the sheet as CSV (in Excel: Save as, CSV \
                          UTF-8), which may be of any size";
 
@@ -82,6 +87,7 @@ impl Archive {
             let is_sheet = name.starts_with("xl/worksheets/");
             let left = if is_sheet { &mut sheets_left } else { &mut rest_left };
             let mut chunk = vec![0; 64 << 10];
+            let (mut bytes, mut texts) = (0_u64, 0_u64);
             // A tag may be cut in two.
             let mut kept = 0;
             loop {
@@ -91,14 +97,22 @@ impl Archive {
                 }
                 *left = left.checked_sub(read as u64).ok_or(TOO_LARGE)?;
                 let filled = kept + read;
+                if kind == Kind::Xlsx {
+                    texts = texts.max(number_of(&chunk[..filled], b"uniqueCount"));
+                }
+                bytes += read as u64;
                 if is_sheet {
                     let has = |tag: &[u8]| memmem::find(&chunk[..filled], tag).is_some();
                     has_formulas |= has(b"<f>") || has(b"<f ");
                     has_merged |= has(b"<mergeCell ");
                     has_hidden |= has(b" hidden=\"1\"") || has(b" hidden=\"true\"");
                 }
-                kept = filled.min(b" hidden=\"true".len());
+                kept = filled.min(TAG_BYTES_KEPT);
                 chunk.copy_within(filled - kept..filled, 0);
+            }
+            // The reader makes room for as many texts as a part says that it has.
+            if texts > bytes / TEXT_BYTES_MIN {
+                return Err(damaged(&format!("{name} says that it has {texts} texts in {bytes} bytes")));
             }
         }
         Ok(Self { kind, has_formulas, has_merged, has_hidden, has_macros })
@@ -118,6 +132,15 @@ fn is_writing(archive: &mut zip::ZipArchive<Cursor<&[u8]>>) -> bool {
     let mut kind = Vec::new();
     let part = archive.by_name("mimetype").ok();
     part.is_some_and(|part| part.take(100).read_to_end(&mut kind).is_ok()) && kind.starts_with(KIND)
+}
+
+/// The number that an attribute has; 0 if there is no such attribute.
+fn number_of(chunk: &[u8], attribute: &[u8]) -> u64 {
+    let Some(at) = memmem::find(chunk, attribute) else { return 0 };
+    let between = |byte: &&u8| byte.is_ascii_whitespace() || matches!(**byte, b'=' | b'"' | b'\'');
+    let value =
+        chunk[at + attribute.len()..].iter().skip_while(between).take_while(|byte| byte.is_ascii_digit());
+    value.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
 }
 
 /// How many cells an ODS file's largest table has at most, up to its last row and column with something in it.

@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 
 use super::super::records::trimmed;
-use super::DELIMITER;
+use super::cells::place;
 use super::choice::{AreHeadings, ROWS_LOOKED_AT};
 use super::hidden::Hidden;
+use super::{COLUMNS_MAX, DELIMITER, ROWS_MAX, beyond};
 
 /// Rows of cells, written as they are whole.
 pub(super) struct Table<'a, W: Write> {
@@ -44,6 +45,10 @@ impl<'a, W: Write> Table<'a, W> {
     pub(super) fn add(&mut self, (row, column): (u32, u32), text: String) -> io::Result<()> {
         if trimmed(&text).is_empty() {
             return Ok(());
+        }
+        // All before it would be held: rows and columns that no program makes are those of a file that is damaged, or means harm.
+        if row >= ROWS_MAX[1] || column >= COLUMNS_MAX {
+            return Err(io::Error::other(beyond(&place((row, column)))));
         }
         if row < self.row {
             return Err(io::Error::other("the sheet's rows are in no order; save it again"));

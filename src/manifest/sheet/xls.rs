@@ -11,18 +11,20 @@ use zeroize::Zeroizing;
 use super::cells::place;
 use super::format::{Format, built_in};
 use super::hidden::Hidden;
-use super::{Looks, Place};
+use super::{COLUMNS_OF_XLS_MAX, Looks, Place, ROWS_MAX, beyond, damaged};
 
 const BEGIN_OF_PART: u16 = 0x0809;
 /// A cell with nothing but a format.
 const BLANK: u16 = 0x0201;
 const BOUND_SHEET: u16 = 0x0085;
 const COLUMNS: u16 = 0x007d;
+const DIMENSIONS: u16 = 0x0200;
 const END_OF_PART: u16 = 0x000a;
 const EXTENDED_FORMAT: u16 = 0x00e0;
 const FORMAT: u16 = 0x041e;
 const FORMULA: u16 = 0x0006;
 const LABEL: u16 = 0x0204;
+const LABEL_OF_RUNS: u16 = 0x00d6;
 const LABEL_OF_TABLE: u16 = 0x00fd;
 const NUMBERS: u16 = 0x00bd;
 const NUMBER: u16 = 0x0203;
@@ -40,9 +42,15 @@ const PLACES_PER_CELL_MAX: u64 = 32;
 /// reads it holds all places up to the last cell.
 ///
 /// # Errors
-/// A sentence that names a cell far away from all others.
+/// A sentence that names a cell far away from all others, or says that this cannot be told.
 pub(super) fn held_easily(bytes: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
-    let Some(mut workbook) = workbook(bytes).map(Zeroizing::new) else { return Ok(None) };
+    // What cannot be looked through here is not given to the library, which would make room for whatever it found.
+    let mut container = cfb::CompoundFile::open(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
+    let Some(name) = ["/Workbook", "/Book"].into_iter().find(|name| container.is_stream(name)) else {
+        return Ok(None);
+    };
+    let workbook = stream(&mut container, name, bytes.len()).map_err(|error| damaged(&error))?;
+    let mut workbook = Zeroizing::new(workbook);
     let Err(reason) = is_held_easily(&workbook) else { return Ok(None) };
     let blanks = blank_texts(&workbook);
     let mut at = 0;
@@ -100,11 +108,29 @@ fn is_held_easily(workbook: &[u8]) -> Result<(), String> {
             (cells, last) = (0, (0, 0));
             continue;
         }
+        // Where nothing was read yet, room is made for as much as the sheet says that it has.
+        if kind == DIMENSIONS {
+            let end = u32_at(data, 4).zip(u16_at(data, 10).map(u32::from));
+            if let Some((rows, columns)) = end.filter(|end| end.0 > ROWS_MAX[0] || end.1 > COLUMNS_OF_XLS_MAX)
+            {
+                return Err(beyond(&place((rows.saturating_sub(1), columns.saturating_sub(1)))));
+            }
+        }
         let is_cell = matches!(
             kind,
-            NUMBER | SMALL_NUMBER | FORMULA | NUMBERS | LABEL | LABEL_OF_TABLE | TRUTH_OR_ERROR
+            NUMBER
+                | SMALL_NUMBER
+                | FORMULA
+                | NUMBERS
+                | LABEL
+                | LABEL_OF_RUNS
+                | LABEL_OF_TABLE
+                | TRUTH_OR_ERROR
         );
         let Some(here) = u16_at(data, 0).zip(u16_at(data, 2)).filter(|_| is_cell) else { continue };
+        if u32::from(here.1) >= COLUMNS_OF_XLS_MAX {
+            return Err(beyond(&place((here.0.into(), here.1.into()))));
+        }
         // Several cells in one record are told by its length.
         cells += if kind == NUMBERS { (data.len() as u64).saturating_sub(6) / 6 } else { 1 };
         if here.0 > last.0 || here.1 > last.1 {
@@ -132,12 +158,18 @@ pub(super) fn looks(bytes: &[u8], sheet: &str) -> Looks {
 
 /// The stream of the workbook's records.
 fn workbook(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut container = cfb::CompoundFile::open(Cursor::new(bytes)).ok()?;
-    let mut workbook = Vec::new();
-    // A stream has no more than the file that it is in.
-    let stream = container.open_stream("/Workbook").ok()?;
-    stream.take(bytes.len() as u64).read_to_end(&mut workbook).ok()?;
-    Some(workbook)
+    stream(&mut cfb::CompoundFile::open(Cursor::new(bytes)).ok()?, "/Workbook", bytes.len()).ok()
+}
+
+/// A stream of a container. It has no more than the file that it is in.
+fn stream(
+    container: &mut cfb::CompoundFile<Cursor<&[u8]>>,
+    name: &str,
+    bytes_max: usize,
+) -> std::io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    container.open_stream(name)?.take(bytes_max as u64).read_to_end(&mut read)?;
+    Ok(read)
 }
 
 /// The record at a place: its kind, what is in it, and where the next begins.
@@ -158,6 +190,10 @@ impl<'w> Iterator for Records<'w> {
         self.0 = &self.0[next..];
         (kind != END_OF_PART).then_some((kind, data))
     }
+}
+
+fn u32_at(data: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*data.get(at..)?.first_chunk()?))
 }
 
 fn u16_at(data: &[u8], at: usize) -> Option<u16> {
