@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::CELL_BYTES_MAX;
 use super::blocks::Flaw;
 use super::records::{Record, trimmed};
-use crate::operation::params::speaks_of_pin;
+use crate::operation::pin_words::speaks_of_pin;
 
 /// Most cells that can be mended of one file: who has more mends the file.
 const EDITS_MAX: usize = 5000;

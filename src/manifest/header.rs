@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::operation::kind::{Kind, nearest};
-use crate::operation::params::speaks_of_pin;
+use crate::operation::pin_words::speaks_of_pin;
 use crate::operation::{FieldProblem, Operation, PIN};
 
 use super::blocks::Flaw;

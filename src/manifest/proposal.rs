@@ -12,7 +12,7 @@ use super::stream::records_of;
 use super::text::ReadAs;
 use super::{ManifestError, ROW_ID, Reading, titles};
 use crate::operation::PIN;
-use crate::operation::params::speaks_of_pin;
+use crate::operation::pin_words::speaks_of_pin;
 
 /// What is noted of a column that is like a heading in nothing but its letters.
 pub(super) const GUESS: &str = " # a guess by its letters";

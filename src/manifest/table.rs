@@ -15,7 +15,7 @@ use super::stream::records_of;
 use super::text::ReadAs;
 use super::{ManifestError, Reading, header, titles};
 use crate::operation::PIN;
-use crate::operation::params::speaks_of_pin;
+use crate::operation::pin_words::speaks_of_pin;
 
 /// Longest text of a cell that is shown: what is longer is no name, and can be mended in the file alone.
 const CELL_CHARACTERS_MAX: usize = 500;

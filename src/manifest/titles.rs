@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::operation::params::speaks_of_pin;
+use crate::operation::pin_words::speaks_of_pin;
 
 use super::ManifestError;
 use super::ROW_ID;

@@ -18,6 +18,7 @@ mod json;
 pub(crate) mod kind;
 pub mod params;
 mod person;
+pub(crate) mod pin_words;
 mod problem;
 mod request;
 mod rules;

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::kind::{Kind, nearest};
+use super::pin_words::speaks_of_pin;
 use super::{Declaration, FieldProblem, METADATA_RESERVED};
 
 /// Stripe's limit for a metadata key, in characters.
@@ -153,29 +154,6 @@ fn metadata_problem(path: &str) -> Option<FieldProblem> {
         let reason = format!("a metadata key has 1 to {METADATA_KEY_MAX} characters");
         FieldProblem::new(path, "metadata_key", reason)
     })
-}
-
-/// Whether a name has a word for a PIN in it.
-pub(crate) fn speaks_of_pin(name: &str) -> bool {
-    const WORDS: [&str; 14] = [
-        "geheimzahl",
-        "geheimnummer",
-        "pinnummer",
-        "codepin",
-        "pin",
-        "pins",
-        "pincode",
-        "pincodes",
-        "pinnumber",
-        "pinno",
-        "cardpin",
-        "newpin",
-        "plainpin",
-        "clearpin",
-    ];
-    name.to_lowercase()
-        .split(|letter: char| !letter.is_alphanumeric())
-        .any(|word| WORDS.contains(&word.trim_end_matches(|letter: char| letter.is_ascii_digit())))
 }
 
 /// A name that speaks of a PIN and is not the one parameter for it.
