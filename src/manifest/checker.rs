@@ -188,6 +188,7 @@ impl Checker {
             (good.chooses, &mut report.pins_to_choose),
             (good.replaces, &mut report.replacements),
             (replaces_without, &mut report.replacements_without_pin),
+            (good.to_own_address, &mut report.to_own_addresses),
         ] {
             if is {
                 one(count);

@@ -1,9 +1,9 @@
 //! A columns file: which heading of a manifest is which column, what all rows have in common, and which words of theirs are which
 //! values of Stripe's.
 //!
-//! TOML of five tables. `[columns]` has a heading as the file spells it and the column that it is, or an empty text where it is
+//! TOML of six tables. `[columns]` has a heading as the file spells it and the column that it is, or an empty text where it is
 //! to be left out. `[joined]` has columns that are filled from several headings, as a name is from its halves. `[defaults]` has columns and the values of rows that have none. `[values.COLUMN]` has words and what they
-//! stand for. `[results]` says which headings are the person's name, for the results alone. Headings and words are matched whatever their case and the blanks around them are.
+//! stand for. `[shipping]` says where physical cards go whose rows do not say it: to each person's own address. `[results]` says which headings are the person's name, for the results alone. Headings and words are matched whatever their case and the blanks around them are.
 //!
 //! Never: a PIN, a row's name or a card's id from here. Each row has its own.
 
@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::ROW_ID;
 use super::contents::CARD;
+use super::own_address::is_filled_in;
 use super::records::trimmed;
 use crate::operation::PIN;
 
@@ -30,6 +31,8 @@ pub struct ColumnMap {
     joined: BTreeMap<String, Vec<String>>,
     defaults: BTreeMap<String, String>,
     values: BTreeMap<String, Words>,
+    /// Whether physical cards go to their person's own address where the row does not say where.
+    ships_to_own_address: bool,
     /// The headings under which a person's name stands.
     person: Vec<String>,
 }
@@ -49,7 +52,22 @@ struct Written {
     #[serde(default)]
     values: BTreeMap<String, BTreeMap<String, Scalar>>,
     #[serde(default)]
+    shipping: OfShipping,
+    #[serde(default)]
     results: OfResults,
+}
+
+/// Where physical cards go whose rows do not say it.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct OfShipping {
+    to: Option<Destination>,
+}
+
+#[derive(Deserialize)]
+enum Destination {
+    #[serde(rename = "own address")]
+    OwnAddress,
 }
 
 /// What the results are to have from the manifest.
@@ -171,6 +189,15 @@ impl ColumnMap {
             }
             map.values.insert(column, compared_words);
         }
+        if let Some(Destination::OwnAddress) = written.shipping.to {
+            if let Some(column) = defaults.keys().find(|column| is_filled_in(column)) {
+                return Err(format!(
+                    "[shipping] sends physical cards to each person's own address, and [defaults] has {column} for all of them; keep one \
+                     of them"
+                ));
+            }
+            map.ships_to_own_address = true;
+        }
         map.person = written.results.person.map(OneOrMore::into_texts).unwrap_or_default();
         // A default may be one of the words.
         for (column, word) in defaults {
@@ -215,6 +242,12 @@ impl ColumnMap {
     /// What rows have in a column that have nothing there.
     pub fn defaults(&self) -> impl Iterator<Item = (&str, &str)> {
         self.defaults.iter().map(|(column, value)| (column.as_str(), value.as_str()))
+    }
+
+    /// Whether physical cards go to their person's own address where the row does not say where.
+    #[must_use]
+    pub fn ships_to_own_address(&self) -> bool {
+        self.ships_to_own_address
     }
 
     /// Whether it says which headings are the person's name.
@@ -279,13 +312,16 @@ fn what_is_wrong(error: &toml::de::Error, text: &str) -> String {
     } else if message.starts_with("duplicate key") {
         "this stands twice"
     } else if message.starts_with("unknown field") {
-        "there are the tables [columns], [joined], [defaults], [values.COLUMN] and [results], with person in it, and no other"
+        "there are the tables [columns], [joined], [defaults], [values.COLUMN], [shipping], with to in it, and [results], with person in it, and \
+         no other"
+    } else if message.starts_with("unknown variant") {
+        "here belongs \"own address\"; or leave [shipping] out"
     } else if message.starts_with("a text in") {
         "here belongs a heading in straight quotes, or several in brackets"
     } else if message.starts_with("a text,") {
         "here belongs a text in straight quotes, a whole number, true or false"
     } else {
-        "this is no TOML; each line is \"heading\" = \"column\", below [columns], [joined], [defaults], [values.COLUMN] or [results]"
+        "this is no TOML; each line is \"heading\" = \"column\", below [columns], [joined], [defaults], [values.COLUMN], [shipping] or [results]"
     };
     let Some(span) = error.span() else { return message.to_owned() };
     let before = &text[..text.floor_char_boundary(span.start)];
@@ -326,6 +362,12 @@ mod tests {
             ("[columns]\nStraße = 'type'\n", "straight quotes"),
             ("[defaults]\n' ' = 'x'\n", "without a column"),
             ("[default]\ntype = 'virtual'\n", "line 1: there are the tables"),
+            ("[shipping]\nto = 'home'\n", "line 2: here belongs \"own address\""),
+            ("[shipping]\nfrom = 'own address'\n", "line 2: there are the tables"),
+            (
+                "[shipping]\nto = 'own address'\n[defaults]\n'shipping[name]' = 'Reception'\n",
+                "[defaults] has shipping[name] for all of them",
+            ),
             ("[defaults]\nrow_id = 'A'\n", "each row needs its own"),
             ("[defaults]\n'pin[encrypted_number]' = 'eyJ'\n", "each row needs its own"),
             ("[defaults]\ntype = ['virtual']\n", "a whole number, true or false"),

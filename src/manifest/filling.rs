@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::blocks::Flaw;
 use super::columns::{Words, compared};
+use super::own_address::OwnAddress;
 use super::records::{Record, trimmed};
 
 /// What is done to each record.
@@ -19,6 +20,8 @@ pub(super) struct Filling {
     growth: usize,
     /// How many columns are joined of others.
     joined: usize,
+    /// Whether and how physical cards are sent to their person's own address.
+    own_address: Option<OwnAddress>,
 }
 
 /// What is done to a cell.
@@ -41,20 +44,22 @@ pub(super) struct Filled {
     ends: Vec<usize>,
     /// Which of them are defaults.
     defaults: Vec<bool>,
+    /// The cells once more, with copies of some.
+    copied: Zeroizing<Vec<u8>>,
 }
 
 impl Filling {
     /// Of so many columns of the file's own, and what is done to each and to those after them.
-    pub(super) fn new(own: usize, columns: Vec<Filler>) -> Self {
+    pub(super) fn new(own: usize, columns: Vec<Filler>, own_address: Option<OwnAddress>) -> Self {
         let joins = || columns.iter().map(|filler| filler.joins.len());
         let growth = columns.iter().map(Filler::longest).sum::<usize>() + joins().sum::<usize>();
         let joined = joins().filter(|places| *places > 0).count();
-        Self { own, columns, growth, joined }
+        Self { own, columns, growth, joined, own_address }
     }
 
     /// Whether it changes nothing.
     pub(super) fn is_idle(&self) -> bool {
-        self.columns.iter().all(Filler::is_idle)
+        self.own_address.is_none() && self.columns.iter().all(Filler::is_idle)
     }
 }
 
@@ -99,11 +104,39 @@ impl Filled {
             self.ends.push(self.cells.len());
             self.defaults.push(is_default);
         }
-        Record::new(record.line, &self.cells, &self.ends).with_defaults(&self.defaults)
+        let is_to_own = filling.own_address.as_ref().is_some_and(|own| self.send_to_own(own));
+        let filled = Record::new(record.line, &self.cells, &self.ends).with_defaults(&self.defaults);
+        if is_to_own { filled.to_own_address() } else { filled }
     }
 }
 
 impl Filled {
+    /// Copies a person's name and address to where the card is sent, if it is to be sent there; answers whether it is.
+    fn send_to_own(&mut self, own: &OwnAddress) -> bool {
+        let cell = |at: usize| {
+            let begin = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+            let cell = &self.cells[begin..self.ends[at]];
+            text_of(cell).map_or(cell, str::as_bytes)
+        };
+        if !own.is_meant(cell) {
+            return false;
+        }
+        // Each cell is copied once at most, and never beyond the capacity: a vector that grows leaves an unwiped copy behind.
+        let room = self.cells.len() * 2;
+        if self.copied.capacity() < room {
+            self.copied = Zeroizing::new(Vec::with_capacity(room.next_power_of_two()));
+        }
+        self.copied.clear();
+        let mut ends = Vec::with_capacity(self.ends.len());
+        for at in 0..self.ends.len() {
+            self.copied.extend_from_slice(cell(own.copied_to(at).unwrap_or(at)));
+            ends.push(self.copied.len());
+        }
+        self.ends = ends;
+        std::mem::swap(&mut self.cells, &mut self.copied);
+        true
+    }
+
     /// Adds a record's cells at these places as one, a blank between two that hold something.
     fn join(&mut self, places: &[usize], record: &Record<'_>) {
         let begin = self.cells.len();

@@ -99,6 +99,8 @@ pub(super) struct Good {
     pub(super) replaces: bool,
     /// Whether its cardholder is to choose the PIN.
     pub(super) chooses: bool,
+    /// Whether its card is sent to its person's own address because the columns file says so.
+    pub(super) to_own_address: bool,
 }
 
 impl Subject {
@@ -124,6 +126,7 @@ impl Good {
             cancels: cancels || row.request.cancels_replaced(),
             replaces: row.request.is_replacement(),
             chooses: row.request.chooses_pin(),
+            to_own_address: row.to_own_address,
         }
     }
 }
@@ -168,8 +171,13 @@ impl Plan {
     }
 
     /// Whether the row is right. `cell` gives the n-th cell; there are as many as columns. Of those in `known` is known that each is
-    /// right by itself.
-    pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c str, known: Columns) -> Option<Good> {
+    /// right by itself. `to_own_address`: what the columns file made of where its card is sent.
+    pub(super) fn judge<'c>(
+        &self,
+        cell: impl Fn(usize) -> &'c str,
+        known: Columns,
+        to_own_address: bool,
+    ) -> Option<Good> {
         let given = self.given(&cell, known)?;
         let is = |at: Option<usize>, word: &str| at.is_some_and(|at| cell(at) == word);
         let subject = Subject::of(self.contents.operation, is(self.kind_column, "physical"));
@@ -180,6 +188,7 @@ impl Plan {
             pin: given & self.pin != 0,
             replaces: false,
             chooses: self.choice_column.is_some_and(|at| cell(at).eq_ignore_ascii_case("true")),
+            to_own_address,
         })
     }
 

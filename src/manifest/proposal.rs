@@ -39,6 +39,13 @@ const REST: &str = r#"
 # "Plastic" = "physical"
 "#;
 
+/// What comes after that where the rows are people, and say nowhere where their cards are sent.
+const OWN_ADDRESS: &str = r#"
+# Where physical cards are sent if the row does not say it: to each person's own name and address.
+# [shipping]
+# to = "own address"
+"#;
+
 /// The text of a columns file in which each heading of the manifest stands, with the column that it may be or left out.
 ///
 /// # Errors
@@ -103,6 +110,12 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
         let _ = writeln!(text, "{} = [{}]", toml::Value::from(*column), quoted.join(", "));
     }
     text.push_str(REST);
+    let fills = |column: &str| {
+        given.iter().any(|known| known == column) || parts.joined.iter().any(|(known, _)| *known == column)
+    };
+    if fills("cardholder[billing][address][line1]") && !fills("shipping[address][line1]") {
+        text.push_str(OWN_ADDRESS);
+    }
     Ok(text)
 }
 

@@ -8,11 +8,11 @@ use crate::operation::{
 };
 
 use super::amounts::Amounts;
-use super::blocks::{Flaw, RECORD_BYTES_MAX};
 use super::columns::compared;
 use super::header::{Column, Holds, Part};
 use super::headings::column_called;
 use super::likeness::Likeness;
+use super::own_address::tell_of_person;
 use super::plan::{COLUMNS_MAX, Good};
 use super::records::{Record, Records, trimmed};
 use super::remembered::Remembered;
@@ -107,6 +107,7 @@ impl Manifest {
             _ => row,
         };
         if let (Ok(row), Some(text)) = (&mut row, record.texts()) {
+            row.to_own_address = record.is_to_own_address;
             row.likeness = self.likes.of_row(text, |at| self.likes.of_cell(at, text(at)));
         }
         if self.names_persons() && self.misshapen(record).is_none() {
@@ -120,6 +121,10 @@ impl Manifest {
             Ok(row) => (&mut row.warnings, &mut Vec::new(), &row.row_id),
             Err(row) => (&mut row.warnings, &mut row.problems, &row.row_id),
         };
+        if record.is_to_own_address {
+            tell_of_person(problems);
+            tell_of_person(warnings);
+        }
         warnings.iter_mut().chain(problems).for_each(|problem| {
             problem.row_id.clone_from(row_id);
             self.call_column(problem, record);
@@ -223,7 +228,7 @@ impl Manifest {
         record.trimmed(&mut cells[..self.columns.len()])?;
         let cell = |at: usize| cells[at];
         let known = remembered.known(cell);
-        let good = plan.judge(cell, known)?;
+        let good = plan.judge(cell, known, record.is_to_own_address)?;
         if self.lints.is_odd(cell, known) {
             return None;
         }
@@ -384,62 +389,6 @@ impl Manifest {
     /// Whether the columns file says that a heading of another name is this column.
     fn is_renamed(&self, column: &str) -> bool {
         self.columns.iter().any(|other| other.name == column && other.heading.is_some())
-    }
-
-    /// Whether a record has a cell for each column, and no more. Spreadsheets write blank cells beyond the last heading.
-    fn has_its_cells(&self, record: &Record<'_>) -> bool {
-        let is_blank = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
-        record.len() >= self.columns.len() && record.iter().skip(self.columns.len()).all(is_blank)
-    }
-
-    /// What keeps a record's cells from being told apart, so that nothing more can be said of them.
-    fn misshapen(&self, record: &Record<'_>) -> Option<(&'static str, String)> {
-        let columns = self.filling.as_ref().map_or(self.columns.len(), |filling| filling.own);
-        let cells = match record.flaw {
-            Some(Flaw::QuoteOpen) => {
-                let reason =
-                    "a quote that is opened in this row is never closed; the rest of the file is inside it";
-                return Some(("quote_open", reason.into()));
-            }
-            Some(Flaw::TooLong) => {
-                let reason =
-                    format!("the row has more than {RECORD_BYTES_MAX} bytes; is a quote in it never closed?");
-                return Some(("row_too_long", reason));
-            }
-            Some(Flaw::RowsInQuotes { lines }) => {
-                let last = record.line + lines;
-                let reason = format!(
-                    "a quote that opens in this row is closed on line {last} only, so that the rows up to there would be one cell: they \
-                     would get nothing. Take out the quote that is one too many (an inch sign, perhaps); one that belongs into a cell is \
-                     written twice, and the cell between quotes"
-                );
-                return Some(("quote_astray", reason));
-            }
-            Some(Flaw::TextAfterQuote { lines }) => {
-                let up_to = match lines {
-                    0 => String::new(),
-                    lines => format!(", and all up to line {} would be one row", record.line + lines),
-                };
-                let reason = format!(
-                    "text stands after a quote that closes a cell{up_to}. Take out the quotes that belong to no cell; one that belongs \
-                     into a cell is written twice, and the cell between quotes: \"Ada \"\"Countess\"\" Lovelace\""
-                );
-                return Some(("quote_astray", reason));
-            }
-            Some(Flaw::CellCount(cells)) => cells,
-            None => record.len(),
-        };
-        if record.flaw.is_some() || !self.has_its_cells(record) {
-            let why = match (cells > columns, self.delimiter) {
-                (false, _) => "; is the row cut off?",
-                (true, b';') => "; a cell with a semicolon in it needs quotes, and a column a heading",
-                (true, b'\t') => "; a cell with a tab in it needs quotes, and a column a heading",
-                (true, b'|') => "; a cell with a vertical bar in it needs quotes, and a column a heading",
-                (true, _) => "; a cell with a comma in it needs quotes, and a column a heading",
-            };
-            return Some(("cell_count", format!("the row has {cells} cells and the header {columns}{why}")));
-        }
-        None
     }
 
     /// A part that is missing from every row, because the header names its column wrongly, is told of the header.

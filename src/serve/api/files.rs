@@ -72,6 +72,8 @@ pub(super) struct ColumnsView {
     pub(super) defaults: BTreeMap<String, String>,
     /// Words in small letters and what they stand for, by columns.
     pub(super) values: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether physical cards whose row does not say where they are sent go to their person's own name and address.
+    pub(super) own_address: bool,
 }
 
 impl ColumnsView {
@@ -84,6 +86,7 @@ impl ColumnsView {
             joined: map.joined().map(|(column, of)| (column.to_owned(), of.to_vec())).collect(),
             defaults: map.defaults().map(owned).collect(),
             values: map.values().map(|(column, of)| (column.to_owned(), words(of))).collect(),
+            own_address: map.ships_to_own_address(),
         }
     }
 }

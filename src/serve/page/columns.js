@@ -112,7 +112,7 @@ function keyOf(heading) {
 
 const REMEMBERED = "embosser-columns-of:";
 
-// This tab remembers what the columns of a batch's file are: `{ columns, defaults, values }`.
+// This tab remembers what the columns of a batch's file are: `{ columns, joined, defaults, values, ownAddress }`.
 export function rememberColumns(batch, said) {
   sessionStorage.setItem(REMEMBERED + batch, JSON.stringify(said));
 }
@@ -173,14 +173,14 @@ export function twice({ chosen, ...draft }) {
 }
 
 // The text of a columns file.
-export function toml({ columns, joined = {}, defaults, values }) {
+export function toml({ columns, joined = {}, defaults, values, ownAddress = false }) {
   const lines = (pairs) => pairs.map(([name, value]) => `${quoted(name)} = ${quoted(value)}\n`).join("");
   const words = Object.entries(values).filter(([, pairs]) => Object.keys(pairs).length > 0);
   const together = Object.entries(joined).map(([column, headings]) => `${quoted(column)} = [${headings.map(quoted).join(", ")}]\n`).join("");
   // What a heading is together with others it is not alone.
   const alone = Object.entries(columns).map(([heading, column]) => [heading, joined[column]?.includes(heading) ? "" : column]);
   return `[columns]\n${lines(alone)}${together && `\n[joined]\n${together}`}\n[defaults]\n${lines(Object.entries(defaults).filter(([, value]) => value))}${
-    words.map(([column, pairs]) => `\n[values.${quoted(column)}]\n${lines(Object.entries(pairs))}`).join("")}`;
+    words.map(([column, pairs]) => `\n[values.${quoted(column)}]\n${lines(Object.entries(pairs))}`).join("")}${ownAddress ? `\n[shipping]\nto = "own address"\n` : ""}`;
 }
 
 // What a heading is taken for before anybody said so, beside the columns that the file surely has: an empty text leaves it out.
@@ -212,6 +212,24 @@ export function showColumns(table, draft, changed) {
     const isColumn = [...chosen.values()].includes(name);
     byId("defaults").querySelector(`[data-default=${name}]`).hidden = isColumn;
   }
+}
+
+const HOME = "cardholder[billing][address][line1]";
+// What says to whom or where a card is sent.
+const SENT_TO = ["shipping[name]", ...["line1", "line2", "postal_code", "city", "state", "country"].map((part) => `shipping[address][${part}]`)];
+
+// Whether physical cards can be sent to their people's own addresses: these are known, some cards may be physical, and nothing else is
+// said for all of them.
+export function canShipToOwn({ chosen, table, joins, defaults }) {
+  const given = chosen ? [...chosen.values(), ...Object.keys(joinedOf({ chosen, joins, defaults }))] : table.headings.map(({ column }) => column);
+  const mayBePhysical = given.includes("type") || defaults.type === "physical";
+  return (given.includes(HOME) || Boolean(defaults[HOME])) && mayBePhysical && !SENT_TO.some((column) => defaults[column]);
+}
+
+// Offers that choice where it can be made.
+export function showOwnAddress(draft) {
+  byId("own-address-choice").hidden = !canShipToOwn(draft);
+  byId("own-address").checked = draft.ownAddress;
 }
 
 // What else all rows have in common, where the file has no column for it: an office to which every card is sent, for instance.
