@@ -2,15 +2,17 @@
 //!
 //! The record that comes out is as if the file had been written so. Its memory, which may hold a JWE, is wiped on drop.
 
+use jiff::civil::Date;
 use zeroize::Zeroizing;
 
 use super::blocks::Flaw;
 use super::columns::{Words, compared};
+use super::dates::DateColumn;
 use super::own_address::OwnAddress;
 use super::records::{Record, trimmed};
 
 /// What is done to each record.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Filling {
     /// The file's own columns; those after them are defaults'.
     pub(super) own: usize,
@@ -21,7 +23,9 @@ pub(super) struct Filling {
     /// How many columns are joined of others.
     joined: usize,
     /// Whether and how physical cards are sent to their person's own address.
-    own_address: Option<OwnAddress>,
+    pub(super) own_address: Option<OwnAddress>,
+    /// The column of dates of birth, from which others are filled.
+    pub(super) date: Option<DateColumn>,
 }
 
 /// What is done to a cell.
@@ -35,6 +39,16 @@ pub(super) struct Filler {
     pub(super) leaves_out: bool,
     /// The places of the file's own cells that it holds, a blank between two.
     pub(super) joins: Vec<usize>,
+    /// Which part of the row's date of birth it holds.
+    pub(super) part_of_date: Option<PartOfDate>,
+}
+
+/// A number of a date's.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PartOfDate {
+    Day,
+    Month,
+    Year,
 }
 
 /// A record's cells, filled; the memory is used again.
@@ -50,11 +64,11 @@ pub(super) struct Filled {
 
 impl Filling {
     /// Of so many columns of the file's own, and what is done to each and to those after them.
-    pub(super) fn new(own: usize, columns: Vec<Filler>, own_address: Option<OwnAddress>) -> Self {
+    pub(super) fn new(own: usize, columns: Vec<Filler>) -> Self {
         let joins = || columns.iter().map(|filler| filler.joins.len());
         let growth = columns.iter().map(Filler::longest).sum::<usize>() + joins().sum::<usize>();
         let joined = joins().filter(|places| *places > 0).count();
-        Self { own, columns, growth, joined, own_address }
+        Self { own, columns, growth, joined, own_address: None, date: None }
     }
 
     /// Whether it changes nothing.
@@ -82,9 +96,17 @@ impl Filled {
         self.cells.clear();
         self.ends.clear();
         self.defaults.clear();
+        let mut born = None;
         let own = record.iter().take(filling.own).map(Some);
         for (cell, filler) in own.chain(std::iter::repeat(None)).zip(&filling.columns) {
             let begin = self.cells.len();
+            if let (Some(part), Some(date)) = (filler.part_of_date, &filling.date) {
+                born = if self.ends.len() == date.day { self.date(date) } else { born };
+                self.cells.extend_from_slice(born.map(|born| part.of(born)).unwrap_or_default().as_bytes());
+                self.ends.push(self.cells.len());
+                self.defaults.push(false);
+                continue;
+            }
             let cell = if filler.joins.is_empty() {
                 cell.unwrap_or_default()
             } else {
@@ -137,6 +159,17 @@ impl Filled {
         true
     }
 
+    /// The date that stands in its column, which is filled already.
+    fn date(&self, column: &DateColumn) -> Option<Date> {
+        column.date_of(text_of(self.cell(column.at))?).ok()
+    }
+
+    /// A cell that is filled.
+    fn cell(&self, at: usize) -> &[u8] {
+        let begin = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.cells[begin..self.ends[at]]
+    }
+
     /// Adds a record's cells at these places as one, a blank between two that hold something.
     fn join(&mut self, places: &[usize], record: &Record<'_>) {
         let begin = self.cells.len();
@@ -152,9 +185,23 @@ impl Filled {
     }
 }
 
+impl PartOfDate {
+    fn of(self, date: Date) -> String {
+        match self {
+            Self::Day => date.day().to_string(),
+            Self::Month => date.month().to_string(),
+            Self::Year => date.year().to_string(),
+        }
+    }
+}
+
 impl Filler {
     fn is_idle(&self) -> bool {
-        self.default.is_none() && self.words.is_none() && !self.leaves_out && self.joins.is_empty()
+        self.default.is_none()
+            && self.words.is_none()
+            && !self.leaves_out
+            && self.joins.is_empty()
+            && self.part_of_date.is_none()
     }
 
     /// What a word stands for; none if that is what it says.
@@ -164,6 +211,11 @@ impl Filler {
 
     /// Bytes of the longest text that it puts into a cell.
     fn longest(&self) -> usize {
+        /// A year's digits, with its sign.
+        const PART_BYTES_MAX: usize = 5;
+        if self.part_of_date.is_some() {
+            return PART_BYTES_MAX;
+        }
         let words = self.words.iter().flat_map(|words| words.values());
         words.chain(&self.default).map(String::len).max().unwrap_or(0)
     }

@@ -14,6 +14,7 @@ use crate::operation::{FieldProblem, Operation, PIN};
 use super::blocks::Flaw;
 use super::columns::{ColumnMap, compared};
 use super::contents::{CARD, Contents};
+use super::dates::DATE_OF_BIRTH;
 use super::filling::Filling;
 use super::headings::column_called;
 use super::records::{Record, Records, trimmed};
@@ -31,6 +32,8 @@ pub(super) enum Holds {
     Card,
     /// A parameter of one of the row's requests.
     Parameter(Part, Kind),
+    /// A date of birth, from which three parameters are filled.
+    Date,
     /// Nothing that is read: the header's problems say why.
     Nothing,
     /// Nothing that is wanted: the columns file leaves it out.
@@ -93,10 +96,9 @@ pub(super) fn read<R: Read>(
     path: &Path,
     reading: &Reading,
 ) -> Result<Header, ManifestError> {
-    let map = reading.columns.as_deref();
     let Headings { cells, line, above } = titles::find(records, path, reading)?;
     let headings: Vec<&str> = cells.iter().map(String::as_str).collect();
-    let header = Header { above, ..columns(&headings, line, map, &reading.person) };
+    let header = Header { above, ..columns(&headings, line, reading) };
     let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
     let is_unread = |column: &Column| matches!(column.holds, Holds::Nothing | Holds::Blank | Holds::LeftOut);
     if header.columns.iter().all(is_unread) && !header.problems.iter().any(explains) {
@@ -170,7 +172,8 @@ pub(super) struct Naming<'m> {
     problems: Vec<Problem>,
 }
 
-fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>, person: &[String]) -> Header {
+fn columns(headings: &[&str], line: u64, reading: &Reading) -> Header {
+    let (map, person) = (reading.columns.as_deref(), reading.person.as_slice());
     let column_of = |heading| map.and_then(|map| map.column_of(heading));
     let mut names: Vec<&str> = headings.iter().map(|heading| column_of(heading).unwrap_or(heading)).collect();
     names.extend(map.iter().flat_map(|map| map.defaults()).map(|(column, _)| column));
@@ -188,7 +191,9 @@ fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>, person: &[Stri
     }
     let person =
         naming.person(headings, if person.is_empty() { map.map_or(&[], ColumnMap::person) } else { person });
-    let filling = map.map(|map| naming.filling(map, headings, &person)).filter(|filling| !filling.is_idle());
+    let none = ColumnMap::default();
+    let filling = naming.filling(map.unwrap_or(&none), headings, &person, reading.dates);
+    let filling = (!filling.is_idle()).then_some(filling);
     naming.look_for_what_is_missing();
     let Naming { columns, problems, .. } = naming;
     Header {
@@ -282,6 +287,9 @@ impl Naming<'_> {
         }
         if name == CARD && self.contents.operation == Operation::UpdateCard {
             return Ok(Holds::Card);
+        }
+        if name == DATE_OF_BIRTH && self.contents.has_date_of_birth() {
+            return Ok(Holds::Date);
         }
         let known = self.contents.kind_of(name).map(|(part, kind)| Holds::Parameter(part, kind));
         // What people call a column comes before what is spelt like it: Country is no currency.

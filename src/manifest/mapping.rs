@@ -2,7 +2,8 @@
 
 use super::CELL_BYTES_MAX;
 use super::columns::{ColumnMap, compared};
-use super::filling::{Filler, Filling};
+use super::dates::{DATE_OF_BIRTH, DateColumn, Order, PARTS, Shown};
+use super::filling::{Filler, Filling, PartOfDate};
 use super::header::{Column, Holds, Naming};
 use super::own_address::{COPIED, OwnAddress};
 use super::rows::{may_be_a_pin, shown};
@@ -12,7 +13,13 @@ use crate::operation::{FieldProblem, Operation};
 
 impl Naming<'_> {
     /// What the columns file does to each row; adds the columns that are defaults' alone.
-    pub(super) fn filling(&mut self, map: &ColumnMap, headings: &[&str], person: &[usize]) -> Filling {
+    pub(super) fn filling(
+        &mut self,
+        map: &ColumnMap,
+        headings: &[&str],
+        person: &[usize],
+        shown: Shown,
+    ) -> Filling {
         for heading in map.missing_from(headings) {
             let reason = "is a heading by the columns file, and the manifest has no such column";
             let suggestion = nearest(heading, headings.iter().copied());
@@ -66,9 +73,38 @@ impl Naming<'_> {
             values.into_iter().for_each(|value| self.look_at_value(at, "value", value));
             fillers[at].words = Some(words.clone());
         }
+        let date = self.date_of_birth(map.date_order(), shown);
+        if let Some(DateColumn { day, .. }) = date {
+            fillers.resize(day, Filler::default());
+            let parts = [PartOfDate::Day, PartOfDate::Month, PartOfDate::Year];
+            fillers.extend(parts.map(|part| Filler { part_of_date: Some(part), ..Filler::default() }));
+        }
         let own_address = if map.ships_to_own_address() { self.own_address() } else { None };
         fillers.resize(self.columns.len(), Filler::default());
-        Filling::new(own, fillers, own_address)
+        let mut filling = Filling::new(own, fillers);
+        (filling.own_address, filling.date) = (own_address, date);
+        filling
+    }
+
+    /// Adds the columns that are filled from a date of birth, if there is one.
+    fn date_of_birth(&mut self, said: Option<Order>, shown: Shown) -> Option<DateColumn> {
+        let at = self.columns.iter().position(|column| column.holds == Holds::Date)?;
+        let heading = self.columns[at].heading.clone().unwrap_or_else(|| DATE_OF_BIRTH.to_owned());
+        let parts = PARTS.map(|part| format!("{DATE_OF_BIRTH}{part}"));
+        if let Some(part) = parts.iter().find(|part| self.seen.contains(*part)) {
+            let reason =
+                format!("is filled from {heading}, and is a column of its own, too; leave one of them out");
+            self.tell(part, FieldProblem::new("", "duplicate_column", reason));
+            return None;
+        }
+        let day = self.columns.len();
+        for part in parts {
+            // Where there is a person's date, there are its parts.
+            let holds = self.holds_of(&part).unwrap_or(Holds::Nothing);
+            self.push(&part, &heading, holds);
+            self.seen.insert(part);
+        }
+        Some(DateColumn { at, day, said, shown })
     }
 
     /// Adds the columns of the parcel that the file has not, for cards that are sent to their person's own address.

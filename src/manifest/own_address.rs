@@ -25,7 +25,7 @@ pub(super) fn is_filled_in(column: &str) -> bool {
 }
 
 /// Where a record's cells are that are copied.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct OwnAddress {
     /// The place of the card's kind.
     pub(super) kind: usize,

@@ -9,6 +9,7 @@ use crate::operation::params::metadata_key;
 use crate::operation::{CANCEL_REPLACED, Operation, PIN, PIN_CHOICE, Request, is_card_id, may_leave_gaps};
 
 use super::contents::Contents;
+use super::dates::{DATE_OF_BIRTH, PARTS};
 use super::header::{Column, Holds, Part};
 use super::rows::row_id_is_good;
 use super::{CELL_BYTES_MAX, Row};
@@ -60,6 +61,8 @@ pub(super) struct Plan {
     choice_column: Option<usize>,
     row_id_column: Option<usize>,
     card_column: Option<usize>,
+    /// The column of dates of birth, and that of their days, which is empty where the date cannot be read.
+    date_columns: Option<(usize, usize)>,
 }
 
 /// What makes one of a row's requests right.
@@ -162,6 +165,8 @@ impl Plan {
             choice_column: of_last(PIN_CHOICE),
             row_id_column: place_of(Holds::RowId),
             card_column: place_of(Holds::Card),
+            date_columns: place_of(Holds::Date)
+                .zip(columns.iter().position(|column| column.name == format!("{DATE_OF_BIRTH}{}", PARTS[0]))),
         })
     }
 
@@ -226,12 +231,15 @@ impl Plan {
                 Holds::RowId => row_id_is_good(text),
                 Holds::Card => is_card_id(text),
                 Holds::Blank if text.is_empty() => true,
-                Holds::LeftOut => true,
+                Holds::LeftOut | Holds::Date => true,
                 Holds::Nothing | Holds::Blank => false,
             };
             if !right {
                 return None;
             }
+        }
+        if self.date_columns.is_some_and(|(date, day)| !cell(date).is_empty() && cell(day).is_empty()) {
+            return None;
         }
         // Bits beyond the last column are in no demand.
         let given = !empty;

@@ -190,7 +190,7 @@ impl Manifest {
     fn found(&self, record: &Record<'_>, column: &str) -> Option<String> {
         let at = self.columns.iter().position(|known| known.name == column)?;
         let may_be_shown = match self.columns[at].holds {
-            Holds::RowId | Holds::Card => true,
+            Holds::RowId | Holds::Card | Holds::Date => true,
             Holds::Parameter(_, kind) => kind.may_be_shown(),
             Holds::Nothing | Holds::Blank | Holds::LeftOut => false,
         };
@@ -275,6 +275,15 @@ impl Manifest {
                     "the column has no heading, and this cell is filled in; give it one, or clear the cell"
                         .into(),
                 )),
+                Holds::Date => {
+                    let date = self.filling.as_ref().and_then(|filling| filling.date);
+                    if let Some(date) = date.filter(|_| !text.is_empty())
+                        && let Err(wrong) = date.date_of(text)
+                    {
+                        let (code, reason) = date.explain(wrong);
+                        problems.push(problem(name, code, reason));
+                    }
+                }
                 Holds::Parameter(..) if text.is_empty() => {}
                 Holds::Parameter(part, _) => {
                     let pairs = if part == Part::First { &mut given.first } else { &mut given.last };

@@ -14,6 +14,7 @@ mod check_keeps_memory_flat;
 mod check_reads_any_file;
 mod columns_files_name_the_columns;
 mod csv_and_json_agree;
+mod dates_of_birth_stand_in_one_column;
 mod names_stand_in_several_columns;
 mod real_files_have_their_verdicts;
 mod spreadsheets_are_read_as_their_csv;

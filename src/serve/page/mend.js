@@ -1,6 +1,6 @@
 // The rows of a file in which something was found, as a table in which they are mended.
 
-import { canShipToOwn, inWords, isColumn } from "/page/columns.js";
+import { ORDERS, canShipToOwn, inWords, isColumn } from "/page/columns.js";
 import { byId, count, counted, make, say, show, tabs, visible } from "/page/elements.js";
 import { exactly, reasonInWords } from "/page/reasons.js";
 
@@ -201,6 +201,10 @@ function ways(draft, act, { line, at, text }, { suggestion, code, reason, column
   if (code === "no_shipping" && !draft.tooLarge) {
     const own = make("button", { type: "button", on: { click: () => act.shipToOwn() } }, "Send such cards to their people’s own addresses");
     return [make("button", { type: "button", on: { click: () => act.add(line, ADDRESS) } }, "Type in its address"), ...(canShipToOwn(draft) ? [own] : [])];
+  }
+  // What comes first is the same in all of the column.
+  if (code === "ambiguous_date" && !draft.tooLarge) {
+    return ORDERS.map(([order, words]) => make("button", { type: "button", on: { click: () => act.order(order) } }, `The column’s dates are ${words}`));
   }
   // What is to be filled in may be a column that the file has not.
   const [, wanted] = /fill in (\S+)$/.exec(reason) ?? [];

@@ -86,6 +86,8 @@ function newDraft(file) {
     joins: {},
     // Whether physical cards go to their people's own addresses, where the row does not say where.
     ownAddress: false,
+    // What comes first in dates, where that was said.
+    dateOrder: "",
     edits: new Map(), rows: new Map(), open: new Set(), table: { headings: [], joined: [], rows: [] }, found: [],
     // Columns that the file has not, behind its own, and those that are shown though nothing is wrong in them.
     own: null, added: [], asked: new Set(),
@@ -140,14 +142,14 @@ function form() {
   const data = new FormData();
   if (draft.kept) {
     draft.said = draft.kept;
-  } else if (draft.chosen || draft.ownAddress || Object.keys(draft.values).length > 0) {
+  } else if (draft.chosen || draft.ownAddress || draft.dateOrder || Object.keys(draft.values).length > 0) {
     const columns = {};
     for (const { heading, column } of draft.table.headings) {
       const is = draft.chosen?.get(heading);
       if (heading && is !== undefined && is !== heading) columns[heading] = is;
       else if (heading && is === undefined && column && column !== heading) columns[heading] = column;
     }
-    draft.said = { columns, joined: draft.chosen ? joinedOf(draft) : {}, defaults: draft.defaults, values: draft.values, ownAddress: draft.ownAddress && canShipToOwn(draft) };
+    draft.said = { columns, joined: draft.chosen ? joinedOf(draft) : {}, defaults: draft.defaults, values: draft.values, ownAddress: draft.ownAddress && canShipToOwn(draft), dateOrder: draft.dateOrder };
   } else {
     draft.said = null;
   }
@@ -261,11 +263,11 @@ async function check(stay = false) {
 
 // What was said of another file's columns is this one's from now on, and can be changed.
 function takeKept() {
-  const { columns, joined = {}, defaults, values, ownAddress = false } = draft.kept;
+  const { columns, joined = {}, defaults, values, ownAddress = false, dateOrder = "" } = draft.kept;
   draft.chosen = new Map(draft.table.headings.filter(({ heading }) => heading)
     .map(({ heading, column }) => [heading, columns[heading] ?? column ?? ""]));
   takeJoined(joined);
-  Object.assign(draft, { defaults: { ...defaults }, values: structuredClone(values), ownAddress, kept: null });
+  Object.assign(draft, { defaults: { ...defaults }, values: structuredClone(values), ownAddress, dateOrder, kept: null });
 }
 
 // What was said of headings that are something together, spelt as this file spells them.
@@ -359,6 +361,10 @@ const ACTS = {
   },
   word: (column, word, value) => {
     (draft.values[column] ??= {})[word] = value;
+    attempt(() => check(true));
+  },
+  order: (order) => {
+    draft.dateOrder = order;
     attempt(() => check(true));
   },
   shipToOwn: () => {
@@ -490,14 +496,14 @@ export function startNew(attempted, onBegun) {
   byId("saved").addEventListener("change", ({ target }) => attempt(async () => {
     if (!target.value) return;
     // As it was kept: what is changed in it here is this file's own.
-    const { columns: kept, joined, defaults, values, own_address: ownAddress } = await get(`/v1/columns/${encodeURIComponent(target.value)}`);
+    const { columns: kept, joined, defaults, values, own_address: ownAddress, date_order: order } = await get(`/v1/columns/${encodeURIComponent(target.value)}`);
     const spelt = new Map(Object.entries(kept).map(([heading, column]) => [compared(heading), column]));
     for (const { heading } of draft.table.headings) {
       const column = spelt.get(compared(heading));
       if (heading && column !== undefined) draft.chosen.set(heading, column);
     }
     takeJoined(joined);
-    Object.assign(draft, { defaults, values, ownAddress });
+    Object.assign(draft, { defaults, values, ownAddress, dateOrder: order ?? "" });
     columns();
   }));
   byId("columns-go").addEventListener("click", () => {
@@ -564,7 +570,7 @@ async function keep() {
   const name = byId("keep-name").value.trim();
   if (!name) return byId("keep-name").focus();
   const columns = Object.fromEntries(draft.chosen);
-  const text = toml({ columns, joined: joinedOf(draft), defaults: draft.defaults, values: draft.values, ownAddress: draft.ownAddress && canShipToOwn(draft) });
+  const text = toml({ columns, joined: joinedOf(draft), defaults: draft.defaults, values: draft.values, ownAddress: draft.ownAddress && canShipToOwn(draft), dateOrder: draft.dateOrder });
   const path = `/v1/columns/${encodeURIComponent(name)}`;
   try {
     await putText(path, text);

@@ -239,6 +239,81 @@ async fn physical_cards_go_to_their_peoples_own_addresses_once_somebody_says_so(
     assert_eq!(parcels(&sandbox).await, expected);
 }
 
+/// Dates that may be two are asked about: before, where the column is chosen, or after, where they are told of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_first_in_dates_is_said_once_for_their_column() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("columns");
+    std::fs::create_dir(&folder).unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__HTTP__COLUMNS_DIRECTORY", folder.to_str().unwrap());
+    let served = Served::start(&program, &["--rate", "100"]);
+    let browser = Browser::start(Look::Desk, directory.path()).await;
+    browser.open(&served.url).await;
+    let newcomer = Newcomer(&browser);
+    let write = |name: &str, rows: &str| {
+        let path = directory.path().join(name);
+        let headings = "Name,Straße,PLZ,Ort,Land,Kartenart,Date of birth";
+        std::fs::write(&path, format!("{headings}\n{rows}")).unwrap();
+        path
+    };
+    let order = "return document.querySelector('#date-order')?.value ?? null";
+
+    // Dates that are sure are not asked about.
+    let sure = write("sure.csv", "Ada Byron,Weg 1,10115,Berlin,DE,virtual,10.12.1990\n");
+    super::choose(&browser, &sure).await;
+    newcomer.sees("What are the columns of sure.csv?").await;
+    assert_eq!(browser.run(order).await, json!(null));
+    let open = write("open.csv", "Eva Roe,Weg 2,10115,Berlin,DE,virtual,01/02/1990\n");
+    super::choose(&browser, &open).await;
+    newcomer.sees("What are the columns of open.csv?").await;
+    assert_eq!(browser.run(order).await, json!(""), "as they show");
+    is_sound(&browser, "dates").await;
+    browser.keys("#default-currency", "eur").await;
+    newcomer.presses("Check the rows").await;
+    newcomer.sees("may be 1 February 1990 or 2 January 1990").await;
+    newcomer.sees("write the year first, as in 1990-02-28, or say what comes first").await;
+    is_sound(&browser, "dates-to-mend").await;
+    newcomer.presses("The column’s dates are day, month, year").await;
+    newcomer.sees("Nothing is wrong with the 1 row").await;
+    browser.click("#steps [data-step=columns] button").await;
+    assert_eq!(browser.run(order).await, json!("day/month/year"));
+    browser.run("document.querySelector('#keep-columns').open = true").await;
+    browser.keys("#keep-name", "dates").await;
+    browser.click("#keep").await;
+    newcomer.sees("Kept as “dates”").await;
+    let kept = std::fs::read_to_string(folder.join("dates.toml")).unwrap();
+    assert!(kept.ends_with("[dates]\norder = \"day/month/year\"\n"), "{kept}");
+    issues(&browser, "1 card").await;
+
+    // What was kept comes back, and is changed where it is wrong.
+    let next = write("next.csv", "Bob Low,Weg 3,10115,Berlin,DE,virtual,12/25/1990\n");
+    super::choose(&browser, &next).await;
+    newcomer.sees("What are the columns of next.csv?").await;
+    takes_kept(&browser, "dates").await;
+    browser.until("return document.querySelector('#date-order')?.value === 'day/month/year'").await;
+    newcomer.presses("Check the rows").await;
+    newcomer.sees("is a day that no calendar has if it is read as day/month/year, as you said").await;
+    browser.click("#steps [data-step=columns] button").await;
+    let choice = "const order = document.querySelector('#date-order'); order.value = 'month/day/year';
+        order.dispatchEvent(new Event('change'))";
+    browser.run(choice).await;
+    newcomer.presses("Check the rows").await;
+    newcomer.presses("Issue 1 card").await;
+    newcomer.presses_in("Issue 1 card", "No card is real").await;
+    newcomer.sees("Every row has ended").await;
+    let list = support::http_client().get(format!("{}/v1/issuing/cardholders", sandbox.api_url()));
+    let list: Value = list.bearer_auth("rk_test_1").send().await.unwrap().json().await.unwrap();
+    let mut born: Vec<_> =
+        list["data"].as_array().unwrap().iter().map(|made| made["individual"]["dob"].clone()).collect();
+    born.sort_by_key(Value::to_string);
+    assert_eq!(
+        born,
+        [json!({"day": 1, "month": 2, "year": 1990}), json!({"day": 25, "month": 12, "year": 1990})]
+    );
+}
+
 /// Headings in a language of which none is known here: each is chosen by hand, in a CSV of an old Japanese Excel and in a spreadsheet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headings_that_nobody_knows_are_chosen_one_by_one() {
