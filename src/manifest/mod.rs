@@ -29,6 +29,7 @@ mod lint;
 mod mapping;
 mod misread;
 mod misshapen;
+mod mixed_amounts;
 mod names;
 pub mod nearby;
 mod nobody;

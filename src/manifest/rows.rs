@@ -12,6 +12,7 @@ use super::columns::compared;
 use super::header::{Column, Holds, Part};
 use super::headings::column_called;
 use super::likeness::Likeness;
+use super::mixed_amounts::Written;
 use super::own_address::tell_of_person;
 use super::plan::{COLUMNS_MAX, Good};
 use super::records::{Record, Records, trimmed};
@@ -27,13 +28,15 @@ pub struct Rows<M, R> {
     records: Records<R>,
     number: u64,
     blank_rows: u64,
+    /// How amounts were written so far.
+    written: Written,
     ended: bool,
 }
 
 impl<M: Borrow<Manifest>, R> Rows<M, R> {
     /// Of records, the first of which is a row.
     pub(super) fn new(manifest: M, records: Records<R>) -> Self {
-        Self { manifest, records, number: 0, blank_rows: 0, ended: false }
+        Self { manifest, records, number: 0, blank_rows: 0, written: Written::default(), ended: false }
     }
 
     /// The manifest.
@@ -44,6 +47,11 @@ impl<M: Borrow<Manifest>, R> Rows<M, R> {
     /// Rows with mended cells that were not met so far.
     pub fn edits_left(&self) -> usize {
         self.records.edits_left()
+    }
+
+    /// How amounts were written so far.
+    pub(super) fn written(&self) -> &Written {
+        &self.written
     }
 
     /// Rows without anything in them that were left out so far.
@@ -68,7 +76,9 @@ impl<M: Borrow<Manifest>, R: Read> Iterator for Rows<M, R> {
                 }
                 Ok(Some(record)) => {
                     self.number = number;
-                    return Some(self.manifest.borrow().row(&record, number));
+                    let manifest = self.manifest.borrow();
+                    manifest.look_at_amounts(&record, &mut self.written);
+                    return Some(manifest.row(&record, number));
                 }
                 Ok(None) => self.ended = true,
                 // Nothing after it can be read: the rows before it stand.
@@ -234,7 +244,9 @@ impl Manifest {
         }
         remembered.learn(known, cell, &self.likes);
         amounts.add_cells(&self.amounts, cell);
-        Some((plan.row_id_column().map(cell), good, self.likes.of_row(cell, |at| remembered.hash(at))))
+        let row_id = plan.row_id_column().map(cell);
+        amounts.written.look(&self.amounts, (record.line, row_id), cell);
+        Some((row_id, good, self.likes.of_row(cell, |at| remembered.hash(at))))
     }
 
     /// A row that is right, by the plan; nothing if it may not be.

@@ -7,6 +7,7 @@
 mod support;
 
 mod a_manifest_can_ask_for_every_operation;
+mod amounts_of_two_kinds_are_told;
 mod cards_go_to_peoples_own_addresses;
 mod check_finds_what_stripe_refuses;
 mod check_is_the_same_on_any_number_of_threads;
