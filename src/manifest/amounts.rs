@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Row;
 use super::header::{Column, Holds, Part};
+use super::mixed_amounts::Written;
 use crate::operation::Request;
 use crate::operation::currency::money;
 use crate::operation::kind::Kind;
@@ -15,7 +16,11 @@ const CURRENCIES: [&str; 2] = ["currency", "spending_controls[spending_limits_cu
 
 /// The smallest and the largest amount of each currency, whose codes have three letters.
 #[derive(Debug, Default)]
-pub struct Amounts(BTreeMap<[u8; 3], (u64, u64)>);
+pub struct Amounts {
+    ranges: BTreeMap<[u8; 3], (u64, u64)>,
+    /// How they are written.
+    pub(super) written: Written,
+}
 
 /// The columns in which amounts stand, for each request of a row.
 #[derive(Debug, Default)]
@@ -45,6 +50,19 @@ impl AmountColumns {
         Self(of_requests.filter(|of_request| !of_request.amounts.is_empty()).collect())
     }
 
+    /// The columns' places.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().flat_map(|of_request| of_request.amounts.iter().copied())
+    }
+
+    /// The same, each with its row's currency, which is empty if the row has none. `cell` gives the n-th cell.
+    pub(super) fn each<'c>(&self, cell: impl Fn(usize) -> &'c str) -> impl Iterator<Item = (usize, &'c str)> {
+        self.0.iter().flat_map(move |OfRequest { amounts, currencies }| {
+            let currency = currencies.iter().flatten().map(|at| cell(*at)).find(|text| !text.is_empty());
+            amounts.iter().map(move |at| (*at, currency.unwrap_or_default()))
+        })
+    }
+
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -54,10 +72,8 @@ impl AmountColumns {
 impl Amounts {
     /// Adds those of a row that is right. `cell` gives the n-th cell.
     pub(super) fn add_cells<'c>(&mut self, columns: &AmountColumns, cell: impl Fn(usize) -> &'c str) {
-        for OfRequest { amounts, currencies } in &columns.0 {
-            let given = currencies.iter().flatten().map(|at| cell(*at)).find(|text| !text.is_empty());
-            let Some(currency) = given else { continue };
-            for amount in amounts.iter().filter_map(|at| cell(*at).parse().ok()) {
+        for (at, currency) in columns.each(&cell) {
+            if let Ok(amount) = cell(at).parse() {
                 self.add_one(currency, amount);
             }
         }
@@ -66,21 +82,23 @@ impl Amounts {
     fn add_one(&mut self, currency: &str, amount: u64) {
         let Ok(code) = <[u8; 3]>::try_from(currency.as_bytes()) else { return };
         let code = code.map(|letter| letter.to_ascii_lowercase());
-        let (least, most) = self.0.entry(code).or_insert((amount, amount));
+        let (least, most) = self.ranges.entry(code).or_insert((amount, amount));
         (*least, *most) = (amount.min(*least), amount.max(*most));
     }
 
     /// Adds all of others.
     pub(super) fn add_all(&mut self, others: &Self) {
-        for (code, (least, most)) in &others.0 {
-            let (own_least, own_most) = self.0.entry(*code).or_insert((*least, *most));
+        for (code, (least, most)) in &others.ranges {
+            let (own_least, own_most) = self.ranges.entry(*code).or_insert((*least, *most));
             (*own_least, *own_most) = ((*own_least).min(*least), (*own_most).max(*most));
         }
+        self.written.add_all(&others.written);
     }
 
     /// Forgets all; the memory is used again.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.ranges.clear();
+        self.written.clear();
     }
 
     /// Adds a row's.
@@ -109,8 +127,8 @@ impl Amounts {
                 format!("from {} to {}", money(*least, &currency), money(*most, &currency))
             }
         };
-        let ranges: Vec<String> = self.0.iter().take(CURRENCIES_MAX).map(range).collect();
-        let more = if self.0.len() > CURRENCIES_MAX { ", and of other currencies" } else { "" };
+        let ranges: Vec<String> = self.ranges.iter().take(CURRENCIES_MAX).map(range).collect();
+        let more = if self.ranges.len() > CURRENCIES_MAX { ", and of other currencies" } else { "" };
         (!ranges.is_empty()).then(|| format!("The limits in this file are {}{more}.", ranges.join(", and ")))
     }
 }

@@ -106,6 +106,7 @@ impl Rules<'_> {
         {
             return Some((GoodRow { line, name: name.map(hash), good, likeness }, false));
         }
+        self.manifest.look_at_amounts(record, &mut amounts.written);
         let row = self.manifest.row(record, 0).ok()?;
         amounts.add(&row);
         if self.digest {

@@ -188,6 +188,7 @@ impl Checker {
             (good.chooses, &mut report.pins_to_choose),
             (good.replaces, &mut report.replacements),
             (replaces_without, &mut report.replacements_without_pin),
+            (good.to_own_address, &mut report.to_own_addresses),
         ] {
             if is {
                 one(count);
@@ -225,6 +226,9 @@ impl Checker {
         if let Some(sheet) = manifest.sheet() {
             self.add_warnings(&sheet.warnings(manifest.headings_line));
         }
+        let mixed =
+            self.amounts.written.warnings(&manifest.amounts, &manifest.columns, manifest.headings_line);
+        self.add_warnings(&mixed);
         self.report.has_amounts = manifest.has_amounts();
         self.report.headings_line = (manifest.above > 0).then_some(manifest.headings_line);
         self.report.blank_columns = manifest.blank_columns;
@@ -234,6 +238,7 @@ impl Checker {
     /// Adds what is to be told of a file beside its rows, once all of these were read.
     pub fn add_rest<M: std::borrow::Borrow<Manifest>, R>(&mut self, rows: &Rows<M, R>) {
         self.add_blank(rows.blank_rows());
+        self.amounts.written.add_all(rows.written());
         self.add_text(rows.manifest());
         self.call_columns(rows.manifest());
     }

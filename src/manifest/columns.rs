@@ -1,9 +1,9 @@
 //! A columns file: which heading of a manifest is which column, what all rows have in common, and which words of theirs are which
 //! values of Stripe's.
 //!
-//! TOML of five tables. `[columns]` has a heading as the file spells it and the column that it is, or an empty text where it is
+//! TOML of seven tables. `[columns]` has a heading as the file spells it and the column that it is, or an empty text where it is
 //! to be left out. `[joined]` has columns that are filled from several headings, as a name is from its halves. `[defaults]` has columns and the values of rows that have none. `[values.COLUMN]` has words and what they
-//! stand for. `[results]` says which headings are the person's name, for the results alone. Headings and words are matched whatever their case and the blanks around them are.
+//! stand for. `[shipping]` says where physical cards go whose rows do not say it: to each person's own address. `[dates]` says whether the day or the month comes first in them. `[results]` says which headings are the person's name, for the results alone. Headings and words are matched whatever their case and the blanks around them are.
 //!
 //! Never: a PIN, a row's name or a card's id from here. Each row has its own.
 
@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 use super::ROW_ID;
 use super::contents::CARD;
+use super::dates::Order;
+use super::own_address::is_filled_in;
 use super::records::trimmed;
 use crate::operation::PIN;
 
@@ -30,6 +32,10 @@ pub struct ColumnMap {
     joined: BTreeMap<String, Vec<String>>,
     defaults: BTreeMap<String, String>,
     values: BTreeMap<String, Words>,
+    /// Whether physical cards go to their person's own address where the row does not say where.
+    ships_to_own_address: bool,
+    /// In which order dates are written that end with their year.
+    date_order: Option<Order>,
     /// The headings under which a person's name stands.
     person: Vec<String>,
 }
@@ -49,7 +55,31 @@ struct Written {
     #[serde(default)]
     values: BTreeMap<String, BTreeMap<String, Scalar>>,
     #[serde(default)]
+    shipping: OfShipping,
+    #[serde(default)]
+    dates: OfDates,
+    #[serde(default)]
     results: OfResults,
+}
+
+/// How dates are written.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct OfDates {
+    order: Option<Order>,
+}
+
+/// Where physical cards go whose rows do not say it.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct OfShipping {
+    to: Option<Destination>,
+}
+
+#[derive(Deserialize)]
+enum Destination {
+    #[serde(rename = "own address")]
+    OwnAddress,
 }
 
 /// What the results are to have from the manifest.
@@ -171,6 +201,16 @@ impl ColumnMap {
             }
             map.values.insert(column, compared_words);
         }
+        if let Some(Destination::OwnAddress) = written.shipping.to {
+            if let Some(column) = defaults.keys().find(|column| is_filled_in(column)) {
+                return Err(format!(
+                    "[shipping] sends physical cards to each person's own address, and [defaults] has {column} for all of them; keep one \
+                     of them"
+                ));
+            }
+            map.ships_to_own_address = true;
+        }
+        map.date_order = written.dates.order;
         map.person = written.results.person.map(OneOrMore::into_texts).unwrap_or_default();
         // A default may be one of the words.
         for (column, word) in defaults {
@@ -215,6 +255,18 @@ impl ColumnMap {
     /// What rows have in a column that have nothing there.
     pub fn defaults(&self) -> impl Iterator<Item = (&str, &str)> {
         self.defaults.iter().map(|(column, value)| (column.as_str(), value.as_str()))
+    }
+
+    /// Whether physical cards go to their person's own address where the row does not say where.
+    #[must_use]
+    pub fn ships_to_own_address(&self) -> bool {
+        self.ships_to_own_address
+    }
+
+    /// In which order dates are written that end with their year, if it says so.
+    #[must_use]
+    pub fn date_order(&self) -> Option<Order> {
+        self.date_order
     }
 
     /// Whether it says which headings are the person's name.
@@ -279,13 +331,18 @@ fn what_is_wrong(error: &toml::de::Error, text: &str) -> String {
     } else if message.starts_with("duplicate key") {
         "this stands twice"
     } else if message.starts_with("unknown field") {
-        "there are the tables [columns], [joined], [defaults], [values.COLUMN] and [results], with person in it, and no other"
+        "there are the tables [columns], [joined], [defaults], [values.COLUMN], [shipping], with to in it, [dates], with order in it, and [results], with person in it, and \
+         no other"
+    } else if message.starts_with("unknown variant") && message.contains("day/month/year") {
+        "here belongs \"day/month/year\" or \"month/day/year\""
+    } else if message.starts_with("unknown variant") {
+        "here belongs \"own address\"; or leave [shipping] out"
     } else if message.starts_with("a text in") {
         "here belongs a heading in straight quotes, or several in brackets"
     } else if message.starts_with("a text,") {
         "here belongs a text in straight quotes, a whole number, true or false"
     } else {
-        "this is no TOML; each line is \"heading\" = \"column\", below [columns], [joined], [defaults], [values.COLUMN] or [results]"
+        "this is no TOML; each line is \"heading\" = \"column\", below [columns], [joined], [defaults], [values.COLUMN], [shipping], [dates] or [results]"
     };
     let Some(span) = error.span() else { return message.to_owned() };
     let before = &text[..text.floor_char_boundary(span.start)];
@@ -326,6 +383,13 @@ mod tests {
             ("[columns]\nStraße = 'type'\n", "straight quotes"),
             ("[defaults]\n' ' = 'x'\n", "without a column"),
             ("[default]\ntype = 'virtual'\n", "line 1: there are the tables"),
+            ("[shipping]\nto = 'home'\n", "line 2: here belongs \"own address\""),
+            ("[dates]\norder = 'dmy'\n", "line 2: here belongs \"day/month/year\" or"),
+            ("[shipping]\nfrom = 'own address'\n", "line 2: there are the tables"),
+            (
+                "[shipping]\nto = 'own address'\n[defaults]\n'shipping[name]' = 'Reception'\n",
+                "[defaults] has shipping[name] for all of them",
+            ),
             ("[defaults]\nrow_id = 'A'\n", "each row needs its own"),
             ("[defaults]\n'pin[encrypted_number]' = 'eyJ'\n", "each row needs its own"),
             ("[defaults]\ntype = ['virtual']\n", "a whole number, true or false"),

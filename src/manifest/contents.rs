@@ -7,6 +7,7 @@ use crate::operation::kind::Kind;
 use crate::operation::{FieldProblem, Operation, PIN};
 
 use super::ROW_ID;
+use super::dates::{DATE_OF_BIRTH, PARTS};
 use super::header::Part;
 
 /// The column of the card that is changed.
@@ -77,6 +78,11 @@ impl Contents {
             }
             problem
         })
+    }
+
+    /// Whether its rows have people, and so their dates of birth.
+    pub(super) fn has_date_of_birth(self) -> bool {
+        PARTS.iter().all(|part| self.kind_of(&format!("{DATE_OF_BIRTH}{part}")).is_ok())
     }
 
     /// A column's parameter.

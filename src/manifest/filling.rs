@@ -2,14 +2,17 @@
 //!
 //! The record that comes out is as if the file had been written so. Its memory, which may hold a JWE, is wiped on drop.
 
+use jiff::civil::Date;
 use zeroize::Zeroizing;
 
 use super::blocks::Flaw;
 use super::columns::{Words, compared};
+use super::dates::DateColumn;
+use super::own_address::OwnAddress;
 use super::records::{Record, trimmed};
 
 /// What is done to each record.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Filling {
     /// The file's own columns; those after them are defaults'.
     pub(super) own: usize,
@@ -19,6 +22,10 @@ pub(super) struct Filling {
     growth: usize,
     /// How many columns are joined of others.
     joined: usize,
+    /// Whether and how physical cards are sent to their person's own address.
+    pub(super) own_address: Option<OwnAddress>,
+    /// The column of dates of birth, from which others are filled.
+    pub(super) date: Option<DateColumn>,
 }
 
 /// What is done to a cell.
@@ -32,6 +39,16 @@ pub(super) struct Filler {
     pub(super) leaves_out: bool,
     /// The places of the file's own cells that it holds, a blank between two.
     pub(super) joins: Vec<usize>,
+    /// Which part of the row's date of birth it holds.
+    pub(super) part_of_date: Option<PartOfDate>,
+}
+
+/// A number of a date's.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PartOfDate {
+    Day,
+    Month,
+    Year,
 }
 
 /// A record's cells, filled; the memory is used again.
@@ -41,6 +58,8 @@ pub(super) struct Filled {
     ends: Vec<usize>,
     /// Which of them are defaults.
     defaults: Vec<bool>,
+    /// The cells once more, with copies of some.
+    copied: Zeroizing<Vec<u8>>,
 }
 
 impl Filling {
@@ -49,12 +68,12 @@ impl Filling {
         let joins = || columns.iter().map(|filler| filler.joins.len());
         let growth = columns.iter().map(Filler::longest).sum::<usize>() + joins().sum::<usize>();
         let joined = joins().filter(|places| *places > 0).count();
-        Self { own, columns, growth, joined }
+        Self { own, columns, growth, joined, own_address: None, date: None }
     }
 
     /// Whether it changes nothing.
     pub(super) fn is_idle(&self) -> bool {
-        self.columns.iter().all(Filler::is_idle)
+        self.own_address.is_none() && self.columns.iter().all(Filler::is_idle)
     }
 }
 
@@ -77,9 +96,17 @@ impl Filled {
         self.cells.clear();
         self.ends.clear();
         self.defaults.clear();
+        let mut born = None;
         let own = record.iter().take(filling.own).map(Some);
         for (cell, filler) in own.chain(std::iter::repeat(None)).zip(&filling.columns) {
             let begin = self.cells.len();
+            if let (Some(part), Some(date)) = (filler.part_of_date, &filling.date) {
+                born = if self.ends.len() == date.day { self.date(date) } else { born };
+                self.cells.extend_from_slice(born.map(|born| part.of(born)).unwrap_or_default().as_bytes());
+                self.ends.push(self.cells.len());
+                self.defaults.push(false);
+                continue;
+            }
             let cell = if filler.joins.is_empty() {
                 cell.unwrap_or_default()
             } else {
@@ -99,11 +126,50 @@ impl Filled {
             self.ends.push(self.cells.len());
             self.defaults.push(is_default);
         }
-        Record::new(record.line, &self.cells, &self.ends).with_defaults(&self.defaults)
+        let is_to_own = filling.own_address.as_ref().is_some_and(|own| self.send_to_own(own));
+        let filled = Record::new(record.line, &self.cells, &self.ends).with_defaults(&self.defaults);
+        if is_to_own { filled.to_own_address() } else { filled }
     }
 }
 
 impl Filled {
+    /// Copies a person's name and address to where the card is sent, if it is to be sent there; answers whether it is.
+    fn send_to_own(&mut self, own: &OwnAddress) -> bool {
+        let cell = |at: usize| {
+            let begin = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+            let cell = &self.cells[begin..self.ends[at]];
+            text_of(cell).map_or(cell, str::as_bytes)
+        };
+        if !own.is_meant(cell) {
+            return false;
+        }
+        // Each cell is copied once at most, and never beyond the capacity: a vector that grows leaves an unwiped copy behind.
+        let room = self.cells.len() * 2;
+        if self.copied.capacity() < room {
+            self.copied = Zeroizing::new(Vec::with_capacity(room.next_power_of_two()));
+        }
+        self.copied.clear();
+        let mut ends = Vec::with_capacity(self.ends.len());
+        for at in 0..self.ends.len() {
+            self.copied.extend_from_slice(cell(own.copied_to(at).unwrap_or(at)));
+            ends.push(self.copied.len());
+        }
+        self.ends = ends;
+        std::mem::swap(&mut self.cells, &mut self.copied);
+        true
+    }
+
+    /// The date that stands in its column, which is filled already.
+    fn date(&self, column: &DateColumn) -> Option<Date> {
+        column.date_of(text_of(self.cell(column.at))?).ok()
+    }
+
+    /// A cell that is filled.
+    fn cell(&self, at: usize) -> &[u8] {
+        let begin = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.cells[begin..self.ends[at]]
+    }
+
     /// Adds a record's cells at these places as one, a blank between two that hold something.
     fn join(&mut self, places: &[usize], record: &Record<'_>) {
         let begin = self.cells.len();
@@ -119,9 +185,23 @@ impl Filled {
     }
 }
 
+impl PartOfDate {
+    fn of(self, date: Date) -> String {
+        match self {
+            Self::Day => date.day().to_string(),
+            Self::Month => date.month().to_string(),
+            Self::Year => date.year().to_string(),
+        }
+    }
+}
+
 impl Filler {
     fn is_idle(&self) -> bool {
-        self.default.is_none() && self.words.is_none() && !self.leaves_out && self.joins.is_empty()
+        self.default.is_none()
+            && self.words.is_none()
+            && !self.leaves_out
+            && self.joins.is_empty()
+            && self.part_of_date.is_none()
     }
 
     /// What a word stands for; none if that is what it says.
@@ -131,6 +211,11 @@ impl Filler {
 
     /// Bytes of the longest text that it puts into a cell.
     fn longest(&self) -> usize {
+        /// A year's digits, with its sign.
+        const PART_BYTES_MAX: usize = 5;
+        if self.part_of_date.is_some() {
+            return PART_BYTES_MAX;
+        }
         let words = self.words.iter().flat_map(|words| words.values());
         words.chain(&self.default).map(String::len).max().unwrap_or(0)
     }

@@ -14,13 +14,14 @@ use crate::operation::{FieldProblem, Operation, PIN};
 use super::blocks::Flaw;
 use super::columns::{ColumnMap, compared};
 use super::contents::{CARD, Contents};
-use super::filling::{Filler, Filling};
+use super::dates::DATE_OF_BIRTH;
+use super::filling::Filling;
 use super::headings::column_called;
 use super::records::{Record, Records, trimmed};
-use super::rows::{may_be_a_pin, shown as shown_value};
+use super::rows::may_be_a_pin;
 use super::table::REASON;
 use super::titles::{self, Headings};
-use super::{CELL_BYTES_MAX, ManifestError, Problem, ROW_ID, Reading};
+use super::{ManifestError, Problem, ROW_ID, Reading};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(super) enum Holds {
     Card,
     /// A parameter of one of the row's requests.
     Parameter(Part, Kind),
+    /// A date of birth, from which three parameters are filled.
+    Date,
     /// Nothing that is read: the header's problems say why.
     Nothing,
     /// Nothing that is wanted: the columns file leaves it out.
@@ -93,10 +96,9 @@ pub(super) fn read<R: Read>(
     path: &Path,
     reading: &Reading,
 ) -> Result<Header, ManifestError> {
-    let map = reading.columns.as_deref();
     let Headings { cells, line, above } = titles::find(records, path, reading)?;
     let headings: Vec<&str> = cells.iter().map(String::as_str).collect();
-    let header = Header { above, ..columns(&headings, line, map, &reading.person) };
+    let header = Header { above, ..columns(&headings, line, reading) };
     let explains = |problem: &Problem| problem.suggestion.is_some() || problem.code == "pin_in_clear";
     let is_unread = |column: &Column| matches!(column.holds, Holds::Nothing | Holds::Blank | Holds::LeftOut);
     if header.columns.iter().all(is_unread) && !header.problems.iter().any(explains) {
@@ -161,16 +163,17 @@ pub(super) fn cells_of(record: &Record<'_>) -> Option<Vec<String>> {
 }
 
 /// What the names of the first line make, one column after the other.
-struct Naming<'m> {
+pub(super) struct Naming<'m> {
     line: u64,
-    contents: Contents,
+    pub(super) contents: Contents,
     map: Option<&'m ColumnMap>,
-    seen: BTreeSet<String>,
-    columns: Vec<Column>,
+    pub(super) seen: BTreeSet<String>,
+    pub(super) columns: Vec<Column>,
     problems: Vec<Problem>,
 }
 
-fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>, person: &[String]) -> Header {
+fn columns(headings: &[&str], line: u64, reading: &Reading) -> Header {
+    let (map, person) = (reading.columns.as_deref(), reading.person.as_slice());
     let column_of = |heading| map.and_then(|map| map.column_of(heading));
     let mut names: Vec<&str> = headings.iter().map(|heading| column_of(heading).unwrap_or(heading)).collect();
     names.extend(map.iter().flat_map(|map| map.defaults()).map(|(column, _)| column));
@@ -188,7 +191,9 @@ fn columns(headings: &[&str], line: u64, map: Option<&ColumnMap>, person: &[Stri
     }
     let person =
         naming.person(headings, if person.is_empty() { map.map_or(&[], ColumnMap::person) } else { person });
-    let filling = map.map(|map| naming.filling(map, headings, &person)).filter(|filling| !filling.is_idle());
+    let none = ColumnMap::default();
+    let filling = naming.filling(map.unwrap_or(&none), headings, &person, reading.dates);
+    let filling = (!filling.is_idle()).then_some(filling);
     naming.look_for_what_is_missing();
     let Naming { columns, problems, .. } = naming;
     Header {
@@ -260,7 +265,7 @@ impl Naming<'_> {
         self.columns.iter().any(|column| column.name == name && column.heading.is_some())
     }
 
-    fn push(&mut self, name: &str, heading: &str, holds: Holds) {
+    pub(super) fn push(&mut self, name: &str, heading: &str, holds: Holds) {
         let path = match holds {
             Holds::Parameter(part, _) => self.contents.path_of(part, name),
             _ => name.to_owned(),
@@ -270,18 +275,21 @@ impl Naming<'_> {
         self.columns.push(Column { name: name.to_owned(), heading, path, holds });
     }
 
-    fn tell(&mut self, column: &str, problem: FieldProblem) {
+    pub(super) fn tell(&mut self, column: &str, problem: FieldProblem) {
         let FieldProblem { code, reason, suggestion, .. } = problem;
         self.problems.push(Problem { suggestion, ..Problem::new(self.line, 0, column, code, reason) });
     }
 
     /// What a column of this name holds.
-    fn holds_of(&self, name: &str) -> Result<Holds, FieldProblem> {
+    pub(super) fn holds_of(&self, name: &str) -> Result<Holds, FieldProblem> {
         if name == ROW_ID {
             return Ok(Holds::RowId);
         }
         if name == CARD && self.contents.operation == Operation::UpdateCard {
             return Ok(Holds::Card);
+        }
+        if name == DATE_OF_BIRTH && self.contents.has_date_of_birth() {
+            return Ok(Holds::Date);
         }
         let known = self.contents.kind_of(name).map(|(part, kind)| Holds::Parameter(part, kind));
         // What people call a column comes before what is spelt like it: Country is no currency.
@@ -322,117 +330,6 @@ impl Naming<'_> {
             }
         }
         places
-    }
-
-    /// What the columns file does to each row; adds the columns that are defaults' alone.
-    fn filling(&mut self, map: &ColumnMap, headings: &[&str], person: &[usize]) -> Filling {
-        for heading in map.missing_from(headings) {
-            let reason = "is a heading by the columns file, and the manifest has no such column";
-            let suggestion = nearest(heading, headings.iter().copied());
-            self.tell(
-                heading,
-                FieldProblem { suggestion, ..FieldProblem::new("", "missing_heading", reason) },
-            );
-        }
-        let own = self.columns.len();
-        // Of a person's column that is left out only the person is read.
-        let filler = |(at, column): (usize, &Column)| Filler {
-            leaves_out: column.holds == Holds::LeftOut && !person.contains(&at),
-            ..Filler::default()
-        };
-        let mut fillers: Vec<Filler> = self.columns.iter().enumerate().map(filler).collect();
-        for (name, parts) in map.joined() {
-            let joins = self.join(name, parts, headings);
-            fillers.extend(joins.map(|joins| Filler { joins, ..Filler::default() }));
-        }
-        for (name, value) in map.defaults() {
-            let is_it = |column: &Column| column.name == name && column.holds != Holds::LeftOut;
-            let at = self.columns.iter().position(is_it).unwrap_or_else(|| {
-                self.seen.insert(name.to_owned());
-                let holds = self.holds_of(name).unwrap_or_else(|problem| {
-                    let reason = match map.column_of(name) {
-                        Some(column) if !column.is_empty() => {
-                            format!(
-                                "is a heading, and a default of the columns file is for a column: {column}"
-                            )
-                        }
-                        _ => format!("is a default of the columns file, and {}", problem.reason),
-                    };
-                    self.tell(name, FieldProblem { reason, ..problem });
-                    Holds::Nothing
-                });
-                self.push(name, name, holds);
-                fillers.push(Filler::default());
-                self.columns.len() - 1
-            });
-            self.look_at_value(at, "default", value);
-            fillers[at].default = Some(value.to_owned());
-        }
-        for (name, words) in map.values() {
-            let Some(at) = self.columns.iter().position(|column| column.name == name) else {
-                let reason = "is no column of the manifest, and the columns file has values for it";
-                self.tell(name, FieldProblem::new("", "unknown_column", reason));
-                continue;
-            };
-            let mut values: Vec<&str> = words.values().map(String::as_str).collect();
-            values.sort_unstable();
-            values.into_iter().for_each(|value| self.look_at_value(at, "value", value));
-            fillers[at].words = Some(words.clone());
-        }
-        Filling::new(own, fillers)
-    }
-
-    /// Adds a column that is filled from several headings; answers their places.
-    fn join(&mut self, name: &str, parts: &[String], headings: &[&str]) -> Option<Vec<usize>> {
-        let called = parts.join(" + ");
-        let mut places = Vec::new();
-        for part in parts {
-            let problem = match headings.iter().position(|heading| compared(heading) == compared(part)) {
-                Some(_) if speaks_of_pin(part) => {
-                    let reason = "is part of another column by the columns file, and speaks of PINs";
-                    FieldProblem::new("", "pin_in_clear", reason)
-                }
-                Some(at) => {
-                    places.push(at);
-                    continue;
-                }
-                None => {
-                    let suggestion = nearest(part, headings.iter().copied());
-                    let reason = "is a heading by the columns file, and the manifest has no such column";
-                    FieldProblem { suggestion, ..FieldProblem::new("", "missing_heading", reason) }
-                }
-            };
-            self.tell(part, problem);
-        }
-        if !self.seen.insert(name.to_owned()) {
-            let reason =
-                format!("is filled from {called} by the columns file, and is a column of the file, too");
-            self.tell(name, FieldProblem::new("", "duplicate_column", reason));
-            return None;
-        }
-        let holds = self.holds_of(name).unwrap_or_else(|problem| {
-            let reason = format!("is filled from {called} by the columns file, and {}", problem.reason);
-            self.tell(name, FieldProblem { reason, ..problem });
-            Holds::Nothing
-        });
-        self.push(name, &called, holds);
-        Some(places)
-    }
-
-    /// Tells of a value of the columns file that no row can have.
-    fn look_at_value(&mut self, at: usize, what: &str, value: &str) {
-        let Column { name, heading, holds: Holds::Parameter(_, kind), .. } = &self.columns[at] else {
-            return;
-        };
-        if value.is_empty() || (value.len() <= CELL_BYTES_MAX && kind.accepts(value)) {
-            return;
-        }
-        let problem = FieldProblem::of(name, kind.explain(value));
-        let may_be_shown = kind.may_be_shown() && !may_be_a_pin(value);
-        let value = if may_be_shown { format!(" {:?}", shown_value(value)) } else { String::new() };
-        let reason = format!("has the {what}{value} in the columns file, which {}", problem.reason);
-        let column = heading.as_ref().unwrap_or(name).clone();
-        self.tell(&column, FieldProblem { reason, ..problem });
     }
 
     fn look_for_what_is_missing(&mut self) {

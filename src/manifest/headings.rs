@@ -1,7 +1,9 @@
 //! What people call columns, in the languages of those who make such files.
 
+use super::dates::DATE_OF_BIRTH;
+
 /// Headings, as [`letters_of`] has them, and the columns that they mostly are.
-const HEADINGS: [(&str, &[&str]); 15] = [
+const HEADINGS: [(&str, &[&str]); 16] = [
     (
         "row_id",
         &[
@@ -86,6 +88,33 @@ const HEADINGS: [(&str, &[&str]); 15] = [
             "achternaam",
             "primerapellido",
             "nazwisko",
+        ],
+    ),
+    (
+        DATE_OF_BIRTH,
+        &[
+            "dateofbirth",
+            "birthdate",
+            "birthday",
+            "dob",
+            "born",
+            "geburtsdatum",
+            "geburtstag",
+            "gebdatum",
+            "gebdat",
+            "geburtsdat",
+            "geboren",
+            "geborenam",
+            "datedenaissance",
+            "datenaissance",
+            "néele",
+            "fechadenacimiento",
+            "fechanacimiento",
+            "datadinascita",
+            "datanascita",
+            "datadenascimento",
+            "geboortedatum",
+            "dataurodzenia",
         ],
     ),
     (
@@ -297,6 +326,9 @@ mod tests {
             ("PLZ", Some("cardholder[billing][address][postal_code]")),
             ("Straße", Some("cardholder[billing][address][line1]")),
             ("Card holder", Some("cardholder[name]")),
+            ("Date of birth", Some(DATE_OF_BIRTH)),
+            ("Geb.-Datum", Some(DATE_OF_BIRTH)),
+            ("Date de naissance", Some(DATE_OF_BIRTH)),
             ("cardholder", None),
             ("Expiry", None),
             ("Gehalt", None),

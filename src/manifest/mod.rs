@@ -16,6 +16,7 @@ mod code_page;
 pub mod columns;
 mod contents;
 mod cutter;
+pub mod dates;
 pub mod edits;
 mod encoding;
 pub mod file_names;
@@ -25,11 +26,15 @@ mod headings;
 pub mod known;
 mod likeness;
 mod lint;
+mod mapping;
 mod misread;
+mod misshapen;
+mod mixed_amounts;
 mod names;
 pub mod nearby;
 mod nobody;
 mod other_kinds;
+mod own_address;
 mod parts;
 mod people;
 pub mod persons;
@@ -191,6 +196,7 @@ impl Manifest {
             snapshot.reader().map_err(|source| ManifestError::Read { path: path.clone(), source })?;
         let (mut manifest, _) = Self::begin(&path, source, &reading.of_text(&snapshot))?;
         manifest.snapshot = Some(snapshot);
+        manifest.settle_dates()?;
         Ok(manifest)
     }
 
@@ -205,7 +211,9 @@ impl Manifest {
         if sheet::is_spreadsheet(&start_of(&mut file).map_err(read)?) {
             return Self::inspect_held(path.into(), Snapshot::of(path, reading)?, reading);
         }
-        Self::begin(path, file, reading).map(|(manifest, _)| manifest)
+        let (mut manifest, _) = Self::begin(path, file, reading)?;
+        manifest.settle_dates()?;
+        Ok(manifest)
     }
 
     fn of_header(
@@ -285,12 +293,17 @@ impl Manifest {
     /// # Errors
     /// If the file cannot be opened again.
     pub fn rows(&self) -> Result<Rows<&Self, impl Read + use<>>, ManifestError> {
+        Ok(Rows::new(self, self.records()?))
+    }
+
+    /// Its records, from the first row's.
+    fn records(&self) -> Result<Records<Text<Source>>, ManifestError> {
         let mut records = Records::new(self.text(self.source()?)?, self.delimiter);
         records.fold(self.declared);
         header::pass(&mut records, self.above)
             .map_err(|source| ManifestError::Read { path: self.path.clone(), source })?;
         records.change(self.reading.edits.clone(), self.filling.clone(), self.own_columns());
-        Ok(Rows::new(self, records))
+        Ok(records)
     }
 
     /// How many columns the file has itself, without those of the columns file's defaults.

@@ -9,6 +9,7 @@ use crate::operation::params::metadata_key;
 use crate::operation::{CANCEL_REPLACED, Operation, PIN, PIN_CHOICE, Request, is_card_id, may_leave_gaps};
 
 use super::contents::Contents;
+use super::dates::{DATE_OF_BIRTH, PARTS};
 use super::header::{Column, Holds, Part};
 use super::rows::row_id_is_good;
 use super::{CELL_BYTES_MAX, Row};
@@ -60,6 +61,8 @@ pub(super) struct Plan {
     choice_column: Option<usize>,
     row_id_column: Option<usize>,
     card_column: Option<usize>,
+    /// The column of dates of birth, and that of their days, which is empty where the date cannot be read.
+    date_columns: Option<(usize, usize)>,
 }
 
 /// What makes one of a row's requests right.
@@ -99,6 +102,8 @@ pub(super) struct Good {
     pub(super) replaces: bool,
     /// Whether its cardholder is to choose the PIN.
     pub(super) chooses: bool,
+    /// Whether its card is sent to its person's own address because the columns file says so.
+    pub(super) to_own_address: bool,
 }
 
 impl Subject {
@@ -124,6 +129,7 @@ impl Good {
             cancels: cancels || row.request.cancels_replaced(),
             replaces: row.request.is_replacement(),
             chooses: row.request.chooses_pin(),
+            to_own_address: row.to_own_address,
         }
     }
 }
@@ -159,6 +165,8 @@ impl Plan {
             choice_column: of_last(PIN_CHOICE),
             row_id_column: place_of(Holds::RowId),
             card_column: place_of(Holds::Card),
+            date_columns: place_of(Holds::Date)
+                .zip(columns.iter().position(|column| column.name == format!("{DATE_OF_BIRTH}{}", PARTS[0]))),
         })
     }
 
@@ -168,8 +176,13 @@ impl Plan {
     }
 
     /// Whether the row is right. `cell` gives the n-th cell; there are as many as columns. Of those in `known` is known that each is
-    /// right by itself.
-    pub(super) fn judge<'c>(&self, cell: impl Fn(usize) -> &'c str, known: Columns) -> Option<Good> {
+    /// right by itself. `to_own_address`: what the columns file made of where its card is sent.
+    pub(super) fn judge<'c>(
+        &self,
+        cell: impl Fn(usize) -> &'c str,
+        known: Columns,
+        to_own_address: bool,
+    ) -> Option<Good> {
         let given = self.given(&cell, known)?;
         let is = |at: Option<usize>, word: &str| at.is_some_and(|at| cell(at) == word);
         let subject = Subject::of(self.contents.operation, is(self.kind_column, "physical"));
@@ -180,6 +193,7 @@ impl Plan {
             pin: given & self.pin != 0,
             replaces: false,
             chooses: self.choice_column.is_some_and(|at| cell(at).eq_ignore_ascii_case("true")),
+            to_own_address,
         })
     }
 
@@ -217,12 +231,15 @@ impl Plan {
                 Holds::RowId => row_id_is_good(text),
                 Holds::Card => is_card_id(text),
                 Holds::Blank if text.is_empty() => true,
-                Holds::LeftOut => true,
+                Holds::LeftOut | Holds::Date => true,
                 Holds::Nothing | Holds::Blank => false,
             };
             if !right {
                 return None;
             }
+        }
+        if self.date_columns.is_some_and(|(date, day)| !cell(date).is_empty() && cell(day).is_empty()) {
+            return None;
         }
         // Bits beyond the last column are in no demand.
         let given = !empty;

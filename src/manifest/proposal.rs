@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::columns::compared;
 use super::contents::{CARD, Contents};
+use super::dates::DATE_OF_BIRTH;
 use super::headings::{is_in_no_column, says_cardholder};
 use super::parts::Parts;
 use super::snapshot::Snapshot;
@@ -37,6 +38,20 @@ const REST: &str = r#"
 # Words of the file and what they stand for, by columns.
 # [values.type]
 # "Plastic" = "physical"
+"#;
+
+/// What comes after that where the rows are people, and say nowhere where their cards are sent.
+const OWN_ADDRESS: &str = r#"
+# Where physical cards are sent if the row does not say it: to each person's own name and address.
+# [shipping]
+# to = "own address"
+"#;
+
+/// What comes after that where there is a date of birth.
+const DATES: &str = r#"
+# Which comes first in dates such as 01/02/1990, if they do not show it themselves.
+# [dates]
+# order = "day/month/year" # or "month/day/year"
 "#;
 
 /// The text of a columns file in which each heading of the manifest stands, with the column that it may be or left out.
@@ -103,6 +118,15 @@ pub fn propose(path: &Path, reading: &Reading) -> Result<String, ManifestError> 
         let _ = writeln!(text, "{} = [{}]", toml::Value::from(*column), quoted.join(", "));
     }
     text.push_str(REST);
+    let fills = |column: &str| {
+        given.iter().any(|known| known == column) || parts.joined.iter().any(|(known, _)| *known == column)
+    };
+    if fills("cardholder[billing][address][line1]") && !fills("shipping[address][line1]") {
+        text.push_str(OWN_ADDRESS);
+    }
+    if fills(DATE_OF_BIRTH) {
+        text.push_str(DATES);
+    }
     Ok(text)
 }
 
@@ -121,7 +145,9 @@ pub(super) fn column_of(
         ));
     }
     match contents.kind_of(heading) {
-        _ if heading == ROW_ID || heading == CARD => Some((heading.to_owned(), "")),
+        _ if heading == ROW_ID || heading == CARD || heading == DATE_OF_BIRTH => {
+            Some((heading.to_owned(), ""))
+        }
         Ok(_) => Some((heading.to_owned(), "")),
         Err(problem) => match called {
             // It may be an id as well: what stands below it tells.

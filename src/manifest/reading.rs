@@ -5,6 +5,7 @@ use std::sync::Arc;
 use encoding_rs::Encoding;
 
 use super::columns::ColumnMap;
+use super::dates::Shown;
 use super::edits::Edits;
 use super::sheet::Sheet;
 use super::snapshot::Snapshot;
@@ -31,6 +32,8 @@ pub struct Reading {
     /// Whether headings of which none is known are problems, as one unknown heading is: a person says then what they are. Otherwise
     /// the file is none that can be read.
     pub asks_headings: bool,
+    /// What the file's dates show of their order, where somebody has looked.
+    pub dates: Shown,
     /// The headings under which a person's name stands, if not those of the columns file: for results.
     pub person: Vec<String>,
 }

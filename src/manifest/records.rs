@@ -25,6 +25,8 @@ pub(super) struct Record<'r> {
     between: usize,
     /// Of each cell whether it was empty and holds a default; nothing where none can.
     defaults: &'r [bool],
+    /// Whether its card is sent to its person's own address because the columns file says so.
+    pub(super) is_to_own_address: bool,
     /// Lines' ends in it, as in a cell of several lines.
     pub(super) lines: u64,
     /// Lines before it that spreadsheets show as none: ends of lines within cells. Told by whoever reads all records.
@@ -34,12 +36,27 @@ pub(super) struct Record<'r> {
 impl<'r> Record<'r> {
     /// Of these cells, one after the other, and where each ends.
     pub(super) fn new(line: u64, cells: &'r [u8], ends: &'r [usize]) -> Self {
-        Self { line, flaw: None, cells, ends, between: 0, defaults: &[], lines: 0, folded: 0 }
+        Self {
+            line,
+            flaw: None,
+            cells,
+            ends,
+            between: 0,
+            defaults: &[],
+            is_to_own_address: false,
+            lines: 0,
+            folded: 0,
+        }
     }
 
     /// The same, some of whose cells are defaults.
     pub(super) fn with_defaults(self, defaults: &'r [bool]) -> Self {
         Self { defaults, ..self }
+    }
+
+    /// The same, whose card is sent to its person's own address.
+    pub(super) fn to_own_address(self) -> Self {
+        Self { is_to_own_address: true, ..self }
     }
 
     /// Of cells that stand in a line, a delimiter between two of them.

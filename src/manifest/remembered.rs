@@ -35,7 +35,7 @@ impl Remembered {
         let may_be = |column: &Column| match column.holds {
             Holds::Parameter(_, kind) => kind.may_be_shown(),
             // Each row has another.
-            Holds::RowId | Holds::Card => false,
+            Holds::RowId | Holds::Card | Holds::Date => false,
             Holds::Nothing | Holds::Blank | Holds::LeftOut => false,
         };
         let cell = |(at, column)| Cell {

@@ -36,6 +36,8 @@ pub struct CheckReport {
     pub replacements: u64,
     /// Those of them that come without a PIN.
     pub replacements_without_pin: u64,
+    /// Cards that are sent to their person's own address because the columns file says so.
+    pub to_own_addresses: u64,
     /// Cardholders to be created among them, alone or before their cards.
     pub cardholders: u64,
     /// The sheet that the rows are from, if the file is a spreadsheet.
@@ -116,6 +118,15 @@ impl CheckReport {
         notes.extend(self.amounts.clone());
         notes.extend(self.people.clone());
         notes.extend(self.printed.clone());
+        match self.to_own_addresses {
+            0 => {}
+            1 => notes.push(
+                "1 card is sent to its person's own address: the row does not say where it is sent.".to_owned(),
+            ),
+            cards => notes.push(format!(
+                "{cards} cards are sent to {cards} people's own addresses: these rows do not say where they are sent."
+            )),
+        }
         notes.extend(self.boxes.clone());
         notes.extend(self.cut_off.map(|next| {
             format!(

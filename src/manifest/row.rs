@@ -24,6 +24,8 @@ pub struct Row {
     pub pin: Option<PinJwe>,
     /// Whose it is, by the columns that were named for that.
     pub person: Option<String>,
+    /// Whether its card is sent to its person's own address because the columns file says so.
+    pub(super) to_own_address: bool,
     /// What may be wrong with it.
     pub warnings: Vec<Problem>,
     /// What tells rows that ask for the same.
@@ -39,7 +41,8 @@ impl Row {
     ) -> Self {
         let pin = request.take_pin();
         let (warnings, likeness) = (Vec::new(), Likeness::default());
-        Self { number, line, row_id, first, request, pin, person: None, warnings, likeness }
+        let (person, to_own_address) = (None, false);
+        Self { number, line, row_id, first, request, pin, person, to_own_address, warnings, likeness }
     }
 
     /// What is asked for, without the PIN and however it is spelt.

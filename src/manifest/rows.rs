@@ -8,11 +8,12 @@ use crate::operation::{
 };
 
 use super::amounts::Amounts;
-use super::blocks::{Flaw, RECORD_BYTES_MAX};
 use super::columns::compared;
 use super::header::{Column, Holds, Part};
 use super::headings::column_called;
 use super::likeness::Likeness;
+use super::mixed_amounts::Written;
+use super::own_address::tell_of_person;
 use super::plan::{COLUMNS_MAX, Good};
 use super::records::{Record, Records, trimmed};
 use super::remembered::Remembered;
@@ -27,13 +28,15 @@ pub struct Rows<M, R> {
     records: Records<R>,
     number: u64,
     blank_rows: u64,
+    /// How amounts were written so far.
+    written: Written,
     ended: bool,
 }
 
 impl<M: Borrow<Manifest>, R> Rows<M, R> {
     /// Of records, the first of which is a row.
     pub(super) fn new(manifest: M, records: Records<R>) -> Self {
-        Self { manifest, records, number: 0, blank_rows: 0, ended: false }
+        Self { manifest, records, number: 0, blank_rows: 0, written: Written::default(), ended: false }
     }
 
     /// The manifest.
@@ -44,6 +47,11 @@ impl<M: Borrow<Manifest>, R> Rows<M, R> {
     /// Rows with mended cells that were not met so far.
     pub fn edits_left(&self) -> usize {
         self.records.edits_left()
+    }
+
+    /// How amounts were written so far.
+    pub(super) fn written(&self) -> &Written {
+        &self.written
     }
 
     /// Rows without anything in them that were left out so far.
@@ -68,7 +76,9 @@ impl<M: Borrow<Manifest>, R: Read> Iterator for Rows<M, R> {
                 }
                 Ok(Some(record)) => {
                     self.number = number;
-                    return Some(self.manifest.borrow().row(&record, number));
+                    let manifest = self.manifest.borrow();
+                    manifest.look_at_amounts(&record, &mut self.written);
+                    return Some(manifest.row(&record, number));
                 }
                 Ok(None) => self.ended = true,
                 // Nothing after it can be read: the rows before it stand.
@@ -107,6 +117,7 @@ impl Manifest {
             _ => row,
         };
         if let (Ok(row), Some(text)) = (&mut row, record.texts()) {
+            row.to_own_address = record.is_to_own_address;
             row.likeness = self.likes.of_row(text, |at| self.likes.of_cell(at, text(at)));
         }
         if self.names_persons() && self.misshapen(record).is_none() {
@@ -120,6 +131,10 @@ impl Manifest {
             Ok(row) => (&mut row.warnings, &mut Vec::new(), &row.row_id),
             Err(row) => (&mut row.warnings, &mut row.problems, &row.row_id),
         };
+        if record.is_to_own_address {
+            tell_of_person(problems);
+            tell_of_person(warnings);
+        }
         warnings.iter_mut().chain(problems).for_each(|problem| {
             problem.row_id.clone_from(row_id);
             self.call_column(problem, record);
@@ -185,7 +200,7 @@ impl Manifest {
     fn found(&self, record: &Record<'_>, column: &str) -> Option<String> {
         let at = self.columns.iter().position(|known| known.name == column)?;
         let may_be_shown = match self.columns[at].holds {
-            Holds::RowId | Holds::Card => true,
+            Holds::RowId | Holds::Card | Holds::Date => true,
             Holds::Parameter(_, kind) => kind.may_be_shown(),
             Holds::Nothing | Holds::Blank | Holds::LeftOut => false,
         };
@@ -223,13 +238,15 @@ impl Manifest {
         record.trimmed(&mut cells[..self.columns.len()])?;
         let cell = |at: usize| cells[at];
         let known = remembered.known(cell);
-        let good = plan.judge(cell, known)?;
+        let good = plan.judge(cell, known, record.is_to_own_address)?;
         if self.lints.is_odd(cell, known) {
             return None;
         }
         remembered.learn(known, cell, &self.likes);
         amounts.add_cells(&self.amounts, cell);
-        Some((plan.row_id_column().map(cell), good, self.likes.of_row(cell, |at| remembered.hash(at))))
+        let row_id = plan.row_id_column().map(cell);
+        amounts.written.look(&self.amounts, (record.line, row_id), cell);
+        Some((row_id, good, self.likes.of_row(cell, |at| remembered.hash(at))))
     }
 
     /// A row that is right, by the plan; nothing if it may not be.
@@ -270,6 +287,15 @@ impl Manifest {
                     "the column has no heading, and this cell is filled in; give it one, or clear the cell"
                         .into(),
                 )),
+                Holds::Date => {
+                    let date = self.filling.as_ref().and_then(|filling| filling.date);
+                    if let Some(date) = date.filter(|_| !text.is_empty())
+                        && let Err(wrong) = date.date_of(text)
+                    {
+                        let (code, reason) = date.explain(wrong);
+                        problems.push(problem(name, code, reason));
+                    }
+                }
                 Holds::Parameter(..) if text.is_empty() => {}
                 Holds::Parameter(part, _) => {
                     let pairs = if part == Part::First { &mut given.first } else { &mut given.last };
@@ -384,62 +410,6 @@ impl Manifest {
     /// Whether the columns file says that a heading of another name is this column.
     fn is_renamed(&self, column: &str) -> bool {
         self.columns.iter().any(|other| other.name == column && other.heading.is_some())
-    }
-
-    /// Whether a record has a cell for each column, and no more. Spreadsheets write blank cells beyond the last heading.
-    fn has_its_cells(&self, record: &Record<'_>) -> bool {
-        let is_blank = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| trimmed(text).is_empty());
-        record.len() >= self.columns.len() && record.iter().skip(self.columns.len()).all(is_blank)
-    }
-
-    /// What keeps a record's cells from being told apart, so that nothing more can be said of them.
-    fn misshapen(&self, record: &Record<'_>) -> Option<(&'static str, String)> {
-        let columns = self.filling.as_ref().map_or(self.columns.len(), |filling| filling.own);
-        let cells = match record.flaw {
-            Some(Flaw::QuoteOpen) => {
-                let reason =
-                    "a quote that is opened in this row is never closed; the rest of the file is inside it";
-                return Some(("quote_open", reason.into()));
-            }
-            Some(Flaw::TooLong) => {
-                let reason =
-                    format!("the row has more than {RECORD_BYTES_MAX} bytes; is a quote in it never closed?");
-                return Some(("row_too_long", reason));
-            }
-            Some(Flaw::RowsInQuotes { lines }) => {
-                let last = record.line + lines;
-                let reason = format!(
-                    "a quote that opens in this row is closed on line {last} only, so that the rows up to there would be one cell: they \
-                     would get nothing. Take out the quote that is one too many (an inch sign, perhaps); one that belongs into a cell is \
-                     written twice, and the cell between quotes"
-                );
-                return Some(("quote_astray", reason));
-            }
-            Some(Flaw::TextAfterQuote { lines }) => {
-                let up_to = match lines {
-                    0 => String::new(),
-                    lines => format!(", and all up to line {} would be one row", record.line + lines),
-                };
-                let reason = format!(
-                    "text stands after a quote that closes a cell{up_to}. Take out the quotes that belong to no cell; one that belongs \
-                     into a cell is written twice, and the cell between quotes: \"Ada \"\"Countess\"\" Lovelace\""
-                );
-                return Some(("quote_astray", reason));
-            }
-            Some(Flaw::CellCount(cells)) => cells,
-            None => record.len(),
-        };
-        if record.flaw.is_some() || !self.has_its_cells(record) {
-            let why = match (cells > columns, self.delimiter) {
-                (false, _) => "; is the row cut off?",
-                (true, b';') => "; a cell with a semicolon in it needs quotes, and a column a heading",
-                (true, b'\t') => "; a cell with a tab in it needs quotes, and a column a heading",
-                (true, b'|') => "; a cell with a vertical bar in it needs quotes, and a column a heading",
-                (true, _) => "; a cell with a comma in it needs quotes, and a column a heading",
-            };
-            return Some(("cell_count", format!("the row has {cells} cells and the header {columns}{why}")));
-        }
-        None
     }
 
     /// A part that is missing from every row, because the header names its column wrongly, is told of the header.

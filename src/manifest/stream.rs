@@ -5,6 +5,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use super::dates::{Shown, look};
 use super::records::Records;
 use super::rows::Rows;
 use super::text::{ReadAs, Text};
@@ -66,6 +67,19 @@ pub(super) fn records_of<R: Read>(
 }
 
 impl<R: Read> ManifestStream<R> {
+    /// Whether how its dates are read is told by all of them only: then it is to be read once for that, and once more for its rows.
+    #[must_use]
+    pub fn wants_dates(&self) -> bool {
+        self.manifest.filling.as_ref().and_then(|filling| filling.date).is_some_and(|date| date.is_open())
+    }
+
+    /// What its dates show of their order; blocks on the source, to its end.
+    #[must_use]
+    pub fn look_at_dates(mut self) -> Shown {
+        let date = self.manifest.filling.as_ref().and_then(|filling| filling.date);
+        date.map_or(Shown::Neither, |date| look(&mut self.records, date.at))
+    }
+
     /// Its rows, each once; blocks on the source.
     #[must_use]
     pub fn rows(self) -> Rows<Manifest, impl Read> {

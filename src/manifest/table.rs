@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::contents::Contents;
+use super::dates::DATE_OF_BIRTH;
 use super::headings::says_cardholder;
 use super::parts::Parts;
 use super::proposal::{self, GUESS};
@@ -222,6 +223,7 @@ pub(super) fn headings(names: &[String], reading: &Reading) -> Vec<Heading> {
         let named = mapped.filter(|column| !column.is_empty()).or_else(|| {
             let is_column = mapped.is_none()
                 && (matches!(name.as_str(), super::ROW_ID | super::contents::CARD)
+                    || (name == DATE_OF_BIRTH && contents.has_date_of_birth())
                     || contents.kind_of(name).is_ok());
             is_column.then_some(name.as_str())
         });

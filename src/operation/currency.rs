@@ -21,16 +21,21 @@ pub fn is_currency(code: &str) -> bool {
     codes.binary_search(&code.map(|letter| letter.to_ascii_lowercase())).is_ok()
 }
 
-/// An amount of a currency's smallest unit as people write it: `500.00 EUR`.
+/// How many digits of an amount stand after the point.
 #[must_use]
-pub fn money(smallest: u64, currency: &str) -> String {
-    let code = currency.to_ascii_lowercase();
-    let digits = match code.as_str() {
+pub fn decimals(currency: &str) -> u32 {
+    match currency.to_ascii_lowercase().as_str() {
         code if WITHOUT_DECIMALS.contains(&code) => 0,
         code if WITH_THREE.contains(&code) => 3,
         _ => 2,
-    };
-    let code = code.to_ascii_uppercase();
+    }
+}
+
+/// An amount of a currency's smallest unit as people write it: `500.00 EUR`.
+#[must_use]
+pub fn money(smallest: u64, currency: &str) -> String {
+    let digits = decimals(currency);
+    let code = currency.to_ascii_uppercase();
     let unit = 10_u64.pow(digits);
     let whole = grouped(smallest / unit);
     if digits == 0 {

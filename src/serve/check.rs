@@ -22,7 +22,8 @@ use crate::manifest::amounts::Amounts;
 use crate::manifest::batch::SecondCards;
 use crate::manifest::recognise::{Recogniser, Recognition};
 use crate::manifest::{
-    CheckOptions, CheckReport, Checker, InvalidRow, Manifest, ManifestError, Reading, Row, counted,
+    CheckOptions, CheckReport, Checker, InvalidRow, Manifest, ManifestError, ManifestStream, Reading, Row,
+    counted,
 };
 use crate::remedy::TryAgain;
 
@@ -32,6 +33,9 @@ const NAME_BYTES: usize = 48;
 const KNOWN_BYTES: usize = 96;
 /// Names that are charged at once.
 const NAMES_AT_ONCE: u64 = 1024;
+
+/// What messages call an upload.
+const NAME: &str = "upload";
 
 /// A piece of an upload on its way to the check.
 pub(super) enum Piece {
@@ -132,8 +136,37 @@ struct Shared {
     holding: Option<Holding>,
     /// Bytes after which it is held no longer.
     held_left: usize,
+    /// Whether a check goes on without what is held.
+    may_let_go: bool,
     stopped: Option<Stopped>,
     file: Sha256,
+}
+
+impl Shared {
+    /// All of it, once it was read to its end.
+    fn all_held(&mut self, reading: Reading) -> Result<Held, Stopped> {
+        if let Some(stopped) = self.stopped.take() {
+            return Err(stopped);
+        }
+        Ok(self.holding.take().ok_or(Full)?.finish(reading)?)
+    }
+
+    /// Whether what came so far, with nothing let go, is held for this.
+    fn is_kept_for(&self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Issue { .. } | Purpose::Look => true,
+            Purpose::Check { table } => table > 0 && usize::MAX - self.held_left <= TABLE_BYTES_MAX,
+        }
+    }
+
+    /// From now on it holds what this needs, and no more.
+    fn hold_for(&mut self, purpose: Purpose) {
+        if !self.is_kept_for(purpose) {
+            self.holding = None;
+        } else if let Purpose::Check { .. } = purpose {
+            self.held_left -= usize::MAX - TABLE_BYTES_MAX;
+        }
+    }
 }
 
 /// The pieces as the csv reader's source.
@@ -185,7 +218,9 @@ impl<R: Read> Read for Kept<R> {
             None => shared.holding = None,
         }
         let held = shared.holding.as_mut().map_or(Ok(()), |holding| holding.add(&buffer[..length]));
-        if held.is_err() {
+        if held.is_err() && shared.may_let_go {
+            shared.holding = None;
+        } else if held.is_err() {
             shared.stopped.get_or_insert(Stopped::Full);
             return Err(io::Error::other("stopped"));
         }
@@ -202,12 +237,14 @@ pub(super) fn check(
     budget: &Arc<Budget>,
     (rows_max, mut reading): (u64, Reading),
 ) -> Result<Checked, Stopped> {
-    let (holding, held_left) = match purpose {
-        Purpose::Issue { .. } | Purpose::Look => (Some(Holding::begin(budget)?), usize::MAX),
-        Purpose::Check { table: 0 } => (None, 0),
-        Purpose::Check { .. } => (Some(Holding::begin(budget)?), TABLE_BYTES_MAX),
+    let holding = match purpose {
+        // It is held until its headings are known: its dates may have to be looked through first.
+        Purpose::Check { table: 0 } => Holding::begin(budget).ok(),
+        Purpose::Check { .. } | Purpose::Issue { .. } | Purpose::Look => Some(Holding::begin(budget)?),
     };
-    let shared = Rc::new(RefCell::new(Shared { holding, held_left, ..Shared::default() }));
+    let may_let_go = purpose == Purpose::Check { table: 0 };
+    let shared =
+        Rc::new(RefCell::new(Shared { holding, held_left: usize::MAX, may_let_go, ..Shared::default() }));
     let source = Source { pieces, piece: Bytes::new(), ended: false, shared: shared.clone() };
     // Who sees the table says there what its headings are.
     reading.asks_headings = matches!(purpose, Purpose::Check { table: 1.. });
@@ -219,7 +256,20 @@ pub(super) fn check(
     let (source, sheet) = unpacked?;
     let kept = Kept { source, shared: shared.clone() };
     let limits = Limits { rows_max, is_whole: purpose == Purpose::Issue { skips_invalid: false } };
-    let verdict = rows(kept, &reading, batch, recogniser.as_mut(), &shared, &mut share, limits);
+    let name = Path::new(NAME);
+    let (verdict, looked_at) = match Manifest::read(name, kept, &reading) {
+        Ok(stream) if stream.wants_dates() => {
+            reading.dates = stream.look_at_dates();
+            let held = shared.borrow_mut().all_held(reading.clone())?;
+            let stream = Manifest::read(name, held.look(), &reading);
+            let verdict = rows(stream, batch, recogniser.as_mut(), &shared, &mut share, limits);
+            (verdict, Some((held, shared.borrow().is_kept_for(purpose))))
+        }
+        stream => {
+            shared.borrow_mut().hold_for(purpose);
+            (rows(stream, batch, recogniser.as_mut(), &shared, &mut share, limits), None)
+        }
+    };
     // What the names and the sheet took is free before the rest is held.
     drop(share);
     // A stopped source looks like an unreadable row to the csv reader: the reason comes first.
@@ -232,7 +282,10 @@ pub(super) fn check(
     let recognition = recogniser.map(Recogniser::finish).transpose()?.unwrap_or_default();
     add_near(&mut report, &recognition);
     let mended = mended_by(&reading);
-    let mut held = holding.map(|holding| holding.finish(reading)).transpose()?;
+    let mut held = match looked_at {
+        Some((held, is_kept)) => Some(held).filter(|_| is_kept && (!limits.is_whole || unusable == 0)),
+        None => holding.map(|holding| holding.finish(reading)).transpose()?,
+    };
     let table = match purpose {
         Purpose::Check { table } => held.take().and_then(|held| table_of(held, &report, table)),
         Purpose::Issue { .. } | Purpose::Look => None,
@@ -252,9 +305,8 @@ pub(super) fn again(
     let shared = RefCell::new(Shared::default());
     let mut share = budget.share();
     let limits = Limits { rows_max, is_whole: false };
-    let source = held.look();
-    let verdict =
-        rows(source, &held.reading, Some(batch), Some(&mut recogniser), &shared, &mut share, limits);
+    let stream = Manifest::read(Path::new(NAME), held.look(), &held.reading);
+    let verdict = rows(stream, Some(batch), Some(&mut recogniser), &shared, &mut share, limits);
     let (mut report, unusable) = verdict?;
     let (recognition, mended) = (recogniser.finish()?, mended_by(&held.reading));
     add_near(&mut report, &recognition);
@@ -289,15 +341,13 @@ struct Limits {
 }
 
 fn rows(
-    source: impl Read,
-    reading: &Reading,
+    stream: Result<ManifestStream<impl Read>, ManifestError>,
     batch: Option<&Batch>,
     mut recogniser: Option<&mut Recogniser>,
     shared: &RefCell<Shared>,
     names: &mut Share,
     Limits { rows_max, is_whole }: Limits,
 ) -> Result<(CheckReport, u64), Stopped> {
-    let name = Path::new("upload");
     let refused = |error| match error {
         // A bad header is told as problems, as rows' are.
         ManifestError::Header { problems, .. } => {
@@ -306,7 +356,7 @@ fn rows(
         }
         other => Err(Stopped::NoManifest(other)),
     };
-    let stream = match Manifest::read(name, source, reading) {
+    let stream = match stream {
         Ok(stream) => stream,
         Err(error) => return refused(error),
     };
@@ -347,7 +397,7 @@ fn rows(
     }
     let unusable = checker.invalid_rows();
     let with_amounts = |report| CheckReport { amounts: amounts.words(), ..report };
-    checker.finish(name).map(|report| (with_amounts(report), unusable)).or_else(refused)
+    checker.finish(Path::new(NAME)).map(|report| (with_amounts(report), unusable)).or_else(refused)
 }
 
 /// A row whose batch and `row_id` make a job id.

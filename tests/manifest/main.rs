@@ -7,12 +7,15 @@
 mod support;
 
 mod a_manifest_can_ask_for_every_operation;
+mod amounts_of_two_kinds_are_told;
+mod cards_go_to_peoples_own_addresses;
 mod check_finds_what_stripe_refuses;
 mod check_is_the_same_on_any_number_of_threads;
 mod check_keeps_memory_flat;
 mod check_reads_any_file;
 mod columns_files_name_the_columns;
 mod csv_and_json_agree;
+mod dates_of_birth_stand_in_one_column;
 mod names_stand_in_several_columns;
 mod real_files_have_their_verdicts;
 mod spreadsheets_are_read_as_their_csv;

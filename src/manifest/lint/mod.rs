@@ -81,6 +81,7 @@ impl Lints {
         let place = |path: &str| columns.iter().position(|column| column.name == path);
         let role = |column: &Column| match column.holds {
             Holds::RowId | Holds::Card => Role::Id,
+            Holds::Date => Role::Formed,
             Holds::Nothing | Holds::Blank | Holds::LeftOut => Role::Unread,
             Holds::Parameter(..) if column.path == PIN => Role::Unread,
             Holds::Parameter(_, kind) => role_of(&column.name, kind, &place),

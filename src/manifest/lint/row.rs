@@ -25,6 +25,8 @@ pub(super) struct Whole {
     business_name: Option<usize>,
     /// The name of a person who is to be created.
     person: Option<usize>,
+    /// Where that person lives.
+    line1: Option<usize>,
     /// The day, month and year of that person's birth.
     born: [Option<usize>; 3],
     /// Columns in which a row says that it is a total: names, and the first of all.
@@ -83,6 +85,7 @@ impl Whole {
             design: place("personalization_design"),
             business_name: place("shipping[business_name]"),
             person: place("cardholder[name]"),
+            line1: place("cardholder[billing][address][line1]"),
             named: [Some(0), place("row_id"), place("cardholder[name]")]
                 .into_iter()
                 .flatten()
@@ -113,7 +116,7 @@ impl Whole {
         let (is_physical, is_virtual) = (value(self.kind) == "physical", value(self.kind) == "virtual");
         let shipped = self.shipping.iter().any(|at| !cell(*at).is_empty());
         if is_physical && !shipped {
-            findings.add(|| words::not_shipped(self.kind))?;
+            findings.add(|| words::not_shipped(self.kind, is_given(self.line1)))?;
         }
         if is_virtual && shipped {
             findings.add(|| {

@@ -137,8 +137,11 @@ fn shown(text: &str) -> String {
     format!("\"{shown}\"")
 }
 
-pub(super) fn not_shipped(at: Option<usize>) -> Finding {
-    warning(at, "no_shipping", "needs an address: the row does not say where its card is sent (shipping[…])")
+pub(super) fn not_shipped(at: Option<usize>, has_own_address: bool) -> Finding {
+    const REASON: &str = "needs an address: the row does not say where its card is sent (shipping[…])";
+    const WAY_OUT: &str = "; to send such cards to each person's own address, write [shipping] with to = \"own address\" into the \
+                           columns file";
+    warning(at, "no_shipping", format!("{REASON}{}", if has_own_address { WAY_OUT } else { "" }))
 }
 
 pub(super) fn shipped_nowhere(at: Option<usize>) -> Finding {

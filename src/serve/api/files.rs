@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::BODY_WITHIN;
 use crate::manifest::columns::{ColumnMap, Words};
+use crate::manifest::dates::Order;
 use crate::manifest::template::{What, csv, workbook};
 use crate::serve::access::{Read, Submit};
 use crate::serve::audit::{About, Action};
@@ -72,6 +73,10 @@ pub(super) struct ColumnsView {
     pub(super) defaults: BTreeMap<String, String>,
     /// Words in small letters and what they stand for, by columns.
     pub(super) values: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether physical cards whose row does not say where they are sent go to their person's own name and address.
+    pub(super) own_address: bool,
+    /// How dates are written that end with their year, if it says so: `day/month/year` or `month/day/year`.
+    pub(super) date_order: Option<&'static str>,
 }
 
 impl ColumnsView {
@@ -84,6 +89,8 @@ impl ColumnsView {
             joined: map.joined().map(|(column, of)| (column.to_owned(), of.to_vec())).collect(),
             defaults: map.defaults().map(owned).collect(),
             values: map.values().map(|(column, of)| (column.to_owned(), words(of))).collect(),
+            own_address: map.ships_to_own_address(),
+            date_order: map.date_order().map(Order::name),
         }
     }
 }

@@ -11,6 +11,7 @@ export const COLUMNS = [
     ["cardholder[phone_number]", "Telephone"],
     ["cardholder[individual][first_name]", "First name"],
     ["cardholder[individual][last_name]", "Last name"],
+    ["cardholder[individual][dob]", "Date of birth"],
     ["cardholder[individual][dob][day]", "Birthday: day"],
     ["cardholder[individual][dob][month]", "Birthday: month"],
     ["cardholder[individual][dob][year]", "Birthday: year"],
@@ -67,7 +68,7 @@ export const DEFAULTS = ["type", "currency", "status"];
 
 // What several columns are together.
 const WHOLES = new Map([
-  ["cardholder[individual]", "The person"], ["cardholder[individual][dob]", "Birthday"],
+  ["cardholder[individual]", "The person"],
   ["cardholder[billing]", "Address"], ["cardholder[billing][address]", "Address"],
   ["shipping", "Parcel"], ["shipping[address]", "Parcel: address"], ["shipping[customs]", "Parcel: customs"],
   ["spending_controls", "Limits"], ["spending_controls[spending_limits]", "Limits"],
@@ -112,7 +113,7 @@ function keyOf(heading) {
 
 const REMEMBERED = "embosser-columns-of:";
 
-// This tab remembers what the columns of a batch's file are: `{ columns, defaults, values }`.
+// This tab remembers what the columns of a batch's file are: `{ columns, joined, defaults, values, ownAddress, dateOrder }`.
 export function rememberColumns(batch, said) {
   sessionStorage.setItem(REMEMBERED + batch, JSON.stringify(said));
 }
@@ -173,14 +174,14 @@ export function twice({ chosen, ...draft }) {
 }
 
 // The text of a columns file.
-export function toml({ columns, joined = {}, defaults, values }) {
+export function toml({ columns, joined = {}, defaults, values, ownAddress = false, dateOrder = "" }) {
   const lines = (pairs) => pairs.map(([name, value]) => `${quoted(name)} = ${quoted(value)}\n`).join("");
   const words = Object.entries(values).filter(([, pairs]) => Object.keys(pairs).length > 0);
   const together = Object.entries(joined).map(([column, headings]) => `${quoted(column)} = [${headings.map(quoted).join(", ")}]\n`).join("");
   // What a heading is together with others it is not alone.
   const alone = Object.entries(columns).map(([heading, column]) => [heading, joined[column]?.includes(heading) ? "" : column]);
   return `[columns]\n${lines(alone)}${together && `\n[joined]\n${together}`}\n[defaults]\n${lines(Object.entries(defaults).filter(([, value]) => value))}${
-    words.map(([column, pairs]) => `\n[values.${quoted(column)}]\n${lines(Object.entries(pairs))}`).join("")}`;
+    words.map(([column, pairs]) => `\n[values.${quoted(column)}]\n${lines(Object.entries(pairs))}`).join("")}${ownAddress ? `\n[shipping]\nto = "own address"\n` : ""}${dateOrder ? `\n[dates]\norder = ${quoted(dateOrder)}\n` : ""}`;
 }
 
 // What a heading is taken for before anybody said so, beside the columns that the file surely has: an empty text leaves it out.
@@ -206,12 +207,30 @@ export function showColumns(table, draft, changed) {
     return make("tr", {},
       make("th", { scope: "row", data: { label: "Your heading" } }, heading.heading),
       make("td", { className: "hint", data: { label: "Below it" } }, heading.holds_pins ? "not shown: it may hold PINs" : samples),
-      make("td", { data: { label: "What it is" } }, ...choice(heading, draft, joined, changed)));
+      make("td", { data: { label: "What it is" } }, ...choice(heading, draft, joined, changed), orderOf(heading, draft, seen)));
   }));
   for (const name of DEFAULTS) {
     const isColumn = [...chosen.values()].includes(name);
     byId("defaults").querySelector(`[data-default=${name}]`).hidden = isColumn;
   }
+}
+
+const HOME = "cardholder[billing][address][line1]";
+// What says to whom or where a card is sent.
+const SENT_TO = ["shipping[name]", ...["line1", "line2", "postal_code", "city", "state", "country"].map((part) => `shipping[address][${part}]`)];
+
+// Whether physical cards can be sent to their people's own addresses: these are known, some cards may be physical, and nothing else is
+// said for all of them.
+export function canShipToOwn({ chosen, table, joins, defaults }) {
+  const given = chosen ? [...chosen.values(), ...Object.keys(joinedOf({ chosen, joins, defaults }))] : table.headings.map(({ column }) => column);
+  const mayBePhysical = given.includes("type") || defaults.type === "physical";
+  return (given.includes(HOME) || Boolean(defaults[HOME])) && mayBePhysical && !SENT_TO.some((column) => defaults[column]);
+}
+
+// Offers that choice where it can be made.
+export function showOwnAddress(draft) {
+  byId("own-address-choice").hidden = !canShipToOwn(draft);
+  byId("own-address").checked = draft.ownAddress;
 }
 
 // What else all rows have in common, where the file has no column for it: an office to which every card is sent, for instance.
@@ -252,6 +271,19 @@ function together(heading, is, joined) {
     const others = headings.filter((other) => other !== heading).map((other) => `“${other}”`).join(" and ");
     return make("p", { className: "hint" }, column === is ? `${inWords(column)}, together with ${others}` : `And a part of “${inWords(column)}”, together with ${others}`);
   });
+}
+
+const BORN = "cardholder[individual][dob]";
+// A date that ends with its year, of which the day or the month may come first; behind dots it is the month.
+const EITHER = /^\d{1,2}[-/ ]\d{1,2}[-/ ]\d{4}\b/;
+export const ORDERS = [["day/month/year", "day, month, year"], ["month/day/year", "month, day, year"]];
+
+// What comes first in a column's dates, where they have such ones.
+function orderOf({ heading }, draft, seen) {
+  if (draft.chosen.get(heading) !== BORN || !(draft.dateOrder || seen.some((text) => EITHER.test(text)))) return null;
+  const on = { change: ({ target }) => (draft.dateOrder = target.value) };
+  const options = [["", "as its own dates show"], ...ORDERS].map(([value, words]) => new Option(words, value, false, value === draft.dateOrder));
+  return make("p", {}, make("label", {}, "Its dates are written ", make("select", { id: "date-order", on }, ...options)));
 }
 
 function choice(heading, { chosen }, joined, changed) {

@@ -1,6 +1,6 @@
 // The rows of a file in which something was found, as a table in which they are mended.
 
-import { inWords, isColumn } from "/page/columns.js";
+import { ORDERS, canShipToOwn, inWords, isColumn } from "/page/columns.js";
 import { byId, count, counted, make, say, show, tabs, visible } from "/page/elements.js";
 import { exactly, reasonInWords } from "/page/reasons.js";
 
@@ -173,7 +173,7 @@ function saying({ code, reason }, ...words) {
 
 function sentence({ severity, code, found, reason: whole }) {
   // What can be said in a columns file is said here with a click.
-  const reason = whole.replace(/; what a word in this column stands for can be said in the columns file.*$/, "").replace(" (shipping[…])", "");
+  const reason = whole.replace(/; what a word in this column stands for can be said in the columns file.*$/, "").replace(/ \(shipping\[…\]\)(; to send such cards to each person's own address, .*)?$/, "");
   return `${severity === "warning" ? "May be wrong: " : ""}${found ? `“${found}” ` : ""}${reasonInWords(code, reason)} `;
 }
 
@@ -199,7 +199,12 @@ function ways(draft, act, { line, at, text }, { suggestion, code, reason, column
     return choicesOf(code, reason).map((value) => make("button", { type: "button", on: { click: () => act.word(column, text, value) } }, `“${text}” is ${value}${all}`));
   }
   if (code === "no_shipping" && !draft.tooLarge) {
-    return [make("button", { type: "button", on: { click: () => act.add(line, ADDRESS) } }, "Type in its address")];
+    const own = make("button", { type: "button", on: { click: () => act.shipToOwn() } }, "Send such cards to their people’s own addresses");
+    return [make("button", { type: "button", on: { click: () => act.add(line, ADDRESS) } }, "Type in its address"), ...(canShipToOwn(draft) ? [own] : [])];
+  }
+  // What comes first is the same in all of the column.
+  if (code === "ambiguous_date" && !draft.tooLarge) {
+    return ORDERS.map(([order, words]) => make("button", { type: "button", on: { click: () => act.order(order) } }, `The column’s dates are ${words}`));
   }
   // What is to be filled in may be a column that the file has not.
   const [, wanted] = /fill in (\S+)$/.exec(reason) ?? [];

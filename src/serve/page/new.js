@@ -1,6 +1,6 @@
 // A new batch: from a file, over what its columns are and what is to be mended, to a plan, and from that to cards.
 
-import { DEFAULTS, inWords, joinedOf, rememberColumns, rememberedColumns, showColumns, showMoreDefaults, taken, toml, twice } from "/page/columns.js";
+import { DEFAULTS, canShipToOwn, inWords, joinedOf, rememberColumns, rememberedColumns, showColumns, showMoreDefaults, showOwnAddress, taken, toml, twice } from "/page/columns.js";
 import { compared, listed } from "/page/csv.js";
 import { byId, count, counted, make, save, say, show, size, sure, sureOf } from "/page/elements.js";
 import { NeedsToken, download, get, putText, sendForm, trouble, wasChanged } from "/page/http.js";
@@ -84,6 +84,10 @@ function newDraft(file) {
     chosen: null, defaults: {}, values: {},
     // Columns that several headings are together: `[heading, what it is otherwise]`, by columns.
     joins: {},
+    // Whether physical cards go to their people's own addresses, where the row does not say where.
+    ownAddress: false,
+    // What comes first in dates, where that was said.
+    dateOrder: "",
     edits: new Map(), rows: new Map(), open: new Set(), table: { headings: [], joined: [], rows: [] }, found: [],
     // Columns that the file has not, behind its own, and those that are shown though nothing is wrong in them.
     own: null, added: [], asked: new Set(),
@@ -138,14 +142,14 @@ function form() {
   const data = new FormData();
   if (draft.kept) {
     draft.said = draft.kept;
-  } else if (draft.chosen || Object.keys(draft.values).length > 0) {
+  } else if (draft.chosen || draft.ownAddress || draft.dateOrder || Object.keys(draft.values).length > 0) {
     const columns = {};
     for (const { heading, column } of draft.table.headings) {
       const is = draft.chosen?.get(heading);
       if (heading && is !== undefined && is !== heading) columns[heading] = is;
       else if (heading && is === undefined && column && column !== heading) columns[heading] = column;
     }
-    draft.said = { columns, joined: draft.chosen ? joinedOf(draft) : {}, defaults: draft.defaults, values: draft.values };
+    draft.said = { columns, joined: draft.chosen ? joinedOf(draft) : {}, defaults: draft.defaults, values: draft.values, ownAddress: draft.ownAddress && canShipToOwn(draft), dateOrder: draft.dateOrder };
   } else {
     draft.said = null;
   }
@@ -259,11 +263,11 @@ async function check(stay = false) {
 
 // What was said of another file's columns is this one's from now on, and can be changed.
 function takeKept() {
-  const { columns, joined = {}, defaults, values } = draft.kept;
+  const { columns, joined = {}, defaults, values, ownAddress = false, dateOrder = "" } = draft.kept;
   draft.chosen = new Map(draft.table.headings.filter(({ heading }) => heading)
     .map(({ heading, column }) => [heading, columns[heading] ?? column ?? ""]));
   takeJoined(joined);
-  Object.assign(draft, { defaults: { ...defaults }, values: structuredClone(values), kept: null });
+  Object.assign(draft, { defaults: { ...defaults }, values: structuredClone(values), ownAddress, dateOrder, kept: null });
 }
 
 // What was said of headings that are something together, spelt as this file spells them.
@@ -293,6 +297,7 @@ function columns() {
 }
 
 function columnsProblems() {
+  showOwnAddress(draft);
   const problems = draft.found.filter(({ row }) => row === 0);
   const several = twice(draft).map(([column, headings]) => `${headings.map((heading) => `“${heading}”`).join(" and ")} are ${headings.length === 2 ? "both" : "all"} “${inWords(column)}”: leave one of them, and make the ${headings.length === 2 ? "other" : "others"} something else.`);
   byId("columns-problems").replaceChildren(...problems.filter((problem) => !isAnswered(problem)).map((problem) => make("li", { className: problem.code === "no_heading_known" ? "warning" : "" }, ofColumn(problem))),
@@ -356,6 +361,14 @@ const ACTS = {
   },
   word: (column, word, value) => {
     (draft.values[column] ??= {})[word] = value;
+    attempt(() => check(true));
+  },
+  order: (order) => {
+    draft.dateOrder = order;
+    attempt(() => check(true));
+  },
+  shipToOwn: () => {
+    draft.ownAddress = true;
     attempt(() => check(true));
   },
 };
@@ -479,17 +492,18 @@ export function startNew(attempted, onBegun) {
       columnsProblems();
     });
   }
+  byId("own-address").addEventListener("change", ({ target }) => (draft.ownAddress = target.checked));
   byId("saved").addEventListener("change", ({ target }) => attempt(async () => {
     if (!target.value) return;
     // As it was kept: what is changed in it here is this file's own.
-    const { columns: kept, joined, defaults, values } = await get(`/v1/columns/${encodeURIComponent(target.value)}`);
+    const { columns: kept, joined, defaults, values, own_address: ownAddress, date_order: order } = await get(`/v1/columns/${encodeURIComponent(target.value)}`);
     const spelt = new Map(Object.entries(kept).map(([heading, column]) => [compared(heading), column]));
     for (const { heading } of draft.table.headings) {
       const column = spelt.get(compared(heading));
       if (heading && column !== undefined) draft.chosen.set(heading, column);
     }
     takeJoined(joined);
-    Object.assign(draft, { defaults, values });
+    Object.assign(draft, { defaults, values, ownAddress, dateOrder: order ?? "" });
     columns();
   }));
   byId("columns-go").addEventListener("click", () => {
@@ -556,7 +570,7 @@ async function keep() {
   const name = byId("keep-name").value.trim();
   if (!name) return byId("keep-name").focus();
   const columns = Object.fromEntries(draft.chosen);
-  const text = toml({ columns, joined: joinedOf(draft), defaults: draft.defaults, values: draft.values });
+  const text = toml({ columns, joined: joinedOf(draft), defaults: draft.defaults, values: draft.values, ownAddress: draft.ownAddress && canShipToOwn(draft), dateOrder: draft.dateOrder });
   const path = `/v1/columns/${encodeURIComponent(name)}`;
   try {
     await putText(path, text);

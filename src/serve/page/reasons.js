@@ -34,6 +34,9 @@ function plainly(reason) {
   return reason
     .replace(/, or say which it is with --encoding [^)]*\(over HTTP \?encoding=\)/g, "")
     .replace(/; or, if it certainly is [^,]+, say so with --encoding [^)]*\(over HTTP \?encoding=\)/g, "")
+    .replace(/; to send such cards to each person's own address, write \[shipping\] .*$/, "")
+    .replace(/; say in the columns file, under \[dates\], .*$/, "; write the year first, as in 1990-02-28, or say what comes first")
+    .replace(/, as the columns file says under \[dates\]/, ", as you said")
     // Stripe's sentence says already whose parameter it is about, but for parts of an address and the like.
     .replace(/ \(parameter (\w+\[[^)]*)\)/g, " ($1)")
     .replace(/ \(parameter \w+\)/g, "")

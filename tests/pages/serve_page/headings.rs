@@ -29,6 +29,13 @@ async fn sets(browser: &Browser, heading: &str, column: &str) {
     assert_eq!(set, json!(column), "{heading}");
 }
 
+/// Chooses columns that were kept, once the page knows of them: it asks now and then.
+async fn takes_kept(browser: &Browser, name: &str) {
+    browser.until(&format!("return Boolean(document.querySelector('#saved option[value={name}]'))")).await;
+    let script = "const saved = document.querySelector('#saved'); saved.value = arguments[0]; saved.dispatchEvent(new Event('change'))";
+    browser.page.execute(script, vec![json!(name)]).await.unwrap();
+}
+
 async fn issues(browser: &Browser, cards: &str) {
     let newcomer = Newcomer(browser);
     browser.keys("#default-currency", "eur").await;
@@ -100,7 +107,7 @@ async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
     super::choose(&browser, &again).await;
     newcomer.sees("What are the columns of otra.csv?").await;
     sets(&browser, "NÚMERO", "").await;
-    browser.run("const saved = document.querySelector('#saved'); saved.value = 'personal'; saved.dispatchEvent(new Event('change'))").await;
+    takes_kept(&browser, "personal").await;
     newcomer.sees("Street and number, together with “CALLE”").await;
     newcomer.sees("Name, together with “NOMBRE” and “PRIMER APELLIDO”").await;
     issues(&browser, "1 card").await;
@@ -135,6 +142,176 @@ async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
     let expected = expected.map(|(name, street)| (name.to_owned(), street.to_owned()));
     assert_eq!(people(&sandbox).await, expected);
     assert_eq!(sandbox.account().cards.len(), 4);
+}
+
+/// Where each card goes: its recipient and street, in order.
+async fn parcels(sandbox: &Sandbox) -> Vec<(String, String)> {
+    let list = support::http_client().get(format!("{}/v1/issuing/cards", sandbox.api_url()));
+    let list: Value = list.bearer_auth("rk_test_1").send().await.unwrap().json().await.unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let of = |card: &Value| (text(&card["shipping"]["name"]), text(&card["shipping"]["address"]["line1"]));
+    let mut parcels: Vec<_> = list["data"].as_array().unwrap().iter().map(of).collect();
+    parcels.sort();
+    parcels
+}
+
+/// Whoever has a list of people says once that their cards go to them, before or after they hear that an address is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn physical_cards_go_to_their_peoples_own_addresses_once_somebody_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("columns");
+    std::fs::create_dir(&folder).unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__HTTP__COLUMNS_DIRECTORY", folder.to_str().unwrap());
+    let served = Served::start(&program, &["--rate", "100"]);
+    let browser = Browser::start(Look::Desk, directory.path()).await;
+    browser.open(&served.url).await;
+    let newcomer = Newcomer(&browser);
+    let offered = "return document.querySelector('#own-address').checkVisibility()";
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+
+    // On the step of the columns, once it is known that cards may be physical and nothing else is said for all.
+    let staff = write(
+        "staff.csv",
+        "Name,E-Mail,Straße,PLZ,Ort,Land\nAda Byron,ada@firma.example,Lange Straße 5,10115,Berlin,DE\n",
+    );
+    super::choose(&browser, &staff).await;
+    newcomer.sees("What are the columns of staff.csv?").await;
+    assert_eq!(browser.run(offered).await, json!(false), "nothing is said of physical cards yet");
+    let kind = |kind: &str| {
+        format!(
+            "const kind = document.querySelector('#default-type'); kind.value = '{kind}';
+             kind.dispatchEvent(new Event('input')); {offered}"
+        )
+    };
+    assert_eq!(browser.run(&kind("virtual")).await, json!(false));
+    assert_eq!(browser.run(&kind("physical")).await, json!(true));
+    browser.click("#own-address").await;
+    is_sound(&browser, "own-address").await;
+    browser.run("document.querySelector('#keep-columns').open = true").await;
+    browser.keys("#keep-name", "staff").await;
+    browser.click("#keep").await;
+    newcomer.sees("Kept as “staff”").await;
+    let kept = std::fs::read_to_string(folder.join("staff.toml")).unwrap();
+    assert!(kept.ends_with("[shipping]\nto = \"own address\"\n"), "{kept}");
+    issues(&browser, "1 card").await;
+    assert_eq!(parcels(&sandbox).await, [("Ada Byron".to_owned(), "Lange Straße 5".to_owned())]);
+
+    // What was kept comes back.
+    let again = write(
+        "again.csv",
+        "NAME,E-Mail,Straße,PLZ,Ort,Land\nEva Roe,eva@firma.example,Kurze Straße 6,10115,Berlin,DE\n",
+    );
+    super::choose(&browser, &again).await;
+    newcomer.sees("What are the columns of again.csv?").await;
+    takes_kept(&browser, "staff").await;
+    browser.until("return document.querySelector('#own-address').checked").await;
+    issues(&browser, "1 card").await;
+
+    // And where it is told that an address is missing: of each card, said once for all of them.
+    let plain = write(
+        "plain.csv",
+        "row_id,cardholder[name],cardholder[billing][address][line1],cardholder[billing][address][postal_code],\
+         cardholder[billing][address][city],cardholder[billing][address][country],type,currency\n\
+         E1,Ida Low,High Street 12,10115,Berlin,DE,physical,eur\nE2,Bo Low,High Street 12,10115,Berlin,DE,physical,eur\n",
+    );
+    super::choose(&browser, &plain).await;
+    newcomer.sees("the row does not say where its card is sent").await;
+    newcomer.presses("Send such cards to their people’s own addresses").await;
+    newcomer.sees("Nothing is wrong with the 2 rows").await;
+    browser.click("#check-go").await;
+    newcomer.sees("2 cards are sent to 2 people's own addresses").await;
+    newcomer.presses("Issue 2 cards").await;
+    newcomer.presses_in("Issue 2 cards", "No card is real").await;
+    newcomer.sees("Every row has ended").await;
+    let expected = [
+        ("Ada Byron", "Lange Straße 5"),
+        ("Bo Low", "High Street 12"),
+        ("Eva Roe", "Kurze Straße 6"),
+        ("Ida Low", "High Street 12"),
+    ];
+    let expected = expected.map(|(name, street)| (name.to_owned(), street.to_owned()));
+    assert_eq!(parcels(&sandbox).await, expected);
+}
+
+/// Dates that may be two are asked about: before, where the column is chosen, or after, where they are told of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_first_in_dates_is_said_once_for_their_column() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("columns");
+    std::fs::create_dir(&folder).unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__HTTP__COLUMNS_DIRECTORY", folder.to_str().unwrap());
+    let served = Served::start(&program, &["--rate", "100"]);
+    let browser = Browser::start(Look::Desk, directory.path()).await;
+    browser.open(&served.url).await;
+    let newcomer = Newcomer(&browser);
+    let write = |name: &str, rows: &str| {
+        let path = directory.path().join(name);
+        let headings = "Name,Straße,PLZ,Ort,Land,Kartenart,Date of birth";
+        std::fs::write(&path, format!("{headings}\n{rows}")).unwrap();
+        path
+    };
+    let order = "return document.querySelector('#date-order')?.value ?? null";
+
+    // Dates that are sure are not asked about.
+    let sure = write("sure.csv", "Ada Byron,Weg 1,10115,Berlin,DE,virtual,10.12.1990\n");
+    super::choose(&browser, &sure).await;
+    newcomer.sees("What are the columns of sure.csv?").await;
+    assert_eq!(browser.run(order).await, json!(null));
+    let open = write("open.csv", "Eva Roe,Weg 2,10115,Berlin,DE,virtual,01/02/1990\n");
+    super::choose(&browser, &open).await;
+    newcomer.sees("What are the columns of open.csv?").await;
+    assert_eq!(browser.run(order).await, json!(""), "as they show");
+    is_sound(&browser, "dates").await;
+    browser.keys("#default-currency", "eur").await;
+    newcomer.presses("Check the rows").await;
+    newcomer.sees("may be 1 February 1990 or 2 January 1990").await;
+    newcomer.sees("write the year first, as in 1990-02-28, or say what comes first").await;
+    is_sound(&browser, "dates-to-mend").await;
+    newcomer.presses("The column’s dates are day, month, year").await;
+    newcomer.sees("Nothing is wrong with the 1 row").await;
+    browser.click("#steps [data-step=columns] button").await;
+    assert_eq!(browser.run(order).await, json!("day/month/year"));
+    browser.run("document.querySelector('#keep-columns').open = true").await;
+    browser.keys("#keep-name", "dates").await;
+    browser.click("#keep").await;
+    newcomer.sees("Kept as “dates”").await;
+    let kept = std::fs::read_to_string(folder.join("dates.toml")).unwrap();
+    assert!(kept.ends_with("[dates]\norder = \"day/month/year\"\n"), "{kept}");
+    issues(&browser, "1 card").await;
+
+    // What was kept comes back, and is changed where it is wrong.
+    let next = write("next.csv", "Bob Low,Weg 3,10115,Berlin,DE,virtual,12/25/1990\n");
+    super::choose(&browser, &next).await;
+    newcomer.sees("What are the columns of next.csv?").await;
+    takes_kept(&browser, "dates").await;
+    browser.until("return document.querySelector('#date-order')?.value === 'day/month/year'").await;
+    newcomer.presses("Check the rows").await;
+    newcomer.sees("is a day that no calendar has if it is read as day/month/year, as you said").await;
+    browser.click("#steps [data-step=columns] button").await;
+    let choice = "const order = document.querySelector('#date-order'); order.value = 'month/day/year';
+        order.dispatchEvent(new Event('change'))";
+    browser.run(choice).await;
+    newcomer.presses("Check the rows").await;
+    newcomer.presses("Issue 1 card").await;
+    newcomer.presses_in("Issue 1 card", "No card is real").await;
+    newcomer.sees("Every row has ended").await;
+    let list = support::http_client().get(format!("{}/v1/issuing/cardholders", sandbox.api_url()));
+    let list: Value = list.bearer_auth("rk_test_1").send().await.unwrap().json().await.unwrap();
+    let mut born: Vec<_> =
+        list["data"].as_array().unwrap().iter().map(|made| made["individual"]["dob"].clone()).collect();
+    born.sort_by_key(Value::to_string);
+    assert_eq!(
+        born,
+        [json!({"day": 1, "month": 2, "year": 1990}), json!({"day": 25, "month": 12, "year": 1990})]
+    );
 }
 
 /// Headings in a language of which none is known here: each is chosen by hand, in a CSV of an old Japanese Excel and in a spreadsheet.
