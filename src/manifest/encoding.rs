@@ -7,9 +7,11 @@
 //! The code pages 850 and 437, in which Excel saves "CSV (MS-DOS)", have letters where Mac Roman has others: `Köln` saved so is
 //! `Kîln` there. A file whose letters are small ones in both may be either, which is told.
 
-use super::code_page;
+use super::{code_page, country_of_text};
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
-use encoding_rs::{Encoding, MACINTOSH, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1250, WINDOWS_1252};
+use encoding_rs::{
+    Encoding, MACINTOSH, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1250, WINDOWS_1252, WINDOWS_1254, WINDOWS_1257,
+};
 
 /// What a text is saved as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ enum Other {
     MacRoman,
     /// Code page 850 or 437.
     CodePage,
+    /// What would be guessed if the country were not known, and a letter that differs: as it is read, and as it would be.
+    Elsewhere(&'static Encoding, char, char),
 }
 
 impl SavedAs {
@@ -46,6 +50,13 @@ impl SavedAs {
                  of Excel is: then names and addresses come out wrong. Open the file where its names look right and save it as \"CSV \
                  UTF-8\"; or, if it certainly is {read_as}, say so with --encoding {name} (over HTTP ?encoding=)"
             ),
+            Other::Elsewhere(other, here, there) => format!(
+                "letters beyond the English alphabet are read as {read_as} (as in {here:?}), by the countries in the file, but may be {} \
+                 ({there:?} in its place): look at the names. Save the file as \"CSV UTF-8\", or say which it is with --encoding {name} \
+                 or --encoding {} (over HTTP ?encoding=)",
+                called(other),
+                other.name().to_ascii_lowercase()
+            ),
         })
     }
 
@@ -62,9 +73,16 @@ impl SavedAs {
         }
         let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
         detector.feed(bytes, is_all);
-        let encoding = match detector.guess(None, Utf8Detection::Deny) {
-            encoding if encoding == UTF_8 => WINDOWS_1252,
-            encoding => encoding,
+        let guess =
+            |domain: Option<&str>| match detector.guess(domain.map(str::as_bytes), Utf8Detection::Deny) {
+                encoding if encoding == UTF_8 => WINDOWS_1252,
+                encoding => encoding,
+            };
+        let domain = country_of_text::top_level_domain(bytes);
+        let (encoding, elsewhere) = match (guess(domain), domain.and_then(native)) {
+            // What is guessed where nothing tells.
+            (encoding, Some(native)) if encoding == WINDOWS_1252 => (native, WINDOWS_1252),
+            (encoding, _) => (encoding, guess(None)),
         };
         // Where two bytes are one letter, what stands between two ASCII letters is half of one.
         if !encoding.is_single_byte() {
@@ -74,7 +92,7 @@ impl SavedAs {
         match Words::of(before, bytes) {
             // No text has control characters there, and a code page has letters.
             Words { others: 1.., .. } if has_controls(encoding, bytes) => of_code_page(encoding),
-            Words { others: 1.., .. } => Self::surely(encoding),
+            Words { others: 1.., .. } => Self { encoding, may_be: differing(encoding, elsewhere, bytes) },
             Words { code_page: 1.., no_code_page: 0, .. } | Words { sharp: 1.., .. } => {
                 of_code_page(encoding)
             }
@@ -84,7 +102,7 @@ impl SavedAs {
             Words { mac: 1.., .. } => Self::surely(MACINTOSH),
             _ if has_controls(encoding, bytes) => of_code_page(encoding),
             Words { either: 1.., .. } => Self { encoding, may_be: Some(Other::MacRoman) },
-            _ => Self::surely(encoding),
+            _ => Self { encoding, may_be: differing(encoding, elsewhere, bytes) },
         }
     }
 }
@@ -195,6 +213,26 @@ fn is_vowel(letter: u8) -> bool {
 /// Whether bytes beyond ASCII are control characters in an encoding, or nothing.
 fn has_controls(encoding: &'static Encoding, bytes: &[u8]) -> bool {
     bytes.iter().any(|byte| !byte.is_ascii() && char_of(encoding, *byte).is_none())
+}
+
+/// What Excel saves a CSV as in countries that write with other letters than the west of Europe.
+fn native(domain: &str) -> Option<&'static Encoding> {
+    Some(match domain {
+        "ba" | "cz" | "hr" | "hu" | "pl" | "ro" | "rs" | "sk" => WINDOWS_1250,
+        "ee" | "lt" | "lv" => WINDOWS_1257,
+        "tr" => WINDOWS_1254,
+        _ => return None,
+    })
+}
+
+/// The other encoding, if a letter is another one in it.
+fn differing(encoding: &'static Encoding, other: &'static Encoding, bytes: &[u8]) -> Option<Other> {
+    let letters = |byte: &u8| {
+        let (here, there) = (char_of(encoding, *byte)?, char_of(other, *byte)?);
+        (here != there && here.is_alphabetic() && there.is_alphabetic())
+            .then_some(Other::Elsewhere(other, here, there))
+    };
+    bytes.iter().filter(|byte| !byte.is_ascii()).find_map(letters)
 }
 
 /// The letter that a byte is.
@@ -318,6 +356,25 @@ mod tests {
             let (encoding, may_be) = read(text);
             assert_eq!(may_be, Some(Other::MacRoman), "{} {encoding}", text.escape_ascii());
             assert_ne!(encoding, "Mac Roman", "{}", text.escape_ascii());
+        }
+    }
+
+    /// A letter that is another one elsewhere is what it is in the country that the file is about, and that is told.
+    #[test]
+    fn the_country_decides_where_letters_alone_do_not() {
+        for (text, name, is_doubted) in [
+            (&b"Nagy Gerg\xf5;Gy\xf5r;HU;huf"[..], "Nagy Gergő", true),
+            (b"Kov\xe1cs L\xe1szl\xf3;Pet\xf5fi;HU;huf", "Kovács László", false),
+            (b"R\xfbta;Klaip\xebda;LT;eur", "Rūta", true),
+            (b"\xd0arlotta K\xf5iv;EE;eur", "Šarlotta Kõiv", true),
+            (b"Ren\xe9e Mu\xf1oz;GB;\xa3;gbp", "Renée Muñoz", false),
+        ] {
+            let longer = [b"row_id;name;country;currency\nx;Ada;", text, b"\nx;Bob;", text].concat();
+            let at = longer.iter().position(|byte| !byte.is_ascii()).unwrap();
+            let saved_as = SavedAs::of(longer[at - 1], &longer[at..], true);
+            let (read, _) = saved_as.encoding.decode_without_bom_handling(text);
+            assert!(read.starts_with(name), "{read} by {}", called(saved_as.encoding));
+            assert_eq!(saved_as.doubt().is_some(), is_doubted, "{read}: {saved_as:?}");
         }
     }
 

@@ -309,7 +309,9 @@ pub(super) fn column_called(heading: &str) -> Option<&'static str> {
 
 /// Its letters and digits, in small ones.
 pub(super) fn letters_of(heading: &str) -> String {
-    let letters: String = heading.to_lowercase().chars().filter(|letter| letter.is_alphanumeric()).collect();
+    // `Employee #` is a number, and no employee.
+    let heading = heading.to_lowercase().replace(['#', '№'], "no");
+    let letters: String = heading.chars().filter(|letter| letter.is_alphanumeric()).collect();
     letters.replace('ß', "ss")
 }
 

@@ -113,6 +113,8 @@ impl Likes {
             Some(Kind::Currency | Kind::Country) => {
                 text.bytes().for_each(|letter| hasher.write_u8(letter.to_ascii_lowercase()));
             }
+            // "ANN ZEH" is Ann Zeh.
+            Some(Kind::Text(_)) => in_small_letters(text, |text| hasher.write(text)),
             Some(kind) => hasher.write(kind.canonical(text).as_bytes()),
             None => hasher.write(text.as_bytes()),
         }
@@ -159,6 +161,20 @@ impl Likes {
             Some(_) => Names::Nothing,
         };
         Likeness { content: is_for_somebody.then(|| hash(&self.content)), person, in_box, names }
+    }
+}
+
+/// Most texts are short and of ASCII, for which no memory is taken.
+fn in_small_letters(text: &str, with: impl FnOnce(&[u8])) {
+    const SHORT: usize = 64;
+    let mut short = [0; SHORT];
+    match short.get_mut(..text.len()).filter(|_| text.is_ascii()) {
+        Some(short) => {
+            short.copy_from_slice(text.as_bytes());
+            short.make_ascii_lowercase();
+            with(short);
+        }
+        None => with(text.to_lowercase().as_bytes()),
     }
 }
 

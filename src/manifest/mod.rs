@@ -15,6 +15,7 @@ mod checker;
 mod code_page;
 pub mod columns;
 mod contents;
+mod country_of_text;
 mod cutter;
 pub mod dates;
 pub mod edits;

@@ -5,6 +5,7 @@
 
 use super::headings::{column_called, letters_of};
 
+const ROW: &str = "row_id";
 const NAME: &str = "cardholder[name]";
 const FIRST: &str = "cardholder[individual][first_name]";
 const LAST: &str = "cardholder[individual][last_name]";
@@ -18,8 +19,10 @@ const BETWEEN: [&str; 6] =
 /// What comes after the last name.
 const SECOND_LAST: [&str; 4] = ["segundoapellido", "apellido2", "2ºapellido", "secondsurname"];
 /// A house's number, where it comes after the street.
-const HOUSE: [&str; 7] =
-    ["hausnummer", "hausnr", "huisnummer", "huisnr", "numerocivico", "nrdomu", "númerodecalle"];
+const HOUSE: [&str; 8] =
+    ["hausnummer", "hausnr", "houseno", "huisnummer", "huisnr", "numerocivico", "nrdomu", "númerodecalle"];
+/// What says whose row it is where both halves of the name stand beside it: the number of the person.
+const WHOSE_ROW: [&str; 4] = ["employee", "mitarbeiter", "person", "staff"];
 /// Words for any number: a house's only right behind the street.
 const BEHIND_THE_STREET: [&str; 8] =
     ["número", "numero", "num", "núm", "nummer", "numer", "civico", "housenumber"];
@@ -48,6 +51,13 @@ impl Parts {
                 (None, Some(_)) => called[at] = Some(FIRST),
                 _ => {}
             }
+        }
+        // Then it is no name.
+        let whose = place(&WHOSE_ROW).filter(|_| {
+            half(&called, FIRST).is_some() && half(&called, LAST).is_some() && half(&called, ROW).is_none()
+        });
+        if let Some(at) = whose {
+            called[at] = Some(ROW);
         }
         let mut joined = Vec::new();
         if let (Some(first), Some(last), None) =
@@ -105,6 +115,16 @@ mod tests {
         let all = ["Name", "First name", "Last name"];
         assert_eq!((called(&all), joined(&all)), (vec![Some(NAME), Some(FIRST), Some(LAST)], vec![]));
         assert!(joined(&["Surname", "E-Mail"]).is_empty());
+    }
+
+    #[test]
+    fn whose_row_it_is_is_no_name_beside_both_halves_of_one() {
+        for whose in ["Employee", "Employee #", "Mitarbeiter"] {
+            let headings = [whose, "First Name", "Last Name", "House no"];
+            assert_eq!(called(&headings)[0], Some(ROW), "{whose}");
+            assert_eq!(joined(&headings)[0], (NAME, vec![1, 2]), "{whose}");
+        }
+        assert_eq!(called(&["Employee", "E-Mail"])[0], Some(NAME));
     }
 
     #[test]

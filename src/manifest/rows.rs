@@ -314,7 +314,12 @@ impl Manifest {
         match self.requests(given) {
             Ok(requests) if problems.is_empty() => Ok(Row::new((line, number), row_id, requests)),
             _ if self.names_columns(record, number) => {
-                let reason = "the row says what the columns are called, and is no card; delete it: a table has one row of headings";
+                let reason = if self.moves_columns(record) {
+                    "the row says what the columns are called, in another order than the first row: what stands below it is read under the \
+                     wrong headings, whatever is said of it. Put the two tables into files of their own"
+                } else {
+                    "the row says what the columns are called, and is no card; delete it: a table has one row of headings"
+                };
                 invalid(None, vec![problem("", "second_header", reason.into())])
             }
             Ok(_) => invalid(row_id, problems),
@@ -346,6 +351,17 @@ impl Manifest {
             compared(text) == compared(own) || (number == 1 && column_called(text).is_some())
         };
         self.columns.iter().zip(record.iter()).filter(names).count() > 1
+    }
+
+    /// Whether a row that says what its columns are called says so of others than those under which it stands.
+    fn moves_columns(&self, record: &Record<'_>) -> bool {
+        let own = |column: &Column| compared(column.heading.as_deref().unwrap_or(&column.name));
+        self.columns.iter().zip(record.iter()).any(|(column, cell)| {
+            std::str::from_utf8(cell).ok().map(|text| compared(trimmed(text))).is_some_and(|called| {
+                called != own(column)
+                    && self.columns.iter().any(|other| other.name != column.name && own(other) == called)
+            })
+        })
     }
 
     /// What a row asks for, the first request and the last, or all that is wrong with it, by columns.

@@ -13,7 +13,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
     id_prefix: "ic_",
     parameters: &[
         ("cancel_replaced", Kind::Boolean),
-        ("cardholder", Kind::Text(TEXT_MAX)),
+        ("cardholder", Kind::Cardholder),
         ("currency", Kind::Currency),
         ("exp_month", Kind::Integer { min: 1, max: 12 }),
         ("exp_year", Kind::Integer { min: 2000, max: 9999 }),

@@ -97,9 +97,10 @@ impl Flat {
             }
             (Kind::Boolean, Value::Bool(yes)) => yes.to_string(),
             (Kind::Boolean, _) => return self.wrong_type(path, "must be true or false, as a JSON boolean"),
-            (Kind::Text(_) | Kind::Expand | Kind::Metadata { .. }, Value::String(text))
-                if text.is_empty() =>
-            {
+            (
+                Kind::Text(_) | Kind::Cardholder | Kind::Expand | Kind::Metadata { .. },
+                Value::String(text),
+            ) if text.is_empty() => {
                 return self.problems.extend(self.of.known(path).err());
             }
             (_, Value::String(text)) if text.is_empty() => {

@@ -12,6 +12,8 @@ use super::countries::country_named;
 pub(crate) enum Kind {
     /// Text of so many characters at most.
     Text(usize),
+    /// The id of a cardholder who exists.
+    Cardholder,
     /// One of these, which are sorted.
     OneOf(&'static [&'static str]),
     /// A currency's three letters.
@@ -78,6 +80,7 @@ impl Kind {
         let value = value.as_bytes();
         match self {
             Self::Text(max) => within(value, max),
+            Self::Cardholder => within(value, TEXT_MAX) && !is_no_id(value),
             Self::OneOf(values) => one_of(values, value),
             Self::Currency => value.len() == 3 && value.iter().all(u8::is_ascii_alphabetic),
             Self::Country => value.len() == 2 && value.iter().all(u8::is_ascii_alphabetic),
@@ -99,6 +102,14 @@ impl Kind {
             ),
             Self::Expand => Wrong::new("too_long", format!("may have at most {TEXT_MAX} characters")),
             Self::Text(max) => Wrong::new("too_long", format!("may have at most {max} characters")),
+            Self::Cardholder if !within(value.as_bytes(), TEXT_MAX) => {
+                Wrong::new("too_long", format!("may have at most {TEXT_MAX} characters"))
+            }
+            Self::Cardholder => Wrong::new(
+                "cardholder_id",
+                "must be the id that Stripe has for the cardholder: ich_ and letters and digits; people who have none yet stand in columns \
+                 like cardholder[name]",
+            ),
             Self::Metadata { of_pin: true } if pin_like(value.as_bytes()) => Wrong::new(
                 "pin_in_clear",
                 "holds digits under a name that speaks of a PIN; a PIN in the clear is refused anywhere",
@@ -214,6 +225,12 @@ fn number_wrong(value: &str, min: i64, max: i64, what: &str) -> Wrong {
 /// Whether a field that is expanded is a card's number or CVC, by itself or within another.
 fn is_secret(field: &[u8]) -> bool {
     field.split(|byte| *byte == b'.').any(|part| matches!(part.trim_ascii(), b"number" | b"cvc"))
+}
+
+/// Whether a text is certainly no id: a number, which may be a PIN's, a name or an address.
+fn is_no_id(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_punctuation())
+        || value.iter().any(|byte| byte.is_ascii_whitespace() || matches!(byte, b'@' | b'/'))
 }
 
 /// At most so many characters; a text has no more characters than bytes, so the short ones need no count.

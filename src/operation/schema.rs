@@ -180,6 +180,9 @@ fn leaf(kind: Kind, need: Need) -> Value {
     };
     match kind {
         // An empty text is an absent one.
+        Kind::Cardholder => {
+            text(json!({ "pattern": "^[^\\s@/]*[^\\s@/!-@\\[-`{-~][^\\s@/]*$", "maxLength": TEXT_MAX }))
+        }
         Kind::Text(max) if need == Need::Required => text(json!({ "minLength": 1, "maxLength": max })),
         Kind::Text(max) => text(json!({ "maxLength": max })),
         Kind::OneOf(values) => {

@@ -18,6 +18,8 @@ struct Cell {
     has_type: bool,
     /// What it shows.
     text: String,
+    /// Whether it shows anything, if only a text of no letter.
+    has_text: bool,
     /// How many columns it stands for, and over how many columns and rows it is merged.
     columns: u32,
     spanned: (u32, u32),
@@ -115,6 +117,7 @@ impl At {
                     has_formula: attribute(tag, "table:formula")?.is_some(),
                     has_type: kind.is_some(),
                     text: String::new(),
+                    has_text: false,
                     columns: count(tag, "table:number-columns-repeated")?,
                     spanned: (
                         count(tag, "table:number-rows-spanned")?,
@@ -122,7 +125,12 @@ impl At {
                     ),
                 });
             }
-            "text:p" => self.in_text = true,
+            "text:p" => {
+                self.in_text = true;
+                if let Some(cell) = &mut self.cell {
+                    cell.has_text = true;
+                }
+            }
             // A note beside a cell is none of its text.
             "office:annotation" => self.in_text = false,
             _ => {}
@@ -147,7 +155,8 @@ impl At {
 
     fn look(&self, cell: &Cell, looks: &mut Looks) -> Result<(), String> {
         let here = (self.row, self.column);
-        if cell.has_formula && !cell.has_type && cell.text.is_empty() {
+        // What a formula came to may be a text of no letter, which has no type.
+        if cell.has_formula && !cell.has_type && !cell.has_text {
             return Err(never_calculated(here));
         }
         let (rows, columns) = cell.spanned;
