@@ -32,6 +32,8 @@ pub(crate) struct Oracle {
     refused: BTreeMap<(usize, String), u64>,
     /// Who told first that a job is done, and when, in milliseconds.
     done: BTreeMap<(usize, String), (Life, u64)>,
+    /// Who heard last that a call under a key had its effect, and when, in milliseconds.
+    heard: BTreeMap<String, (Life, u64)>,
     /// How often things came about, to see that the simulation meets them.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
@@ -111,10 +113,20 @@ impl Oracle {
         self.done.entry((account, job.to_owned())).or_insert((life, now_ms));
     }
 
-    /// Whether another process told just now that a job is done.
-    pub(crate) fn is_just_done(&self, life: Life, account: usize, job: &str, now_ms: u64) -> bool {
-        let done = self.done.get(&(account, job.to_owned()));
-        done.is_some_and(|(by, at)| *by != life && now_ms < at + JUST_MS)
+    /// A process hears that its call had its effect.
+    pub(crate) fn hears(&mut self, life: Life, key: &str, now_ms: u64) {
+        self.heard.insert(key.to_owned(), (life, now_ms));
+    }
+
+    /// Whether another process told just now that a job is done, or heard that this step of it is, which nobody is told.
+    pub(crate) fn is_just_done(
+        &self,
+        life: Life,
+        (account, job, key): (usize, &str, &str),
+        now_ms: u64,
+    ) -> bool {
+        let told = self.done.get(&(account, job.to_owned()));
+        told.into_iter().chain(self.heard.get(key)).any(|(by, at)| *by != life && now_ms < at + JUST_MS)
     }
 
     /// A process takes a row up.

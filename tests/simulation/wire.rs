@@ -104,7 +104,8 @@ impl Wire {
         if !is("begun") {
             let (is_done, now) = (is("done"), self.world.now_ms());
             self.world.judge(|state| {
-                let is_just_done = is_done && state.oracle.is_just_done(self.life, self.account, &job, now);
+                let is_just_done =
+                    is_done && state.oracle.is_just_done(self.life, (self.account, &job, key), now);
                 if is_just_done && state.accounts[self.account].is_done_under(key, now) {
                     state.oracle.count("calls for what is done");
                     return Ok(());
@@ -194,6 +195,7 @@ impl Wire {
     async fn post(&self, request: &Request, endpoint: &'static str, body: Bytes) -> Result<Reply, String> {
         let (world, chances) = (self.world.clone(), self.world.setup.chances);
         let (key, path) = (key_of(request), request.url().path().to_owned());
+        let under = key.clone();
         let (there_ms, back_ms) = (
             self.delay(chances.slow, &[1, 10, 50], &[300, 1000]),
             self.delay(chances.slow, &[1, 10, 50], &[3000, 30_000, 90_000]),
@@ -233,6 +235,10 @@ impl Wire {
             let mut broken = reply(answer);
             broken.body = Err("broken off".into());
             return Ok(broken);
+        }
+        if answer.status == 200 {
+            let now = self.world.now_ms();
+            self.world.state().oracle.hears(self.life, &under, now);
         }
         Ok(reply(answer))
     }
