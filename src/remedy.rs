@@ -7,13 +7,18 @@ use utoipa::ToSchema;
 
 use crate::outcome::Refusal;
 
-/// Refused for what was so at that time, and not for what the row asks for.
-const PASSING: [&str; 13] = [
+/// Refused for what was so at that time, and not for what the row asks for: also where the account has no money, or Stripe has paused it.
+const PASSING: [&str; 18] = [
+    "account_closed",
+    "account_invalid",
     "api_key_rejected",
+    "balance_insufficient",
     "cancelled",
     "cut_off",
     "held_up",
+    "insufficient_funds",
     "interrupted",
+    "lock_timeout",
     "no_answer",
     "no_pin_page",
     "other_process",
@@ -74,7 +79,12 @@ mod tests {
 
     #[test]
     fn only_what_has_passed_is_tried_again_as_it_is() {
-        for (code, left) in [("stripe_error", false), ("stale_key", true), ("resource_missing", true)] {
+        for (code, left) in [
+            ("stripe_error", false),
+            ("insufficient_funds", false),
+            ("stale_key", true),
+            ("resource_missing", true),
+        ] {
             let refusal = Refusal::own(code, "no");
             assert_eq!(TryAgain::Unchanged.leaves(&refusal), left, "{code}");
             assert!(!TryAgain::All.leaves(&refusal), "{code}");

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::cancelled::contents_of;
+use super::cancelled::{cancelled, contents_of};
 use super::counted;
 use super::rows::row_id_is_good;
 use crate::clock::Time;
@@ -58,6 +58,8 @@ pub struct Cards<'l> {
     unresolved: u64,
     /// Rows that wait for their cardholders' PINs, so far.
     awaiting_pin: u64,
+    /// Cards that another batch has cancelled, so far.
+    elsewhere: u64,
 }
 
 impl<'l> Cards<'l> {
@@ -74,10 +76,12 @@ impl<'l> Cards<'l> {
             named: HashSet::new(),
             unresolved: 0,
             awaiting_pin: 0,
+            elsewhere: 0,
         })
     }
 
-    /// The next ones, which may be none; nothing after the last row.
+    /// The next ones, which may be none; nothing after the last row. A card that another batch has cancelled is none of them: Stripe
+    /// changes no cancelled card.
     ///
     /// # Errors
     /// If the ledger cannot be read.
@@ -85,11 +89,17 @@ impl<'l> Cards<'l> {
         let Some(rows) = self.pages.next().await? else { return Ok(None) };
         let mut cards = Vec::with_capacity(rows.len());
         let taken = self.taken(&rows).await?;
+        let cancelled = cancelled(self.ledger, self.scope, &rows).await?;
         for row in rows {
             match &row.state {
                 State::Done(Output::Issued(card)) => {
                     let card = card.id.clone();
                     let name = self.name(&row, &card, &taken);
+                    let own = JobId::of_row(&self.canceling, &name).ok();
+                    if cancelled.get(&card).is_some_and(|by| own.as_ref() != Some(by)) {
+                        self.elsewhere += 1;
+                        continue;
+                    }
                     cards.push(Made { row_id: name, card, since: made_since(&row) });
                 }
                 State::Begun => self.unresolved += 1,
@@ -172,6 +182,8 @@ pub struct CancelPlan {
     pub cards: u64,
     /// Those that were cancelled by this before.
     pub cancelled: u64,
+    /// Cards of the batch that another batch has cancelled, and that are none of these.
+    pub cancelled_elsewhere: u64,
     /// Of the others, those that were made since the last print run: if they are physical, they are not printed yet.
     pub not_printed_yet: u64,
     /// The last print run.
@@ -199,6 +211,7 @@ impl CancelPlan {
             canceling: cards.canceling.clone(),
             cards: 0,
             cancelled: 0,
+            cancelled_elsewhere: 0,
             not_printed_yet: 0,
             printed,
             until,
@@ -217,6 +230,7 @@ impl CancelPlan {
             }
         }
         (plan.unresolved, plan.awaiting_pin) = (cards.unresolved, cards.awaiting_pin);
+        plan.cancelled_elsewhere = cards.elsewhere;
         Ok(plan)
     }
 
@@ -226,6 +240,9 @@ impl CancelPlan {
         let left = self.cards - self.cancelled;
         let (printed, until) = (self.printed.in_utc(), self.until.in_utc());
         let mut notes = vec![match (self.cards, self.cancelled) {
+            (0, _) if self.cancelled_elsewhere > 0 => {
+                format!("Batch {:?} has no card that is not cancelled.", self.batch.as_str())
+            }
             (0, _) => format!("Batch {:?} has no cards.", self.batch.as_str()),
             (cards, 0) => {
                 format!(
@@ -240,6 +257,12 @@ impl CancelPlan {
                 self.batch.as_str()
             ),
         }];
+        if self.cancelled_elsewhere > 0 {
+            notes.push(format!(
+                "Left out: {}, cancelled by another file already.",
+                counted(self.cancelled_elsewhere, "card")
+            ));
+        }
         if left > 0 {
             notes.push(
                 "Virtual cards cost nothing more. Which of the cards are physical is not recorded here; what follows is about \

@@ -40,7 +40,10 @@ pub(super) async fn cancel(
     let arrival = server.batches.arrival();
     let plan = plan(server, batch).await?;
     if plan.cards == 0 {
-        let detail = format!("batch {:?} has no cards; nothing was done", batch.as_str());
+        let detail = match plan.cancelled_elsewhere {
+            0 => format!("batch {:?} has no cards; nothing was done", batch.as_str()),
+            _ => format!("all cards of batch {:?} are cancelled already; nothing was done", batch.as_str()),
+        };
         return Err(Problem::new(Kind::Conflict, detail));
     }
     if until_ms.is_some_and(|seen| i64::try_from(seen) != Ok(plan.until.unix_ms())) {
@@ -66,7 +69,9 @@ pub(super) async fn cancel(
         detail: Some(format!("as batch {name}")),
         ..About::batch(batch.as_str())
     };
-    server.record(&caller, Action::CardsCancelled, about).await?;
+    let action =
+        if server.parts.approval.required { Action::CardsCancelSent } else { Action::CardsCancelled };
+    server.record(&caller, action, about).await?;
     let second = SecondCards::Refused;
     let arrived =
         Arrived { name, checked, held, second, skips_invalid: false, start: None, by: caller, received };

@@ -178,6 +178,33 @@ async fn cards_are_cancelled_whatever_else_has_their_rows_names() {
     each_once(&issuing.sandbox, &staff.union(&others).cloned().collect());
 }
 
+/// Three people have left, and later the whole batch is undone: Stripe changes no cancelled card.
+#[tokio::test(flavor = "multi_thread")]
+async fn cards_that_a_file_has_cancelled_are_left_out() {
+    let issuing = Issuing::with(Options::default()).await;
+    let program = issuing.program();
+    std::fs::write(issuing.path("staff.csv"), csv("r", 0..8)).unwrap();
+    expect_exit(&program.run(&["issue", "staff.csv"]).await, 0);
+    let cards: Vec<String> = cards_of(&issuing.sandbox, "staff").into_iter().collect();
+    let left = cards[..3].iter().map(|card| format!("{card},{card},canceled\n")).collect::<String>();
+    std::fs::write(issuing.path("left.csv"), format!("row_id,card,status\n{left}")).unwrap();
+    expect_exit(&program.run(&["issue", "left.csv", "--yes-cancel", "3"]).await, 0);
+    let planned = program.run(&["cancel", "staff"]).await;
+    let told = said(&planned);
+    assert!(told.contains("5 cards would be cancelled") && told.contains("Left out: 3 cards"), "{told}");
+    expect_exit(&program.run(&["cancel", "staff", "--yes-cancel", "5"]).await, 0);
+    each_once(&issuing.sandbox, &cards.iter().cloned().collect());
+    std::fs::write(issuing.path("others.csv"), csv("o", 20..22)).unwrap();
+    expect_exit(&program.run(&["issue", "others.csv"]).await, 0);
+    let others = cards_of(&issuing.sandbox, "others");
+    let all = others.iter().map(|card| format!("{card},{card},canceled\n")).collect::<String>();
+    std::fs::write(issuing.path("left.csv"), format!("row_id,card,status\n{all}")).unwrap();
+    expect_exit(&program.run(&["issue", "left.csv", "--batch", "rest", "--yes-cancel", "2"]).await, 0);
+    let none = program.run(&["cancel", "others", "--yes-cancel", "2"]).await;
+    expect_exit(&none, 2);
+    assert!(said(&none).contains("has no card that is not cancelled"), "{}", said(&none));
+}
+
 /// Who is there when it is done over HTTP.
 async fn office(issuing: &Issuing, options: &[(&str, &str)]) -> People {
     let who: [(&str, &[&str]); 4] = [
@@ -320,6 +347,9 @@ async fn where_an_approval_is_required_nothing_is_cancelled_without_one() {
     assert_eq!((&held["batch"], &held["state"]), (&json!("staff.cancel"), &json!("awaiting_approval")));
     let waits = &held["held"];
     assert_eq!((&waits["submitter"], &waits["plan"]["cancels"]), (&json!("ops2"), &json!(8)));
+    // Nothing is said to be done that is not.
+    let log = people.get(&served, "ops", "/v1/audit?batch=staff&limit=1000").await.expect(200).text;
+    assert!(log.contains("cards_cancel_sent") && !log.contains("cards_cancelled"), "{log}");
     let digest = json!({"digest": waits["digest"]});
     let approve = async |who: &str| {
         people.ask(&served, who, Method::POST, "/v1/batches/staff.cancel/approve", digest.clone()).await

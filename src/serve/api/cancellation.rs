@@ -28,6 +28,8 @@ pub(super) struct CancelPlanView {
     cards: u64,
     /// Those that were cancelled by this already.
     cancelled: u64,
+    /// Cards of the batch that another batch has cancelled: they are left out.
+    cancelled_elsewhere: u64,
     /// Of the others, those made since the last print run: if they are physical, they are not printed yet.
     not_printed_yet: u64,
     /// The next print run, in milliseconds since 1970: what is cancelled by then of those is neither printed nor billed.
@@ -46,6 +48,7 @@ impl CancelPlanView {
             batch: plan.canceling.to_string(),
             cards: plan.cards,
             cancelled: plan.cancelled,
+            cancelled_elsewhere: plan.cancelled_elsewhere,
             not_printed_yet: plan.not_printed_yet,
             until_ms: Time::unix_ms(plan.until),
             unresolved: plan.unresolved,

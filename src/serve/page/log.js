@@ -17,6 +17,7 @@ const WORDS = {
   batch_resumed: "resumed a batch",
   batch_cancelled: "cancelled a batch",
   batch_tracked: "asked where a batch’s cards are",
+  cards_cancel_sent: "asked for approval to cancel a batch’s cards",
   cards_cancelled: "cancelled a batch’s cards",
   rows_settled: "looked at Stripe for rows that were cut off",
   manifest_checked: "checked a file",
