@@ -35,11 +35,14 @@ pub enum Role {
     Approve,
     /// Have a card's PIN shown, on a page of one's own.
     Pin,
+    /// See the audit log, and change nothing.
+    Audit,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [Self::Read, Self::Submit, Self::Operate, Self::Approve, Self::Pin];
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::Submit, Self::Operate, Self::Approve, Self::Pin, Self::Audit];
 
     /// As it stands in a token's line.
     #[must_use]
@@ -50,6 +53,7 @@ impl Role {
             Self::Operate => "operate",
             Self::Approve => "approve",
             Self::Pin => "pin",
+            Self::Audit => "audit",
         }
     }
 }
@@ -298,7 +302,7 @@ allowed! {
     /// The request may release batches that others have uploaded.
     Approve: [Approve],
     /// The request may see the audit log.
-    Audit: [Operate, Approve],
+    Audit: [Audit, Operate, Approve],
     /// The request may have a batch's cards looked at.
     Track: [Submit, Operate],
 }

@@ -12,7 +12,7 @@ use reqwest::Method;
 use support::serve::Served;
 use support::{Program, expect_exit, write_manifest};
 
-const ROLES: [&str; 5] = ["read", "submit", "operate", "approve", "pin"];
+const ROLES: [&str; 6] = ["read", "submit", "operate", "approve", "pin", "audit"];
 
 /// A tokens file with a token for each role, and the tokens.
 async fn tokens(program: &Program) -> (std::path::PathBuf, BTreeMap<&'static str, String>) {

@@ -127,7 +127,7 @@ fn query_of(server: &Server, filter: AuditFilter, order: Order) -> Result<AuditQ
 
 /// List what was done over HTTP, by whom: the latest first, page by page.
 #[utoipa::path(
-    get, path = "/v1/audit", tag = "audit", params(AuditPage), security(("token" = ["operate"]), ("token" = ["approve"])),
+    get, path = "/v1/audit", tag = "audit", params(AuditPage), security(("token" = ["audit"]), ("token" = ["operate"]), ("token" = ["approve"])),
     responses((status = 200, body = AuditView))
 )]
 pub(super) async fn list_audit(
@@ -156,7 +156,7 @@ pub(super) async fn list_audit(
 
 /// Download what was done over HTTP, by whom: in the order in which it was done.
 #[utoipa::path(
-    get, path = "/v1/audit.csv", tag = "audit", params(AuditFilter), security(("token" = ["operate"]), ("token" = ["approve"])),
+    get, path = "/v1/audit.csv", tag = "audit", params(AuditFilter), security(("token" = ["audit"]), ("token" = ["operate"]), ("token" = ["approve"])),
     responses((status = 200, body = String, content_type = "text/csv; charset=utf-8"))
 )]
 pub(super) async fn download_audit(

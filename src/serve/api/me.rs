@@ -14,7 +14,7 @@ use crate::serve::access::{Anybody, Caller, Role};
 pub(in crate::serve) struct CallerView {
     /// The token's name, as the audit log shows it; `this machine` where no tokens are configured.
     name: String,
-    /// What it allows: any of `read`, `submit`, `operate`, `approve` and `pin`.
+    /// What it allows: any of `read`, `submit`, `operate`, `approve`, `pin` and `audit`.
     roles: Vec<String>,
     /// From when on it opens nothing, in milliseconds since 1970; null if it does not expire.
     expires_ms: Option<i64>,

@@ -28,7 +28,7 @@ export function closeHistory() {
 export async function showHistory({ state, held }) {
   const batch = shown;
   const seen = `${state} ${held?.digest ?? ""} ${held?.approved_by ?? ""}`;
-  if (!batch || batch.seen === seen || !(may("operate") || may("approve"))) return;
+  if (!batch || batch.seen === seen || !["operate", "approve", "audit"].some(may)) return;
   batch.seen = seen;
   try {
     const { entries, next } = await get(`/v1/audit?${new URLSearchParams({ batch: batch.name, limit: ENTRIES_SHOWN })}`);

@@ -70,7 +70,7 @@ function showCaller(view) {
   caller = view;
   showWhere(view);
   setRoles(may, view.name);
-  show("nav-log", may("operate") || may("approve"));
+  show("nav-log", ["operate", "approve", "audit"].some(may));
   show("may-not-read", !may("read"));
   show("sign-out", isSignedIn());
   const until = view.expires_ms === null ? "" : `, until ${new Date(view.expires_ms).toLocaleDateString()}`;
