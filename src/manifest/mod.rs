@@ -22,6 +22,7 @@ pub mod file_names;
 mod filling;
 mod header;
 mod headings;
+mod ids;
 pub mod known;
 mod likeness;
 mod lint;
@@ -54,6 +55,7 @@ pub mod table;
 pub mod template;
 mod text;
 mod titles;
+pub mod work;
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _};

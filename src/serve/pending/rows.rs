@@ -6,10 +6,13 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Pending;
+use super::makers::{MadeView, makers};
 use crate::job;
+use crate::ledger::{Ledger, Scope};
 use crate::manifest::file_names::name_headings;
 use crate::manifest::{InvalidRow, Manifest, Reading, Row};
 use crate::operation::currency::money;
@@ -109,6 +112,8 @@ pub(in crate::serve) struct HeldRowView {
     makes: Option<Makes>,
     /// The card that is changed or replaced.
     card: Option<String>,
+    /// The row that made that card; null where the ledger does not know it, or would have to look through too many rows.
+    made_by: Option<MadeView>,
     /// Where the card is sent, as one line; null where nothing is sent.
     destination: Option<String>,
     /// Its amounts.
@@ -134,8 +139,12 @@ pub(in crate::serve) struct HeldRowsView {
     digest: String,
 }
 
-/// One page of the rows that wait under a name; blocks on reading them.
-pub(in crate::serve) fn page(pending: &Pending, query: &HeldRowsQuery) -> Result<HeldRowsView, Problem> {
+/// One page of the rows that wait under a name; blocks on reading them, and on the ledger.
+pub(in crate::serve) fn page(
+    pending: &Pending,
+    (ledger, scope, runtime): (&Ledger, &Scope, &Handle),
+    query: &HeldRowsQuery,
+) -> Result<HeldRowsView, Problem> {
     let limit = query.limit.unwrap_or(ROWS_USUAL);
     if !(1..=ROWS_MAX).contains(&limit) {
         return Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {ROWS_MAX}")));
@@ -152,8 +161,13 @@ pub(in crate::serve) fn page(pending: &Pending, query: &HeldRowsQuery) -> Result
         ));
     };
     let read = read(&held, &pending.name, &pending.warnings, (query, &q), limit);
-    let (rows, next) =
+    let (mut rows, next) =
         read.map_err(|_| Problem::new(Kind::Internal, "the rows that are held cannot be read"))?;
+    let cards = rows.iter().filter_map(|row| row.card.clone()).collect();
+    let made = runtime.block_on(makers(ledger, (scope, &pending.name), cards))?;
+    for row in &mut rows {
+        row.made_by = row.card.as_ref().and_then(|card| made.get(card).cloned());
+    }
     Ok(HeldRowsView { rows, next, digest: pending.upload.digest.clone() })
 }
 
@@ -222,6 +236,7 @@ impl HeldRowView {
             person: person.as_deref().map(shown),
             makes: Some(makes),
             card,
+            made_by: None,
             destination: destination(&request),
             amounts,
             pin,
@@ -241,6 +256,7 @@ impl HeldRowView {
             person: person.as_deref().map(shown),
             makes: None,
             card: None,
+            made_by: None,
             destination: None,
             amounts: Vec::new(),
             pin: None,

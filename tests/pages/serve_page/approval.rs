@@ -82,12 +82,31 @@ async fn a_colleague_looks_twice_before_cards_are_issued() {
     browser.until_text("#held-notes", "1 row is no more in the file: r1").await;
     sign_in(&browser, &people, "boss").await;
     browser.run("location.hash = '#/batches/rollout'").await;
+    // What is left to do of it, and not what was done before.
+    browser.until_text("#approve", "Approve: 1 of 40 rows").await;
+    let figures = browser.text("#held-figures").await;
+    assert!(figures.contains("Virtual cards\n1\n") && figures.contains("Done already\n39"), "{figures}");
+    assert!(!figures.contains("With a PIN"), "{figures}");
     browser.click("#reject").await;
     browser.until_text("#sure-asks", "Why, for whoever sent it").await;
     browser.keys("#sure-input", "x1 has left").await;
     browser.click("#sure-yes").await;
     browser.until_text("#batch-state", "x1 has left").await;
     assert_eq!(sandbox.account().cards.len(), 40);
+
+    // One that only asks for something else than before changes nothing, and says so to both.
+    sign_in(&browser, &people, "payroll").await;
+    std::fs::write(&file, more.replacen("r3,ich_03,virtual,eur", "r3,ich_03,virtual,usd", 1)).unwrap();
+    super::plan(&browser, &file).await;
+    let other = "1 row asks for something else than when it was issued: r3. That changes no card";
+    browser.until_text("#plan-notes", other).await;
+    browser.click("#issue").await;
+    browser.until_text("#batch-state", "before somebody else has approved it").await;
+    sign_in(&browser, &people, "boss").await;
+    browser.run("location.hash = '#/batches/rollout'").await;
+    browser.until_text("#held-notes", other).await;
+    browser.until_text("#approve", "Approve: 40 rows, of which nothing is left to do").await;
+    assert!(!browser.text("#held-figures").await.contains("Virtual"));
 
     // A token that may only send says so, and sends.
     sign_in(&browser, &people, "robot").await;
