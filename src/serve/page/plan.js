@@ -2,6 +2,7 @@
 
 import { byId, count, counted, duration, inLocalTime, make, show } from "/page/elements.js";
 import { plainly } from "/page/http.js";
+import { leftOut, leftOutWords, noLimit } from "/page/left_out.js";
 import { address } from "/page/list.js";
 
 const NOTHING = { rows: 0, pins: 0, physical: 0, virtual: 0, changes: 0, cancels: 0, cardholders: 0 };
@@ -74,6 +75,7 @@ export function showPlan(draft, server, may) {
   const warned = report.ok ? report.warning_count : 0;
   if (warned > 0) notes.push(`${counted(warned, "thing")} may be wrong: they stand under Check.`);
   if (invalid > 0) notes.push(`${counted(invalid, "row")} with problems ${invalid === 1 ? "is" : "are"} left out. Mend and upload the file again under the same name: it goes on with what is missing.`);
+  notes.push(...leftOutWords(draft));
   byId("plan-notes").replaceChildren(...notes.map((note) => make("li", {}, ...[note].flat().map((part) => (typeof part === "string" ? inLocalTime(part) : part)))));
   if (!byId("name").value || byId("name").dataset.of !== draft.file.name) {
     byId("name").value = draft.name;
@@ -150,6 +152,7 @@ export function lastQuestion(draft, server, { name, second, start }) {
     done > 0 && `${haveWhatTheyAskFor(done, all)} already and ${nothingTwice(done, all)}.`,
     stay > 0 && staying(stay),
     left > 0 && `${counted(left, "row")} with problems ${left === 1 ? "is" : "are"} left out.`,
+    ...leftOut(draft).filter(({ amount }) => amount).map(({ heading }) => noLimit(heading)),
     rows > 0 && (start ? `It starts ${new Date(start).toLocaleString()}.` : "It begins at once."),
     rows > 0 && (server.mode === "live" ? `They are real and cannot be taken back${ofAccount(server)}.` : "No card is real: this server makes test cards."),
   ];

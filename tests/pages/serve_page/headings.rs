@@ -82,10 +82,21 @@ async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
     let focused = "const one = document.activeElement; return [one.getAttribute('aria-label'), one.selectedOptions?.[0].text.slice(0, 2)]";
     assert_eq!(browser.run(focused).await, json!(["What Land is", "To"]));
     sets(&browser, "Land", "cardholder[billing][address][country]").await;
+    // What looks like a limit and is left out is told before cards are made that have none.
     for heading in ["Geburtsdatum", "Monatslimit", "Kommentar"] {
         sets(&browser, heading, "").await;
     }
-    issues(&browser, "1 card").await;
+    plans(&browser).await;
+    newcomer.sees("Left out of your file: Monatslimit, Kommentar.").await;
+    newcomer
+        .sees("“Monatslimit” is left out: no card gets it as its limit. “1.500,00 €” looks like money.")
+        .await;
+    is_sound(&browser, "left-out").await;
+    newcomer.presses("Issue 1 card").await;
+    newcomer.sees("No card is real").await;
+    browser.until_text("#sure-words", "“Monatslimit” is left out: no card gets it as its limit.").await;
+    browser.click("#sure-yes").await;
+    newcomer.sees("Every row has ended").await;
 
     // In the order in which the server reads them, whatever the file's is; and kept for the next file.
     let spanish = directory.path().join("tarjetas.csv");
