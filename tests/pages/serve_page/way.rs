@@ -140,7 +140,7 @@ async fn the_whole_way(look: Look) {
     // Where the parcels are, and the end of it all.
     sign_in(&browser, &people, "clerk").await;
     newcomer.presses("Look where its cards are").await;
-    newcomer.sees("Stripe was asked about 29 cards.").await;
+    newcomer.sees("Stripe was asked about 29 cards. That has ended").await;
     newcomer.sees("not sent yet").await;
     newcomer.presses("Cancel its cards…").await;
     newcomer.presses_in("Cancel 29 cards", "for ever?").await;
