@@ -443,6 +443,9 @@ async fn what_is_left_to_do_and_whose_cards_are_changed_is_told() {
     let second_card = person(2, "Person 2", false, "").replace("E2,", "E4,");
     let more = format!("{file}{second_card}{}", person(5, "Person 5", true, ""));
     office.upload(&served, "", &more).await.expect(202);
+    let held = office.get(&served, "/v1/batches/staff/held-rows?after=1").await["rows"].take();
+    let done: Vec<_> = held.as_array().unwrap().iter().map(|row| row["done"].clone()).collect();
+    assert_eq!(done, [true, true, false, false], "{held}");
     let second = approved("staff").await;
     let plan = &second["plan"];
     assert_eq!((&plan["rows"], &plan["done_before"]), (&json!(5), &json!(3)), "{plan}");

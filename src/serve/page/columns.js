@@ -246,8 +246,9 @@ export function showMoreDefaults(draft, changed) {
   const groups = COLUMNS.map(([group, columns]) => make("optgroup", { label: group },
     ...columns.filter(([column]) => isOpen(column) && !(column in draft.defaults)).map(([column, words]) => new Option(words, column))));
   select.replaceChildren(new Option("Choose what to add…", ""), ...groups);
-  select.onchange = () => {
-    if (!select.value) return;
+  // Not as soon as it is chosen: by keyboard each letter chooses.
+  byId("add-default-go").onclick = () => {
+    if (!select.value) return select.focus();
     draft.defaults[select.value] = "";
     showMoreDefaults(draft, changed);
     byId("more-defaults").querySelector("p:last-child :is(input, select)").focus();

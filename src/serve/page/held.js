@@ -141,7 +141,7 @@ const INTERVALS = { all_time: "in all", daily: "a day", monthly: "a month", per_
 
 function lineOf(row) {
   const hint = (words) => make("span", { className: "hint" }, words);
-  const made = row.left_out ? makesChip("left_out") : make("span", {}, makesChip(row.makes), ...(row.pin ? [make("br"), hint(PINS[row.pin])] : []));
+  const made = row.left_out ? makesChip("left_out") : row.done ? makesChip("done") : make("span", {}, makesChip(row.makes), ...(row.pin ? [make("br"), hint(PINS[row.pin])] : []));
   const amounts = row.amounts.map(({ amount, interval }) => make("div", {}, `${amount}${interval ? ` ${INTERVALS[interval] ?? interval}` : ""}`));
   const goes = [row.destination, row.card && `card ${row.card}`, row.changes.length ? `changes ${row.changes.join(", ")}` : null].filter(Boolean).join("; ");
   const said = [...row.problems, ...row.warnings].map((wrong) => make("p", { className: "said", title: exactly(wrong.code, wrong.reason) }, inSentence(wrong)));

@@ -7,7 +7,7 @@ import { NeedsToken, download, get, putText, sendForm, trouble, wasChanged } fro
 import { firstOf, ofColumn, showLines, words } from "/page/found.js";
 import { showMending } from "/page/mend.js";
 import { addColumns, canBeWritten, editsOf, mendedFile, ownTable, withAdded } from "/page/mended.js";
-import { issuedElsewhere, lastQuestion, showIssuedBefore, showPlan, showWork } from "/page/plan.js";
+import { cancelsLeft, issuedElsewhere, lastQuestion, showIssuedBefore, showPlan, showWork } from "/page/plan.js";
 import { exactly, reasonInWords } from "/page/reasons.js";
 import { isWantedAtOnce, standing } from "/page/standing.js";
 
@@ -398,7 +398,8 @@ async function issue({ name, second, start }) {
   let batch = await send("/v1/batches", more);
   // Only the server knows how many cards the file cancels: it says so, and is told again once somebody agreed.
   if (batch?.cancels !== undefined) {
-    const words = `${draft.file.name} cancels ${count(batch.cancels)} cards, for ever. That cannot be undone.`;
+    const done = batch.cancels - cancelsLeft(draft);
+    const words = `${draft.file.name} cancels ${count(batch.cancels)} cards, for ever. That cannot be undone.${done > 0 ? ` ${done === batch.cancels ? "All" : count(done)} of them are cancelled already.` : ""}`;
     if (!(await sure(words, `Cancel ${count(batch.cancels)} cards`))) return;
     batch = await send("/v1/batches", { ...more, yes_cancel: batch.cancels });
   }

@@ -18,6 +18,11 @@ function toDo(plan, second) {
   return Object.fromEntries(Object.keys(NOTHING).map((name) => [name, plan.to_do[name] + (second ? plan.second_cards[name] : 0)]));
 }
 
+// Cards that it still cancels.
+export function cancelsLeft(draft) {
+  return planned(draft).to_do.cancels;
+}
+
 // What is made, as figures: `[name, number]` each.
 function figuresOf({ physical, virtual, cardholders, changes, cancels, pins }) {
   return [["Cards", physical + virtual], ["Physical", physical], ["Virtual", virtual], ["New cardholders", cardholders],

@@ -37,6 +37,7 @@ const MAKES = {
   cardholder: ["+", "cardholder", ""],
   change: ["↻", "card changed", "look"],
   cancel: ["⊘", "card cancelled, for ever", "bad"],
+  done: ["✓", "done already", "good"],
   left_out: ["–", "left out", "bad"],
 };
 

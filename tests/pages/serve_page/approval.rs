@@ -87,6 +87,8 @@ async fn a_colleague_looks_twice_before_cards_are_issued() {
     let figures = browser.text("#held-figures").await;
     assert!(figures.contains("Virtual cards\n1\n") && figures.contains("Done already\n39"), "{figures}");
     assert!(!figures.contains("With a PIN"), "{figures}");
+    browser.until_text("#held-table tbody tr:first-child", "done already").await;
+    browser.until_text("#held-table tbody tr:last-child", "virtual card").await;
     browser.click("#reject").await;
     browser.until_text("#sure-asks", "Why, for whoever sent it").await;
     browser.keys("#sure-input", "x1 has left").await;

@@ -1,6 +1,7 @@
 //! Headings that only together are a name or a street: what a person wrote into two columns is not lost.
 
 use embosser::sandbox::{Options, Sandbox};
+use fantoccini::key::Key;
 use serde_json::{Value, json};
 
 use super::looks::is_sound;
@@ -82,6 +83,14 @@ async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
     let focused = "const one = document.activeElement; return [one.getAttribute('aria-label'), one.selectedOptions?.[0].text.slice(0, 2)]";
     assert_eq!(browser.run(focused).await, json!(["What Land is", "To"]));
     sets(&browser, "Land", "cardholder[billing][address][country]").await;
+    // Nor is anything added before it is said.
+    browser.run("document.querySelector('#add-default').focus()").await;
+    browser.press("sta").await;
+    let added = "return [document.activeElement.id, document.querySelectorAll('#more-defaults p').length]";
+    assert_eq!(browser.run(added).await, json!(["add-default", 0]));
+    browser.press(&format!("{}{}", char::from(Key::Tab), char::from(Key::Enter))).await;
+    assert_eq!(browser.run("return document.querySelectorAll('#more-defaults p').length").await, json!(1));
+    newcomer.presses("Take it out").await;
     // What looks like a limit and is left out is told before cards are made that have none.
     for heading in ["Geburtsdatum", "Monatslimit", "Kommentar"] {
         sets(&browser, heading, "").await;
