@@ -66,7 +66,8 @@ async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
 
     let german = directory.path().join("karten.csv");
     let rows = "Name,E-Mail,Straße,Hausnr.,PLZ,Ort,Land,Kartenart,Geburtsdatum,Monatslimit,Kommentar\n\
-        Ada Byron,kaethe.gross.3@beispiel.de,Lange Straße,5,10115,Berlin,DE,virtual,,\"1.500,00 €\",neu\n";
+        Ada Byron,kaethe.gross.3@beispiel.de,Lange Straße,5,10115,Berlin,DE,virtual,,\"1.500,00 €\",\
+        fängt im neuen Jahr in Dresden an und braucht die Karte schon vorher für ihre Reise und den Umzug; bitte an das Büro in Berlin\n";
     std::fs::write(&german, rows).unwrap();
     super::choose(&browser, &german).await;
     newcomer.sees("Street and number, together with “Hausnr.”").await;
