@@ -372,6 +372,7 @@ mod tests {
             batch,
             cards: 300,
             cancelled: 0,
+            cancelled_elsewhere: 0,
             not_printed_yet: 120,
             printed,
             until,

@@ -35,6 +35,13 @@ pub(super) struct Likeness {
     names: Names,
 }
 
+impl Likeness {
+    /// What tells the person who is created for it from others, if there is one who may have been created before.
+    pub(super) fn person(&self) -> Option<u64> {
+        self.person.as_ref().and_then(Somebody::sign)
+    }
+}
+
 /// Which columns tell it.
 #[derive(Debug)]
 pub(super) struct Likes {

@@ -24,6 +24,7 @@ pub mod file_names;
 mod filling;
 mod header;
 mod headings;
+mod ids;
 pub mod known;
 mod likeness;
 mod lint;
@@ -60,6 +61,7 @@ pub mod table;
 pub mod template;
 mod text;
 mod titles;
+pub mod work;
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _};

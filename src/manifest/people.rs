@@ -42,6 +42,11 @@ impl Somebody {
         let signs = SIGNS.map(|by| person.key(by).map(number));
         Self { signs, name: number(person.name()), details }
     }
+
+    /// What tells the person: the surest of it.
+    pub(super) fn sign(&self) -> Option<u64> {
+        self.signs.into_iter().flatten().next()
+    }
 }
 
 impl People {

@@ -8,15 +8,16 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::hash::BuildHasher as _;
 
 use tokio::runtime::Handle;
 
 use super::batch::{RowNames, SecondCards};
+use super::ids::Ids;
 use super::known::{Changed, Others};
 use super::nearby::{NamesNearby, Near};
 use super::recognised::Recognised;
-use super::{InvalidRow, Row};
+use super::work::{Asks, Settled, Work};
+use super::{CheckReport, InvalidRow, Row};
 use crate::job::{Batch, Content, JobId, Step};
 use crate::ledger::{Kind, Ledger, LedgerError, Only, SameContent, Scope};
 use crate::operation::Operation;
@@ -41,6 +42,8 @@ pub struct Recognition {
     again: TryAgain,
     /// Rows that were refused under their own ids, and are not.
     stay_refused: u64,
+    /// What of them all needs no call.
+    settled: Settled,
     /// Rows that the ledger has under no id.
     new: u64,
     /// The ids that they have in the ledger or will have.
@@ -49,28 +52,6 @@ pub struct Recognition {
     /// What the rows ask for that may get a card of their own: a piece of each one's content, in order. Of half a million
     /// rows these are 4 MB.
     wanted: Vec<u64>,
-}
-
-/// Hashes of the ids of a manifest's rows. Two that are alike, of some 2^64, would be taken for one.
-#[derive(Debug, Default)]
-struct Ids {
-    hasher: std::hash::RandomState,
-    hashes: Vec<u64>,
-}
-
-impl Ids {
-    fn add(&mut self, id: &JobId) {
-        self.hashes.push(self.hasher.hash_one(id));
-    }
-
-    fn sort(&mut self) {
-        self.hashes.sort_unstable();
-    }
-
-    /// Whether it is one of them, once they are sorted.
-    fn has(&self, id: &JobId) -> bool {
-        self.hashes.binary_search(&self.hasher.hash_one(id)).is_ok()
-    }
 }
 
 /// What tells one content from others well enough to find that two batches share rows.
@@ -107,13 +88,25 @@ impl Recognition {
         all
     }
 
-    /// The other batch, if every row was issued before as one of it: then this is that batch under another name.
+    /// The batch that every row was issued before as one of, under another id, if there is one.
     #[must_use]
-    pub fn is_wholly(&self, batch: &Batch) -> Option<&Batch> {
+    pub fn issued_as(&self) -> Option<&Batch> {
         let other = &self.by_row.values().next()?.batch;
         let of_other = |recognised: &Recognised| recognised.kind == Kind::Done && recognised.batch == *other;
         let is_all = self.by_row.len() as u64 == self.rows && self.by_row.values().all(of_other);
-        (is_all && other != batch).then_some(other)
+        is_all.then_some(other)
+    }
+
+    /// The other batch, if every row was issued before as one of it: then this is that batch under another name.
+    #[must_use]
+    pub fn is_wholly(&self, batch: &Batch) -> Option<&Batch> {
+        self.issued_as().filter(|other| *other != batch)
+    }
+
+    /// What is left to be done of a manifest with that report; and what second cards would be beside that.
+    #[must_use]
+    pub fn left_of(&self, report: &CheckReport) -> (Work, Work) {
+        (Work::of(report).without(self.settled.work()), self.settled.second())
     }
 
     /// Rows that the ledger has in the manifest's batch already.
@@ -208,6 +201,7 @@ struct Unknown {
     content: Content,
     /// Whether the ledger has no row of that id.
     is_new: bool,
+    asks: Asks,
 }
 
 /// Looks rows up as they are read; blocks on the ledger.
@@ -279,8 +273,8 @@ impl Recogniser {
         let mut others = super::misread::contents(row);
         others.extend(super::respelt::contents(row));
         others.push(former);
-        let unknown =
-            Unknown { row: row.number, line: row.line, row_id: row.row_id.clone(), content, is_new: true };
+        let (row_id, asks) = (row.row_id.clone(), Asks::of(row));
+        let unknown = Unknown { row: row.number, line: row.line, row_id, content, is_new: true, asks };
         self.page.push((id, others, unknown));
         if self.page.len() >= LOOKED_UP_AT_ONCE {
             self.ask()?;
@@ -298,7 +292,10 @@ impl Recogniser {
             self.recognition.present += u64::from(kind.is_some());
             match kind {
                 Some(kind @ (Kind::Done | Kind::Begun | Kind::AwaitingPin)) => {
-                    self.recognition.done += u64::from(kind == Kind::Done);
+                    if kind == Kind::Done {
+                        self.recognition.done += 1;
+                        self.recognition.settled.add(row.2.asks);
+                    }
                     // The same change may well be wanted again, and be another each time.
                     let asks_for = |content: Content| row.2.content == content || row.1.contains(&content);
                     if self.operation != Operation::UpdateCard
@@ -312,6 +309,7 @@ impl Recogniser {
                     if known.as_ref().is_some_and(|known| known.stays_refused(self.recognition.again)) =>
                 {
                     self.recognition.stay_refused += 1;
+                    self.recognition.settled.add(row.2.asks);
                     continue;
                 }
                 // It may have been issued under another name since.
@@ -407,7 +405,7 @@ impl Recogniser {
             same.sort_by_key(|same| (same.batch == batch, Reverse(same.written), Reverse(same.id.clone())));
         }
         let mut known_elsewhere = Vec::new();
-        for Unknown { row, row_id, content, is_new, .. } in unknown {
+        for Unknown { row, row_id, content, is_new, asks, .. } in unknown {
             let Some(same) = known.get_mut(&content).and_then(Vec::pop) else { continue };
             let SameContent { id, batch: known_batch, row_id: known_row_id, kind, written, .. } = same;
             if known_batch == batch {
@@ -415,6 +413,7 @@ impl Recogniser {
                 ids.add(&id);
             }
             recognition.new -= u64::from(is_new);
+            recognition.settled.add_known(asks);
             known_elsewhere.push(piece_of(content));
             let recognised = Recognised { row, row_id, id, batch: known_batch, known_row_id, kind, written };
             recognition.by_row.insert(row, recognised);
@@ -424,6 +423,7 @@ impl Recogniser {
         recognition.wanted.sort_unstable();
         let mut known_elsewhere = known_elsewhere.into_iter().peekable();
         recognition.wanted.retain(|piece| known_elsewhere.next_if_eq(piece).is_none());
+        recognition.settled.close();
         ids.sort();
         recognition.ids = ids;
         recognition.near = self.near(&recognition)?;

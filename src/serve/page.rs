@@ -11,7 +11,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Address, type and text of each file.
-const FILES: [(&str, &str, &str); 25] = [
+const FILES: [(&str, &str, &str); 26] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
@@ -24,6 +24,7 @@ const FILES: [(&str, &str, &str); 25] = [
     ("/page/held.js", SCRIPT, include_str!("page/held.js")),
     ("/page/history.js", SCRIPT, include_str!("page/history.js")),
     ("/page/http.js", SCRIPT, include_str!("page/http.js")),
+    ("/page/left_out.js", SCRIPT, include_str!("page/left_out.js")),
     ("/page/list.js", SCRIPT, include_str!("page/list.js")),
     ("/page/log.js", SCRIPT, include_str!("page/log.js")),
     ("/page/mend.js", SCRIPT, include_str!("page/mend.js")),

@@ -7,6 +7,7 @@ use super::problem::Wrong;
 use super::view::eta;
 use crate::manifest::CheckReport;
 use crate::manifest::recognise::Recognition;
+use crate::manifest::work::Work;
 
 /// What a check found, where nothing is wrong.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -38,6 +39,13 @@ pub(super) struct PlanView {
     pub(super) changed_since: u64,
     /// The first of them.
     pub(super) first_changed: Vec<String>,
+    /// What is left to be done of all this: without rows that are done, stay refused or were issued under another name.
+    pub(super) to_do: Work,
+    /// What would be done beside that if second cards were wanted: that of the rows that were issued under another name.
+    pub(super) second_cards: Work,
+    /// The batch that every row was issued in, where they all were in one and under other ids. If that is another batch than
+    /// this, an upload is refused unless second cards are wanted.
+    pub(super) issued_as: Option<String>,
     /// Seconds that issuing them will take.
     pub(super) eta_seconds: f64,
     /// What whoever sends these rows should know, in sentences: that a replacement inherits no PIN, for instance.
@@ -59,6 +67,7 @@ impl PlanView {
         let (known_before, done_before) = (recognition.len() as u64, recognition.rows_done());
         let (stay_refused, changed) = (recognition.rows_that_stay_refused(), recognition.changed());
         let warnings = report.warnings.iter().take(warnings_max).cloned();
+        let (to_do, second_cards) = recognition.left_of(report);
         Self {
             file_sha256: None,
             rows: report.rows,
@@ -73,6 +82,9 @@ impl PlanView {
             stay_refused,
             changed_since: changed.rows,
             first_changed: changed.first.clone(),
+            to_do,
+            second_cards,
+            issued_as: recognition.issued_as().map(ToString::to_string),
             eta_seconds: eta(
                 report.calls().saturating_sub(known_before + done_before + stay_refused),
                 0.0,

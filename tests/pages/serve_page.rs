@@ -271,9 +271,28 @@ async fn cards_that_exist_are_kept_and_what_differs_is_shown() {
     plan(&browser, &more).await;
     browser.until_text("#plan-notes", "12 rows have their cards from another batch already").await;
     assert_eq!(sandbox.account().cards.len(), 12);
+    // What is left to do of it, in the figures and in the last question.
+    let figures = browser.text("#plan-figures").await;
+    assert!(figures.contains("Cards\n3\n") && figures.contains("Done in another batch\n12"), "{figures}");
+    browser.click("#issue").await;
+    browser.until_text("#sure-words", "Issue 3 cards as “more”?").await;
+    browser.click("#sure button[value=no]").await;
     finish(&more).await;
     browser.until_text("#figures", "Card from another batch").await;
     assert_eq!(sandbox.account().cards.len(), 15);
+    // All of them under another name: where they were issued stands there, and nothing is asked that would be refused.
+    let same = directory.path().join("same.csv");
+    std::fs::copy(&staff, &same).unwrap();
+    browser.open(&served.url).await;
+    plan(&browser, &same).await;
+    browser.until_text("#issue", "Nothing to issue: all of it was issued as “staff”").await;
+    browser.click("#issue").await;
+    let told = "All of these rows were issued in the batch “staff”. Nothing was issued.";
+    browser.until_text("#plan-error", told).await;
+    looks::is_sound(&browser, "issued-elsewhere").await;
+    assert_eq!(browser.run("return document.querySelector('#sure').open").await, json!(false));
+    browser.click("#plan-error a").await;
+    browser.until_text("#batch-title", "staff").await;
     // Second cards, asked for and confirmed.
     let second = directory.path().join("second.csv");
     std::fs::copy(&more, &second).unwrap();

@@ -413,3 +413,67 @@ async fn what_is_done_is_written_down_before_it_takes_effect_and_is_found_by_a_p
     let long = format!("/v1/audit?q={}", "x".repeat(256));
     office.people.get(&served, "boss", &long).await.expect(400);
 }
+
+/// A file that is sent once more says what is left of it, and a card that is cancelled says whose row made it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_to_do_and_whose_cards_are_changed_is_told() {
+    let office = Office::new(&APPROVAL).await;
+    let served = Served::start(&office.people.program, &["--rate", "200"]);
+    let approved = async |batch: &str| {
+        let held = office.get(&served, &format!("/v1/batches/{batch}")).await["held"].take();
+        let digest = json!({"digest": held["digest"]});
+        office
+            .people
+            .post(&served, "boss", &format!("/v1/batches/{batch}/approve"), digest)
+            .await
+            .expect(200);
+        office.until_finished(&served, batch).await;
+        held
+    };
+    let rows: String =
+        (1..=3).map(|number| person(number, &format!("Person {number}"), number == 1, "")).collect();
+    let file = format!("{HEADER}\n{rows}");
+    office.upload(&served, "", &file).await.expect(202);
+    let first = approved("staff").await;
+    let work = |of: &Value| {
+        ["rows", "physical", "virtual", "cardholders", "cancels"].map(|name| of[name].as_u64().unwrap())
+    };
+    assert_eq!(work(&first["plan"]["to_do"]), [3, 1, 2, 3, 0], "{first}");
+    // The second card of one of them, and somebody new.
+    let second_card = person(2, "Person 2", false, "").replace("E2,", "E4,");
+    let more = format!("{file}{second_card}{}", person(5, "Person 5", true, ""));
+    office.upload(&served, "", &more).await.expect(202);
+    let held = office.get(&served, "/v1/batches/staff/held-rows?after=1").await["rows"].take();
+    let done: Vec<_> = held.as_array().unwrap().iter().map(|row| row["done"].clone()).collect();
+    assert_eq!(done, [true, true, false, false], "{held}");
+    let second = approved("staff").await;
+    let plan = &second["plan"];
+    assert_eq!((&plan["rows"], &plan["done_before"]), (&json!(5), &json!(3)), "{plan}");
+    assert_eq!(work(&plan["to_do"]), [2, 1, 1, 1, 0], "{plan}");
+    assert_eq!(office.sandbox.account().cardholders.len(), 4);
+    // Under another name there is nothing to do but second cards.
+    let check = async |name: &str| {
+        let path = format!("/v1/checks?name={name}");
+        office.people.upload(&served, "clerk", &path, more.as_bytes()).await.expect(200).json()
+    };
+    let other = check("other").await;
+    assert_eq!((work(&other["to_do"]), work(&other["second_cards"])), ([0; 5], [5, 2, 3, 0, 0]), "{other}");
+    assert_eq!((&other["issued_as"], &check("staff").await["issued_as"]), (&json!("staff"), &Value::Null));
+
+    let made = office.get(&served, "/v1/batches/staff/rows").await["rows"].take();
+    let card = |row: usize| made[row]["card_id"].as_str().unwrap();
+    let left = format!("card,status\n{},canceled\n{},canceled\nic_unknown,canceled\n", card(0), card(4));
+    let path = "/v1/batches?name=left&yes_cancel=3";
+    office.people.upload(&served, "clerk", path, left.as_bytes()).await.expect(202);
+    let held = office.get(&served, "/v1/batches/left/held-rows").await["rows"].take();
+    let by = |row: usize| ["batch", "row_id", "last4"].map(|name| held[row]["made_by"][name].clone());
+    assert_eq!(by(0), [json!("staff"), json!("E1"), made[0]["last4"].clone()], "{held}");
+    assert_eq!(by(1)[1], json!("E5"));
+    assert_eq!(held[2]["made_by"], Value::Null);
+    let undo = "/v1/batches/staff/cancel-cards?yes_cancel=5";
+    office.people.post(&served, "ops", undo, Value::Null).await.expect(202);
+    let held = office.get(&served, "/v1/batches/staff.cancel/held-rows").await["rows"].take();
+    assert_eq!(held[4]["made_by"]["row_id"], json!("E5"), "{held}");
+    let waits = office.get(&served, "/v1/batches/staff.cancel").await["held"].take();
+    assert_eq!(work(&waits["plan"]["to_do"]), [5, 0, 0, 0, 5], "{waits}");
+}

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use tokio::runtime::Handle;
 
 use super::place;
 use crate::serve::Server;
@@ -30,9 +31,11 @@ pub(super) async fn held_rows(
         server.batches.view(&server, &batch).await?;
         return Err(Problem::new(Kind::Conflict, "no batch of this name waits for its approval or start"));
     };
+    let (ledger, scope) = (server.parts.views.clone(), server.scope().clone());
+    let runtime = Handle::current();
     let reading = tokio::task::spawn_blocking(move || {
         let _place = place;
-        page(&pending, &query)
+        page(&pending, (&ledger, &scope, &runtime), &query)
     });
     let page = reading.await.map_err(|_| Problem::new(Kind::Internal, "the rows could not be read"))??;
     Ok(Json(page))

@@ -51,6 +51,8 @@ pub(super) struct ServerView {
     pub(super) keeps_columns: bool,
     /// Whether uploads are issued only once the holder of another token has approved them.
     pub(super) approval_required: bool,
+    /// Whether Stripe is being asked where the cards of a batch are.
+    pub(super) tracking: bool,
 }
 
 /// That it is well.
@@ -92,6 +94,7 @@ pub(super) async fn show_server(_: Anybody, State(server): State<Server>) -> Jso
         keeps_columns: server.parts.config.columns_directory.is_some(),
         pin_max_age_seconds: server.parts.pin.max_age_seconds,
         approval_required: server.parts.approval.required,
+        tracking: server.tracking.available_permits() == 0,
     })
 }
 

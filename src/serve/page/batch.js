@@ -23,6 +23,12 @@ let attempt = null;
 // What takes a file that was chosen for this batch once more.
 let again = null;
 let may = () => true;
+// What the server answered to the upload that was sent last here: all that somebody learns of it who may not look.
+let sent = null;
+
+export function setSent(view) {
+  sent = view;
+}
 
 export function setRoles(can, name) {
   may = can;
@@ -56,12 +62,19 @@ export function openBatch(name) {
   for (const id of ["held", "again-panel", "history", "may-not-operate", "undo", "track", "track-said", "chart-figure", "awaiting", "mend-refused", "pause", "resume", "cancel", "refused-said"]) show(id, false);
   // What there is to see of it is shown once it is known that there is such a batch.
   for (const id of ["who", "results", "results-workbook", "batch-progress"]) show(id, false);
-  if (!may("read")) return say("batch-state", "It was taken. To see how it goes takes a token with the role “read”.");
+  if (!may("read")) return say("batch-state", `${sent?.batch === name ? taken(sent) : ""}To see how it stands takes a token with the role “read”.`);
   openRows(batch);
   openHeld(batch);
   openHistory(batch);
   openSettling(batch);
   watch(batch);
+}
+
+// That an upload was taken, and what it waits for.
+function taken({ state, held }) {
+  if (state === "awaiting_approval") return "It was taken, and waits until somebody else has approved it: nothing of it is issued before. ";
+  if (state === "scheduled") return `It was taken, and begins by itself${held?.start_ms ? `, ${new Date(held.start_ms).toLocaleString()}` : " at its time"}. `;
+  return "It was taken, and is being issued. ";
 }
 
 // What the list says of the batch that is shown: uploaded again, or ended otherwise since, it is followed again.
@@ -122,14 +135,15 @@ function track() {
     if (shown !== batch) return;
     show("track-said", true);
     say("track-said", `Stripe is asked about ${counted(reads, "card")}, which takes about ${duration(seconds)}. The rows below say then where each is.`);
-    const until = Date.now() + 1000 * (seconds + 2);
-    const look = () => {
+    // The server says when it has ended: Stripe may take its time.
+    const look = () => attempt(async () => {
+      const { tracking } = await get("/v1/server");
       if (shown !== batch) return;
       refreshRows();
-      if (Date.now() < until) setTimeout(look, LOOK_EVERY_MS);
-      else say("track-said", `Stripe was asked about ${counted(reads, "card")}. The rows below say where each is.`);
-    };
-    setTimeout(look, Math.min(LOOK_EVERY_MS, until - Date.now()));
+      if (tracking) setTimeout(look, LOOK_EVERY_MS);
+      else say("track-said", `Stripe was asked about ${counted(reads, "card")}. That has ended: the rows below say where each is.`);
+    }, "track");
+    setTimeout(look, Math.min(LOOK_EVERY_MS, 1000 * seconds + 500));
   });
 }
 

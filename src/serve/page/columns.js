@@ -1,6 +1,6 @@
 // What the columns of a file are: each heading beside what it is taken for, and what all rows have in common.
 
-import { byId, make } from "/page/elements.js";
+import { byId, cell, fill, make, visible } from "/page/elements.js";
 
 // What a column can be, in people's words, by what it belongs to. Others of Stripe's parameters are written by their names.
 export const COLUMNS = [
@@ -195,20 +195,29 @@ export function taken({ heading, column, guess, proposal: alone, left_out: leftO
   return column ?? (isOfSomebody ? "" : proposal) ?? "";
 }
 
-// Shows the headings of `table`; the draft's `chosen` has what each is, and changes as its reader chooses.
+// Whose headings stand in the table.
+let inTable = null;
+
+// Shows the headings of `table`; the draft's `chosen` has what each is, and changes as its reader chooses. What is chosen from stays the
+// same element meanwhile: whoever chooses by keyboard goes on where they are.
 export function showColumns(table, draft, changed) {
   const { chosen } = draft;
   const joined = joinedOf(draft);
   const rows = table.headings.map((heading, index) => ({ ...heading, index })).filter(({ heading }) => heading !== "");
   const body = byId("columns-table").tBodies[0];
-  body.replaceChildren(...rows.map((heading) => {
-    const seen = table.rows.map((row) => row.cells[heading.index]).filter(Boolean);
+  if (inTable !== draft) body.replaceChildren();
+  inTable = draft;
+  fill(body, rows, ({ index, heading }) => `${index} ${heading}`, (row, heading) => {
+    const seen = table.rows.map(({ cells }) => cells[heading.index]).filter(Boolean);
     const samples = [...new Set(seen)].slice(0, 3).join(" · ");
-    return make("tr", {},
-      make("th", { scope: "row", data: { label: "Your heading" } }, heading.heading),
-      make("td", { className: "hint", data: { label: "Below it" } }, heading.holds_pins ? "not shown: it may hold PINs" : samples),
-      make("td", { data: { label: "What it is" } }, ...choice(heading, draft, joined, changed), orderOf(heading, draft, seen)));
-  }));
+    if (row.cells.length === 0) {
+      row.append(make("th", { scope: "row", data: { label: "Your heading" } }, heading.heading), cell("", "Below it", "hint"),
+        make("td", { data: { label: "What it is" } }, ...choice(heading, draft, changed)));
+    }
+    row.cells[1].textContent = visible(heading.holds_pins ? "not shown: it may hold PINs" : samples);
+    showChoice(row.cells[2], heading, draft, joined);
+    showOrder(row.cells[2], heading, draft, seen);
+  });
   for (const name of DEFAULTS) {
     const isColumn = [...chosen.values()].includes(name);
     byId("defaults").querySelector(`[data-default=${name}]`).hidden = isColumn;
@@ -257,8 +266,9 @@ export function showMoreDefaults(draft, changed) {
   const groups = COLUMNS.map(([group, columns]) => make("optgroup", { label: group },
     ...columns.filter(([column]) => isOpen(column) && !(column in draft.defaults)).map(([column, words]) => new Option(words, column))));
   select.replaceChildren(new Option("Choose what to add…", ""), ...groups);
-  select.onchange = () => {
-    if (!select.value) return;
+  // Not as soon as it is chosen: by keyboard each letter chooses.
+  byId("add-default-go").onclick = () => {
+    if (!select.value) return select.focus();
     draft.defaults[select.value] = "";
     showMoreDefaults(draft, changed);
     byId("more-defaults").querySelector("p:last-child :is(input, select)").focus();
@@ -279,23 +289,25 @@ const EITHER = /^\d{1,2}[-/ ]\d{1,2}[-/ ]\d{4}\b/;
 export const ORDERS = [["day/month/year", "day, month, year"], ["month/day/year", "month, day, year"]];
 
 // What comes first in a column's dates, where they have such ones.
-function orderOf({ heading }, draft, seen) {
-  if (draft.chosen.get(heading) !== BORN || !(draft.dateOrder || seen.some((text) => EITHER.test(text)))) return null;
+function showOrder(cell, { heading }, draft, seen) {
+  const there = cell.querySelector(".order");
+  const isAsked = draft.chosen.get(heading) === BORN && (draft.dateOrder || seen.some((text) => EITHER.test(text)));
+  if (!isAsked) return there?.remove();
+  if (there) there.querySelector("select").value = draft.dateOrder ?? "";
+  if (there) return;
   const on = { change: ({ target }) => (draft.dateOrder = target.value) };
   const options = [["", "as its own dates show"], ...ORDERS].map(([value, words]) => new Option(words, value, false, value === draft.dateOrder));
-  return make("p", {}, make("label", {}, "Its dates are written ", make("select", { id: "date-order", on }, ...options)));
+  cell.append(make("p", { className: "order" }, make("label", {}, "Its dates are written ", make("select", { id: "date-order", on }, ...options))));
 }
 
-function choice(heading, { chosen }, joined, changed) {
-  const now = chosen.get(heading.heading) ?? "";
+// What a heading can be: the choice, and a line for what is in no list.
+function choice(heading, draft, changed) {
   const keep = `metadata[${keyOf(heading.heading)}]`;
   const select = make("select", { aria: { label: `What ${heading.heading} is` } });
-  const option = (value, words) => new Option(words, value, false, value === now);
-  select.append(option("", "Leave it out"));
-  if (keyOf(heading.heading)) select.append(option(keep, `Keep it with the card, as “${keyOf(heading.heading)}”`));
-  if (now && now !== keep && !WORDS.has(now)) select.append(option(now, now));
+  select.append(new Option("Leave it out", ""));
+  if (keyOf(heading.heading)) select.append(new Option(`Keep it with the card, as “${keyOf(heading.heading)}”`, keep));
   for (const [group, columns] of COLUMNS) {
-    select.append(make("optgroup", { label: group }, ...columns.map(([value, words]) => option(value, words))));
+    select.append(make("optgroup", { label: group }, ...columns.map(([value, words]) => new Option(words, value))));
   }
   select.append(new Option("Another, by its name at Stripe…", "?"));
   const other = make("input", {
@@ -304,14 +316,29 @@ function choice(heading, { chosen }, joined, changed) {
     on: { change: () => set(other.value.trim()) },
   });
   const set = (value) => {
-    chosen.set(heading.heading, value);
+    draft.chosen.set(heading.heading, value);
     changed();
   };
   select.addEventListener("change", () => {
     other.hidden = select.value !== "?";
     if (other.hidden) set(select.value);
-    else other.focus();
+    // The line is the next by keyboard: whoever only passes this choice is not taken away from it.
+    else other.value = "";
   });
+  return [select, other];
+}
+
+// Shows what a heading is at present, and what is told of that.
+function showChoice(box, heading, draft, joined) {
+  const now = draft.chosen.get(heading.heading) ?? "";
+  const [select, other] = box.children;
+  if ([...select.options].every(({ value }) => value !== now)) select.add(new Option(now, now), select.options[1]);
+  // A line in which somebody writes stays until it says something.
+  if (select.value !== "?" || other.hidden || now === other.value.trim()) {
+    select.value = now;
+    other.hidden = true;
+  }
+  for (const hint of [...box.children].slice(2)) if (!hint.matches(".order")) hint.remove();
   const isGuess = heading.guess && now && now === heading.proposal;
-  return [select, other, ...together(heading.heading, now, joined), isGuess ? make("p", { className: "hint" }, "A guess by its letters: please look.") : null];
+  box.append(...together(heading.heading, now, joined), ...(isGuess ? [make("p", { className: "hint" }, "A guess by its letters: please look.")] : []));
 }

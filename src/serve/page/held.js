@@ -3,7 +3,7 @@
 import { inWords } from "/page/columns.js";
 import { ask, byId, cell, count, counted, fingerprint, inLocalTime, make, say, show, sure, tabs, time } from "/page/elements.js";
 import { get, postJson } from "/page/http.js";
-import { ofAccount } from "/page/plan.js";
+import { changedSince, haveWhatTheyAskFor, nothingTwice, ofAccount } from "/page/plan.js";
 import { exactly, reasonInWords } from "/page/reasons.js";
 import { makesChip } from "/page/states.js";
 
@@ -44,8 +44,10 @@ export function showHeld({ held: waits, state }) {
   const isOther = shown.waits?.digest !== waits.digest;
   shown.waits = waits;
   const { plan, diff, submitter, start_ms: start, approve_until_ms: until, pins_until_ms: pins, approved_by: by } = waits;
-  const pairs = [["Rows", plan.rows], ["Physical cards", plan.physical], ["Virtual cards", plan.virtual], ["New cardholders", plan.cardholders],
-    ["Changes of cards", plan.changes], ["Cards cancelled", plan.cancels], ["With a PIN", plan.pins], ["Stay refused", plan.stay_refused], ["Rows left out", waits.left_out]];
+  const { physical, virtual, cardholders, changes, cancels, pins: withPin } = plan.to_do;
+  const made = [["Physical cards", physical], ["Virtual cards", virtual], ["New cardholders", cardholders], ["Changes of cards", changes], ["Cards cancelled", cancels], ["With a PIN", withPin]];
+  const pairs = [["Rows", plan.rows], ...made, ["Done already", plan.done_before], ["Done in another batch", waits.second_cards ? 0 : plan.known_before],
+    ["Stay refused", plan.stay_refused], ["Rows left out", waits.left_out]];
   byId("held-figures").replaceChildren(...pairs.filter(([, number]) => number > 0).map(([name, number]) =>
     make("div", {}, make("dt", {}, name), make("dd", {}, count(number)))));
   byId("held-said").replaceChildren(`Sent by ${submitter}.`, ...(by ? [` Approved by ${by}.`] : []),
@@ -53,6 +55,8 @@ export function showHeld({ held: waits, state }) {
     ...(pins === null ? [] : [" Its PINs can be used until ", time(pins), ": rows whose turn comes later are refused."]),
     ...(start === null ? [] : [" It starts ", time(start), "."]));
   const notes = [...plan.notes, ...compared(diff)];
+  if (plan.changed_since) notes.unshift(changedSince(plan));
+  if (plan.done_before) notes.unshift(`${haveWhatTheyAskFor(plan.done_before, plan)} in this batch already and ${nothingTwice(plan.done_before, plan)}.`);
   if (plan.known_before) notes.push(`${counted(plan.known_before, "row")} had a card from another batch when it came: no second one is made${waits.second_cards ? ", but this file asks for second cards: one for every row" : ""}.`);
   else if (waits.second_cards) notes.push("It asks for second cards: one for every row, whoever has one.");
   if (waits.changes.length) notes.push(`Otherwise than the file has it: ${waits.changes.join(", ")}.`);
@@ -67,7 +71,7 @@ export function showHeld({ held: waits, state }) {
   const waitsForMe = state === "awaiting_approval" && may("approve") && submitter !== me;
   show("approve", waitsForMe);
   show("reject", state === "awaiting_approval" && may("approve"));
-  byId("approve").textContent = `Approve: ${counted(plan.rows, "row")}`;
+  byId("approve").textContent = `Approve: ${rowsOf(plan)}`;
   say("held-why", state !== "awaiting_approval" || waitsForMe ? ""
     : submitter === me ? "You sent it: somebody else must approve it." : "To approve it takes a token with the role “approve”.");
   show("held-rows", may("approve"));
@@ -84,6 +88,23 @@ function compared(diff) {
     ...(diff.changed ? [`${counted(diff.changed, "row")} ${diff.changed === 1 ? "asks" : "ask"} for something else than before${first(diff.first_changed, diff.changed)}.`] : []),
     ...(diff.gone ? [`${counted(diff.gone, "row")} ${diff.gone === 1 ? "is" : "are"} no more in the file${first(diff.first_gone, diff.gone)}. What was made for ${diff.gone === 1 ? "it" : "them"} stays.`] : []),
   ];
+}
+
+// Its rows in words: how many of them something is done for, where that is not all.
+function rowsOf({ rows, to_do: { rows: left } }) {
+  if (left === rows) return counted(rows, "row");
+  return left === 0 ? `${counted(rows, "row")}, of which nothing is left to do` : `${count(left)} of ${counted(rows, "row")}`;
+}
+
+// What the last question says of it: what cannot be taken back stands first.
+function questionAbout({ name, waits: { plan, start_ms: start } }) {
+  const { rows, cancels, physical } = plan.to_do;
+  const real = server.mode === "live" && rows > 0 ? `What it does is real and cannot be taken back${ofAccount(server, "it is done")}.` : "";
+  return [`Approve “${name}”: ${rowsOf(plan)}?`,
+    cancels > 0 && `${counted(cancels, "card")} ${cancels === 1 ? "is" : "are"} cancelled, for ever. That cannot be undone.`,
+    physical > 0 && `${counted(physical, "physical card")} ${physical === 1 ? "is" : "are"} printed and sent.`,
+    rows > 0 && (start === null ? "It begins at once." : `It starts ${new Date(start).toLocaleString()}.`),
+    real].filter(Boolean).join("\n\n");
 }
 
 function choose(change) {
@@ -120,13 +141,17 @@ const INTERVALS = { all_time: "in all", daily: "a day", monthly: "a month", per_
 
 function lineOf(row) {
   const hint = (words) => make("span", { className: "hint" }, words);
-  const made = row.left_out ? makesChip("left_out") : make("span", {}, makesChip(row.makes), ...(row.pin ? [make("br"), hint(PINS[row.pin])] : []));
+  const made = row.left_out ? makesChip("left_out") : row.done ? makesChip("done") : make("span", {}, makesChip(row.makes), ...(row.pin ? [make("br"), hint(PINS[row.pin])] : []));
   const amounts = row.amounts.map(({ amount, interval }) => make("div", {}, `${amount}${interval ? ` ${INTERVALS[interval] ?? interval}` : ""}`));
   const goes = [row.destination, row.card && `card ${row.card}`, row.changes.length ? `changes ${row.changes.join(", ")}` : null].filter(Boolean).join("; ");
   const said = [...row.problems, ...row.warnings].map((wrong) => make("p", { className: "said", title: exactly(wrong.code, wrong.reason) }, inSentence(wrong)));
+  // Of a card that is changed: whose row made it, as far as that is known.
+  const { made_by: by } = row;
+  const id = row.row_id ?? by?.row_id ?? (by?.row ? `row ${by.row} of “${by.batch}”` : null);
+  const of = by ? make("div", { className: "hint" }, `card •••• ${by.last4}, from “${by.batch}”`) : null;
   return make("tr", {},
     cell(String(row.line), "Line", "number"),
-    make("th", { scope: "row", data: { label: "Who" } }, make("span", {}, row.person ?? row.row_id ?? "–", row.person && row.row_id ? make("span", { className: "hint" }, ` ${row.row_id}`) : "")),
+    make("th", { scope: "row", data: { label: "Who" } }, make("div", {}, row.person ?? id ?? "–", row.person && id ? make("span", { className: "hint" }, ` ${id}`) : "", of)),
     cell(made, "What"), cell(goes, "Where it goes"),
     cell(amounts.length ? make("div", {}, ...amounts) : "", "Limits"), cell(said.length ? make("div", {}, ...said) : "", "What to look at"));
 }
@@ -150,9 +175,8 @@ export function startHeld(attempted, onDecided) {
   byId("approve").addEventListener("click", async () => {
     const batch = shown;
     const { digest, plan } = batch.waits;
-    const real = server.mode === "live" ? `\n\nWhat it does is real and cannot be taken back${ofAccount(server, "it is done")}.` : "";
-    const words = `Approve “${batch.name}”: ${counted(plan.rows, "row")}? It is issued at once, or at its time.${real}`;
-    if (await sure(words, "Approve it", "main")) decide(batch, "approve", { digest });
+    const tone = plan.to_do.cancels > 0 ? "danger" : "main";
+    if (await sure(questionAbout(batch), "Approve it", tone)) decide(batch, "approve", { digest });
   });
   byId("reject").addEventListener("click", async () => {
     const batch = shown;

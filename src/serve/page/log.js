@@ -1,7 +1,7 @@
 // Who did what: the audit log, the latest first.
 
 import { byId, cell, count, inLocalTime, make, save, say, show, time } from "/page/elements.js";
-import { download, get } from "/page/http.js";
+import { download, get, Told } from "/page/http.js";
 
 const ENTRIES_AT_ONCE = 50;
 const SEARCH_AFTER_MS = 250;
@@ -54,7 +54,24 @@ export function openLog(batch = "") {
 }
 
 function again() {
-  attempt(() => fetchEntries(false));
+  attempt(async () => {
+    try {
+      await fetchEntries(false);
+      showLog(true);
+    } catch (error) {
+      if (!(error instanceof Told && error.problem.status === 403)) throw error;
+      // Nothing of it is for them: why stands in its place.
+      showLog(false);
+      say("log-none", "Your token may not read what was done: that takes one with the role “operate” or “approve”.");
+      show("log-none", true);
+    }
+  });
+}
+
+// Whether there is something to be searched and downloaded.
+function showLog(may) {
+  for (const id of ["log-download", "log-hint", "log-tools"]) show(id, may);
+  if (!may) for (const id of ["log-table", "log-more"]) show(id, false);
 }
 
 function query(more) {

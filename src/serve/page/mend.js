@@ -28,9 +28,11 @@ export function showMending(draft, act) {
   if (!draft.filter || (groups[draft.filter].length === 0 && draft.filter !== "all")) {
     draft.filter = ["problems", "warnings", "all"].find((name) => groups[name].length > 0) ?? "all";
   }
+  // Of what is cut off the first is here, and how many rows it stands in is not known.
+  const number = (lines, isCut) => (isCut ? `at least ${count(lines.length)}` : count(lines.length));
   tabs("filters", [
-    ["problems", `To mend or mended (${count(groups.problems.length)})`],
-    ["warnings", `To look at (${count(groups.warnings.length)})`],
+    ["problems", `To mend or mended (${number(groups.problems, cutOff(draft).problems)})`],
+    ["warnings", `To look at (${number(groups.warnings, cutOff(draft).warnings)})`],
     ["all", "First rows"],
   ], draft.filter, (filter) => act.filter(filter));
   // A row that somebody writes in stays where it is, whatever becomes of it meanwhile.
@@ -218,7 +220,14 @@ function ways(draft, act, { line, at, text }, { suggestion, code, reason, column
     `Use it for ${isWhole(draft) ? `all ${count(alike.length)} rows` : "every row"} with “${text}”`)];
 }
 
-// Whether all of the file's rows are here: how many are alike is not known otherwise.
-function isWhole({ report, rows }) {
-  return (report.rows ?? 0) <= rows.size;
+// Whether all of the file's rows are here, and all that was found in them: how many are alike is not known otherwise.
+function isWhole(draft) {
+  const cut = cutOff(draft);
+  return (draft.report.rows ?? 0) <= draft.rows.size && !cut.problems && !cut.warnings;
+}
+
+// Whether more was found than is told: an answer has the first of it alone.
+function cutOff({ report, found }) {
+  const told = (severity) => found.filter((one) => one.severity === severity).length;
+  return { problems: (report.problem_count ?? 0) > told("problem"), warnings: (report.warning_count ?? 0) > told("warning") };
 }

@@ -36,7 +36,8 @@ export function ownTable({ table, own }) {
 
 // Whether the mended file can be written here: from the text that it is, or from its cells where all of them are shown.
 export function canBeWritten(draft) {
-  if (draft.edits.size === 0) return false;
+  // Words that were said once are written into each of their cells, as edits are.
+  if (draft.edits.size === 0 && Object.values(draft.values).every((words) => Object.keys(words).length === 0)) return false;
   if (TEXTS.test(draft.file.name)) return true;
   return draft.table.headings.every(({ holds_pins: pins }) => !pins) && (draft.report.rows ?? Infinity) <= draft.table.rows.length
     && [...draft.rows.values()].every((cells) => cells.every((cell) => cell !== null));

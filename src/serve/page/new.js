@@ -7,7 +7,7 @@ import { NeedsToken, download, get, putText, sendForm, trouble, wasChanged } fro
 import { firstOf, ofColumn, showLines, words } from "/page/found.js";
 import { showMending } from "/page/mend.js";
 import { addColumns, canBeWritten, editsOf, mendedFile, ownTable, withAdded } from "/page/mended.js";
-import { lastQuestion, showIssueWords, showPlan } from "/page/plan.js";
+import { cancelsLeft, issuedElsewhere, lastQuestion, showIssuedBefore, showPlan, showWork } from "/page/plan.js";
 import { exactly, reasonInWords } from "/page/reasons.js";
 import { isWantedAtOnce, standing } from "/page/standing.js";
 
@@ -187,7 +187,7 @@ async function send(path, more) {
     if (status < 300) return { ok: true, ...JSON.parse(text) };
     const error = trouble(status, text);
     if (error.problem?.code === "file_changed") throw new Error(wasChanged(draft.file));
-    if (!error.problem?.problems && error.problem?.cancels === undefined) throw error;
+    if (!error.problem?.problems && error.problem?.cancels === undefined && error.problem?.code !== "issued_before") throw error;
     return { ok: false, ...error.problem };
   } finally {
     if (number === draft?.sequence) busy(false);
@@ -394,7 +394,7 @@ async function planAnew(second) {
   }
   plan();
   byId("second").checked = second;
-  showIssueWords(draft, server);
+  showWork(draft, server);
   return true;
 }
 
@@ -411,7 +411,8 @@ async function issue({ name, second, start }) {
   let batch = await send("/v1/batches", more);
   // Only the server knows how many cards the file cancels: it says so, and is told again once somebody agreed.
   if (batch?.cancels !== undefined) {
-    const words = `${draft.file.name} cancels ${count(batch.cancels)} cards, for ever. That cannot be undone.`;
+    const done = batch.cancels - cancelsLeft(draft);
+    const words = `${draft.file.name} cancels ${count(batch.cancels)} cards, for ever. That cannot be undone.${done > 0 ? ` ${done === batch.cancels ? "All" : count(done)} of them are cancelled already.` : ""}`;
     if (!(await sure(words, `Cancel ${count(batch.cancels)} cards`))) return;
     batch = await send("/v1/batches", { ...more, yes_cancel: batch.cancels });
   }
@@ -424,9 +425,9 @@ async function issue({ name, second, start }) {
     byId("file").value = "";
     begun(batch);
   } else if (batch.code === "issued_before") {
-    show("plan-error", true);
-    byId("plan-error").textContent = `${batch.detail.split(". ")[0]}. Send them under that name; or, if each is to get another card, tick “Issue second cards to them”.`;
-    show("again", true);
+    // Somebody has issued them since the plan was made.
+    await planAnew(second);
+    showIssuedBefore(draft, batch.detail);
   } else {
     // What was right at the check is not any more.
     byId("name").value = name;
@@ -542,7 +543,7 @@ export function startNew(attempted, onBegun) {
     save(listed([["Line", "Row", "Column", "How bad", "What is wrong"], ...rows]), `${draft.name}.problems.csv`);
   });
   byId("keep").addEventListener("click", () => attempt(keep));
-  byId("second").addEventListener("change", () => showIssueWords(draft, server));
+  byId("second").addEventListener("change", () => showWork(draft, server));
   byId("step-plan").addEventListener("submit", (event) => {
     event.preventDefault();
     if (isAsking) return;
@@ -553,6 +554,7 @@ export function startNew(attempted, onBegun) {
       const stands = await standing(name, may);
       const isOther = draft.sentAs !== name || stands === null || draft.stood !== stands;
       if (isOther && !(await planAnew(second))) return;
+      if (!second && issuedElsewhere(draft)) return showIssuedBefore(draft);
       const question = lastQuestion(draft, server, { name, second, start });
       if (question && !(await isMeant(question))) return;
       if (!(await isWantedAtOnce(name, start, server, may))) return;

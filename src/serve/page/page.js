@@ -1,7 +1,7 @@
 // The page: which of its parts shows, who is signed in, and the list of batches. The rest is in the modules beside it.
 
 import { isChoice, showAccounts, showWhere } from "/page/accounts.js";
-import { closeBatch, listed, openBatch, setRoles, startBatch } from "/page/batch.js";
+import { closeBatch, listed, openBatch, setRoles, setSent, startBatch } from "/page/batch.js";
 import { byId, count, say, show } from "/page/elements.js";
 import { setHeldServer } from "/page/held.js";
 import { address, listAddress, showList, startList } from "/page/list.js";
@@ -203,8 +203,9 @@ startBatch(attempt, (name, file, retries) => {
 });
 startList(refresh);
 startLog(attempt);
-startNew(attempt, ({ batch }) => {
-  location.hash = address(batch);
+startNew(attempt, (view) => {
+  setSent(view);
+  location.hash = address(view.batch);
 });
 await refresh();
 route();

@@ -39,7 +39,7 @@ export function openRows({ name, path }) {
   byId("search").value = "";
   openChosen(name);
   say("names-said", "");
-  say("rows-caption", "Row 1 is the first below the headings.");
+  say("rows-caption", "Row 1 is the first below the headings of the file with which a row ended.");
   byId("rows-table").tBodies[0].replaceChildren();
   show("rows-more", false);
   show("rows-none", false);

@@ -1,6 +1,6 @@
 // How things stand, in a sign, a word and a tone: never by colour alone.
 
-import { make } from "/page/elements.js";
+import { count, make } from "/page/elements.js";
 import { plainly } from "/page/http.js";
 
 const BATCHES = {
@@ -15,6 +15,11 @@ const BATCHES = {
   finished: ["✓", "finished", "good"],
   interrupted: ["!", "interrupted", "bad"],
   open: ["○", "jobs sent one by one or through a queue", ""],
+};
+
+const LAST_FILE = {
+  rejected: ["✕", "its last file was rejected", "look"],
+  expired: ["!", "its last file waited too long", "look"],
 };
 
 const ROWS = {
@@ -32,6 +37,7 @@ const MAKES = {
   cardholder: ["+", "cardholder", ""],
   change: ["↻", "card changed", "look"],
   cancel: ["⊘", "card cancelled, for ever", "bad"],
+  done: ["✓", "done already", "good"],
   left_out: ["–", "left out", "bad"],
 };
 
@@ -54,6 +60,8 @@ export function batchChip({ state, refused, issued, cancelled_cards: cancelled, 
   if (state === "finished" && awaiting > 0) return chip(["…", `waits for ${awaiting === 1 ? "a PIN" : `${awaiting} PINs`}`, "look"]);
   if (state === "finished" && rows > 0 && refused === rows) return chip(["⊘", issued === 0 ? "cancelled" : `finished, ${rows} ${rows === 1 ? "row" : "rows"} cancelled`, "look"]);
   if (state === "finished" && refused > 0) return chip(["✓", "finished, some refused", "look"]);
+  // Of a batch that has cards only the file that came last is none.
+  if (LAST_FILE[state] && issued > 0) return chip(LAST_FILE[state]);
   return chip(BATCHES[state] ?? ["○", state, ""]);
 }
 
@@ -66,7 +74,7 @@ export function rowChip({ outcome, code, cancelled_by: cancelledBy }, isBegun) {
 }
 
 // What a batch's state asks of its reader.
-export function advice({ state, reason, unresolved, awaiting_pin: awaiting }) {
+export function advice({ state, reason, issued, unresolved, awaiting_pin: awaiting }) {
   const because = reason ? ` ${reason[0].toUpperCase()}${plainly(reason).slice(1)}.` : "";
   switch (state) {
     case "running": return "Its rows are being issued. You can close this page: it goes on.";
@@ -77,11 +85,18 @@ export function advice({ state, reason, unresolved, awaiting_pin: awaiting }) {
     case "finished": return awaiting ? "Every other row has ended; these wait until their cardholders have chosen a PIN." : unresolved ? "It has ended." : "Every row has ended.";
     case "awaiting_approval": return "Nothing of it is issued before somebody else has approved it.";
     case "scheduled": return "It begins by itself at its time.";
-    case "rejected": return `Nothing of it was issued.${because}`;
-    case "expired": return `Nothing of it was issued.${because}`;
+    // A token's name is written as it is.
+    case "rejected": return `${nothingOf(issued)}: ${plainly(reason ?? "it was rejected")}.`;
+    case "expired": return `${nothingOf(issued)}.${because}`;
     case "open": return "These jobs were sent one by one, or through a queue: more may be on their way.";
     default: return because.trim();
   }
+}
+
+// What was sent last, beside rows that were done before it came.
+function nothingOf(issued) {
+  if (issued === 0) return "Nothing of it was issued";
+  return `Nothing of the file that was sent last was issued, and ${issued === 1 ? "the row that was done before stays" : `the ${count(issued)} rows that were done before stay`} as ${issued === 1 ? "it is" : "they are"}`;
 }
 
 export function underWay({ state }) {

@@ -7,6 +7,7 @@
 
 mod diff;
 pub(super) mod hold;
+mod makers;
 pub(super) mod record;
 pub(super) mod release;
 pub(super) mod rows;

@@ -6,10 +6,14 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Pending;
-use crate::job;
+use super::makers::{MadeView, makers};
+use crate::job::{self, JobId};
+use crate::ledger::{Kind, Ledger, Scope};
+use crate::manifest::batch::RowNames;
 use crate::manifest::file_names::name_headings;
 use crate::manifest::{InvalidRow, Manifest, Reading, Row};
 use crate::operation::currency::money;
@@ -17,7 +21,7 @@ use crate::operation::{Operation, PIN_CHOICE, Request};
 use crate::serve::check::{Stopped, with_job_id};
 use crate::serve::extract::int64;
 use crate::serve::held::Held;
-use crate::serve::problem::{Kind, Problem, Wrong};
+use crate::serve::problem::{Kind as ProblemKind, Problem, Wrong};
 
 /// Rows of one answer, and how many if nothing is said.
 const ROWS_MAX: usize = 500;
@@ -101,6 +105,8 @@ pub(in crate::serve) struct HeldRowView {
     row: u64,
     /// Its `row_id`, if it has one.
     row_id: Option<String>,
+    /// Whether it has what it asks for in this batch already: nothing is called for it.
+    done: bool,
     /// Whether it is left out, since there is something wrong with it.
     left_out: bool,
     /// Whose it is: the name that the file has, or else the cardholder's id at Stripe.
@@ -109,6 +115,8 @@ pub(in crate::serve) struct HeldRowView {
     makes: Option<Makes>,
     /// The card that is changed or replaced.
     card: Option<String>,
+    /// The row that made that card; null where the ledger does not know it, or would have to look through too many rows.
+    made_by: Option<MadeView>,
     /// Where the card is sent, as one line; null where nothing is sent.
     destination: Option<String>,
     /// Its amounts.
@@ -134,28 +142,50 @@ pub(in crate::serve) struct HeldRowsView {
     digest: String,
 }
 
-/// One page of the rows that wait under a name; blocks on reading them.
-pub(in crate::serve) fn page(pending: &Pending, query: &HeldRowsQuery) -> Result<HeldRowsView, Problem> {
+/// One page of the rows that wait under a name; blocks on reading them, and on the ledger.
+pub(in crate::serve) fn page(
+    pending: &Pending,
+    (ledger, scope, runtime): (&Ledger, &Scope, &Handle),
+    query: &HeldRowsQuery,
+) -> Result<HeldRowsView, Problem> {
     let limit = query.limit.unwrap_or(ROWS_USUAL);
     if !(1..=ROWS_MAX).contains(&limit) {
-        return Err(Problem::new(Kind::BadRequest, format!("`limit` is from 1 to {ROWS_MAX}")));
+        return Err(Problem::new(ProblemKind::BadRequest, format!("`limit` is from 1 to {ROWS_MAX}")));
     }
     let q = query.q.as_deref().unwrap_or_default().trim().to_lowercase();
     if q.len() > SEARCHED_BYTES_MAX {
-        return Err(Problem::new(Kind::BadRequest, format!("`q` has at most {SEARCHED_BYTES_MAX} bytes")));
+        return Err(Problem::new(
+            ProblemKind::BadRequest,
+            format!("`q` has at most {SEARCHED_BYTES_MAX} bytes"),
+        ));
     }
     let held = pending.now().held.as_ref().map(Held::shared);
     let Some(held) = held else {
         return Err(Problem::new(
-            Kind::Conflict,
+            ProblemKind::Conflict,
             "its rows are not held any more, or are being looked at: look again",
         ));
     };
     let read = read(&held, &pending.name, &pending.warnings, (query, &q), limit);
     let (rows, next) =
-        read.map_err(|_| Problem::new(Kind::Internal, "the rows that are held cannot be read"))?;
+        read.map_err(|_| Problem::new(ProblemKind::Internal, "the rows that are held cannot be read"))?;
+    let ids: Vec<JobId> = rows.iter().filter_map(|(id, _)| id.clone()).collect();
+    let mut known = runtime.block_on(ledger.look_up_jobs(scope, &ids))?.into_iter();
+    let mut done = |id: Option<JobId>| {
+        let known = id.and_then(|_| known.next().flatten());
+        known.is_some_and(|known| known.state.kind() == Kind::Done)
+    };
+    let mut rows: Vec<_> = rows.into_iter().map(|(id, row)| HeldRowView { done: done(id), ..row }).collect();
+    let cards = rows.iter().filter_map(|row| row.card.clone()).collect();
+    let made = runtime.block_on(makers(ledger, (scope, &pending.name), cards))?;
+    for row in &mut rows {
+        row.made_by = row.card.as_ref().and_then(|card| made.get(card).cloned());
+    }
     Ok(HeldRowsView { rows, next, digest: pending.upload.digest.clone() })
 }
+
+/// A row with the id of its job, if it makes one.
+type Named = (Option<JobId>, HeldRowView);
 
 fn read(
     held: &Held,
@@ -163,12 +193,16 @@ fn read(
     beside: &[Wrong],
     (query, q): (&HeldRowsQuery, &str),
     limit: usize,
-) -> Result<(Vec<HeldRowView>, Option<u64>), Stopped> {
+) -> Result<(Vec<Named>, Option<u64>), Stopped> {
     let manifest = Manifest::read(Path::new("upload"), held.look(), &with_names(held));
     let after = query.after.unwrap_or(0);
-    let mut rows: Vec<HeldRowView> = Vec::new();
+    let mut rows: Vec<Named> = Vec::new();
+    let mut names = RowNames::new(batch.clone());
     for row in manifest.map_err(Stopped::NoManifest)?.rows() {
         let number = row.as_ref().map_or_else(|row| row.number, |row| row.number);
+        // A row without a `row_id` is called by how many before it are like it.
+        let named = row.as_ref().ok().filter(|row| number > after || row.row_id.is_none());
+        let id = named.and_then(|row| names.id_of(row, || row.content()).ok());
         if number <= after {
             continue;
         }
@@ -181,10 +215,10 @@ fn read(
             continue;
         }
         if rows.len() == limit {
-            let next = rows.last().map(|row| row.row);
+            let next = rows.last().map(|(_, row)| row.row);
             return Ok((rows, next));
         }
-        rows.push(view);
+        rows.push((id, view));
     }
     Ok((rows, None))
 }
@@ -218,10 +252,12 @@ impl HeldRowView {
             line,
             row: number,
             row_id,
+            done: false,
             left_out: false,
             person: person.as_deref().map(shown),
             makes: Some(makes),
             card,
+            made_by: None,
             destination: destination(&request),
             amounts,
             pin,
@@ -237,10 +273,12 @@ impl HeldRowView {
             line,
             row: number,
             row_id,
+            done: false,
             left_out: true,
             person: person.as_deref().map(shown),
             makes: None,
             card: None,
+            made_by: None,
             destination: None,
             amounts: Vec::new(),
             pin: None,

@@ -82,20 +82,51 @@ async fn a_colleague_looks_twice_before_cards_are_issued() {
     browser.until_text("#held-notes", "1 row is no more in the file: r1").await;
     sign_in(&browser, &people, "boss").await;
     browser.run("location.hash = '#/batches/rollout'").await;
+    // What is left to do of it, and not what was done before.
+    browser.until_text("#approve", "Approve: 1 of 40 rows").await;
+    let figures = browser.text("#held-figures").await;
+    assert!(figures.contains("Virtual cards\n1\n") && figures.contains("Done already\n39"), "{figures}");
+    assert!(!figures.contains("With a PIN"), "{figures}");
+    browser.until_text("#held-table tbody tr:first-child", "done already").await;
+    browser.until_text("#held-table tbody tr:last-child", "virtual card").await;
     browser.click("#reject").await;
     browser.until_text("#sure-asks", "Why, for whoever sent it").await;
     browser.keys("#sure-input", "x1 has left").await;
     browser.click("#sure-yes").await;
-    browser.until_text("#batch-state", "x1 has left").await;
+    let state = "Nothing of the file that was sent last was issued, and the 40 rows that were done before stay as they are: boss rejected it: x1 has left.";
+    browser.until_text("#batch-state", state).await;
+    browser.until_text("#batch-chip", "its last file was rejected").await;
     assert_eq!(sandbox.account().cards.len(), 40);
+
+    // One that only asks for something else than before changes nothing, and says so to both.
+    sign_in(&browser, &people, "payroll").await;
+    std::fs::write(&file, more.replacen("r3,ich_03,virtual,eur", "r3,ich_03,virtual,usd", 1)).unwrap();
+    super::plan(&browser, &file).await;
+    let other = "1 row asks for something else than when it was issued: r3. That changes no card";
+    browser.until_text("#plan-notes", other).await;
+    browser.click("#issue").await;
+    browser.until_text("#batch-state", "before somebody else has approved it").await;
+    sign_in(&browser, &people, "boss").await;
+    browser.run("location.hash = '#/batches/rollout'").await;
+    browser.until_text("#held-notes", other).await;
+    browser.until_text("#approve", "Approve: 40 rows, of which nothing is left to do").await;
+    assert!(!browser.text("#held-figures").await.contains("Virtual"));
 
     // A token that may only send says so, and sends.
     sign_in(&browser, &people, "robot").await;
     browser.run("location.hash = '#/'").await;
     browser.until_text("#may-not-read", "one with the role “read”").await;
+    // Of what it may not see it is told why, and of what nobody sent here nothing.
+    browser.run("location.hash = '#/log'").await;
+    browser.until_text("#log-none", "Your token may not read what was done").await;
+    let empty = "return ['#log-table', '#log-download', '#log-batch'].some((css) => document.querySelector(css).checkVisibility())";
+    assert_eq!(browser.run(empty).await, json!(false));
+    browser.run("location.hash = '#/batches/never-was'").await;
+    browser.until_text("#batch-state", "takes a token with the role “read”").await;
+    assert!(!browser.text("#batch-state").await.contains("taken"));
     let one = directory.path().join("one.csv");
     std::fs::write(&one, "row_id,cardholder,type,currency\nz,ich_z,virtual,eur\n").unwrap();
     super::plan(&browser, &one).await;
     browser.click("#issue").await;
-    browser.until_text("#batch-state", "It was taken").await;
+    browser.until_text("#batch-state", "It was taken, and waits until somebody else has approved it").await;
 }

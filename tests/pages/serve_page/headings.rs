@@ -1,6 +1,7 @@
 //! Headings that only together are a name or a street: what a person wrote into two columns is not lost.
 
 use embosser::sandbox::{Options, Sandbox};
+use fantoccini::key::Key;
 use serde_json::{Value, json};
 
 use super::looks::is_sound;
@@ -37,6 +38,14 @@ async fn takes_kept(browser: &Browser, name: &str) {
 }
 
 async fn issues(browser: &Browser, cards: &str) {
+    plans(browser).await;
+    let newcomer = Newcomer(browser);
+    newcomer.presses(&format!("Issue {cards}")).await;
+    newcomer.presses_in(&format!("Issue {cards}"), "No card is real").await;
+    newcomer.sees("Every row has ended").await;
+}
+
+async fn plans(browser: &Browser) {
     let newcomer = Newcomer(browser);
     browser.keys("#default-currency", "eur").await;
     newcomer.presses("Check the rows").await;
@@ -46,9 +55,7 @@ async fn issues(browser: &Browser, cards: &str) {
     if browser.run(&format!("return {go}")).await == json!(true) {
         browser.click("#check-go").await;
     }
-    newcomer.presses(&format!("Issue {cards}")).await;
-    newcomer.presses_in(&format!("Issue {cards}"), "No card is real").await;
-    newcomer.sees("Every row has ended").await;
+    browser.until(&format!("return {issue}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,13 +72,48 @@ async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
     let newcomer = Newcomer(&browser);
 
     let german = directory.path().join("karten.csv");
-    let rows = "Name,E-Mail,Straße,Hausnr.,PLZ,Ort,Land,Kartenart\n\
-        Ada Byron,ada@firma.example,Lange Straße,5,10115,Berlin,DE,virtual\n";
+    let rows = "Name,E-Mail,Straße,Hausnr.,PLZ,Ort,Land,Kartenart,Geburtsdatum,Monatslimit,Kommentar\n\
+        Ada Byron,kaethe.gross.3@beispiel.de,Lange Straße,5,10115,Berlin,DE,virtual,,\"1.500,00 €\",\
+        fängt im neuen Jahr in Dresden an und braucht die Karte schon vorher für ihre Reise und den Umzug; bitte an das Büro in Berlin\n";
     std::fs::write(&german, rows).unwrap();
     super::choose(&browser, &german).await;
     newcomer.sees("Street and number, together with “Hausnr.”").await;
     newcomer.sees("Street and number, together with “Straße”").await;
-    issues(&browser, "1 card").await;
+    // No word of theirs breaks where there is room.
+    let broken = "return [...document.querySelectorAll('#columns-table :is(tbody th, td.hint)')].filter((one) => {
+        const range = document.createRange(); range.selectNodeContents(one);
+        return !/\\s/.test(one.textContent) && new Set([...range.getClientRects()].map(({ top }) => top)).size > 1;
+    }).map((one) => one.textContent)";
+    assert_eq!(browser.run(broken).await, json!([]));
+    // By keyboard several letters choose, and the focus stays.
+    browser.run("document.querySelector(\"#columns-table select[aria-label='What Land is']\").focus()").await;
+    browser.press("to").await;
+    let focused = "const one = document.activeElement; return [one.getAttribute('aria-label'), one.selectedOptions?.[0].text.slice(0, 2)]";
+    assert_eq!(browser.run(focused).await, json!(["What Land is", "To"]));
+    sets(&browser, "Land", "cardholder[billing][address][country]").await;
+    // Nor is anything added before it is said.
+    browser.run("document.querySelector('#add-default').focus()").await;
+    browser.press("sta").await;
+    let added = "return [document.activeElement.id, document.querySelectorAll('#more-defaults p').length]";
+    assert_eq!(browser.run(added).await, json!(["add-default", 0]));
+    browser.press(&format!("{}{}", char::from(Key::Tab), char::from(Key::Enter))).await;
+    assert_eq!(browser.run("return document.querySelectorAll('#more-defaults p').length").await, json!(1));
+    newcomer.presses("Take it out").await;
+    // What looks like a limit and is left out is told before cards are made that have none.
+    for heading in ["Geburtsdatum", "Monatslimit", "Kommentar"] {
+        sets(&browser, heading, "").await;
+    }
+    plans(&browser).await;
+    newcomer.sees("Left out of your file: Monatslimit, Kommentar.").await;
+    newcomer
+        .sees("“Monatslimit” is left out: no card gets it as its limit. “1.500,00 €” looks like money.")
+        .await;
+    is_sound(&browser, "left-out").await;
+    newcomer.presses("Issue 1 card").await;
+    newcomer.sees("No card is real").await;
+    browser.until_text("#sure-words", "“Monatslimit” is left out: no card gets it as its limit.").await;
+    browser.click("#sure-yes").await;
+    newcomer.sees("Every row has ended").await;
 
     // In the order in which the server reads them, whatever the file's is; and kept for the next file.
     let spanish = directory.path().join("tarjetas.csv");

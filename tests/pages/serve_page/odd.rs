@@ -6,7 +6,7 @@ use embosser::sandbox::{Options, Sandbox};
 use serde_json::json;
 
 use super::support::Program;
-use super::support::browser::{Browser, Look};
+use super::support::browser::{Browser, Look, downloaded};
 use super::support::serve::Served;
 use super::tasks::Newcomer;
 
@@ -108,6 +108,9 @@ async fn what_a_word_means_can_be_taken_back() {
     browser.until_text("#check-title", "2 rows of 2 cannot be issued").await;
     newcomer.presses("“Plastik” is virtual in all 2 rows").await;
     browser.until_text("#check-title", "Nothing is wrong").await;
+    newcomer.presses("Download the mended file").await;
+    let mended = downloaded(directory.path(), "words.mended.csv").await;
+    assert!(mended.contains("a,ich_a,virtual,eur") && !mended.contains("Plastik"), "{mended}");
     newcomer.presses("Undo all").await;
     browser.until_text("#check-title", "2 rows of 2 cannot be issued").await;
 }
@@ -182,4 +185,26 @@ async fn what_is_about_a_whole_row_stands_below_it() {
     Newcomer(&browser).presses("Type in “Limit, in the smallest unit").await;
     browser.keys("[data-place='2:5']", "50000\n").await;
     browser.until_text("#check-title", "Nothing is wrong").await;
+}
+
+/// An answer has the first thousand problems: no number is told as if these were all, and a word is mended in every row that has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_cut_off_is_not_counted_as_the_whole() {
+    let (directory, _sandbox, served) = serving().await;
+    let file = directory.path().join("staff.csv");
+    let header = "row_id,cardholder[name],cardholder[email],cardholder[billing][address][line1],cardholder[billing][address][city],\
+        cardholder[billing][address][postal_code],cardholder[billing][address][country],type,currency,status,\
+        spending_controls[spending_limits][0][amount],spending_controls[spending_limits][0][interval]\n";
+    let rows = (1..=300).map(|row| {
+        let country = if row > 298 { "Frankreich" } else { "Deutschland" };
+        format!("E{row},Person {row},nobody,Weg {row},Dresden,01067,{country},virtuel,EURO,aktiv,viel,oft\n")
+    });
+    std::fs::write(&file, header.to_owned() + &rows.collect::<String>()).unwrap();
+    let browser = chosen(&served, &file).await;
+    let newcomer = Newcomer(&browser);
+    browser.until_text("#check-title", "300 rows of 300 cannot be issued").await;
+    browser.until_text("#check-said", "2,100 problems").await;
+    browser.until_text("#filters", "To mend or mended (at least 14").await;
+    newcomer.presses("Use it for every row with “Deutschland”").await;
+    browser.until_text("#check-said", "1,802 problems").await;
 }

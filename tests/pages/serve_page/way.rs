@@ -140,13 +140,18 @@ async fn the_whole_way(look: Look) {
     // Where the parcels are, and the end of it all.
     sign_in(&browser, &people, "clerk").await;
     newcomer.presses("Look where its cards are").await;
-    newcomer.sees("Stripe was asked about 29 cards.").await;
+    newcomer.sees("Stripe was asked about 29 cards. That has ended").await;
     newcomer.sees("not sent yet").await;
     newcomer.presses("Cancel its cards…").await;
     newcomer.presses_in("Cancel 29 cards", "for ever?").await;
     browser.until_text("#batch-title", "staff.cancel").await;
     if browser.run("return document.querySelector('#held').checkVisibility()").await == json!(true) {
-        approves("29 rows").await;
+        // Whose cards they are stands there, and that they are lost.
+        sign_in(&browser, &people, "boss").await;
+        newcomer.sees("from “staff”").await;
+        is_sound(&browser, "held-cancel").await;
+        newcomer.presses("Approve: 29 rows").await;
+        newcomer.presses_in("Approve it", "29 cards are cancelled, for ever.").await;
     }
     newcomer.sees("Every row has ended").await;
     assert_eq!(sandbox.account().changes.len(), 29);

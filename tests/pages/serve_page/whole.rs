@@ -111,6 +111,7 @@ async fn from_a_staff_list_to_cards() {
 
     // The plan, and the cards.
     browser.until_text("#plan-figures", "New cardholders").await;
+    browser.until_text("#plan-notes", "Left out of your file: Gehalt.").await;
     assert_eq!(browser.text("#issue").await, "Issue 30 cards");
     is_sound(&browser, "plan").await;
     super::confirm(&browser).await;
