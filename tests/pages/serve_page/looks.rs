@@ -13,6 +13,14 @@ const AXE: &str = "return axe.run(document).then(({ violations }) =>
 /// Words of engineers', which stand in titles and in what is downloaded, and never on the page.
 const FOREIGN: &str = "return document.body.innerText.match(/[^\\n]*(SHA-256|JWE|ciphertext|idempoten|parameter|HTTP)[^\\n]*/gi) ?? []";
 
+/// Sentences that became columns of single words, because what stands beside them left no room.
+const SQUEEZED: &str = "return [...document.body.querySelectorAll('*')].filter((one) => {
+    const own = [...one.childNodes].filter(({ nodeType }) => nodeType === 3).map(({ textContent }) => textContent.trim()).join(' ');
+    if (own.split(/\\s+/).length < 5 || !one.checkVisibility() || one.closest('script, option, select, .skip')) return false;
+    const { width, height } = one.getBoundingClientRect();
+    return width > 1 && width < 80 && height > 4 * parseFloat(getComputedStyle(one).fontSize);
+}).map((one) => one.outerHTML.slice(0, 200))";
+
 /// Where it looks: each takes a second.
 const AXE_LOOKS: [(&str, u32); 2] = [("light", 390), ("dark", 1280)];
 
@@ -52,6 +60,7 @@ pub(crate) async fn is_sound(browser: &Browser, what: &str) {
             let wide = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]";
             let wide = browser.run(wide).await;
             assert!(wide[0].as_u64() <= wide[1].as_u64(), "{what}, {width} px: {wide}");
+            assert_eq!(browser.run(SQUEEZED).await, json!([]), "{what}, {width} px");
             if AXE_LOOKS.contains(&(scheme, width)) && axe.is_some() {
                 let found = browser.run(AXE).await;
                 assert_eq!(found, json!([]), "{what}, {scheme}, {width} px");
