@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::Exit;
 use super::example::key_document;
-use super::output::write_out;
+use super::output::write_line;
 use crate::config::Config;
 use crate::encrypt::encrypt_pin;
 
@@ -39,7 +39,7 @@ pub async fn run(args: &Args, config: &Config) -> Result<Exit, String> {
         None => key_document(args.sandbox, config).await?,
     };
     let pin = tokio::task::spawn_blocking(read_pin).await.map_err(|error| error.to_string())??;
-    write_out(format!("{}\n", encrypt_pin(&pin, &key).map_err(|error| error.to_string())?).as_bytes())
+    write_line(&encrypt_pin(&pin, &key).map_err(|error| error.to_string())?)
 }
 
 /// From standard input, never from an argument: those can be read by every user of the machine.

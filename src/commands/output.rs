@@ -36,6 +36,14 @@ pub(super) fn write_out(bytes: &[u8]) -> Result<Exit, String> {
     exit(out.write_all(bytes).and_then(|()| out.flush()).map_err(Unwritten::Output))
 }
 
+/// Writes a line to standard output. The text is not copied into one: what a command prints may be a secret that is wiped.
+pub(super) fn write_line(text: &str) -> Result<Exit, String> {
+    let mut out = io::stdout().lock();
+    let written =
+        out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    exit(written.map_err(Unwritten::Output))
+}
+
 /// The file that `--output` names; none for standard output, which `-` means as it does elsewhere.
 pub(super) fn file(output: Option<&PathBuf>) -> Option<&Path> {
     output.map(PathBuf::as_path).filter(|path| *path != Path::new("-"))

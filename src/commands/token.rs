@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Exit;
-use super::output::write_out;
+use super::output::write_line;
 use crate::config::range::is_account_id;
 use crate::files;
 use crate::serve::access::Role;
@@ -75,5 +75,5 @@ pub fn run(args: &Args) -> Result<Exit, String> {
             eprintln!("{line}");
         }
     }
-    write_out(format!("{}\n", token.as_str()).as_bytes())
+    write_line(token.as_str())
 }

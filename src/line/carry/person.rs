@@ -63,10 +63,12 @@ impl Carried<'_> {
     /// ledger knew, the job is looked for there.
     pub(super) async fn has_no_card_of_its_person(&mut self) -> Result<bool, Stop> {
         let is_known = self.known.as_deref().is_some_and(|row| !row.was_never_begun());
-        let Some(person) = self.person.take().filter(|_| !is_known && self.line.parts.vet != Vet::No) else {
+        if is_known || self.line.parts.vet == Vet::No {
             return Ok(true);
-        };
-        let found = people::find(self.line, &person, &person.person(), &self.recall).await?;
+        }
+        let Some(person) = &self.person else { return Ok(true) };
+        let lease = self.line.lease.times();
+        let found = people::find(self.line, person, &person.person(), &self.recall).await?;
         let from = self.decision.absence_counts_from();
         let mut unread = found.as_ref().err().cloned();
         for candidate in found.into_iter().flat_map(Match::candidates) {
@@ -74,7 +76,8 @@ impl Carried<'_> {
                 Ok(false) => {}
                 Ok(true) => {
                     self.job.request.set_cardholder(&candidate.id);
-                    self.vetted = Some(self.line.lease.times());
+                    // By the lease under which it was looked.
+                    self.vetted = Some(lease);
                     self.decision.settle_first();
                     return Ok(false);
                 }
@@ -82,7 +85,6 @@ impl Carried<'_> {
             }
         }
         let Some(reason) = unread else { return Ok(true) };
-        self.person = Some(person);
         self.unknown("not_reconciled", reason).await;
         Ok(false)
     }
