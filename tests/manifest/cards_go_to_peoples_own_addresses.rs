@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use embosser::sandbox::{Options, Sandbox};
 use serde_json::{Value, json};
-use support::verdict::{run, run_json, run_json_with};
+use support::verdict::{run, run_json, run_json_with, told};
 use support::{Program, expect_exit};
 
 const COLUMNS: &str = r#"
@@ -50,17 +50,6 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
     let path = directory.join(name);
     std::fs::write(&path, text).unwrap();
     path
-}
-
-/// Severity, line, column and code of all that is told.
-fn told(verdict: &Value) -> Vec<String> {
-    let lists = ["problems", "warnings"].map(|list| verdict[list].as_array().unwrap().iter());
-    let shown = |problem: &Value| {
-        let [severity, column, code] =
-            ["severity", "column", "code"].map(|part| problem[part].as_str().unwrap());
-        format!("{severity} {} {column} {code}", problem["line"])
-    };
-    lists.into_iter().flatten().map(shown).collect()
 }
 
 fn check(manifest: &str, columns: &str) -> Value {

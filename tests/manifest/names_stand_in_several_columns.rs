@@ -8,7 +8,7 @@ use std::process::Command;
 
 use embosser::sandbox::{Options, Sandbox};
 use serde_json::{Value, json};
-use support::verdict::{run_json, run_json_with};
+use support::verdict::{run_json, run_json_with, told};
 use support::{Program, expect_exit};
 
 fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
@@ -21,17 +21,6 @@ fn proposed(manifest: &Path) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_embosser")).arg("columns").arg(manifest).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Severity, line, column and code of all that is told.
-fn told(verdict: &Value) -> Vec<String> {
-    let lists = ["problems", "warnings"].map(|list| verdict[list].as_array().unwrap().iter());
-    let shown = |problem: &Value| {
-        let [severity, column, code] =
-            ["severity", "column", "code"].map(|part| problem[part].as_str().unwrap());
-        format!("{severity} {} {column} {code}", problem["line"])
-    };
-    lists.into_iter().flatten().map(shown).collect()
 }
 
 const FAMILY: &str = "Vorname,Name,Straße,Hausnr,Ort,PLZ,Land\nAda,Byron,Lange Str.,5,Berlin,10115,DE\n\

@@ -92,3 +92,14 @@ pub fn peak_of(path: &Path) -> (u64, String) {
     let output = child.wait_with_output().unwrap();
     (peak, String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
 }
+
+/// Severity, line, column and code of all that a verdict tells.
+pub fn told(verdict: &Value) -> Vec<String> {
+    let lists = ["problems", "warnings"].map(|list| verdict[list].as_array().unwrap().iter());
+    let shown = |problem: &Value| {
+        let [severity, column, code] =
+            ["severity", "column", "code"].map(|part| problem[part].as_str().unwrap());
+        format!("{severity} {} {column} {code}", problem["line"])
+    };
+    lists.into_iter().flatten().map(shown).collect()
+}

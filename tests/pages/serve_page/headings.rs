@@ -22,6 +22,27 @@ async fn people(sandbox: &Sandbox) -> Vec<(String, String)> {
     people
 }
 
+/// A server that keeps columns, before a browser.
+struct Keeping {
+    directory: tempfile::TempDir,
+    sandbox: Sandbox,
+    _served: Served,
+    browser: Browser,
+}
+
+async fn keeping() -> Keeping {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("columns");
+    std::fs::create_dir(&folder).unwrap();
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let program = Program::new(directory.path(), &sandbox)
+        .with("EMBOSSER__HTTP__COLUMNS_DIRECTORY", folder.to_str().unwrap());
+    let served = Served::start(&program, &["--rate", "100"]);
+    let browser = Browser::start(Look::Desk, directory.path()).await;
+    browser.open(&served.url).await;
+    Keeping { directory, sandbox, _served: served, browser }
+}
+
 /// Says what a heading is.
 async fn sets(browser: &Browser, heading: &str, column: &str) {
     let script = "const select = document.querySelector(`#columns-table select[aria-label='What ${arguments[0]} is']`);
@@ -60,15 +81,7 @@ async fn plans(browser: &Browser) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
-    let directory = tempfile::tempdir().unwrap();
-    let folder = directory.path().join("columns");
-    std::fs::create_dir(&folder).unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let program = Program::new(directory.path(), &sandbox)
-        .with("EMBOSSER__HTTP__COLUMNS_DIRECTORY", folder.to_str().unwrap());
-    let served = Served::start(&program, &["--rate", "100"]);
-    let browser = Browser::start(Look::Desk, directory.path()).await;
-    browser.open(&served.url).await;
+    let Keeping { directory, sandbox, _served, browser } = keeping().await;
     let newcomer = Newcomer(&browser);
 
     let german = directory.path().join("karten.csv");
@@ -134,7 +147,7 @@ async fn a_house_keeps_its_number_and_a_person_the_second_surname() {
     browser.keys("#keep-name", "personal").await;
     browser.click("#keep").await;
     newcomer.sees("Kept as “personal”").await;
-    let kept = std::fs::read_to_string(folder.join("personal.toml")).unwrap();
+    let kept = std::fs::read_to_string(directory.path().join("columns").join("personal.toml")).unwrap();
     let name = r#""cardholder[name]" = ["Nombre", "Primer apellido", "Segundo apellido"]"#;
     assert!(kept.contains(name) && kept.contains(r#"= ["Calle", "Número"]"#), "{kept}");
     issues(&browser, "1 card").await;
@@ -200,15 +213,7 @@ async fn parcels(sandbox: &Sandbox) -> Vec<(String, String)> {
 /// Whoever has a list of people says once that their cards go to them, before or after they hear that an address is missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn physical_cards_go_to_their_peoples_own_addresses_once_somebody_says_so() {
-    let directory = tempfile::tempdir().unwrap();
-    let folder = directory.path().join("columns");
-    std::fs::create_dir(&folder).unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let program = Program::new(directory.path(), &sandbox)
-        .with("EMBOSSER__HTTP__COLUMNS_DIRECTORY", folder.to_str().unwrap());
-    let served = Served::start(&program, &["--rate", "100"]);
-    let browser = Browser::start(Look::Desk, directory.path()).await;
-    browser.open(&served.url).await;
+    let Keeping { directory, sandbox, _served, browser } = keeping().await;
     let newcomer = Newcomer(&browser);
     let offered = "return document.querySelector('#own-address').checkVisibility()";
     let write = |name: &str, text: &str| {
@@ -239,7 +244,7 @@ async fn physical_cards_go_to_their_peoples_own_addresses_once_somebody_says_so(
     browser.keys("#keep-name", "staff").await;
     browser.click("#keep").await;
     newcomer.sees("Kept as “staff”").await;
-    let kept = std::fs::read_to_string(folder.join("staff.toml")).unwrap();
+    let kept = std::fs::read_to_string(directory.path().join("columns").join("staff.toml")).unwrap();
     assert!(kept.ends_with("[shipping]\nto = \"own address\"\n"), "{kept}");
     issues(&browser, "1 card").await;
     assert_eq!(parcels(&sandbox).await, [("Ada Byron".to_owned(), "Lange Straße 5".to_owned())]);
@@ -284,15 +289,7 @@ async fn physical_cards_go_to_their_peoples_own_addresses_once_somebody_says_so(
 /// Dates that may be two are asked about: before, where the column is chosen, or after, where they are told of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_first_in_dates_is_said_once_for_their_column() {
-    let directory = tempfile::tempdir().unwrap();
-    let folder = directory.path().join("columns");
-    std::fs::create_dir(&folder).unwrap();
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
-    let program = Program::new(directory.path(), &sandbox)
-        .with("EMBOSSER__HTTP__COLUMNS_DIRECTORY", folder.to_str().unwrap());
-    let served = Served::start(&program, &["--rate", "100"]);
-    let browser = Browser::start(Look::Desk, directory.path()).await;
-    browser.open(&served.url).await;
+    let Keeping { directory, sandbox, _served, browser } = keeping().await;
     let newcomer = Newcomer(&browser);
     let write = |name: &str, rows: &str| {
         let path = directory.path().join(name);
@@ -325,7 +322,7 @@ async fn what_comes_first_in_dates_is_said_once_for_their_column() {
     browser.keys("#keep-name", "dates").await;
     browser.click("#keep").await;
     newcomer.sees("Kept as “dates”").await;
-    let kept = std::fs::read_to_string(folder.join("dates.toml")).unwrap();
+    let kept = std::fs::read_to_string(directory.path().join("columns").join("dates.toml")).unwrap();
     assert!(kept.ends_with("[dates]\norder = \"day/month/year\"\n"), "{kept}");
     issues(&browser, "1 card").await;
 
