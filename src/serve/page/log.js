@@ -62,7 +62,7 @@ function again() {
       if (!(error instanceof Told && error.problem.status === 403)) throw error;
       // Nothing of it is for them: why stands in its place.
       showLog(false);
-      say("log-none", "Your token may not read what was done: that takes one with the role “operate” or “approve”.");
+      say("log-none", "Your token may not read what was done: that takes one with the role “audit”, “operate” or “approve”.");
       show("log-none", true);
     }
   });

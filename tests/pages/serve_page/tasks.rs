@@ -282,7 +282,8 @@ async fn an_auditor_is_shown_who_approved_what() {
     let downloads = directory.path().join("downloads");
     std::fs::create_dir(&downloads).unwrap();
     let program = Program::new(directory.path(), &sandbox).with("EMBOSSER__APPROVAL__REQUIRED", "true");
-    let who: [(&str, &[&str]); 2] = [("payroll", &["submit", "read"]), ("boss", &["approve", "read"])];
+    let who: [(&str, &[&str]); 3] =
+        [("payroll", &["submit", "read"]), ("boss", &["approve", "read"]), ("auditor", &["audit", "read"])];
     let people = people(program, &who).await;
     let served = Served::start(&people.program, &["--rate", "100"]);
     let browser = Browser::start(Look::Desk, &downloads).await;
@@ -316,6 +317,8 @@ async fn an_auditor_is_shown_who_approved_what() {
     newcomer.presses("Approve: 59 rows").await;
     newcomer.presses("Approve it").await;
     newcomer.sees("Every row has ended").await;
+    // Whoever audits may change nothing, and needs not.
+    sign_in(&browser, &people, "auditor").await;
     newcomer.sees("boss approved a batch").await;
     newcomer.sees("payroll sent a batch for approval").await;
     newcomer.presses("to search and to download").await;
